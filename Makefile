@@ -1,0 +1,53 @@
+# `make demo` and `make test` are all there is to know; both set up .venv first when it is missing.
+SHELL := /bin/bash
+BIN := .venv/bin
+# Python 3.11 or 3.12: the first of these that runs and is one of them
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+DEMO_DATA := data/twin/demo
+DEMO_OUT := results/demo
+WORKERS ?= 2
+
+.PHONY: help setup demo one test test-all bench lab nbs check
+help:
+	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report (5 min)"
+	@echo "make test      notebooks and tests; no root, no network, no GPU (15 min)"
+	@echo "make test-all  what 'make test' leaves out: real Slurm, Chromium, kill campaigns, full-size encoders"
+	@echo "make one       train one fold on one backbone (20 s after the demo's twin and features exist)"
+	@echo "make bench     the benchmarks, as ratios"
+	@echo "make lab       JupyterLab on the exploring notebooks"
+	@echo "make nbs       run all notebooks in place, clean and export them"
+	@echo "make check     are notebooks clean and the package in step?"
+
+setup: .venv/.ready
+.venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	@$(BIN)/faba twin $(DEMO_DATA) --genotypes 12 --seed 1
+	@$(BIN)/faba run demo --data $(DEMO_DATA) --out $(DEMO_OUT)
+
+one: setup
+	@$(BIN)/faba twin $(DEMO_DATA) --genotypes 12 --seed 1
+	@$(BIN)/faba features --data $(DEMO_DATA) --backbones morphology
+	@$(BIN)/faba train data/studies/one.yaml --data $(DEMO_DATA) --out results/one --fold 0
+
+test: setup
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full"
+
+test-all: setup
+	$(BIN)/python -m pytest -m full
+
+bench: setup
+	$(BIN)/python tests/bench.py
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=. nbs/90_explore
+
+nbs: setup
+	$(BIN)/python tests/run_notebooks.py
+
+check: setup
+	$(BIN)/python -m pytest -q tests/test_repository.py

@@ -1,0 +1,59 @@
+"Fixtures for all tests: the shared real data, a small simulated experiment, the command line"
+import os, subprocess, sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parent.parent
+# two test processes on two cores: one thread each, here and in every process started from here
+for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ.setdefault(name, '1')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+
+def pytest_terminal_summary(terminalreporter):
+    "The closing line, in the plain form that any script can read"
+    n = lambda *keys: sum(len(terminalreporter.stats.get(k, [])) for k in keys)
+    terminalreporter.write_line(f"{n('passed')} passed, {n('failed', 'error')} failed, {n('skipped')} skipped")
+
+
+def shared_folder():
+    "The folder with real tables and photographs, or None"
+    for p in (os.environ.get('FABA_SHARED'), ROOT.parent/'shared'/'data'):
+        if p and (Path(p)/'faba'/'plant_metadata.csv').is_file(): return Path(p)
+
+
+@pytest.fixture(scope='session')
+def shared():
+    "Real tables and photographs; tests that need them skip where the folder is absent"
+    folder = shared_folder()
+    if folder is None: pytest.skip('the real tables and photographs are not here (set FABA_SHARED to their folder)')
+    return folder
+
+
+def once(tmp_path_factory, name, make):
+    "A folder made once per test run, whatever the number of worker processes"
+    base = tmp_path_factory.getbasetemp()
+    if os.environ.get('PYTEST_XDIST_WORKER'): base = base.parent
+    folder = base/name
+    with FileLock(f'{folder}.lock'):
+        if not (base/f'{name}.made').exists():
+            make(folder)
+            (base/f'{name}.made').touch()
+    return folder
+
+
+@pytest.fixture(scope='session')
+def twin(tmp_path_factory):
+    "A simulated experiment of 12 genotypes with small photographs; read only"
+    from faba_nb.twin.writing import write_twin
+    return once(tmp_path_factory, 'twin', lambda folder: write_twin(folder, genotypes=12, seed=1, height=128))
+
+
+@pytest.fixture
+def faba():
+    "Run the command line in a process of its own"
+    def run(*args, cwd='/', **kwargs):
+        return subprocess.run([sys.executable, '-m', 'faba_nb', *map(str, args)], cwd=cwd, capture_output=True, text=True, **kwargs)
+    return run
