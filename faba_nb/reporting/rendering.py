@@ -6,14 +6,14 @@
 __all__ = ['ORDER', 'FRONT', 'reports', 'page_file', 'label', 'inputs', 'up_to_date', 'execute', 'style_sheet', 'to_page',
            'page_facts', 'render_page', 'render_reports', 'workbook']
 
-# %% ../../nbs/50_reporting/20_rendering.ipynb #08c5ee20
+# %% ../../nbs/50_reporting/20_rendering.ipynb #66ce6836
 import re, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import nbformat, papermill
+import jinja2, nbformat, papermill
 import pandas as pd
-from nbconvert import HTMLExporter
-from traitlets.config import Config
+from markupsafe import Markup
+from nbconvert.filters import Highlight2HTML, markdown2html_mistune
 import faba_nb
 from ..core.errors import StepFailed, unknown
 from ..core.files import whole_file, write_text
@@ -130,16 +130,16 @@ def _sections(html):
     "(id, text) of each h2"
     return [(i, re.sub(r'<[^>]+>', '', t).replace('¶', '').strip()) for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)]
 
-# %% ../../nbs/50_reporting/20_rendering.ipynb #b66940ef
+# %% ../../nbs/50_reporting/20_rendering.ipynb #58a5d30f
 def to_page(
     executed, # path of an executed report notebook
     facts,    # title, pages, fingerprint, …: what the template calls `page`
 ):
     "The HTML of a page"
-    config = Config({'HTMLExporter': {'extra_template_basedirs': [str(root()/'reports')], 'template_name': 'site'}})
-    exporter = HTMLExporter(config=config)
+    env = jinja2.Environment(loader=jinja2.FileSystemLoader(root()/'reports'/'site'), autoescape=True)
+    env.filters |= {'markdown': lambda s: Markup(markdown2html_mistune(s)), 'highlight': lambda s: Markup(Highlight2HTML()(s))}
     nb = _without_title(nbformat.read(executed, as_version=4))
-    make = lambda sections: exporter.from_notebook_node(nb, {'page': {**facts, 'sections': sections}})[0]
+    make = lambda sections: env.get_template('page.html.j2').render(nb=nb, page={**facts, 'sections': sections})
     return make(_sections(make([])))
 
 # %% ../../nbs/50_reporting/20_rendering.ipynb #207b875f
