@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['text_columns', 'number_columns', 'key_columns', 'step_columns', 'allowed_values', 'round_of_dag', 'real_onsets',
            'toy_steps', 'with_labels', 'toy_predictions', 'check_columns', 'check_values', 'check_folds', 'check_facts',
-           'check_predictions', 'read_predictions', 'Scores', 'y', 'dag', 'g', 'genotypes', 'plants', 'plant', 'grid',
-           'scores']
+           'check_predictions', 'read_predictions', 'check_all_rounds', 'Scores', 'y', 'dag', 'g', 'genotypes',
+           'plants', 'plant', 'grid', 'scores']
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #9e767b64
 import numpy as np
@@ -179,6 +179,18 @@ def read_predictions(
     if not path.exists(): raise BadInput('not there', where=str(path), mend='train the arm first')
     try: df = pd.read_csv(path, dtype={c: str for c in ['study', 'arm', 'backbone', *text_columns]}, keep_default_na=False, na_values=[''], low_memory=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise BadInput(f'not a CSV table ({e})', where=str(path), mend='train the arm again') from e
+    return check_predictions(df, str(path))
+
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
+def check_all_rounds(
+    path, # OUT/arms/<arm>/predictions_all_rounds.csv
+):
+    "Read and check predictions on all rounds, a row per plant and day"
+    df = pd.read_csv(path, dtype={c: str for c in ['study', 'arm', 'backbone', *text_columns]}, keep_default_na=False, na_values=[''], low_memory=False)
+    check_columns(df, str(path), ['measured'])
+    bad = df.duplicated([*key_columns, 'round'])
+    if bad.any(): raise BadInput(f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} stands twice', where=f'{path}, row {_row(bad)}', mend='keep one row per key')
+    df = df.sort_values('probability').drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
     return check_predictions(df, str(path))
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a561e3ae

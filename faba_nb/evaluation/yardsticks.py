@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['notes', 'clock_share', 'as_yardstick', 'best_threshold', 'mean_fold_f1', 'yardsticks', 'on_all_days',
-           'rule_on_all_days']
+           'rule_on_all_days', 'plan_steps', 'plan_scores', 'score_plan', 'perfect_alarm']
 
-# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #a433d42a
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #c0023240
 import numpy as np
 import pandas as pd
 from dataclasses import replace
+from ..experiment.plan import read_plant_table, read_round_table
 from .predictions import Scores, step_columns, with_labels
-from .metrics import fold_values, pooled_f1, rates
+from .metrics import average_precision, fold_values, pooled_f1, rates
 
 # %% ../../nbs/40_evaluation/03_yardsticks.ipynb #c2eda49c
 def clock_share(
@@ -96,3 +97,65 @@ def rule_on_all_days(
     if y.arm == 'prevalence': p = y.p[0][np.searchsorted(y.g, np.arange(len(y.genotypes)))][pd.factorize(steps.genotype)[0]]
     if p is None: return None
     return replace(y, steps=steps, p=np.asarray(p, float)[None], fold=np.zeros(len(steps), int))
+
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #9c775ed5
+def plan_steps(
+    plants, # from `read_plant_table`
+    rounds, # from `read_round_table`
+    merge=True, # one step per day; False keeps two rounds of one day apart, as published
+): # measured steps with labels
+    "Measured steps of a plan: a row per plant and photographed round"
+    r = plants.drop(columns='onset_dag').assign(onset_dag=plants.onset_dag, round=plants.available_timepoints).explode('round')
+    r = r.dropna(subset='round').astype({'round': int}).merge(rounds[['round', 'dag']], on='round', how='left')
+    if merge: r = r.sort_values('round').drop_duplicates(['plant_id', 'dag'], keep='last')
+    return with_labels(r)[step_columns].sort_values(['genotype', 'plant_id', 'dag', 'round'], ignore_index=True)
+
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #91eb5f6e
+def plan_scores(
+    steps, # from `plan_steps`
+): # Scores of a rule that says nothing: the carrier of the yardsticks
+    "The plan as Scores, a fold per genotype"
+    g = pd.factorize(steps.genotype)[0]
+    return Scores('plan', 'plan', steps, pd.DataFrame(dict(split_seed=[0], init_seed=[0])), np.zeros((1, len(steps))), g, None, 'yardstick')
+
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #fafba935
+def score_plan(
+    plants_csv, # in the form of plant_metadata.csv
+    rounds_csv, # in the form of timepoint_metadata.csv
+):
+    "What the rules score on a plan, as rows of `metrics.csv`"
+    plants, rounds = read_plant_table(plants_csv), read_round_table(rounds_csv)
+    rows = []
+    for group, merge in [('published', False), ('measured', True)]:
+        s = plan_scores(plan_steps(plants, rounds, merge))
+        for y in [*yardsticks(s), perfect_alarm(s)]: rows += _plan_rows(y, group)
+    return pd.DataFrame(rows)
+
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #7e56904a
+def perfect_alarm(
+    s, # Scores
+): # Scores of the truth itself
+    "Stressed is said exactly when it is so: what the calendar of measurements leaves to the best of models"
+    return as_yardstick(s, 'perfect_alarm', s.y.astype(float), note='the labels themselves: an alarm at the first measured step from the onset on')
+
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #1e8995cc
+def _plan_rows(
+    y, # Scores of a yardstick
+    group, # published or measured
+): # list of dict
+    "Metrics of one rule"
+    v = fold_values(y, rule_on_all_days(y))
+    names = dict(published=['f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published'], measured=['mae_measured', 'onset_error_measured'])[group]
+    base = dict(arm=y.arm, kind='yardstick', protocol='plan', n=len(y.genotypes), note=y.note + (f' ({y.threshold:.3f})' if y.arm == 'clock' else ''))
+    rows = [base | dict(group=group, metric=m, unit='d' if 'mae' in m or 'error' in m else '', value=_mean(v[m]), undefined=int(np.isnan(v[m]).sum())) for m in names if m in v]
+    if group == 'measured':
+        c = y.counts()
+        rows += [base | dict(group='measured', metric='never_detected', unit='plants', value=v['never_detected'].sum(), undefined=0)]
+        rows += [base | dict(group='pooled', metric=m, unit='', value=x, undefined=0) for m, x in [('f1', pooled_f1(c)[0]), ('auprc', average_precision(y.y, y.p)[0])]]
+    return rows
+
+def _mean(
+    x, # array, NaN = undefined
+): # mean of what is defined, NaN where nothing is
+    x = x[np.isfinite(x)]
+    return x.mean() if len(x) else np.nan
