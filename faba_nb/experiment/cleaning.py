@@ -53,7 +53,7 @@ def _number(x):
     try: return float(s)
     except ValueError: return None
 
-# %% ../../nbs/10_experiment/10_cleaning.ipynb #d9da9779
+# %% ../../nbs/10_experiment/10_cleaning.ipynb #e502d09e
 def tidy_numbers(
     cells, # array of cells of any type, shape (N,)
 ):
@@ -62,10 +62,8 @@ def tidy_numbers(
     out, bad = np.full(len(cells), np.nan), np.zeros(len(cells), bool)
     for i, x in enumerate(cells):
         if type(x) is float or type(x) is int: out[i] = x
-        elif not is_missing(x):
-            v = _number(x)
-            if v is None: bad[i] = True
-            else: out[i] = v
+        elif (v := None if is_missing(x) else _number(x)) is not None: out[i] = v
+        else: bad[i] = tidy_text(x) != ''
     return out, bad
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #16017f4c

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['OBSERVATIONS', 'ENV', 'DRY', 'WATER', 'Experiment', 'table', 'marks', 'rounds', 'observations', 'plants', 'days',
-           'plant_rounds', 'images', 'image_path', 'fluor', 'fluor_known', 'vi', 'measured', 'env_daily', 'mean_until',
-           'env', 'water', 'shape', 'outliers', 'simulated', 'fingerprint']
+           'plant_rounds', 'listing', 'images', 'image_path', 'fluor', 'fluor_known', 'vi', 'measured', 'env_daily',
+           'mean_until', 'env', 'water', 'shape', 'outliers', 'simulated', 'fingerprint']
 
-# %% ../../nbs/10_experiment/70_dataset.ipynb #e930bfc9
+# %% ../../nbs/10_experiment/70_dataset.ipynb #ae2a3432
 import hashlib, os
 from functools import cached_property
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, yaml
 from ..core.errors import BadInput
 from ..core.files import read_json, sha256
 from ..core.places import data_folder
@@ -126,11 +126,17 @@ def _dated(self, frame):
     return out[front + [c for c in out if c not in front]].sort_values(['plant_id', 'round'], ignore_index=True, kind='stable')
 Experiment._dated = _dated
 
-# %% ../../nbs/10_experiment/70_dataset.ipynb #5e13dc54
+# %% ../../nbs/10_experiment/70_dataset.ipynb #4ae74390
+@table
+def listing(self):
+    "What `list_images` gives for this folder: photographs and findings"
+    return list_images(self.folder)
+
+# %% ../../nbs/10_experiment/70_dataset.ipynb #cb3c4436
 @table
 def images(self):
     "One row per photograph: plant_id, round, dag, view, path (as written, below the folder), outlier"
-    found, _ = list_images(self.folder)
+    found, _ = self.listing
     marked = self.observations.query('outlier')[['plant_id', 'round', 'view']].drop_duplicates().assign(outlier=True)
     out = self._kept(found).merge(marked, on=['plant_id', 'round', 'view'], how='left')
     out['outlier'] = out.outlier.eq(True)
@@ -255,16 +261,16 @@ def outliers(self):
     "plant_id, round, view (`fluor` for a fluorescence row), remark: rows the observers marked"
     return self._kept(self.observations.query('outlier')[['plant_id', 'round', 'view', 'remark']].drop_duplicates())
 
-# %% ../../nbs/10_experiment/70_dataset.ipynb #ffd66cbd
+# %% ../../nbs/10_experiment/70_dataset.ipynb #7ae31cb1
 @table
 def simulated(self):
     "What SIMULATED.txt says as a dictionary (world, seed, genotypes, …), or None for real data"
     path = self.folder/'SIMULATED.txt'
     if not path.is_file(): return None
-    pairs = [line.split(':', 1) for line in path.read_text(encoding='utf-8').splitlines() if ':' in line]
-    return {k.strip(): v.strip() for k, v in pairs}
+    said = yaml.safe_load(path.read_text(encoding='utf-8'))
+    return said if isinstance(said, dict) else dict(world=str(said))
 
-# %% ../../nbs/10_experiment/70_dataset.ipynb #dd4850c4
+# %% ../../nbs/10_experiment/70_dataset.ipynb #c02061ed
 @table
 def fingerprint(self):
     "Hash of everything the tables are made from, 16 hexadecimal digits"
@@ -273,6 +279,6 @@ def fingerprint(self):
     for name in named:
         try: parts.append((name, sha256(find_file(self.folder, name))))
         except BadInput: pass # a table that is not there is part of what the data are
-    found = list_images(self.folder)[0] if (self.folder/'img').is_dir() else pd.DataFrame(columns=['path', 'bytes'])
+    found = self.listing[0] if (self.folder/'img').is_dir() else pd.DataFrame(columns=['path', 'bytes'])
     parts += list(found[['path', 'bytes']].itertuples(index=False, name=None))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['image_name', 'image_folder', 'list_images', 'png_fault', 'png_size']
 
-# %% ../../nbs/10_experiment/50_images.ipynb #aca24a67
+# %% ../../nbs/10_experiment/50_images.ipynb #1d8ea4e7
 import os, re, unicodedata
+from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.errors import BadInput
@@ -14,7 +15,7 @@ from .cleaning import tidy_id
 from .plan import design, tidy_accession_num, tidy_treatment
 from .sheets import Finding
 
-# %% ../../nbs/10_experiment/50_images.ipynb #e543a7bf
+# %% ../../nbs/10_experiment/50_images.ipynb #116d3b89
 _NAME = re.compile(r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png', re.IGNORECASE)
 
 def image_name(
@@ -24,12 +25,13 @@ def image_name(
     m = _NAME.fullmatch(name)
     if not m or (m['camera'].upper() == 'RGB1') != bool(m['angle']): return None
     view = f'side_{int(m["angle"]):03d}' if m['angle'] else 'top'
-    return (tidy_id(m['plant']), int(m['round']), view) if view in set(_views()) else None
+    return (tidy_id(m['plant']), int(m['round']), view) if view in _views() else None
 
-# %% ../../nbs/10_experiment/50_images.ipynb #cd2eea69
+# %% ../../nbs/10_experiment/50_images.ipynb #a7b41bbb
+@lru_cache
 def _views():
-    "The four views in their order"
-    return design('views').view.tolist()
+    "The names of the four views"
+    return frozenset(design('views').view)
 
 # %% ../../nbs/10_experiment/50_images.ipynb #a742db62
 _FOLDER = re.compile(r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$', re.IGNORECASE)

@@ -72,31 +72,50 @@ def odd_ratio(
     ratio = plants.dw_g / plants.fw_g
     return (ratio < RATIO[0]) | (ratio > RATIO[1])
 
-# %% ../../nbs/10_experiment/65_plants.ipynb #6c28b3a8
+# %% ../../nbs/10_experiment/65_plants.ipynb #e813fd3c
 def swapped_weights(
     plants, # plant table
 ):
     "Pairs of plant ids whose fresh weights look exchanged"
-    odd = plants[odd_ratio(plants)]
-    pairs = [(a, b) for i, a in enumerate(odd.itertuples()) for b in list(odd.itertuples())[i + 1:]]
-    return [(a.plant_id, b.plant_id) for a, b in pairs if _fits(plants, a, b.fw_g) and _fits(plants, b, a.fw_g)]
+    odd = list(plants[odd_ratio(plants)].itertuples())
+    gains = sorted(((g, a.plant_id, b.plant_id) for i, a in enumerate(odd) for b in odd[i + 1:] if (g := _exchange_gain(plants, a, b)) > 0), reverse=True)
+    pairs, taken = [], set()
+    for _, a, b in gains:
+        if not {a, b} & taken: pairs.append((a, b)); taken |= {a, b}
+    return pairs
 
-# %% ../../nbs/10_experiment/65_plants.ipynb #42485044
-def _fits(plants, p, fresh):
-    "True when `fresh` suits plant p better than its own fresh weight: ratio plausible, nearer to its siblings"
-    siblings = plants[(plants.genotype == p.genotype) & (plants.treatment == p.treatment) & (plants.plant_id != p.plant_id)].fw_g.median()
-    return RATIO[0] <= p.dw_g / fresh <= RATIO[1] and abs(fresh - siblings) < abs(p.fw_g - siblings)
+# %% ../../nbs/10_experiment/65_plants.ipynb #3d112c20
+def _siblings(plants, p, column):
+    "Mean log of a weight over the plants of the same genotype and treatment, itself left out"
+    same = (plants.genotype == p.genotype) & (plants.treatment == p.treatment) & (plants.plant_id != p.plant_id)
+    return np.log(plants.loc[same, column]).mean()
 
-# %% ../../nbs/10_experiment/65_plants.ipynb #5c1d5b1b
+# %% ../../nbs/10_experiment/65_plants.ipynb #785206af
+def _exchange_gain(plants, a, b):
+    "How much nearer to their siblings two fresh weights come by an exchange; 0 when it does not suit both"
+    gain = []
+    for p, other in ((a, b), (b, a)):
+        here = _siblings(plants, p, 'fw_g')
+        gain.append(abs(np.log(p.fw_g) - here) - abs(np.log(other.fw_g) - here))
+        if not RATIO[0] <= p.dw_g/other.fw_g <= RATIO[1]: return 0
+    return sum(gain) if min(gain) > 0 else 0
+
+# %% ../../nbs/10_experiment/65_plants.ipynb #1baa8af1
 def swapped_treatments(
     plants, # plant table
-    factor=2.0, # how much heavier the drought plant must be; the next pair of the real table reaches 1.8
 ):
     "Pairs (control, drought) of one genotype that look exchanged"
-    c, d = (plants[plants.treatment == t] for t in ('WHC-80', 'WHC-30'))
-    pairs = c.merge(d, on='genotype', suffixes=('', '_drought'))
-    heavy = (pairs.fw_g_drought > factor*pairs.fw_g) & (pairs.dw_g_drought > factor*pairs.dw_g)
-    return list(pairs[heavy][['plant_id', 'plant_id_drought']].itertuples(index=False, name=None))
+    control, drought = ([p for p in plants.itertuples() if p.treatment == t] for t in ('WHC-80', 'WHC-30'))
+    return [(c.plant_id, d.plant_id) for c in control for d in drought if c.genotype == d.genotype and _like_each_other(plants, c, d)]
+
+# %% ../../nbs/10_experiment/65_plants.ipynb #c2059585
+def _like_each_other(plants, c, d):
+    "True when both weights of each plant lie nearer to the other's siblings than to its own"
+    for column in ('fw_g', 'dw_g'):
+        c_place, d_place = _siblings(plants, c, column), _siblings(plants, d, column)
+        c_own, d_own = np.log(getattr(c, column)), np.log(getattr(d, column))
+        if not (abs(c_own - d_place) < abs(c_own - c_place) and abs(d_own - c_place) < abs(d_own - d_place)): return False
+    return True
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #62c1100c
 FLAGS = dict(dead='died during the experiment', no_weight='a weight at harvest is missing', odd_ratio='dry / fresh weight is implausible',

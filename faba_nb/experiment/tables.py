@@ -99,13 +99,15 @@ def _find_columns(spec, sheet):
         elif c.required: raise missing_column(sheet, c.written.split('|'), spec.file)
     return found
 
-# %% ../../nbs/10_experiment/40_tables.ipynb #2334f0a2
+# %% ../../nbs/10_experiment/40_tables.ipynb #b1a8c69b
 def _tidy(spec, sheet, columns):
     "Tidy frame of the found columns, and a finding for each unreadable cell"
     frame, findings = {}, []
+    written = design('columns').query('table == @spec.table').set_index('column').written.str.split('|').str[0]
     for name, (heading, kind) in columns.items():
         cells = sheet.cells[heading]
         frame[name], bad = KINDS[kind](cells.to_numpy())
+        findings += _habits(spec, sheet, heading, kind, cells, frame[name], written.get(name, heading))
         findings += _bad_cells(spec, sheet, heading, cells[bad], 'the row is skipped' if name in spec.key.split() else 'taken as missing')
     return pd.DataFrame(frame, index=sheet.cells.index), findings
 
@@ -113,6 +115,29 @@ def _tidy(spec, sheet, columns):
 def _bad_cells(spec, sheet, heading, cells, action):
     "One finding per unreadable cell, up to five"
     return _some(spec, sheet, cells.index, lambda i: f'{heading} holds {tidy_text(cells[i])!r}', action)
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #7d795eff
+def _habits(spec, sheet, heading, kind, cells, values, written):
+    "Remarks about how a column was written, one per habit"
+    say = lambda rows, what, action: [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))] if len(rows) else []
+    text = np.array([isinstance(x, str) and x.strip() != '' for x in cells], bool)
+    first = lambda mask: repr(cells[mask].iloc[0]) if mask.any() else ''
+    out = []
+    if not written.startswith('@') and same_name(heading) != same_name(written): out += say([1], f'the column is called {heading}', f'read as {written}')
+    if kind in ('number', 'integer') and (typed := text & np.isfinite(values.astype(float))).any():
+        out += say(cells.index[typed], f'{heading} holds {typed.sum()} numbers as text, such as {first(typed)}', 'read as numbers')
+    if kind == 'date' and (typed := text & ~pd.isna(values)).any(): out += say(cells.index[typed], f'{heading} holds {typed.sum()} dates as text, such as {first(typed)}', 'read day first')
+    if kind == 'id' and (stray := text & (values != '') & (cells.to_numpy() != values)).any():
+        out += say(cells.index[stray], f'{heading} holds {stray.sum()} ids with stray blanks, such as {first(stray)}', 'blanks are dropped')
+    if kind == 'treatment': out += _treatment_names(say, heading, cells, values)
+    return out
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #0cc21048
+def _treatment_names(say, heading, cells, values):
+    "A remark when treatments are written in another way than `WHC-80%` and `WHC-30%`"
+    names = pd.DataFrame(dict(written=[tidy_text(x) for x in cells], read=values, row=cells.index)).query('read != ""').drop_duplicates('written')
+    other = names[names.written != names['read'] + '%']
+    return say(other.row.tolist(), f'{heading} is written ' + ', '.join(other.written), 'read as ' + ', '.join(other['read']))
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ace5ba84
 def _unique_rows(spec, sheet, frame, known):
