@@ -108,13 +108,13 @@ def swapped_treatments(
     control, drought = ([p for p in plants.itertuples() if p.treatment == t] for t in ('WHC-80', 'WHC-30'))
     return [(c.plant_id, d.plant_id) for c in control for d in drought if c.genotype == d.genotype and _like_each_other(plants, c, d)]
 
-# %% ../../nbs/10_experiment/65_plants.ipynb #c2059585
+# %% ../../nbs/10_experiment/65_plants.ipynb #f0403a37
 def _like_each_other(plants, c, d):
-    "True when both weights of each plant lie nearer to the other's siblings than to its own"
+    "True when d outweighs c and both weights of each lie nearer to the other's siblings than to its own"
     for column in ('fw_g', 'dw_g'):
         c_place, d_place = _siblings(plants, c, column), _siblings(plants, d, column)
         c_own, d_own = np.log(getattr(c, column)), np.log(getattr(d, column))
-        if not (abs(c_own - d_place) < abs(c_own - c_place) and abs(d_own - c_place) < abs(d_own - d_place)): return False
+        if not (d_own > c_own and abs(c_own - d_place) < abs(c_own - c_place) and abs(d_own - c_place) < abs(d_own - d_place)): return False
     return True
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #62c1100c
