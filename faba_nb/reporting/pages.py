@@ -38,11 +38,12 @@ def _show(page, make):
     except NotThere as e: html = _gap(page, e)
     display(HTML(str(html)))
 
-# %% ../../nbs/50_reporting/35_pages.ipynb #a6c079ca
+# %% ../../nbs/50_reporting/35_pages.ipynb #9a0bec0d
 def _paragraphs(text):
-    "One or several texts as paragraphs; plain text is escaped, markup kept"
+    "One or several texts as paragraphs; plain text is escaped, markup of blocks is left as it is"
     texts = [text] if isinstance(text, str) else list(text)
-    return Markup('\n').join(Markup('<p>{}</p>').format(t) for t in texts if t)
+    block = lambda t: isinstance(t, Markup) and t.startswith(('<ul', '<dl', '<p', '<div'))
+    return Markup('\n').join(t if block(t) else Markup('<p>{}</p>').format(t) for t in texts if t)
 
 @patch
 def say(self:Page,

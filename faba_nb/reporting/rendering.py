@@ -6,7 +6,8 @@
 __all__ = ['ORDER', 'FRONT', 'reports', 'page_file', 'label', 'inputs', 'up_to_date', 'execute', 'style_sheet', 'to_page',
            'page_facts', 'render_page', 'render_reports', 'workbook']
 
-# %% ../../nbs/50_reporting/90_rendering.ipynb #66ce6836
+# %% ../../nbs/50_reporting/90_rendering.ipynb #c892f364
+import html as html_module
 import re, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,7 +116,7 @@ def style_sheet():
             f'@media (prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
             f'@media print{{:root,:root[data-theme]{{{tones[0]}}}}}')
 
-# %% ../../nbs/50_reporting/90_rendering.ipynb #9a44771e
+# %% ../../nbs/50_reporting/90_rendering.ipynb #d0a2d847
 def _without_title(nb):
     "The notebook without its first heading and papermill's parameter cells"
     for c in nb.cells:
@@ -128,7 +129,8 @@ def _without_title(nb):
 
 def _sections(html):
     "(id, text) of each h2"
-    return [(i, re.sub(r'<[^>]+>', '', t).replace('¶', '').strip()) for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)]
+    plain = lambda t: html_module.unescape(re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', '', t)).strip()
+    return [(i, plain(t)) for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)]
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #58a5d30f
 def to_page(

@@ -131,6 +131,16 @@ def simulated(self:Results):
     try: return self.experiment.simulated
     except NotThere: return None
 
+# %% ../../nbs/50_reporting/15_results.ipynb #d0bfe317
+@patch(as_prop=True)
+def family(self:Results):
+    "This study and the evaluated studies beside it on the same data, this one first"
+    if not hasattr(self, '_family'):
+        beside = [p.parent for p in sorted(self.out.resolve().parent.glob('*/study.yaml')) if p.parent != self.out.resolve()]
+        others = [Results(p) for p in beside if (p/'tables'/'metrics.csv').is_file()]
+        self._family = [self] + [o for o in others if self.run.get('data') and o.run.get('data') == self.run['data']]
+    return self._family
+
 # %% ../../nbs/50_reporting/15_results.ipynb #0b432c5b
 @patch(as_prop=True)
 def published(self:Results):
