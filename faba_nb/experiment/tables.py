@@ -116,7 +116,7 @@ def _bad_cells(spec, sheet, heading, cells, action):
     "One finding per unreadable cell, up to five"
     return _some(spec, sheet, cells.index, lambda i: f'{heading} holds {tidy_text(cells[i])!r}', action)
 
-# %% ../../nbs/10_experiment/40_tables.ipynb #7d795eff
+# %% ../../nbs/10_experiment/40_tables.ipynb #db668e05
 def _habits(spec, sheet, heading, kind, cells, values, written):
     "Remarks about how a column was written, one per habit"
     say = lambda rows, what, action: [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))] if len(rows) else []
@@ -125,12 +125,15 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
     out = []
     if not written.startswith('@') and same_name(heading) != same_name(written): out += say([1], f'the column is called {heading}', f'read as {written}')
     if kind in ('number', 'integer') and (typed := text & np.isfinite(values.astype(float))).any():
-        out += say(cells.index[typed], f'{heading} holds {typed.sum()} numbers as text, such as {first(typed)}', 'read as numbers')
-    if kind == 'date' and (typed := text & ~pd.isna(values)).any(): out += say(cells.index[typed], f'{heading} holds {typed.sum()} dates as text, such as {first(typed)}', 'read day first')
+        out += say(cells.index[typed], f'{heading} holds {_count(typed.sum(), "number")} as text, such as {first(typed)}', 'read as numbers')
+    if kind == 'date' and (typed := text & ~pd.isna(values)).any(): out += say(cells.index[typed], f'{heading} holds {_count(typed.sum(), "date")} as text, such as {first(typed)}', 'read day first')
     if kind == 'id' and (stray := text & (values != '') & (cells.to_numpy() != values)).any():
-        out += say(cells.index[stray], f'{heading} holds {stray.sum()} ids with stray blanks, such as {first(stray)}', 'blanks are dropped')
+        out += say(cells.index[stray], f'{heading} holds {_count(stray.sum(), "id")} with stray blanks, such as {first(stray)}', 'blanks are dropped')
     if kind == 'treatment': out += _treatment_names(say, heading, cells, values)
     return out
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #40e91c76
+def _count(n, word): return f'{n} {word}' + ('s' if n != 1 else '')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #0cc21048
 def _treatment_names(say, heading, cells, values):
