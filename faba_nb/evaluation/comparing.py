@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['level', 'margin', 'rope', 'lower_is_better', 'primary', 'metric_words', 'verdict', 'equivalence_p', 'corrected_t',
-           'signed_rank_probabilities', 'detectable', 'Entry', 'on_genotypes', 'run_means', 'compare_mean',
-           'compare_pooled', 'adjust', 'pairs_of', 'contrasts', 'decide', 'sentence']
+           'signed_rank_probabilities', 'detectable', 'Entry', 'on_genotypes', 'compare_mean', 'compare_pooled',
+           'adjust', 'pairs_of', 'contrasts', 'decide', 'sentence']
 
-# %% ../../nbs/40_evaluation/08_comparing.ipynb #85cc5f86
+# %% ../../nbs/40_evaluation/08_comparing.ipynb #60f49592
 import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from .metrics import run_means
 from .resampling import bca, bootstrap_draws, drawn_mean, drawn_ratio, jackknife_draws, label_swap, max_t, sign_flip, signs
 
 # %% ../../nbs/40_evaluation/08_comparing.ipynb #82c1e72c
@@ -105,15 +106,6 @@ def on_genotypes(
     where = pd.Index(e.genotypes).get_indexer(names)
     take = lambda x, empty: np.where(where >= 0, np.asarray(x, float)[:, where], empty)
     return Entry(e.arm, {k: take(v, np.nan) for k, v in e.values.items()}, {k: take(v, 0.) for k, v in e.counts.items()}, list(names), e.kind)
-
-# %% ../../nbs/40_evaluation/08_comparing.ipynb #b88fdcdc
-def run_means(
-    values, # (R, G)
-): # (G,)
-    "Mean over runs, NaN where no run has a value"
-    ok = np.isfinite(values)
-    n = ok.sum(0)
-    return np.divide(np.where(ok, values, 0).sum(0), n, out=np.full(len(n), np.nan), where=n > 0)
 
 # %% ../../nbs/40_evaluation/08_comparing.ipynb #267faafc
 def compare_mean(

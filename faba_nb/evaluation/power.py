@@ -6,11 +6,12 @@
 __all__ = ['fold_sd', 'correlations', 'published_gap', 'detectable_difference', 'gap_probability', 'power_table',
            'observed_power']
 
-# %% ../../nbs/40_evaluation/09_power.ipynb #f2bcd395
+# %% ../../nbs/40_evaluation/09_power.ipynb #3077db4c
 import numpy as np
 import pandas as pd
 from scipy import stats
-from .comparing import detectable, run_means
+from .metrics import run_means
+from .comparing import detectable
 
 # %% ../../nbs/40_evaluation/09_power.ipynb #022017f8
 fold_sd = 0.21 # standard deviation of a fold's F1 between genotypes, from the earlier system's results

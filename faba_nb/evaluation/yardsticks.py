@@ -6,13 +6,13 @@
 __all__ = ['notes', 'clock_share', 'as_yardstick', 'best_threshold', 'mean_fold_f1', 'yardsticks', 'on_all_days',
            'rule_on_all_days', 'plan_steps', 'plan_scores', 'score_plan', 'perfect_alarm']
 
-# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #c0023240
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #f654097e
 import numpy as np
 import pandas as pd
 from dataclasses import replace
 from ..experiment.plan import read_plant_table, read_round_table
 from .predictions import Scores, step_columns, with_labels
-from .metrics import average_precision, fold_values, pooled_f1, rates
+from .metrics import average_precision, fold_values, overall, pooled_f1, rates
 
 # %% ../../nbs/40_evaluation/03_yardsticks.ipynb #c2eda49c
 def clock_share(
@@ -138,7 +138,7 @@ def perfect_alarm(
     "Stressed is said exactly when it is so: what the calendar of measurements leaves to the best of models"
     return as_yardstick(s, 'perfect_alarm', s.y.astype(float), note='the labels themselves: an alarm at the first measured step from the onset on')
 
-# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #1e8995cc
+# %% ../../nbs/40_evaluation/03_yardsticks.ipynb #74a957f2
 def _plan_rows(
     y, # Scores of a yardstick
     group, # published or measured
@@ -147,15 +147,9 @@ def _plan_rows(
     v = fold_values(y, rule_on_all_days(y))
     names = dict(published=['f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published'], measured=['mae_measured', 'onset_error_measured'])[group]
     base = dict(arm=y.arm, kind='yardstick', protocol='plan', n=len(y.genotypes), note=y.note + (f' ({y.threshold:.3f})' if y.arm == 'clock' else ''))
-    rows = [base | dict(group=group, metric=m, unit='d' if 'mae' in m or 'error' in m else '', value=_mean(v[m]), undefined=int(np.isnan(v[m]).sum())) for m in names if m in v]
+    rows = [base | dict(group=group, metric=m, unit='d' if 'mae' in m or 'error' in m else '', value=overall(v[m]), undefined=int(np.isnan(v[m]).sum())) for m in names if m in v]
     if group == 'measured':
         c = y.counts()
         rows += [base | dict(group='measured', metric='never_detected', unit='plants', value=v['never_detected'].sum(), undefined=0)]
         rows += [base | dict(group='pooled', metric=m, unit='', value=x, undefined=0) for m, x in [('f1', pooled_f1(c)[0]), ('auprc', average_precision(y.y, y.p)[0])]]
     return rows
-
-def _mean(
-    x, # array, NaN = undefined
-): # mean of what is defined, NaN where nothing is
-    x = x[np.isfinite(x)]
-    return x.mean() if len(x) else np.nan
