@@ -67,15 +67,15 @@ def rounds(self):
     path = self.folder/'timepoint_metadata.csv'
     return read_round_table(path) if path.is_file() else plan_rounds()
 
-# %% ../../nbs/10_experiment/70_dataset.ipynb #3459b273
+# %% ../../nbs/10_experiment/70_dataset.ipynb #014b286a
 OBSERVATIONS = {'RGB1': 'observations_side', 'RGB2': 'observations_top', 'FC': 'observations_fluor'}
 
 @table
 def observations(self):
     "plant_id, round, view, when (NaT without a date), outlier, remark: one row per line of the log"
     frames = [_observed(f, camera) for camera, name in OBSERVATIONS.items() if (f := _maybe(self.folder, name)) is not None]
-    none = pd.DataFrame({c: [] for c in ('plant_id', 'round', 'view', 'when', 'outlier', 'remark')})
-    return pd.concat(frames, ignore_index=True) if frames else none
+    none = dict(plant_id=str, round=int, view=str, when='datetime64[s]', outlier=bool, remark=str)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #9e915be0
 def _maybe(folder, name):
