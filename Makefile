@@ -12,7 +12,7 @@ help:
 	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report (5 min)"
 	@echo "make test      notebooks and tests; no root, no network, no GPU (15 min)"
 	@echo "make test-all  what 'make test' leaves out: real Slurm, Chromium, kill campaigns, full-size encoders"
-	@echo "make one       train one fold on one backbone (20 s after the demo's twin and features exist)"
+	@echo "make one       train one fold on one backbone (20 s, once the demo's experiment is there)"
 	@echo "make bench     the benchmarks, as ratios"
 	@echo "make lab       JupyterLab on the exploring notebooks"
 	@echo "make nbs       run all notebooks in place, clean and export them"
@@ -32,7 +32,8 @@ demo: setup
 one: setup
 	@$(BIN)/faba twin $(DEMO_DATA) --genotypes 12 --seed 1
 	@$(BIN)/faba features --data $(DEMO_DATA) --backbones morphology
-	@$(BIN)/faba train data/studies/one.yaml --data $(DEMO_DATA) --out results/one --fold 0
+	@$(BIN)/faba train one --data $(DEMO_DATA) --out results/one --shard 1/12
+	@$(BIN)/faba status results/one
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full"
