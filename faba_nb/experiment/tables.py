@@ -116,19 +116,17 @@ def _bad_cells(spec, sheet, heading, cells, action):
     "One finding per unreadable cell, up to five"
     return _some(spec, sheet, cells.index, lambda i: f'{heading} holds {tidy_text(cells[i])!r}', action)
 
-# %% ../../nbs/10_experiment/40_tables.ipynb #db668e05
+# %% ../../nbs/10_experiment/40_tables.ipynb #488936a9
 def _habits(spec, sheet, heading, kind, cells, values, written):
     "Remarks about how a column was written, one per habit"
-    say = lambda rows, what, action: [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))] if len(rows) else []
+    def say(rows, what, action): return [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))] if len(rows) else []
+    def some(mask, word, more=''): return f'{heading} holds {_count(mask.sum(), word)}{more}, such as {cells[mask].iloc[0]!r}' if mask.any() else ''
     text = np.array([isinstance(x, str) and x.strip() != '' for x in cells], bool)
-    first = lambda mask: repr(cells[mask].iloc[0]) if mask.any() else ''
     out = []
     if not written.startswith('@') and same_name(heading) != same_name(written): out += say([1], f'the column is called {heading}', f'read as {written}')
-    if kind in ('number', 'integer') and (typed := text & np.isfinite(values.astype(float))).any():
-        out += say(cells.index[typed], f'{heading} holds {_count(typed.sum(), "number")} as text, such as {first(typed)}', 'read as numbers')
-    if kind == 'date' and (typed := text & ~pd.isna(values)).any(): out += say(cells.index[typed], f'{heading} holds {_count(typed.sum(), "date")} as text, such as {first(typed)}', 'read day first')
-    if kind == 'id' and (stray := text & (values != '') & (cells.to_numpy() != values)).any():
-        out += say(cells.index[stray], f'{heading} holds {_count(stray.sum(), "id")} with stray blanks, such as {first(stray)}', 'blanks are dropped')
+    if kind in ('number', 'integer'): mask = text & np.isfinite(values.astype(float)); out += say(cells.index[mask], some(mask, 'number', ' as text'), 'read as numbers')
+    if kind == 'date': mask = text & ~pd.isna(values); out += say(cells.index[mask], some(mask, 'date', ' as text'), 'read day first')
+    if kind == 'id': mask = text & (values != '') & (cells.to_numpy() != values); out += say(cells.index[mask], some(mask, 'id', ' with stray blanks'), 'blanks are dropped')
     if kind == 'treatment': out += _treatment_names(say, heading, cells, values)
     return out
 
@@ -173,15 +171,17 @@ def _name_key(frame, key, i):
     words = {'plant_id': '{}', 'round': 'round {:g}', 'angle_deg': 'angle {:g}', 'genotype': '{}', 'date': '{:%Y-%m-%d}', 'time': '{:%Y-%m-%d %H:%M:%S}'}
     return ' '.join(words[k].format(frame.at[i, k]) for k in key)
 
-# %% ../../nbs/10_experiment/40_tables.ipynb #db10015f
-PANDAS_TYPES = dict(text=None, id=None, treatment=None, genotype=None, yes=bool, date='datetime64[s]') # text has other types in other pandas
+# %% ../../nbs/10_experiment/40_tables.ipynb #452704fc
+# text has another type in every pandas, so it is not checked
+PANDAS_TYPES = dict(text=None, id=None, treatment=None, genotype=None, yes=bool, date='datetime64[s]')
 
 def schema(
     name, # as in data/design/tables.csv
 ):
     "The pandera schema of a tidy table, made from data/design/columns.csv"
     spec = table_spec(name); key = table_key(spec)
-    columns = {c.column: pa.Column(PANDAS_TYPES.get(c.kind, float), nullable=c.column not in key, required=bool(c.required), checks=_range(c)) for c in design('columns').query('table == @name').itertuples()}
+    columns = {c.column: pa.Column(PANDAS_TYPES.get(c.kind, float), nullable=c.column not in key, required=bool(c.required), checks=_range(c))
+               for c in design('columns').query('table == @name').itertuples()}
     return pa.DataFrameSchema(columns, unique=None if '*' in spec.key else key, name=name)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2dfc6bb4
@@ -207,7 +207,7 @@ def _out_of_range(spec, sheet, column, check, values):
     "One finding per value out of range, up to three"
     return _some(spec, sheet, values.index, lambda i: f'{column} is {values[i]:g}, expected {check}', 'kept as it is', most=3)
 
-# %% ../../nbs/10_experiment/40_tables.ipynb #af5e9c36
+# %% ../../nbs/10_experiment/40_tables.ipynb #f5706520
 def _read(path, spec):
     "Read one table from its workbook"
     names = '|'.join(design('columns').query('table == @spec.table').written).split('|')
@@ -218,7 +218,8 @@ def _read(path, spec):
     frame, unreadable = _tidy(spec, sheet, columns)
     frame, ambiguous = _unique_rows(spec, sheet, frame, [f.row for f in unreadable])
     if not len(frame): raise BadInput('the table has no rows', f'{spec.file}, sheet {sheet.name}')
-    return Table(spec.table, frame, spec.file, sheet.name, sheet.findings + unreadable + ambiguous + _against_schema(spec, sheet, frame) + _lost_parameters(spec, sheet, known), other)
+    findings = sheet.findings + unreadable + ambiguous + _against_schema(spec, sheet, frame) + _lost_parameters(spec, sheet, known)
+    return Table(spec.table, frame, spec.file, sheet.name, findings, other)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8dcf38a5
 def read_table(
