@@ -59,11 +59,11 @@ def arm_colour(
     else: key = arm.backbone
     return colour(key if key in PALETTE else 'other', dark)
 
-# %% ../../nbs/50_reporting/10_style.ipynb #b531ff9d
+# %% ../../nbs/50_reporting/10_style.ipynb #ff2e86e1
 WIDTHS = (90, 190)  # mm, one and two columns
 RC = {
     'figure.dpi': 100, 'savefig.dpi': 300, 'figure.constrained_layout.use': True,
-    'font.size': 7.5, 'axes.titlesize': 8, 'axes.labelsize': 7.5, 'legend.fontsize': 7,
+    'font.size': 7.5, 'axes.titlesize': 8, 'axes.labelsize': 7.5, 'legend.fontsize': 7, 'legend.title_fontsize': 7,
     'xtick.labelsize': 7, 'ytick.labelsize': 7, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
     'axes.linewidth': .6, 'grid.linewidth': .5, 'lines.linewidth': 1.2, 'lines.markersize': 4,
     'xtick.major.width': .6, 'ytick.major.width': .6, 'legend.frameon': False, 'axes.axisbelow': True,
