@@ -313,7 +313,7 @@ def from_data(
     if data is None: return None, []
     from faba_nb.experiment.dataset import Experiment
     e = Experiment(data)
-    return e.shape, e.plants.plant_id[e.plants.flags.fillna('') != ''].tolist()
+    return e.shape, e.plants.plant_id[e.plants['flags'].fillna('') != ''].tolist()
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dd30db27
 def readings_of(
