@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'state_of_data', 'mark', 'image_groups', 'Step', 'predictions', 'tables', 'steps_of', 'reason', 'say',
            'where', 'notebook_of', 'run_step', 'write_study', 'run_study']
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #cccb4cef
+# %% ../../nbs/60_running/04_pipeline.ipynb #ed8e0d1d
 import os, sys, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
 from ..core.studies import read_study
 from ..core.config import to_dict
-from .locks import locked
+from .locks import alive, holder, locked, taken
 from .steps import checked_parameters, run_notebook
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #33e7698b
@@ -66,7 +66,7 @@ def image_groups(
         if 'image' in a.modalities: groups.setdefault((a.tap, a.canvas), {})[a.backbone] = None
     return {k: list(v) for k, v in groups.items()}
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #d7d4d7c2
+# %% ../../nbs/60_running/04_pipeline.ipynb #6cea089d
 @dataclass
 class Step:
     "One step of a study"
@@ -76,30 +76,40 @@ class Step:
     inputs: object       # function -> {what: fingerprint}
     results: object      # function -> paths of existing result files
     lock: Path           # the file that says who is at it
+    rivals: str          # pattern of the locks beside it under which the same files are written
     words: str = ''      # what it does, for people
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #4b2578c8
+# %% ../../nbs/60_running/04_pipeline.ipynb #cb1b63fa
+def _part(options):
+    "What is added to the name of a step that is done in part"
+    arms, shard = options.get('arms'), options.get('shard')
+    return (f'-{"+".join(arms)}' if arms else '') + (f'-{shard[0] + 1}of{shard[1]}' if shard else '')
+
+# %% ../../nbs/60_running/04_pipeline.ipynb #068aa76c
 def _features_steps(study, data, features, out, options):
     "One step per tap and canvas"
-    from faba_nb.backbones.store import feature_path
     groups = image_groups(study)
     for (tap, canvas), backbones in groups.items():
-        name = 'features' if len(groups) == 1 else f'features-{tap}-{canvas}'
-        files = [Path(feature_path(features, b, tap, canvas)) for b in backbones]
-        yield Step(name, 'features', {'data': data, 'features': features, 'backbones': backbones, 'tap': tap, 'canvas': canvas, **options},
-                   lambda b=backbones, t=tap, c=canvas: {'backbones': fingerprint(b, t, c), 'data': state_of_data(data), 'code': _code('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'nbs/80_jobs/features.ipynb')},
-                   lambda files=files: [f for f in files if f.exists()], features/f'.{tap}.{canvas}.lock', f'{", ".join(backbones)} of the photographs')
+        yield _features_step(data, features, backbones, tap, canvas, options, '' if len(groups) == 1 else f'-{tap}-{canvas}')
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #f1ace013
+def _features_step(data, features, backbones, tap, canvas, options, suffix):
+    "All backbones of one tap and canvas"
+    from faba_nb.backbones.store import feature_path
+    part, files = _part(options), [Path(feature_path(features, b, tap, canvas)) for b in backbones]
+    return Step(f'features{suffix}{part}', 'features', {'data': data, 'features': features, 'backbones': backbones, 'tap': tap, 'canvas': canvas, **options},
+                lambda: {'backbones': fingerprint(backbones, tap, canvas), 'data': state_of_data(data), 'code': _code('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'nbs/80_jobs/features.ipynb')},
+                lambda: [f for f in files if f.exists()], features/f'.{tap}.{canvas}{part}.lock', f'.{tap}.{canvas}*.lock', f'{", ".join(backbones)} of the photographs')
+
+# %% ../../nbs/60_running/04_pipeline.ipynb #a96bdcf8
 def _train_step(study, data, features, out, options):
     "All arms of the study"
     from faba_nb.backbones.store import feature_path
     needed = lambda: [p for (t, c), bs in image_groups(study).items() for b in bs if (p := Path(feature_path(features, b, t, c))).exists()]
-    arms = {n: to_dict(a) for n, a in study.arms.items()}
-    return Step('train', 'train', {'data': data, 'features': features, 'out': out, **options},
+    arms, part = {n: to_dict(a) for n, a in study.arms.items() if n in (options.get('arms') or study.arms)}, _part(options)
+    return Step(f'train{part}', 'train', {'data': data, 'features': features, 'out': out, **options},
                 lambda: {'arms': fingerprint(arms), 'data': state_of_data(data), 'features': fingerprint(_marks(needed())),
                          'code': _code('faba_nb/core', 'faba_nb/experiment', 'faba_nb/training', 'nbs/80_jobs/train.ipynb')},
-                lambda: predictions(out, study.arms), out/'steps'/'train.lock', f'{len(study.arms)} arms')
+                lambda: [] if 'shard' in options else predictions(out, arms), out/'steps'/f'train{part}.lock', 'train*.lock', f'{len(arms)} arms')
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #a176411e
 def predictions(
@@ -110,13 +120,13 @@ def predictions(
     names = arms if arms is not None else [p.name for p in (Path(out)/'arms').glob('*') if p.is_dir()]
     return [p for n in names for p in sorted((Path(out)/'arms'/n).glob('predictions*.csv'))]
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #84653a40
+# %% ../../nbs/60_running/04_pipeline.ipynb #af2fad88
 def _evaluate_step(study, out):
     "Tables from predictions"
     asked = {k: v for k, v in to_dict(study).items() if k != 'provenance'}
     return Step('evaluate', 'evaluate', {'out': out},
                 lambda: {'study': fingerprint(asked), 'predictions': fingerprint(_marks(predictions(out))), 'code': _code('faba_nb/core', 'faba_nb/evaluation', 'nbs/80_jobs/evaluate.ipynb')},
-                lambda: tables(out), out/'steps'/'evaluate.lock', 'tables from predictions')
+                lambda: tables(out), out/'steps'/'evaluate.lock', 'evaluate.lock', 'tables from predictions')
 
 def tables(
     out, # the study's folder
@@ -124,13 +134,13 @@ def tables(
     "The tables of a study"
     return sorted((Path(out)/'tables').glob('*.csv'))
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #165e776c
+# %% ../../nbs/60_running/04_pipeline.ipynb #46e66342
 def _report_step(study, out):
     "Pages from tables"
     return Step('report', '', {'out': out},
                 lambda: {'study': fingerprint(to_dict(study)), 'tables': fingerprint(_marks(tables(out))), 'predictions': fingerprint(_marks(predictions(out))),
                          'code': _code('faba_nb/core', 'faba_nb/reporting', 'reports')},
-                lambda: sorted((out/'report').glob('*.html')), out/'steps'/'report.lock', 'pages from tables')
+                lambda: sorted((out/'report').glob('*.html')), out/'steps'/'report.lock', 'report.lock', 'pages from tables')
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2ab209e1
 STEPS = ('features', 'train', 'evaluate', 'report')
@@ -176,12 +186,13 @@ def where():
     import socket
     return {'host': socket.gethostname(), 'pid': os.getpid(), **({'job': os.environ['SLURM_JOB_ID']} if 'SLURM_JOB_ID' in os.environ else {})}
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #02b85635
+# %% ../../nbs/60_running/04_pipeline.ipynb #798710cf
 def _work(step, out):
     "Do what the step does"
     if step.notebook: return run_notebook(notebook_of(step), step.parameters, out, step.name)['summary']
     from faba_nb.reporting.rendering import render_reports
-    return {'pages': len(render_reports(out) or ())}
+    pages = render_reports(out)
+    return {'pages': len(pages), 'made': int(pages.made.sum())}
 
 def notebook_of(
     step, # a `Step`
@@ -189,7 +200,16 @@ def notebook_of(
     "The path of the step's notebook"
     return Path(step.notebook) if step.notebook.endswith('.ipynb') else root()/'nbs'/'80_jobs'/f'{step.notebook}.ipynb'
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #401fcfa1
+# %% ../../nbs/60_running/04_pipeline.ipynb #3f831a4f
+def _no_rival(step):
+    "Leave when somebody else is at the same files under another name"
+    of = step.lock.stem.rpartition('of')[2] if 'of' in step.lock.stem.rpartition('-')[2] else None
+    for p in step.lock.parent.glob(step.rivals):
+        beside = of and p != step.lock and p.stem.endswith(f'of{of}')
+        other = None if beside or p == step.lock else holder(p)
+        if other and alive(other, p): raise Stopped(taken(other, p))
+
+# %% ../../nbs/60_running/04_pipeline.ipynb #87e54e64
 def run_step(
     step, # a `Step`
     out,  # the study's folder
@@ -199,6 +219,7 @@ def run_step(
     why = reason(step, out)
     if not why: return say(f'{step.name:9} nothing has changed') or False
     with locked(step.lock, step.name):
+        _no_rival(step)
         why = reason(step, out)
         if not why: return say(f'{step.name:9} done by another process meanwhile') or False
         say(f'{step.name:9} {step.words} ({why})')
@@ -237,7 +258,7 @@ def write_study(
     write_text(study.to_yaml(), path)
     return study
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #b8c711c8
+# %% ../../nbs/60_running/04_pipeline.ipynb #9dd93b0c
 def _says(out, code, data, features):
     "Does what is written hold for this code and these places?"
     if not (out/'run.json').is_file(): return False
@@ -248,7 +269,7 @@ def _describe(data, features, out):
     "Write `run.json`; the experiment's own fingerprint comes back"
     from faba_nb.experiment.dataset import Experiment
     experiment = Experiment(data)
-    write_json({'data': str(data), 'features': str(features), 'simulated': experiment.simulated or {}}, out/'run.json')
+    write_json({'data': str(data), 'features': str(features), 'simulated': experiment.simulated or {}, 'genotypes': int(experiment.plants.genotype.nunique())}, out/'run.json')
     return {'data': experiment.fingerprint}
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2bf1b435
