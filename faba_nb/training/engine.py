@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Fit', 'learning_rate', 'epoch_batches', 'step_losses', 'mean_loss', 'State', 'fresh', 'best_epoch', 'finished',
-           'adamw', 'clip', 'Stack']
+           'clip_factors', 'adamw', 'Stack']
 
 # %% ../../nbs/30_training/06_engine.ipynb #8da00f29
 import math, time
@@ -126,35 +126,38 @@ def finished(
     "Has this fit run out of epochs or of patience?"
     return len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
 
-# %% ../../nbs/30_training/06_engine.ipynb #0c7ac506
-def adamw(
-    arm,    # an `Arm`: lr schedule and weight decay
-    state,  # a `State`; changed in place
-    grads,  # name to (fits, …), already clipped
-    epochs, # epoch of each fit
-    step,   # updates each fit has had before, within the epoch
-    steps,  # updates in an epoch
-):
-    "One AdamW update of every fit"
-    names = list(grads)
-    parts = [[d[n] for n in names] for d in (state.weights, grads, state.mean, state.square)]
-    together = len(set(epochs)) == 1 and grads[names[0]].device.type != 'cpu'
-    rows = [parts] if together else zip(*([list(r) for r in zip(*(x.unbind(0) for x in p))] for p in parts))
-    for (w, g, m, v), e in zip(rows, epochs):
-        count = torch.tensor(float(e*steps + step + 1), device=w[0].device)
-        torch._fused_adamw_(w, g, m, v, [], [count]*len(w), lr=learning_rate(arm, e), beta1=.9, beta2=.999, weight_decay=arm.weight_decay,
-                            eps=1e-8, amsgrad=False, maximize=False)
-
-# %% ../../nbs/30_training/06_engine.ipynb #62cca7b8
-def clip(
-    grads, # name to (fits, …); changed in place
+# %% ../../nbs/30_training/06_engine.ipynb #d26d6c00
+def clip_factors(
+    grads, # name to (fits, …)
     limit, # largest norm of one fit's gradient
 ):
-    "Scale down the gradients of fits whose norm exceeds `limit`; returns the norms"
+    "(fits,) what each fit's gradient is to be divided by"
     norm = sum(torch.linalg.vector_norm(g.flatten(1), dim=1)**2 for g in grads.values()).sqrt()
-    scale = (limit/(norm + 1e-6)).clamp(max=1)
-    for g in grads.values(): g.mul_(scale.view(-1, *[1]*(g.dim() - 1)))
-    return norm
+    return ((norm + 1e-6)/limit).clamp(min=1)
+
+# %% ../../nbs/30_training/06_engine.ipynb #46b53fe5
+def adamw(
+    arm,     # an `Arm`: lr schedule and weight decay
+    state,   # a `State`; changed in place
+    grads,   # name to (fits, …)
+    factors, # (fits,) from `clip_factors`
+    epochs,  # epoch of each fit
+    count,   # function of an epoch: how many updates a fit has had then, this one included
+):
+    "One AdamW update of every fit"
+    parts = [[d[n] for n in grads] for d in (state.weights, grads, state.mean, state.square)]
+    if len(set(epochs)) == 1 and factors.device.type != 'cpu':
+        for g in parts[1]: g.div_(factors.view(-1, *[1]*(g.dim() - 1)))
+        return _update(arm, *parts, epochs[0], count, None)
+    fits = zip(*([list(r) for r in zip(*(x.unbind(0) for x in p))] for p in parts))
+    for fit, e, f in zip(fits, epochs, factors): _update(arm, *fit, e, count, f)
+
+# %% ../../nbs/30_training/06_engine.ipynb #3ac990f1
+def _update(arm, w, g, m, v, epoch, count, factor):
+    "The fused kernel on lists of tensors"
+    n = torch.tensor(float(count(epoch)), device=w[0].device)
+    torch._fused_adamw_(w, g, m, v, [], [n]*len(w), lr=learning_rate(arm, epoch), beta1=.9, beta2=.999, weight_decay=arm.weight_decay,
+                        eps=1e-8, amsgrad=False, maximize=False, grad_scale=factor)
 
 # %% ../../nbs/30_training/06_engine.ipynb #45e9f837
 class Stack:
@@ -211,11 +214,11 @@ def _ready(self:Stack):
     if len(self.steps) > 1: raise BadInput('these fits have different numbers of batches and cannot train together')
     self.steps = self.steps.pop()
 
-# %% ../../nbs/30_training/06_engine.ipynb #dd2c70c9
+# %% ../../nbs/30_training/06_engine.ipynb #6dc3f7b0
 @patch
 def losses(self:Stack,
     plants, # (fits, n) positions, −1 for an empty place
-    drop=lambda x: x, # a `Dropout` while training
+    drop=None, # a `Dropout` while training
 ):
     "(fits,) mean loss over the measured steps of these plants"
     at = plants.clamp(min=0)
@@ -225,7 +228,7 @@ def losses(self:Stack,
     counts = batch.real & (plants >= 0)[..., None]
     return mean_loss(step_losses(logits, self.feed.label[at], self.arm.pos_weight), counts)
 
-# %% ../../nbs/30_training/06_engine.ipynb #a3a48c7e
+# %% ../../nbs/30_training/06_engine.ipynb #2fd376b9
 @patch
 def train_step(self:Stack,
     plants, # (fits, batch) positions
@@ -239,8 +242,7 @@ def train_step(self:Stack,
     loss = self.losses(plants, self.dropout)
     grads = dict(zip(names, torch.autograd.grad(loss.sum(), weights)))
     for w in weights: w.requires_grad_(False)
-    clip(grads, self.arm.clip_norm)
-    adamw(self.arm, self.state, grads, epochs, step, self.steps)
+    adamw(self.arm, self.state, grads, clip_factors(grads, self.arm.clip_norm), epochs, lambda e: e*self.steps + step + 1)
     return loss.detach()
 
 # %% ../../nbs/30_training/06_engine.ipynb #d5f952a4

@@ -6,14 +6,14 @@
 __all__ = ['WIDTH', 'HEADS', 'LAYERS', 'FEED', 'NARROW', 'Blueprint', 'blueprint', 'parameters', 'count_parameters', 'initialise',
            'Batch', 'encode_days', 'embed', 'attention_bias', 'over_time', 'head', 'forward', 'random_batch']
 
-# %% ../../nbs/30_training/04_network.ipynb #46d30a75
+# %% ../../nbs/30_training/04_network.ipynb #ed96c312
 import math
 from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from fastcore.basics import patch
 from ..core.studies import MODALITIES
-from .stacked import layer_norm, linear, pool_views, softmax
+from .stacked import add_norm, gelu_drop, layer_norm, linear, pool_views, relu_drop, softmax, stand_in, weighted
 from .streams import Dropout, stream
 
 # %% ../../nbs/30_training/04_network.ipynb #c49f249b
@@ -134,33 +134,39 @@ def encode_days(
     angle = torch.as_tensor(dag, dtype=torch.float64)[..., None]*rates
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2).float()
 
-# %% ../../nbs/30_training/04_network.ipynb #7d22561c
+# %% ../../nbs/30_training/04_network.ipynb #2e14b2be
+def _mask(drop, x):
+    "Dropout factors for `x`, or None when reading"
+    return None if drop is None else drop.mask(x)
+
+# %% ../../nbs/30_training/04_network.ipynb #8d8206dc
 def _project(p, name, x, drop):
     "Linear, ReLU, dropout, linear: (fits, rows, width) -> (fits, rows, 128)"
-    h = drop(torch.relu(linear(x, p[f'{name}.0.weight'], p[f'{name}.0.bias'])))
+    h = linear(x, p[f'{name}.0.weight'], p[f'{name}.0.bias'])
+    h = relu_drop(h, _mask(drop, h))
     return linear(h, p[f'{name}.3.weight'], p[f'{name}.3.bias'])
 
-# %% ../../nbs/30_training/04_network.ipynb #399813b2
+# %% ../../nbs/30_training/04_network.ipynb #57c4432a
 def _modality(p, bp, m, batch, drop):
     "(fits, rows, 128) for one enabled modality"
     x = batch.values[m].flatten(1, 2)
     if m == 'image': x = pool_views(p['view_agg.query'], batch.table, x, batch.shift, batch.rate)
     y = _project(p, f'modality_proj.{m}_proj', x, drop)
     if m not in bp.tokens: return y
-    return torch.where(batch.present[m].flatten(1, 2)[..., None], y, p[f'modality_proj.{m}_mask_token'][:, None].to(y.dtype))
+    return stand_in(y, batch.present[m].flatten(1, 2)[..., None], p[f'modality_proj.{m}_mask_token'])
 
-# %% ../../nbs/30_training/04_network.ipynb #f71525b7
+# %% ../../nbs/30_training/04_network.ipynb #ccf69cd6
 def _gate(p, parts, drop):
     "(fits, rows, 128) weighted sum of the modalities, and the weights (fits, rows, modalities)"
     g = softmax(_project(p, 'modality_gating.gate_network', torch.cat(parts, -1), drop))
-    return sum(part*g[..., i:i+1] for i, part in enumerate(parts)), g
+    return weighted(g, parts), g
 
-# %% ../../nbs/30_training/04_network.ipynb #c641f746
+# %% ../../nbs/30_training/04_network.ipynb #b4db24d3
 def embed(
     p,     # parameters, name to (fits, …)
     bp,    # a `Blueprint`
     batch, # a `Batch`
-    drop,  # a `Dropout`, or the identity
+    drop=None, # a `Dropout` while training
 ):
     "(fits, rows, 128) a vector per step, and gate weights (fits, rows, modalities) or None"
     parts = {m: _modality(p, bp, m, batch, drop) for m, _ in bp.widths}
@@ -181,63 +187,72 @@ def attention_bias(
     if attention == 'causal': allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
     return torch.where(allowed, 0., -1e9)
 
-# %% ../../nbs/30_training/04_network.ipynb #a918317c
-def _attend(p, name, x, bias, drop):
-    "(fits, sequences, tokens, 128) self-attention; bias (fits, sequences, tokens, tokens)"
+# %% ../../nbs/30_training/04_network.ipynb #7b59b1c1
+def _heads(x, s, t):
+    "(fits, s·t, k·128) -> k tensors (fits·s·heads, t, 32)"
+    return x.view(len(x), s, t, -1, HEADS, WIDTH//HEADS).permute(3, 0, 1, 4, 2, 5).reshape(-1, len(x)*s*HEADS, t, WIDTH//HEADS)
+
+# %% ../../nbs/30_training/04_network.ipynb #b09fff9b
+def _attend(p, name, x, bias, drop, skip):
+    "(fits, sequences·(tokens − skip), 128) self-attention; bias (fits, sequences, tokens, tokens)"
     n, s, t, _ = x.shape
-    qkv = linear(x.view(n, s*t, WIDTH), p[f'{name}.in_proj_weight'], p[f'{name}.in_proj_bias'])
-    q, k, v = qkv.view(n, s, t, 3, HEADS, -1).permute(3, 0, 1, 4, 2, 5).reshape(3, n*s*HEADS, t, WIDTH//HEADS)
-    bias = bias[:, :, None].expand(-1, -1, HEADS, -1, -1).reshape(n*s*HEADS, t, t).to(q.dtype)
-    a = softmax(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=(WIDTH//HEADS)**-.5).view(n, s*HEADS*t, t))
-    o = torch.bmm(drop(a).view(-1, t, t).to(v.dtype), v)
-    o = o.view(n, s, HEADS, t, -1).transpose(2, 3).reshape(n, s*t, WIDTH)
-    return linear(o, p[f'{name}.out_proj.weight'], p[f'{name}.out_proj.bias']).view(x.shape)
+    q, k, v = _heads(linear(x.view(n, s*t, WIDTH), p[f'{name}.in_proj_weight'], p[f'{name}.in_proj_bias']), s, t)
+    bias = bias[:, :, None, skip:].expand(-1, -1, HEADS, -1, -1).reshape(-1, t - skip, t).to(q.dtype)
+    a = softmax(torch.baddbmm(bias, q[:, skip:], k.transpose(1, 2), alpha=(WIDTH//HEADS)**-.5).view(n, -1, t))
+    if drop is not None and drop.limit: a = a*drop.mask(a)
+    o = torch.bmm(a.view(-1, t - skip, t).to(v.dtype), v).view(n, s, HEADS, t - skip, -1).transpose(2, 3).reshape(n, -1, WIDTH)
+    return linear(o, p[f'{name}.out_proj.weight'], p[f'{name}.out_proj.bias'])
 
-# %% ../../nbs/30_training/04_network.ipynb #82b4c871
-def _block(p, name, x, bias, drop):
-    "One encoder layer over (fits, sequences, tokens, 128)"
-    rows = lambda y: y.reshape(len(x), -1, WIDTH)
-    norm = lambda y, i: layer_norm(rows(y), p[f'{name}.norm{i}.weight'], p[f'{name}.norm{i}.bias'])
-    if bias is not None: x = norm(x + drop(_attend(p, f'{name}.self_attn', x, bias, drop)), 1)
-    h = drop(torch.nn.functional.gelu(linear(rows(x), p[f'{name}.linear1.weight'], p[f'{name}.linear1.bias'])))
-    y = linear(h, p[f'{name}.linear2.weight'], p[f'{name}.linear2.bias'])
-    return norm(rows(x) + drop(y), 2)
+# %% ../../nbs/30_training/04_network.ipynb #ec4fd182
+def _block(p, name, x, bias, drop, skip=0):
+    "One encoder layer over (fits, sequences, tokens, 128); the first `skip` tokens are left out of the result"
+    n, s, t, _ = x.shape
+    norm = lambda x, y, i: add_norm(x.reshape(n, -1, WIDTH), y, _mask(drop, y), p[f'{name}.norm{i}.weight'], p[f'{name}.norm{i}.bias'])
+    x = x.reshape(n, -1, WIDTH) if bias is None else norm(x[:, :, skip:], _attend(p, f'{name}.self_attn', x, bias, drop, skip), 1)
+    h = linear(x, p[f'{name}.linear1.weight'], p[f'{name}.linear1.bias'])
+    y = linear(gelu_drop(h, _mask(drop, h)), p[f'{name}.linear2.weight'], p[f'{name}.linear2.bias'])
+    return norm(x, y, 2).view(n, s, t - skip, WIDTH)
 
-# %% ../../nbs/30_training/04_network.ipynb #ab18c501
+# %% ../../nbs/30_training/04_network.ipynb #cc94073d
+def _with_summary(p, x):
+    "The summary token, at day 0, in front of every sequence"
+    cls = p['temporal.cls_token'] + encode_days(torch.zeros(1)).to(x.device)
+    return torch.cat([cls[:, None, None].expand(-1, x.shape[1], 1, -1).to(x.dtype), x], 2)
+
+# %% ../../nbs/30_training/04_network.ipynb #2e4e3bff
 def over_time(
     p,        # parameters
     bp,       # a `Blueprint`
     x,        # (fits, sequences, steps, 128)
     position, # the same shape: encoded days
     real,     # (fits, sequences, steps) bool
-    drop,     # a `Dropout`, or the identity
+    drop=None, # a `Dropout` while training
 ):
     "Let the steps of a sequence look at each other: (fits, sequences, steps, 128)"
     if bp.temporal == 'none': return x
     x, bias = x + position, None
-    if bp.temporal == 'transformer':
-        cls = p['temporal.cls_token'] + encode_days(torch.zeros(1)).to(x.device)
-        x = torch.cat([cls[:, None, None].expand(-1, x.shape[1], 1, -1).to(x.dtype), x], 2)
-        bias = attention_bias(real, bp.attention)
-    for i in range(LAYERS): x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop).view(x.shape)
-    return x[:, :, 1:] if bias is not None else x
+    if bp.temporal == 'transformer': x, bias = _with_summary(p, x), attention_bias(real, bp.attention)
+    for i in range(LAYERS):
+        last = i == LAYERS - 1 and bias is not None
+        x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop, int(last))
+    return x
 
-# %% ../../nbs/30_training/04_network.ipynb #a629a9f1
+# %% ../../nbs/30_training/04_network.ipynb #e2dce69c
 def head(
     p,    # parameters
     x,    # (fits, rows, 128)
-    drop, # a `Dropout`, or the identity
+    drop=None, # a `Dropout` while training
 ):
     "(fits, rows) log-odds"
     x = layer_norm(x, p['stress_head.norm.weight'], p['stress_head.norm.bias'])
     return _project(p, 'stress_head.mlp', x, drop)[..., 0].float()
 
-# %% ../../nbs/30_training/04_network.ipynb #0f34ce4e
+# %% ../../nbs/30_training/04_network.ipynb #bc3f1e6a
 def forward(
     p,     # parameters, name to (fits, …)
     bp,    # a `Blueprint`
     batch, # a `Batch`
-    drop=lambda x: x, # a `Dropout` while training
+    drop=None, # a `Dropout` while training
 ):
     "Log-odds (fits, plants, steps) and gate weights (fits, plants, steps, modalities) or None"
     x, gates = embed(p, bp, batch, drop)

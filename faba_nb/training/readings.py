@@ -21,7 +21,7 @@ def prefixes(
     n = real.shape[-1]
     return real[..., None, :] & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
 
-# %% ../../nbs/30_training/07_readings.ipynb #2458c4ec
+# %% ../../nbs/30_training/07_readings.ipynb #8cef6e47
 def replay(
     p,     # parameters, name to (fits, …)
     bp,    # a `Blueprint`
@@ -29,13 +29,12 @@ def replay(
 ):
     "Log-odds and gates as `forward` gives them, every step read without what came later"
     if bp.temporal != 'transformer': return forward(p, bp, batch)
-    same = lambda x: x
-    x, gates = embed(p, bp, batch, same)
+    x, gates = embed(p, bp, batch)
     n, plants, steps = batch.real.shape
     many = lambda x: x.reshape(n, plants, 1, steps, WIDTH).expand(-1, -1, steps, -1, -1).reshape(n, -1, steps, WIDTH)
-    y = over_time(p, bp, many(x), many(batch.position), prefixes(batch.real).flatten(1, 2), same)
+    y = over_time(p, bp, many(x), many(batch.position), prefixes(batch.real).flatten(1, 2))
     last = y.view(n, plants, steps, steps, WIDTH).diagonal(dim1=2, dim2=3).movedim(-1, 2)
-    logits = head(p, last.reshape(n, -1, WIDTH), same).view(batch.real.shape)
+    logits = head(p, last.reshape(n, -1, WIDTH)).view(batch.real.shape)
     return logits, None if gates is None else gates.float().view(n, plants, steps, -1)
 
 # %% ../../nbs/30_training/07_readings.ipynb #0251de1d

@@ -70,14 +70,14 @@ def _bits_hashed(self:Dropout, n):
     words = _mix(_mix(torch.arange(1, -(-n//4) + 1, device=self.device) + seeds[:, None]))
     return words.view(torch.int16)[:, :n]
 
-# %% ../../nbs/30_training/02_streams.ipynb #b2e73cbb
+# %% ../../nbs/30_training/02_streams.ipynb #1abc835f
 @patch
-def __call__(self:Dropout,
+def mask(self:Dropout,
     x, # (fits, …) activations
 ):
-    "`x` with units dropped and the rest scaled up"
-    if not self.limit: return x
+    "Factors for `x`: zero where a unit is dropped, a little more than one where it stays; None when nothing is dropped"
+    if not self.limit: return None
     n = x[0].numel()
-    if self.device.type == 'cpu': mask = torch.from_numpy(np.multiply((self._bits_cpu(n) >= self.limit).view(np.uint8), np.float32(self.scale)))
-    else: mask = (self._bits_hashed(n) >= self.limit - 32768).to(x.dtype)*self.scale
-    return x*mask.view(x.shape)
+    if self.device.type == 'cpu': m = torch.from_numpy(np.multiply((self._bits_cpu(n) >= self.limit).view(np.uint8), np.float32(self.scale)))
+    else: m = (self._bits_hashed(n) >= self.limit - 32768)*torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+    return m.view(x.shape)
