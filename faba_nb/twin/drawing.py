@@ -6,10 +6,10 @@
 __all__ = ['PALETTE', 'SIDE', 'TOP', 'PX_PER_CM', 'SOIL', 'ANGLES', 'LIGHT', 'leaf_colours', 'view_matrix', 'project',
            'blade_quads', 'ribbon_quads', 'scene', 'paint', 'image_size', 'photograph', 'png']
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #2f626287
+# %% ../../nbs/15_twin/05_drawing.ipynb #41301445
 import cv2
 import numpy as np
-from .design import stream
+from .design import stream, values
 from .growth import grow, state_on
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #427213f8
@@ -17,7 +17,7 @@ PALETTE = {k: np.array(v, float) for k, v in {
     'young':  (104, 138, 58), 'mature': (66, 98, 44), 'grey': (98, 116, 88), 'yellow': (188, 172, 62), 'dry': (136, 106, 66),
     'stem':   (98, 124, 70),  'petal':  (226, 226, 220), 'blotch': (40, 32, 40), 'stake': (92, 122, 168)}.items()}
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #cc5f4cc3
+# %% ../../nbs/15_twin/05_drawing.ipynb #4e1be40f
 def leaf_colours(
     g, # as from `grow`
 ):
@@ -28,13 +28,13 @@ def leaf_colours(
     green = green*(1 - .05*f['dark']) + f['hue']*np.array([-4., 0, 4.])
     tone = f['tone'][r['j'], r['k']]
     green = green*(1 + .05*tone[:, None])
-    c = mix(green, PALETTE['grey'], np.clip(.85*s['stress']*(1 + .1*tone), 0, .9))
+    c = mix(green, PALETTE['grey'], np.clip(values()['stress']['greying']*s['stress']*(1 + .15*tone), 0, .9))
     c = mix(mix(c, PALETTE['yellow'], g['yellow']), PALETTE['dry'], g['dry'])
     return c[leaf]*(1 + .05*b['noise'][:, None])
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #4dcfcb1d
+# %% ../../nbs/15_twin/05_drawing.ipynb #ede4ca6d
 SIDE, TOP = (2560, 3476), (2560, 1920)   # full resolution, width × height
-PX_PER_CM = 26.                          # at full resolution, in the plane of the pot
+PX_PER_CM = 29.                          # at full resolution, in the plane of the pot
 SOIL = 150                               # pixels between the pot's rim and the lower edge of a side view
 ANGLES = (0, 120, 240)
 
@@ -46,21 +46,21 @@ def view_matrix(
     a = np.deg2rad(angle)
     return np.array([[np.cos(a), -np.sin(a), 0], [0, 0, 1], [-np.sin(a), -np.cos(a), 0]])
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #dfa2845f
+# %% ../../nbs/15_twin/05_drawing.ipynb #f8c2327b
 def project(
     p,     # points … × 3 in camera axes, cm
     angle, # as for `view_matrix`
     scale, # image pixels per full-resolution pixel
 ):
     "Image coordinates … × 2"
-    far, mid = (260., 0.) if angle is None else (350., 45.)
+    far, mid = (300., 0.) if angle is None else (350., 45.)
     z = far/(far - p[..., 2:])
     xy = p[..., :2]*[1, -1] + [0, mid]
     w, h = TOP if angle is None else SIDE
     at = np.array([w/2, h/2]) if angle is None else np.array([w/2, h - SOIL])
     return scale*(at + PX_PER_CM*(xy*z - [0, mid]))
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #321861f8
+# %% ../../nbs/15_twin/05_drawing.ipynb #c12a529b
 LIGHT = {'side': np.array([.25, .72, .65]), 'top': np.array([.25, .2, .95])}
 
 def blade_quads(
@@ -76,9 +76,9 @@ def blade_quads(
         n = sign*np.cross(q[:, :, 1] - q[:, :, 0], q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1])
         n /= np.linalg.norm(n, axis=-1, keepdims=True) + 1e-9
         lit = n@light
-        lam = np.where(lit > 0, lit, -.55*lit)
+        lam = np.where(lit > 0, lit, -.7*lit)
         gloss = np.clip(n@(_half(light)), 0, 1)**14
-        c = colour[:, None]*(.42 + .75*lam*shade[:, None])[..., None] + 34*(gloss*shade[:, None])[..., None]
+        c = colour[:, None]*(.46 + .72*lam*shade[:, None])[..., None] + 34*(gloss*shade[:, None])[..., None]
         out.append((q.reshape(-1, 4, 3), c.reshape(-1, 3)))
     return tuple(np.concatenate(x) for x in zip(*out))
 
@@ -103,7 +103,7 @@ def ribbon_quads(
     q = [np.stack([at(a, wa, e0), at(b, wb, e0), at(b, wb, e1), at(a, wa, e1)], 1) for e0, e1 in zip(edges, edges[1:])]
     return np.concatenate(q), np.concatenate([colour*t for t in tones])
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #958c5127
+# %% ../../nbs/15_twin/05_drawing.ipynb #dd8570dd
 def scene(
     g,       # as from `grow`
     angle=0, # degrees, or None for the top view
@@ -113,12 +113,14 @@ def scene(
     m = view_matrix(angle); cam = lambda p: p@m.T
     light = LIGHT['top' if angle is None else 'side']; light = light/np.linalg.norm(light)
     blade = {k: cam(g['blade'][k]) for k in ('mid', 'left', 'right')}
-    parts = [blade_quads(blade, leaf_colours(g), _reaching(g), light), _stem_quads(g, cam), _rachis_quads(g, cam), _stake_quads(g, cam, stake)]
+    blades = blade_quads(blade, leaf_colours(g), _reaching(g), light)
+    parts = [blades, _stem_quads(g, cam), _rachis_quads(g, cam), _stipule_quads(g, cam), _flower_quads(g, cam), _stake_quads(g, cam, stake)]
+    if g['blade']['mid'].shape[1] > 8: parts.append(_vein_quads(blade, blades[1]))
     quads, colours = (np.concatenate(x) for x in zip(*parts))
     order = np.argsort(quads[..., 2].mean(1), kind='stable')
     return quads[order], colours[order]
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #2678d5da
+# %% ../../nbs/15_twin/05_drawing.ipynb #79c891cc
 def _reaching(g):
     "Light on every leaflet, 0.5–1"
     z = g['blade']['mid'][:, 2, 2]
@@ -130,9 +132,12 @@ def _stem_quads(g, cam):
     p, born = cam(g['stem']), g['nodes']['born']
     j, k = np.nonzero(born)
     width = g['thick']*g['form']['stem_size'][:, None]*np.interp(np.arange(born.shape[1] + 1)/np.maximum(born.sum(1, keepdims=True), 1), [0, 1], [1, .35])
-    grey = np.clip(.5*g['state']['stress'], 0, .6)
-    colour = np.repeat((PALETTE['stem']*(1 - grey) + PALETTE['grey']*grey)[None], len(j), 0)
-    return ribbon_quads(p[j, k], p[j, k + 1], width[j, k], width[j, k + 1], colour)
+    return ribbon_quads(p[j, k], p[j, k + 1], width[j, k], width[j, k + 1], np.tile(_greyed(PALETTE['stem'], g), (len(j), 1)))
+
+def _greyed(colour, g):
+    "A stem's colour under today's stress"
+    grey = np.clip(values()['stress']['greying']*g['state']['stress'], 0, .6)
+    return colour*(1 - grey) + PALETTE['grey']*grey
 
 def _rachis_quads(g, cam):
     "Petioles and rachises, as yellow as their leaf"
@@ -142,16 +147,51 @@ def _rachis_quads(g, cam):
     c = PALETTE['stem'] + (PALETTE['yellow'] - PALETTE['stem'])*g['yellow'][:, None]
     return ribbon_quads(p[:, :-1].reshape(-1, 3), p[:, 1:].reshape(-1, 3), w, w*.8, np.repeat(c, n, 0), tones=(1.1, .8))
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #3ea62593
+# %% ../../nbs/15_twin/05_drawing.ipynb #25816f42
+def _facing(at, up, half, length, rows=(0, .22, .62, 1), wide=(.25, .9, .95, .1)):
+    "Small blades that face the camera: foot, direction in the image, half width and length in cm"
+    up = up/(np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9)*[1, 1, 0]
+    across = np.stack([up[:, 1], -up[:, 0], 0*up[:, 0]], 1)*half[:, None]
+    mid = [at + up*(r*length)[:, None] for r in rows]
+    q = [np.stack([a + across*w, b + across*v, b - across*v, a - across*w], 1) for a, b, w, v in zip(mid, mid[1:], wide, wide[1:])]
+    return np.concatenate(q)
+
+def _stipule_quads(g, cam):
+    "Two small leaves at the foot of every petiole"
+    f, n = g['form'], g['nodes']; j, k = np.nonzero(n['open'] > .1)
+    at, size = cam(g['stem'])[j, k + 1] + [0, 0, .35], 1.7*n['size'][j, k]*n['open'][j, k]
+    quads = [_facing(at, np.stack([sign*.8 + .3*np.sin(f['azimuth'][j, k]), 1. - .8*g['state']['wilt'] + 0*size, 0*size], 1), .32*size, size) for sign in (-1, 1)]
+    return np.concatenate(quads), np.tile(_greyed(PALETTE['stem'], g)*.95, (6*len(j), 1))
+
+def _flower_quads(g, cam):
+    "Standard, wings and blotch"
+    at = cam(g['flowers']) + [0, 0, .5]; n = len(at); one = np.ones(n)
+    d = np.stack([np.where(np.arange(n)%2, .5, -.5), .8*one, 0*one], 1)
+    parts = [(_facing(at, d, .75*one, 2.3*one), 'petal', 1.), (_facing(at + [0, 0, .1], d + [.5, -.3, 0], .45*one, 1.5*one), 'petal', .88),
+             (_facing(at + [0, 0, .1], d + [-.5, -.3, 0], .45*one, 1.5*one), 'petal', .8), (_facing(at + [0, 0, .2] + .5*d*[1, 1, 0], d, .26*one, .8*one), 'blotch', 1.)]
+    return np.concatenate([q for q, _, _ in parts]), np.concatenate([np.tile(PALETTE[c]*t, (len(q), 1)) for q, c, t in parts])
+
+def _vein_quads(b, c):
+    "Midrib and lateral veins, a little lighter than the blade around them"
+    n = b['mid'].shape[1] - 1; c = c.reshape(2, -1, n, 3)
+    a, e, colour, w = [b['mid'][:, :-2]], [b['mid'][:, 1:-1]], [c[0, :, :-1]*1.25], [.045]
+    for s, edge in enumerate(('left', 'right')):
+        a.append(b['mid'][:, 1:-3]); colour.append(c[s, :, 1:-2]*1.12); w.append(.02)
+        e.append(b['mid'][:, 2:-2] + .86*(b[edge][:, 3:-1] - b['mid'][:, 2:-2]))
+    width = np.concatenate([np.full(x.shape[0]*x.shape[1], v) for x, v in zip(a, w)])
+    a, e, colour = (np.concatenate([x.reshape(-1, 3) for x in part]) for part in (a, e, colour))
+    return ribbon_quads(a + [0, 0, .06], e + [0, 0, .06], width, width, colour, tones=(1.,))
+
+# %% ../../nbs/15_twin/05_drawing.ipynb #645751a4
 def _stake_quads(g, cam, lean=0.):
     "A blue stake of one metre beside the stem, with clips"
     turn = g['form']['toward'][0] + 2.2; a = np.deg2rad(lean)
     foot = 1.6*np.array([np.cos(turn), np.sin(turn), 0]); up = np.array([np.sin(a), 0, np.cos(a)])
-    at = foot + np.linspace(-2, 104, 9)[:, None]*up
-    p = cam(at); w = np.full(8, .22)
+    at = foot + np.linspace(-2, 92, 9)[:, None]*up
+    p = cam(at); w = np.full(8, .20)
     return ribbon_quads(p[:-1], p[1:], w, w, np.repeat(PALETTE['stake'][None], 8, 0))
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #e08fbec8
+# %% ../../nbs/15_twin/05_drawing.ipynb #cda93de1
 def paint(
     quads,   # quads × 4 × 3, camera axes, far to near
     colours, # quads × RGB
@@ -166,7 +206,7 @@ def paint(
     xy = np.round(project(quads, angle, scale*over)*16 - 8*(over > 0)).astype(np.int32)
     rgba = np.c_[np.clip(colours, 0, 255), np.full(len(colours), 255)].round().astype(int).tolist()
     for q, c in zip(xy, rgba): cv2.fillConvexPoly(canvas, q, c, cv2.LINE_8, 4)
-    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA) if over > 1 else canvas
+    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA) if over > 1 else cv2.GaussianBlur(canvas, (3, 3), .75)
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #6bc90ef7
 def image_size(
@@ -177,7 +217,7 @@ def image_size(
     w, h = TOP if angle is None else SIDE
     return round(w*height/SIDE[1]), round(h*height/SIDE[1])
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #3fe1a66d
+# %% ../../nbs/15_twin/05_drawing.ipynb #0bfd30bb
 def photograph(
     g,        # as from `grow`
     angle,    # degrees, or None for the top view
@@ -188,7 +228,7 @@ def photograph(
     "RGBA for a side view (transparent background), RGB for the top (black background)"
     im = paint(*scene(g, angle, stake), angle, height)
     mask = im[..., 3] > 127
-    lamp = 1 + .025*r.normal()
+    lamp = (1 + .035*r.normal())*(1 + .012*r.normal(size=3))
     rgb = im[..., :3][mask].astype(np.float32)*(255/im[..., 3][mask].astype(np.float32))[:, None]
     rgb = rgb*lamp + r.normal(0, 3.2, rgb.shape).astype(np.float32)
     out = np.zeros((*mask.shape, 3 if angle is None else 4), np.uint8)

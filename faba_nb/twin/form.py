@@ -9,18 +9,18 @@ __all__ = ['TRAITS', 'NODES', 'genotype_traits', 'plant_form']
 import numpy as np
 from .design import stream
 
-# %% ../../nbs/15_twin/03_form.ipynb #8f979749
+# %% ../../nbs/15_twin/03_form.ipynb #65072c7f
 TRAITS = {                   # mean, standard deviation between genotypes
     'phyllochron': (2.35, .17),  # days per leaf at full growth
     'leaf':        (1.00, .12),  # leaflet length
-    'slender':     (1.95, .22),  # leaflet length by width
+    'slender':     (1.80, .19),  # leaflet length by width
     'internode':   (1.00, .13),  # internode length
-    'tillers':     (1.60, .75),  # basal branches
+    'tillers':     (1.90, .75),  # basal branches
     'pairs':       (2.70, .35),  # leaflet pairs of a full-grown leaf
-    'spread':      (57., 6.0),   # leaf angle from the stem, degrees
+    'spread':      (50., 6.0),   # leaf angle from the stem, degrees
     'hue':         (0.00, 1.0),  # yellowish (−) to bluish (+) green
     'dark':        (0.00, 1.0),  # light (−) to dark (+) green
-    'flowers_dag': (33.5, 2.5)}  # first open flower
+    'flowers_dag': (31.5, 2.5)}  # first open flower
 
 # %% ../../nbs/15_twin/03_form.ipynb #d3f58895
 def genotype_traits(
@@ -48,18 +48,18 @@ def plant_form(
     f |= _stems(f, r, 'side_branches' in odd)
     return f | _nodes(f, r)
 
-# %% ../../nbs/15_twin/03_form.ipynb #fe91f259
+# %% ../../nbs/15_twin/03_form.ipynb #03eb5d31
 def _stems(f, r, bushy):
     "Start, lean, direction and size of each stem"
     n = f['stems']; j = np.arange(n)
     turn = r.uniform(0, 2*np.pi)
-    return {'start': np.where(j == 0, -4.6, 6 + 3.2*j + r.normal(0, 1.2, n)),
+    return {'start': np.where(j == 0, -4.6, 3 + 2.6*j + r.normal(0, 1.2, n)),
             'lean': np.where(j == 0, r.normal(3, 2, n), r.normal(52 if bushy else 38, 6, n)),
             'toward': turn + j*2.4 + r.normal(0, .3, n),
             'plane': r.uniform(0, 2*np.pi, n),
-            'stem_size': np.where(j == 0, 1., r.uniform(.7, .9, n))}
+            'stem_size': np.where(j == 0, 1., r.uniform(.75, .93, n))}
 
-# %% ../../nbs/15_twin/03_form.ipynb #5742ab3f
+# %% ../../nbs/15_twin/03_form.ipynb #a9016698
 def _nodes(f, r):
     "Deviations of each node"
     shape = f['stems'], NODES
@@ -68,4 +68,4 @@ def _nodes(f, r):
             'azimuth': f['plane'][:, None] + np.pi*k + .16*k + r.normal(0, .24, shape),
             'angle': r.normal(0, 7, shape), 'droops': np.clip(r.normal(1, .22, shape), .4, 1.6),
             'leaf_noise': np.clip(r.normal(1, .07, shape), .8, 1.2), 'tone': r.normal(0, 1, shape),
-            'ages': r.normal(0, .8, shape), 'leaflet_noise': r.normal(0, 1, (*shape, 6, 4))}
+            'ages': r.normal(0, .8, shape), 'leaflet_noise': r.normal(0, 1, (*shape, 6, 6))}

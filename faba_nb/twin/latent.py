@@ -60,13 +60,13 @@ def _annotated(plants, world, seed):
     if world == 'permuted': onsets = stream(seed, 'permuted').permutation(onsets)
     return dict(zip(g.accession_num, onsets))
 
-# %% ../../nbs/15_twin/02_latent.ipynb #94012686
+# %% ../../nbs/15_twin/02_latent.ipynb #df486952
 def _responds(plant, world, seed):
     "DAG at which this plant is half way into stress; infinite for controls"
     if 'died' in plant['odd']: return DEATH
     if plant['grown_as'] == 'WHC-80' or world == 'null': return np.inf
     v, r = values(), stream(seed, plant['plant_id'], 'onset')
-    own = r.normal(0, v['stress']['plant_sd'])
+    own = r.normal(0, v['stress']['plant_sd']) + stream(seed, plant['genotype'], 'annotation').normal(0, v['stress']['annotation_sd'])
     if world == 'dose':
         d = v['water']['dose_days_at_onset']
         return dry_since(plant['plant_id'], seed) + r.normal(d['mean'], d['sd'])
@@ -94,7 +94,7 @@ def dry_since(
     w = values()['water']
     return w['drought_begins_dag'] + drying_days(plant_id, seed)*np.log((w['control'] - w['drought'])/(w['dose_threshold'] - w['drought']))
 
-# %% ../../nbs/15_twin/02_latent.ipynb #fe5d0d85
+# %% ../../nbs/15_twin/02_latent.ipynb #cd2fd212
 DAYS = np.arange(-4, 41, .25)
 
 def course(
@@ -110,17 +110,19 @@ def course(
     stress = _stress(t, plant, world, seed)
     dry = np.zeros_like(t) if world in ('null', 'late') else (w['control'] - water)/(w['control'] - w['drought'])
     growth = (1 - values()['stress']['drying_growth_loss']*dry - values()['stress']['stress_growth_loss']*stress)*(t < (STOPPED if 'stopped' in plant['odd'] else DEATH + 4 if 'died' in plant['odd'] else 99))
-    wilt = np.clip(stress**1.3*(1 + _wander(r, t, .10)) + _wander(r, t, .025), 0, 1)
+    v = values()['stress']
+    wilt = np.clip(v['wilting']*stress**1.2*(1 + _wander(r, t, .4)) + _wander(r, t, v['wilting_noise']), 0, 1)
     dose = np.cumsum(water < w['dose_threshold'])*np.diff(t)[0]
     return pd.DataFrame({'dag': t, 'water': water, 'dose_days': dose, 'stress': stress, 'wilt': wilt,
                          'growth': growth, 'clock': np.cumsum(growth)*np.diff(t)[0] - 4})
 
-# %% ../../nbs/15_twin/02_latent.ipynb #627bfcc2
+# %% ../../nbs/15_twin/02_latent.ipynb #f4f4a18d
 def _stress(t, plant, world, seed):
     "0 (well) to about 1 (as stressed as this plant gets)"
     on, s = plant['responds_dag'], values()['stress']
     if not np.isfinite(on): return np.zeros_like(t)
-    most = np.clip(1 + stream(seed, plant['plant_id'], 'severity').normal(0, s['severity_sd']), .6, 1.25)
+    z = lambda who: stream(seed, plant[who], 'severity').normal(0, s['severity'][f'{who.removesuffix("_id")}_sd'])
+    most = np.clip(1 + z('genotype') + z('plant_id'), .5, 1.3)
     if world == 'late' and 'died' not in plant['odd']: return most*(1 - np.exp(-np.clip(t - on, 0, None)/s['s']))
     return most/(1 + np.exp(-(t - on)/s['s']))
 

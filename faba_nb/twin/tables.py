@@ -82,7 +82,7 @@ def end_point(
         'Accession Name': p.genotype, 'Treatment': p.treatment + '%', 'Rep': p.replicate, 'PlanName': plan, 'Bag Weight (g)': bag,
         'Plant+Bag FW (g)': (fresh + bag).round(2), 'P+B DW (g)': (dry + bag).round(2), 'FW': fresh, 'DW': dry})
 
-# %% ../../nbs/15_twin/09_tables.ipynb #06862f95
+# %% ../../nbs/15_twin/09_tables.ipynb #8c416baf
 def drought_impact(
     plants, # as from `latent.with_onsets`
 ):
@@ -97,7 +97,7 @@ def flower_counts(
     r,       # random generator
 ):
     "`Flower_LeavesCounts.xlsx`"
-    last = values()['design']['harvest_dag'] - 1
+    last = 32   # the day of the count
     open_ = np.array([flowers[p] <= last for p in plants.plant_id])
     return pd.DataFrame({'Measuring Date': pd.Timestamp(values()['design']['germinated']) + pd.Timedelta(days=last), 'Tray': plants.plant_id, 'Accession Name': plants.genotype,
         'Accession Num': plants.accession_num, 'Treatment': plants.treatment + '%', 'Replicate': plants.replicate,

@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'PARTS', 'image_folder', 'image_path', 'photograph_plant', 'save', 'photograph_all', 'workbooks',
            'measure_fluorescence', 'measure_water', 'write_truth', 'simulated', 'write_twin']
 
-# %% ../../nbs/15_twin/12_writing.ipynb #c8e34e4e
+# %% ../../nbs/15_twin/12_writing.ipynb #365237a4
 import os, unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -16,6 +16,7 @@ import numpy as np, pandas as pd, yaml
 from ..core.errors import BadInput
 from ..core.files import read_json, whole_file, write_csv, write_json, write_text
 from ..core.progress import Progress
+from ..core.stopping import raise_if_stopping
 from . import tables
 from .design import WORLDS, planned_plants, planned_rounds, stream, values
 from .drawing import ANGLES, photograph, png
@@ -25,7 +26,7 @@ from .growth import grow, state_on
 from .latent import course, odd_plants, with_onsets
 from .measuring import side_morphology, top_morphology, vegetation_indices
 from .sensors import end_weights, environment, watering
-from .traps import BIO, END, ENV, FCQ, HEIGHT, NORM, Planted, VI, note_tables, remarks, repeat_header, spoil_cells, spoil_weights
+from .traps import BIO, END, ENV, FCQ, HEIGHT, NORM, Planted, VI, note_tables, odd_photograph, remarks, spoil_cells, spoil_rows, spoil_weights
 from .workbooks import write_workbook
 
 # %% ../../nbs/15_twin/12_writing.ipynb #25d562ad
@@ -48,7 +49,7 @@ def image_path(
     if angle is None: return f'{image_folder(plant, "top")}/{stem}2-FishEyeMasked.png'
     return f'{image_folder(plant, "side")}/{angle:03d}/{stem}1-{angle:03d}-FishEyeMasked.png'
 
-# %% ../../nbs/15_twin/12_writing.ipynb #3a5a1b84
+# %% ../../nbs/15_twin/12_writing.ipynb #38ea6127
 def photograph_plant(
     plant,  # one row of `latent.with_onsets`, as a dict
     rounds, # its rounds, list of dicts
@@ -61,13 +62,13 @@ def photograph_plant(
     "Draw, write and measure every photograph of a plant"
     cv2.setNumThreads(1)
     f, c = plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd']), course(plant, world, seed)
-    odd_shot = {k: int(len(rounds)*.7) for k in plant['odd'] if k.endswith('_image')}
+    odd_shot = odd_photograph([r['round'] for r in rounds])
     out = {'side': [], 'top': []}
-    for i, r in enumerate(rounds):
-        g = grow(f, state_on(c, r['dag']), parts=_detail(height))
-        lean = 17. if odd_shot.get('loosen_support_image') == i else 0.
+    for r in rounds:
         for angle in (*ANGLES[:r['sides']], None):
-            im = photograph(g, angle, height, stream(seed, plant['plant_id'], 'photograph', r['round'], angle), lean)
+            odd = plant['odd'] if (r['round'], angle) == odd_shot else ()
+            g = grow(f | ({'tilt': 68.} if 'extraordinary_image' in odd else {}), state_on(c, r['dag']), _detail(height))
+            im = photograph(g, angle, height, stream(seed, plant['plant_id'], 'photograph', r['round'], angle), 17.*('loosen_support_image' in odd))
             save(png(im), Path(folder)/image_path(plant, r['round'], angle))
             at = {'plant_id': plant['plant_id'], 'round': r['round'], 'dag': r['dag']}
             if angle is None: out['top'].append(at | top_morphology(im, height) | {'vi': vegetation_indices(im)})
@@ -89,7 +90,7 @@ def save(
     tmp.write_bytes(data)
     os.replace(tmp, path)
 
-# %% ../../nbs/15_twin/12_writing.ipynb #f3d6abc1
+# %% ../../nbs/15_twin/12_writing.ipynb #247f1e1a
 def photograph_all(
     plants, rounds, # as from `latent.with_onsets`, `design.planned_rounds`
     folder, world, seed, height, # as for `write_twin`
@@ -103,10 +104,12 @@ def photograph_all(
     workers = min(workers or len(os.sched_getaffinity(0)), max(len(todo), 1))
     bar = Progress(total=len(todo), label='photographing', unit='plants')
     if workers <= 1:
-        for t in todo: job(t); bar.update(1)
+        for t in todo: job(t); bar.update(1); raise_if_stopping()
     else:
         with ProcessPoolExecutor(workers) as pool:
-            for _ in pool.map(job, todo): bar.update(1)
+            try:
+                for _ in pool.map(job, todo): bar.update(1); raise_if_stopping()
+            except BaseException: pool.shutdown(wait=False, cancel_futures=True); raise
     bar.close()
     done = [read_json(r) for r in records.values()]
     return {k: pd.DataFrame([x for d in done for x in d[k]]) for k in ('side', 'top')}
@@ -155,7 +158,7 @@ def _measured_books(side, top, fluor, plants, said):
         'TimeCourse Datasets/RGB1_SideView_FabaDr_Manual_Morpho.xlsx': one(sidebook),
         'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(desc(top).join(numbers(top, 'AREA_CM')))}
 
-# %% ../../nbs/15_twin/12_writing.ipynb #9024d73c
+# %% ../../nbs/15_twin/12_writing.ipynb #71a8b399
 def measure_fluorescence(
     plants, rounds, # as above
     shots,          # for the projected area
@@ -181,7 +184,8 @@ def measure_water(
     "One row per plant and day of the watering robot, in its order"
     fresh = weights.set_index('plant_id').fresh
     rows = [watering(p, courses[p['plant_id']], fresh[p['plant_id']], seed).assign(plant_id=p['plant_id']) for p in plants.to_dict('records')]
-    t = pd.concat(rows).sort_values(['dag', 'plant_id'], ignore_index=True)
+    rows += [w.iloc[[20]].assign(added=0., before=w.after.iloc[20], weight=w.weight.iloc[20] + w.added.iloc[20], loss=0.) for w in rows[:2]]   # weighed twice
+    t = pd.concat(rows).sort_values(['dag', 'plant_id'], ignore_index=True, kind='stable')
     return t.assign(date=pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(t.dag, unit='D'))
 
 # %% ../../nbs/15_twin/12_writing.ipynb #7b49a0f1
@@ -226,7 +230,7 @@ def _begin(folder, facts):
     other = ', '.join(f'{k}={there.get(k)}' for k in facts if there.get(k) != facts[k])
     raise BadInput(f'the folder holds another twin ({other})', where=folder, mend='give a new folder, or remove this one')
 
-# %% ../../nbs/15_twin/12_writing.ipynb #7ff5c3cd
+# %% ../../nbs/15_twin/12_writing.ipynb #4237b6f3
 def write_twin(
     folder,         # a new folder, or one in which this twin was begun
     genotypes=44,   # accessions, 1–44, six plants each
@@ -247,26 +251,33 @@ def write_twin(
     shots = photograph_all(plants, rounds, folder, world, int(seed), height, workers)
     _write_tables(folder, plants, rounds, shots, world, int(seed))
     _mark(folder, facts, True)
-    for r in (folder/'truth'/'.plants').glob('*'): r.unlink()
-    (folder/'truth'/'.plants').rmdir()
+    _sweep(folder)
     return folder
 
-# %% ../../nbs/15_twin/12_writing.ipynb #92a463a9
+# %% ../../nbs/15_twin/12_writing.ipynb #48782109
 def _write_tables(folder, plants, rounds, shots, world, seed):
     "Workbooks and truth from the measurements"
     courses = {p['plant_id']: course(p, world, seed) for p in plants.to_dict('records')}
     forms = {p['plant_id']: plant_form(p['genotype'], p['plant_id'], seed, p['odd']) for p in plants.to_dict('records')}
     odd, planted = odd_plants(plants), Planted({})
     grown = end_weights(plants, {p: f['vigour'] for p, f in forms.items()}, world, seed)
-    said = remarks(odd, shots['side'])
+    said = remarks(odd, rounds)
     planted.books = workbooks(plants, rounds, shots, courses, {p: f['flowers_dag'] for p, f in forms.items()}, spoil_weights(grown, odd, planted),
         measure_fluorescence(plants, rounds, shots, world, seed), measure_water(plants, courses, grown, seed), said, seed)
     note_tables(planted, plants, rounds, odd)
     spoil_cells(planted, stream(seed, 'cells'))
-    repeat_header(planted, BIO, len(planted.books[BIO]['Sheet1'])//2)
+    spoil_rows(planted, stream(seed, 'rows'))
     for (p, rnd, angle), text in said.items(): planted.note('outlier: ' + text, '00-Misc/FabaDr_Obs.xlsx', plant_id=p, value='all rows' if rnd is None else f'round {rnd}, angle {angle}')
     for file, sheets in planted.books.items(): write_workbook(sheets, Path(folder)/file)
     write_truth(folder, plants, courses, grown, planted, world)
+
+# %% ../../nbs/15_twin/12_writing.ipynb #aaa3540f
+def _sweep(folder):
+    "Remove records and temporary files"
+    for r in (folder/'truth'/'.plants').glob('*'): r.unlink()
+    (folder/'truth'/'.plants').rmdir()
+    for part in ('.', 'truth', *PARTS[1:]):
+        for p in (folder/part).glob('.*.*'): p.unlink()
 
 # %% ../../nbs/15_twin/12_writing.ipynb #42631a16
 PARTS = ('img', '00-Misc', 'SinglePoint Datasets', 'TimeCourse Datasets', 'EndPoint Datasets', 'Avg_and_Ranks')
