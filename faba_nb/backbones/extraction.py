@@ -53,7 +53,7 @@ def wanted(
     b = get_backbone(backbone)
     return Wanted(b, b.tap(tap), b.canvas(canvas), feature_path(features, b, tap, canvas))
 
-# %% ../../nbs/20_backbones/10_extraction.ipynb #1806a9e8
+# %% ../../nbs/20_backbones/10_extraction.ipynb #bca83d74
 @patch
 def load(self:Wanted,
     device=None,     # where the encoder runs
@@ -65,7 +65,7 @@ def load(self:Wanted,
         from faba_nb.backbones.encoders import load_encoder
         e = self.encoder = load_encoder(b, device, dtype)
         self.fit = Canvas('pad', e.canvas.size, e.canvas.size, e.canvas.filter) if self.canvas == 'square' else e.canvas
-        papers, how = e.provenance, asdict(self.fit) | dict(mean=e.mean, std=e.std)
+        papers, how = e.papers, asdict(self.fit) | dict(mean=e.mean, std=e.std)
     else: papers, how, dtype = dict(revision='definition 1', weights_sha256=''), {}, 'float32'
     self.attrs = dict(backbone=b.name, source=b.source, revision=papers['revision'], weights_sha256=papers['weights_sha256'], tap=self.tap,
                       canvas=self.canvas, preprocess=how, dtype=dtype)
