@@ -7,10 +7,11 @@ __all__ = ['level', 'margin', 'rope', 'lower_is_better', 'primary', 'metric_word
            'signed_rank_probabilities', 'detectable', 'Entry', 'on_genotypes', 'compare_mean', 'compare_pooled',
            'adjust', 'pairs_of', 'contrasts', 'decide', 'sentence']
 
-# %% ../../nbs/40_evaluation/08_comparing.ipynb #60f49592
+# %% ../../nbs/40_evaluation/08_comparing.ipynb #58dd28aa
 import numpy as np
 import pandas as pd
-from scipy import stats
+from functools import lru_cache
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 from .metrics import run_means
 from .resampling import bca, bootstrap_draws, drawn_mean, drawn_ratio, jackknife_draws, label_swap, max_t, sign_flip, signs
@@ -68,7 +69,17 @@ def signed_rank_probabilities(
     won = votes == votes.max(0)
     return tuple((won/won.sum(0)).mean(1))
 
-# %% ../../nbs/40_evaluation/08_comparing.ipynb #9d0983c9
+# %% ../../nbs/40_evaluation/08_comparing.ipynb #e81ac019
+@lru_cache
+def _detectable_sd(
+    G, # number of genotypes
+    power, # probability of finding it
+    alpha, # two-sided level
+): # in standard deviations of the differences
+    crit = stats.t.ppf(1 - alpha/2, G - 1)
+    found = lambda d: stats.nct.sf(crit, G - 1, d) + stats.nct.cdf(-crit, G - 1, d) - power
+    return optimize.brentq(found, 0, 8)/np.sqrt(G)
+
 def detectable(
     sd, # standard deviation of the differences between genotypes
     G, # number of genotypes
@@ -76,14 +87,7 @@ def detectable(
     alpha=level, # two-sided level
 ): # difference
     "Smallest mean difference that a paired t test finds with the given power"
-    if not np.isfinite(sd) or G < 3: return np.nan
-    crit = stats.t.ppf(1 - alpha/2, G - 1)
-    lo, hi = 0., 20.
-    for _ in range(60):
-        mid = (lo + hi)/2
-        found = stats.nct.sf(crit, G - 1, mid) + stats.nct.cdf(-crit, G - 1, mid)
-        lo, hi = (mid, hi) if found < power else (lo, mid)
-    return sd*hi/np.sqrt(G)
+    return sd*_detectable_sd(G, power, alpha) if np.isfinite(sd) and G > 2 else np.nan
 
 # %% ../../nbs/40_evaluation/08_comparing.ipynb #4a84f8ac
 from dataclasses import dataclass, field

@@ -73,21 +73,22 @@ def error_matrices(
     c = np.stack([member.T @ np.where(o[:, None], np.abs(np.nan_to_num(clock) - onset), 0) for o in ok])
     return e, c, ok @ member
 
-# %% ../../nbs/40_evaluation/05_information.ipynb #0dc65ed4
+# %% ../../nbs/40_evaluation/05_information.ipynb #a29bf34b
 def daily_wins(
     s, # Scores
-): # list of (day, (runs, G, G) wins, (G, G) pairs) over drought plants
-    "How often steps of genotype g score above steps of genotype h, day by day"
+): # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
+    "How often steps of genotype g score above steps of genotype h; days between two onsets together"
     p, _ = s.normalised()
     drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
-    out = []
-    for d in np.unique(s.dag[drought]):
+    onsets = np.unique(genotype_onsets(s))
+    onsets, out = onsets[np.isfinite(onsets)], {}
+    for d in np.unique(s.dag[drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])]):
         at = np.flatnonzero((s.dag == d) & drought)
-        m = np.eye(G)[s.g[at]]
-        q = p[:, at]
+        m, q = np.eye(G)[s.g[at]], p[:, at]
         win = (q[:, :, None] > q[:, None, :]) + .5*(q[:, :, None] == q[:, None, :])
-        out.append((d, m.T @ win @ m, m.T @ np.ones((len(at), len(at))) @ m))
-    return out
+        w, n = out.get(last := onsets[onsets <= d][-1], (0., 0.))
+        out[last] = w + m.T @ win @ m, n + m.T @ np.ones((len(at), len(at))) @ m
+    return [(d, w, n) for d, (w, n) in out.items()]
 
 # %% ../../nbs/40_evaluation/05_information.ipynb #0ea784aa
 def permuted_within_day(

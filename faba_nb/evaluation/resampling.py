@@ -36,6 +36,17 @@ def copies(self:Draws,
     if not hasattr(self, '_copies'): self._copies = np.stack([np.bincount(g, minlength=G) for g in self.genotype]).astype(float)
     return self._copies
 
+# %% ../../nbs/40_evaluation/04_resampling.ipynb #ef391dea
+@patch
+def flat(self:Draws,
+    R, # number of runs of the arm
+    G, # number of genotypes of the arm
+): # (draws, R, G') index into a raveled (R, G) array
+    "Where the drawn cells of an array stand"
+    known = self.__dict__.setdefault('_flat', {})
+    if (R, G) not in known: known[R, G] = np.ascontiguousarray((self.run(R).astype(np.int32)*G + self.genotype[..., None].astype(np.int32)).transpose(0, 2, 1)).astype(np.intp)
+    return known[R, G]
+
 # %% ../../nbs/40_evaluation/04_resampling.ipynb #80948a11
 def bootstrap_draws(
     G, # genotypes
@@ -54,27 +65,28 @@ def jackknife_draws(
     "Each genotype left out once"
     return Draws(np.array([np.delete(np.arange(G), i) for i in range(G)]), None)
 
-# %% ../../nbs/40_evaluation/04_resampling.ipynb #5e7859ed
+# %% ../../nbs/40_evaluation/04_resampling.ipynb #471f3969
 def drawn_mean(
     values, # (R, G) of one arm
     d, # Draws
 ): # (draws,) mean over the drawn genotypes of the mean over their drawn runs
     "Mean over genotypes, resampled"
-    x = values[d.run(len(values)), d.genotype[..., None]]
+    x = np.asarray(values, float).ravel().take(d.flat(*values.shape))
+    if np.isfinite(values).all(): return x.mean((1, 2))
     ok = np.isfinite(x)
-    x = ratio(np.where(ok, x, 0).sum(-1), ok.sum(-1))
+    x = ratio(np.where(ok, x, 0).sum(1), ok.sum(1))
     ok = np.isfinite(x)
     return ratio(np.where(ok, x, 0).sum(-1), ok.sum(-1))
 
-# %% ../../nbs/40_evaluation/04_resampling.ipynb #87ffc1c0
+# %% ../../nbs/40_evaluation/04_resampling.ipynb #af224e64
 def drawn_ratio(
     top, # (R, G) contributions to the numerator
     bottom, # (R, G) contributions to the denominator
     d, # Draws
 ): # (draws,)
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
-    at = d.run(len(top)), d.genotype[..., None]
-    r = ratio(top[at].sum(1), bottom[at].sum(1))
+    at = d.flat(*top.shape)
+    r = ratio(*(np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)))
     ok = np.isfinite(r)
     return ratio(np.where(ok, r, 0).sum(-1), ok.sum(-1))
 
