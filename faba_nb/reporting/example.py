@@ -58,7 +58,7 @@ def _steps(data):
     names = dict(zip(sorted(steps.genotype.unique()), AWKWARD + [f'Accession {i}' for i in range(7, 13)]))
     return steps.assign(genotype=steps.genotype.map(names))
 
-# %% ../../nbs/50_reporting/20_example.ipynb #db277415
+# %% ../../nbs/50_reporting/20_example.ipynb #74b69c56
 def example_results(
     out,         # folder to write the study into
     data=None,   # folder of an experiment, for photographs and sensor tables
@@ -71,5 +71,5 @@ def example_results(
     write_json({'simulated': {'world': 'invented', 'seed': 0}, **({'data': str(data)} if data else {})}, out/'run.json')
     for i, arm in enumerate(SKILL if arms is None else arms):
         write_csv(example_predictions(arm, steps, seed=10*i), out/'arms'/arm/'predictions.csv')
-    evaluate_study(out, draws=draws)
+    evaluate_study(out, data, draws=draws)
     return out
