@@ -71,7 +71,7 @@ def _heat_alt(t):
     top = last.reindex(last.abs().sort_values(ascending=False).index)[:4]
     return f'On day {t.columns[-1]} the largest differences are {listed(f"{k} {number(v, 1, sign=True)}" for k, v in top.items())} standard deviations.'
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a518bc42
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a4c2c6c9
 CLASSIC = ['QY_max', 'Rfd_Lss', 'QY_Lss', 'qP_Lss']
 
 def temporal_curves(
@@ -89,7 +89,7 @@ def temporal_curves(
     for ax, p in zip(axes.flat, names): _parameter(ax, f, p)
     for ax in axes.flat[len(names):]: ax.set_visible(False)
     fig.supxlabel('Days after germination', fontsize=7.5, color=colour('ink'))
-    axes.flat[0].legend(loc='best')
+    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
     chosen = [p for p in names if p not in CLASSIC]
     return Drawn(fig, f'Mean and 95 % interval over plants by treatment, n = {counted(len(e.plants), "plant")}, one replicate a day. {listed(chosen)} were chosen because they end farthest apart in these data, so their separation is exaggerated.',
                  listed(f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end' for p in names) + '.')
@@ -147,7 +147,7 @@ def alarm_dates(
     return pd.DataFrame(dict(onset_dag=g.onset_dag.first(), seen_low=g.label_low_dag.min(), seen_high=g.label_high_dag.max(), alarm=g.alarm_dag.median(),
                              alarm_low=g.alarm_dag.quantile(.25), alarm_high=g.alarm_dag.quantile(.75), never=g.alarm_dag.apply(lambda a: a.isna().mean()), n=g.size())).reset_index()
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #663b3d4c
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #8eb47d8b
 def timeline(
     results,  # `Results`
     width,    # mm
@@ -167,7 +167,7 @@ def timeline(
     if len(change): ax.plot(t.genotype.map(change.set_index('genotype').dag), y - .22, 's', color=colour('fluor'), ms=3, label='fluorescence differs')
     ax.set(yticks=y, yticklabels=t.genotype, xlabel='Days after germination', ylim=(-.7, len(t) - .3))
     ax.tick_params(axis='y', labelsize=6)
-    ax.legend(loc='upper left')
+    fig.legend(loc='outside upper right', ncols=3)
     early = (t.alarm < t.onset_dag).sum()
     fluor = f' Square: first day from which fluorescence differs (n = {len(change)}).' if len(change) else ' Dates of change in fluorescence were not computed for this study.'
     return Drawn(fig, f'Dates per accession, n = {len(t)}, {nice(arm)}, online reading. Bar: annotated onset in its measuring interval (grey: last look before to first look after). Dot and line: median and quartiles of the first alarm at 0.5 over drought plants and seeds.{fluor} An early dot is no evidence by itself: see the alarms of the matched controls below.',
@@ -182,7 +182,7 @@ def fluorescence_dates(
     except NotThere: return pd.DataFrame(columns=['genotype', 'dag'])
     return t.assign(dag=pd.to_numeric(t.change_dag))[['genotype', 'dag']].dropna()
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c4ab6cca
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #faf19ee7
 def delays(
     results, # `Results`
     width,   # mm
@@ -199,7 +199,7 @@ def delays(
     fig, axes = canvas(width, 8 + 46*rows, rows, cols, sharex=True, sharey=True, squeeze=False)
     for ax, a in zip(axes.flat, arms): _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
     for ax in axes.flat[len(arms):]: ax.set_visible(False)
-    axes[0, 0].legend(loc='upper left')
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
     fig.supxlabel('Days from annotated onset', fontsize=7.5, color=colour('ink'))
     fig.supylabel('Share of plants alarmed', fontsize=7.5, color=colour('ink'))
     at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
@@ -215,7 +215,7 @@ def _delay(ax, t, title, tone):
     ax.axvline(0, color=colour('ink'), lw=.8)
     ax.set(title=title, ylim=(-.03, 1.03))
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #68d28c06
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3fa56133
 def alarm_tradeoff(
     results, # `Results`
     width,   # mm
@@ -237,9 +237,9 @@ def alarm_tradeoff(
                  'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')
 
 def _curve(t, arm):
-    "False alarms and detection, sorted"
-    c = t[t.arm == arm].sort_values('false_alarm_rate')
-    return c.false_alarm_rate.to_numpy(float), c.detected_by_3.to_numpy(float)
+    "The best detection at each rate of false alarms"
+    c = t[t.arm == arm].groupby('false_alarm_rate').detected_by_3.max().cummax()
+    return c.index.to_numpy(float), c.to_numpy(float)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e6d9f933
 EARLY = {'false_alarm_rate': Column('false_alarm_rate', 'Falsely alarmed', 'share of controls', 2, interval=True), 'detected_by_0': Column('detected_by_0', 'Alarmed', 'by onset', 2, interval=True),
