@@ -36,15 +36,16 @@ def changed(
     x, y = settings(a), settings(b)
     return [k for k in QUESTIONS if x[k] != y[k]]
 
-# %% ../../nbs/50_reporting/55_variants.ipynb #a89b14d9
+# %% ../../nbs/50_reporting/55_variants.ipynb #a85a0da5
 def base(
     study, # a `Study`
 ):
     "The name of the arm the others are variants of"
+    candidates = [n for n, a in study.arms.items() if a.estimator == 'network'] or list(study.arms)
     steps = lambda a, b: len(set(changed(a, b)) - ({'backbone', 'tap', 'canvas'} if 'modalities' in changed(a, b) else set()))
-    return min(study.arms, key=lambda n: sum(steps(study.arms[n], other) for other in study.arms.values()))
+    return min(candidates, key=lambda n: sum(steps(study.arms[n], other) for other in study.arms.values()))
 
-# %% ../../nbs/50_reporting/55_variants.ipynb #b329f5b8
+# %% ../../nbs/50_reporting/55_variants.ipynb #bf7fcaf6
 GROUPS = ['Base', 'Single modality', 'Leave one out', 'More sensors', 'Architecture', 'Backbone', 'Preparation', 'Distillation', 'Baselines', 'Imported results', 'Several changes']
 
 def group(
@@ -54,9 +55,9 @@ def group(
     "The question an arm answers, from its settings"
     if name not in study.arms: return 'Imported results'
     arm, ref = study.arms[name], study.arms[base(study)]
+    if arm.estimator != 'network': return 'Baselines'
     what, here, there = set(changed(arm, ref)), set(arm.modalities), set(ref.modalities)
     if not what: return 'Base'
-    if 'estimator' in what: return 'Baselines'
     if 'distillation' in what or arm.teacher: return 'Distillation'
     if 'modalities' in what: return _modality_group(what, here, there)
     for label, keys in (('Architecture', {'fusion', 'temporal', 'attention'}), ('Backbone', {'backbone', 'tap', 'canvas'}), ('Preparation', {'preparation', 'fluor_columns'})):
@@ -122,15 +123,14 @@ def _clock(results, metric):
     row = results.metric('treatment_clock', metric)
     return np.nan if row is None or row.value == '' else row.value
 
-# %% ../../nbs/50_reporting/55_variants.ipynb #e1aa40c2
+# %% ../../nbs/50_reporting/55_variants.ipynb #1dee133c
 def baselines_table(
     results, # `Results`
 ):
     "tab:baselines: classical estimators beside the base of their study"
     v = variants(results)
-    keep = v[v.group == 'Baselines'].study.unique()
-    v = v[v.study.isin(keep) & v.group.isin(['Base', 'Baselines'])].reset_index(drop=True)
-    if v.empty: raise NotThere('No classical baseline has results; run the study “baselines” on the same data, into a folder beside this one.')
+    if not (v.group == 'Baselines').any(): raise NotThere('No classical baseline has results; run the study “baselines” on the same data, into a folder beside this one.')
+    v = v[v.group.isin(['Base', 'Baselines'])].sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(drop=True)
     return Table(v, _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v), f'Classical baselines on the same inputs and folds, {counted(genotypes(results), "genotype")}.', note='In brackets: 95 % intervals.')
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #579614a9
