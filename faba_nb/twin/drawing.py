@@ -147,7 +147,7 @@ def _rachis_quads(g, cam):
     c = PALETTE['stem'] + (PALETTE['yellow'] - PALETTE['stem'])*g['yellow'][:, None]
     return ribbon_quads(p[:, :-1].reshape(-1, 3), p[:, 1:].reshape(-1, 3), w, w*.8, np.repeat(c, n, 0), tones=(1.1, .8))
 
-# %% ../../nbs/15_twin/05_drawing.ipynb #25816f42
+# %% ../../nbs/15_twin/05_drawing.ipynb #f1c6bc8a
 def _facing(at, up, half, length, rows=(0, .22, .62, 1), wide=(.25, .9, .95, .1)):
     "Small blades that face the camera: foot, direction in the image, half width and length in cm"
     up = up/(np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9)*[1, 1, 0]
@@ -156,6 +156,7 @@ def _facing(at, up, half, length, rows=(0, .22, .62, 1), wide=(.25, .9, .95, .1)
     q = [np.stack([a + across*w, b + across*v, b - across*v, a - across*w], 1) for a, b, w, v in zip(mid, mid[1:], wide, wide[1:])]
     return np.concatenate(q)
 
+# %% ../../nbs/15_twin/05_drawing.ipynb #f67c560a
 def _stipule_quads(g, cam):
     "Two small leaves at the foot of every petiole"
     f, n = g['form'], g['nodes']; j, k = np.nonzero(n['open'] > .1)
@@ -167,10 +168,11 @@ def _flower_quads(g, cam):
     "Standard, wings and blotch"
     at = cam(g['flowers']) + [0, 0, .5]; n = len(at); one = np.ones(n)
     d = np.stack([np.where(np.arange(n)%2, .5, -.5), .8*one, 0*one], 1)
-    parts = [(_facing(at, d, .75*one, 2.3*one), 'petal', 1.), (_facing(at + [0, 0, .1], d + [.5, -.3, 0], .45*one, 1.5*one), 'petal', .88),
-             (_facing(at + [0, 0, .1], d + [-.5, -.3, 0], .45*one, 1.5*one), 'petal', .8), (_facing(at + [0, 0, .2] + .5*d*[1, 1, 0], d, .26*one, .8*one), 'blotch', 1.)]
+    parts = [(_facing(at, d, .6*one, 1.9*one), 'petal', 1.), (_facing(at + [0, 0, .1], d + [.5, -.3, 0], .37*one, 1.2*one), 'petal', .88),
+             (_facing(at + [0, 0, .1], d + [-.5, -.3, 0], .37*one, 1.2*one), 'petal', .8), (_facing(at + [0, 0, .2] + .5*d*[1, 1, 0], d, .26*one, .8*one), 'blotch', 1.)]
     return np.concatenate([q for q, _, _ in parts]), np.concatenate([np.tile(PALETTE[c]*t, (len(q), 1)) for q, c, t in parts])
 
+# %% ../../nbs/15_twin/05_drawing.ipynb #60b15f45
 def _vein_quads(b, c):
     "Midrib and lateral veins, a little lighter than the blade around them"
     n = b['mid'].shape[1] - 1; c = c.reshape(2, -1, n, 3)

@@ -120,7 +120,7 @@ def spoil_rows(
     drop_row(planted, 'photograph without observation', OBS, 'RGB1', int(r.integers(0, len(planted.books[OBS]['RGB1']))))
     drop_row(planted, 'photograph without height', HEIGHT, 'Sheet1', int(r.integers(0, len(planted.books[HEIGHT]['Sheet1']))))
 
-# %% ../../nbs/15_twin/11_traps.ipynb #74188fb2
+# %% ../../nbs/15_twin/11_traps.ipynb #229efe81
 def note_tables(
     planted, # a `Planted`
     plants,  # as from `latent.with_onsets`
@@ -130,6 +130,7 @@ def note_tables(
     "Oddities of names, dates and plants"
     planted.note('treatment named otherwise', '00-Misc/FabaDr_Obs.xlsx', value='WHC-70% for WHC-80, WHC-40% for WHC-30')
     planted.note('treatment without percent sign', NORM, 'Sheet1', column='Treatment', value='WHC-80 WHC-30')
+    for file in (NORM, HEIGHT): planted.note('outliers left out', file, 'Sheet1', value='plants and photographs marked as outliers')
     planted.note('Tray ID instead of Plant ID', VI, 'Sheet1', column='Tray ID')
     planted.note('date as text dd.mm.yyyy', 'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx', 'Sheet1', column='Measuring Date')
     for g in plants.drop_duplicates('genotype').genotype:

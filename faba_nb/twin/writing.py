@@ -230,7 +230,7 @@ def _begin(folder, facts):
     other = ', '.join(f'{k}={there.get(k)}' for k in facts if there.get(k) != facts[k])
     raise BadInput(f'the folder holds another twin ({other})', where=folder, mend='give a new folder, or remove this one')
 
-# %% ../../nbs/15_twin/12_writing.ipynb #4237b6f3
+# %% ../../nbs/15_twin/12_writing.ipynb #10e85fc0
 def write_twin(
     folder,         # a new folder, or one in which this twin was begun
     genotypes=44,   # accessions, 1–44, six plants each
@@ -242,6 +242,7 @@ def write_twin(
 ):
     "Write a simulated experiment in the raw layout; an interrupted one is completed"
     folder = Path(folder).absolute()
+    if seed < 0: raise BadInput(f'the seed {seed}', where='seed', mend='give 0 or more')
     if not 32 <= height <= 3476: raise BadInput(f'a side view of {height} pixels', where='height', mend='give 32 to 3476')
     plants = with_onsets(planned_plants(genotypes), world, seed)
     facts = dict(world=world, seed=int(seed), genotypes=int(genotypes), height=int(height), version=VERSION)
