@@ -252,7 +252,7 @@ def checklist_table(
     f['answer'] = [a.format(**facts) for a in f.answer]
     return Table(f, [Column('item', 'Question'), Column('answer', 'Answer'), Column('where', 'Where')], f'{counted(len(f), "question")} after REFORMS.', groups='section')
 
-# %% ../../nbs/50_reporting/85_methods.ipynb #0a02545c
+# %% ../../nbs/50_reporting/85_methods.ipynb #b9910f74
 def pipeline(
     results, # `Results`
     width,   # mm
@@ -262,7 +262,7 @@ def pipeline(
     encoders = sorted({nice(a.backbone) for a in s.arms.values() if 'image' in a.modalities})
     fits = sum(len(a.split_seeds)*len(a.init_seeds) for a in s.arms.values())*n
     steps = [('Photographs', 'three sides and top\nof every plant and visit', 'image'), ('Frozen encoder', '\n'.join(encoders) or 'none', 'dinov2'), ('Sensors', 'fluorescence, indices,\nclimate', 'fluor'),
-             ('One small model', 'views pooled, sensors gated,\ntransformer over days', 'ink'), ('Leave one out', f'{counted(n, "accession")},\n{counted(fits, "fit")}', 'ink'), ('Honest numbers', 'beside rules that\nsee no plant', 'WHC-30')]
+             ('One small model', 'views pooled, sensors\ngated, days in order', 'ink'), ('Leave one out', f'{counted(n, "accession")},\n{counted(fits, "fit")}', 'ink'), ('Honest numbers', 'beside rules that\nsee no plant', 'WHC-30')]
     places = {190: [(0, 1), (1, 1), (.5, 0), (2, .5), (3, .5), (4, .5)], 90: [(0, 3), (0, 2), (1, 3), (.5, 1), (0, 0), (1, 0)]}[190 if width > 120 else 90]
     arrows = [(0, 1), (1, 3), (2, 3), (3, 4), (4, 5)]
     fig, ax = canvas(width, 52 if width > 120 else 88)

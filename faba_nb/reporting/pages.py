@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SENTINEL', 'Page']
 
-# %% ../../nbs/50_reporting/35_pages.ipynb #d7681c45
+# %% ../../nbs/50_reporting/35_pages.ipynb #40d28692
 from functools import partial
 from pathlib import Path
 from fastcore.basics import patch
@@ -13,7 +13,9 @@ from IPython.display import HTML, display
 from markupsafe import Markup
 from .drawing import figure_html
 from .layout import save_table, to_html
+from ..core.files import write_text
 from .results import NotThere, Results
+from .site import FRONT, reports
 from .style import use_style
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #07eeea40
@@ -83,6 +85,26 @@ def table(self:Page,
         files = Markup('<span class="files"><a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a></span>').format(csv.name, tex.name)
         return to_html(t, csv.stem, f'Table {len(self.tables)}.', files)
     _show(self, html)
+
+# %% ../../nbs/50_reporting/35_pages.ipynb #e28bbda2
+@patch
+def file(self:Page,
+    name, # file name in OUT/report
+    make, # function of results that returns the text
+):
+    "A text file beside the page, linked"
+    def html():
+        write_text(make(self.results), self.out/'report'/name)
+        return Markup('<p class="download"><a href="{0}">{0}</a></p>').format(name)
+    _show(self, html)
+
+# %% ../../nbs/50_reporting/35_pages.ipynb #aaa6369a
+@patch
+def cards(self:Page):
+    "A link and a line for every other page of the site"
+    card = Markup('<li><a href="{}"><b>{}</b> <span>{}</span></a></li>')
+    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in reports().values() if r.name != FRONT)
+    if items: display(HTML(str(Markup('<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>').format(items))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #f573826b
 @patch

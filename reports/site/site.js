@@ -11,6 +11,7 @@ theme.addEventListener('click', () => {
 code.addEventListener('click', () => {
   const on = code.getAttribute('aria-pressed') !== 'true'
   code.setAttribute('aria-pressed', on)
+  code.textContent = on ? 'Hide code' : 'Show code'
   document.querySelectorAll('.code').forEach(c => { c.hidden = !on })
 })
 // a search field shows only the rows that contain every word
