@@ -229,10 +229,10 @@ def run_step(
     say(f'{step.name:9} done in {duration(time.monotonic() - start)}')
     return True
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #5c580990
+# %% ../../nbs/60_running/04_pipeline.ipynb #87be71c2
 def _logged(step, out, why, start):
     "Do the work between two events of the log"
-    log_event(out, step=step.name, event='started', why=why, **where())
+    log_event(out, step=step.name, event='started', why=why, lock=step.lock, **where())
     try: summary = _work(step, out)
     except BaseException as e:
         event = 'stopped' if isinstance(e, (Stopped, KeyboardInterrupt)) else 'failed'
