@@ -34,16 +34,16 @@ class Pace:
     evaluate: float            # s
     report: float              # s
 
-# %% ../../nbs/60_running/05_sites.ipynb #b6cbe950
+# %% ../../nbs/60_running/05_sites.ipynb #27fae988
 @dataclass(frozen=True)
 class Site:
     "A cluster's profile"
     name: str
     title: str
-    gpu: Pool
     pace: Pace
     scratch: str               # data and results; {account} {user} {machine} {repository} are filled in
     venv: str                  # the environment on top of the module; filled in likewise
+    gpu: Pool | None = None
     cpu: Pool | None = None
     test: Pool | None = None
     hosts: str = ''            # pattern found in the names of its machines
@@ -63,13 +63,13 @@ def _nested(d, cls, key, where):
     "`d` with its table `key` as an instance of `cls`"
     return {**d, key: from_dict(cls, d[key], f'{where}, [{key}]')} if key in d else d
 
-# %% ../../nbs/60_running/05_sites.ipynb #2cc057d2
+# %% ../../nbs/60_running/05_sites.ipynb #9f3d7156
 def site_from(
     d,     # the content of a profile
     where, # its path
 ):
     "A `Site` from plain values"
-    for key in ('title', 'gpu', 'pace', 'scratch', 'venv'):
+    for key in ('title', 'pace', 'scratch', 'venv'):
         if key not in d: raise BadInput(f'{key} is missing', where)
     for key in ('gpu', 'cpu', 'test'): d = _nested(d, Pool, key, Path(where).name)
     d = _nested(d, Pace, 'pace', Path(where).name)
@@ -157,7 +157,7 @@ def variables(
     "Environment variables of the batch files"
     return {'FABA_SITE': site.name, 'FABA_ROOT': str(root()), 'FABA_VENV': str(venv or fill(site.venv, site, account)), 'FABA_MODULES': ' '.join(site.modules), 'FABA_LOCAL_DISK': site.local_disk}
 
-# %% ../../nbs/60_running/05_sites.ipynb #4a991ee0
+# %% ../../nbs/60_running/05_sites.ipynb #c59451cf
 def shell(
     site,      # a `Site`
     account,   # the project that pays
@@ -165,9 +165,10 @@ def shell(
     data=None, # the experiment's folder
 ):
     "Lines that point a shell at the site: for batch files and for sbatch by hand"
-    gpu, scratch = site.gpu, fill(site.scratch, site, account)
+    scratch, one = fill(site.scratch, site, account), site.gpu or site.cpu
     lines = {**variables(site, account, venv), 'FABA_ACCOUNT': account, 'FABA_RESULTS': f'{scratch}/results', 'HF_HOME': f'{scratch}/weights', 'FABA_CACHE': f'{scratch}/cache', 'PIP_CACHE_DIR': f'{scratch}/pip',
-             **({'FABA_DATA': data} if data else {}), 'SBATCH_ACCOUNT': account, 'SBATCH_PARTITION': gpu.partition, 'SBATCH_GRES': gpu.gres, 'SBATCH_CPUS_PER_GPU': str(gpu.cores), 'SBATCH_TIMELIMIT': '4:00:00'}
+             **({'FABA_DATA': data} if data else {}), 'SBATCH_ACCOUNT': account, 'SBATCH_PARTITION': one.partition, 'SBATCH_GRES': one.gres or 'none', 'SBATCH_TIMELIMIT': '4:00:00',
+             **({'SBATCH_CPUS_PER_GPU': str(one.cores)} if site.gpu else {}), **({'FABA_CPU': f'--partition={site.cpu.partition} --gres=none --cpus-per-task={site.cpu.cores} --time=1:00:00'} if site.cpu else {})}
     return ''.join(f'export {k}={shlex.quote(v)}\n' for k, v in lines.items())
 
 # %% ../../nbs/60_running/05_sites.ipynb #6a165b11
