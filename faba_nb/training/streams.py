@@ -21,7 +21,7 @@ def stream(
     "The random generator that lives at one address"
     return Generator(SFC64(SeedSequence(key, spawn_key=(zlib.crc32(purpose.encode()), *counter))))
 
-# %% ../../nbs/30_training/02_streams.ipynb #8c66e3e0
+# %% ../../nbs/30_training/02_streams.ipynb #78774a4f
 class Dropout:
     "Masks for a stack of fits, each from its own stream"
     def __init__(self,
@@ -32,17 +32,18 @@ class Dropout:
         self.limit = round(rate*65536)
         self.scale = 65536/(65536 - self.limit)
         self.keys, self.device = keys, torch.device(device)
+        self.numbers = torch.tensor([stream(k, 'dropout').integers(2**63) for k in keys], device=device)
         self.start([0]*len(keys), 0)
 
-# %% ../../nbs/30_training/02_streams.ipynb #9304b18e
+# %% ../../nbs/30_training/02_streams.ipynb #0601afb4
 @patch
 def start(self:Dropout,
     epochs, # epoch of each fit
     step,   # step within the epoch
 ):
     "Go to a step: the masks that follow depend on it alone"
-    self.at, self.site = [(e, step) for e in epochs], 0
-    if self.device.type == 'cpu': self.streams = [stream(k, 'dropout', *a) for k, a in zip(self.keys, self.at)]
+    self.site, self.place = 0, torch.tensor([(e*2**20 + step)*256 for e in epochs], device=self.device)
+    if self.device.type == 'cpu': self.streams = [stream(k, 'dropout', e, step) for k, e in zip(self.keys, epochs)]
 
 # %% ../../nbs/30_training/02_streams.ipynb #ed7e2ee7
 @patch
@@ -60,14 +61,13 @@ def _mix(z):
     z = (z ^ ((z >> 27) & (2**37 - 1)))*-7723592293110705685
     return z ^ ((z >> 31) & (2**33 - 1))
 
-# %% ../../nbs/30_training/02_streams.ipynb #c602c283
+# %% ../../nbs/30_training/02_streams.ipynb #d389004b
 @patch
 def _bits_hashed(self:Dropout, n):
     "(fits, n) random 16-bit numbers, computed where they are needed"
-    seeds = [SeedSequence(k, spawn_key=(*a, self.site)).generate_state(1, np.uint64).view(np.int64)[0] for k, a in zip(self.keys, self.at)]
-    seeds = torch.tensor(np.array(seeds), device=self.device)
     self.site += 1
-    words = _mix(_mix(torch.arange(1, -(-n//4) + 1, device=self.device) + seeds[:, None]))
+    seeds = _mix(self.numbers + _mix(self.place + self.site))
+    words = _mix(torch.arange(1, -(-n//4) + 1, device=self.device) + seeds[:, None])
     return words.view(torch.int16)[:, :n]
 
 # %% ../../nbs/30_training/02_streams.ipynb #1abc835f
