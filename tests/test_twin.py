@@ -186,9 +186,9 @@ def _names(line, t):
              'treatment named otherwise': lambda: 'WHC-70%' in line, 'treatment without percent sign': lambda: 'is written WHC-80, WHC-30' in line,
              'Tray ID instead of Plant ID': lambda: 'Tray ID' in line, 'date as text dd.mm.yyyy': lambda: 'dates as text' in line,
              'slash as underscore in the folder name': lambda: str(t.value) in line and 'slash' in line, 'accent decomposed (side) or dropped (top) in the folder name': lambda: str(t.value) in line,
-             'round 2 on two dates': lambda: 'round 2 took' in line, 'plant: died': lambda: plant and 'died' in line, 'plant: swapped_treatment': lambda: plant and 'swapped' in line}
+             'side views missing': lambda: plant and 'the other views are used' in line, 'round 2 on two dates': lambda: 'round 2 took' in line, 'plant: died': lambda: plant and 'died' in line, 'plant: swapped_treatment': lambda: plant and 'swapped' in line}
     if t.what.startswith('weight'): return plant and ('weight' in line)
-    if t.what.startswith('outlier'): return plant and t.what.removeprefix('outlier: ') in line
+    if t.what.startswith('outlier: '): return plant and t.what.removeprefix('outlier: ') in line
     return kinds[t.what]()
 
 

@@ -63,7 +63,7 @@ def watering(
     return pd.DataFrame({'dag': dag, 'before': before, 'after': after, 'weight': POT + CAPACITY*before/100 + biomass,
                          'added': CAPACITY*(after - before)/100, 'loss': np.where(drying, np.r_[0, -np.diff(after)]*CAPACITY/100, loss)})
 
-# %% ../../nbs/15_twin/08_sensors.ipynb #f62f069d
+# %% ../../nbs/15_twin/08_sensors.ipynb #1230a37f
 def end_weights(
     plants, # as from `latent.with_onsets`
     vigour, # plant id -> vigour of its form
@@ -79,8 +79,17 @@ def end_weights(
         w = v['fresh']['WHC-80' if world == 'null' else p['grown_as']]
         g = stream(seed, p['genotype'], 'weight', p['grown_as']).normal()
         g = .8*g + z_onset[p['genotype']] if p['grown_as'] == 'WHC-30' else g
-        fresh = np.clip(w['mean'] + w['between']*g + w['within']*(.55*(vigour[p['plant_id']] - 1)/.11 + .83*r.normal()), w['low'], w['high'])
-        if 'stopped' in p['odd']: fresh *= .45
-        share = v['dry_share']
-        rows.append((p['plant_id'], fresh, fresh*np.clip(r.normal(share['median'], share['sd']), .07, .15)))
-    return pd.DataFrame(rows, columns=['plant_id', 'fresh', 'dry'])
+        z = np.clip(.55*(vigour[p['plant_id']] - 1)/.11 + .83*r.normal(), *v['fresh']['clip'][p['grown_as']])
+        mixed = .3 if {'swapped_treatment', 'fresh_weight_swapped'} & set(p['odd']) else 1.    # mixed up, but not odd in itself
+        fresh = np.clip(w['mean'] + mixed*(w['between']*g + w['within']*z), w['low'], w['high'])
+        share = np.clip(v['dry_share']['median'] + mixed*r.normal(0, v['dry_share']['sd']), .07, .15)
+        rows.append((p['plant_id'], p['genotype'], p['grown_as'], fresh*(.45 if 'stopped' in p['odd'] else 1), share))
+    t = pd.DataFrame(rows, columns=['plant_id', 'genotype', 'grown_as', 'fresh', 'share'])
+    if world != 'null': t['fresh'] = _apart(t)
+    return t.assign(dry=t.fresh*t.share)[['plant_id', 'fresh', 'dry']]
+
+# %% ../../nbs/15_twin/08_sensors.ipynb #f9bc1176
+def _apart(t):
+    "Fresh weights with every control heavier than the droughted plants of its genotype"
+    heaviest = t.genotype.map(t[t.grown_as == 'WHC-30'].groupby('genotype').fresh.max())
+    return t.fresh.where((t.grown_as == 'WHC-30') | (t.fresh > 1.05*heaviest), 1.05*heaviest + .25*t.fresh)

@@ -120,7 +120,7 @@ def spoil_rows(
     drop_row(planted, 'photograph without observation', OBS, 'RGB1', int(r.integers(0, len(planted.books[OBS]['RGB1']))))
     drop_row(planted, 'photograph without height', HEIGHT, 'Sheet1', int(r.integers(0, len(planted.books[HEIGHT]['Sheet1']))))
 
-# %% ../../nbs/15_twin/11_traps.ipynb #229efe81
+# %% ../../nbs/15_twin/11_traps.ipynb #6d1181a6
 def note_tables(
     planted, # a `Planted`
     plants,  # as from `latent.with_onsets`
@@ -138,6 +138,7 @@ def note_tables(
         if not g.isascii(): planted.note('accent decomposed (side) or dropped (top) in the folder name', value=g)
     late = rounds[(rounds['round'] == 2) & (rounds.dag == 4)]
     planted.note('round 2 on two dates', value=f'{len(late)} plants on DAG 4')
+    for r in rounds[rounds.sides < 3].itertuples(): planted.note('side views missing', 'img', plant_id=r.plant_id, value=f'round {r.round}, {3 - r.sides} missing')
     for what in ('died', 'swapped_treatment'):
         for p in odd[odd.what == what].plant_id: planted.note('plant: ' + what, plant_id=p)
     for day, minutes in values()['environment']['gaps']: planted.note('climate logger off', ENV, 'Sheet1', row=None, value=f'{minutes} minutes')
