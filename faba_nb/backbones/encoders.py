@@ -6,8 +6,9 @@
 __all__ = ['Encoder', 'open_clip_taps', 'trunk_taps', 'timm_taps', 'pooled_taps', 'untrained_vit', 'open_clip_encoder',
            'timm_encoder', 'dinov2_as_published', 'share_from_file', 'load_encoder']
 
-# %% ../../nbs/20_backbones/06_encoders.ipynb #052c40c9
-import hashlib, logging, math, pkgutil
+# %% ../../nbs/20_backbones/06_encoders.ipynb #76c09722
+import hashlib, math, os, pkgutil
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # before torch: its idle threads must not spin where decoders want the core
 from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ def timm_encoder(
     forward = timm_taps if getattr(model, 'cls_token', None) is not None and getattr(model, 'attn_pool', None) is None else pooled_taps
     return Encoder(backbone.name, model, forward, canvas, tuple(cfg['mean']), tuple(cfg['std']), timm.data.create_transform(**cfg, is_training=False))
 
-# %% ../../nbs/20_backbones/06_encoders.ipynb #8a25dcab
+# %% ../../nbs/20_backbones/06_encoders.ipynb #fad4199a
 def dinov2_as_published(
     encoder, # DINOv2 as timm loads it
 ):
@@ -186,6 +187,7 @@ def dinov2_as_published(
     native = model.pos_embed.detach().clone()
     model.set_input_size((224, 224))
     n = round(math.sqrt(native.shape[1] - 1))
+    if n != 37: raise BadInput(f'its position grid is {n} × {n}, not the native 37 × 37', where=encoder.name)
     grid = native[:, 1:].reshape(1, n, n, -1).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, (16, 16), mode='bicubic', align_corners=False)
     model.pos_embed.data[:, 1:] = grid.permute(0, 2, 3, 1).reshape(1, 256, -1)

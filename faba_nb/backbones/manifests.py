@@ -46,12 +46,12 @@ def checked(
     t = t.astype({'round': int}).sort_values(KEYS, ignore_index=True)
     return t.assign(file=[os.path.join(folder, p) for p in t.path])
 
-# %% ../../nbs/20_backbones/08_manifests.ipynb #00487e3c
+# %% ../../nbs/20_backbones/08_manifests.ipynb #0f0043fb
 def expected_images(
     data, # an experiment's folder, a manifest CSV, or a table with plant_id, round, view, path
 ):
     "The photographs there should be: plant_id, round, view, path, file; sorted"
-    if isinstance(data, pd.DataFrame): return checked(data, '')
+    if isinstance(data, pd.DataFrame): return data if 'file' in data else checked(data, '')
     path = Path(os.path.abspath(data))
     if path.is_file(): return read_manifest(path)
     if not path.is_dir(): raise BadInput('no such folder or manifest', where=data, mend='give the experiment folder or a CSV with plant, round, view, path')
