@@ -1,0 +1,57 @@
+"The pages of a finished study in a real browser: offline, silent, accessible, no wider than a phone"
+import os
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.full
+CHROMIUM = Path('/usr/bin/chromium')
+FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+SITE = Path(os.environ.get('FABA_REPORT') or ROOT/'results'/'demo'/'report')
+PAGES = sorted(SITE.glob('*.html'))
+
+
+def test_site_is_there():
+    if not SITE.is_dir(): pytest.skip(f'no report at {SITE}: `make demo` makes one')
+    assert SITE/'index.html' in PAGES
+    assert (SITE/'index.html').stat().st_size < 1_000_000
+    assert all(p.stat().st_size <= 3_000_000 for p in PAGES)
+
+
+@pytest.fixture(scope='module')
+def browser():
+    if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
+    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    with api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield b
+        b.close()
+
+
+def opened(browser, page, width, scheme):
+    "The page, and everything it said or asked the network for"
+    tab, said = browser.new_page(viewport={'width': width, 'height': 900}, color_scheme=scheme), []
+    tab.on('console', lambda m: said.append(f'console: {m.text}'))
+    tab.on('pageerror', lambda e: said.append(f'error: {e}'))
+    tab.on('requestfailed', lambda r: said.append(f'failed: {r.url[:100]}'))
+    tab.on('request', lambda r: r.url.startswith(('file:', 'data:', 'blob:')) or said.append(f'network: {r.url[:100]}'))
+    tab.goto(page.resolve().as_uri())
+    tab.wait_for_timeout(200)
+    return tab, said
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+@pytest.mark.parametrize('width, scheme', [(1280, 'light'), (1280, 'dark'), (390, 'light')], ids=['wide', 'dark', 'phone'])
+def test_page(browser, page, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+    tab, said = opened(browser, page, width, scheme)
+    assert said == []
+    assert tab.locator('h1').count() == 1
+    assert 'imulated data' in tab.inner_text('body')
+    alts = tab.eval_on_selector_all('img', 'images => images.map(i => i.alt)')
+    assert all(len(a) > 20 and 'No description' not in a for a in alts), alts
+    assert tab.evaluate('document.documentElement.scrollWidth - innerWidth') <= 0, 'the page is wider than the window'
+    found = [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in Axe().run(tab).response['violations']]
+    assert found == []
+    tab.close()
