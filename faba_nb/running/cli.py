@@ -253,7 +253,7 @@ def show_frame(
     for row in df.itertuples(index=False): t.add_row(*(Text(_text(v)) for v in row))
     _console().print(t)
 
-# %% ../../nbs/60_running/08_cli.ipynb #e0a4cee5
+# %% ../../nbs/60_running/08_cli.ipynb #15120b35
 def _text(v):
     "A cell"
     if isinstance(v, float): return '' if v != v else f'{v:.3f}' if abs(v) < 1000 else f'{v:.0f}'
@@ -262,7 +262,7 @@ def _text(v):
 def _console():
     "A console wide enough for a table in a log"
     from rich.console import Console
-    return Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
 # %% ../../nbs/60_running/08_cli.ipynb #c7d37535
 COLUMNS = {'F1': ('published', 'f1'), 'AUC': ('published', 'auc'), 'MAE published': ('published', 'mae_published'), 'MAE measured': ('measured', 'mae_measured'),
@@ -282,7 +282,7 @@ def comparison(
         if any(shown): rows.setdefault((kind, arm, shown), []).append(protocol)
     return [(kind, arm, ' '.join(p) if len(p) == 1 else 'both', *shown) for (kind, arm, shown), p in rows.items()]
 
-# %% ../../nbs/60_running/08_cli.ipynb #8219732d
+# %% ../../nbs/60_running/08_cli.ipynb #8802348e
 def show_comparison(
     out, # the study's folder
 ):
@@ -290,7 +290,7 @@ def show_comparison(
     from rich.table import Table
     from rich.text import Text
     console = _console()
-    wide, last = console.width >= 145, None
+    wide, last = console.width >= 165, None
     t = Table(title=Text(_title(out)), title_justify='left', header_style='bold', box=None, pad_edge=False, caption_justify='left', caption=Text('MAE in days; published: on all rounds, never = DAG 38; measured: first alarm at a measured step' + ('; [95 % interval]' if wide else '')))
     for c in ('', 'reading', *COLUMNS): t.add_column(Text(c), justify='left' if c in ('', 'reading') else 'right', no_wrap=wide)
     for kind, *cells in comparison(out, wide):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'steps_table', 'arms_table', 'lives', 'jobs', 'jobs_table', 'cost', 'status', 'finished']
 
-# %% ../../nbs/60_running/06_status.ipynb #e0b6ef80
+# %% ../../nbs/60_running/06_status.ipynb #2f37a721
 import os, shutil, subprocess, time
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..core.progress import duration
 from ..core.provenance import read_log
 from ..core.studies import read_study
 from .locks import alive, holder
+from .pipeline import image_groups
 from .sites import read_site
 from .steps import beat_text, read_beat
 
@@ -49,7 +50,15 @@ def _silence(beat):
     age = time.time() - beat['time'] if beat else 0
     return f'no sign of life for {duration(age)}' if age > 120 else ''
 
-# %% ../../nbs/60_running/06_status.ipynb #ac8d53d7
+# %% ../../nbs/60_running/06_status.ipynb #ba71df79
+def _features_there(out):
+    "Are all features files of the study where it reads them?"
+    from faba_nb.backbones.store import feature_path
+    if not (out/'run.json').is_file(): return False
+    where, groups = read_json(out/'run.json')['features'], image_groups(read_study(out/'study.yaml'))
+    return all(Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs)
+
+# %% ../../nbs/60_running/06_status.ipynb #d3de35c4
 STEPS = ('features', 'train', 'evaluate', 'report')
 
 def steps_table(
@@ -59,6 +68,7 @@ def steps_table(
     out, last = Path(out), _last_events(out)
     rows = [_step_row(out, n, e) for n, e in last.items()]
     rows += [{'what': s, 'state': 'left', 'progress': '', 'time': '', 'where': '', 'note': ''} for s in STEPS if not any(n.split('-')[0] == s for n in last)]
+    if rows and any(r['what'] == 'features' and r['state'] == 'left' for r in rows) and _features_there(out): next(r for r in rows if r['what'] == 'features').update(state='done', note='all features files were there')
     return sorted(rows, key=lambda r: STEPS.index(r['what'].split('-')[0]) if r['what'].split('-')[0] in STEPS else 9)
 
 # %% ../../nbs/60_running/06_status.ipynb #3b8c9150

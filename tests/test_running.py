@@ -1,0 +1,187 @@
+"A study in real processes: killed, interrupted, run twice at once, refused"
+import json, os, random, re, signal, subprocess, sys, time
+from pathlib import Path
+
+import nbformat, pytest
+from conftest import ROOT, once
+
+JOBS = sorted((ROOT/'nbs'/'80_jobs').glob('*.ipynb'))
+TINY = """name: tiny
+defaults: {max_epochs: 2, init_seeds: [42], readings: [retrospective]}
+contrasts: [[morphology, no_image]]
+arms:
+  morphology: {backbone: morphology}
+  no_image: {modalities: [fluor, env, vi]}
+"""
+
+
+def study(tmp_path):
+    "A study small enough to be run many times"
+    path = tmp_path/'tiny.yaml'
+    path.write_text(TINY)
+    return path
+
+
+def start(*args, **kwargs):
+    "The command line in the background, its own process group"
+    return subprocess.Popen([sys.executable, '-m', 'faba_nb', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **kwargs)
+
+
+def contents(out, *patterns):
+    "Bytes of a study's results"
+    return {str(p.relative_to(out)): p.read_bytes() for pattern in patterns for p in sorted(out.glob(pattern))}
+
+
+def orphans():
+    "Kernels that have no parent of ours any more"
+    said = subprocess.run(['ps', '-eo', 'ppid,args'], capture_output=True, text=True).stdout.splitlines()
+    return [l for l in said if 'faba_nb.running.kernel' in l and l.split()[0] == '1']
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, twin):
+    "The tiny study, trained without disturbance"
+    def make(folder):
+        folder.mkdir()
+        subprocess.run([sys.executable, '-m', 'faba_nb', 'run', study(folder), '--data', twin, '--out', folder/'out', '--only', 'features,train'], check=True, capture_output=True)
+    return once(tmp_path_factory, 'trained', make)/'out'
+
+
+@pytest.mark.parametrize('notebook', JOBS, ids=lambda p: p.stem)
+def test_job_notebooks_read_every_parameter(notebook):
+    "One tagged cell, and every name in it is read further down"
+    from faba_nb.running.steps import parameters_of
+    cells = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code']
+    tagged = [i for i, c in enumerate(cells) if 'parameters' in c.metadata.get('tags', [])]
+    assert len(tagged) == 1
+    rest = '\n'.join(c.source for c in cells[tagged[0] + 1:])
+    assert [n for n in parameters_of(notebook) if not re.search(rf'\b{n}\b', rest)] == []
+    assert 'done(' in cells[-1].source
+
+
+def test_kernel_log_and_notebook_are_kept(trained):
+    assert {'features.ipynb', 'train.ipynb'} <= {p.name for p in (trained/'notebooks').iterdir()}
+    events = [(e['step'], e['event']) for e in map(json.loads, (trained/'log.jsonl').read_text().splitlines()) if 'event' in e]
+    assert events[:4] == [('features', 'started'), ('features', 'finished'), ('train', 'started'), ('train', 'finished')]
+
+
+def test_killed_and_run_again_gives_the_same(tmp_path, twin, trained):
+    "SIGKILL while it works, twice, then to the end"
+    args, rng = ('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'features,train'), random.Random(1)
+    for _ in range(2):
+        p = start(*args)
+        time.sleep(rng.uniform(2, 6))
+        os.kill(p.pid, signal.SIGKILL)
+        p.communicate()
+    time.sleep(.5)
+    assert orphans() == []
+    assert start(*args).wait() == 0
+    assert contents(tmp_path/'out', 'arms/*/predictions*.csv') == contents(trained, 'arms/*/predictions*.csv')
+
+
+def test_second_run_does_nothing(tmp_path, twin, trained):
+    "Everything is skipped, nothing heavy is loaded for that"
+    code = f"import sys; from faba_nb.running.cli import main; main(['run', {str(trained.parent/'tiny.yaml')!r}, '--data', {str(twin)!r}, '--out', {str(trained)!r}, '--only', 'features,train']); print([m for m in ('torch', 'papermill', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/')
+    assert done.stdout == '[]\n' and done.stderr.count('nothing has changed') == 3, done.stderr
+
+
+@pytest.mark.parametrize('sign, code', [(signal.SIGINT, 130), (signal.SIGTERM, 75), pytest.param(signal.SIGUSR1, 75, marks=pytest.mark.full)], ids=['ctrl-c', 'term', 'usr1'])
+def test_asked_to_leave(tmp_path, twin, sign, code):
+    "Ctrl-C leaves at once; a deadline leaves in good order; neither leaves a kernel behind"
+    p = start('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=400', '--set', 'defaults.patience=400')
+    beat = tmp_path/'out'/'steps'/'train.heartbeat.json'
+    while not beat.exists() and p.poll() is None: time.sleep(.1)
+    os.kill(p.pid, sign)
+    said = p.communicate(timeout=60)[0]
+    assert p.returncode == code, said
+    assert 'Traceback' not in said and orphans() == []
+    assert json.loads((tmp_path/'out'/'log.jsonl').read_text().splitlines()[-1])['event'] == 'stopped'
+
+
+def test_two_runs_at_once(tmp_path, twin, faba):
+    "The second says who is at it, and may come again"
+    args = ('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=400', '--set', 'defaults.patience=400')
+    p = start(*args)
+    while not (tmp_path/'out'/'steps'/'train.lock').exists(): time.sleep(.05)
+    second = faba(*args)
+    part = faba('train', tmp_path/'tiny.yaml', '--data', twin, '--out', tmp_path/'out', '--shard', '1/2')
+    for r in (second, part): assert r.returncode == 75 and f'process {p.pid} on' in r.stderr and r.stderr.count('\n') <= 2, r.stderr
+    table = faba('status', tmp_path/'out')
+    assert table.returncode == 0 and re.search(r'train +running', table.stdout), table.stdout
+    os.kill(p.pid, signal.SIGTERM)
+    p.communicate()
+
+
+def test_other_study_in_the_folder_is_refused(tmp_path, twin, trained, faba):
+    r = faba('run', 'one', '--data', twin, '--out', trained)
+    assert (r.returncode, r.stderr.count('\n')) == (2, 1) and "holds the study 'tiny'" in r.stderr
+
+
+@pytest.mark.full
+def test_parts_do_not_pass_for_the_whole(tmp_path, twin, faba):
+    "A shard leaves the step undone; the rest is trained, nothing twice"
+    common = (study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--set', 'arms.morphology.modalities=[env]')
+    assert faba('train', *common, '--shard', '1/2').returncode == 0
+    assert faba('train', *common, '--shard', '1/2').stderr.count('nothing has changed') == 1
+    whole = faba('run', *common, '--only', 'train')
+    assert 'not done yet' in whole.stderr
+    summary = json.loads((tmp_path/'out'/'steps'/'train.json').read_text())['summary']
+    assert (summary['trained'], summary['fits']) == (12, 24)
+
+
+@pytest.mark.parametrize('break_it, line', [
+    (lambda nb: nb.cells.__setitem__(slice(None), [c for c in nb.cells if 'parameters' not in c.metadata.get('tags', [])]), 'no cells are tagged'),
+    (lambda nb: nb.cells.append(nbformat.v4.new_code_cell('out = 1', metadata={'tags': ['parameters']})), '2 cells are tagged'),
+    (lambda nb: [c.__setitem__('source', c.source.replace('out =', 'output =')) for c in nb.cells if 'parameters' in c.metadata.get('tags', [])], "unknown parameter 'out'; did you mean 'output'?")], ids=['none', 'two', 'renamed'])
+def test_spoilt_notebook_is_refused_before_anything_starts(tmp_path, twin, monkeypatch, break_it, line):
+    "Found before the first step, not after a night of training; and before a job is queued"
+    import faba_nb.running.pipeline as pipeline, faba_nb.running.submitting as submitting
+    from faba_nb.core.errors import BadInput
+    from faba_nb.core.studies import read_study
+    nb = nbformat.read(ROOT/'nbs'/'80_jobs'/'evaluate.ipynb', 4)
+    break_it(nb)
+    nbformat.write(nb, tmp_path/'evaluate.ipynb')
+    real = pipeline.notebook_of
+    spoilt = lambda s: tmp_path/'evaluate.ipynb' if s.notebook == 'evaluate' else real(s)
+    monkeypatch.setattr(pipeline, 'notebook_of', spoilt)
+    monkeypatch.setattr(submitting, 'notebook_of', spoilt)
+    s = read_study(study(tmp_path))
+    with pytest.raises(BadInput, match=re.escape(line)): pipeline.run_study(s, twin, tmp_path/'features', tmp_path/'out')
+    assert not (tmp_path/'features').exists() and not (tmp_path/'out'/'arms').exists()
+    with pytest.raises(BadInput, match=re.escape(line)): submitting.check_notebooks(s, twin, tmp_path/'features', tmp_path/'out')
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='mounting a small disk needs root')
+def test_full_local_disk_is_one_line(tmp_path, twin, faba):
+    small = tmp_path/'small'
+    small.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=8k', 'tmpfs', small], capture_output=True).returncode: pytest.skip('a small disk cannot be mounted here')
+    try:
+        (small/'fill').write_bytes(b'x'*4096)
+        r = faba('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]', env={**os.environ, 'TMPDIR': str(small)})
+    finally: subprocess.run(['umount', '-l', small])
+    last = r.stderr.strip().splitlines()[-1]
+    assert r.returncode == 1 and 'no space left' in last and 'set TMPDIR' in last and 'Traceback' not in r.stderr, r.stderr
+    assert json.loads((tmp_path/'out'/'log.jsonl').read_text().splitlines()[-1])['event'] == 'failed'
+
+
+@pytest.mark.full
+def test_kill_campaign(tmp_path, twin, trained):
+    "SIGKILL at ten random instants from start to tables; the tables are those of an undisturbed run"
+    args, rng, kills = ('run', study(tmp_path), '--data', twin, '--only', 'features,train,evaluate'), random.Random(7), 0
+    assert start(*args, '--features', tmp_path/'f1', '--out', tmp_path/'one').wait() == 0
+    for i in range(10):
+        p = start(*args, '--features', tmp_path/'f2', '--out', tmp_path/'two')
+        try: p.wait(timeout=rng.uniform(1, 14))
+        except subprocess.TimeoutExpired: os.kill(p.pid, signal.SIGKILL); kills += 1
+        p.communicate()
+    assert kills >= 4
+    assert start(*args, '--features', tmp_path/'f2', '--out', tmp_path/'two').wait() == 0
+    time.sleep(.5)
+    assert orphans() == []
+    assert contents(tmp_path/'two', 'arms/*/predictions*.csv') == contents(tmp_path/'one', 'arms/*/predictions*.csv')
+    same = lambda out: {k: v for k, v in contents(out, 'tables/*.csv').items() if not k.endswith('cost.csv')}
+    assert same(tmp_path/'two') == same(tmp_path/'one')
+    hidden = [p for p in (tmp_path/'two').rglob('*.lock')]
+    assert hidden == []
