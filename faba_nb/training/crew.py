@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Work', 'bytes_per_fit', 'free_memory', 'stack_size', 'Crew']
 
-# %% ../../nbs/30_training/11_crew.ipynb #17069dc5
+# %% ../../nbs/30_training/11_crew.ipynb #d8d6e810
 import os, threading, time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ from .engine import Fit, Stack, finished
 from .fits import is_done, load_checkpoint, load_readings, save_checkpoint, save_fit
 from .folds import members
 from .readings import read_fit
+from .streams import accelerated
 
 # %% ../../nbs/30_training/11_crew.ipynb #4988de68
 @dataclass
@@ -92,7 +93,7 @@ def free_memory(
     if limit.is_file() and limit.read_text().strip().isdigit(): free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
 
-# %% ../../nbs/30_training/11_crew.ipynb #ef037caa
+# %% ../../nbs/30_training/11_crew.ipynb #e7b6d0b4
 def stack_size(
     work,    # a `Work`
     workers, # how many stacks there are at once
@@ -100,7 +101,7 @@ def stack_size(
 ):
     "Fits per stack: what there is to do, at most eight on a CPU (more are not faster), and no more than half the free memory holds"
     share = -(-len(work.queue)//workers)
-    if torch.device(device).type == 'cpu': share = min(share, 8)
+    if not accelerated(device): share = min(share, 8)
     room = .5*free_memory(device)/workers/bytes_per_fit(work.bundle, work.arm, next(iter(work.marks)), device)
     return max(1, min(share, int(room)))
 
@@ -134,11 +135,11 @@ def _take(self:Crew, work, stack, room):
         for f in new: work.queue.remove(f)
     return new
 
-# %% ../../nbs/30_training/11_crew.ipynb #daef1a80
+# %% ../../nbs/30_training/11_crew.ipynb #410cbc88
 @patch
 def _fill(self:Crew, work, stack, size):
     "Take fits until the stack is full; one with a checkpoint goes on where it was"
-    if stack.fits and self.device.type != 'cpu': return
+    if stack.fits and accelerated(self.device): return # newcomers would be at another epoch
     new = self._take(work, stack, size - len(stack.fits))
     begun = {f: load_checkpoint(work.folder/'fits', f, work.marks[f], self.device) for f in new}
     for f, state in begun.items():

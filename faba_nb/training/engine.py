@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Fit', 'learning_rate', 'epoch_batches', 'State', 'fresh', 'best_epoch', 'finished', 'clip_factors', 'adamw', 'Stack']
 
-# %% ../../nbs/30_training/07_engine.ipynb #6dc19574
+# %% ../../nbs/30_training/07_engine.ipynb #81f7d414
 import math, time
 from dataclasses import dataclass, field
 import numpy as np
@@ -17,7 +17,7 @@ from .bundle import Bundle, Feed, scaling
 from .folds import Fold, members
 from .losses import mean_loss, shuffle_teacher, step_losses, teacher_losses, teacher_share
 from .network import Blueprint, blueprint, forward, initialise
-from .streams import Dropout, stream
+from .streams import Dropout, accelerated, stream
 
 # %% ../../nbs/30_training/07_engine.ipynb #2908a485
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def clip_factors(
     norm = sum(torch.linalg.vector_norm(grads[n].flatten(1), dim=1)**2 for n in sorted(grads)).sqrt() # sorted: a sum's last bit depends on the order
     return ((norm + 1e-6)/limit).clamp(min=1)
 
-# %% ../../nbs/30_training/07_engine.ipynb #236584a7
+# %% ../../nbs/30_training/07_engine.ipynb #9b01e8c0
 def adamw(
     arm,     # an `Arm`: lr schedule and weight decay
     state,   # a `State`; changed in place
@@ -125,7 +125,7 @@ def adamw(
 ):
     "One AdamW update of every fit"
     parts = [[d[n] for n in grads] for d in (state.weights, state.mean, state.square)]
-    if len(set(epochs)) == 1 and factors.device.type != 'cpu':
+    if len(set(epochs)) == 1 and accelerated(factors.device):
         for g in grads.values(): g.div_(factors.view(-1, *[1]*(g.dim() - 1)))
         return _update(arm, *parts, list(grads.values()), epochs[0], count, None)
     if not state.rows: state.rows = list(zip(*(_rows(p) for p in parts)))
@@ -203,7 +203,7 @@ def _ready(self:Stack):
     if len(steps) > 1: raise BadInput('these fits have different numbers of batches and cannot train together')
     self.steps = steps.pop()
 
-# %% ../../nbs/30_training/07_engine.ipynb #54f52bb0
+# %% ../../nbs/30_training/07_engine.ipynb #c85fbe95
 @patch
 def answers(self:Stack,
     plants, # (fits, n) positions, −1 for an empty place
@@ -212,7 +212,7 @@ def answers(self:Stack,
     "Log-odds, labels, and which steps count: three times (fits, n, steps)"
     at = plants.clamp(min=0)
     batch = self.feed.batch(at)
-    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != 'cpu'):
+    with torch.autocast(self.device.type, torch.bfloat16, enabled=accelerated(self.device)):
         logits, _ = forward(self.state.weights, self.bp, batch, drop)
     return logits, self.feed.label[at], batch.real & (plants >= 0)[..., None]
 

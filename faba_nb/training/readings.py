@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['prefixes', 'replay', 'held_out', 'read_fit', 'prediction_rows']
 
-# %% ../../nbs/30_training/08_readings.ipynb #d1bc6246
+# %% ../../nbs/30_training/08_readings.ipynb #8ade40c8
 import numpy as np
 import pandas as pd
 import torch
 from .bundle import Bundle, Feed, scaling
 from .folds import Fold, members
 from .network import WIDTH, Blueprint, embed, forward, head, over_time
+from .streams import accelerated
 
 # %% ../../nbs/30_training/08_readings.ipynb #1ce4c212
 def prefixes(
@@ -46,7 +47,7 @@ def held_out(
     m = members(fold, plants.genotype)
     return np.concatenate([m['test'], m['validation']])
 
-# %% ../../nbs/30_training/08_readings.ipynb #a0452a5b
+# %% ../../nbs/30_training/08_readings.ipynb #ec79a123
 @torch.no_grad()
 def read_fit(
     p,      # parameters of one fit, name to (1, …)
@@ -64,7 +65,7 @@ def read_fit(
             online = reading == 'online'
             at = held_out(fold, bundle.plants) if online or grid == 'rounds' else ids
             batch = Feed(bundle, arm, scales, grid, online, device).batch(torch.tensor(at[None], device=device))
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=torch.device(device).type != 'cpu'):
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=accelerated(device)):
                 logits, gates = (replay if online else forward)(p, bp, batch)
             out[f'{grid}/{reading}'] = _spread(logits, at, len(ids)), None if gates is None else _spread(gates, at, len(ids))
     return out

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'arm_fits', 'check_folds', 'gather', 'write_predictions', 'Shelf', 'plan', 'train_study']
 
-# %% ../../nbs/30_training/12_running.ipynb #4ed1ae88
+# %% ../../nbs/30_training/12_running.ipynb #57b985b0
 import os, time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from .fits import fit_fingerprint, load_readings
 from .folds import make_folds, members
 from .network import blueprint
 from .readings import prediction_rows
+from .streams import accelerated
 
 # %% ../../nbs/30_training/12_running.ipynb #77755554
 def arm_fits(
@@ -181,7 +182,7 @@ def plan(
     depth = lambda w: 0 if w.teacher is None else 1 + depth(w.teacher)
     return sorted(works.values(), key=depth)
 
-# %% ../../nbs/30_training/12_running.ipynb #9a054e9f
+# %% ../../nbs/30_training/12_running.ipynb #9a522b88
 def train_study(
     study,    # a `Study`
     data,     # folder of the experiment
@@ -194,7 +195,7 @@ def train_study(
 ):
     "Train what is missing and write predictions; returns what was done"
     start, device = time.monotonic(), device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    workers, shelf = workers or (len(os.sched_getaffinity(0)) if torch.device(device).type == 'cpu' else 1), Shelf(data, features)
+    workers, shelf = workers or (len(os.sched_getaffinity(0)) if not accelerated(device) else 1), Shelf(data, features)
     works = plan(study, shelf, out, only_arms, shard)
     todo = sum(len(w.queue) for w in works)
     if todo: Crew(works, workers, device).run()

@@ -6,9 +6,10 @@
 __all__ = ['linear', 'aligned', 'softmax', 'relu_drop', 'gelu_drop', 'add_norm', 'layer_norm', 'stand_in', 'weighted',
            'pool_views']
 
-# %% ../../nbs/30_training/03_stacked.ipynb #223acb6b
+# %% ../../nbs/30_training/03_stacked.ipynb #f3692185
 import torch
 import torch.nn.functional as F
+from .streams import accelerated
 
 # %% ../../nbs/30_training/03_stacked.ipynb #e88c31a2
 def linear(
@@ -51,12 +52,12 @@ def _row_sums(x):
     flat = x.reshape(len(x), -1, x.shape[-1])
     return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 2))[..., :1].view(*x.shape[:-1], 1)
 
-# %% ../../nbs/30_training/03_stacked.ipynb #011e78ce
+# %% ../../nbs/30_training/03_stacked.ipynb #bef4ce32
 def softmax(
     x, # (fits, …, k)
 ):
     "Softmax over the last axis"
-    return _Softmax.apply(x) if x.device.type == 'cpu' and x.dtype == torch.float32 else torch.softmax(x, -1)
+    return torch.softmax(x, -1) if accelerated(x.device) else _Softmax.apply(x)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #25989db7
 class _ReluDrop(torch.autograd.Function):
