@@ -137,42 +137,62 @@ def _harvest(results):
     w = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
     return pd.DataFrame({'kept': w['WHC-30']/w['WHC-80']}) if {'WHC-30', 'WHC-80'} <= set(w) else pd.DataFrame(index=[])
 
-# %% ../../nbs/50_reporting/75_accessions.ipynb #805aba4d
+# %% ../../nbs/50_reporting/75_accessions.ipynb #5637928b
 def accession_rows(
     results,  # `Results`
     width,    # mm
     arm=None, # the study's first arm by default
     most=44,  # accessions shown, in the order of onset
 ):
-    "One row per accession: six plants, probability curves, error"
+    "One row per accession: its plants, a drought plant over time, probability curves, errors"
     arm = arm or results.arms[0]
-    probs = results.predictions(arm).groupby(['genotype', 'treatment', 'plant_id', 'dag']).probability.mean().reset_index()
-    onset = results.predictions(arm).groupby('genotype').onset_dag.max()
+    test = results.predictions(arm)
+    probs = test.groupby(['genotype', 'treatment', 'plant_id', 'dag']).probability.mean().reset_index()
+    onset, errors = test.groupby('genotype').onset_dag.max(), _errors(results, arm)
     names = sorted(probs.genotype.unique(), key=lambda g: (onset[g], g))[:most]
-    pictures = _last_photographs(results, names)
-    fig, axes = canvas(width, 14 + 15*len(names), len(names), 2, width_ratios=[1.1, 1], squeeze=False)
-    for (left, right), g in zip(axes, names):
-        _plants(left, pictures.get(g, []), f'{g}\nonset {number(onset[g], 0)}')
-        _lines(right, probs[probs.genotype == g], onset[g], last=g == names[-1])
-    shown = sum(len(p) for p in pictures.values())
-    return Drawn(fig, f'Every accession in the order of annotated onset: its plants on their last day (control left, drought right; {counted(shown, "photograph")}) and the probability of stress of {nice(arm)}, retrospective, mean over seeds. Blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5.',
+    pictures, wide = _photographs(results, names), width > 120
+    fig, axes = canvas(width, 14 + 17*len(names), len(names), 3 if wide else 2, width_ratios=[1, 1, 1.2] if wide else [1, 1], squeeze=False)
+    for row, g in zip(axes, names):
+        _plants(row[0], pictures.get(g, ([], []))[0], f'{g}\nonset {number(onset[g], 0)}')
+        if wide: _plants(row[1], pictures.get(g, ([], []))[1], '')
+        _lines(row[-1], probs[probs.genotype == g], onset[g], errors.get(g, ''), last=g == names[-1])
+    shown = sum(len(a) + len(b)*wide for a, b in pictures.values())
+    strip = 'one drought plant over time; ' if wide else ''
+    return Drawn(fig, f'Every accession in the order of annotated onset. From the left: its plants on their last day, controls first; {strip}the probability of stress of {nice(arm)}, retrospective, mean over seeds '
+                 f'(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). Above the curves: days from onset to the first alarm of each drought plant. {counted(shown, "photograph")}, one scale.',
                  f'{counted(len(names), "row")}, from {names[0]} (onset day {number(onset[names[0]], 0)}) to {names[-1]} (onset day {number(onset[names[-1]], 0)}).')
 
-# %% ../../nbs/50_reporting/75_accessions.ipynb #cb3f4990
-def _last_photographs(results, names):
-    "{genotype: six small photographs in one scale} of each plant's last day; without photographs, nothing"
-    try: e = results.experiment
-    except NotThere: return {}
-    side = e.images[e.images['view'] == 'side_000'].sort_values('dag').groupby('plant_id').last()
-    plants = e.plants[e.plants.genotype.isin(names) & e.plants.plant_id.isin(side.index)].sort_values(['genotype', 'treatment', 'replicate'], ascending=[True, False, True])
-    paths = [e.image_path(side.path[p]) for p in plants.plant_id]
-    here = np.array([p.is_file() for p in paths], bool)
-    if not here.any(): return {}
-    images = cut([p for p, ok in zip(paths, here) if ok], 90)
+def _errors(results, arm):
+    "{genotype: days from onset to first alarm of each drought plant, mean over seeds}"
+    p = results.table('plants')
+    p = p[(p.arm == arm) & (p.protocol == 'retrospective') & (p.treatment == 'WHC-30')]
+    e = pd.to_numeric(p.error_d, errors='coerce').groupby([p.genotype, p.replicate]).mean()
+    return {g: ', '.join('never' if v != v else f'{number(v, 0, sign=True)} d' for v in x) for g, x in e.groupby(level=0)}
+
+# %% ../../nbs/50_reporting/75_accessions.ipynb #e5dfc5ac
+def _photographs(results, names):
+    "{genotype: (plants on the last day, one drought plant over time)} in one scale, read once; without photographs, nothing"
+    if not hasattr(results, '_small'):
+        try: e = results.experiment
+        except NotThere: return {}
+        results._small = _read_photographs(e, names)
+    return results._small
+
+def _read_photographs(e, names):
+    "The pictures of all accessions, cut to one common frame"
+    side = e.images[e.images['view'] == 'side_000'].sort_values(['plant_id', 'dag'])
+    p = e.plants[e.plants.genotype.isin(names)].sort_values(['genotype', 'treatment', 'replicate'], ascending=[True, False, True])
+    last, paths = side.groupby('plant_id').path.last(), []
+    for r in p[p.plant_id.isin(last.index)].itertuples(): paths.append((r.genotype, 0, last[r.plant_id]))
+    for r in p[p.treatment == 'WHC-30'].drop_duplicates('genotype').itertuples():
+        of = side[side.plant_id == r.plant_id].path.to_numpy()
+        paths += [(r.genotype, 1, of[i]) for i in np.unique(np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int))]
+    paths = [x for x in paths if e.image_path(x[2]).is_file()]
     out = {}
-    for g, image in zip(plants.genotype[here], images): out.setdefault(g, []).append(image)
+    for (g, k, _), image in zip(paths, cut([e.image_path(x) for _, _, x in paths], 90) if paths else []): out.setdefault(g, ([], []))[k].append(image)
     return out
 
+# %% ../../nbs/50_reporting/75_accessions.ipynb #c4cd65c7
 def _plants(ax, images, name):
     "Photographs side by side"
     if images: ax.imshow(np.concatenate(images, axis=1), interpolation='none', aspect='equal')
@@ -180,10 +200,11 @@ def _plants(ax, images, name):
     ax.spines[:].set_visible(False)
     ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=6)
 
-def _lines(ax, probs, onset, last):
-    "Six curves"
+def _lines(ax, probs, onset, errors, last):
+    "Six curves, the errors above them"
     for (t, _), one in probs.groupby(['treatment', 'plant_id']): ax.plot(one.dag, one.probability, color=colour(t), lw=.8)
     if onset == onset: ax.axvline(onset, color=colour('ink'), lw=.8)
     ax.axhline(.5, color=colour('muted'), lw=.5, ls=':')
     ax.set(ylim=(-.05, 1.05), yticks=[0, 1], xlabel='Days after germination' if last else '')
+    ax.set_title(errors, fontsize=5.5, weight='normal', color=colour('muted'), pad=2)
     ax.tick_params(labelbottom=last, labelsize=6)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SENSORS', 'counts_table', 'visits', 'calendar', 'gaps_table', 'onsets', 'biomass', 'findings_table', 'class_strip']
 
-# %% ../../nbs/50_reporting/60_dataset.ipynb #5f8f2b94
+# %% ../../nbs/50_reporting/60_dataset.ipynb #6c0e1518
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
+from IPython.utils.capture import capture_output
 from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import cut, plant_strip
@@ -132,7 +132,7 @@ def biomass(
     return Drawn(fig, f'Left: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median. Right: fresh weight under drought as a share of the control, mean of up to three plants each, n = {counted(len(ratio), "accession")}, against annotated onset.',
                  f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; drought leaves between {number(100*ratio.min(), 0)} and {number(100*ratio.max(), 0)} % of the control.')
 
-# %% ../../nbs/50_reporting/60_dataset.ipynb #8fb10264
+# %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4
 def _weights(ax, p):
     "A jittered strip per treatment"
     rng = np.random.default_rng(0)
@@ -151,16 +151,16 @@ def _ratios(ax, mean, p):
         of = ratio[[g for g in ratio.index if facts.onset_class[g] == k]]
         ax.scatter(facts.genotype_onset_dag[of.index], of, s=16, color=colour(k), label=k)
     ax.set(xlabel='Annotated onset (days after germination)', ylabel='Fresh weight, drought / control', ylim=(0, None))
-    ax.legend(title='Onset class')
+    ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, .5))
     return ratio
 
-# %% ../../nbs/50_reporting/60_dataset.ipynb #b57f0bc4
+# %% ../../nbs/50_reporting/60_dataset.ipynb #2883b0f8
 def findings_table(
     results, # `Results`
 ):
     "Everything the reader of the raw tables found"
     from faba_nb.experiment.checking import check
-    f = check(results.experiment.folder).findings
+    with capture_output(): f = check(results.experiment.folder).findings  # its progress is no part of a page
     if f.empty: raise NotThere('The reader of the raw tables found nothing to remark.')
     order = {'fatal': 0, 'suspicious': 1, 'info': 2}
     f = f.sort_values('severity', key=lambda s: s.map(order), kind='stable').reset_index(drop=True)

@@ -23,7 +23,7 @@ class Drawn:
     caption: str # what is drawn, units, n, what the marks mean
     alt: str     # what one would see: the message in words
 
-# %% ../../nbs/50_reporting/30_drawing.ipynb #5ee0bb64
+# %% ../../nbs/50_reporting/30_drawing.ipynb #fd9629b7
 UNDATED = {'pdf': {'CreationDate': None, 'Producer': None, 'Creator': None}, 'svg': {'Date': None, 'Creator': None}, 'png': {'Software': None}}
 
 def save_figure(
@@ -34,6 +34,8 @@ def save_figure(
 ):
     "Write PDF, SVG and PNG; returns the paths by ending"
     paths = {e: Path(folder)/f'{name}_{width}mm.{e}' for e in UNDATED}
+    fig.draw_without_rendering()
+    fig.set_layout_engine('none')  # the layout is found once, not once per file
     for ending, path in paths.items():
         paper = 'none' if ending == 'svg' else '#ffffff'
         with whole_file(path) as tmp: fig.savefig(tmp, format=ending, metadata=UNDATED[ending], facecolor=paper)
@@ -64,11 +66,11 @@ def _webp(match):
     small = min(tries, key=len)
     return 'data:image/webp;base64,' + base64.b64encode(small).decode()
 
-# %% ../../nbs/50_reporting/30_drawing.ipynb #e08bbfc7
+# %% ../../nbs/50_reporting/30_drawing.ipynb #36683cfe
 def _slim(svg, prefix):
     "Markup reduced to what a browser draws, with its own identifiers"
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', svg[svg.index('<svg'):], flags=re.S)
-    svg = re.sub(r'(\.\d\d)\d+(?![\w.])', r'\1', svg)
+    svg = re.sub(r'<[^>]*>', lambda tag: re.sub(r'(\.\d\d)\d+(?![\w.])', r'\1', tag[0]), svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf'\g<1>{prefix}-', svg)
     return re.sub(r'\n\s*', '\n', svg)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['arm_tone', 'axis_label', 'score_panel', 'scores', 'contrasts', 'genotype_differences', 'typical_genotypes',
-           'probability_curves', 'plant_box', 'cut', 'plant_strip']
+           'probability_curves', 'photograph', 'plant_box', 'cut', 'plant_strip']
 
-# %% ../../nbs/50_reporting/45_figures.ipynb #8f8e7f49
+# %% ../../nbs/50_reporting/45_figures.ipynb #1ce2e584
 import numpy as np
 import pandas as pd
+import pyvips
 from PIL import Image
 from .drawing import Drawn
 from .results import NotThere, counted, listed, number, with_interval
@@ -193,21 +194,30 @@ def _curves_alt(df, chosen, arm):
         parts.append(f'{g}: ' + listed(f'{t} ends at {number(p, 2)}' for t, p in m.items()))
     return f'Mean probability of {nice(arm)} on the last day. ' + '; '.join(parts) + '.'
 
-# %% ../../nbs/50_reporting/45_figures.ipynb #affd5abf
+# %% ../../nbs/50_reporting/45_figures.ipynb #dc7b36f2
+def photograph(
+    path,       # a photograph
+    height=900, # pixels, at most; never enlarged
+):
+    "The photograph as a small RGBA picture"
+    image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down').colourspace('srgb')
+    return Image.fromarray((image if image.hasalpha() else image.addalpha()).numpy().astype('uint8'), 'RGBA')
+
 def plant_box(
-    image, # RGBA photograph; background transparent or black
+    image, # RGBA picture; background transparent or black
 ):
     "Bounding box of the plant: lit pixels whose blue is below their red or green, so not the stake"
     a = np.asarray(image).astype('int16')
     plant = (a[..., 3] > 40) & (a[..., :2].max(-1) > 30) & (a[..., 2] < a[..., :2].max(-1) - 10)
     return Image.fromarray(plant.astype('uint8')*255).getbbox()
 
+# %% ../../nbs/50_reporting/45_figures.ipynb #0014cc64
 def cut(
     paths,  # photographs
     height, # pixels of the result, at most; never enlarged
 ):
     "Photographs in one common frame around all their plants, as RGBA arrays"
-    images = [Image.open(p).convert('RGBA') for p in paths]
+    images = [photograph(p, max(300, 2*height)) for p in paths]
     boxes = np.array([b for b in map(plant_box, images) if b])
     if not len(boxes): raise NotThere('The photographs of this strip show no plant.')
     left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)

@@ -71,7 +71,7 @@ def _heat_alt(t):
     top = last.reindex(last.abs().sort_values(ascending=False).index)[:4]
     return f'On day {t.columns[-1]} the largest differences are {listed(f"{k} {number(v, 1, sign=True)}" for k, v in top.items())} standard deviations.'
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a4c2c6c9
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #099c0021
 CLASSIC = ['QY_max', 'Rfd_Lss', 'QY_Lss', 'qP_Lss']
 
 def temporal_curves(
@@ -88,6 +88,7 @@ def temporal_curves(
     fig, axes = canvas(width, 6 + 38*rows, rows, cols, sharex=True, squeeze=False)
     for ax, p in zip(axes.flat, names): _parameter(ax, f, p)
     for ax in axes.flat[len(names):]: ax.set_visible(False)
+    for ax in axes.flat[len(names) - cols:len(names)]: ax.tick_params(labelbottom=True)
     fig.supxlabel('Days after germination', fontsize=7.5, color=colour('ink'))
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
     chosen = [p for p in names if p not in CLASSIC]
@@ -215,7 +216,7 @@ def _delay(ax, t, title, tone):
     ax.axvline(0, color=colour('ink'), lw=.8)
     ax.set(title=title, ylim=(-.03, 1.03))
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3fa56133
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #5ea49a2b
 def alarm_tradeoff(
     results, # `Results`
     width,   # mm
@@ -230,7 +231,7 @@ def alarm_tradeoff(
     fig, ax = canvas(width, 70 if width > 120 else 80)
     for a, style in zip(arms, ('-', '--', '-.', ':')*9): ax.plot(*_curve(t, a), style, color=arm_tone(results, a), label=nice(a))
     for a, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))): ax.plot(*_curve(t, a), ls=style, color=colour('ink'), lw=.9, label=nice(a))
-    ax.set(xlabel='Share of control plants alarmed', ylabel='Share of drought plants alarmed by onset + 3 d', xlim=(-.02, 1.02), ylim=(-.02, 1.02))
+    ax.set(xlabel='Share of control plants alarmed', ylabel='Found by onset + 3 d (share)', xlim=(-.02, 1.02), ylim=(-.02, 1.02))
     ax.legend(loc='center left', bbox_to_anchor=(1, .5)) if width > 120 else ax.legend(loc='lower right')
     at = {a: np.interp(.1, *_curve(t, a)) for a in arms + rivals}
     return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(results.table("plants").plant_id.nunique(), "plant")}. Black: rules that see no more than the date (and, inferred, the size of the plant).',

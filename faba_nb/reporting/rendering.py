@@ -61,11 +61,11 @@ def execute(
     failed.unlink(missing_ok=True)
     return done
 
-# %% ../../nbs/50_reporting/90_rendering.ipynb #e099812f
+# %% ../../nbs/50_reporting/90_rendering.ipynb #5a8cc0e9
 def _papermill(path, target, out):
-    "Execute, and check that the last cell left its word"
+    "Execute, and check that the last cell left its word (without `cwd`, which would move this whole process)"
     try:
-        nb = papermill.execute_notebook(str(path), str(target), parameters={'out': str(out)}, cwd=str(root()), kernel_name='python3',
+        nb = papermill.execute_notebook(str(path), str(target), parameters={'out': str(out)}, kernel_name='python3',
                                         progress_bar=False, log_output=False, start_timeout=300)
     except papermill.PapermillExecutionError as e:
         raise StepFailed(f'reports/{path.name}, cell {e.exec_count}: {e.ename}: {e.evalue}') from e
