@@ -1,0 +1,227 @@
+"Earlier checkpoints and summaries: read from their weights alone, imported whole or not at all"
+import json, os, shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from faba_nb.backbones.store import write_features
+from faba_nb.core.errors import BadInput
+from faba_nb.core.files import read_json
+from faba_nb.evaluation.predictions import check_all_rounds, read_predictions
+from faba_nb.experiment.dataset import Experiment
+from faba_nb.experiment.example import draw_bean
+from faba_nb.training.bundle import load_bundle
+from faba_nb.training.earlier import Variant, forward, invented_checkpoint
+from faba_nb.training.folds import make_folds
+from faba_nb.training.importing import STATE, find_source, import_results, inputs_of, read_configuration, _filled
+
+WIDTHS = dict(image=16)
+HUBS = dict(clip='openai/clip-vit-base-patch16', dinov2='facebook/dinov2-base')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_cache(tmp_path_factory):
+    before = os.environ.get('FABA_CACHE')
+    os.environ['FABA_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+    yield
+    os.environ.pop('FABA_CACHE') if before is None else os.environ.update(FABA_CACHE=before)
+
+
+@pytest.fixture(scope='module')
+def twin(tmp_path_factory):
+    "Six genotypes, so six folds"
+    from faba_nb.twin.writing import write_twin
+    folder = tmp_path_factory.mktemp('twin')/'twin'
+    write_twin(folder, genotypes=6, seed=1, height=32)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def features(twin, tmp_path_factory):
+    "Features of random numbers under the earlier name, without attributes"
+    import h5py
+    path = tmp_path_factory.mktemp('features')/'clip_features.h5'
+    images = Experiment(twin).images
+    x = np.random.default_rng(0).normal(size=(len(images), WIDTHS['image'])).astype(np.float32)
+    with h5py.File(path, 'w') as f:
+        for row, v in zip(images.itertuples(), x): f[f'{row.plant_id}/{row.round}/{row.view}'] = v
+    return path
+
+
+def configuration(**ablation):
+    return dict(model=dict(image_encoder=HUBS['clip'], ablation=dict(dict(enabled_modalities=['image', 'fluor', 'env', 'vi'], fusion_mode='gating', temporal_mode='transformer', causal_mask=False), **ablation)),
+                training=dict(lr=1e-4, cv=dict(n_folds=6, seed=42)))
+
+
+def write_results(folder, variant=Variant(), seeds=(42, 123), folds=6, **ablation):
+    "An old-style results folder with networks that were never trained"
+    for s in seeds:
+        for f in range(folds):
+            at = Path(folder)/(f'fold_{f}' if s == 42 else f'seed_{s}/fold_{f}')
+            at.mkdir(parents=True)
+            torch.save(invented_checkpoint(WIDTHS, variant, seed=100*s + f), at/STATE)
+            (at/'metrics.json').write_text(json.dumps(dict(fold_id=f, best_epoch=3)))
+    (Path(folder)/'config.yaml').write_text(yaml.safe_dump(configuration(**ablation)))
+    return Path(folder)
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory): return write_results(tmp_path_factory.mktemp('plain')/'clip')
+
+
+@pytest.fixture
+def copy(plain, tmp_path): return shutil.copytree(plain, tmp_path/'clip')
+
+
+# ---- the network
+
+def test_golden(shared):
+    z = np.load(shared/'golden'/'stress_model.npz')
+    part = lambda p: {k[len(p):]: torch.from_numpy(z[k]) for k in z.files if k.startswith(p)}
+    w, i = part('param/'), part('input/')
+    x = dict(image=i['images'], image_there=i['image_mask'], fluor=i['fluorescence'], fluor_there=i['fluor_mask'], env=i['environment'], vi=i['vi'],
+             dag=i['temporal_positions'], active=i['image_mask'].any(-1) | i['fluor_mask'])
+    logits, gates = forward(w, Variant(), x)
+    assert logits.shape == (3, 22)
+    np.testing.assert_allclose(logits, z['output/stress_logits'], atol=1e-5)
+    np.testing.assert_allclose(gates, z['output/modality_gates'], atol=1e-5)
+
+
+# ---- a whole folder
+
+def test_import(plain, twin, features, tmp_path):
+    record = import_results(plain, twin, tmp_path, 'clip', features)
+    assert (record['checkpoints'], record['folds'], record['seeds']) == (12, 6, [42, 123]) and not record['assumed']
+    p = read_predictions(tmp_path/'arms'/'clip'/'predictions.csv')
+    steps = Experiment(twin).measured
+    test = p[p.split == 'test']
+    assert len(test) == 2*2*len(steps)
+    one = test[(test.protocol == 'online') & (test.init_seed == 123)].sort_values(['plant_id', 'dag'])
+    assert one[['plant_id', 'round', 'dag', 'label']].reset_index(drop=True).equals(steps[['plant_id', 'round', 'dag', 'label']].astype(one[['plant_id', 'round', 'dag', 'label']].dtypes.to_dict()))
+    np.testing.assert_allclose(p[[c for c in p if c.startswith('gate_')]].sum(1), 1, atol=1e-5)
+    rounds = check_all_rounds(tmp_path/'arms'/'clip'/'predictions_all_rounds.csv')
+    assert rounds[rounds.split == 'test'].groupby(['protocol', 'init_seed', 'plant_id'])['round'].nunique().between(21, 22).all()
+    again = (tmp_path/'arms'/'clip'/'predictions.csv').read_bytes()
+    assert import_results(plain, twin, tmp_path, 'clip', features) == record
+    (tmp_path/'arms'/'clip'/'predictions.csv').unlink()   # as after a kill before the last file
+    import_results(plain, twin, tmp_path, 'clip', features)
+    assert (tmp_path/'arms'/'clip'/'predictions.csv').read_bytes() == again
+
+
+def test_imported_probabilities_are_the_networks_own(plain, twin, features, tmp_path):
+    "Two test plants, straight from weights and inputs"
+    import_results(plain, twin, tmp_path, 'clip', features)
+    p = pd.read_csv(tmp_path/'arms'/'clip'/'predictions.csv')
+    source = find_source(plain, twin, features)
+    from faba_nb.backbones.store import FeatureFile
+    bundle = load_bundle(source.arm, Experiment(twin), FeatureFile(features))
+    fold = make_folds(bundle.plants)[5]
+    at = np.flatnonzero(bundle.plants.genotype == fold.test)[[0, 4]]
+    w = torch.load(plain/'fold_5'/STATE, weights_only=True)
+    logits, _ = forward(w, Variant(), _filled(inputs_of(bundle, source.arm, at), dict(WIDTHS, fluor=94, env=5, vi=11)))
+    mine = p[(p.fold == 5) & (p.init_seed == 42) & (p.protocol == 'retrospective') & (p.split == 'test')].set_index(['plant_id', 'round']).probability
+    for i, plant in enumerate(bundle.plants.plant_id.iloc[at]):
+        for j, r in enumerate(bundle.rounds.round[at[i]]):
+            if (plant, r) in mine.index: assert abs(mine[plant, r] - torch.sigmoid(logits[i, j]).item()) < 1e-5
+
+
+@pytest.mark.parametrize('variant,ablation', [
+    (Variant(fusion='concat'), dict(fusion_mode='concat')), (Variant(temporal='mlp'), dict(temporal_mode='mlp')), (Variant(temporal='none'), dict(temporal_mode='none')),
+    (Variant(causal=True), dict(causal_mask=True)), (Variant(('fluor', 'env', 'vi')), dict(enabled_modalities=['fluor', 'env', 'vi']))], ids=['concat', 'mlp', 'none', 'causal', 'no_image'])
+def test_variants(variant, ablation, twin, features, tmp_path):
+    results = write_results(tmp_path/'r', variant, seeds=(42,), **ablation)
+    import_results(results, twin, tmp_path/'out', 'x', features)
+    p = read_predictions(tmp_path/'out'/'arms'/'x'/'predictions.csv')
+    assert p.probability.between(0, 1).all() and p.gate_env.isna().all() == (variant.fusion == 'concat')
+    if variant.temporal != 'transformer': # nothing looks at other rounds, and only the climate differs between readings
+        assert set(p.protocol) == {'retrospective', 'online'}
+
+
+def test_evaluates_like_any_arm(plain, twin, features, tmp_path):
+    from faba_nb.evaluation.evaluating import evaluate_study
+    summary = dict(ablation_name='clip', seeds=['42'], per_seed_per_fold=dict(seed_42={f'fold_{i}': dict(f1=.5, auc=.9) for i in range(6)}),
+                   aggregated=dict(f1=dict(mean=.5, ci_lower=.4, ci_upper=.6), auc=dict(mean=.9, ci_lower=.8, ci_upper=.95)))
+    results = shutil.copytree(plain, tmp_path/'clip'); (results/'clip_ablation_evaluation.json').write_text(json.dumps(summary))
+    import_results(results, twin, tmp_path/'out', 'clip', features)
+    import_results(results, twin, tmp_path/'out', 'dinov2', features)
+    evaluate_study(tmp_path/'out', draws=200)
+    m = pd.read_csv(tmp_path/'out'/'tables'/'metrics.csv')
+    assert {'clip', 'dinov2', 'treatment_clock'} <= set(m.arm)
+    c = pd.read_csv(tmp_path/'out'/'tables'/'contrasts.csv')
+    stated = c[(c.stated == 1) & (c.metric == 'f1') & (c.arm_a == 'clip') & (c.arm_b == 'dinov2')]
+    assert len(stated) and (stated.difference == 0).all()   # the same networks under two names
+    earlier = pd.read_csv(tmp_path/'out'/'tables'/'earlier.csv')
+    assert set(earlier.arm) == {'clip', 'dinov2'} and (earlier.kind == 'imported').all() and set(earlier.metric) == {'f1', 'auc'}
+    assert (tmp_path/'out'/'tables'/'summary'/'clip_ablation_evaluation.json').is_file()
+
+
+def test_summary_alone(twin, tmp_path):
+    summary = dict(per_seed_per_fold=dict(seed_42=dict(fold_0=dict(f1=.5))), aggregated=dict(f1=dict(mean=.5, ci_lower=.4, ci_upper=.6)))
+    (tmp_path/'bioclip_ablation_evaluation.json').write_text(json.dumps(summary))
+    record = import_results(tmp_path/'bioclip_ablation_evaluation.json', twin, tmp_path/'out', 'bioclip')
+    assert record['checkpoints'] == 0 and pd.read_csv(tmp_path/'out'/'tables'/'earlier.csv').value.tolist() == [.5]
+
+
+# ---- one line each, nothing half imported
+
+class Evil:
+    def __reduce__(self): return os.system, ('false',)
+
+
+def spoil_width(r): torch.save(invented_checkpoint(dict(image=32)), r/'fold_1'/STATE)
+def spoil_missing(r): shutil.rmtree(r/'seed_123'/'fold_5')
+def spoil_extra(r): shutil.copytree(r/'fold_1', r/'fold_40')
+def spoil_cut(r): p = r/'fold_1'/STATE; p.write_bytes(p.read_bytes()[:5000])
+def spoil_code(r): torch.save(dict(w=Evil()), r/'fold_1'/STATE)
+def spoil_configuration(r): (r/'config.yaml').write_text(yaml.safe_dump(configuration(fusion_mode='concat')))
+def spoil_modality(r): (r/'config.yaml').write_text(yaml.safe_dump(configuration(enabled_modalities=['fluor', 'env', 'vi'])))
+def spoil_record(r): (r/'fold_1'/'metrics.json').write_text('{"fold_id": 4}')
+def spoil_summary(r): (r/'x_ablation_evaluation.json').write_text('{"per_seed')
+def spoil_numbers(r): w = invented_checkpoint(WIDTHS); w['stress_head.mlp.3.bias'][:] = np.nan; torch.save(w, r/'fold_1'/STATE)
+
+
+@pytest.mark.parametrize('spoil,says', [
+    (spoil_width, 'wants 32 values of image, the data have 16'), (spoil_missing, 'seed 123 lacks 1 of 6 folds: 5'), (spoil_extra, 'fold 40, this experiment has 6 genotypes'),
+    (spoil_cut, 'not a whole checkpoint'), (spoil_code, 'holds more than weights'), (spoil_configuration, "the configuration says 'concat'"), (spoil_modality, 'trained with image'),
+    (spoil_record, 'metrics.json says fold 4'), (spoil_summary, 'not a whole JSON file'), (spoil_numbers, 'not finite')], ids=lambda x: getattr(x, '__name__', None))
+def test_refused(spoil, says, copy, twin, features, tmp_path):
+    spoil(copy)
+    with pytest.raises(BadInput, match=says) as e: import_results(copy, twin, tmp_path/'out', 'clip', features)
+    assert '\n' not in str(e.value) and not list((tmp_path/'out').rglob('*'))
+
+
+def test_gates_of_another_fold_are_refused(copy, twin, features, tmp_path):
+    "Gate weights stored beside a checkpoint say which plants it was tested on"
+    from faba_nb.backbones.store import FeatureFile
+    source = find_source(copy, twin, features)
+    bundle = load_bundle(source.arm, Experiment(twin), FeatureFile(features))
+    folds, w = make_folds(bundle.plants), torch.load(copy/'fold_2'/STATE, weights_only=True)
+    gates = lambda g: forward(w, Variant(), _filled(inputs_of(bundle, source.arm, np.flatnonzero(bundle.plants.genotype == g)), dict(WIDTHS, fluor=94, env=5, vi=11)))[1]
+    torch.save(gates(folds[2].test), copy/'fold_2'/'modality_gates.pt')
+    record = import_results(copy, twin, tmp_path/'good', 'clip', features)
+    assert record['gates_compared'] == 1 and record['gates_largest_gap'] < 1e-5
+    torch.save(gates(folds[4].test), copy/'fold_2'/'modality_gates.pt')
+    with pytest.raises(BadInput, match=f'those of {folds[4].test}; fold 2 of this split leaves out {folds[2].test}'): import_results(copy, twin, tmp_path/'bad', 'clip', features)
+    assert not (tmp_path/'bad').exists()
+
+
+def test_names_that_are_taken(plain, twin, features, tmp_path):
+    from faba_nb.core.files import write_text
+    from faba_nb.core.studies import read_study
+    write_text(read_study('backbones').to_yaml(), tmp_path/'study.yaml')
+    with pytest.raises(BadInput, match="has an arm 'clip' of its own"): import_results(plain, twin, tmp_path, 'clip', features)
+    import_results(plain, twin, tmp_path, 'earlier_clip', features)
+    assert read_study(tmp_path/'study.yaml').name == 'backbones'
+
+
+def test_earlier_repository_is_searched(plain, tmp_path):
+    top = tmp_path/'earlier'
+    shutil.copytree(plain, top/'results'/'clip'/'checkpoints', ignore=shutil.ignore_patterns('config.yaml'))
+    (top/'configs').mkdir()
+    (top/'configs'/'clip.yaml').write_text(yaml.safe_dump(configuration(temporal_mode='none') | dict(logging=dict(checkpoint_dir='results/clip/checkpoints/'))))
+    source = find_source(top/'results'/'clip', tmp_path, features=tmp_path/'clip_features.h5')
+    assert source.arm.temporal == 'none' and source.configuration.name == 'clip.yaml' and len(source.checkpoints) == 12
