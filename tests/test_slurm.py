@@ -7,7 +7,7 @@ from conftest import ROOT, once
 from test_running import TINY, contents, study
 
 GOLDEN = ROOT/'tests'/'golden'
-FILES = [str(p) for p in sorted((ROOT/'slurm').rglob('*')) if p.suffix in ('.sh', '.sbatch')]
+FILES = [str(p) for p in sorted((ROOT/'slurm').rglob('*')) if p.suffix in ('.sh', '.sbatch') and p.name != 'here.sh']
 HERE = {'repository': str(ROOT), 'user': subprocess.run(['id', '-un'], capture_output=True, text=True).stdout.strip()}
 
 
