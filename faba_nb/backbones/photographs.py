@@ -23,22 +23,23 @@ class BadImage(Exception):
         super().__init__(reason)
         self.reason, self.status = reason, status
 
-# %% ../../nbs/20_backbones/02_photographs.ipynb #53e406a9
+# %% ../../nbs/20_backbones/02_photographs.ipynb #9319c67e
 def read_bytes(
     path, # a file that should be there
 ):
     "The whole content; what is absent, no file or empty is a `BadImage`"
     try: kind = os.stat(path)
-    except OSError as e: raise BadImage(_strip(e), 'missing') from None
+    except (OSError, ValueError) as e: raise BadImage(_why(e), 'missing') from None
     if not stat.S_ISREG(kind.st_mode): raise BadImage('not a file')
     try: data = Path(path).read_bytes()
-    except OSError as e: raise BadImage(_strip(e)) from None
+    except OSError as e: raise BadImage(_why(e)) from None
     if not data: raise BadImage('empty file')
     return data
 
-def _strip(e): return (e.strerror or type(e).__name__).lower()
+def _why(e): return (getattr(e, 'strerror', None) or str(e)).lower()
 
-# %% ../../nbs/20_backbones/02_photographs.ipynb #a482e8d8
+# %% ../../nbs/20_backbones/02_photographs.ipynb #5dc1ba23
+pyvips.block_untrusted_set(True) # photographs only: no SVG, PDF or other formats that are programs
 LARGEST = 200_000_000 # pixels; more than 20 times a photograph of the experiment
 SMALLEST = 16         # pixels on a side; less shows no plant
 
