@@ -155,14 +155,14 @@ def _fast(photo, canvas):
     whole.paste(padded.reduce(k), (x, y))
     return np.asarray(whole.resize((nw, nh), _FILTERS[canvas.filter][0], (0, 0, w/k, h/k)).crop((l, t, r, b)))
 
-# %% ../../nbs/20_backbones/03_canvases.ipynb #cdf80b6e
+# %% ../../nbs/20_backbones/03_canvases.ipynb #dd742662
 def kept(
     photo,  # a `Photograph`
     canvas, # a `Canvas`
 ):
     "Share of the plant's pixels that the canvas shows, 0 to 1; NaN where no plant is seen"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
-    mask = photo.mask
+    mask = photo.plant
     total = np.count_nonzero(mask)
     if not total: return float('nan')
     x = [round(v*w/nw) - dx - photo.box[0] for v in (l, r)]

@@ -151,3 +151,13 @@ def _mask(self):
 
 Photograph.mask = cached_property(_mask)
 Photograph.mask.__set_name__(Photograph, 'mask')
+
+# %% ../../nbs/20_backbones/02_photographs.ipynb #f8bae187
+def _plant(self):
+    "Where the colour is that of a leaf or a stem, boolean; all of the mask where there is none"
+    _, g, b = (np.asarray(c) for c in self.image.split())
+    leaf = self.mask & (g - np.minimum(g, b) > (g >> 4))
+    return leaf if leaf.any() else self.mask
+
+Photograph.plant = cached_property(_plant)
+Photograph.plant.__set_name__(Photograph, 'plant')
