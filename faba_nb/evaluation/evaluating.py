@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['units', 'fair_clock', 'rivals', 'arms_of', 'read_all_rounds', 'read_arm', 'Tools', 'published_rows', 'measured_rows',
            'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables', 'evaluate_scores', 'genotype_table',
-           'plant_table', 'earlier_summary', 'cost_table', 'gate_table', 'tools_maker', 'from_data', 'readings_of',
-           'write_tables', 'evaluate_study', 'clocks_on', 'variance_table', 'compare_study']
+           'plant_table', 'earlier_summary', 'cost_table', 'gate_table', 'tools_maker', 'experiment_of',
+           'flagged_plants', 'readings_of', 'write_tables', 'evaluate_study', 'clocks_on', 'variance_table',
+           'compare_study']
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #c10be57a
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #e00bd1eb
 import numpy as np
 import pandas as pd
 from dataclasses import replace
@@ -32,6 +33,8 @@ from .power import observed_power
 from .strata import strata_rows
 from .inferred import inferred_clock
 from .variance import variance_split
+from .presymptomatic import presymptomatic_tables
+from ..experiment.dataset import Experiment
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #895da6ab
 def arms_of(
@@ -305,15 +308,22 @@ def tools_maker(
         return cache[key]
     return tools_for
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #7de68038
-def from_data(
-    data, # raw data folder or None
-): # shape table or None, plant ids that look wrong
-    "What evaluation takes from the raw experiment"
-    if data is None: return None, []
-    from faba_nb.experiment.dataset import Experiment
-    e = Experiment(data)
-    return e.shape, e.plants.plant_id[e.plants['flags'].fillna('') != ''].tolist()
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #b23e12a0
+def experiment_of(
+    out, # the study's output folder
+    data=None, # raw data folder; the one recorded in OUT/run.json where None, none where ''
+): # Experiment or None
+    "The raw experiment behind a study, where it is still there"
+    path = Path(out)/'run.json'
+    if data is None and path.is_file(): data = read_json(path).get('data')
+    return Experiment(data) if data and Path(data).is_dir() else None
+
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #1ce9a3df
+def flagged_plants(
+    e, # Experiment or None
+): # list of plant ids
+    "Plants whose records look wrong"
+    return [] if e is None else e.plants.plant_id[e.plants['flags'].fillna('') != ''].tolist()
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dd30db27
 def readings_of(
@@ -347,15 +357,16 @@ def write_tables(
     for name, t in tables.items(): write_csv(t, Path(out)/'tables'/f'{name}.csv')
     return {name: len(t) for name, t in tables.items()}
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #50b8ac76
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #d4bd1ec1
 def evaluate_study(
     out, # the study's output folder, with study.yaml and arms/*/predictions*.csv
-    data=None, # raw data folder, for what needs sensor tables
+    data=None, # raw data folder; the one recorded in OUT/run.json where None, none where ''
     draws=10_000, # bootstrap draws and permutations
     seed=0, # of both
 ): # dict table -> number of rows
     "Write OUT/tables from the study's predictions"
-    study, (shape, flagged) = read_study(Path(out)/'study.yaml'), from_data(data)
+    study, e = read_study(Path(out)/'study.yaml'), experiment_of(out, data)
+    flagged, shape = flagged_plants(e), None if e is None else e.shape
     found, clocks, gates, absent = readings_of(out, study, shape)
     tools_for, done = tools_maker(draws, seed), []
     for s, wide in Progress(found, 'evaluating', unit='readings'):
@@ -366,6 +377,7 @@ def evaluate_study(
     tables |= compare_study(found, done, study, draws, seed)
     models = [s.arm for s, _ in found if s.kind != 'yardstick']
     tables |= dict(gates=gates, cost=cost_table(out, dict.fromkeys(models)), variance=variance_table(tables['folds']))
+    if e is not None: tables |= presymptomatic_tables(e.fluor, e.plants, e.fluor_known, e.shape, e.vi, [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online'], min(draws, 1000))
     for (s, _), d in zip(found, done):
         if s.kind != 'yardstick' and s.protocol == 'retrospective': write_json(earlier_summary(s, d['entry'].values), Path(out)/'tables'/'summary'/f'{s.arm}_ablation_evaluation.json')
     rows = write_tables(out, tables)
