@@ -191,7 +191,7 @@ def _check_features(bundle, experiment, path):
     gone = sorted(photographed - set(ids[bundle.steps.present['image'].any(1)]))
     if gone: raise BadInput(f'no features for {len(gone)} of {len(photographed)} photographed plants, the first is {gone[0]}', path, 'run `faba features` for this experiment')
 
-# %% ../../nbs/30_training/05_bundle.ipynb #ac246416
+# %% ../../nbs/30_training/05_bundle.ipynb #c1f7bc70
 def load_bundle(
     arm,        # an `Arm`
     experiment, # an `Experiment`
@@ -203,7 +203,7 @@ def load_bundle(
     facts, ids = experiment.measured, plants.plant_id.to_numpy()
     grid, tables = make_grid(facts, ids), _tables(arm, experiment)
     b = Bundle(plants, grid, np.nan_to_num(place(grid, ids, facts, ['label'], 'labels')[..., 0]), facts, columns={m: c for m, (_, c, _) in tables.items()})
-    if arm.preparation == 'published': b.rounds = _all_rounds(experiment, ids, facts)
+    if arm.preparation == 'published': b.rounds = _all_rounds(experiment, ids, facts, grid)
     for name in ('steps', 'rounds'):
         if getattr(b, name) is not None: b.online |= _fill(getattr(b, name), ids, tables, arm, experiment, name)
     if 'image' in arm.modalities: _add_images(b, ids, features)
@@ -212,9 +212,10 @@ def load_bundle(
     if 'image' in arm.modalities: _check_features(b, experiment, features.path)
     return b
 
-# %% ../../nbs/30_training/05_bundle.ipynb #e712c6b7
-def _all_rounds(experiment, ids, facts):
-    "The grid of all rounds; only measured ones are looked at by others"
+# %% ../../nbs/30_training/05_bundle.ipynb #ef8626ad
+def _all_rounds(experiment, ids, facts, steps):
+    "The grid of all rounds, of which only measured ones are looked at by others; `steps` takes over its days"
+    steps.dag = np.nan_to_num(place(steps, ids, experiment.plant_rounds, ['dag'], 'rounds')[..., 0])
     g = make_grid(experiment.plant_rounds, ids)
     g.real = place(g, ids, facts.assign(there=1.), ['there'], 'steps')[..., 0] == 1
     return g

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['TEMPERATURE', 'step_losses', 'mean_loss', 'teacher_losses', 'teacher_share', 'shuffle_teacher']
 
-# %% ../../nbs/30_training/06_losses.ipynb #bae3548f
+# %% ../../nbs/30_training/06_losses.ipynb #ff874ba9
 import numpy as np
 import torch
 import torch.nn.functional as F
 from ..core.errors import BadInput
+from .stacked import aligned
 from .streams import stream
 
 # %% ../../nbs/30_training/06_losses.ipynb #af963c41
@@ -32,7 +33,7 @@ def mean_loss(
     flat = lambda x: x.reshape(len(x), -1)
     return flat(losses.masked_fill(~counts, 0.)).sum(1)/flat(counts).sum(1)
 
-# %% ../../nbs/30_training/06_losses.ipynb #71539f2d
+# %% ../../nbs/30_training/06_losses.ipynb #ba457b4a
 TEMPERATURE = 2.
 
 def teacher_losses(
@@ -40,7 +41,7 @@ def teacher_losses(
     teacher, # the same shape: the teacher's
 ):
     "T²·KL(σ(teacher/T) ‖ σ(student/T)) of every step"
-    soft = torch.sigmoid(teacher/TEMPERATURE)
+    soft = aligned(torch.sigmoid, teacher/TEMPERATURE)
     entropy = step_losses(teacher/TEMPERATURE, soft)
     return TEMPERATURE**2*(step_losses(logits/TEMPERATURE, soft) - entropy)
 
