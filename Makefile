@@ -7,11 +7,12 @@ DEMO_DATA := data/twin/demo
 DEMO_OUT := results/demo
 WORKERS ?= 2
 
-.PHONY: help setup demo one test test-all bench lab nbs check
+.PHONY: help setup demo one test test-all test-slurm bench lab nbs check
 help:
 	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report (5 min)"
 	@echo "make test      notebooks and tests; no root, no network, no GPU (15 min)"
-	@echo "make test-all  what 'make test' leaves out: real Slurm, Chromium, kill campaigns, full-size encoders"
+	@echo "make test-all  what 'make test' leaves out: Chromium, kill campaigns, full-size encoders"
+	@echo "make test-slurm  jobs on a real Slurm on this machine (root, Debian packages)"
 	@echo "make one       train one fold on one backbone (20 s, once the demo's experiment is there)"
 	@echo "make bench     the benchmarks, as ratios"
 	@echo "make lab       JupyterLab on the exploring notebooks"
@@ -36,10 +37,13 @@ one: setup
 	@$(BIN)/faba status results/one
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm"
 
 test-all: setup
 	$(BIN)/python -m pytest -m full
+
+test-slurm: setup
+	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
 bench: setup
 	$(BIN)/python tests/bench.py

@@ -225,23 +225,3 @@ def _again(folder, r):
     "Both files are finished: take one or both away so that there is something left to kill"
     for name in r.choice([('morphology',), ('random_vit',), ('morphology', 'random_vit')]):
         for p in folder.glob(f'{name}_features*'): p.unlink()
-
-
-PEAK = '''import resource, sys
-from faba_nb.backbones.extraction import extract
-extract(sys.argv[1], sys.argv[2], "morphology,random_vit", workers=2, device="cpu")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'''
-
-
-@pytest.mark.full
-def test_memory_stays_flat(tmp_path, capsys):
-    "The peak over 2 000 photographs is within 10 % of the peak over 200"
-    peak = {}
-    for n in (200, 2000):
-        d = tmp_path/str(n); d.mkdir()
-        for i in range(8): (d/f'{i}.png').write_bytes(png(leaf(i, (590, 800))))
-        (d/'m.csv').write_text('plant,round,view,path\n' + '\n'.join(f'p{i//20},{i%20},side_000,{i%8}.png' for i in range(n)))
-        out = subprocess.run([sys.executable, '-c', PEAK, str(d/'m.csv'), str(d/'f')], capture_output=True, text=True, check=True).stdout
-        peak[n] = [int(v) for v in out.split()]
-    with capsys.disabled(): print(f'\n  peak memory, MB: main {peak[200][0]/1e3:.0f} at 200 photographs, {peak[2000][0]/1e3:.0f} at 2000; largest worker {peak[200][1]/1e3:.0f}, {peak[2000][1]/1e3:.0f}', end='')
-    assert all(b < 1.1*a for a, b in zip(peak[200], peak[2000]))

@@ -24,7 +24,8 @@ def study(tmp_path):
 
 def start(*args, **kwargs):
     "The command line in the background, its own process group"
-    return subprocess.Popen([sys.executable, '-m', 'faba_nb', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **kwargs)
+    return subprocess.Popen([sys.executable, '-m', 'faba_nb', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kwargs) # a background shell has its children ignore Ctrl-C
 
 
 def contents(out, *patterns):

@@ -98,7 +98,7 @@ def _local(b):
     found = sha256(file)
     return Weights(folder, file, str(folder), found[:12], found)
 
-# %% ../../nbs/20_backbones/05_fetching.ipynb #33eb6938
+# %% ../../nbs/20_backbones/05_fetching.ipynb #cfb0291b
 def _download(b, revision):
     "Fetch configuration and weights; their revision, the weights' path and the hash the hub states"
     from huggingface_hub import HfApi, hf_hub_download
@@ -112,7 +112,14 @@ def _download(b, revision):
         get = lambda n: hf_hub_download(repo, n, revision=info.sha, cache_dir=hub_cache())
         if configuration(b): get(configuration(b))
         return info.sha, Path(get(name)), (files[name].lfs or {}).get('sha256', '')
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as e: raise BadInput(f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}', where=b.name, mend='fetch on a login node, with HF_HUB_OFFLINE unset') from None
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, *_no_network()) as e: raise BadInput(f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}', where=b.name, mend='fetch on a login node, with HF_HUB_OFFLINE unset') from None
+
+# %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
+def _no_network():
+    "What the hub's library raises where there is no network, apart from `OSError`: newer ones use httpx"
+    try: from httpx import HTTPError
+    except ImportError: return ()
+    return (HTTPError,)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #4d5b8a89
 NORMS = ('visual.ln_post.weight', 'norm.weight', 'visual.trunk.norm.weight', 'visual.trunk.fc_norm.weight', 'fc_norm.weight')

@@ -29,7 +29,7 @@ def counts_table(
             ('Measured steps', len(m), 'plant-days with a photograph or a fluorescence record'),
             ('Stressed steps', n(m.label.sum()), f'{number(100*m.label.mean(), 1)} % of the measured steps'),
             ('Steps per plant', round(len(m)/m.plant_id.nunique(), 1), f'days {n(m.dag.min())} to {n(m.dag.max())} after germination')]
-    return Table(pd.DataFrame(rows, columns=['what', 'count', 'detail']), [Column('what', 'What'), Column('count', 'Number', format=lambda v: number(v, int(v % 1 > 0)), digits=0), Column('detail', '')], 'The experiment in numbers.')
+    return Table(pd.DataFrame(rows, columns=['what', 'count', 'detail']), [Column('what', 'What'), Column('count', 'Number', format=lambda v: number(v, int(v % 1 > 0)), digits=0), Column('detail', 'Detail')], 'The experiment in numbers.')
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #98481493
 SENSORS = {'side photographs': 'image', 'top photographs': 'vi', 'fluorescence': 'fluor'}

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'STUDY', 'DATA', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'ARMS', 'SHARD', 'COLUMNS', 'arg', 'verb', 'twin',
-           'check', 'yardsticks', 'backbones', 'fetch', 'study', 'run', 'train', 'evaluate', 'report', 'features',
-           'submit', 'status', 'sites', 'show_frame', 'comparison', 'show_comparison', 'main']
+           'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_', 'study', 'run', 'train',
+           'evaluate', 'report', 'features', 'submit', 'status', 'sites', 'show_frame', 'comparison', 'show_comparison',
+           'main']
 
 # %% ../../nbs/60_running/08_cli.ipynb #99f8c0cb
 import argparse, os, sys
@@ -73,6 +74,15 @@ def check(a):
     print(found.text())
     if found.fatal: raise BadInput('the pipeline cannot go on with this folder', a.folder, 'mend what is marked fatal above')
 
+# %% ../../nbs/60_running/08_cli.ipynb #2e5d5d3d
+def _wide(table):
+    "The scores that the earlier paper printed, one row for each rule"
+    wanted = {'published.f1': 'mean fold F1', 'published.auc': 'fold AUC', 'published.mae_published': 'MAE published (d)', 'measured.mae_measured': 'MAE measured (d)', 'measured.never_detected': 'never detected'}
+    keyed = table[table.stratum == ''] if 'stratum' in table else table
+    keyed = keyed.assign(key=keyed.group + '.' + keyed.metric)
+    wide = keyed.drop_duplicates(['arm', 'key']).pivot(index='arm', columns='key', values='value').reindex(index=keyed.arm.unique())
+    return wide[[k for k in wanted if k in wide]].rename(columns=wanted).reset_index()
+
 # %% ../../nbs/60_running/08_cli.ipynb #fda77ade
 @verb(arg('--plants', metavar='FILE', required=True, help='plant_metadata.csv'), arg('--rounds', metavar='FILE', required=True, help='timepoint_metadata.csv'),
       arg('--power', action='store_true', help='also which differences the plan could detect'), arg('--csv', metavar='FILE', help='write the table there'))
@@ -82,7 +92,7 @@ def yardsticks(a):
     from faba_nb.core.files import write_csv
     table = score_plan(a.plants, a.rounds)
     if a.csv: write_csv(table, a.csv)
-    show_frame(table, 'Yardsticks: scores without looking at a plant')
+    show_frame(_wide(table), 'Yardsticks: scores without looking at a plant')
     if a.power:
         from faba_nb.evaluation.yardsticks import power_plan
         show_frame(power_plan(a.plants, a.rounds), 'What the plan could detect')
@@ -100,6 +110,25 @@ def fetch(a):
     "download weights into the cache"
     from faba_nb.backbones.fetching import fetch
     fetch(a.names, revision=a.revision)
+
+# %% ../../nbs/60_running/08_cli.ipynb #6e23e103
+@verb(arg('file', metavar='FILE', help='a features file, of any age'), arg('--data', metavar='DIR', default=os.environ.get('FABA_DATA'), help='the photographs it was made from (default: $FABA_DATA)'),
+      arg('--backbones', type=_names, metavar='A,B', help='names to try (default: all of that width)'), name='verify-features')
+def verify_features(a):
+    "which backbone, tap, canvas and activation gave a features file"
+    from faba_nb.backbones.verification import verify_features
+    if not a.data: raise BadInput('the photographs are not named', '--data', 'give the folder of the experiment, or set FABA_DATA')
+    print(verify_features(a.file, a.data, a.backbones).text)
+
+# %% ../../nbs/60_running/08_cli.ipynb #802cb38d
+@verb(arg('results', metavar='RESULTS', help='folder with seed_*/fold_N/best_model_state.pt or fold_N/…, or an *_ablation_evaluation.json'),
+      arg('--data', metavar='DIR', required=True, help='folder of the experiment'), arg('--out', metavar='DIR', required=True, help="the study's folder"),
+      arg('--arm', metavar='NAME', required=True, help='what the arm is called here'), arg('--features', metavar='FILE', help='its features file (default: DATA/features/<backbone>_features.h5)'), arg('--configuration', metavar='FILE', help='the old YAML (default: looked for beside the checkpoints)'), name='import')
+def import_(a):
+    "earlier checkpoints or summaries as an arm, predicted again without a GPU"
+    from faba_nb.training.importing import import_results
+    found = import_results(a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration)
+    print(f"{a.arm}: {', '.join(f'{k} {v}' for k, v in found.items() if isinstance(v, (int, str)) and k != 'fingerprint')}")
 
 # %% ../../nbs/60_running/08_cli.ipynb #d09fe887
 @verb(STUDY, SET, arg('--diff', nargs=2, metavar='ARM', help='print only what differs between two arms'))
