@@ -2,7 +2,7 @@
 # Once per site, on a login node: an environment on top of the site's module, weights in the cache, defaults for sbatch.
 #
 #   slurm/setup_site.sh SITE ACCOUNT [--venv DIR] [--data DIR] [--weights A,B] [--kernel]
-#   slurm/setup_site.sh mahti project_2001234 --data /scratch/project_2001234/$USER/faba-drought-phenotyping/data
+#   slurm/setup_site.sh SITE PROJECT --data /scratch/PROJECT/$USER/faba-drought-phenotyping/data
 #
 # The module's torch, torchvision, numpy and h5py are never replaced: a constraints file holds them where they are.
 # Your Jupyter configuration is not touched. In Open OnDemand give the environment's folder as "Virtual environment path"

@@ -118,13 +118,14 @@ def test_every_planted_trap_is_named(twin):
              'accent decomposed (side) or dropped (top) in the folder name': "u0301lodie_2' in the folder name", 'round 2 on two dates': 'round 2 took several days',
              'climate logger off': 'no record for', 'text in a numeric cell': '→ taken as missing', 'trailing blank in an id': 'with stray blanks', 'decimal comma as text': 'as text, such as',
              'header repeated as a row': 'a heading stands among the data', 'row repeated': 'stands twice → the first row counts',
-             'photograph without observation': 'has no line in the log', 'photograph without height': 'was photographed and has no row'}
+             'photograph without observation': 'has no line in the log', 'outliers left out': 'missing for these', 'photograph without height': 'was photographed and has no row'}
     plants = {'weight: died': 'died, and the tables list it', 'plant: died': 'died, and the tables list it', 'weight: fresh_weight_missing': 'has no fresh weight',
               'weight: fresh_weight_swapped': 'dry / fresh weight is', 'weight: dry_share_high': 'dry / fresh weight is', 'weight: dry_share_low': 'dry / fresh weight is',
               'plant: swapped_treatment': 'of water-holding capacity'}
     traps = pd.read_csv(twin/'truth'/'traps.csv', dtype=str, keep_default_na=False)
     assert len(traps) > 20
     for t in traps.itertuples():
+        if t.what == 'outliers left out' and 'Biomass_Norm' in t.file: continue # that table lacks rows for other reasons, too
         if t.what.startswith('outlier: '): hit = [x for x in found if f'"{t.what[9:]}"' in x and t.plant_id in x]
         elif t.what in plants: hit = [x for x in found if plants[t.what] in x and t.plant_id in x]
         elif t.what == 'photograph without observation': hit = [x for x in found if words[t.what] in x and t.plant_id in x]
