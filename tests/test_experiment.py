@@ -121,7 +121,7 @@ def test_every_planted_trap_is_named(twin):
              'photograph without observation': 'has no line in the log', 'outliers left out': 'missing for these', 'photograph without height': 'was photographed and has no row'}
     plants = {'weight: died': 'died, and the tables list it', 'plant: died': 'died, and the tables list it', 'weight: fresh_weight_missing': 'has no fresh weight',
               'weight: fresh_weight_swapped': 'dry / fresh weight is', 'weight: dry_share_high': 'dry / fresh weight is', 'weight: dry_share_low': 'dry / fresh weight is',
-              'plant: swapped_treatment': 'of water-holding capacity'}
+              'plant: swapped_treatment': 'of water-holding capacity', 'side views missing': 'the other views are used'}
     traps = pd.read_csv(twin/'truth'/'traps.csv', dtype=str, keep_default_na=False)
     assert len(traps) > 20
     for t in traps.itertuples():
