@@ -37,7 +37,7 @@ one: setup
 	@$(BIN)/faba status results/one
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm and not campaign"
 
 test-all: setup
 	$(BIN)/python -m pytest -m full

@@ -167,7 +167,7 @@ def test_full_local_disk_is_one_line(tmp_path, twin, faba):
     assert json.loads((tmp_path/'out'/'log.jsonl').read_text().splitlines()[-1])['event'] == 'failed'
 
 
-@pytest.mark.full
+@pytest.mark.campaign
 def test_kill_campaign(tmp_path, twin, trained):
     "SIGKILL at ten random instants from start to tables; the tables are those of an undisturbed run"
     args, rng, kills = ('run', study(tmp_path), '--data', twin, '--only', 'features,train,evaluate'), random.Random(7), 0
