@@ -9,11 +9,11 @@ WORKERS ?= 2
 
 .PHONY: help setup demo one test test-all test-slurm bench lab nbs check
 help:
-	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report (5 min)"
-	@echo "make test      notebooks and tests; no root, no network, no GPU (15 min)"
+	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report"
+	@echo "make test      notebooks and tests; no root, no network, no GPU"
 	@echo "make test-all  what 'make test' leaves out: Chromium, kill campaigns, full-size encoders"
 	@echo "make test-slurm  jobs on a real Slurm on this machine (root, Debian packages)"
-	@echo "make one       train one fold on one backbone (20 s, once the demo's experiment is there)"
+	@echo "make one       train one fold on one backbone (once the demo's experiment is there)"
 	@echo "make bench     the benchmarks, as ratios"
 	@echo "make lab       JupyterLab on the exploring notebooks"
 	@echo "make nbs       run all notebooks in place, clean and export them"
