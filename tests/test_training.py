@@ -260,6 +260,17 @@ def test_killed(tmp_path):
     assert not list((tmp_path/'killed').rglob('*.checkpoint'))
 
 
+def test_groups_fit_memory(tmp_path, monkeypatch):
+    "A group is as large as half the free memory holds, half as large once a kernel was killed, never empty"
+    import faba_nb.training.crew as crew
+    work = next(w for w in plan(STUDY, Bench(), tmp_path) if w.name == 'all')
+    each = crew.bytes_per_fit(work.bundle, work.arm, work.queue[0])
+    for free, killed, size in ((1e12, '0', 8), (1e12, '1', 4), (each*6.5, '0', 3), (each*6.5, '1', 1), (1, '1', 1)):
+        monkeypatch.setattr(crew, 'free_memory', lambda device: free)
+        monkeypatch.setenv('FABA_RETRY', killed)
+        assert crew.stack_size(work, 1) == size, (free, killed)
+
+
 def test_asked_to_stop(tmp_path, monkeypatch):
     stop = tmp_path/'stop'; stop.touch(); monkeypatch.setenv('FABA_STOP_FILE', str(stop))
     with pytest.raises(Stopped, match='run the same command again'): train(tmp_path/'out')
