@@ -166,7 +166,7 @@ def pairs_of(
     rest = [(a, b) for i, a in enumerate(names) for b in names[i+1:] if frozenset((a, b)) not in done]
     return [(*c, 1) for c in stated] + [(*c, 0) for c in rest] + [(a, r, 0) for a in names for r in rivals]
 
-# %% ../../nbs/40_evaluation/09_comparing.ipynb #9849bdab
+# %% ../../nbs/40_evaluation/09_comparing.ipynb #4fa97300
 primary = 'f1' # the metric that decides
 metric_words = dict(f1='F1', auc='AUC', accuracy='accuracy', precision='precision', recall='recall', mae_measured='MAE (measured steps, d)', mae_published='MAE (published, d)',
                     pooled_f1='pooled F1', log_loss='log-loss', log_loss_drought='log-loss on drought plants')
@@ -183,8 +183,7 @@ def contrasts(
     "Every pair and metric of one protocol"
     names = sorted({g for e in entries for g in e.genotypes})
     by = {e.arm: on_genotypes(e, names) for e in entries}
-    R = max(len(e.counts['tp']) for e in entries)
-    tools = dict(draws=bootstrap_draws(len(names), R, draws, seed), jack=jackknife_draws(len(names)), signs=signs(len(names), draws, seed))
+    tools = dict(draws=bootstrap_draws(len(names), max(len(e.counts['tp']) for e in entries), draws, seed), jack=jackknife_draws(len(names)), signs=signs(len(names), draws, seed))
     rows = []
     for a, b, told in pairs_of([e.arm for e in entries if e.kind != 'yardstick'], stated, [r for r in rivals if r in by]):
         base = dict(arm_a=a, arm_b=b, stated=told, protocol=protocol)

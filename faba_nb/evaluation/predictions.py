@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['text_columns', 'number_columns', 'key_columns', 'step_columns', 'allowed_values', 'round_of_dag', 'real_onsets',
-           'toy_steps', 'with_labels', 'toy_predictions', 'check_columns', 'check_values', 'check_folds', 'check_facts',
-           'check_predictions', 'read_predictions', 'check_all_rounds', 'Scores', 'y', 'dag', 'g', 'genotypes',
-           'plants', 'plant', 'grid', 'scores']
+           'toy_steps', 'with_labels', 'toy_logits', 'toy_predictions', 'check_columns', 'check_values', 'check_folds',
+           'check_facts', 'check_predictions', 'read_predictions', 'check_all_rounds', 'Scores', 'y', 'dag', 'g',
+           'genotypes', 'plants', 'plant', 'grid', 'scores']
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #9e767b64
 import numpy as np
@@ -56,7 +56,18 @@ def with_labels(
     s['label_high_dag'] = s.plant_id.map(drought[drought.label == 1].groupby('plant_id').dag.min())
     return s
 
-# %% ../../nbs/40_evaluation/01_predictions.ipynb #ebabf448
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #963842eb
+def toy_logits(
+    steps, # from `toy_steps` or an experiment's measured steps
+    skill, # 0 ... 1: how much the onset of the genotype itself counts
+): # (rows,) log odds of stress without noise
+    "Drought plants pass 0 on a day between the typical onset and their own; controls stay at -4"
+    onset = steps.groupby('genotype').onset_dag.first()
+    onset = onset.fillna(onset.max())
+    centre = skill*steps.genotype.map(onset) + (1 - skill)*onset.median()
+    return np.where(steps.treatment == 'WHC-30', (steps.dag - centre)/3, -4)
+
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #7dfe9b7d
 def toy_predictions(
     steps, # from `toy_steps` or an experiment's measured steps
     skill=0.5, # 0 ... 1: how much the onset of the genotype itself moves the probability
@@ -69,13 +80,8 @@ def toy_predictions(
 ):
     "Predictions of an imaginary model in the form training writes them"
     rng = np.random.default_rng(seed)
-    genotypes = sorted(steps.genotype.unique())
-    onset = steps.groupby('genotype').onset_dag.first().fillna(steps.groupby('genotype').onset_dag.max())
-    typical = onset.median()
-    centre = skill*steps.genotype.map(onset) + (1 - skill)*typical
-    logit = np.where(steps.treatment == 'WHC-30', (steps.dag - centre)/3, -4)
+    genotypes, logit, parts = sorted(steps.genotype.unique()), toy_logits(steps, skill), []
     drift = dict(zip(genotypes, rng.normal(0, noise/2, len(genotypes))))
-    parts = []
     for split_seed in split_seeds:
         for init_seed in init_seeds:
             for fold, g in enumerate(genotypes):

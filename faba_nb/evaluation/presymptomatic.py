@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['fluor_days', 'leads', 'widths', 'image_signals', 'classic', 'pair_differences', 'toy_signal', 'treatment_effects',
-           'divergence_day', 'fluorescence_change', 'lead_sums', 'best_lead', 'onset_lead', 'lead_table',
-           'deviation_scores', 'standardised', 'cusum', 'alarm_dates', 'dates_agree', 'signal_differences',
-           'presymptomatic_tables', 'agreement_table']
+           'day_model', 'divergence_day', 'fluorescence_change', 'dealt_sums', 'lead_sums', 'best_lead', 'dealt_gains',
+           'onset_lead', 'lead_table', 'deviation_scores', 'standardised', 'cusum', 'alarm_dates', 'row_correlations',
+           'dates_agree', 'signal_differences', 'presymptomatic_tables', 'agreement_table']
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #e64a1de5
 import numpy as np
@@ -58,27 +58,34 @@ def toy_signal(
                 rows.append(pd.DataFrame(dict(plant_id=plant, dag=when) | {k: own[i] + moved[i] + rng.normal(0, 1, len(when)) for i, k in enumerate(leads)}))
     return pd.concat(rows, ignore_index=True), pd.DataFrame(plants, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag'])
 
-# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #809216fe
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #86403c7e
 def treatment_effects(
     d, # rows of one parameter: y, dag, drought (0/1), genotype
     draws=20_000, # for the simultaneous band
     seed=0, # of those draws
 ): # a row per day: effect, se, low, high (pointwise), band_low, band_high, p; and the Wald p of all days together
     "Treatment effect per day from a mixed model with a random genotype"
-    d = d.dropna(subset='y').assign(day=lambda q: q.dag.astype(int).astype(str))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)
-        warnings.simplefilter('ignore', UserWarning)
-        fit = MixedLM.from_formula('y ~ 0 + C(day) + C(day):drought', groups='genotype', data=d).fit(reml=True)
-    names = [n for n in fit.fe_params.index if n.endswith(':drought')]
-    dag = np.array([float(n.split('[')[1].split(']')[0]) for n in names])
-    at = np.argsort(dag)
-    effect, cov = fit.fe_params[names].to_numpy()[at], fit.cov_params().loc[names, names].to_numpy()[np.ix_(at, at)]
+    d = d.dropna(subset='y')
+    dag, effect, cov = day_model(d)
     se = np.sqrt(np.diag(cov))
     z = np.random.default_rng(seed).multivariate_normal(np.zeros(len(se)), cov/np.outer(se, se), draws, method='eigh')
     wide = np.quantile(np.abs(z).max(1), .95)
-    return pd.DataFrame(dict(dag=dag[at], effect=effect, se=se, low=effect - 1.96*se, high=effect + 1.96*se, band_low=effect - wide*se, band_high=effect + wide*se, p=2*stats.norm.sf(np.abs(effect/se)),
+    return pd.DataFrame(dict(dag=dag, effect=effect, se=se, low=effect - 1.96*se, high=effect + 1.96*se, band_low=effect - wide*se, band_high=effect + wide*se, p=2*stats.norm.sf(np.abs(effect/se)),
                              p_all=stats.chi2.sf(effect @ np.linalg.solve(cov, effect), len(effect))))
+
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #604374b1
+def day_model(
+    d, # rows of one parameter: y, dag, drought (0/1), genotype
+): # (days,) DAG, (days,) treatment effects, (days, days) their covariance
+    "y = day + day x drought + a random level per genotype, by restricted maximum likelihood"
+    day, code = np.unique(d.dag.to_numpy(float), return_inverse=True)
+    level = np.eye(len(day))[code]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        warnings.simplefilter('ignore', UserWarning)
+        fit = MixedLM(d.y.to_numpy(float), np.hstack([level, level*d.drought.to_numpy(float)[:, None]]), groups=d.genotype.to_numpy()).fit(reml=True)
+    mine = slice(len(day), 2*len(day))
+    return day, np.asarray(fit.fe_params)[mine], np.asarray(fit.cov_params())[mine, mine]
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #03b2583c
 def divergence_day(
@@ -107,24 +114,35 @@ def fluorescence_change(
     one = pd.DataFrame([dict(parameter=k, divergence_dag=divergence_day(q), largest_effect=q.effect[q.effect.abs().idxmax()], p=q.p_all.iloc[0], n_genotypes=d.genotype.nunique()) for k, q in t.groupby('parameter', sort=False)])
     return t.drop(columns='p_all'), one.assign(p_adjusted=adjust(one.p, 'holm'))
 
-# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #a8ba37a4
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #d5cb3b7e
 leads = np.arange(-20, 24.25, .25) # days
 widths = (1., 1.5, 2., 2.5, 3., 4., 6.) # days of the logistic
 
+def dealt_sums(
+    D, # (genotypes, days) differences of one signal
+    days, # (days,) DAG
+    known, # (onsets,) DAG, each once
+): # (genotypes, onsets, grid) x.x and x.y
+    "Least-squares sums of every curve of the grid, were a genotype's onset any of the known ones"
+    ok, y = np.isfinite(D).astype(float), np.nan_to_num(D)
+    t = (days[None, None] - known[:, None, None]) + leads[:, None]
+    xx, xy = [], []
+    for s in widths:
+        x = 1/(1 + np.exp(-np.clip(t/s, -40, 40)))
+        xx.append(np.tensordot(ok, x**2, (1, 2)))
+        xy.append(np.tensordot(y, x, (1, 2)))
+    return np.concatenate(xx, 2), np.concatenate(xy, 2)
+
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #aa30d539
 def lead_sums(
     D, # (genotypes, days) differences of one signal
     days, # (days,) DAG
     onset, # (genotypes,) DAG
 ): # (genotypes, grid) x.x and x.y, (genotypes,) y.y
     "Least-squares sums of every curve of the grid, genotype by genotype"
-    t = days[None] - onset[:, None]
-    ok, y = np.isfinite(D), np.nan_to_num(D)
-    xx, xy = [], []
-    for s in widths:
-        x = 1/(1 + np.exp(-np.clip((t[:, None] + leads[:, None])/s, -40, 40)))*ok[:, None]
-        xx.append((x**2).sum(-1))
-        xy.append((x*y[:, None]).sum(-1))
-    return np.concatenate(xx, 1), np.concatenate(xy, 1), (y**2).sum(1)
+    xx, xy = dealt_sums(D, days, known := np.unique(onset))
+    own = np.arange(len(D)), np.searchsorted(known, onset)
+    return xx[own], xy[own], (np.nan_to_num(D)**2).sum(1)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4d77440a
 def best_lead(
@@ -137,7 +155,22 @@ def best_lead(
     row = np.arange(len(i))
     return leads[i % len(leads)], gain[row, i], ratio(xy, xx, 0)[row, i], np.array(widths)[i//len(leads)]
 
-# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #72b40e10
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #298711be
+def dealt_gains(
+    D, # (genotypes, days) differences of one signal
+    days, # (days,) DAG
+    onset, # (genotypes,) DAG
+    rng, # random generator
+    draws, # permutations
+): # (draws,) sum of squares explained
+    "What the best curve explains with onsets dealt anew over the genotypes"
+    known, code = np.unique(onset, return_inverse=True)
+    dealt = np.array([rng.permutation(code) for _ in range(draws)])
+    pick = np.eye(len(known))[dealt].reshape(draws, -1)
+    sums = [x.reshape(len(D)*len(known), -1) for x in dealt_sums(D, days, known)]
+    return np.concatenate([best_lead(*(q @ x for x in sums))[1] for q in np.array_split(pick, max(1, draws//250))])
+
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #052c430a
 def onset_lead(
     D, # (genotypes, days) differences of one signal
     days, # (days,) DAG
@@ -151,9 +184,9 @@ def onset_lead(
     xx, xy, yy = lead_sums(D, days, onset)
     lead, gain, effect, width = (x[0] for x in best_lead(xx.sum(0, keepdims=True), xy.sum(0, keepdims=True)))
     boot = best_lead(w @ xx, w @ xy)[0]
-    null = np.array([best_lead(*(x.sum(0, keepdims=True) for x in lead_sums(D, days, rng.permutation(onset))[:2]))[1][0] for _ in range(min(draws, 999))])
+    null = dealt_gains(D, days, onset, rng, min(draws, 999))
     low, high = np.quantile(boot, [.025, .975])
-    return dict(lead_d=lead, low=low, high=high, effect=effect, width_d=width, explained=gain/yy.sum() if yy.sum() else np.nan, p_onset=(1 + np.sum(null >= gain - 1e-12))/(1 + len(null)), n_genotypes=G, boot=boot)
+    return dict(lead_d=lead, low=low, high=high, effect=effect, width_d=width, explained=gain/yy.sum() if yy.sum() else np.nan, p_onset=(1 + np.sum(null >= gain*(1 - 1e-9)))/(1 + len(null)), n_genotypes=G, boot=boot)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #19fc031a
 def lead_table(
@@ -235,7 +268,16 @@ def alarm_dates(
     out.insert(3, 'alarm_dag', q.alarm.agg(lambda v: np.inf if v.isna().mean() >= .5 else v.fillna(99).median()).replace(np.inf, np.nan))
     return pd.concat([pd.DataFrame(dict(signal=s.arm, kind=s.kind), index=out.index), out], axis=1).reset_index()
 
-# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #65ac9f9f
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #fd2a9fdf
+def row_correlations(
+    x, # (n,) or (rows, n)
+    y, # (rows, n)
+): # (rows,)
+    "Pearson correlation of each row"
+    x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))
+    return (x*y).sum(-1)/np.sqrt((x**2).sum(-1)*(y**2).sum(-1))
+
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #977355fe
 def dates_agree(
     a, # (genotypes,) DAG of one signal
     b, # (genotypes,) DAG of another
@@ -249,11 +291,10 @@ def dates_agree(
     empty = dict.fromkeys(['r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high'], np.nan)
     if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0: return empty | dict(n=int(ok.sum()))
     shuffled = np.random.default_rng(seed).permuted(np.tile(b, (draws, 1)), axis=1)
-    r = lambda x, y: np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1]
-    null = np.array([r(a, x) for x in shuffled])
-    pearson = lambda x, y: np.corrcoef(x, y)[0, 1]
-    leads = np.array([pearson(o - a, o - x) for x in shuffled])
-    return dict(r_dates=r(a, b), p_dates=(1 + np.sum(np.abs(null) >= abs(r(a, b)) - 1e-12))/(draws + 1), r_leads=pearson(o - a, o - b), r_leads_null=leads.mean(), null_low=np.quantile(leads, .025), null_high=np.quantile(leads, .975), n=int(ok.sum()))
+    ranks = lambda x: stats.rankdata(x, axis=-1)
+    rho, null = row_correlations(ranks(a), ranks(b)[None])[0], row_correlations(ranks(a), ranks(shuffled))
+    leads = row_correlations(o - a, o - shuffled)
+    return dict(r_dates=rho, p_dates=(1 + np.sum(np.abs(null) >= abs(rho) - 1e-12))/(draws + 1), r_leads=row_correlations(o - a, (o - b)[None])[0], r_leads_null=leads.mean(), null_low=np.quantile(leads, .025), null_high=np.quantile(leads, .975), n=int(ok.sum()))
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #0f6983e5
 image_signals = dict(shape=['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'], index=['ExG', 'GLI', 'NGRVI'])
