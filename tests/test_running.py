@@ -1,5 +1,5 @@
 "A study in real processes: killed, interrupted, run twice at once, refused"
-import json, os, random, re, signal, subprocess, sys, time
+import json, os, random, re, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import nbformat, pytest
@@ -153,18 +153,31 @@ def test_spoilt_notebook_is_refused_before_anything_starts(tmp_path, twin, monke
     with pytest.raises(BadInput, match=re.escape(line)): submitting.check_notebooks(s, twin, tmp_path/'features', tmp_path/'out')
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason='mounting a small disk needs root')
-def test_full_local_disk_is_one_line(tmp_path, twin, faba):
-    small = tmp_path/'small'
-    small.mkdir()
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=8k', 'tmpfs', small], capture_output=True).returncode: pytest.skip('a small disk cannot be mounted here')
+@pytest.fixture
+def full_disk():
+    "A little disk without a byte to spare; its path is short, as that of a node's own disk is"
+    if os.getuid() != 0: pytest.skip('mounting a small disk needs root')
+    small = Path(tempfile.mkdtemp(prefix='full-', dir='/tmp'))
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', small], capture_output=True).returncode: small.rmdir(); pytest.skip('a small disk cannot be mounted here')
     try:
-        (small/'fill').write_bytes(b'x'*4096)
-        r = faba('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]', env={**os.environ, 'TMPDIR': str(small)})
-    finally: subprocess.run(['umount', '-l', small])
-    last = r.stderr.strip().splitlines()[-1]
-    assert r.returncode == 1 and 'no space left' in last and 'set TMPDIR' in last and 'Traceback' not in r.stderr, r.stderr
+        with open(small/'fill', 'wb', buffering=0) as f, pytest.raises(OSError, match='No space left'):
+            while True: f.write(b'x'*4096)
+        yield small
+    finally:
+        subprocess.run(['umount', '-l', small])
+        small.rmdir()
+
+
+@pytest.mark.parametrize('deep', [False, True], ids=['short', 'long'])
+def test_full_local_disk_is_one_line(tmp_path, twin, faba, full_disk, deep):
+    "Named, with what to do; also where the path is too long for sockets, and the disk is never left for another one unasked"
+    disk = full_disk/('d'*90) if deep else full_disk
+    disk.mkdir(exist_ok=True)
+    args = ('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]')
+    r = faba(*args, env={**os.environ, 'TMPDIR': str(disk)})
+    assert (r.returncode, r.stderr.count('\n')) == (1, 2) and f'faba run: train: no space left ({disk}): set TMPDIR' in r.stderr, r.stderr
     assert json.loads((tmp_path/'out'/'log.jsonl').read_text().splitlines()[-1])['event'] == 'failed'
+    assert faba(*args).returncode == 0
 
 
 @pytest.mark.campaign
