@@ -243,17 +243,17 @@ def _written(plan):
     try: write_plan(plan)
     except OSError as e: raise BadInput(f'the plan cannot be written: {e.strerror}', plan.out, 'give an --out on a disk that is here') from None
 
-# %% ../../nbs/60_running/08_cli.ipynb #a67b728f
+# %% ../../nbs/60_running/08_cli.ipynb #2ff7c4a9
 @verb(arg('out', metavar='OUT', help="the study's folder"), arg('--watch', action='store_true', help='look again every 5 s until there is nothing left to wait for'))
 def status(a):
     "what is done, running, failed, left; where it failed; cost"
     import time
-    from faba_nb.running.status import cost, finished, status
+    from faba_nb.running.status import cost_text, finished, status
     while True:
         table = status(a.out)
         if a.watch and sys.stdout.isatty(): print('\x1b[H\x1b[J', end='')
         show_frame(table.rename(columns={'what': ''}), str(a.out))
-        print('used so far: ' + ', '.join(f'{v:.0f} s' if k == 'seconds' else f'{v} {k}' for k, v in cost(a.out).items()), flush=True)
+        print(cost_text(a.out), flush=True)
         if not a.watch or finished(table): return
         time.sleep(5)
 
