@@ -65,14 +65,14 @@ def jackknife_draws(
     "Each genotype left out once"
     return Draws(np.array([np.delete(np.arange(G), i) for i in range(G)]), None)
 
-# %% ../../nbs/40_evaluation/05_resampling.ipynb #471f3969
+# %% ../../nbs/40_evaluation/05_resampling.ipynb #18cb0ba9
 def drawn_mean(
     values, # (R, G) of one arm
     d, # Draws
 ): # (draws,) mean over the drawn genotypes of the mean over their drawn runs
     "Mean over genotypes, resampled"
     x = np.asarray(values, float).ravel().take(d.flat(*values.shape))
-    if np.isfinite(values).all(): return x.mean((1, 2))
+    if x.size and np.isfinite(values).all(): return x.mean((1, 2))
     ok = np.isfinite(x)
     x = ratio(np.where(ok, x, 0).sum(1), ok.sum(1))
     ok = np.isfinite(x)
@@ -122,7 +122,7 @@ def drawn_average_precision(
         total = total + np.concatenate(part)
     return total/len(p)
 
-# %% ../../nbs/40_evaluation/05_resampling.ipynb #15c71830
+# %% ../../nbs/40_evaluation/05_resampling.ipynb #9702f57c
 def bca(
     value, # the estimate
     boot, # (draws,) bootstrap values
@@ -131,7 +131,7 @@ def bca(
 ): # low, high
     "Bias-corrected and accelerated bootstrap interval"
     boot = boot[np.isfinite(boot)]
-    if len(boot) < 2 or not np.isfinite(value) or np.ptp(boot) == 0: return (np.nan, np.nan)
+    if len(boot) < 2 or not np.isfinite(value) or np.ptp(boot) == 0 or not np.isfinite(jack).any(): return (np.nan, np.nan)
     share = np.mean(boot < value) + .5*np.mean(boot == value)
     z0 = norm.ppf(np.clip(share, 1/(2*len(boot)), 1 - 1/(2*len(boot))))
     d = np.nanmean(jack) - jack[np.isfinite(jack)]
