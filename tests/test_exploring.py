@@ -1,0 +1,322 @@
+"The explorers without a browser: what callbacks do, what is missing, marks under pressure"
+import shutil, subprocess, sys
+from pathlib import Path
+
+import numpy as np, pandas as pd
+import pytest
+from conftest import ROOT, once
+
+from faba_nb.experiment.dataset import Experiment
+from faba_nb.experiment.marks import read_marks
+
+MODELS = {'morphology': .9, 'no_image': .2} # arm -> how much it knows of the onset
+
+
+def write_study(data, out):
+    "A study of two invented arms over the measured steps of an experiment, evaluated for real"
+    from faba_nb.core.files import write_json, write_text
+    from faba_nb.core.studies import read_study
+    from faba_nb.evaluation.evaluating import evaluate_study
+    from faba_nb.evaluation.predictions import toy_predictions
+    steps = Experiment(data).measured.reset_index(drop=True)
+    write_text(read_study('demo').to_yaml(), out/'study.yaml')
+    for i, (arm, skill) in enumerate(MODELS.items()):
+        both = [toy_predictions(steps, skill=skill, protocol=p, noise=1.5, seed=i) for p in ('online', 'retrospective')]
+        p = pd.concat(both).assign(study='demo', arm=arm, backbone='morphology', gate_image=lambda t: .2 + .3*t.probability, gate_fluor=lambda t: .8 - .3*t.probability)
+        (out/'arms'/arm).mkdir(parents=True)
+        p.to_csv(out/'arms'/arm/'predictions.csv', index=False)
+    evaluate_study(out)                                              # without the photographs' folder: tables of predictions only
+    write_json(dict(data=str(data), features=str(data/'features')), out/'run.json')
+
+
+def linked(source, folder):
+    "An experiment behind links, so that marks are written beside it and not into it"
+    folder.mkdir(parents=True)
+    for part in source.iterdir():
+        if part.name not in ('features', 'marks.csv', '.marks.csv.lock'): (folder/part.name).symlink_to(part)
+    return folder
+
+
+def write_invented_features(data):
+    "Features of every photograph that grow with age"
+    from faba_nb.backbones.store import feature_path, write_features
+    im = Experiment(data).images
+    x = np.c_[im.dag, im['round'], np.random.default_rng(0).normal(size=(len(im), 6))].astype('float32')
+    write_features(feature_path(data/'features', 'morphology'), im[['plant_id', 'round', 'view']], x, dict(backbone='morphology', tap='published', canvas='published'))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_cache(tmp_path_factory):
+    "Thumbnails of these tests stay with these tests; nothing comes from the environment"
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('FABA_CACHE', str(tmp_path_factory.mktemp('cache')))
+        for name in ('FABA_DATA', 'FABA_OUT'): m.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope='module')
+def data(twin, tmp_path_factory):
+    folder = linked(twin, tmp_path_factory.mktemp('explored')/'faba')
+    write_invented_features(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def study(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp('study')/'out'
+    write_study(data, out)
+    return out
+
+
+@pytest.fixture
+def plants(data, study):
+    from faba_nb.exploring.plants import PlantsExplorer
+    e = PlantsExplorer(data, study)
+    yield e
+    for name in ('marks.csv', '.marks.csv.lock'): (data/name).unlink(missing_ok=True)
+
+
+def test_every_pair_is_stepped_through_once(plants):
+    e, seen = plants, []
+    names = sorted(e.src.xp.plants.genotype.unique())
+    for _ in range(36): seen.append(tuple(e.pair().plant_id)); e._step('right')
+    assert len(set(seen)) == 36 and all(len(p) == 2 for p in seen) and e.at == (names[0], 1)
+    e.picture.play('pressed', 'up')
+    assert e.at == (names[-1], 1) and names[-1] in e.picture.html
+    e.picture.play('pressed', 'left')
+    assert e.at == (names[-2], 3) and e.replicate.value == 3 and e.search.value == names[-2]
+
+
+def test_keys_pressed_while_busy_are_drawn_once(plants, monkeypatch):
+    import json
+    drawn, draw = [], type(plants).draw
+    monkeypatch.setattr(type(plants), 'draw', lambda self: (drawn.append(1) if not self._held else None, draw(self)))
+    plants.picture.said.value = json.dumps([dict(view='w', n=i, event='pressed', key='right') for i in range(1, 6)])
+    assert plants.at == plants.places[5] and len(drawn) == 1
+
+
+def test_typing_finds(plants):
+    e = plants
+    e.search.value = 'pirhonen'
+    assert e.at[0] == 'Pirhonen' == e.search.value
+    plant = e.src.xp.plants.iloc[20]
+    for text in (plant.plant_id, str(int(plant.plant_id[-3:]))):
+        e.search.value = 'Pirhonen'; e.search.value = text
+        assert plant.plant_id in set(e.pair().plant_id) and e.search.value == plant.genotype
+    e.search.value = 'zzz'
+    assert 'no accessions match' in e.said.value and e.at[0] == plant.genotype
+    e.search.value = 'a'
+    assert 'accessions match' in e.said.value
+
+
+def test_every_control_changes_the_picture(plants):
+    e = plants; e.load(); e.search.value = 'Pirhonen'
+    def changes(control, value):
+        before = e.picture.html; control.value = value
+        return e.picture.html != before
+    for text in ('probability of stress, morphology', 'gate weights', 'height, cm', 'fluorescence NPQ_Lss', 'soil water', 'GLI', 'simulated data', 'Pirhonen'): assert text in e.picture.html, text
+    assert changes(e.protocol, 'online') and changes(e.protocol, 'retrospective')
+    assert changes(e.threshold, .9) and changes(e.gates, False) and 'gate weights' not in e.picture.html
+    assert changes(e.shown, [('env', 'rh2_Tunnel_%')]) and 'relative humidity, tunnel' in e.picture.html
+    assert changes(e.view, 'top') and changes(e.treatment, 'WHC-30') and changes(e.replicate, 2)
+    assert changes(e.arms, ()) and 'probability' not in e.picture.html
+
+
+def test_an_alarm_is_the_first_measured_step_above_the_threshold(plants, study):
+    e = plants; found = 0
+    e.arms.value, e.protocol.value = ('morphology',), 'online'
+    p = pd.read_csv(study/'arms'/'morphology'/'predictions.csv').query('split == "test" and protocol == "online"')
+    mean = p.groupby(['plant_id', 'dag']).probability.mean()
+    for genotype in sorted(e.src.xp.plants.genotype.unique()):
+        e.search.value = genotype
+        for r in e.pair().itertuples():
+            above = mean[r.plant_id][mean[r.plant_id] > .5]
+            assert (f'{r.treatment} online DAG {above.index.min():g}' in e.picture.html) if len(above) else (f'{r.treatment} online DAG' not in e.picture.html)
+            found += len(above) > 0
+    assert found > 5
+
+
+def test_a_click_enlarges_the_day_of_both_plants(plants):
+    e = plants; e.search.value = 'Pirhonen'
+    mine = e.src.images[(e.src.images.plant_id == e.pair().plant_id.iloc[1]) & (e.src.images['view'] == 'side_000')].sort_values('dag')
+    e.picture.play('clicked', 'photo|' + mine.path.iloc[6])
+    assert e.big.value.count('<img') == 2 and all(p in e.big.value for p in e.pair().plant_id) and f'DAG {mine.dag.iloc[6]}' in e.big.value
+    e.picture.play('pressed', ']')
+    assert f'DAG {mine.dag.iloc[7]}' in e.big.value
+    e.picture.play('pressed', '[')
+    assert f'DAG {mine.dag.iloc[6]}' in e.big.value
+
+
+def test_a_mark_is_understood_by_the_reader_and_by_check(plants, data, study):
+    from faba_nb.experiment.checking import check
+    from faba_nb.exploring.plants import PlantsExplorer
+    e = plants
+    e.picture.play('clicked', 'photo|' + e.src.images.path[e.src.images.plant_id == e.pair().plant_id.iloc[0]].iloc[0])
+    e.marking.kind.value, e.marking.note.value = 'exclude', 'the wrong plant'
+    e.marking.button.click()
+    m = read_marks(data).iloc[-1]
+    assert (m['mark'], m.note, m['view']) == ('exclude', 'the wrong plant', e.photo['view']) and m.plant_id == e.pair().plant_id.iloc[0]
+    fresh = Experiment(data)                                       # as after a restart
+    assert len(fresh.images) == len(e.src.images) - 1
+    assert 'marks.csv: 1 records are marked exclude' in check(data).text()
+    again = PlantsExplorer(data, study)                            # another kernel shows it, and what was said
+    assert 'marked exclude' in again.picture.html
+    again.enlarge('photo|' + e.photo.path)
+    assert 'the wrong plant' in again.marking.said.value
+    again.marking.kind.value = 'keep'; again.picture.play('pressed', 'm')
+    assert len(Experiment(data).images) == len(e.src.images) and 'marked keep' in again.picture.html
+
+
+def test_kernels_marking_at_once_lose_nothing(data, tmp_path):
+    code = '''import sys; from faba_nb.exploring.marking import mark
+for i in range(25): mark(sys.argv[1], "24_FabaDr_007", 2, "top", "doubtful", f"{sys.argv[2]}{i}", author="x")'''
+    jobs = [subprocess.Popen([sys.executable, '-c', code, str(tmp_path), name]) for name in 'ab']
+    assert [j.wait() for j in jobs] == [0, 0]
+    notes = list(read_marks(tmp_path).note)
+    assert sorted(notes) == sorted(f'{n}{i}' for n in 'ab' for i in range(25))
+    assert [n for n in notes if n[0] == 'a'] == [f'a{i}' for i in range(25)]
+
+
+def test_a_kernel_killed_while_marking_leaves_a_whole_file(tmp_path):
+    code = '''import sys; from faba_nb.exploring.marking import mark
+print("go", flush=True)
+for i in range(10000): mark(sys.argv[1], "24_FabaDr_007", 2, "top", "doubtful", f"{i}", author="x")'''
+    job = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE)
+    job.stdout.readline()
+    while len(read_marks(tmp_path)) < 5: pass
+    job.kill(); job.wait()
+    before = list(read_marks(tmp_path).note)
+    assert before == [str(i) for i in range(len(before))]
+    from faba_nb.exploring.marking import mark
+    assert len(mark(tmp_path, '24_FabaDr_008')) == len(before) + 1   # and the next one does not wait for the dead
+
+
+def test_features_click_box_slide_and_send(plants):
+    from faba_nb.exploring.features import FeaturesExplorer
+    e = FeaturesExplorer(sources=plants.src, to_plants=plants)
+    t, _ = e.placed()
+    e.picture.play('clicked', t.key[7])
+    assert t.plant_id[7] in e.big.value and '<img' in e.big.value
+    e.picture.play('boxed', t.key[100:110].tolist())
+    assert '10 selected' in e.count.value and not e.send.disabled
+    e.send.click()
+    assert set(plants.places) == set(t[100:110][['genotype', 'replicate']].itertuples(index=False, name=None)) and 'selected pairs' in plants.said.value
+    e.days.value = (10, 20)
+    assert e.picture.html.count('<circle') == t.dag.between(10, 20).sum() < len(t)
+    e.clear.click()
+    assert '0 selected' in e.count.value and e.send.disabled
+    plants.every.click()
+    assert len(plants.places) == 36
+
+
+def test_points_are_means_of_photographs_and_coloured_by_anything(plants, study):
+    from faba_nb.backbones.store import FeatureFile
+    from faba_nb.exploring.features import averaged, colour_choices, points, value_of
+    file = FeatureFile(plants.src.feature_files['morphology'])
+    for unit, keys in (('plant-days', ['plant_id', 'round']), ('plants', ['plant_id'])):
+        table, x = averaged(file, unit)
+        want = pd.concat([file.index[keys], pd.DataFrame(np.asarray(file.features))], axis=1).groupby(keys).mean()
+        assert np.allclose(x, want.to_numpy(), atol=1e-4) and list(table.plant_id) == list(want.reset_index().plant_id)
+    t, _ = points(plants.src, 'morphology')
+    choices = dict(colour_choices(plants.src))
+    p = pd.read_csv(study/'arms'/'no_image'/'predictions.csv').query('split == "test" and protocol == "online"').groupby(['plant_id', 'dag']).probability.mean()
+    got = value_of(plants.src, t, choices['probability of no_image, online'])
+    assert np.allclose(got, p.reindex(pd.MultiIndex.from_frame(t[['plant_id', 'dag']])))
+    height = plants.src.xp.shape.set_index(['plant_id', 'round']).height_cm
+    got = value_of(plants.src, t, choices['height, cm'])
+    assert np.allclose(got, height.reindex(pd.MultiIndex.from_frame(t[['plant_id', 'round']])), equal_nan=True)
+
+
+def test_arms_agree_with_the_tables_of_the_evaluation(data, study):
+    from faba_nb.exploring.arms import ArmsExplorer, alarms_at
+    e = ArmsExplorer(data, study)
+    m = pd.read_csv(study/'tables'/'metrics.csv', keep_default_na=False).query('stratum == ""')
+    for arm in MODELS:
+        for protocol in ('online', 'retrospective'):
+            now, table = alarms_at(e.src.scores(arm, protocol), .5), m[(m.arm == arm) & (m.protocol == protocol)].set_index(['group', 'metric']).value.astype(float)
+            assert np.isclose(now['F1 of steps'], table['published', 'f1'])
+            assert np.isclose(36*(1 - now['drought plants found']), table['measured', 'never_detected'])
+    assert 'treatment_clock' in e.numbers.value and 'morphology against no_image' in e.sentences.value
+    f1 = e.numbers.value
+    e.group.value = 'measured'
+    assert e.numbers.value != f1 and 'mae_measured' in e.numbers.value
+
+
+def test_threshold_and_k_move_everything(data, study):
+    from faba_nb.exploring.arms import ArmsExplorer, alarms_at
+    e, last = ArmsExplorer(data, study), 2.
+    s = e.src.scores('morphology', 'online')
+    for t in (.1, .3, .5, .7, .9):
+        e.threshold.value = t
+        now = alarms_at(s, t)
+        assert all(f'>{v:.3f}<' in e.alarmed.value for v in now.values()) and now['controls alarmed'] <= last
+        last = now['controls alarmed']
+    pictures = e.picture.html, e.delays.html, e.alarmed.value
+    e.k.value = 3
+    assert all(a != b for a, b in zip(pictures, (e.picture.html, e.delays.html, e.alarmed.value)))
+    assert alarms_at(s, .5, 3)['drought plants found'] <= alarms_at(s, .5, 1)['drought plants found']
+    e.first.value, e.second.value, e.differ.value = 'no_image', 'morphology', 'auc'
+    assert 'auc: no_image minus morphology' in e.genotypes.html and e.genotypes.html.count('data-key') == 12
+    e.arms.value = ('no_image',)
+    assert '<th style="text-align:left;color:#1b7837">morphology' not in e.alarmed.value
+
+
+def test_alarms_agree_with_a_loop(data, study):
+    from faba_nb.exploring.arms import alarms_at
+    from faba_nb.exploring.sources import Sources
+    s = Sources(data, study).scores('no_image', 'online')
+    p = pd.read_csv(study/'arms'/'no_image'/'predictions.csv').query('protocol == "online" and split == "test"')
+    for k in (1, 2, 3):
+        raised, delays = [], []
+        for _, t in p.groupby(['init_seed', 'plant_id']):
+            t = t.sort_values('dag'); run, day = 0, None
+            for d, v in zip(t.dag, t.probability):
+                run = run + 1 if v > .55 else 0
+                if run >= k and day is None: day = d
+            if t.onset_dag.isna().all(): raised.append(day is not None)
+            elif day is not None: delays.append(day - t.onset_dag.iloc[0])
+        got = alarms_at(s, .55, k)
+        assert np.isclose(got['controls alarmed'], np.mean(raised)) and np.isclose(got['median delay, d'], np.median(delays))
+
+
+def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
+    from faba_nb.exploring.arms import ArmsExplorer
+    from faba_nb.exploring.features import FeaturesExplorer
+    from faba_nb.exploring.plants import PlantsExplorer
+    (tmp_path/'empty').mkdir()
+    for view in (PlantsExplorer, FeaturesExplorer, ArmsExplorer):
+        e = view(tmp_path/'empty', tmp_path/'none')
+        assert 'faba run' in e.notice.value and 'faba twin' in e.notice.value and 'image/png' not in e._repr_mimebundle_()
+    bare = tmp_path/'bare'; bare.mkdir()
+    for part in data.iterdir():
+        if part.name not in ('img', 'features', 'marks.csv'): (bare/part.name).symlink_to(part.resolve())
+    e = PlantsExplorer(bare, study)                                # no photographs: everything else is shown
+    assert 'no photographs' in e.notice.value and 'height, cm' in e.picture.html and 'probability of stress' in e.picture.html
+    said = FeaturesExplorer(bare, tmp_path/'none').notice.value    # no features and no weights
+    assert 'faba fetch dinov2' in said and 'faba features --data' in said
+    e = PlantsExplorer(data, tmp_path/'none')                      # no results: photographs are shown
+    assert '<image' in e.picture.html and 'probability' not in e.picture.html
+    half = tmp_path/'half'; shutil.copytree(study, half); shutil.rmtree(half/'tables')
+    e = ArmsExplorer(data, half)                                   # trained, not evaluated
+    assert 'faba evaluate demo' in e.notice.value and 'above 0.50' in e.alarmed.value
+    (half/'arms'/'no_image'/'predictions.csv').write_text('half a tab')
+    e = ArmsExplorer(data, half)
+    assert 'no_image/predictions.csv' in e.notice.value and 'morphology' in e.alarmed.value
+
+
+def test_thumbnails_by_two_processes_in_one_file(data):
+    code = f'''from faba_nb.experiment.dataset import Experiment; from faba_nb.exploring.thumbnails import Thumbnails
+xp = Experiment({str(data)!r}); t = Thumbnails(xp.folder, 77); print(len([j for j in t.get(xp.images.path.head(120)).values() if j]), t.path)'''
+    runs = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in 'ab']
+    said = [r.communicate()[0].split() for r in runs]
+    assert said[0] == said[1] and said[0][0] == '120'
+    assert [p.name for p in Path(said[0][1]).parent.iterdir() if p.stem == Path(said[0][1]).stem] == [Path(said[0][1]).name]
+
+
+@pytest.mark.parametrize('name', ['plants', 'features', 'arms'])
+def test_notebooks_are_committed_clean_with_a_picture(name):
+    import json
+    nb = json.loads((ROOT/'nbs'/'90_explore'/f'{name}.ipynb').read_text())
+    shown = [o['data'] for c in nb['cells'] for o in c.get('outputs', []) if 'data' in o]
+    assert any('image/png' in d for d in shown) and not any('widget-view' in k for d in shown for k in d)
+    assert 'widgets' not in nb['metadata'] and all(len(c['source']) <= 6 for c in nb['cells'] if c['cell_type'] == 'code')
