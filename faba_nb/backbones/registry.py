@@ -66,28 +66,27 @@ def clip():
         citation='Radford et al. 2021, arXiv:2103.00020')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #a3259b43
+def _imageomics(name, width, projected, **facts):
+    "A BioCLIP: open_clip loads it from the hub, and its taps differ in widths alone"
+    return Backbone(f'open_clip:hf-hub:imageomics/{name}', dict(cls=width, norm=width, proj=projected, mean=width), repository=f'imageomics/{name}', **facts)
+
 @register_backbone
 def bioclip():
     "BioCLIP ViT-B/16 (TreeOfLife-10M)"
-    return Backbone('open_clip:hf-hub:imageomics/bioclip', dict(cls=768, norm=768, proj=512, mean=768), published_tap='norm',
-        repository='imageomics/bioclip', parameters=86.2, gflop=35, licence='MIT',
-        citation='Stevens et al. 2024, arXiv:2311.18803')
+    return _imageomics('bioclip', 768, 512, published_tap='norm', parameters=86.2, gflop=35, licence='MIT', citation='Stevens et al. 2024, arXiv:2311.18803')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #618e987f
 @register_backbone
 def bioclip2():
     "BioCLIP 2 ViT-L/14 (TreeOfLife-200M)"
-    return Backbone('open_clip:hf-hub:imageomics/bioclip-2', dict(cls=1024, norm=1024, proj=768, mean=1024), published_tap='proj',
-        repository='imageomics/bioclip-2', parameters=304, gflop=162, batch=32, licence='MIT',
-        citation='Gu et al. 2025, arXiv:2505.23883')
+    return _imageomics('bioclip-2', 1024, 768, published_tap='proj', parameters=304, gflop=162, batch=32, licence='MIT', citation='Gu et al. 2025, arXiv:2505.23883')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #178da06b
 @register_backbone
 def bioclip25():
     "BioCLIP 2.5 ViT-H/14 (TreeOfLife, 233 million images)"
-    return Backbone('open_clip:hf-hub:imageomics/bioclip-2.5-vith14', dict(cls=1280, norm=1280, proj=1024, mean=1280), published_tap='proj',
-        repository='imageomics/bioclip-2.5-vith14', parameters=632, gflop=325, batch=32, licence='see the repository',
-        citation='imageomics.github.io/bioclip-ecosystem')
+    return _imageomics('bioclip-2.5-vith14', 1280, 1024, published_tap='proj', parameters=632, gflop=325, batch=32,
+        licence='unknown: see huggingface.co/imageomics/bioclip-2.5-vith14', citation='imageomics.github.io/bioclip-ecosystem')
 
 @register_backbone
 def siglip2():
@@ -119,7 +118,7 @@ def dinov3():
 def plantnet():
     "Pl@ntNet's DINOv2 ViT-B/14 with registers, trained on 7 806 plant species"
     return Backbone('timm:hf-hub:PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all', dict(cls=768, norm=768, mean=768), published_tap='norm',
-        repository='PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all', size=518, batch=16, parameters=86.6, gflop=304, licence='see the repository',
+        repository='PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all', size=518, batch=16, parameters=86.6, gflop=304, licence='unknown: see huggingface.co/PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
         citation='Goëau et al. 2024, PlantCLEF, CEUR-WS 3740')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2be2174a
