@@ -51,7 +51,7 @@ def ranking(
                             rank_low=q(ranks, .025), rank_high=q(ranks, .975), never=plants.groupby('genotype').never.mean()[names].to_numpy()))
     return out.sort_values(['day', 'genotype']).assign(rank=lambda f: f.day.rank(method='average')).reset_index(drop=True)
 
-# %% ../../nbs/50_reporting/75_accessions.ipynb #95fffdeb
+# %% ../../nbs/50_reporting/75_accessions.ipynb #f149f0de
 def ranking_figure(
     results,  # `Results`
     width,    # mm
@@ -60,7 +60,7 @@ def ranking_figure(
 ):
     "Accessions from first to last alarm, with intervals and annotated onset"
     arm = arm or results.arms[0]
-    r = ranking(results, arm, protocol)
+    r = results.once(('ranking', arm, protocol), lambda: ranking(results, arm, protocol))
     write_csv(r, results.out/'tables'/'report'/'ranking.csv')
     fig, ax = canvas(width, 18 + 3.3*len(r))
     y = np.arange(len(r))
@@ -169,14 +169,12 @@ def _errors(results, arm):
     e = pd.to_numeric(p.error_d, errors='coerce').groupby([p.genotype, p.replicate]).mean()
     return {g: ', '.join('never' if v != v else f'{number(v, 0, sign=True)} d' for v in x) for g, x in e.groupby(level=0)}
 
-# %% ../../nbs/50_reporting/75_accessions.ipynb #e5dfc5ac
+# %% ../../nbs/50_reporting/75_accessions.ipynb #ab5f4255
 def _photographs(results, names):
     "{genotype: (plants on the last day, one drought plant over time)} in one scale, read once; without photographs, nothing"
-    if not hasattr(results, '_small'):
-        try: e = results.experiment
-        except NotThere: return {}
-        results._small = _read_photographs(e, names)
-    return results._small
+    try: e = results.experiment
+    except NotThere: return {}
+    return results.once('small photographs', lambda: _read_photographs(e, names))
 
 def _read_photographs(e, names):
     "The pictures of all accessions, cut to one common frame"

@@ -264,14 +264,18 @@ def shared_trend(results, claim):
     "Correlations over all days between two things that both follow age"
     return Found(CANNOT, 'both follow age', '', 'Image features and fluorescence both change with age, so their correlation over all days says nothing about drought.', 'Separation is now shown within days (page Features), where age is the same for all plants.')
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #32dbab0f
+# %% ../../nbs/50_reporting/80_claims.ipynb #8f0b3ca2
 def judge(
     results,    # `Results`
     claims=None,# from `read_claims`
 ):
     "One line per claim: verdict, what was found, the sentence instead, the answer"
+    return results.once('claims', lambda: _judge(results, read_claims())) if claims is None else _judge(results, claims)
+
+def _judge(results, claims):
+    "Every check in turn; one that misses its numbers says which"
     rows = []
-    for c in (read_claims() if claims is None else claims).itertuples():
+    for c in claims.itertuples():
         try: f = CHECKS[c.check](results, c)
         except NotThere as e: f = Found(OPEN, '', '', '', str(e))
         rows.append(dict(id=c.id, place=c.place, claim=c.claim, printed=c.printed, unit=c.unit, verdict=f.verdict, now=f.now, yardstick=f.yardstick, instead=f.instead, latex=latex_text(f.instead), answer=f.answer))

@@ -43,7 +43,7 @@ def backbones_shown(
     try: return list(feature_files(results))
     except NotThere: return list(dict.fromkeys(a.backbone for a in results.study.arms.values() if 'image' in a.modalities))[:1]
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #8c1e15ae
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #0680d6ce
 def plant_features(
     results,  # `Results`
     backbone, # a backbone with a feature file
@@ -51,7 +51,10 @@ def plant_features(
     "Plant-rounds (plant_id, genotype, treatment, replicate, dag, onset) and their mean features, float32 (N, D)"
     path = feature_files(results).get(backbone)
     if path is None: raise NotThere(f'The study has no feature file of {nice(backbone)}.')
-    f = FeatureFile(path)
+    return results.once(path, lambda: _plant_means(results, FeatureFile(path)))
+
+def _plant_means(results, f):
+    "Means over the views of a plant's visit"
     x = pd.DataFrame(f.features).groupby([f.index.plant_id, f.index['round']], sort=True).mean()
     keys = x.index.to_frame(index=False).merge(results.experiment.days[['plant_id', 'round', 'dag']], how='left').merge(results.experiment.plants, on='plant_id', how='left')
     known = keys.treatment.notna() & keys.dag.notna()
@@ -90,7 +93,7 @@ def _cloud(ax, keys, xy, title, by='treatment', size=7):
         ax.scatter(*xy[at].T, s=size, color=colour(k), marker='o' if by == 'treatment' else MARKS[k], alpha=.65, lw=0, label=k, rasterized=len(keys) > 800)
     ax.set(title=title, xticks=[], yticks=[])
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #8d09773c
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #766e2796
 def feature_map(
     results,  # `Results`
     width,    # mm
@@ -98,7 +101,7 @@ def feature_map(
 ):
     "clip_feature_visualization: PCA and t-SNE by treatment and onset class"
     keys, x = plant_features(results, backbone)
-    xy, share = maps(standardised(x))
+    xy, share = results.once(('maps', backbone), lambda: maps(standardised(x)))
     _keep(results, f'space_map_{backbone}', keys.assign(pc1=xy[:, 0], pc2=xy[:, 1], tsne1=xy[:, 2], tsne2=xy[:, 3]))
     return _map(keys, xy, share, width, backbone)
 
@@ -183,14 +186,13 @@ def separation(
     if not rows: raise NotThere('No day has enough plants of both treatments.')
     return pd.DataFrame(rows)
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #8ebedda6
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #7c89cfe1
 def separation_by_day(
     results, # `Results`
     width,   # mm
 ):
     "Separation of treatments over days for every backbone of the study"
-    tables = {}
-    for b in feature_files(results): tables[b] = separation(*plant_features(results, b))
+    tables = {b: results.once(('separation', b), lambda: separation(*plant_features(results, b))) for b in feature_files(results)}
     _keep(results, 'space_separation', pd.concat([t.assign(backbone=b) for b, t in tables.items()]))
     return _separation(tables, width, results.experiment.plants.genotype_onset_dag.median())
 

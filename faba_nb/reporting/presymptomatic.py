@@ -31,12 +31,15 @@ def hedges_g(
         g = (np.nanmean(a, 0) - np.nanmean(b, 0))/np.sqrt(ss/(n + m - 2))*(1 - 3/(4*(n + m) - 9))
     return np.where((n > 2) & (m > 2) & np.isfinite(g), g, np.nan)
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ec605959
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a5f4628
 def fluorescence_effects(
     results, # `Results`
 ):
     "Parameters × days: drought minus control in standard deviations"
-    e = results.experiment
+    return results.once('fluorescence effects', lambda: _effects(results.experiment))
+
+def _effects(e):
+    "Hedges' g of every parameter on every day"
     f = e.fluor.merge(e.plants[['plant_id', 'treatment']], on='plant_id')
     if f.empty: raise NotThere('There are no fluorescence records.')
     known = e.fluor_known

@@ -20,7 +20,7 @@ from ..core.studies import read_study
 class NotThere(Exception):
     "Something a report would show is not in this study; the message says what and why"
 
-# %% ../../nbs/50_reporting/15_results.ipynb #479731a0
+# %% ../../nbs/50_reporting/15_results.ipynb #8e34c607
 class Results:
     "The files of one study, read when first asked for"
     def __init__(self,
@@ -29,7 +29,7 @@ class Results:
         self.out = Path(out)
         if not (self.out/'study.yaml').is_file():
             raise BadInput('no study has been run here: study.yaml is missing', where=out, mend='give the --out folder of `faba run`')
-        self._tables, self._predictions = {}, {}
+        self._kept = {}
 
     @cached_property
     def study(self): return read_study(self.out/'study.yaml')
@@ -39,17 +39,25 @@ class Results:
         path = self.out/'run.json'
         return read_json(path) if path.is_file() else {}
 
-# %% ../../nbs/50_reporting/15_results.ipynb #4987ab7e
+# %% ../../nbs/50_reporting/15_results.ipynb #57b5788a
+@patch
+def once(self:Results,
+    key,  # what it is, with all settings it depends on
+    make, # function without arguments
+):
+    "What `make()` gave the first time it was asked for"
+    if key not in self._kept: self._kept[key] = make()
+    return self._kept[key]
+
+# %% ../../nbs/50_reporting/15_results.ipynb #25280e0b
 @patch
 def table(self:Results,
     name, # file name in OUT/tables without `.csv`
 ):
     "One of evaluation's tables"
-    if name not in self._tables:
-        path = self.out/'tables'/f'{name}.csv'
-        if not path.is_file(): raise NotThere(f'The table {name}.csv is not there: evaluation has not written it for this study.')
-        self._tables[name] = _read(path)
-    return self._tables[name]
+    path = self.out/'tables'/f'{name}.csv'
+    if not path.is_file(): raise NotThere(f'The table {name}.csv is not there: evaluation has not written it for this study.')
+    return self.once(path, lambda: _read(path))
 
 # %% ../../nbs/50_reporting/15_results.ipynb #ace10031
 def _read(path):
@@ -94,34 +102,30 @@ def yardsticks(self:Results):
     m = self.table('metrics')
     return list(dict.fromkeys(m.arm[m.kind == 'yardstick']))
 
-# %% ../../nbs/50_reporting/15_results.ipynb #cb409884
+# %% ../../nbs/50_reporting/15_results.ipynb #66935caf
 @patch
 def predictions(self:Results,
     arm,                      # an arm with a folder in OUT/arms
     protocol='retrospective', # 'retrospective' or 'online'
 ):
     "Test predictions, one row per seed, plant and measured step"
-    if arm not in self._predictions:
-        path = self.out/'arms'/arm/'predictions.csv'
-        if not path.is_file(): raise NotThere(f'Arm {arm} has no predictions in this study.')
-        df = pd.read_csv(path, dtype={'genotype': str, 'plant_id': str, 'treatment': str, 'split': 'category', 'protocol': 'category'})
-        self._predictions[arm] = df[df.split == 'test']
-    df = self._predictions[arm]
+    path = self.out/'arms'/arm/'predictions.csv'
+    if not path.is_file(): raise NotThere(f'Arm {arm} has no predictions in this study.')
+    text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {k: 'category' for k in ('split', 'protocol')}
+    df = self.once(path, lambda: pd.read_csv(path, dtype=text).query('split == "test"'))
     df = df[df.protocol == protocol]
     if df.empty: raise NotThere(f'Arm {arm} has no {protocol} predictions.')
     return df
 
-# %% ../../nbs/50_reporting/15_results.ipynb #c1350e9d
+# %% ../../nbs/50_reporting/15_results.ipynb #aebc6694
 @patch(as_prop=True)
 def experiment(self:Results):
     "The raw experiment behind the study"
-    if not hasattr(self, '_experiment'):
-        data = self.run.get('data')
-        if not data: raise NotThere('The folder of the photographs was not recorded with this study (run.json).')
-        if not Path(data).is_dir(): raise NotThere(f'The photographs and tables are not at {data} any more.')
-        from faba_nb.experiment.dataset import Experiment
-        self._experiment = Experiment(data)
-    return self._experiment
+    data = self.run.get('data')
+    if not data: raise NotThere('The folder of the photographs was not recorded with this study (run.json).')
+    if not Path(data).is_dir(): raise NotThere(f'The photographs and tables are not at {data} any more.')
+    from faba_nb.experiment.dataset import Experiment
+    return self.once('experiment', lambda: Experiment(data))
 
 # %% ../../nbs/50_reporting/15_results.ipynb #51e63785
 @patch(as_prop=True)
@@ -131,15 +135,17 @@ def simulated(self:Results):
     try: return self.experiment.simulated
     except NotThere: return None
 
-# %% ../../nbs/50_reporting/15_results.ipynb #d0bfe317
+# %% ../../nbs/50_reporting/15_results.ipynb #c05cc784
 @patch(as_prop=True)
 def family(self:Results):
     "This study and the evaluated studies beside it on the same data, this one first"
-    if not hasattr(self, '_family'):
-        beside = [p.parent for p in sorted(self.out.resolve().parent.glob('*/study.yaml')) if p.parent != self.out.resolve()]
-        others = [Results(p) for p in beside if (p/'tables'/'metrics.csv').is_file()]
-        self._family = [self] + [o for o in others if self.run.get('data') and o.run.get('data') == self.run['data']]
-    return self._family
+    return self.once('family', lambda: [self, *_beside(self)])
+
+def _beside(results):
+    "The evaluated studies beside this one on the same data"
+    here, data = results.out.resolve(), results.run.get('data')
+    others = [p.parent for p in sorted(here.parent.glob('*/study.yaml')) if p.parent != here and (p.parent/'tables'/'metrics.csv').is_file()]
+    return [o for o in map(Results, others) if data and o.run.get('data') == data]
 
 # %% ../../nbs/50_reporting/15_results.ipynb #0b432c5b
 @patch(as_prop=True)

@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['ORDER', 'FRONT', 'Report', 'reports']
 
-# %% ../../nbs/50_reporting/33_site.ipynb #9b960b40
-import re
+# %% ../../nbs/50_reporting/33_site.ipynb #472cf313
+import json, re
 from dataclasses import dataclass
 from pathlib import Path
-import nbformat
-from ..core.errors import unknown
+from ..core.errors import BadInput, unknown
 from ..core.places import root
 
 # %% ../../nbs/50_reporting/33_site.ipynb #e86c2ba8
-ORDER = ['backbone_comparison', 'main_results', 'dataset', 'features', 'presymptomatic', 'genotypes', 'claims', 'methods']
+ORDER = ['backbone_comparison', 'earlier_results', 'main_results', 'dataset', 'features', 'presymptomatic', 'genotypes', 'claims', 'methods']
 FRONT = ORDER[0]
 
 @dataclass(frozen=True)
@@ -24,23 +23,29 @@ class Report:
     path: Path    # the notebook
     title: str    # its first heading
     subtitle: str # the line below it
+    needs: str = '' # pattern of files in OUT without which there is nothing to show
 
     @property
     def page(self): return 'index.html' if self.name == FRONT else f'{self.name}.html'
 
-# %% ../../nbs/50_reporting/33_site.ipynb #e9a6fa2b
+    def belongs(self, out): return out is None or not self.needs or any(Path(out).glob(self.needs))
+
+# %% ../../nbs/50_reporting/33_site.ipynb #f49da124
 def _read_report(path):
     "Title and subtitle from the first Markdown cell"
-    cells = nbformat.read(path, as_version=4).cells
-    first = next((c.source for c in cells if c.cell_type == 'markdown'), '')
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    first = next((''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'), '')
     find = lambda pattern: (re.search(pattern, first, flags=re.M) or [None, ''])[1].strip()
-    return Report(path.stem, path, find(r'^#\s+(.+)') or path.stem.replace('_', ' '), find(r'^>\s*(.+)'))
+    return Report(path.stem, path, find(r'^#\s+(.+)') or path.stem.replace('_', ' '), find(r'^>\s*(.+)'), find(r'^Needs `(.+)`'))
 
 def reports(
     only=None, # name of one report; all by default
+    out=None,  # a study's folder: leaves out the pages it has nothing for
 ):
     "The report notebooks in reading order, by name"
     found = {p.stem: p for p in (root()/'reports').glob('*.ipynb')}
     names = [n for n in ORDER if n in found] + sorted(set(found) - set(ORDER))
     if only and only not in found: raise unknown('report', only, names)
-    return {n: _read_report(found[n]) for n in names if only in (None, n)}
+    some = {n: _read_report(found[n]) for n in names if only in (None, n)}
+    if only and not some[only].belongs(out): raise BadInput(f'the page {only!r} needs {some[only].needs}, and nothing like it is here', out)
+    return {n: r for n, r in some.items() if r.belongs(out)}

@@ -6,10 +6,8 @@
 __all__ = ['INK', 'THINGS', 'BACKBONES', 'PALETTE', 'WIDTHS', 'RC', 'SIMULATED', 'colour', 'arm_colour', 'use_style', 'canvas',
            'mark_simulated']
 
-# %% ../../nbs/50_reporting/10_style.ipynb #d42e6610
-import matplotlib
+# %% ../../nbs/50_reporting/10_style.ipynb #94f0e223
 import matplotlib.pyplot as plt
-import seaborn as sns
 from ..core.errors import unknown
 
 # %% ../../nbs/50_reporting/10_style.ipynb #ed27ad6c
@@ -59,18 +57,20 @@ def arm_colour(
     else: key = arm.backbone
     return colour(key if key in PALETTE else 'other', dark)
 
-# %% ../../nbs/50_reporting/10_style.ipynb #ff2e86e1
+# %% ../../nbs/50_reporting/10_style.ipynb #25d76e3d
 WIDTHS = (90, 190)  # mm, one and two columns
 RC = {
     'figure.dpi': 100, 'savefig.dpi': 300, 'figure.constrained_layout.use': True,
     'font.size': 7.5, 'axes.titlesize': 8, 'axes.labelsize': 7.5, 'legend.fontsize': 7, 'legend.title_fontsize': 7,
     'xtick.labelsize': 7, 'ytick.labelsize': 7, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
     'axes.linewidth': .6, 'grid.linewidth': .5, 'lines.linewidth': 1.2, 'lines.markersize': 4,
-    'xtick.major.width': .6, 'ytick.major.width': .6, 'legend.frameon': False, 'axes.axisbelow': True,
+    'xtick.major.width': .6, 'ytick.major.width': .6, 'xtick.major.size': 4.8, 'ytick.major.size': 4.8,
+    'axes.spines.top': False, 'axes.spines.right': False, 'legend.frameon': False, 'axes.axisbelow': True,
+    'lines.solid_capstyle': 'round', 'patch.edgecolor': 'w', 'patch.force_edgecolor': True, 'patch.linewidth': .8,
     'font.family': 'DejaVu Sans', 'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'faba_nb',
 }
 
-# %% ../../nbs/50_reporting/10_style.ipynb #33797b44
+# %% ../../nbs/50_reporting/10_style.ipynb #c0ca63bc
 def use_style():
     "Set the look of all figures drawn from here on"
     c = {k: light for k, (light, _) in INK.items()}
@@ -78,7 +78,7 @@ def use_style():
             'xtick.color': c['muted'], 'ytick.color': c['muted'], 'xtick.labelcolor': c['ink'],
             'ytick.labelcolor': c['ink'], 'grid.color': c['rule'], 'axes.facecolor': 'none',
             'figure.facecolor': 'none', 'savefig.facecolor': 'none'}
-    sns.set_theme(context='paper', style='ticks', rc={**RC, **inks, 'axes.spines.top': False, 'axes.spines.right': False})
+    plt.rcParams.update({**RC, **inks})
 
 # %% ../../nbs/50_reporting/10_style.ipynb #bd920a03
 def canvas(

@@ -213,7 +213,7 @@ def _client(*args, **kwargs):
 def _engine(folder, env, log):
     "A papermill engine whose kernel has its sockets in `folder`"
     from papermill.engines import Engine
-    from faba_nb.running.kernel import manager
+    from faba_nb.core.kernel import manager
     class LocalEngine(Engine):
         kernels = manager(folder)
         @classmethod
