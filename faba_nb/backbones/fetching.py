@@ -9,6 +9,8 @@ __all__ = ['NORMS', 'record_path', 'repository', 'configuration', 'Weights', 'fi
 import os, re, time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from filelock import FileLock
 from ..core.errors import BadInput
 from ..core.files import read_json, sha256, write_json
 from .registry import WEIGHTS, get_backbone, hub_cache
@@ -99,27 +101,42 @@ def _local(b):
     return Weights(folder, file, str(folder), found[:12], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #cfb0291b
+def _bring(repo, name, commit):
+    "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+    url = hf_hub_url(repo, name, revision=commit)
+    facts = get_hf_file_metadata(url)
+    blob = hub_cache()/f'models--{repo.replace("/", "--")}'/'blobs'/facts.etag
+    part = blob.with_name(f'{blob.name}.part')
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{part}.lock'):
+        if not blob.exists():
+            same = urlsplit(facts.location).netloc == urlsplit(url).netloc # a token is for the hub, not for where it keeps its files
+            with open(part, 'ab') as f: http_get(facts.location, f, resume_size=f.tell(), headers=build_hf_headers(token=None if same else False), expected_size=facts.size, displayed_filename=name)
+            part.replace(blob)
+    return Path(hf_hub_download(repo, name, revision=commit, cache_dir=hub_cache()))
+
 def _download(b, revision):
     "Fetch configuration and weights; their revision, the weights' path and the hash the hub states"
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
     repo = repository(b)
     try:
         info = HfApi().model_info(repo, revision=revision or b.revision or None, files_metadata=True)
         files = {f.rfilename: f for f in info.siblings}
         name = next((n for n in WEIGHTS if n in files), None)
         if not name: raise BadInput(f'{repo} holds none of {", ".join(WEIGHTS)}', where=b.name)
-        get = lambda n: hf_hub_download(repo, n, revision=info.sha, cache_dir=hub_cache())
-        if configuration(b): get(configuration(b))
-        return info.sha, Path(get(name)), (files[name].lfs or {}).get('sha256', '')
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, *_no_network()) as e: raise BadInput(f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}', where=b.name, mend='fetch on a login node, with HF_HUB_OFFLINE unset') from None
+        if configuration(b): _bring(repo, configuration(b), info.sha)
+        return info.sha, _bring(repo, name, info.sha), (files[name].lfs or {}).get('sha256', '')
+    except (*_no_network(), HFValidationError, OfflineModeIsEnabled, OSError) as e: raise BadInput(f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}', where=b.name, mend='fetch on a login node, with HF_HUB_OFFLINE unset; what has arrived is kept') from None
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
 def _no_network():
-    "What the hub's library raises where there is no network, apart from `OSError`: newer ones use httpx"
-    try: from httpx import HTTPError
-    except ImportError: return ()
-    return (HTTPError,)
+    "What the library below the hub's raises when there is no network or it breaks: requests, httpx or httpx2, by version"
+    from huggingface_hub.errors import HfHubHTTPError
+    return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == 'HTTPError')
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #4d5b8a89
 NORMS = ('visual.ln_post.weight', 'norm.weight', 'visual.trunk.norm.weight', 'visual.trunk.fc_norm.weight', 'fc_norm.weight')
