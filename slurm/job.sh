@@ -5,6 +5,12 @@
 
 say() { echo "$(date '+%F %T') $*" >&2; }
 
+# the signals are heard from the first line on: one that comes while modules are loaded is kept for the command
+deadline='' stop=''
+ask() { say "$1: asking to stop"; stop=1; [ -z "${FABA_STOP_FILE:-}" ] || touch "$FABA_STOP_FILE"; }
+trap 'deadline=1; ask "the time limit is near"' USR1
+trap 'ask "somebody ends this job"' TERM
+
 # the module, the environment on top of it, and folders on the node's own disk
 begin() {
     local module disk
@@ -24,13 +30,12 @@ begin() {
     TMPDIR=$(mktemp -d "$disk/faba-${SLURM_JOB_ID:-0}-XXXXXX") || { say "cannot write to the local disk $disk"; exit 1; }
     export TMPDIR IPYTHONDIR=$TMPDIR/ipython MPLCONFIGDIR=$TMPDIR/mpl HF_HUB_OFFLINE=1 FABA_STOP_FILE=$TMPDIR/stop
     trap 'rm -rf "$TMPDIR"' EXIT
+    [ -z "$stop" ] || touch "$FABA_STOP_FILE"
 }
 
 # run a command; before the deadline ask it to stop, and go on in another life of the same job
 survive() {
-    local code=0 deadline=
-    trap 'deadline=1; say "the time limit is near: asking to stop"; touch "$FABA_STOP_FILE"' USR1
-    trap 'say "asked to stop"; touch "$FABA_STOP_FILE"' TERM
+    local code=0
     "$@" &
     local pid=$!
     # a trap ends `wait` early, so wait until the process is gone
@@ -50,9 +55,11 @@ again() {
         exit 75
     fi
     say "requeueing job $id"
+    trap 'exit 75' TERM # Slurm ends this life
     if ! scontrol requeue "$id"; then
         say "this job cannot be requeued: submit the same command again, it goes on where it was"
         exit 75
     fi
-    sleep 120 # Slurm ends this life
+    sleep 120 &
+    wait $!
 }

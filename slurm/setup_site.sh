@@ -7,7 +7,8 @@
 # The module's torch, torchvision, numpy and h5py are never replaced: a constraints file holds them where they are.
 # Your Jupyter configuration is not touched. In Open OnDemand give the environment's folder as "Virtual environment path"
 # and choose the kernel "Python 3 (venv)"; --kernel also writes a kernel named faba_nb into the environment itself.
-# Run again at will. In the end: . slurm/here.sh
+# The notebooks in nbs/90_explore need nothing else: they read slurm/here.sh, and plain ipywidgets of the module's JupyterLab.
+# Run again at will. In the end: . slurm/here.sh, which loads the module, activates the environment, and sets the defaults of sbatch.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { echo "setup: $*" >&2; }
@@ -71,14 +72,18 @@ for line in sys.argv[1].split():
     name, _, version = line.partition('==')
     assert m.version(name).split('+')[0] == version, f'{name} was replaced: {m.version(name)} instead of {version}'
 for name in ('torch', 'torchvision', 'numpy', 'h5py', 'pandas', 'openpyxl', 'pandera', 'open_clip', 'timm', 'sklearn', 'scipy', 'statsmodels', 'skimage', 'pyvips',
-             'matplotlib', 'great_tables', 'papermill', 'nbclient', 'ipykernel', 'ipywidgets', 'rich', 'yaml', 'safetensors', 'faba_nb.running.cli', 'faba_nb.training.running'):
+             'matplotlib', 'great_tables', 'papermill', 'nbclient', 'ipykernel', 'ipywidgets', 'jupyterlab_widgets', 'rich', 'yaml', 'safetensors', 'faba_nb.running.cli', 'faba_nb.training.running', 'faba_nb.exploring.plants'):
     importlib.import_module(name)
 print('setup: every import works; torch', m.version('torch'), file=sys.stderr)
 END
 
 arguments=(--account "$account" --venv "$venv")
 [ -z "$data" ] || arguments+=(--data "$data")
-faba sites "$site" "${arguments[@]}" >"$root/slurm/.here.sh.new"
+{
+    faba sites "$site" "${arguments[@]}"
+    # shellcheck disable=SC2016
+    printf '%s\n' 'for module in $FABA_MODULES; do module load "$module"; done' '. "$FABA_VENV/bin/activate"'
+} >"$root/slurm/.here.sh.new"
 mv "$root/slurm/.here.sh.new" "$root/slurm/here.sh"
 if [ -n "$kernel" ]; then python3 -m ipykernel install --prefix "$venv" --name faba_nb --display-name faba_nb >/dev/null; fi
 if [ -n "$weights" ] && [ "$weights" != none ]; then

@@ -1,10 +1,10 @@
 "Plans, batch files, and a real Slurm on this machine (slurm/mini)"
-import json, os, re, shutil, signal, subprocess, sys, time
+import os, re, shutil, signal, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, once
-from test_running import TINY, contents, study
+from conftest import ROOT
+from test_running import contents, full_disk, reference, tables
 
 GOLDEN = ROOT/'tests'/'golden'
 FILES = [str(p) for p in sorted((ROOT/'slurm').rglob('*')) if p.suffix in ('.sh', '.sbatch') and p.name != 'here.sh']
@@ -84,133 +84,217 @@ def test_site_without_gpu_for_a_gpu_arm(tmp_path, faba):
     assert faba('submit', 'demo', '--site', tmp_path/'cpu.toml', '--data', tmp_path, '--out', tmp_path/'out').returncode == 0
 
 
-# ---- on the mini site ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize('args, line', [
+    (('nosuch', '--site', 'mini'), "unknown study 'nosuch'"), (('demo', '--site', 'nosuch'), "unknown site 'nosuch'; known: mahti, mini, roihu"),
+    (('demo', '--site', 'mini', '--set', 'defaults.max_epoch=3'), "unknown key 'max_epoch'; did you mean 'max_epochs'?"),
+    (('demo', '--site', 'mahti', '--account', 'mine'), "'mine' does not look like an account")], ids=['study', 'site', 'setting', 'account'])
+def test_wrong_words_are_one_line(tmp_path, faba, args, line):
+    r = faba('submit', *args, '--data', tmp_path, '--out', tmp_path/'out')
+    assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and line in r.stderr
+    assert not (tmp_path/'out').exists()
 
-def tools():
-    "What the mini site needs and this machine lacks"
+
+def test_folder_of_another_study_is_refused_before_anything_is_queued(tmp_path, faba):
+    from faba_nb.core.studies import read_study
+    (tmp_path/'study.yaml').write_text(read_study('one').to_yaml())
+    r = faba('submit', 'demo', '--site', 'mini', '--data', tmp_path, '--out', tmp_path)
+    assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and "this folder holds the study 'one', not 'demo'" in r.stderr
+
+
+# ---- on a real Slurm -------------------------------------------------------------------------------------------------
+
+def lacking():
+    "What slurm/mini/up.sh needs and this machine lacks"
     path = os.environ['PATH'] + ':/usr/sbin:/sbin'
     if os.getuid() != 0: return 'root'
     return next((t for t in ('slurmctld', 'slurmd', 'slurmdbd', 'munged', 'mariadbd', 'sacctmgr') if not shutil.which(t, path=path)), None)
 
 
-full = [pytest.mark.full, pytest.mark.skipif(tools() is not None, reason=f'the mini Slurm needs {tools()} (see slurm/mini/up.sh)')]
+def on_slurm(f):
+    "A test of `make test-all`, where Slurm is installed"
+    return pytest.mark.slurm(pytest.mark.skipif(lacking() is not None, reason=f'a Slurm on this machine needs {lacking()} (see slurm/mini/up.sh)')(f))
+
+
+def free_ports(n=4):
+    "The first of `n` ports in a row that nobody listens to"
+    def free(port):
+        with socket.socket() as s: return s.connect_ex(('127.0.0.1', port)) != 0
+    return next(p for p in range(26817, 32000, n) if all(map(free, range(p, p + n))))
+
+
+def mini_script(name, env): return subprocess.run(['bash', ROOT/'slurm'/'mini'/name], env=env, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope='session')
 def mini():
-    "A real Slurm; its environment"
-    dir = os.environ.get('FABA_MINI', '/var/tmp/faba-mini')
-    running = (Path(dir)/'run'/'slurmctld.pid').exists()
-    said = subprocess.run(['bash', ROOT/'slurm'/'mini'/'up.sh'], capture_output=True, text=True, timeout=180)
-    assert said.returncode == 0, said.stderr
-    env = {**os.environ, 'SLURM_CONF': re.search(r'SLURM_CONF=(\S+)', said.stdout)[1], 'FABA_FEED_SECONDS': '1'}
-    yield env
-    subprocess.run(['scancel', '-u', 'root'], env=env)
-    if not running: subprocess.run(['bash', ROOT/'slurm'/'mini'/'down.sh'], env=env, capture_output=True)
+    "A Slurm of these tests' own, as its environment; it goes when they end, however they end"
+    folder = Path(tempfile.mkdtemp(prefix='faba-mini-', dir='/var/tmp'))
+    folder.chmod(0o755)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(('SLURM', 'SBATCH', 'FABA_')) or k == 'FABA_SHARED'}
+    env = {**clean, 'FABA_MINI': str(folder), 'FABA_MINI_PORT': str(free_ports()), 'FABA_FEED_SECONDS': '1', 'SLURM_CONF': str(folder/'slurm.conf')}
+    try:
+        said = mini_script('up.sh', env)
+        assert said.returncode == 0, said.stderr
+        yield env
+    finally:
+        mini_script('down.sh', env)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope='session')
-def reference(tmp_path_factory, twin):
-    "The tiny study to its tables by `faba run`, on features of its own"
-    def make(folder):
-        folder.mkdir()
-        subprocess.run([sys.executable, '-m', 'faba_nb', 'run', study(folder), '--data', twin, '--out', folder/'out', '--features', folder/'features', '--only', 'features,train,evaluate'], check=True, capture_output=True)
-    return once(tmp_path_factory, 'reference', make)
+def call(env, *args, **kwargs): return subprocess.run([str(a) for a in args], env=env, capture_output=True, text=True, timeout=kwargs.pop('timeout', 120), **kwargs)
 
 
-def queue(env): return subprocess.run(['squeue', '-h', '-o', '%i %j %T %r'], env=env, capture_output=True, text=True).stdout.splitlines()
+def queue(env): return call(env, 'squeue', '-h', '-o', '%i %j %T %r').stdout.splitlines()
 
 
 def wait_for(what, condition, seconds=300):
     end = time.time() + seconds
     while time.time() < end:
-        if condition(): return
-        time.sleep(.5)
+        if found := condition(): return found
+        time.sleep(.2)
     raise AssertionError(f'{what} did not happen in {seconds} s')
 
 
-def tables(out): return {k: v for k, v in contents(out, 'tables/*.csv').items() if not k.endswith('cost.csv')}
+@pytest.fixture
+def slurm(mini):
+    "The Slurm with an empty queue, before and after"
+    yield mini
+    call(mini, 'scancel', '-u', 'root')
+    wait_for('an empty queue', lambda: not queue(mini), 60)
+
+
+def faba_in(env, *args): return call(env, sys.executable, '-m', 'faba_nb', *args)
 
 
 def submit(env, reference, twin, out, *more):
-    return subprocess.run([sys.executable, '-m', 'faba_nb', 'submit', reference/'tiny.yaml', '--site', 'mini', '--venv', sys.prefix, '--data', twin, '--features', reference/'features', '--out', out, *map(str, more)], env=env, capture_output=True, text=True)
+    return faba_in(env, 'submit', reference/'tiny.yaml', '--site', 'mini', '--venv', sys.prefix, '--data', twin, '--features', reference/'features', '--out', out, *more)
+
+
+def by_hand(env, *more):
+    "What `. slurm/here.sh` puts into a shell"
+    lines = faba_in(env, 'sites', 'mini', '--venv', sys.prefix, *more).stdout
+    return {**env, **dict(re.findall(r"^export (\w+)='?(.*?)'?$", lines, re.M))}
+
+
+def logs(out): return '\n'.join(p.read_text() for p in sorted((out/'jobs').glob('*.log')))
 
 
 @pytest.mark.parametrize('site, name', [(s, n) for s in ('mahti', 'roihu') for n in ('one', 'chain')])
-@pytest.mark.slurm
-@full[1]
+@on_slurm
 def test_sbatch_accepts_the_scripts_of_the_clusters(mini, site, name, tmp_path):
     "`sbatch --test-only` on nodes of the sizes of Mahti's and Roihu's"
     lines = re.findall(r"^job \S+ (?:''|'[^']*'|\S+) (--account.*?) /home/user/faba_nb/slurm/(\S+)", (GOLDEN/f'plan_{site}_{name}.txt').read_text(), re.M)
-    assert lines
-    subprocess.run(['scontrol', 'delete', 'reservation=nobody'], env=mini, capture_output=True)
+    assert len(lines) == (1 if name == 'one' else 3)
+    call(mini, 'scontrol', 'delete', 'reservation=nobody')
     try:
         for opts, file in lines:
             opts = opts.replace('project_2001234', 'project_2013932').split()
-            r = subprocess.run(['sbatch', '--test-only', *opts, ROOT/'slurm'/file, 'backbones'], env=mini, capture_output=True, text=True, cwd=tmp_path)
+            r = call(mini, 'sbatch', '--test-only', *opts, ROOT/'slurm'/file, 'backbones', cwd=tmp_path)
             assert r.returncode == 0 and 'to start at' in r.stderr, r.stderr
-    finally: subprocess.run(['bash', ROOT/'slurm'/'mini'/'up.sh'], env=mini, capture_output=True)
+    finally: assert mini_script('up.sh', mini).returncode == 0
 
 
-@pytest.mark.slurm
-@full[1]
-def test_chain_through_a_killed_feeder_and_a_cancelled_job(mini, reference, twin, tmp_path):
-    "More jobs than the account may have in the queue; the feeder killed; a job cancelled; the tables are those of `faba run`"
+@on_slurm
+def test_lines_typed_by_hand_are_accepted(mini, tmp_path):
+    "The batch files with what setup_site.sh writes, with a GPU and without; and the GPU's options beside the CPU's are what Slurm refuses"
+    env = by_hand(mini)
+    for line in ('sbatch --test-only FILE/study.sbatch demo', 'sbatch --test-only --partition=gputest --time=0:15:00 FILE/study.sbatch demo', 'sbatch --test-only FILE/train.sbatch demo', '$FABA_CPU --test-only FILE/evaluate.sbatch demo'):
+        r = call(env, 'bash', '-c', line.replace('FILE', str(ROOT/'slurm')), cwd=tmp_path)
+        assert r.returncode == 0 and 'to start at' in r.stderr, (line, r.stderr)
+        assert ('in partition small' in r.stderr) == ('FABA_CPU' in line)
+    assert call(env, 'sbatch', '--test-only', '--partition=small', '--cpus-per-task=1', ROOT/'slurm'/'evaluate.sbatch', 'demo', cwd=tmp_path).returncode != 0
+
+
+@on_slurm
+def test_demo_in_one_job_and_as_a_chain(slurm, tmp_path):
+    "`sbatch slurm/study.sbatch demo`, which simulates its own plants, and beside it `faba submit demo --site mini --split --go` on them: to the report, with the tables of `faba run`"
+    env, few, results = by_hand(slurm), ('--set', 'defaults.max_epochs=2'), tmp_path/'results'
+    env.update(FABA_RESULTS=str(results), FABA_CACHE=str(tmp_path/'cache'))
+    r = call(env, 'sbatch', '--parsable', '--time=60', ROOT/'slurm'/'study.sbatch', 'demo', *few, cwd=tmp_path)
+    assert r.returncode == 0, r.stderr
+    log = tmp_path/f'faba-{r.stdout.strip()}.log'
+    one, chain, here, data = results/'demo', results/'chain', results/'here', results/'twin-demo'
+    wait_for('the simulated plants', lambda: (one/'run.json').exists() or not queue(slurm))
+    go = faba_in(slurm, 'submit', 'demo', *few, '--site', 'mini', '--venv', sys.prefix, '--split', '--go', '--data', data, '--features', tmp_path/'features', '--out', chain)
+    assert go.returncode == 0 and 'refused' not in go.stderr and go.stderr.count(' is job ') == 3, go.stdout + go.stderr
+    wait_for('the features of the first job', lambda: (one/'steps'/'features.json').exists() or not queue(slurm))
+    whole = faba_in(env, 'run', 'demo', *few, '--data', data, '--out', here, '--only', 'train,evaluate')
+    assert whole.returncode == 0, whole.stderr
+    wait_for('the end', lambda: not queue(slurm), 600)
+    assert 'ended with exit code 0' in log.read_text(), log.read_text()
+    for out in (one, chain):
+        assert (out/'report'/'index.html').exists(), log.read_text() + logs(out)
+        assert tables(out) == tables(here) and len(tables(out)) > 8
+    seen = faba_in(slurm, 'status', chain).stdout
+    assert len(re.findall(r'job (?:features|train|evaluate) +done', seen)) == 3 and re.search(r'[1-9]\d*(\.\d+)? GPU-BU|0\.\d*[1-9]\d* GPU-BU', seen), seen
+
+
+@on_slurm
+def test_chain_through_a_killed_feeder_and_a_cancelled_job(slurm, reference, twin, tmp_path):
+    "More jobs than the account may have in the queue; a second feeder beside the first; the feeder killed; a job cancelled; the tables are those of `faba run`, nothing is submitted twice"
     out = tmp_path/'out'
-    r = submit(mini, reference, twin, out, '--split', '--hours', '0.0027')
+    r = submit(slurm, reference, twin, out, '--split', '--hours', '0.0027')
     assert r.returncode == 0 and (out/'submit.sh').read_text().count('\njob ') == 6, r.stdout
-    feeder = subprocess.Popen(['bash', out/'submit.sh'], env=mini, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for('the first four jobs', lambda: len(list((out/'jobs').glob('*.id'))) == 4)
-    second = subprocess.run(['bash', out/'submit.sh'], env=mini, capture_output=True, text=True)
-    assert second.returncode == 75 and 'is feeding this study already' in second.stderr
-    os.killpg(feeder.pid, signal.SIGKILL)
-    feeder.wait()
+    feeder = subprocess.Popen(['bash', out/'submit.sh'], env=slurm, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for('the first four jobs', lambda: len(list((out/'jobs').glob('*.id'))) == 4)
+        for second in (call(slurm, 'bash', out/'submit.sh'), submit(slurm, reference, twin, out, '--split', '--hours', '0.0027', '--go')):
+            assert second.returncode == 75 and 'is feeding this study already' in second.stderr, second.stderr
+    finally:
+        os.killpg(feeder.pid, signal.SIGKILL)
+        feeder.communicate()
     victim = (out/'jobs'/'train-1of5.id').read_text().strip()
-    subprocess.run(['scancel', victim], env=mini, check=True)
-    wait_for('the cancelled job to leave', lambda: not any(l.startswith(f'{victim} ') for l in queue(mini)))
-    again = subprocess.run(['bash', out/'submit.sh'], env=mini, capture_output=True, text=True, timeout=400)
+    call(slurm, 'scancel', victim)
+    wait_for('the cancelled job to leave', lambda: not any(l.startswith(f'{victim} ') for l in queue(slurm)))
+    again = call(slurm, 'bash', out/'submit.sh', timeout=400)
     assert again.returncode == 0 and 'refused' not in again.stderr, again.stderr
-    wait_for('the tables', lambda: (out/'steps'/'evaluate.json').exists())
-    subprocess.run(['scancel', '-u', 'root'], env=mini) # the pages are another test's
-    assert tables(out) == tables(reference/'out')
-    ids = subprocess.run(['sacct', '-n', '-P', '-X', '-o', 'JobID,JobName', '-S', 'now-1hours'], env=mini, capture_output=True, text=True).stdout
-    assert len(re.findall(r'faba-tiny-train-2of5', ids)) == 1, ids
+    wait_for('the tables', lambda: (out/'steps'/'evaluate.json').exists() or not queue(slurm))
+    assert tables(out) == tables(reference/'out'), logs(out)
+    ids = call(slurm, 'sacct', '-n', '-P', '-X', '-o', 'JobName').stdout.split()
+    assert [ids.count(f'faba-tiny-train-{i}of5') for i in range(2, 6)] == [1]*4, ids
 
 
-@pytest.mark.slurm
-@full[1]
-def test_a_job_outlives_its_time_limit(mini, reference, twin, tmp_path):
-    "Signal before the limit, checkpoint, requeue, go on; a killed kernel on the way; nothing trained twice"
-    out = tmp_path/'out'
-    LONG = (reference/'tiny.yaml', '--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=60', '--set', 'defaults.patience=60')
-    assert submit(mini, reference, twin, out, '--split', *LONG[1:]).returncode == 0
+@on_slurm
+def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
+    "Signal before the limit, checkpoint, requeue, twice; a killed kernel on the way; nothing trained twice, the same predictions"
+    out, long = tmp_path/'out', ('--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=60', '--set', 'defaults.patience=60')
+    assert submit(slurm, reference, twin, out, '--split', *long).returncode == 0
     text = (out/'submit.sh').read_text()
     (out/'submit.sh').write_text(re.sub(r"(job train .*?)--time=\S+ --signal=\S+", r'\1--time=0:01:00 --signal=B:USR1@45', text))
-    assert subprocess.run(['bash', out/'submit.sh'], env=mini, capture_output=True).returncode == 0
-    def over():
-        for l in queue(mini): # Slurm lets a requeued job rest for two minutes; this test does not
-            if 'BeginTime' in l: subprocess.run(['scontrol', 'update', f'JobId={l.split()[0]}', 'StartTime=now'], env=mini, capture_output=True)
-        return (out/'jobs'/'train.done').exists() or not queue(mini)
-    wait_for('more lives and the end', over, 600)
-    subprocess.run(['scancel', '-u', 'root'], env=mini)
-    log = next((out/'jobs').glob('train-*.log')).read_text()
-    assert log.count('requeueing job') >= 2 and 'life 3,' in log, log
+    assert call(slurm, 'bash', out/'submit.sh').returncode == 0
+    whole = subprocess.Popen([sys.executable, '-m', 'faba_nb', 'run', reference/'tiny.yaml', *long, '--data', twin, '--features', reference/'features', '--out', tmp_path/'here', '--only', 'train'], stderr=subprocess.PIPE, text=True)
+    try:
+        kernel = wait_for('a kernel', lambda: kernel_of(out/'steps'/'train.lock') if (out/'steps'/'train.heartbeat.json').exists() else None)
+        os.kill(kernel, signal.SIGKILL)
+        wait_for('more lives and the end', lambda: (out/'jobs'/'train.done').exists() or not queue(slurm), 500)
+        said = whole.communicate(timeout=300)[1]
+    finally: whole.kill()
+    log = logs(out)
     assert (out/'jobs'/'train.done').exists(), log
-    seen = subprocess.run([sys.executable, '-m', 'faba_nb', 'status', out], env=mini, capture_output=True, text=True)
-    assert re.search(r'job train +done', seen.stdout) and 'GPU-BU' in seen.stdout, seen.stdout
-    whole = subprocess.run([sys.executable, '-m', 'faba_nb', 'run', *LONG, '--data', twin, '--features', reference/'features', '--out', tmp_path/'here', '--only', 'train'], capture_output=True, text=True)
-    assert whole.returncode == 0 and contents(out, 'arms/*/predictions*.csv') == contents(tmp_path/'here', 'arms/*/predictions*.csv'), whole.stderr
+    assert 'the kernel was killed (SIGKILL)' in log and 'trying once more with less memory' in log, log
+    assert log.count('requeueing job') >= 2 and 'life 3,' in log, log
+    assert whole.returncode == 0 and contents(out, 'arms/*/predictions*.csv') == contents(tmp_path/'here', 'arms/*/predictions*.csv'), said
+    seen = faba_in(slurm, 'status', out).stdout
+    assert re.search(r'job train +done', seen) and 'GPU-BU' in seen, seen
 
 
-@pytest.mark.slurm
-@full[1]
-def test_one_job_to_the_report(mini, reference, twin, tmp_path):
-    "`sbatch slurm/study.sbatch STUDY`, by hand, with what setup_site.sh writes: the same tables, and pages"
-    lines = subprocess.run([sys.executable, '-m', 'faba_nb', 'sites', 'mini', '--venv', sys.prefix, '--data', twin], capture_output=True, text=True).stdout
-    env = {**mini, **dict(re.findall(r"^export (\w+)='?(.*?)'?$", lines, re.M))}
-    r = subprocess.run(['sbatch', '--parsable', '--time=60', ROOT/'slurm'/'study.sbatch', reference/'tiny.yaml', '--features', reference/'features', '--out', tmp_path/'out'], env=env, capture_output=True, text=True, cwd=tmp_path)
-    assert r.returncode == 0, r.stderr
-    wait_for('the end', lambda: not queue(mini), 600)
-    log = next(tmp_path.glob('faba-*.log')).read_text()
-    assert 'ended with exit code 0' in log and (tmp_path/'out'/'report'/'index.html').exists(), log
-    assert tables(tmp_path/'out') == tables(reference/'out')
+def kernel_of(lock):
+    "The process below the one that holds the lock of a step"
+    from faba_nb.running.locks import holder
+    found = subprocess.run(['pgrep', '-P', str((holder(lock) or {}).get('pid', 0)), '-f', 'kernel'], capture_output=True, text=True).stdout.split()
+    return int(found[0]) if found else None
+
+
+@on_slurm
+def test_full_local_disk_of_a_job(slurm, reference, twin, tmp_path, full_disk):
+    "One line in the job's log and in the status; with room again the same script goes on to the same predictions"
+    out = tmp_path/'out'
+    assert submit(slurm, reference, twin, out, '--split').returncode == 0
+    first = call({**slurm, 'TMPDIR': str(full_disk)}, 'bash', out/'submit.sh')
+    assert first.returncode == 0, first.stderr
+    wait_for('the end of the job', lambda: not queue(slurm))
+    assert logs(out).count('no space left') == 1 and 'set TMPDIR to a local folder with room' in logs(out) and 'Traceback' not in logs(out), logs(out)
+    assert re.search(r'train +failed.*no space left', ' '.join(faba_in(slurm, 'status', out).stdout.split()))
+    assert call({**slurm, 'TMPDIR': str(tmp_path)}, 'bash', out/'submit.sh').returncode == 0
+    wait_for('the predictions', lambda: (out/'jobs'/'train.done').exists() or not queue(slurm))
+    assert contents(out, 'arms/*/predictions*.csv') == contents(reference/'out', 'arms/*/predictions*.csv'), logs(out)

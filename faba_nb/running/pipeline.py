@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'state_of_data', 'mark', 'image_groups', 'Step', 'predictions', 'tables', 'steps_of', 'reason', 'say',
-           'where', 'notebook_of', 'run_step', 'write_study', 'run_study']
+           'where', 'notebook_of', 'run_step', 'written_study', 'write_study', 'run_study']
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #ed8e0d1d
 import os, sys, time
@@ -241,7 +241,18 @@ def _logged(step, out, why, start):
     log_event(out, step=step.name, event='finished', seconds=round(time.monotonic() - start, 2), summary=summary, **where())
     return summary
 
-# %% ../../nbs/60_running/04_pipeline.ipynb #4b6ec430
+# %% ../../nbs/60_running/04_pipeline.ipynb #c12db4d6
+def written_study(
+    study, # a `Study`
+    out,   # the study's folder
+):
+    "What `study.yaml` in the folder says, None where there is none; the folder of another study is refused"
+    path = Path(out)/'study.yaml'
+    old = read_study(path) if path.is_file() else None
+    if old and old.name != study.name: raise BadInput(f'this folder holds the study {old.name!r}, not {study.name!r}', out, 'give another --out')
+    return old
+
+# %% ../../nbs/60_running/04_pipeline.ipynb #21e8c7f2
 def write_study(
     study,    # a `Study`
     data,     # the data folder
@@ -249,13 +260,11 @@ def write_study(
     out,      # the study's folder
 ):
     "Write `study.yaml` and `run.json`, unless they already say this"
-    out, path = Path(out), Path(out)/'study.yaml'
-    old = read_study(path) if path.is_file() else None
-    if old and old.name != study.name: raise BadInput(f'this folder holds the study {old.name!r}, not {study.name!r}', out, 'give another --out')
+    out, old = Path(out), written_study(study, out)
     code = {'commit': commit(), 'versions': versions(), 'state': state_of_data(data)}
     if old and {**to_dict(old), 'provenance': None} == {**to_dict(study), 'provenance': None} and _says(out, code, data, features): return old
     study = replace(study, provenance={**code, **_describe(data, features, out)})
-    write_text(study.to_yaml(), path)
+    write_text(study.to_yaml(), out/'study.yaml')
     return study
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #9dd93b0c

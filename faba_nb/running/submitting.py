@@ -6,7 +6,7 @@
 __all__ = ['PHOTOGRAPHS', 'GENOTYPES', 'amount', 'Work', 'work_of', 'needs_gpu', 'Job', 'jobs_of', 'Plan', 'make_plan',
            'check_notebooks', 'longest', 'limit_of', 'describe', 'script', 'write_plan', 'go']
 
-# %% ../../nbs/60_running/07_submitting.ipynb #c7ab1607
+# %% ../../nbs/60_running/07_submitting.ipynb #0a6b8b05
 import math, os, re, shlex, shutil, subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core.errors import BadInput, StepFailed, Stopped
 from ..core.files import write_json, write_text
 from ..core.places import root
 from ..core.progress import duration
-from .pipeline import image_groups, notebook_of, steps_of
+from .pipeline import image_groups, notebook_of, steps_of, written_study
 from .sites import clock, digits, money, options, units, variables
 from .steps import checked_parameters
 
@@ -122,7 +122,7 @@ class Plan:
     venv: str | None = None
     most: dict = None # partition to the longest time, minutes, where Slurm said so
 
-# %% ../../nbs/60_running/07_submitting.ipynb #9f30a516
+# %% ../../nbs/60_running/07_submitting.ipynb #e86381ec
 def make_plan(
     study,    # a `Study`
     given,    # how the user named it
@@ -139,6 +139,7 @@ def make_plan(
 ):
     "A `Plan`; notebooks and parameters are checked first"
     data, features, out = os.path.abspath(data), os.path.abspath(features or f'{data}/features'), Path(os.path.abspath(out))
+    written_study(study, out)
     check_notebooks(study, data, features, out)
     pool, work = _pool(study, site, test), work_of(study, data, features)
     args = ('--data', data, '--features', features, '--out', str(out), *(w for s in settings for w in ('--set', s)))

@@ -9,6 +9,7 @@
 # Partitions, gres and the account look like Mahti's: gputest gpusmall small, gpu:a100, MaxSubmitJobs = 4.
 # Three more nodes, powered down and reserved for nobody, have the sizes of Mahti's and Roihu's: without the reservation
 # (scontrol delete reservation=nobody) `sbatch --test-only` judges scripts written for those two.
+# cred_expire: a requeued job rests 10 s instead of Slurm's two minutes.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 
@@ -60,7 +61,7 @@ SlurmUser=root
 SlurmctldPort=$port
 SlurmdPort=$((port + 1))
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge/socket
+AuthInfo=socket=$dir/munge/socket,cred_expire=10
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool
 SlurmctldPidFile=$dir/run/slurmctld.pid
