@@ -11,8 +11,8 @@ WORKERS ?= 2
 help:
 	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report"
 	@echo "make test      notebooks and tests; no root, no network, no GPU"
-	@echo "make test-all  what 'make test' leaves out: Chromium, kill campaigns, full-size encoders"
-	@echo "make test-slurm  jobs on a real Slurm on this machine (root, Debian packages)"
+	@echo "make test-all  what 'make test' leaves out: real Slurm, Chromium, kill campaigns, full-size encoders"
+	@echo "make test-slurm  of those, the jobs on a real Slurm on this machine (root, Debian packages)"
 	@echo "make one       train one fold on one backbone (once the demo's experiment is there)"
 	@echo "make bench     the benchmarks, as ratios"
 	@echo "make lab       JupyterLab on the exploring notebooks"
@@ -37,10 +37,10 @@ one: setup
 	@$(BIN)/faba status results/one
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm and not campaign"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm"
 
 test-all: setup
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -m "full or slurm"
 
 test-slurm: setup
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py

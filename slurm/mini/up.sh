@@ -40,11 +40,11 @@ until_ok() {
     die "$what did not come up ($said); logs are in $dir/log"
 }
 
-# the device files stand for GPUs: a character device each, all reading as /dev/null
+# links to /dev/null stand for the device files of GPUs
 make_folders() {
     mkdir -p "$dir"/{log,run,munge,mysql,state,spool}
     chmod 755 "$dir"
-    for i in 0 1; do [ -e "$dir/nvidia$i" ] || mknod "$dir/nvidia$i" c 1 3; done
+    for i in 0 1; do [ -e "$dir/nvidia$i" ] || ln -s /dev/null "$dir/nvidia$i"; done
     chown -R munge: "$dir/munge"
     chown -R mysql: "$dir/mysql"
     chmod 700 "$dir/munge"
