@@ -113,7 +113,7 @@ def test_every_planted_trap_is_named(twin):
     assert not c.fatal
     page = c.text()
     assert 'SIMULATED DATA' in page
-    words = {'treatment named otherwise': 'WHC-70%, WHC-40% → read as WHC-80, WHC-30', 'treatment without percent sign': 'Treatment is written WHC-80, WHC-30',
+    words = {'treatment named otherwise': 'WHC-70%, WHC-40% instead of WHC-80%, WHC-30% → read as WHC-80, WHC-30', 'treatment without percent sign': 'Treatment is written WHC-80, WHC-30',
              'Tray ID instead of Plant ID': 'the column is called Tray ID', 'date as text dd.mm.yyyy': 'dates as text', 'slash as underscore in the folder name': 'have a slash that is an underscore',
              'accent decomposed (side) or dropped (top) in the folder name': "u0301lodie_2' in the folder name", 'round 2 on two dates': 'round 2 took several days',
              'climate logger off': 'no record for', 'text in a numeric cell': '→ taken as missing', 'trailing blank in an id': 'with stray blanks', 'decimal comma as text': 'as text, such as',

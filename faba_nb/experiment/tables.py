@@ -133,12 +133,13 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
 # %% ../../nbs/10_experiment/40_tables.ipynb #40e91c76
 def _count(n, word): return f'{n} {word}' + ('s' if n != 1 else '')
 
-# %% ../../nbs/10_experiment/40_tables.ipynb #0cc21048
+# %% ../../nbs/10_experiment/40_tables.ipynb #a0fa47d2
 def _treatment_names(say, heading, cells, values):
     "A remark when treatments are written in another way than `WHC-80%` and `WHC-30%`"
     names = pd.DataFrame(dict(written=[tidy_text(x) for x in cells], read=values, row=cells.index)).query('read != ""').drop_duplicates('written')
     other = names[names.written != names['read'] + '%']
-    return say(other.row.tolist(), f'{heading} is written ' + ', '.join(other.written), 'read as ' + ', '.join(other['read']))
+    what = f'{heading} is written {", ".join(other.written)} instead of {", ".join(other["read"] + "%")}'
+    return say(other.row.tolist(), what, 'read as ' + ', '.join(other['read']))
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ace5ba84
 def _unique_rows(spec, sheet, frame, known):
