@@ -103,7 +103,7 @@ def file(self:Page,
 def cards(self:Page):
     "A link and a line for every other page of the site"
     card = Markup('<li><a href="{}"><b>{}</b> <span>{}</span></a></li>')
-    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in reports().values() if r.name != FRONT)
+    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in reports(out=self.out).values() if r.name != FRONT)
     if items: display(HTML(str(Markup('<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>').format(items))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #f573826b
