@@ -8,13 +8,14 @@ __all__ = ['fluor_days', 'leads', 'widths', 'image_signals', 'classic', 'pair_di
            'onset_lead', 'lead_table', 'deviation_scores', 'standardised', 'cusum', 'alarm_dates', 'row_correlations',
            'dates_agree', 'signal_differences', 'presymptomatic_tables', 'agreement_table']
 
-# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #e64a1de5
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #732d6852
 import numpy as np
 import pandas as pd
 import warnings
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
+from . import alarms # gives Scores its thresholds
 from .predictions import Scores, step_columns, with_labels
 from .metrics import ratio
 from .comparing import adjust

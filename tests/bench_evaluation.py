@@ -1,0 +1,56 @@
+"Permutations and bootstrap of a full-size comparison, and everything about one arm"
+import time
+
+import numpy as np
+
+
+def full_size(arms=4, runs=3, seed=0):
+    "Arms on the experiment's calendar: 44 genotypes, 3 runs, about 2 907 steps each"
+    from faba_nb.evaluation.predictions import real_onsets, scores, toy_predictions, toy_steps
+    steps = toy_steps(44, onsets=real_onsets)
+    return [scores(toy_predictions(steps, .3, 1., init_seeds=tuple(range(runs)), validation=3, seed=seed + i), arm=f'arm {i}') for i in range(arms)]
+
+
+def entry(s):
+    from faba_nb.evaluation.comparing import Entry
+    from faba_nb.evaluation.metrics import fold_values
+    return Entry(s.arm, fold_values(s), {k: c for k, c in s.counts().items() if k != 'tn'}, list(s.genotypes))
+
+
+def seconds(f, *args, **kwargs):
+    "Wall and CPU seconds of a call, and its result"
+    wall, cpu = time.perf_counter(), time.process_time()
+    out = f(*args, **kwargs)
+    return time.perf_counter() - wall, time.process_time() - cpu, out
+
+
+def by_loops(a, b, draws):
+    "The bootstrap of one pair's mean and pooled F1 as a loop over draws"
+    rng, (R, G) = np.random.default_rng(0), a.values['f1'].shape
+    for _ in range(draws):
+        g = rng.integers(0, G, G)
+        r = rng.integers(0, R, (R, G))
+        np.mean(a.values['f1'][r, g]) - np.mean(b.values['f1'][r, g])
+        pooled = [np.mean(2*e.counts['tp'][r, g].sum(1)/(2*e.counts['tp'][r, g] + e.counts['fp'][r, g] + e.counts['fn'][r, g]).sum(1)) for e in (a, b)]
+        pooled[0] - pooled[1]
+
+
+def bench():
+    from faba_nb.evaluation.comparing import contrasts, decide
+    from faba_nb.evaluation.evaluating import evaluate_scores, tools_maker
+    from faba_nb.evaluation.information import information
+    from faba_nb.evaluation.yardsticks import yardsticks
+    made, cpu, models = seconds(full_size)
+    n = len(models[0].y)
+    entries = [entry(s) for s in models]
+    wall, cpu, t = seconds(lambda: decide(contrasts(entries, [('arm 1', 'arm 0')], draws=10_000)))
+    assert len(t.query("metric == 'f1'")) == 6
+    loop, _, _ = seconds(by_loops, *entries[:2], 500)
+    rows = [dict(name=f'10 000 permutations and bootstrap draws, 6 pairs, 4 metrics, 44 x 3 x {n}', value=wall, unit='s', beside='60 s asked'),
+            dict(name='  of CPU', value=cpu, unit='s'),
+            dict(name='  the same bootstrap of F1 and pooled F1 alone as a loop over draws, 6 pairs', value=loop*20*6, unit='s (from 500 draws of one pair)', ratio=loop*20*6/wall)]
+    wall, _, _ = seconds(information, models[0])
+    rows.append(dict(name='10 000 permutations of onsets, three statistics', value=wall, unit='s'))
+    clocks = {y.arm: y for y in yardsticks(models[0])}
+    wall, cpu, _ = seconds(evaluate_scores, models[0], None, clocks, tools_maker(10_000, 0))
+    return rows + [dict(name='everything about one arm in one reading, 10 000 draws', value=wall, unit='s'), dict(name='  of CPU', value=cpu, unit='s')]
