@@ -87,8 +87,8 @@ def _part(options):
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #068aa76c
 def _features_steps(study, data, features, out, options):
-    "One step per tap and canvas"
-    groups = image_groups(study)
+    "One step per tap and canvas; imported arms have their predictions and need no features"
+    groups = image_groups(replace(study, arms={n: a for n, a in study.arms.items() if not (out/'arms'/n/'imported.json').is_file()}))
     for (tap, canvas), backbones in groups.items():
         yield _features_step(data, features, backbones, tap, canvas, options, '' if len(groups) == 1 else f'-{tap}-{canvas}')
 
