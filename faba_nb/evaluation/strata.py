@@ -52,16 +52,16 @@ def moved_onset(
     steps = with_labels(s.steps.assign(onset_dag=onset).drop(columns=['label', 'label_low_dag', 'label_high_dag']))[step_columns]
     return replace(s, steps=steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True))
 
-# %% ../../nbs/40_evaluation/10_strata.ipynb #5f0054a3
+# %% ../../nbs/40_evaluation/10_strata.ipynb #a3724e9d
 def sensitivities(
     s, # Scores
-    flagged=(), # plant ids that look wrong
+    flagged=None, # plant_id and round of steps that look wrong
 ): # dict label -> Scores
     "The main decisions reversed, one at a time"
     near = np.abs(s.dag - s.steps.onset_dag.to_numpy(float)) <= 3
     out = {'not_within_3d': part(s, ~near), 'onset_one_round_earlier': moved_onset(s, -1), 'onset_one_round_later': moved_onset(s, 1)}
-    if len(flagged): out['without_flagged'] = part(s, ~s.steps.plant_id.isin(flagged).to_numpy())
-    return out
+    if flagged is not None: out['without_flagged'] = part(s, ~pd.MultiIndex.from_frame(s.steps[['plant_id', 'round']]).isin(list(zip(flagged.plant_id, flagged['round']))))
+    return {k: q for k, q in out.items() if q is not None}
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #32734731
 def stratum_rows(
@@ -83,11 +83,11 @@ def stratum_rows(
     if n0.sum(): rows.append(base | dict(metric='false_positive_rate') | tools.row(ratio(c['fp'].sum(1), n0.sum(1)).mean(), lambda d: drawn_ratio(c['fp'], n0, d), few=True))
     return rows
 
-# %% ../../nbs/40_evaluation/10_strata.ipynb #5a65c396
+# %% ../../nbs/40_evaluation/10_strata.ipynb #ab0bb6b7
 def strata_rows(
     s, # Scores
     tools_for, # function of Scores giving Tools
-    flagged=(), # plant ids that look wrong
+    flagged=None, # plant_id and round of steps that look wrong
 ): # list of dict
     "Rows of `metrics.csv` for all strata and sensitivities"
     rows = []
