@@ -296,3 +296,28 @@ def test_a_missing_extra_says_so_before_any_work(tmp_path):
 def test_light_modules_load_no_torch():
     code = "import sys, faba_nb.backbones.extraction, faba_nb.backbones.registry as r; r.backbones(); print([m for m in ('torch', 'open_clip', 'timm') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+
+
+READING = '''import json, resource, sys
+from faba_nb.backbones.store import FeatureFile
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+before, f = peak(), FeatureFile(sys.argv[1])
+x, there = f.load(f.index)
+print(json.dumps([peak() - before, x.shape, int(there.sum()), float(x[:, 0].sum())]))'''
+
+
+@pytest.mark.full
+def test_a_whole_file_of_the_earlier_system_in_little_memory(tmp_path):
+    "11 600 vectors between patch tokens as large as the real ones (9 GB, here without content)"
+    import h5py
+    values = np.random.default_rng(0).normal(size=11600).astype(np.float32)
+    with h5py.File(tmp_path/'dinov2_features.h5', 'w') as f:
+        for i, v in enumerate(values):
+            g = f.require_group(f'p{i//44:03d}/{i//4 % 11 + 2}')
+            g[f'side_{i % 4}'] = np.full(768, v)
+            g.create_dataset(f'side_{i % 4}_patches', (256, 768), 'f4')
+    for _ in ('read', 'read again from the cache'):
+        done = subprocess.run([sys.executable, '-c', READING, str(tmp_path/'dinov2_features.h5')], capture_output=True, text=True, check=True, env={**os.environ, 'FABA_CACHE': str(tmp_path/'cache')})
+        peak, shape, there, total = json.loads(done.stdout)
+        assert shape == [11600, 768] and there == 11600 and abs(total - values.sum()) < 1
+        assert peak < 300
