@@ -38,17 +38,17 @@ def _value(results, arm, metric, group='published', protocol='retrospective'):
     row = results.metric(arm, metric, group, protocol)
     return float('nan') if row is None or row.value == '' else float(row.value)
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #85e2e725
+# %% ../../nbs/50_reporting/82_earlier.ipynb #36e806c9
 CLOSE = .005 # F1: nearer than that, a number counts as found again; the earlier system rounded to two or three digits
 
 def imports_table(
     results, # `Results`
 ):
     "Each import: where it came from, what its summary says, what comes out again"
-    rows = [dict(name=nice(a), checkpoints=r['checkpoints'], seeds=listed(r.get('seeds', [])) or '–', gates=r.get('gates_compared', 0),
+    rows = [dict(name=nice(a), checkpoints=r['checkpoints'], seeds=listed(r.get('seeds', [])) or '–', gates=f'{r["gates_compared"]} of {r["checkpoints"]}' if r.get('gates_compared') else 'none stored',
                  configuration='assumed: none was found' if r['assumed'] else 'read', said=_value(results, a, 'f1', 'summary'), now=_value(results, a, 'f1')) for a, r in brought(results).items()]
     frame = pd.DataFrame(rows)
-    columns = [Column('name', 'Arm'), Column('checkpoints', 'Checkpoints', digits=0), Column('seeds', 'Seeds'), Column('gates', 'Gates compared', 'with stored ones', 0, help='Stored gate weights recomputed: they show that a checkpoint belongs to its fold'),
+    columns = [Column('name', 'Arm'), Column('checkpoints', 'Checkpoints', digits=0), Column('seeds', 'Seeds'), Column('gates', 'Gates compared', help='Stored gate weights recomputed: they show that a checkpoint belongs to its fold'),
                Column('configuration', 'Configuration'), Column('said', 'F1', 'its summary', 3), Column('now', 'F1', 'computed again', 3)]
     return Table(frame, [c for c in columns if c.key != 'said' or frame.said.notna().any()], 'What was imported. Nothing was trained: the networks predicted once more.')
 
@@ -114,7 +114,7 @@ def _may_stay(results, order):
 
 def _none(k): return 'this one pair cannot be told from chance' if k == 1 else f'none of the {k} pairs can be told from chance'
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #5de7247a
+# %% ../../nbs/50_reporting/82_earlier.ipynb #bb0c2ca5
 def _beside_clock(results, order):
     "How many arms reach the rule that never saw a plant"
     clock = results.metric('treatment_clock', 'f1')
@@ -123,9 +123,12 @@ def _beside_clock(results, order):
     above = [a for a, r in rows.items() if r and r['verdict'] == 'better']
     below = [a for a, r in rows.items() if r and r['verdict'] == 'worse']
     start = f'A clock that is told who was watered, and sees no plant, scores {number(clock.value)}.'
-    if above: return f'{start} Only {listed(map(nice, above))} {"exceeds" if len(above) == 1 else "exceed"} it by more than chance.'
+    if above: return f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by more than chance.'
     lying = f'; {listed(map(nice, below))} {"lies" if len(below) == 1 else "lie"} below it by more than chance' if below else ''
     return f'{start} No imported arm exceeds it by more than chance{lying}.'
+
+# %% ../../nbs/50_reporting/82_earlier.ipynb #21850d29
+def _all_of(some, order): return f'All {len(order)} imported arms' if len(some) == len(order) > 1 else f'Of the imported arms, only {listed(map(nice, some))}'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #dccd2113
 def by_chance(
@@ -168,7 +171,7 @@ def pairs_figure(
     told = listed(f'{nice(r.arm_a)} minus {nice(r.arm_b)} {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}' for r in p.itertuples())
     return Drawn(fig, f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±0.05, the margin of equivalence. An interval that crosses zero is an order that could turn round.', f'{told}.')
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #62849791
+# %% ../../nbs/50_reporting/82_earlier.ipynb #ff81802b
 SIDE = {'f1': ('published', 'f1'), 'auc': ('published', 'auc'), 'mae_published': ('published', 'mae_published'), 'mae_measured': ('measured', 'mae_measured'), 'never_detected': ('measured', 'never_detected'),
         'skill': ('measured', 'skill'), 'pooled_f1': ('pooled', 'f1'), 'concordance': ('genotype', 'concordance')}
 
@@ -177,12 +180,12 @@ def side_by_side(
     protocol='retrospective', # or 'online'
 ):
     "Imported arms and yardsticks: the old definition, then measured steps"
-    frame = metric_frame(results, [*brought(results), *results.yardsticks], SIDE, protocol)
+    frame = metric_frame(results, [*ranking(results), *results.yardsticks], SIDE, protocol)
     have = [k for k in SIDE if frame[k].notna().any()]
     if not have: raise NotThere(f'No imported arm has {protocol} predictions.')
     frame = grouped(results, frame, have)
     old = {'f1', 'auc', 'mae_published'}
-    columns = [metric_column(k, interval=k in ('f1', 'mae_measured'), unit=f'{METRICS[k][1].split(",")[0]} {"as published" if k in old else "measured steps"}'.strip()) for k in have]
+    columns = [metric_column(k, interval=k in ('f1', 'mae_measured'), unit=', '.join(filter(None, (METRICS[k][1].split(',')[0], 'as published' if k in old else 'measured steps')))) for k in have]
     return Table(frame, [Column('name', 'Arm'), *columns], f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.', groups='kind',
                  note='As published: 22 rounds, of which about half were never measured; a plant never detected counts as day 38. Measured steps: only days with a photograph or a fluorescence reading; plants never detected are counted, not given a day.')
 
@@ -209,14 +212,16 @@ def places(
     by = listed(f'{nice(a)} by {listed(k for k, v in first.items() if v == a)}' for a in names)
     return f'Who comes first depends on the definition: {by}.'
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #4cb88de6
+# %% ../../nbs/50_reporting/82_earlier.ipynb #631b56a3
 def can_say(
     results, # `Results`
 ):
     "What the imported results carry"
     lines = [f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else "equivalent, within 0.05 F1, to"} {nice(r.arm_b)}: {_gap(r)}.' for r in ranked_pairs(results).itertuples() if r.verdict in ('better', 'equivalent')]
-    lines += [f'{nice(a)} exceeds the clock told the treatment by {with_interval(r["difference"], r["low"], r["high"], 3, sign=True)} F1.' for a in ranking(results) if (r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better']
-    lines += [f'{nice(r.arm)}, given the past only, raises its alarms in the order of the onsets more often than permuted onsets allow (concordance {number(r.value, 2)}, {p_equals(r.p)}).' for r in _concordance(results) if r.value > r.null_high]
+    above = {a: r for a in ranking(results) if (r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better'}
+    if above: lines.append('The clock told the treatment is exceeded: ' + listed(f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1' for a, r in above.items()) + '.')
+    seeing = [r for r in _concordance(results) if r.value > r.null_high]
+    if seeing: lines.append('Given the past only, alarms come in the order of the onsets more often than permuted onsets allow: ' + listed(f'{nice(r.arm)} (concordance {number(r.value, 2)}, {p_equals(r.p)})' for r in seeing) + '.')
     first, last = (f(ranking(results).values()) for f in (max, min))
     return _lines([*lines, f'By the earlier definition the imported arms score an F1 between {number(last)} and {number(first)}, each with the interval in the table above.'], 'better')
 
@@ -270,7 +275,7 @@ def missing(
     free = lambda n: n if n not in results.study.arms or n in results.absent else f'{n}_trained'
     return {free(n): replace(a, init_seeds=seeds) for n, a in read_study('backbones').arms.items() if not any(_same(a, b) for b in have)}
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #2c6154dd
+# %% ../../nbs/50_reporting/82_earlier.ipynb #da6bf8a1
 def completed(
     results, # `Results`
 ):
@@ -290,6 +295,6 @@ def commands(
     encoders = list(dict.fromkeys(a.backbone for a in new.values() if 'image' in a.modalities))
     data, out = results.run.get('data') or 'DATA', results.out.resolve()
     places = f'--data {data} --features {results.run.get("features") or f"{data}/features"}'
-    fetch = ['# where there is a network', f'faba fetch {" ".join(encoders)}', '# where there is a GPU', f'faba features {places} --backbones {",".join(encoders)}'] if encoders else []
-    text = '\n'.join([*fetch, f'faba train {out}/report/complete.yaml {places} --out {out} --arms {",".join(new)}', '# anywhere', f'faba evaluate --out {out}', f'faba report --out {out}'])
-    return [f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison and not here. These lines add {"it" if len(new) == 1 else "them"}; nothing that was imported is trained again.', Markup('<pre><code>{}</code></pre>').format(text)]
+    fetch = ['# where there is a network', f'faba fetch {" ".join(encoders)}', '# where there is a GPU', f'faba features {places} \\\n  --backbones {",".join(encoders)}'] if encoders else []
+    text = '\n'.join([*fetch, f'faba train {out}/report/complete.yaml \\\n  {places} \\\n  --out {out} --arms {",".join(new)}', '# anywhere', f'faba evaluate --out {out}', f'faba report --out {out}'])
+    return [f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison and not here. These lines add {"it" if len(new) == 1 else "them"}; nothing that was imported is trained again.', Markup('<pre class="code" tabindex="0"><code>{}</code></pre>').format(text)]
