@@ -1,5 +1,5 @@
 "The pages of a finished study in a real browser: offline, silent, accessible, no wider than a phone"
-import os
+import os, re
 from pathlib import Path
 
 import pytest
@@ -54,4 +54,33 @@ def test_page(browser, page, width, scheme):
     assert tab.evaluate('document.documentElement.scrollWidth - innerWidth') <= 0, 'the page is wider than the window'
     found = [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in Axe().run(tab).response['violations']]
     assert found == []
+    tab.close()
+
+
+def test_print(browser):
+    "A reader with a dark screen prints on white paper, without the buttons"
+    tab, said = opened(browser, SITE/'index.html', 1280, 'dark')
+    dark = tab.evaluate('getComputedStyle(document.body).backgroundColor')
+    tab.emulate_media(media='print', color_scheme='dark')
+    light = tab.evaluate('getComputedStyle(document.body).backgroundColor')
+    brightness = lambda c: sum(map(int, re.findall(r'\d+', c)[:3])) if re.findall(r'\d+', c)[3:4] != ['0'] else 765
+    assert brightness(dark) < 200 and brightness(light) > 700, (dark, light)
+    assert not tab.locator('#theme').is_visible() and tab.locator('h1').is_visible()
+    assert tab.pdf(format='A4').startswith(b'%PDF') and said == []
+    tab.close()
+
+
+def test_search_sort_and_code(browser):
+    "Tables can be searched and sorted, code can be shown"
+    tab, said = opened(browser, SITE/'claims.html', 1280, 'light')
+    rows = tab.locator('#tab_claims-grid tbody tr:visible')
+    before = rows.count()
+    tab.locator('input[type=search]').first.fill('random forest')
+    assert 0 < rows.count() < before
+    tab.locator('input[type=search]').first.fill('')
+    tab.locator('#tab_claims-grid button.sort').first.click()
+    assert tab.locator('#tab_claims-grid th[aria-sort]').count() == 1
+    assert tab.locator('div.code:visible').count() == 0
+    tab.locator('#code').click()
+    assert tab.locator('div.code:visible').count() > 2 and said == []
     tab.close()

@@ -137,7 +137,7 @@ def _harvest(results):
     w = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
     return pd.DataFrame({'kept': w['WHC-30']/w['WHC-80']}) if {'WHC-30', 'WHC-80'} <= set(w) else pd.DataFrame(index=[])
 
-# %% ../../nbs/50_reporting/75_accessions.ipynb #5637928b
+# %% ../../nbs/50_reporting/75_accessions.ipynb #53060dfc
 def accession_rows(
     results,  # `Results`
     width,    # mm
@@ -162,6 +162,7 @@ def accession_rows(
                  f'(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). Above the curves: days from onset to the first alarm of each drought plant. {counted(shown, "photograph")}, one scale.',
                  f'{counted(len(names), "row")}, from {names[0]} (onset day {number(onset[names[0]], 0)}) to {names[-1]} (onset day {number(onset[names[-1]], 0)}).')
 
+# %% ../../nbs/50_reporting/75_accessions.ipynb #167b2bac
 def _errors(results, arm):
     "{genotype: days from onset to first alarm of each drought plant, mean over seeds}"
     p = results.table('plants')

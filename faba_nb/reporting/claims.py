@@ -119,7 +119,7 @@ def beats_clock(results, claim):
     instead = f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
     return Found(verdict, gap, '0', instead, 'Retrospective predictions can read the treatment off the late photographs; generalisation to new accessions is shown only by what exceeds the clock.')
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #b404b37b
+# %% ../../nbs/50_reporting/80_claims.ipynb #7c0610e3
 def _pair(results, claim, a, b):
     "The contrast of two arms in whichever study has both"
     r, (x, y) = locate(results, [a, b])
@@ -131,6 +131,7 @@ def _gap(row):
     "Difference, interval and p in words"
     return f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} ({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #0ff3d0a8
 @check
 def contrast(results, claim):
     "A is better than B"
@@ -140,6 +141,7 @@ def contrast(results, claim):
     need = f'; {int(row["n"])} accessions would have shown a difference of {number(row["detectable_80"], 3)} with 80 % power' if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80']) else ''
     return Found(verdict, _gap(row), '0', f'{words}: difference of genotype-mean F1 {_gap(row)}{need}.', f'The comparison is now paired over accessions and adjusted; the difference is {_gap(row)}.')
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #9fddb162
 @check
 def equivalent(results, claim):
     "A matches B"
@@ -159,7 +161,7 @@ def best(results, claim):
     instead = f'{name} was better than all of its rivals ({gaps}).' if not lost else f'That {name} is the best cannot be said: it is not told from {listed(nice(y) for y, _ in lost)} ({gaps}).'
     return Found(CANNOT if lost else STANDS, gaps, '0', instead, 'A first place among several arms needs every comparison to be decided; see the probability that identical arms show such a gap.')
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #8398167f
+# %% ../../nbs/50_reporting/80_claims.ipynb #fff600f5
 STRATUM = 'k=2,target=0.05'
 
 def _early_row(results, claim):
@@ -178,6 +180,7 @@ def early(results, claim):
                f'(difference of shares {gap}).')
     return Found(STANDS if row.low > 0 else CANNOT, gap, '0', instead, 'Only the online reading is used for statements about time, and alarms are set against the matched controls.')
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #cedfd29e
 @check
 def lead(results, claim):
     "A number of days by which the model leads"
@@ -187,6 +190,7 @@ def lead(results, claim):
     instead = f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within ±14 d of the onset, online).'
     return Found(verdict, now, '0 d', instead, 'A lead is a difference to the matched control’s alarms; retrospective onset errors are no leads.')
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #21b6e0a6
 @check
 def information(results, claim):
     "Whether alarms follow the order of the onsets beyond permuted onsets"
@@ -200,7 +204,7 @@ def information(results, claim):
     instead = f'Alarms of {nice(arm)} ({claim.protocol}) were {"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond permutation ({now}; without information {chance}).'
     return Found(verdict, now, chance, instead, 'The correlation of two leads that share an onset is expected to be about 0.7 for independent series; concordance against permuted onsets replaces it.')
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #dd4152c5
+# %% ../../nbs/50_reporting/80_claims.ipynb #efc65f83
 @check
 def gate(results, claim):
     "A mean gate weight of drought plants, in all steps or before or after onset"
@@ -214,12 +218,14 @@ def gate(results, claim):
     text = with_interval(now, now - half, now + half, 3)
     return Found(STANDS if again else WEAKER, text, '', f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; it describes the model and is not importance.', 'Gate weights are reported as description only; importance is taken from ablations.')
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #022841fe
 @check
 def description(results, claim):
     "Gates read as importance"
     return Found(CANNOT, 'a weight may multiply a small vector', 'ablations', 'Gate weights describe how the model mixes its inputs; which sensor matters is answered by leaving it out (Table ablation).',
                  'We no longer read importance from gates; the ablation table, each variant against its own base, takes their place.')
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #83c7a621
 @check
 def senescence(results, claim):
     "False alarms of old controls"
@@ -230,7 +236,7 @@ def senescence(results, claim):
     inside = claim.printed - claim.half_width <= row.value <= claim.printed + claim.half_width
     return Found(STANDS if inside else WEAKER, now, f'{number(100*young.value, 1)} % before day 31', f'From day 31 on, {now} of the control steps were falsely alarmed, against {number(100*young.value, 1)} % before.', 'Counted on measured steps only.')
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #0ff28f48
+# %% ../../nbs/50_reporting/80_claims.ipynb #c3624124
 @check
 def fluorescence_day(results, claim):
     "First lasting difference of a parameter, with simultaneous bands"
@@ -242,15 +248,14 @@ def fluorescence_day(results, claim):
     verdict = STANDS if abs(day - claim.printed) <= 2 else WEAKER
     return Found(verdict, f'day {number(day, 0)}', '', f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, {p_equals(p)} after adjustment over parameters).', 'Days are now dated with simultaneous bands and adjusted over parameters.')
 
+# %% ../../nbs/50_reporting/80_claims.ipynb #dc97476f
 @check
 def order(results, claim):
     "Fluorescence, then model, then eye, in one accession after another"
-    from faba_nb.reporting.presymptomatic import alarm_dates, fluorescence_dates
+    from faba_nb.reporting.presymptomatic import dates
     r, (arm,) = locate(results, [claim.arm])
-    change = fluorescence_dates(r)
-    if change.empty: raise NotThere('Dates of fluorescence change per accession were not computed.')
-    t = alarm_dates(r, arm).merge(change, on='genotype')
-    n, k = len(t), int(((t.dag < t.alarm) & (t.alarm < t.onset_dag)).sum())
+    t = dates(r, arm)
+    n, k = len(t), int(((t.fluor_alarm_dag < t.alarm_dag) & (t.alarm_dag < t.onset_dag)).sum())
     return Found(STANDS if k > .9*n else CANNOT, f'{k} of {n} accessions', f'{number(n/6, 0)} of {n} in a random order', f'The order fluorescence, alarm, annotation held in {k} of {n} accessions.', 'The order is counted accession by accession instead of being read off mean dates.')
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #8a25a09c

@@ -45,7 +45,7 @@ def visits(
     v = pd.concat(parts).assign(replicate=lambda x: x.plant_id.map(rep))
     return v.groupby(['sensor', 'replicate', 'dag']).size().rename('plants').reset_index()
 
-# %% ../../nbs/50_reporting/60_dataset.ipynb #fed3f160
+# %% ../../nbs/50_reporting/60_dataset.ipynb #9904629d
 def calendar(
     results, # `Results`
     width,   # mm
@@ -65,6 +65,7 @@ def calendar(
     return Drawn(fig, f'Which replicate met which sensor, n = {counted(len(results.experiment.plants), "plant")}. The area of a square is the share of the replicate’s plants. '
                  + (f'Days with photographs of all replicates: {listed(together)}.' if together else 'No day has photographs of all replicates.'), _calendar_alt(v))
 
+# %% ../../nbs/50_reporting/60_dataset.ipynb #05d94ed8
 def _together(v):
     "Days on which every replicate was photographed from the side"
     side = v[v.sensor == 'side photographs'].groupby('dag').replicate.nunique()

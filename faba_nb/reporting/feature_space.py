@@ -83,14 +83,14 @@ def maps(
     tsne = TSNE(2, perplexity=min(30, (len(x) - 1)/4), init='pca', random_state=seed).fit_transform(scores)
     return np.hstack([scores[:, :2], tsne]), pca.explained_variance_ratio_[:2]
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #cd31f092
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #9c03bcf0
 MARKS = {'Early': '^', 'Mid': 'o', 'Late': 's'}
 
 def _cloud(ax, keys, xy, title, by='treatment', size=7):
     "A scatter by treatment or onset class, drawn as a picture where there are many points"
     for k in ('WHC-80', 'WHC-30') if by == 'treatment' else MARKS:
         at = (keys[by] == k).to_numpy()
-        ax.scatter(*xy[at].T, s=size, color=colour(k), marker='o' if by == 'treatment' else MARKS[k], alpha=.65, lw=0, label=k, rasterized=len(keys) > 800)
+        ax.scatter(*xy[at].T, s=size, color=colour(k), marker='o' if by == 'treatment' else MARKS[k], alpha=.65, lw=0, label=k, rasterized=len(keys) > 300)
     ax.set(title=title, xticks=[], yticks=[])
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #766e2796
@@ -121,7 +121,7 @@ def _map(keys, xy, share, width, backbone):
     return Drawn(fig, f'{nice(backbone)}: features of n = {counted(len(keys), "plant-day")} ({counted(keys.plant_id.nunique(), "plant")}), mean over views, all ages. The two principal components hold {number(shown, 0)} % of the variance, most of it age. Distances between clusters of a t-SNE mean nothing.',
                  f'Maps of {counted(len(keys), "plant-day")}. Points of both treatments overlap; the first two components hold {number(shown, 0)} % of the variance.')
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #dbc28185
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #03927465
 def ages(
     days,  # available days
     most=6, # how many to show
@@ -130,6 +130,7 @@ def ages(
     days = np.unique(days)
     return days[np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))]
 
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #3912d81a
 def space_by_time(
     results,  # `Results`
     width,    # mm

@@ -164,7 +164,7 @@ def probability_curves(
     return Drawn(fig, f'Predictions of {nice(arm)} for typical genotypes, each left out of training: three control and three drought plants, mean over {counted(n, "seed")}. '
                  'Solid: retrospective; dashed: online, from the past alone. Vertical line: annotated onset; horizontal line: alarm level 0.5.', _curves_alt(readings['retrospective'], chosen, arm))
 
-# %% ../../nbs/50_reporting/45_figures.ipynb #a984c8a5
+# %% ../../nbs/50_reporting/45_figures.ipynb #f6d762b7
 def _readings(results, arm):
     "Test predictions in every reading the arm has"
     out = {'retrospective': results.predictions(arm)}
@@ -185,6 +185,7 @@ def _curves(ax, readings, genotype, title):
     ax.axhline(.5, color=colour('muted'), lw=.7, ls=':')
     ax.set(title=title, ylim=(-.03, 1.03))
 
+# %% ../../nbs/50_reporting/45_figures.ipynb #9cad2c75
 def _curves_alt(df, chosen, arm):
     "Mean probability of the last step, by treatment, in words"
     last = df[df.dag == df.dag.max()]

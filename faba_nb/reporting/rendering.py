@@ -27,7 +27,7 @@ from .results import Results
 from .site import FRONT, reports
 from .style import PALETTE
 
-# %% ../../nbs/50_reporting/90_rendering.ipynb #4e26f424
+# %% ../../nbs/50_reporting/90_rendering.ipynb #815cc123
 def inputs(
     out,  # the study's folder
     path, # the report notebook
@@ -36,8 +36,9 @@ def inputs(
     code = [*Path(faba_nb.__file__).parent.glob('reporting/*.py'), *(root()/'reports'/'site').iterdir(), *(root()/'data'/'design').glob('*.csv')]
     small = [p for p in (out/'study.yaml', out/'run.json') if p.is_file()]
     small += [*sorted((out/'tables').glob('*.csv')), *sorted(out.glob('arms/*/imported.json'))]
+    for r in Results(out).family[1:]: small += [r.out/'study.yaml', *sorted((r.out/'tables').glob('*.csv'))]
     large = [(str(p.relative_to(out)), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(out.glob('arms/*/predictions*.csv'))]
-    return [path, *sorted(code), *small, [str(p.relative_to(out)) for p in small], large, [(r.title, r.subtitle) for r in reports(out=out).values()]]
+    return [path, *sorted(code), *small, [os.path.relpath(p, out) for p in small], large, [(r.title, r.subtitle) for r in reports(out=out).values()]]
 
 def up_to_date(
     page, # path of a rendered page
