@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['level', 'margin', 'rope', 'lower_is_better', 'primary', 'metric_words', 'verdict', 'equivalence_p', 'corrected_t',
-           'signed_rank_probabilities', 'Entry', 'on_genotypes', 'compare_mean', 'compare_pooled', 'adjust', 'pairs_of',
-           'contrasts', 'decide', 'sentence']
+           'signed_rank_probabilities', 'Entry', 'on_genotypes', 'compare_mean', 'compare_pooled', 'adjust', 'holm',
+           'pairs_of', 'contrasts', 'decide', 'sentence']
 
-# %% ../../nbs/40_evaluation/09_comparing.ipynb #7f1bbcbe
+# %% ../../nbs/40_evaluation/09_comparing.ipynb #ab4d612f
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from .metrics import run_means
 from .power import detectable
 from .resampling import bca, bootstrap_draws, drawn_mean, drawn_ratio, jackknife_draws, label_swap, max_t, sign_flip, signs
@@ -143,15 +142,24 @@ def _one_run(
 ): # dict of (1, G): mean over runs, for arms with different numbers of runs
     return {k: v.mean(0, keepdims=True) for k, v in counts.items()}
 
-# %% ../../nbs/40_evaluation/09_comparing.ipynb #30e1df81
+# %% ../../nbs/40_evaluation/09_comparing.ipynb #29d9633d
 def adjust(
     p, # p values, NaN allowed
     method, # holm or fdr_bh
 ): # adjusted p values
-    "statsmodels' `multipletests` around missing values"
+    "Holm, or Benjamini-Hochberg as scipy has it, around missing values"
     p = np.asarray(p, float)
     out, ok = np.full(len(p), np.nan), np.isfinite(p)
-    if ok.any(): out[ok] = multipletests(p[ok], method=method)[1]
+    if ok.any(): out[ok] = stats.false_discovery_control(p[ok]) if method == 'fdr_bh' else holm(p[ok])
+    return out
+
+def holm(
+    p, # p values
+): # adjusted p values
+    "The i-th smallest times (n - i), never below the one before"
+    order = np.argsort(p)
+    out = np.empty(len(p))
+    out[order] = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1)).clip(max=1)
     return out
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #5e58a371
