@@ -112,14 +112,14 @@ def test_typing_finds(plants):
 def test_every_control_changes_the_picture(plants):
     e = plants; e.load(); e.search.value = 'Pirhonen'
     def changes(control, value):
-        before = e.picture.html; control.value = value
-        return e.picture.html != before
-    for text in ('probability of stress, morphology', 'gate weights', 'height, cm', 'fluorescence NPQ_Lss', 'soil water', 'GLI', 'simulated data', 'Pirhonen'): assert text in e.picture.html, text
+        before = e.drawing(); control.value = value
+        return e.drawing() != before
+    for text in ('probability of stress, morphology', 'gate weights', 'height, cm', 'fluorescence NPQ_Lss', 'soil water', 'GLI', 'simulated data', 'Pirhonen'): assert text in e.drawing(), text
     assert changes(e.protocol, 'online') and changes(e.protocol, 'retrospective')
-    assert changes(e.threshold, .9) and changes(e.gates, False) and 'gate weights' not in e.picture.html
-    assert changes(e.shown, [('env', 'rh2_Tunnel_%')]) and 'relative humidity, tunnel' in e.picture.html
+    assert changes(e.threshold, .9) and changes(e.gates, False) and 'gate weights' not in e.drawing()
+    assert changes(e.shown, [('env', 'rh2_Tunnel_%')]) and 'relative humidity, tunnel' in e.charts.html
     assert changes(e.view, 'top') and changes(e.treatment, 'WHC-30') and changes(e.replicate, 2)
-    assert changes(e.arms, ()) and 'probability' not in e.picture.html
+    assert changes(e.arms, ()) and 'probability' not in e.drawing()
 
 
 def test_an_alarm_is_the_first_measured_step_above_the_threshold(plants, study):
@@ -131,7 +131,7 @@ def test_an_alarm_is_the_first_measured_step_above_the_threshold(plants, study):
         e.search.value = genotype
         for r in e.pair().itertuples():
             above = mean[r.plant_id][mean[r.plant_id] > .5]
-            assert (f'{r.treatment} online DAG {above.index.min():g}' in e.picture.html) if len(above) else (f'{r.treatment} online DAG' not in e.picture.html)
+            assert (f'{r.treatment} online DAG {above.index.min():g}' in e.charts.html) if len(above) else (f'{r.treatment} online DAG' not in e.charts.html)
             found += len(above) > 0
     assert found > 5
 
@@ -198,13 +198,13 @@ def test_features_click_box_slide_and_send(plants):
     e.picture.play('clicked', t.key[7])
     assert t.plant_id[7] in e.big.value and '<img' in e.big.value
     e.picture.play('boxed', t.key[100:110].tolist())
-    assert '10 selected' in e.count.value and not e.send.disabled
-    e.send.click()
+    assert '10 selected' in e.count.value and not e.pass_on.disabled
+    e.pass_on.click()
     assert set(plants.places) == set(t[100:110][['genotype', 'replicate']].itertuples(index=False, name=None)) and 'selected pairs' in plants.said.value
     e.days.value = (10, 20)
     assert e.picture.html.count('<circle') == t.dag.between(10, 20).sum() < len(t)
     e.clear.click()
-    assert '0 selected' in e.count.value and e.send.disabled
+    assert '0 selected' in e.count.value and e.pass_on.disabled
     plants.every.click()
     assert len(plants.places) == 36
 
@@ -291,11 +291,11 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
     for part in data.iterdir():
         if part.name not in ('img', 'features', 'marks.csv'): (bare/part.name).symlink_to(part.resolve())
     e = PlantsExplorer(bare, study)                                # no photographs: everything else is shown
-    assert 'no photographs' in e.notice.value and 'height, cm' in e.picture.html and 'probability of stress' in e.picture.html
+    assert 'no photographs' in e.notice.value and 'height, cm' in e.charts.html and 'probability of stress' in e.charts.html
     said = FeaturesExplorer(bare, tmp_path/'none').notice.value    # no features and no weights
     assert 'faba fetch dinov2' in said and 'faba features --data' in said
     e = PlantsExplorer(data, tmp_path/'none')                      # no results: photographs are shown
-    assert '<image' in e.picture.html and 'probability' not in e.picture.html
+    assert '<image' in e.picture.html and 'probability' not in e.drawing()
     half = tmp_path/'half'; shutil.copytree(study, half); shutil.rmtree(half/'tables')
     e = ArmsExplorer(data, half)                                   # trained, not evaluated
     assert 'faba evaluate demo' in e.notice.value and 'above 0.50' in e.alarmed.value

@@ -105,7 +105,7 @@ def _sweep(self:ArmsExplorer, arm, s):
     if at not in self._sweeps: self._sweeps[at] = sweep(s, self.k.value)
     return self._sweeps[at]
 
-# %% ../../nbs/70_exploring/80_arms.ipynb #6a5f1cb9
+# %% ../../nbs/70_exploring/80_arms.ipynb #7c11e1af
 @patch
 def draw(self:ArmsExplorer):
     "Numbers and rings at the chosen threshold, on the curves of all thresholds"
@@ -114,7 +114,7 @@ def draw(self:ArmsExplorer):
     x, y, z = 'controls alarmed', 'drought plants found', 'median delay, d'
     lines = lambda v: [(a, c, all_[a][x].to_numpy(), all_[a][v].to_numpy(), (now[a][x], now[a][v])) for a, c, _ in have]
     days = np.concatenate([all_[a][z].dropna() for a in all_] or [np.zeros(1)])
-    stamp = words(self.src.simulated, 405, 24, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
+    stamp = words(self.src.simulated, 405, 258, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
     self.picture.html = curves(lines(y), ('share of controls alarmed', 'share of drought plants found'), (0, 1, 0, 1)).replace('</svg>', stamp)
     self.delays.html = curves(lines(z), ('share of controls alarmed', 'median delay after the onset, d'), (0, 1, min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1)).replace('</svg>', stamp)
     self.alarmed.value = self._alarm_table(now, {a: c for a, c, _ in have})

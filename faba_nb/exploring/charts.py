@@ -111,7 +111,7 @@ def _grid(x, y, y0, y1, level):
     marks = [words(short(t), left - 4, y(t) + 4, 'end', fill='#666') + rule(t, stroke='#e8e8e8') for t in ticks(y0, y1)]
     return ''.join(marks) + (rule(level, stroke='#777', stroke_dasharray='2 3') if level is not None else '')
 
-# %% ../../nbs/70_exploring/30_charts.ipynb #e58486c5
+# %% ../../nbs/70_exploring/30_charts.ipynb #382a3647
 def panel(
     title,       # what is shown, with its unit
     lines,       # from `line`
@@ -120,12 +120,15 @@ def panel(
     low=None, high=None, # range; from the data by default
     marks=(),    # (day, colour, text, open): triangles on the upper edge
     level=None,  # a horizontal line
+    aside='',    # more about it, right of the title
+    notes=(),    # below the names of the lines
 ):
     "SVG of one panel on a common time axis"
     y0, y1 = _range(lines, low, high)
     y, left, right = scale(y0, y1, top + height - 6, top + 16), float(x(2)), float(x(39))
     frame = el('rect', x=left, y=top + 14, width=right - left, height=height - 18, fill='#fafafa', stroke='#ddd')
-    names = [words('─ ' + l['label'], right + 8, top + 26 + 13*i, fill=l['colour']) for i, l in enumerate(l for l in lines if l['label'])]
+    said = [('─ ' + l['label'], l['colour']) for l in lines if l['label']] + [(n, '#777') for n in notes]
+    names = [words(t, right + 8, top + 26 + 13*i, fill=c) for i, (t, c) in enumerate(said)] + [words(aside, right, top + 10, 'end', fill='#444')]
     none = [] if any(len(l['values']) for l in lines) else [words('no values', (left + right)/2, top + height/2 + 8, 'middle', fill='#888')]
     return ''.join([frame, words(title, left, top + 10, font_weight='bold'), _grid(x, y, y0, y1, level),
                     *(_drawn(l, x, y) for l in lines), *(_triangle(x, top + 14, *m) for m in marks), *names, *none])

@@ -138,7 +138,7 @@ class FeaturesExplorer(Explorer):
         self._controls(); self._connect(); self._arrange(note(lacking, '#f2f2f2') if lacking else '')
         self.draw()
 
-# %% ../../nbs/70_exploring/70_features.ipynb #1d50fc1d
+# %% ../../nbs/70_exploring/70_features.ipynb #1b7e39ae
 @patch
 def _controls(self:FeaturesExplorer):
     "What is shown"
@@ -149,7 +149,7 @@ def _controls(self:FeaturesExplorer):
     self.colour = w.Dropdown(options=colour_choices(self.src), description='colour', layout=wide)
     days = self.src.xp.rounds.dag
     self.days = w.IntRangeSlider(value=(days.min(), days.max()), min=days.min(), max=days.max(), description='DAG', layout=wide)
-    self.send = w.Button(description='show in plants', tooltip='step through the selected plants below', disabled=True)
+    self.pass_on = w.Button(description='show in plants', tooltip='step through the selected plants below', disabled=True)
     self.clear = w.Button(description='clear selection')
 
 @patch
@@ -157,14 +157,14 @@ def _connect(self:FeaturesExplorer):
     "Who listens to what"
     for c in (self.backbone, self.unit, self.axes, self.colour, self.days): c.observe(lambda _: self.draw(), 'value')
     self.picture.listen('clicked', self.show); self.picture.listen('boxed', self.select); self.table.listen('clicked', self.show)
-    self.clear.on_click(lambda _: self.select([])); self.send.on_click(lambda _: self.to_plants.go(self.chosen().plant_id))
+    self.clear.on_click(lambda _: self.select([])); self.pass_on.on_click(lambda _: self.to_plants.go(self.chosen().plant_id))
 
 @patch
 def _arrange(self:FeaturesExplorer, lacking):
     "Scatter and photograph beside each other, the selection below"
     self.children = [self.notice, w.HBox([self.backbone, self.unit, self.axes]), w.HBox([self.colour, self.days]), self.legend, w.HBox([self.picture, self.big]),
                      w.HTML('<small style="color:#666">a click shows the photograph, a box drawn with the mouse selects</small>'),
-                     w.HBox([self.send, self.clear, self.count]), self.table, w.HTML(lacking)]
+                     w.HBox([self.pass_on, self.clear, self.count]), self.table, w.HTML(lacking)]
 
 # %% ../../nbs/70_exploring/70_features.ipynb #4150a957
 @patch
@@ -211,7 +211,7 @@ def show(self:FeaturesExplorer,
         self.big.value = f'<b>{r.plant_id}, DAG {r.dag}, {r["view"]}</b>{body}'
     if key not in self.selected: self.select([key])
 
-# %% ../../nbs/70_exploring/70_features.ipynb #e2752bc6
+# %% ../../nbs/70_exploring/70_features.ipynb #4ece8cdb
 @patch
 def chosen(self:FeaturesExplorer):
     "The selected points, by plant and day"
@@ -230,5 +230,5 @@ def select(self:FeaturesExplorer,
     head = ''.join(f'<th style="padding:1px 10px;text-align:left">{c.replace("_", " ")}</th>' for c in shown)
     self.table.html = f'<div style="max-height:220px;overflow:auto"><table class="faba-selected"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>' if len(t) else ''
     self.count.value = f'<b>{len(t)} selected</b>, {t.plant_id.nunique()} plants' + (', the first 300 are listed' if len(t) > 300 else '')
-    self.send.disabled = not (len(t) and self.to_plants is not None)
+    self.pass_on.disabled = not (len(t) and self.to_plants is not None)
     self.draw()

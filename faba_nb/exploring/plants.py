@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'HELP', 'PATIENCE', 'BATCH', 'FIRST', 'PlantsExplorer']
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #3cd13d4b
+# %% ../../nbs/70_exploring/60_plants.ipynb #0c7e3797
 from contextlib import contextmanager
 from html import escape
 import time
@@ -15,15 +15,15 @@ import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from .marking import Marking, marks_of
-from .pair import picture
+from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
-from .charts import TREATMENT
+from .charts import TREATMENT, svg
 from .sources import Explorer, Sources, later, note, plain, series_names
 from .thumbnails import Thumbnails, data_uri, reduce_photograph
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #b49cd332
-KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm')
-HELP = '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, m marks it'
+# %% ../../nbs/70_exploring/60_plants.ipynb #60f98e9e
+KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'Escape')
+HELP = '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, m marks it, Esc closes it'
 
 class PlantsExplorer(Explorer):
     "Choose an accession and replicate, see its pair, enlarge and mark photographs"
@@ -32,8 +32,8 @@ class PlantsExplorer(Explorer):
         sources=None, # a `Sources` that is already open
     ):
         self.src = sources or Sources(data, out, features)
-        self.notice, self.said, self.big, self.picture = w.HTML(self.src.notice()), w.HTML(), w.HTML(), Picture(keys=KEYS)
-        self.photo, self._held, self._loaded = None, False, False
+        self.notice, self.said, self.big, self.picture, self.charts = w.HTML(self.src.notice()), w.HTML(), w.HTML(), Picture(keys=KEYS), Picture(keys=KEYS)
+        self.photo, self._held, self._loaded, self._parts = None, False, False, ()
         super().__init__([self.notice])
         if self.src.xp is None: return
         self.thumbs = Thumbnails(self.src.xp.folder)
@@ -61,14 +61,14 @@ def go(self:PlantsExplorer,
     self.said.value = '' if plants is None else f'<i>stepping through {len(self.places)} selected pairs</i>'
     self._show()
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #7caabc2f
+# %% ../../nbs/70_exploring/60_plants.ipynb #85832436
 @patch
 def _controls(self:PlantsExplorer):
     "What is chosen and shown"
     p, arms = self.src.xp.plants, self.src.arms
     self.search = w.Combobox(options=[*sorted(p.genotype.unique()), *p.plant_id], value=self.at[0], placeholder='type to search', description='find', continuous_update=False)
     self.treatment = w.Dropdown(options=['both', *sorted(p.treatment.unique(), reverse=True)], description='treatment')
-    self.replicate = w.ToggleButtons(options=sorted(p.replicate.unique().tolist()), value=self.at[1], description='replicate', style={'button_width': '36px'})
+    self.replicate = w.ToggleButtons(options=sorted(p.replicate.unique().tolist()), value=self.at[1], description='replicate', style={'button_width': '36px'}, layout=w.Layout(width='240px'))
     views = sorted(self.src.images['view'].unique(), key=lambda v: (v == 'top', v))
     self.view = w.Dropdown(options=[*views, 'all views'], description='view')
     self.shown = w.SelectMultiple(options=series_names(), rows=6, description='measured')
@@ -80,12 +80,13 @@ def _controls(self:PlantsExplorer):
 
 @patch
 def _arrange(self:PlantsExplorer):
-    "Controls above, picture, enlarged day beside the marks below"
+    "Controls, photographs, the enlarged day with what is said about it, charts"
+    self.large = w.HBox([self.big, self.marking], layout=w.Layout(display='none'))
     models = [w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])]
-    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture,
-                     w.HTML(f'<small style="color:#666">{HELP}</small>'), w.HBox([self.big, self.marking])]
+    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture, self.large, self.charts,
+                     w.HTML(f'<small style="color:#666">{HELP}</small>')]
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #b6ce1df6
+# %% ../../nbs/70_exploring/60_plants.ipynb #23177d1d
 @patch
 def _connect(self:PlantsExplorer):
     "Who listens to what"
@@ -93,7 +94,7 @@ def _connect(self:PlantsExplorer):
     self.search.observe(lambda c: self.find(c.new), 'value')
     self.replicate.observe(lambda c: self._goto(self.at[0], c.new), 'value')
     self.picture.listen('clicked', self.enlarge)
-    self.picture.listen('pressed', self.press)
+    for p in (self.picture, self.charts): p.listen('pressed', self.press)
     self.every.on_click(lambda _: self.go(None))
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #297b962d
@@ -134,7 +135,7 @@ def find(self:PlantsExplorer,
     self.said.value = '' if len(found) == 1 else note(f'{len(found) or "no"} accessions match {text!r}' + (': ' + ', '.join(found[:12]) if found else ''))
     if len(found) == 1: self._goto(found[0], self.at[1]); self._show()
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #632d5f0d
+# %% ../../nbs/70_exploring/60_plants.ipynb #f4eef50c
 @patch
 def press(self:PlantsExplorer,
     keys, # names of keys, in order
@@ -143,8 +144,9 @@ def press(self:PlantsExplorer,
     for k in keys:
         if k in ('[', ']'): self.other_day(1 if k == ']' else -1)
         elif k == 'm': self.marking.write()
+        elif k == 'Escape': self.hide()
         else: self._step(k)
-    if any(k not in '[]m' for k in keys): self._show()
+    if set(keys) & {'left', 'right', 'up', 'down'}: self._show()
 
 @patch
 def _step(self:PlantsExplorer, key):
@@ -171,7 +173,7 @@ def views(self:PlantsExplorer):
     "Names of the views shown"
     return self.view.options[:-1] if self.view.value == 'all views' else [self.view.value]
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #3ce0ceb6
+# %% ../../nbs/70_exploring/60_plants.ipynb #a9e4dead
 PATIENCE, BATCH = 1., 8 # seconds; photographs at a time
 
 @patch
@@ -179,11 +181,11 @@ def _small(self:PlantsExplorer, paths):
     "path -> JPEG bytes of those that are ready"
     out, end, paths = {}, time.monotonic() + PATIENCE, list(paths)
     for i in range(0, len(paths), BATCH):
-        if i and time.monotonic() > end: later(self.draw); break
+        if i and time.monotonic() > end: break
         out |= self.thumbs.get(paths[i:i + BATCH])
     return out
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #208a5343
+# %% ../../nbs/70_exploring/60_plants.ipynb #9f7da404
 @patch
 def draw(self:PlantsExplorer):
     "Show the chosen pair"
@@ -192,9 +194,17 @@ def draw(self:PlantsExplorer):
     if pair.empty: self.said.value = note(f'there is no {self.treatment.value} plant of {self.at[0]}, replicate {self.at[1]}'); return
     im = pd.concat([self.src.rows('images', p) for p in pair.plant_id])
     label = {v: k for k, v in self.shown.options}
-    self.picture.html = picture(self.src, pair, self.views(), self._small(im.path[im['view'].isin(self.views())]), self._marks(), arms=self.arms.value,
-        protocols=('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,),
-        threshold=self.threshold.value, gated=self.gates.value, shown=[(label[s], s) for s in self.shown.value])
+    protocols = ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
+    paths = im.path[im['view'].isin(self.views())]; small = self._small(paths)
+    self._parts = (photographs(self.src, pair, self.views(), small, self._marks()),
+        measurements(self.src, pair, arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value, shown=[(label[s], s) for s in self.shown.value]))
+    self.picture.html, self.charts.html = (svg(WIDTH, height, drawn) for drawn, height in self._parts)
+    if len(small) < paths.nunique(): later(self.draw)
+
+@patch
+def drawing(self:PlantsExplorer):
+    "SVG of photographs and charts, '' for nothing"
+    return stacked(*self._parts) if self._parts else ''
 
 @patch
 def _marks(self:PlantsExplorer):
@@ -202,7 +212,7 @@ def _marks(self:PlantsExplorer):
     try: return marks_of(self.src.xp.folder)
     except BadInput as e: self.src.miss(str(e)); self.notice.value = self.src.notice(); return self.src.xp.marks
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #1c3cef4d
+# %% ../../nbs/70_exploring/60_plants.ipynb #b6dfbffe
 FIRST = (('shape', 'height_cm'), ('fluor', 'NPQ_Lss'), ('water', 'whc_before_pct'), ('vi', 'GLI'))
 
 @patch
@@ -215,11 +225,11 @@ def load(self:PlantsExplorer):
 
 @patch
 def still(self:PlantsExplorer):
-    "The picture as it stands, complete; None where there is nothing to show"
+    "The drawing as it stands, complete; None where there is nothing to show"
     self.load()
     return super(PlantsExplorer, self).still()
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #473f0f10
+# %% ../../nbs/70_exploring/60_plants.ipynb #adff509c
 @patch
 def enlarge(self:PlantsExplorer,
     key, # 'photo|' and the path of a photograph
@@ -228,8 +238,14 @@ def enlarge(self:PlantsExplorer,
     im = self.src.images
     found = im[im.path == key.removeprefix('photo|')]
     if found.empty: return
-    self.photo = found.iloc[0]; self.marking.about(self.photo)
+    if self.photo is not None and found.path.iloc[0] == self.photo.path and self.large.layout.display == '': return self.hide()
+    self.photo = found.iloc[0]; self.marking.about(self.photo); self.large.layout.display = ''
     self.big.value = '<div style="display:flex;gap:8px">' + ''.join(self._large(r) for r in self._same_day(self.photo)) + '</div>'
+
+@patch
+def hide(self:PlantsExplorer):
+    "Hide the enlarged day; a second click on the same photograph does it, too"
+    self.large.layout.display = 'none'
 
 @patch
 def _same_day(self:PlantsExplorer, photo):

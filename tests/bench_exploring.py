@@ -1,0 +1,70 @@
+"Stepping through plants: milliseconds per step, the first view of full-resolution photographs, memory"
+import json, os, subprocess, sys, tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 3476, 2560 # pixels of a side view as the cameras write it
+
+
+def enlarge(data):
+    "The photographs of the first two accessions at the cameras' size; each becomes a file of its own"
+    import pyvips
+    from faba_nb.experiment.dataset import Experiment
+    xp = Experiment(data)
+    first = sorted(xp.plants.genotype.unique())[:2]
+    for path in xp.images.path[xp.images.plant_id.isin(xp.plants.plant_id[xp.plants.genotype.isin(first)])]:
+        im = pyvips.Image.new_from_file(str(data/path))
+        im.resize(SIZE[0]/im.height).pngsave(str(data/'.new.png'), compression=6)
+        (data/'.new.png').replace(data/path)
+
+
+LOOK = '''
+import json, resource, sys, time
+start = time.perf_counter()
+from faba_nb.exploring.plants import PlantsExplorer
+imported = time.perf_counter() - start
+def timed(f):
+    start = time.perf_counter(); f(); return time.perf_counter() - start
+out = {}
+def first(): out['e'] = PlantsExplorer(sys.argv[1], sys.argv[2])
+seen = timed(first); e = out['e']
+while e.picture.html.count('<image') < 22: e.draw()
+e.load()
+for _ in range(5): e.press(['right'])
+for _ in range(5): e.press(['left'])
+steps = [timed(lambda: e.press([k])) for k in ['right']*5 + ['left']*5]
+e.view.value = 'all views'
+while e.picture.html.count('<image') < 88: e.draw()
+everything = timed(e.draw)
+large = timed(lambda: e.enlarge('photo|' + e.src.images.path[e.src.images.plant_id == e.pair().plant_id.iloc[0]].iloc[0]))
+print(json.dumps(dict(imported=imported, seen=seen, steps=sorted(steps), everything=everything, large=large, html=len(e.picture.html), memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6)))
+'''
+
+
+def look(data, out, cache):
+    "What one kernel measures"
+    done = subprocess.run([sys.executable, '-c', LOOK, str(data), str(out)], capture_output=True, text=True, env={**os.environ, 'FABA_CACHE': str(cache)})
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def bench():
+    from faba_nb.twin.writing import write_twin
+    sys.path.insert(0, str(ROOT/'tests'))
+    from test_exploring import write_study
+    with tempfile.TemporaryDirectory() as d:
+        data, out = Path(d)/'faba', Path(d)/'out'
+        write_twin(data, genotypes=12, seed=1, height=128)
+        enlarge(data)
+        write_study(data, out)
+        a = look(data, out, Path(d)/'cache')
+        b = look(data, out, Path(d)/'cache')
+    rows = [dict(name='packages imported', value=a['imported'], unit='s'),
+            dict(name='first view ever, 22 photographs of 2560 × 3476', value=a['seen'], unit='s', beside='3 s asked', ratio=3/a['seen']),
+            dict(name='first view of another kernel', value=b['seen'], unit='s', ratio=3/b['seen'])]
+    for name, v in (('median', a['steps'][5]), ('slowest of ten', a['steps'][-1])):
+        rows.append(dict(name=f'step to a pair seen before, {name}', value=1e3*v, unit='ms', beside='150 ms asked', ratio=.15/v))
+    return rows + [dict(name='all four views of a pair seen before', value=1e3*a['everything'], unit='ms'),
+                   dict(name='enlarging a day of both plants', value=1e3*a['large'], unit='ms'),
+                   dict(name='HTML of a step, all views', value=a['html']/1e6, unit='MB'),
+                   dict(name='memory of the kernel at most', value=a['memory'], unit='GB', beside='1.5 GB asked', ratio=1.5/a['memory'])]

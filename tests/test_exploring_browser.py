@@ -1,0 +1,240 @@
+"The explorers as their user has them: voila and JupyterLab in headless Chromium, by keyboard and mouse"
+import os, re, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_exploring import linked
+
+pytestmark = pytest.mark.full
+CHROMIUM = Path('/usr/bin/chromium')
+FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+PATIENCE = 120_000 # ms for a kernel to start and show a first view on a busy machine
+
+# what voila and JupyterLab say about themselves on every notebook, ours or not
+NOT_OURS = [
+    r'ERR_NAME_NOT_RESOLVED https://cdn\.jsdelivr\.net/npm/@fortawesome', # voila's page asks the network for its icons; there is none in CI
+    r'nbdime-jupyterlab',                                                  # that extension is written for JupyterLab and voila loads it, too
+]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('FABA_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture(scope='module')
+def looked_at(request, tmp_path_factory):
+    "A trained study of 12 genotypes; `FABA_LOOK_AT=OUT` takes a larger one instead, with marks kept apart"
+    from faba_nb.core.files import read_json, write_json
+    out = tmp_path_factory.mktemp('study')/'out'
+    if os.environ.get('FABA_LOOK_AT'):
+        given = Path(os.environ['FABA_LOOK_AT']); run = read_json(given/'run.json')
+        out.mkdir()
+        for part in given.iterdir():
+            if part.name != 'run.json': (out/part.name).symlink_to(part)
+        data = linked(Path(run['data']), out.parent/'faba')
+        write_json(run | dict(data=str(data)), out/'run.json')
+        return data, out
+    data = linked(request.getfixturevalue('twin'), out.parent/'faba')
+    done = subprocess.run([sys.executable, '-m', 'faba_nb', 'run', 'demo', '--data', data, '--out', out, '--only', 'features,train,evaluate', '--set', 'defaults.max_epochs=4'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return data, out
+
+
+@pytest.fixture(scope='module')
+def browser():
+    if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
+    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    with api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield b
+        b.close()
+
+
+def serve(command, ready, log, **env):
+    "A server, once it answers"
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', *command, f'--port={port}'], env={**os.environ, **env}, stdout=f, stderr=f, cwd=ROOT)
+    for _ in range(240):
+        try: urllib.request.urlopen(f'http://127.0.0.1:{port}{ready}', timeout=5); return p, f'http://127.0.0.1:{port}'
+        except Exception: time.sleep(.5)
+        assert p.poll() is None, Path(log).read_text()[-3000:]
+    p.terminate()
+    raise AssertionError('the server never answered: ' + Path(log).read_text()[-3000:])
+
+
+@pytest.fixture(scope='module')
+def voila(looked_at, tmp_path_factory):
+    pytest.importorskip('voila', reason='voila is not installed')
+    folder = tmp_path_factory.mktemp('books')
+    for n in (ROOT/'nbs'/'90_explore').glob('*.ipynb'): shutil.copy(n, folder)
+    p, url = serve(['voila', str(folder), '--no-browser'], '/', folder/'voila.log', FABA_OUT=str(looked_at[1]))
+    yield url + '/voila/render/'
+    p.terminate(); p.wait()
+
+
+def opened(browser, url, wait):
+    "A page and the list that its console errors go to"
+    page, errors = browser.new_page(viewport=dict(width=1400, height=1900)), []
+    page.set_default_timeout(30_000)
+    keep = lambda text: None if any(re.search(r, text) for r in NOT_OURS) else errors.append(text)
+    page.on('console', lambda m: keep(f'{m.text} {m.location.get("url", "")}') if m.type == 'error' else None)
+    page.on('pageerror', lambda e: errors.append(str(e)))
+    page.goto(url, timeout=PATIENCE)
+    page.wait_for_selector(wait, timeout=PATIENCE)
+    return page, errors
+
+
+def shot(page, name):
+    if folder := os.environ.get('FABA_SHOTS'): page.screenshot(path=f'{folder}/{name}.png', full_page=True)
+
+
+def says(page, text): page.wait_for_selector(f'text={text}')
+def heading(page): return [page.locator('.faba-picture svg text').nth(i).text_content() for i in (0, 1)]
+def choose(page, label, value): page.locator('.widget-dropdown', has_text=label).locator('select').first.select_option(value)
+
+
+def slide(page, label, key, times):
+    "Move a slider with the keyboard"
+    page.locator('.widget-slider', has_text=label).locator('.noUi-handle').last.focus()
+    for _ in range(times): page.keyboard.press(key)
+
+
+def find(page, text):
+    "Type into the search field"
+    page.locator('input[placeholder="type to search"]').fill(text)
+    page.keyboard.press('Enter')
+
+
+def test_plants(browser, voila, looked_at):
+    page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
+    says(page, 'height, cm')                                          # tables follow the photographs
+    says(page, 'simulated data')
+    find(page, 'pirho')
+    page.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
+    assert heading(page)[1].startswith('replicate 1, onset annotated on DAG')
+    photos = page.locator('.faba-picture g[data-key^="photo|"]')
+    photos.nth(14).click()                                            # enlarges the day, and gives the picture the keyboard
+    page.wait_for_selector('img[alt*="DAG"]')
+    assert page.locator('img[alt*="DAG"]').count() == 2
+    page.keyboard.press('ArrowRight'); says(page, 'replicate 2, onset')
+    page.keyboard.press('ArrowRight'); page.keyboard.press('ArrowRight'); page.keyboard.press('ArrowLeft')
+    says(page, 'replicate 3, onset')
+    page.keyboard.press('ArrowDown')
+    page.wait_for_function('document.querySelector(".faba-picture text").textContent != "Pirhonen"')
+    page.keyboard.press('ArrowUp')
+    page.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
+    photos.nth(2).click(); page.wait_for_selector('b:has-text("WHC-80")')
+    before = page.locator('img[alt*="DAG"]').first.get_attribute('alt')
+    page.keyboard.press(']')                                          # the next day, by keyboard
+    page.wait_for_function('t => document.querySelector("img[alt*=DAG]").alt != t', arg=before)
+    page.locator('input[placeholder="why, in a few words"]').fill('leaf torn')
+    page.keyboard.press('Tab'); page.keyboard.press('Enter')          # to the button, and press it
+    says(page, '1 marks of'); says(page, 'leaf torn')
+    page.wait_for_function('[...document.querySelectorAll(".faba-picture title")].filter(t => t.textContent == "marked doubtful").length == 1')
+    assert 'leaf torn' in (looked_at[0]/'marks.csv').read_text()
+    slide(page, 'threshold', 'ArrowLeft', 5)
+    choose(page, 'protocol', 'online'); page.wait_for_function('![...document.querySelectorAll(".faba-picture svg")].some(s => s.textContent.includes("dashed: retrospective"))')
+    page.wait_for_timeout(800); shot(page, 'plants')
+    choose(page, 'view', 'all views')
+    page.wait_for_function('document.querySelectorAll(".faba-picture image").length > 80')
+    shot(page, 'plants-all-views')
+    assert not errors, '\n'.join(errors)
+    page.close()
+    again, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')   # a new kernel still knows the mark
+    find(again, 'Pirhonen'); again.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
+    again.get_by_role('button', name='3', exact=True).click(); says(again, 'replicate 3, onset')
+    again.wait_for_function('[...document.querySelectorAll(".faba-picture title")].some(t => t.textContent == "marked doubtful")')
+    assert not errors, '\n'.join(errors)
+    again.close()
+
+
+def test_features(browser, voila):
+    page, errors = opened(browser, voila + 'features.ipynb', 'svg[data-box] circle')
+    dots = page.locator('svg[data-box] circle'); before = dots.count()
+    dots.nth(40).click(force=True)
+    says(page, '1 selected'); page.wait_for_selector('img[alt*="DAG"]')
+    box = page.locator('svg[data-box]').bounding_box()
+    page.mouse.move(box['x'] + 60, box['y'] + 40); page.mouse.down()
+    page.mouse.move(box['x'] + 200, box['y'] + 200, steps=4); page.mouse.move(box['x'] + 420, box['y'] + 440, steps=6); page.mouse.up()
+    page.wait_for_function('/^[2-9]\\d* selected|^1\\d+ selected/.test([...document.querySelectorAll("b")].map(b => b.textContent).find(t => / selected$/.test(t)))')
+    row = page.locator('table.faba-selected tbody tr').nth(1); plant, genotype = row.locator('td').nth(0).inner_text(), page.locator('table.faba-selected tbody tr td').nth(1).inner_text()
+    row.click(); page.wait_for_selector(f'b:has-text("{plant}")')
+    page.get_by_role('button', name='show in plants').click()
+    says(page, 'selected pairs'); page.wait_for_selector(f'.faba-picture text:text-is("{genotype}")')
+    slide(page, 'DAG', 'ArrowLeft', 12)
+    page.wait_for_function('n => document.querySelectorAll("svg[data-box] circle").length < n', arg=before)
+    choose(page, 'colour', 'dag'); page.wait_for_selector('svg[data-box] circle[fill^="rgb"]'); says(page, 'dag:')
+    shot(page, 'features')
+    choose(page, 'features', 'random_vit'); page.wait_for_timeout(300)
+    choose(page, 'points', 'plants')
+    page.wait_for_function('n => document.querySelectorAll("svg[data-box] circle").length < n/4', arg=before)
+    assert not errors, '\n'.join(errors)
+    page.close()
+
+
+def test_arms(browser, voila):
+    page, errors = opened(browser, voila + 'arms.ipynb', 'text=alarm above 0.50 on 1 consecutive measured steps, online')
+    text = lambda: page.locator('table.faba-table').first.inner_text()
+    before = text()
+    assert 'morphology' in before and 'treatment_clock' in page.locator('table.faba-table').nth(1).inner_text()
+    slide(page, 'threshold', 'ArrowLeft', 20)
+    says(page, 'alarm above 0.10'); assert text() != before
+    before = text()
+    slide(page, 'k steps', 'ArrowRight', 1)
+    says(page, 'on 2 consecutive'); assert text() != before
+    page.wait_for_timeout(500); shot(page, 'arms')
+    choose(page, 'metrics', 'measured'); page.wait_for_selector('th:text-is("mae_measured")')
+    choose(page, 'difference of', 'auc'); says(page, 'auc: ')
+    choose(page, 'protocol', 'retrospective'); says(page, 'consecutive measured steps, retrospective')
+    page.locator('.widget-select-multiple select').first.select_option(['no_image'])
+    page.wait_for_function('!document.querySelector("table.faba-table").innerText.includes("morphology")')
+    assert not errors, '\n'.join(errors)
+    page.close()
+
+
+@pytest.mark.parametrize('name', ['plants', 'features', 'arms'])
+def test_nothing_there(browser, name, tmp_path):
+    "Opened before anything has run, a notebook says which commands make what is missing"
+    pytest.importorskip('voila', reason='voila is not installed')
+    if name != 'plants': pytest.skip('one of the three in the browser; all three in test_exploring.py')
+    shutil.copy(ROOT/'nbs'/'90_explore'/f'{name}.ipynb', tmp_path)
+    p, url = serve(['voila', str(tmp_path), '--no-browser'], '/', tmp_path/'voila.log', FABA_OUT=str(tmp_path/'none'))
+    try:
+        page, errors = opened(browser, f'{url}/voila/render/{name}.ipynb', 'text=make demo')
+        says(page, 'faba twin'); assert not errors, '\n'.join(errors)
+        page.close()
+    finally: p.terminate(); p.wait()
+
+
+def test_in_jupyterlab(browser, looked_at, tmp_path):
+    "One pass in JupyterLab: run all cells, step, click, mark; its own shortcuts keep away from the picture"
+    shutil.copy(ROOT/'nbs'/'90_explore'/'plants.ipynb', tmp_path)
+    own = dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'workspaces'), JUPYTER_CONFIG_DIR=str(tmp_path/'config'))
+    p, url = serve(['jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.token=', '--ServerApp.password=', f'--ServerApp.root_dir={tmp_path}'], '/api', tmp_path/'lab.log', FABA_OUT=str(looked_at[1]), **own)
+    try:
+        page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
+        page.wait_for_selector('text=Look at plants', timeout=PATIENCE)
+        page.locator('.jp-Notebook .jp-CodeCell').first.click()
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+        page.wait_for_selector('.faba-picture image', timeout=PATIENCE)
+        says(page, 'height, cm')
+        page.locator('.faba-picture g[data-key^="photo|"]').nth(12).click()
+        page.wait_for_selector('img[alt*="DAG"]')
+        first = heading(page)[0]
+        page.keyboard.press('ArrowRight'); page.wait_for_selector('text=replicate 2, onset')
+        page.keyboard.press('ArrowDown')
+        page.wait_for_function('t => document.querySelector(".faba-picture text").textContent != t', arg=first)
+        page.locator('.faba-picture g[data-key^="photo|"]').nth(3).click()
+        page.wait_for_selector('button:has-text("mark"):not([disabled])')
+        page.locator('input[placeholder="why, in a few words"]').fill('seen in the lab')
+        page.keyboard.press('Tab'); page.keyboard.press('Enter')
+        says(page, 'seen in the lab'); assert 'seen in the lab' in (looked_at[0]/'marks.csv').read_text()
+        shot(page, 'lab')
+        assert not errors, '\n'.join(errors)
+        page.close()
+    finally: p.terminate(); p.wait()
