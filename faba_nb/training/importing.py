@@ -359,7 +359,7 @@ def _with_arm(out, name, arm):
         return own, False
     arms = {**(own.arms if own else {}), name: arm}
     pairs = tuple(c for c in read_study('backbones').contrasts if set(c) <= set(arms))
-    return Study('earlier', 'What the results of the earlier system say', pairs, arms, own.provenance if own else {}), True
+    return Study('earlier', 'What the results of the earlier system say', pairs, arms, {**(own.provenance if own else {}), 'commit': commit(), 'versions': versions()}), True
 
 # %% ../../nbs/30_training/80_importing.ipynb #6b080764
 def import_results(
@@ -405,7 +405,7 @@ def _write(source, experiment, study, out, folder, tables, facts):
                           settings=to_dict(source.arm), assumed=source.configuration is None, summary=source.summary is not None, data=experiment.fingerprint, commit=commit(), versions=versions())
     write_json(record, folder/'imported.json')
     if study is not None:
-        write_text(study.to_yaml(), out/'study.yaml')
+        write_text(replace(study, provenance={**study.provenance, 'data': experiment.fingerprint}).to_yaml(), out/'study.yaml')
         write_json(dict(data=str(experiment.folder), features=str(source.features.parent) if source.features else '', simulated=experiment.simulated or {}, genotypes=int(experiment.plants.genotype.nunique())), out/'run.json')
     write_earlier(out)
     if tables is not None:
