@@ -284,17 +284,16 @@ def _fold_bootstrap(
     m = np.random.default_rng(0).choice(x, (draws, len(x))).mean(1)
     return dict(mean=float(x.mean()), ci_lower=float(np.quantile(m, .025)), ci_upper=float(np.quantile(m, .975)))
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #0445e56d
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #c6d88556
 def cost_table(
     out, # the study's output folder
     names, # arms
 ): # a row per arm
-    "Seconds and parameters per arm, from OUT/arms/*/fits/*.json"
+    "Seconds, best epoch and parameters per arm, from OUT/arms/*/fits/*.json; plain estimators have no epochs"
     rows = []
     for arm in names:
-        fits = [read_json(p) for p in sorted((Path(out)/'arms'/arm/'fits').glob('*.json'))]
-        total = lambda k: np.nansum([f.get(k) if f.get(k) is not None else np.nan for f in fits])
-        if fits: rows.append(dict(arm=arm, fits=len(fits), train_seconds=total('seconds'), mean_best_epoch=np.mean([f.get('best_epoch', np.nan) for f in fits]), parameters=fits[0].get('parameters')))
+        fits = pd.DataFrame([read_json(p) for p in sorted((Path(out)/'arms'/arm/'fits').glob('*.json'))], columns=['seconds', 'best_epoch', 'parameters'])
+        if len(fits): rows.append(dict(arm=arm, fits=len(fits), train_seconds=fits.seconds.sum(), mean_best_epoch=fits.best_epoch.astype(float).mean(), parameters=fits.parameters.iloc[0]))
     return pd.DataFrame(rows, columns=['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters'])
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #3fe46cf4
