@@ -62,12 +62,12 @@ class ArmsExplorer(Explorer):
         self._controls(arms); self._connect(); self._arrange()
         self.draw(); self.tabulate(); self.compare()
 
-# %% ../../nbs/70_exploring/80_arms.ipynb #43df29a6
+# %% ../../nbs/70_exploring/80_arms.ipynb #1ae67ef7
 @patch
 def _controls(self:ArmsExplorer, arms):
     "What is shown"
     wide = w.Layout(width='420px')
-    self.arms = w.SelectMultiple(options=arms, value=tuple(arms[:8]), rows=min(max(len(arms), 3), 8), description='arms')
+    self.arms = w.SelectMultiple(options=arms, value=tuple(arms[:8]), rows=min(max(len(arms) + 1, 4), 8), description='arms')
     self.protocol = w.Dropdown(options=['online', 'retrospective'], description='protocol')
     self.threshold = w.FloatSlider(value=.5, min=0, max=1, step=.02, description='threshold', layout=wide)
     self.k = w.IntSlider(value=1, min=1, max=5, description='k steps', layout=wide)

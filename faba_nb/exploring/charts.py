@@ -150,16 +150,16 @@ def scatter(
     names = words(axes[0], width/2, height - 5, 'middle') + words(axes[1], 0, 0, 'middle', transform=f'translate(12 {height/2:.0f}) rotate(-90)')
     return svg(width, height, frame, _dots(points, width, height, set(ringed), limits) if len(points) else '', names, data_box=1, style='user-select:none')
 
-# %% ../../nbs/70_exploring/30_charts.ipynb #c721122e
+# %% ../../nbs/70_exploring/30_charts.ipynb #97511528
 def _dots(p, width, height, ringed, limits):
     "The points, those with a ring last"
     x0, x1, y0, y1 = limits or (p.x.min(), p.x.max(), p.y.min(), p.y.max())
     xs, ys = scale(x0, x1, 30, width - 15)(p.x), scale(y0, y1, height - 30, 15)(p.y)
     dot = lambda a, b, k, c, t, ring: el('circle', data_key=k, cx=f'{a:.1f}', cy=f'{b:.1f}', fill=c, title=t, **ring)
     rows = sorted(zip(xs, ys, p.key, p.colour, p.title), key=lambda r: r[2] in ringed)
-    return group(*(dot(*r, dict(r=6, stroke='#000', fill_opacity=1) if r[2] in ringed else dict(r=3.6)) for r in rows), fill_opacity=.7)
+    return group(*(dot(*r, dict(r=6 if len(ringed) < 50 else 4, stroke='#000', fill_opacity=1) if r[2] in ringed else dict(r=3.6)) for r in rows), fill_opacity=.7)
 
-# %% ../../nbs/70_exploring/30_charts.ipynb #6fbdf646
+# %% ../../nbs/70_exploring/30_charts.ipynb #72bf4ebb
 def bars(
     names, values, # one bar each; NaN is written as undefined
     title,         # what is shown
@@ -167,7 +167,7 @@ def bars(
 ):
     "SVG of horizontal bars around zero"
     v = np.asarray(values, float); most = max(np.nanmax(np.abs(v), initial=0), 1e-9)
-    x = scale(-most, most, 170, width - 60)
+    x = scale(-most, most, 215, width - 60)
     zero = el('line', x1=float(x(0)), x2=float(x(0)), y1=16, y2=26 + row*len(v), stroke='#333')
     body = [_bar(str(n), d, x, 21 + row*i, row - 3) for i, (n, d) in enumerate(zip(names, v))]
     return svg(width, 30 + row*len(v), words(title, x(0), 12, 'middle', font_weight='bold'), *body, zero)
@@ -177,7 +177,7 @@ def _bar(name, d, x, top, height):
     if not np.isfinite(d): return words(name, 162, top + height - 2, 'end') + words('undefined', x(0) + 5, top + height - 2, fill='#888')
     bar = el('rect', x=float(min(x(0), x(d))), y=top, width=float(abs(x(d) - x(0))), height=height, fill=COLOURS[2] if d >= 0 else COLOURS[1])
     number = words(f'{d:+.3f}', x(d) + (4 if d >= 0 else -4), top + height - 2, None if d >= 0 else 'end', fill='#555', font_size=9)
-    return group(words(name, 162 if d >= 0 else 162, top + height - 2, 'end'), bar, number, data_key=name)
+    return group(words(name, 162, top + height - 2, 'end'), bar, number, data_key=name)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #9512041c
 def curves(

@@ -138,14 +138,14 @@ class FeaturesExplorer(Explorer):
         self._controls(); self._connect(); self._arrange(note(lacking, '#f2f2f2') if lacking else '')
         self.draw()
 
-# %% ../../nbs/70_exploring/70_features.ipynb #1b7e39ae
+# %% ../../nbs/70_exploring/70_features.ipynb #ba68e9e3
 @patch
 def _controls(self:FeaturesExplorer):
     "What is shown"
     wide = w.Layout(width='420px')
     self.backbone = w.Dropdown(options=list(self.src.feature_files), description='features')
     self.unit = w.Dropdown(options=['plant-days', 'plants'], description='points')
-    self.axes = w.Dropdown(options=[(f'{a} and {b}', (a, b)) for a, b in ((1, 2), (1, 3), (2, 3), (3, 4))], description='components')
+    self.axes = w.Dropdown(options=[(f'components {a} and {b}', (a, b)) for a, b in ((1, 2), (1, 3), (2, 3), (3, 4))], description='axes')
     self.colour = w.Dropdown(options=colour_choices(self.src), description='colour', layout=wide)
     days = self.src.xp.rounds.dag
     self.days = w.IntRangeSlider(value=(days.min(), days.max()), min=days.min(), max=days.max(), description='DAG', layout=wide)

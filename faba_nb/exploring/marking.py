@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCOPES', 'mark', 'marks_of', 'scope', 'Marking', 'listed']
 
-# %% ../../nbs/70_exploring/55_marking.ipynb #85581f5d
+# %% ../../nbs/70_exploring/55_marking.ipynb #9384c306
 import os
 from html import escape
 from pathlib import Path
@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from filelock import FileLock
 from ..core.errors import BadInput
 from ..experiment.marks import MARKS, add_mark, read_marks
+from ..reporting.results import counted
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #de3f88f7
 def mark(
@@ -64,7 +65,7 @@ class Marking(w.VBox):
         super().__init__([self.what, self.kind, self.note, self.button, self.said])
         self.button.on_click(lambda _: self.write())
 
-# %% ../../nbs/70_exploring/55_marking.ipynb #73950725
+# %% ../../nbs/70_exploring/55_marking.ipynb #6a21d5ff
 @patch
 def about(self:Marking,
     row, # a row of `Experiment.images`
@@ -80,7 +81,7 @@ def listed(
     "HTML of what was said about a plant so far"
     m = marks[marks.plant_id == plant]
     line = lambda r: f'<li>{escape(str(r.round or "all rounds"))} {escape(r.view or "all views")}: <b>{r.mark}</b> {escape(r.note)} ({escape(r.author)}, {r.time[:10]})</li>'
-    return f'<div>{len(m)} marks of {plant} in marks.csv</div><ul>{"".join(map(line, m.itertuples()))}</ul>' if len(m) else ''
+    return f'<div>{counted(len(m), "mark")} of {plant} in marks.csv</div><ul>{"".join(map(line, m.itertuples()))}</ul>' if len(m) else ''
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #3e1841b4
 @patch

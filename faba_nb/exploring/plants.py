@@ -41,15 +41,15 @@ class PlantsExplorer(Explorer):
         self._places(); self._controls(); self._connect(); self._arrange()
         self.draw(); later(self.load)
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #f562acec
+# %% ../../nbs/70_exploring/60_plants.ipynb #1d901020
 @patch
 def _places(self:PlantsExplorer,
     plants=None, # ids of plants; None for all
 ):
     "Pairs to step through; the first is shown"
-    p = self.src.xp.plants
-    if plants is not None: p = p[p.plant_id.isin(set(plants))]
-    self.places = list(p[['genotype', 'replicate']].drop_duplicates().sort_values(['genotype', 'replicate']).itertuples(index=False, name=None))
+    p = self.src.xp.plants.set_index('plant_id')[['genotype', 'replicate']]
+    p = p.sort_values(['genotype', 'replicate']) if plants is None else p.loc[list(plants)]
+    self.places = list(dict.fromkeys(p.itertuples(index=False, name=None)))
     self.at = self.places[0]
 
 @patch
