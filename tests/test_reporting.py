@@ -158,7 +158,7 @@ def test_figures_are_files_with_text(invented, tmp_path):
     if shutil.which('pdffonts'):
         fonts = subprocess.run(['pdffonts', tmp_path/'fig_scores_90mm.pdf'], capture_output=True, text=True, check=True).stdout.splitlines()[2:]
         assert fonts and all('TrueType' in f and ' yes yes yes ' in f for f in fonts), fonts  # embedded, subset, readable
-        assert 'SIMULATED DATA' in subprocess.run(['pdftotext', tmp_path/'fig_scores_90mm.pdf', '-'], capture_output=True, text=True, check=True).stdout
+        assert 'Simulated data' in subprocess.run(['pdftotext', tmp_path/'fig_scores_90mm.pdf', '-'], capture_output=True, text=True, check=True).stdout
 
 
 def test_an_empty_folder_is_refused(tmp_path):

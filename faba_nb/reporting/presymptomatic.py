@@ -7,7 +7,7 @@ __all__ = ['CLASSIC', 'KIND', 'EARLY', 'fluorescence_effects', 'fluorescence_hea
            'gate_weights', 'dates', 'timeline', 'leads_table', 'leads_sentence', 'agreement_table', 'delays',
            'alarm_tradeoff', 'earliness_table', 'earliness_sentence', 'old_controls']
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #8585a947
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #535c887e
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
@@ -17,7 +17,7 @@ from .figures import arm_tone
 from .layout import Column, Table
 from .results import NotThere, counted, listed, number, p_value, with_interval
 from .style import canvas, colour
-from .tables import MODALITIES, nice
+from .tables import KINDS, MODALITIES, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #47b150e0
 def fluorescence_effects(
@@ -148,7 +148,7 @@ def dates(
     looks = t.groupby('genotype')[['onset_dag', 'last_before_dag', 'first_after_dag']].first()
     return looks.join(wide).sort_values(['onset_dag', 'genotype'], ascending=[False, True]).reset_index()
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4b52e48b
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c635c508
 def timeline(
     results,  # `Results`
     width,    # mm
@@ -167,7 +167,7 @@ def timeline(
         ax.plot(t[f'{key}alarm_dag'], y + dy, mark, color=tone, ms=3.5, label=label)
     ax.set(yticks=y, yticklabels=t.genotype, xlabel='Days after germination', ylim=(-.7, len(t) - .3))
     ax.tick_params(axis='y', labelsize=6)
-    fig.legend(loc='outside upper right', ncols=3)
+    fig.legend(loc='outside upper right', ncols=3 if width > 120 else 2)
     return Drawn(fig, _timeline_caption(t, nice(arm)), f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
@@ -255,7 +255,7 @@ def _delay(ax, t, title, tone):
     ax.axvline(0, color=colour('ink'), lw=.8)
     ax.set(title=title, ylim=(-.03, 1.03))
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #d1d6f706
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #99f71938
 def alarm_tradeoff(
     results, # `Results`
     width,   # mm
@@ -269,7 +269,7 @@ def alarm_tradeoff(
     for a, style in zip(arms, ('-', '--', '-.', ':')*9): ax.plot(*_curve(t, a), style, color=arm_tone(results, a), label=nice(a))
     for a, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))): ax.plot(*_curve(t, a), ls=style, color=colour('ink'), lw=.9, label=nice(a))
     ax.set(xlabel='Share of control plants alarmed', ylabel='Found by onset + 3 d (share)', xlim=(-.02, 1.02), ylim=(-.02, 1.02))
-    ax.legend(loc='center left', bbox_to_anchor=(1, .5)) if width > 120 else ax.legend(loc='lower right')
+    fig.legend(loc='outside right center') if width > 120 else fig.legend(loc='outside lower center', ncols=2)
     at = {a: np.interp(.1, *_curve(t, a)) for a in arms + rivals}
     return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(results.table("plants").plant_id.nunique(), "plant")}. Black: rules that see no more than the date (and, inferred, the size of the plant).',
                  'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')
@@ -279,7 +279,7 @@ def _curve(t, arm):
     c = t[t.arm == arm].groupby('false_alarm_rate').detected_by_3.max().cummax()
     return c.index.to_numpy(float), c.to_numpy(float)
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e6d9f933
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ebd2fd24
 EARLY = {'false_alarm_rate': Column('false_alarm_rate', 'Falsely alarmed', 'share of controls', 2, interval=True), 'detected_by_0': Column('detected_by_0', 'Alarmed', 'by onset', 2, interval=True),
          'detected_by_7': Column('detected_by_7', 'Alarmed', 'by onset + 7 d', 2, interval=True), 'pre_onset_excess': Column('pre_onset_excess', 'Before onset', 'minus matched controls', 2, interval=True, sign=True),
          'restricted_mean_lead_excess': Column('restricted_mean_lead_excess', 'Mean lead', 'd, minus matched controls', 1, interval=True, sign=True)}
@@ -298,7 +298,7 @@ def earliness_table(
             row |= {m: np.nan, f'{m}_low': np.nan, f'{m}_high': np.nan} if hit is None or hit.value == '' else {m: hit.value, f'{m}_low': hit.low, f'{m}_high': hit.high}
         if any(np.isfinite(row[m]) for m in EARLY): rows.append(row)
     if not rows: raise NotThere('No arm has online alarms with a threshold set on controls.')
-    frame = pd.DataFrame(rows).assign(kind=lambda f: np.where(f.arm.isin(results.yardsticks), 'Yardsticks: rules that see no plant', 'Models'))
+    frame = pd.DataFrame(rows).assign(kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm']))
     return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Online alarms, k = {k}, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions (cross-fitted, approximate).', groups='kind',
                  note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.')
 

@@ -91,7 +91,7 @@ def canvas(
     "A figure of that size and its axes"
     return plt.subplots(rows, cols, figsize=(width/25.4, height/25.4), layout='constrained', **kwargs)
 
-# %% ../../nbs/50_reporting/10_style.ipynb #5db37bca
+# %% ../../nbs/50_reporting/10_style.ipynb #753d2c35
 SIMULATED = 'SIMULATED DATA'
 
 def mark_simulated(
@@ -102,4 +102,5 @@ def mark_simulated(
     size = min(1.6*h*25.4/4, w*25.4/7)  # points, so that the words fit into either side
     fig.text(.5, .5, SIMULATED, ha='center', va='center', rotation=12, fontsize=size, weight='bold',
              color=colour('warn'), alpha=.11, zorder=-10, in_layout=False)
+    fig.text(.002, .003, SIMULATED.capitalize(), fontsize=5, color=colour('warn'), zorder=10, in_layout=False)  # in front, where a picture hides the large words
     return fig
