@@ -7,9 +7,9 @@ say() { echo "$(date '+%F %T') $*" >&2; }
 
 # the signals are heard from the first line on: one that comes while modules are loaded is kept for the command
 deadline='' stop=''
-ask() { say "$1: asking to stop"; stop=1; [ -z "${FABA_STOP_FILE:-}" ] || touch "$FABA_STOP_FILE"; }
+ask() { say "$1: asking to stop"; stop=1; [ -z "${FABA_STOP_FILE:-}" ] || touch "$FABA_STOP_FILE" || true; }
 trap 'deadline=1; ask "the time limit is near"' USR1
-trap 'ask "somebody ends this job"' TERM
+trap 'ask "somebody ends this job"; ! timed_out || again' TERM
 
 # the module, the environment on top of it, and folders on the node's own disk
 begin() {
@@ -46,10 +46,15 @@ survive() {
     exit $code
 }
 
+this_job() { echo "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}" | grep . || echo "${SLURM_JOB_ID:-}"; }
+
+# is it the time limit that ends this job, because the command did not leave when asked? then the last checkpoint has to do
+timed_out() { [ -n "$deadline" ] && [[ $(scontrol show job -o "$(this_job)" 2>/dev/null) == *Reason=TimeLimit* ]]; }
+
 # put this job back into the queue; what is finished is kept
 again() {
-    local id=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
-    id=${id:-$SLURM_JOB_ID}
+    local id
+    id=$(this_job)
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "${FABA_LIVES:-50}" ]; then
         say "this job was requeued ${SLURM_RESTART_COUNT} times: submit it again with a longer --time"
         exit 75

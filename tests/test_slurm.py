@@ -141,13 +141,13 @@ def mini():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def call(env, *args, **kwargs): return subprocess.run([str(a) for a in args], env=env, capture_output=True, text=True, timeout=kwargs.pop('timeout', 120), **kwargs)
+def call(env, *args, **kwargs): return subprocess.run([str(a) for a in args], env=env, capture_output=True, text=True, timeout=kwargs.pop('timeout', 600), **kwargs)
 
 
 def queue(env): return call(env, 'squeue', '-h', '-o', '%i %j %T %r').stdout.splitlines()
 
 
-def wait_for(what, condition, seconds=300):
+def wait_for(what, condition, seconds=900):
     end = time.time() + seconds
     while time.time() < end:
         if found := condition(): return found
@@ -220,7 +220,7 @@ def test_demo_in_one_job_and_as_a_chain(slurm, tmp_path):
     wait_for('the features of the first job', lambda: (one/'steps'/'features.json').exists() or not queue(slurm))
     whole = faba_in(env, 'run', 'demo', *few, '--data', data, '--out', here, '--only', 'train,evaluate')
     assert whole.returncode == 0, whole.stderr
-    wait_for('the end', lambda: not queue(slurm), 600)
+    wait_for('the end', lambda: not queue(slurm))
     assert 'ended with exit code 0' in log.read_text(), log.read_text()
     for out in (one, chain):
         assert (out/'report'/'index.html').exists(), log.read_text() + logs(out)
@@ -246,7 +246,7 @@ def test_chain_through_a_killed_feeder_and_a_cancelled_job(slurm, reference, twi
     victim = (out/'jobs'/'train-1of5.id').read_text().strip()
     call(slurm, 'scancel', victim)
     wait_for('the cancelled job to leave', lambda: not any(l.startswith(f'{victim} ') for l in queue(slurm)))
-    again = call(slurm, 'bash', out/'submit.sh', timeout=400)
+    again = call(slurm, 'bash', out/'submit.sh', timeout=900)
     assert again.returncode == 0 and 'refused' not in again.stderr, again.stderr
     wait_for('the tables', lambda: (out/'steps'/'evaluate.json').exists() or not queue(slurm))
     assert tables(out) == tables(reference/'out'), logs(out)
@@ -266,8 +266,8 @@ def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
     try:
         kernel = wait_for('a kernel', lambda: kernel_of(out/'steps'/'train.lock') if (out/'steps'/'train.heartbeat.json').exists() else None)
         os.kill(kernel, signal.SIGKILL)
-        wait_for('more lives and the end', lambda: (out/'jobs'/'train.done').exists() or not queue(slurm), 500)
-        said = whole.communicate(timeout=300)[1]
+        wait_for('more lives and the end', lambda: (out/'jobs'/'train.done').exists() or not queue(slurm))
+        said = whole.communicate(timeout=900)[1]
     finally: whole.kill()
     log = logs(out)
     assert (out/'jobs'/'train.done').exists(), log
