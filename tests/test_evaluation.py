@@ -416,3 +416,65 @@ def test_holm_decides_the_stated_and_only_the_stated():
     rest = t[t.primary == 0]
     np.testing.assert_allclose(rest.p_adjusted, stats.false_discovery_control(rest.p))
     assert set(first.adjustment) == {'Holm'} and set(rest.adjustment) == {'Benjamini-Hochberg'}
+
+
+# ---- importance: stored fits read again ----
+
+def test_importance_reads_stored_fits_again(tmp_path):
+    "Fits of an experiment in which only fluorescence speaks: losing it costs, losing noise does not, and exchanging the shared climate costs nothing"
+    torch = pytest.importorskip('torch')
+    from faba_nb.core.studies import Arm
+    from faba_nb.evaluation.importance import arm_importance, columns
+    from faba_nb.training.bundle import invented
+    from faba_nb.training.crew import Work
+    from faba_nb.training.engine import Fit, Stack
+    from faba_nb.training.fits import save_fit
+    from faba_nb.training.folds import make_folds
+    threads = torch.get_num_threads(); torch.set_num_threads(1)
+    b, rng = invented(9, width=8, signal=3.), np.random.default_rng(1)
+    b.table, b.steps.values['vi'] = rng.normal(size=b.table.shape).astype(np.float32), rng.normal(size=b.steps.values['vi'].shape).astype(np.float32)
+    arm = Arm(max_epochs=15, lr=2e-3, warmup_epochs=1)
+    fits = [Fit('demo', f, 1) for f in make_folds(b.plants)]
+    stack = Stack(b, arm); stack.add(fits)
+    for _ in range(15): stack.epoch()
+    (tmp_path/'fits').mkdir()
+    for i, f in enumerate(fits): save_fit(tmp_path/'fits', f, {k: v[i:i + 1] for k, v in stack.state.best.items()}, {}, stack.state.logs[i], 'mark')
+    work = Work('demo', arm, b, tmp_path, {f: 'mark' for f in fits})
+    t, again = arm_importance(work, draws=200), arm_importance(work, draws=200)
+    torch.set_num_threads(threads)
+    pd.testing.assert_frame_equal(t, again)
+    assert list(t.columns) == [c for c in columns if c in t] and set(t.columns) == set(columns) and set(t.n) == {9}
+    loss = t.set_index(['modality', 'how', 'metric']).loss
+    assert loss['fluor', 'other_plant', 'log_loss'] > .05 and loss['fluor', 'dropped', 'log_loss'] > .05
+    assert abs(loss['vi', 'other_plant', 'log_loss']) < .3*loss['fluor', 'other_plant', 'log_loss']
+    assert loss['env', 'other_plant', 'log_loss'] == pytest.approx(0, abs=1e-6)
+    assert t.set_index('modality').available['fluor'].iloc[0] == pytest.approx(b.steps.present['fluor'][b.steps.real].mean())
+
+def test_importance_is_absent_with_a_reason(evaluated):
+    "Without raw data and features there is no table, and the log says so"
+    out, rows = evaluated
+    assert 'importance' not in rows and not (out/'tables'/'importance.csv').exists()
+    assert json.loads((out/'log.jsonl').read_text().splitlines()[-1])['importance'] == 'not computed: raw data or features are not within reach'
+
+def test_what_looks_wrong_is_left_out_once(model):
+    "Steps named by plant and round, and nothing else"
+    from faba_nb.evaluation.strata import sensitivities
+    odd = model.steps.loc[(model.steps.plant_id == 'P002') | ((model.steps.plant_id == 'P020') & (model.steps['round'] == 10)), ['plant_id', 'round']]
+    q = sensitivities(model, odd)['without_flagged']
+    gone = set(map(tuple, model.steps[['plant_id', 'dag']].to_numpy())) - set(map(tuple, q.steps[['plant_id', 'dag']].to_numpy()))
+    assert len(gone) == len(odd) == 12 and {p for p, _ in gone} == {'P002', 'P020'}
+    assert 'without_flagged' not in sensitivities(model) and len(sensitivities(model)['not_within_3d'].y) < len(model.y)
+
+def test_plants_that_look_wrong(twin):
+    "Dead, swapped and outlier rows of the simulated experiment; plants of an odd weight ratio alone stay"
+    from faba_nb.evaluation.evaluating import flagged_steps
+    from faba_nb.experiment.dataset import Experiment
+    e = Experiment(twin)
+    got, p = flagged_steps(e), e.plants.set_index('plant_id')['flags'].fillna('')
+    steps = e.measured.groupby('plant_id').size()
+    whole = {i for i, n in got.groupby('plant_id').size().items() if n == steps[i]}
+    wrong = {i for i, f in p.items() if {'dead', 'treatment_swapped', 'weights_swapped'} & set(f.split())}
+    assert wrong and wrong <= whole and not got.duplicated().any()
+    marked = set(map(tuple, e.images.loc[e.images.outlier.astype(bool), ['plant_id', 'round']].to_numpy()))
+    assert marked <= set(map(tuple, got.to_numpy()))
+    assert not {i for i, f in p.items() if f == 'odd_ratio'} & whole - {i for i, _ in marked}
