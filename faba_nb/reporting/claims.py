@@ -269,7 +269,7 @@ def shared_trend(results, claim):
     "Correlations over all days between two things that both follow age"
     return Found(CANNOT, 'both follow age', '', 'Image features and fluorescence both change with age, so their correlation over all days says nothing about drought.', 'Separation is now shown within days (page Features), where age is the same for all plants.')
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #8f0b3ca2
+# %% ../../nbs/50_reporting/80_claims.ipynb #f96ddf1c
 def judge(
     results,    # `Results`
     claims=None,# from `read_claims`
@@ -283,10 +283,11 @@ def _judge(results, claims):
     for c in claims.itertuples():
         try: f = CHECKS[c.check](results, c)
         except NotThere as e: f = Found(OPEN, '', '', '', str(e))
+        f.instead = f.instead[:1].upper() + f.instead[1:]
         rows.append(dict(id=c.id, place=c.place, claim=c.claim, printed=c.printed, unit=c.unit, verdict=f.verdict, now=f.now, yardstick=f.yardstick, instead=f.instead, latex=latex_text(f.instead), answer=f.answer))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #e4cb46ac
+# %% ../../nbs/50_reporting/80_claims.ipynb #93297b2b
 def claims_table(
     results, # `Results`
 ):
@@ -294,7 +295,7 @@ def claims_table(
     j = judge(results)
     order = {STANDS: 0, WEAKER: 1, CANNOT: 2, OPEN: 3}
     j = j.sort_values('verdict', key=lambda v: v.map(order), kind='stable').reset_index(drop=True)
-    j['before'] = [number(p, 3 if abs(p) < 2 else 1) + (f' {u}' if u else '') if p == p else '' for p, u in zip(j.printed, j.unit)]
+    j['before'] = [number(p, 1 if u else 3) + (f' {u}' if u else '') if p == p else '' for p, u in zip(j.printed, j.unit)]
     j['block'] = j.verdict.str.capitalize()
     return Table(j, [Column('claim', 'Claim'), Column('place', 'Where'), Column('before', 'Printed'), Column('now', 'Computed now'), Column('yardstick', 'Yardstick'), Column('instead', 'What can be written'), Column('answer', 'Answer to reviewers')],
                  f'{counted(len(j), "claim")} of the earlier paper, judged by rule.', groups='block', note='The LaTeX column of the CSV holds the replacement sentences escaped for a manuscript.')
@@ -304,7 +305,7 @@ def tally(
 ):
     "How many claims stand"
     v = judge(results).verdict.value_counts()
-    told = listed(f'{v[k]} {w}' for k, w in ((STANDS, 'stand'), (WEAKER, 'are weaker than printed'), (CANNOT, 'cannot be said'), (OPEN, 'were not computed in this study or those beside it')) if k in v)
+    told = listed(f'{v[k]} {w}' for k, w in ((STANDS, 'stood the check'), (WEAKER, 'came out weaker than printed'), (CANNOT, 'cannot be said'), (OPEN, 'could not be computed in this study or those beside it')) if k in v)
     return f'Of {v.sum()} claims, {told}.' + (' The data are simulated: this is a rehearsal, and no verdict on the paper.' if results.simulated is not None else '')
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #7b9eb63d
