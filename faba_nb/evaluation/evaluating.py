@@ -6,8 +6,9 @@
 __all__ = ['units', 'reference_words', 'fair_clock', 'doubtful', 'rivals', 'arms_of', 'summary_rows', 'read_all_rounds',
            'read_arm', 'Tools', 'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows',
            'curve_tables', 'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table',
-           'gate_table', 'tools_maker', 'experiment_of', 'flagged_steps', 'readings_of', 'write_tables', 'read_again',
-           'write_summaries', 'evaluate_study', 'clocks_on', 'variance_table', 'compare_study']
+           'gate_table', 'tools_maker', 'experiment_of', 'flagged_steps', 'without_inner', 'readings_of',
+           'write_tables', 'read_again', 'write_summaries', 'evaluate_study', 'clocks_on', 'variance_table',
+           'compare_study']
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53618d1c
 import numpy as np
@@ -343,7 +344,15 @@ def flagged_steps(
     marked = e.images.loc[e.images.outlier.astype(bool), ['plant_id', 'round']]
     return pd.concat([e.measured.loc[e.measured.plant_id.isin(plants), ['plant_id', 'round']], marked]).drop_duplicates(ignore_index=True)
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #dd30db27
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #22049e48
+def without_inner(
+    s, # Scores of an arm with `nested`
+): # Scores, with a note where its predictions hold no inner rows
+    "Say that nested thresholds were asked for and could not be had"
+    if s.nested_threshold() is not None: return s
+    return replace(s, note='nested thresholds were asked for, but the predictions hold no inner rows: thresholds are cross-fitted')
+
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #118a39f7
 def readings_of(
     out, # the study's output folder
     study, # from `read_study`
@@ -355,7 +364,7 @@ def readings_of(
     found, gates = [], []
     for name, kind, backbone in Progress(arms, 'reading predictions', unit='arms'):
         readings, gate = read_arm(out, name, kind, backbone)
-        found += readings
+        found += [(without_inner(s), wide) for s, wide in readings] if name in study.arms and study.arms[name].nested else readings
         gates.append(gate)
     clocks = {}
     for protocol in ['retrospective', 'online']:
