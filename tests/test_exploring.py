@@ -12,7 +12,7 @@ from faba_nb.experiment.marks import read_marks
 MODELS = {'morphology': .9, 'no_image': .2} # arm -> how much it knows of the onset
 
 
-def write_study(data, out):
+def write_study(data, out, evaluated=True):
     "A study of two invented arms over the measured steps of an experiment, evaluated for real"
     from faba_nb.core.files import write_json, write_text
     from faba_nb.core.studies import read_study
@@ -25,7 +25,7 @@ def write_study(data, out):
         p = pd.concat(both).assign(study='demo', arm=arm, backbone='morphology', gate_image=lambda t: .2 + .3*t.probability, gate_fluor=lambda t: .8 - .3*t.probability)
         (out/'arms'/arm).mkdir(parents=True)
         p.to_csv(out/'arms'/arm/'predictions.csv', index=False)
-    evaluate_study(out)                                              # without the photographs' folder: tables of predictions only
+    if evaluated: evaluate_study(out)                                              # without the photographs' folder: tables of predictions only
     write_json(dict(data=str(data), features=str(data/'features')), out/'run.json')
 
 

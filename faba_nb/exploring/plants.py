@@ -185,7 +185,7 @@ def _small(self:PlantsExplorer, paths):
         out |= self.thumbs.get(paths[i:i + BATCH])
     return out
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #9f7da404
+# %% ../../nbs/70_exploring/60_plants.ipynb #32eba6f8
 @patch
 def draw(self:PlantsExplorer):
     "Show the chosen pair"
@@ -198,7 +198,7 @@ def draw(self:PlantsExplorer):
     paths = im.path[im['view'].isin(self.views())]; small = self._small(paths)
     self._parts = (photographs(self.src, pair, self.views(), small, self._marks()),
         measurements(self.src, pair, arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value, shown=[(label[s], s) for s in self.shown.value]))
-    self.picture.html, self.charts.html = (svg(WIDTH, height, drawn) for drawn, height in self._parts)
+    self.picture.html, self.charts.html = (svg(WIDTH, h, drawn, viewBox=f'0 0 {WIDTH} {h}', style='max-width:100%;height:auto') for drawn, h in self._parts)
     if len(small) < paths.nunique(): later(self.draw)
 
 @patch
