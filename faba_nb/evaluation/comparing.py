@@ -90,7 +90,7 @@ def on_genotypes(
     take = lambda x, empty: np.where(where >= 0, np.asarray(x, float)[:, where], empty)
     return Entry(e.arm, {k: take(v, np.nan) for k, v in e.values.items()}, {k: take(v, 0.) for k, v in e.counts.items()}, list(names), e.kind)
 
-# %% ../../nbs/40_evaluation/09_comparing.ipynb #267faafc
+# %% ../../nbs/40_evaluation/09_comparing.ipynb #0e50ad03
 def compare_mean(
     a, # Entry
     b, # Entry
@@ -106,7 +106,7 @@ def compare_mean(
     row = dict(difference=d[ok].mean(), low=low, high=high, p=sign_flip(d[None], tools['signs'])[0], test='sign-flip permutation', n=int(ok.sum()))
     row |= dict(sd=d[ok].std(ddof=1) if ok.sum() > 1 else np.nan, correlation=_correlation(run_means(x), run_means(y)))
     row['detectable_80'] = detectable(row['sd'], row['n'])
-    return row | dict(p_corrected_t=corrected_t(d)) | (_of_f1(d) if metric == 'f1' else {})
+    return row | dict(p_corrected_t=corrected_t(d, 1/max(row['n'] - 4, 1))) | (_of_f1(d) if metric == 'f1' else {})
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #592d608c
 def _correlation(
