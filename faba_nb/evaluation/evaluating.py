@@ -412,7 +412,7 @@ def write_summaries(
     for (s, _), d in zip(found, done):
         if s.kind != 'yardstick' and s.protocol == 'retrospective': write_json(earlier_summary(s, d['entry'].values), Path(out)/'tables'/'summary'/f'{s.arm}_ablation_evaluation.json')
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #bf48bfe6
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #b3b6dcb9
 def evaluate_study(
     out, # the study's output folder, with study.yaml and arms/*/predictions*.csv
     data=None, # raw data folder; the one recorded in OUT/run.json where None, none where ''
@@ -421,9 +421,8 @@ def evaluate_study(
 ): # dict table -> number of rows
     "Write OUT/tables from the study's predictions"
     study, e = read_study(Path(out)/'study.yaml'), experiment_of(out, data)
-    flagged, shape = flagged_steps(e), None if e is None else e.shape
-    found, clocks, gates, absent = readings_of(out, study, shape)
-    tools_for, done = tools_maker(draws, seed), []
+    found, clocks, gates, absent = readings_of(out, study, None if e is None else e.shape)
+    flagged, tools_for, done = flagged_steps(e), tools_maker(draws, seed), []
     for s, wide in Progress(found, 'evaluating', unit='readings'):
         raise_if_stopping()
         done.append(evaluate_scores(s, wide, clocks_on(s, clocks), tools_for, flagged))
@@ -435,8 +434,8 @@ def evaluate_study(
     tables |= dict(gates=gates, cost=cost_table(out, dict.fromkeys(models)), variance=variance_table(tables['folds']))
     if e is not None: tables |= presymptomatic_tables(e.fluor, e.plants, e.fluor_known, e.shape, e.vi, [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online'], min(draws, 1000))
     again, note = read_again(out, study, e, draws, seed)
-    write_summaries(out, found, done)
     rows = write_tables(out, tables | again)
+    write_summaries(out, found, done)
     log_event(out, step='evaluate', arms=len(set(models)), without_predictions=absent, importance=note, draws=draws, seed=seed)
     return rows
 
