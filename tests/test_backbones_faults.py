@@ -225,3 +225,20 @@ def _again(folder, r):
     "Both files are finished: take one or both away so that there is something left to kill"
     for name in r.choice([('morphology',), ('random_vit',), ('morphology', 'random_vit')]):
         for p in folder.glob(f'{name}_features*'): p.unlink()
+
+
+MEMORY = 'import json, resource as r, sys\nfrom faba_nb.backbones.extraction import extract\nextract(sys.argv[1], sys.argv[2], "morphology,random_vit", workers=2, device="cpu")\nprint(json.dumps([r.getrusage(w).ru_maxrss for w in (r.RUSAGE_SELF, r.RUSAGE_CHILDREN)]))'
+
+
+@pytest.mark.full
+def test_memory_stays_flat(tmp_path, capsys):
+    "Peaks of the parent and of its largest worker, as the kernel counts them, over ten times as many photographs"
+    import json
+    peaks = {}
+    for n in (200, 2000):
+        m = experiment(tmp_path/f'd{n}', n)
+        done = subprocess.run([sys.executable, '-c', MEMORY, str(m), str(tmp_path/f'f{n}')], capture_output=True, text=True, check=True)
+        peaks[n] = json.loads(done.stdout.splitlines()[-1])
+    parent, worker = ([peaks[n][i]/1024 for n in peaks] for i in (0, 1))
+    with capsys.disabled(): print(f'\n  peak memory over 200 and 2000 photographs: parent {parent[0]:.0f} and {parent[1]:.0f} MB, a worker {worker[0]:.0f} and {worker[1]:.0f} MB', end='')
+    assert parent[1] + 2*worker[1] < 1.1*(parent[0] + 2*worker[0])
