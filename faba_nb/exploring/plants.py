@@ -173,21 +173,23 @@ def views(self:PlantsExplorer):
     "Names of the views shown"
     return self.view.options[:-1] if self.view.value == 'all views' else [self.view.value]
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #a9e4dead
+# %% ../../nbs/70_exploring/60_plants.ipynb #52f7cb01
 PATIENCE, BATCH = 1., 8 # seconds; photographs at a time
 
 @patch
-def _small(self:PlantsExplorer, paths):
+def _small(self:PlantsExplorer, paths, patience):
     "path -> JPEG bytes of those that are ready"
-    out, end, paths = {}, time.monotonic() + PATIENCE, list(paths)
+    out, end, paths = {}, time.monotonic() + patience, list(paths)
     for i in range(0, len(paths), BATCH):
         if i and time.monotonic() > end: break
         out |= self.thumbs.get(paths[i:i + BATCH])
     return out
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #32eba6f8
+# %% ../../nbs/70_exploring/60_plants.ipynb #9934e746
 @patch
-def draw(self:PlantsExplorer):
+def draw(self:PlantsExplorer,
+    patience=PATIENCE, # seconds for photographs that were never seen
+):
     "Show the chosen pair"
     if self._held or self.src.xp is None: return
     pair = self.pair()
@@ -195,7 +197,7 @@ def draw(self:PlantsExplorer):
     im = pd.concat([self.src.rows('images', p) for p in pair.plant_id])
     label = {v: k for k, v in self.shown.options}
     protocols = ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
-    paths = im.path[im['view'].isin(self.views())]; small = self._small(paths)
+    paths = im.path[im['view'].isin(self.views())]; small = self._small(paths, patience)
     self._parts = (photographs(self.src, pair, self.views(), small, self._marks()),
         measurements(self.src, pair, arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value, shown=[(label[s], s) for s in self.shown.value]))
     self.picture.html, self.charts.html = (svg(WIDTH, h, drawn, viewBox=f'0 0 {WIDTH} {h}', style='max-width:100%;height:auto') for drawn, h in self._parts)
@@ -212,7 +214,7 @@ def _marks(self:PlantsExplorer):
     try: return marks_of(self.src.xp.folder)
     except BadInput as e: self.src.miss(str(e)); self.notice.value = self.src.notice(); return self.src.xp.marks
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #b6dfbffe
+# %% ../../nbs/70_exploring/60_plants.ipynb #a9731a72
 FIRST = (('shape', 'height_cm'), ('fluor', 'NPQ_Lss'), ('water', 'whc_before_pct'), ('vi', 'GLI'))
 
 @patch
@@ -226,7 +228,7 @@ def load(self:PlantsExplorer):
 @patch
 def still(self:PlantsExplorer):
     "The drawing as it stands, complete; None where there is nothing to show"
-    self.load()
+    self.load(); self.draw(np.inf)
     return super(PlantsExplorer, self).still()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #adff509c

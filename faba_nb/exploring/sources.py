@@ -150,13 +150,14 @@ def series(self:Sources,
     if column not in t: return np.zeros(0), np.zeros(0)
     return t.dag.to_numpy(float), t[column].to_numpy(float)
 
-# %% ../../nbs/70_exploring/40_sources.ipynb #0817ad57
+# %% ../../nbs/70_exploring/40_sources.ipynb #72c05da9
 @patch(as_prop=True)
 def arms(self:Sources):
     "Arms with predictions on disk, in the study's order, then others"
     if not self.results: return []
     have = [p.parent.name for p in sorted((self.out/'arms').glob('*/predictions.csv'))]
-    if not have: self.miss(f'The study in {self.out} has no predictions yet: faba train {self.results.study.name} --data DIR --out {self.out}')
+    lacking = [a for a in self.results.study.arms if a not in have]
+    if lacking: self.miss(f'No predictions yet of {", ".join(lacking)}: faba train {self.results.study.name} --data {self.data or "DIR"} --out {self.out}')
     return [a for a in self.results.study.arms if a in have] + [a for a in have if a not in self.results.study.arms]
 
 @patch
