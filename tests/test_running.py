@@ -1,5 +1,6 @@
 "A study in real processes: killed, interrupted, run twice at once, refused"
 import json, os, random, re, signal, subprocess, sys, tempfile, time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat, pytest
@@ -26,6 +27,22 @@ def start(*args, **kwargs):
     "The command line in the background, its own process group"
     return subprocess.Popen([sys.executable, '-m', 'faba_nb', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kwargs) # a background shell has its children ignore Ctrl-C
+
+
+@contextmanager
+def ended(p):
+    "Whatever happens in the block, the process does not outlive it"
+    try: yield
+    finally:
+        if p.poll() is None: p.kill()
+        p.wait()
+
+
+def appears(path, p):
+    "Wait for a file that a process makes"
+    while not path.exists():
+        assert p.poll() is None, p.communicate()[0]
+        time.sleep(.05)
 
 
 def contents(out, *patterns):
@@ -105,10 +122,10 @@ def test_second_run_does_nothing(tmp_path, twin, trained):
 def test_asked_to_leave(tmp_path, twin, sign, code):
     "Ctrl-C leaves at once; a deadline leaves in good order; neither leaves a kernel behind"
     p = start('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=400', '--set', 'defaults.patience=400')
-    beat = tmp_path/'out'/'steps'/'train.heartbeat.json'
-    while not beat.exists() and p.poll() is None: time.sleep(.1)
-    os.kill(p.pid, sign)
-    said = p.communicate(timeout=60)[0]
+    with ended(p):
+        appears(tmp_path/'out'/'steps'/'train.heartbeat.json', p)
+        os.kill(p.pid, sign)
+        said = p.communicate(timeout=300)[0]
     assert p.returncode == code, said
     assert 'Traceback' not in said and orphans() == []
     assert json.loads((tmp_path/'out'/'log.jsonl').read_text().splitlines()[-1])['event'] == 'stopped'
@@ -118,14 +135,13 @@ def test_two_runs_at_once(tmp_path, twin, faba):
     "The second says who is at it, and may come again"
     args = ('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=400', '--set', 'defaults.patience=400')
     p = start(*args)
-    while not (tmp_path/'out'/'steps'/'train.lock').exists(): time.sleep(.05)
-    second = faba(*args)
-    part = faba('train', tmp_path/'tiny.yaml', '--data', twin, '--out', tmp_path/'out', '--shard', '1/2')
-    for r in (second, part): assert r.returncode == 75 and f'process {p.pid} on' in r.stderr and r.stderr.count('\n') <= 2, r.stderr
-    table = faba('status', tmp_path/'out')
-    assert table.returncode == 0 and re.search(r'train +running', table.stdout), table.stdout
-    os.kill(p.pid, signal.SIGTERM)
-    p.communicate()
+    with ended(p):
+        appears(tmp_path/'out'/'steps'/'train.lock', p)
+        second = faba(*args)
+        part = faba('train', tmp_path/'tiny.yaml', '--data', twin, '--out', tmp_path/'out', '--shard', '1/2')
+        for r in (second, part): assert r.returncode == 75 and f'process {p.pid} on' in r.stderr and r.stderr.count('\n') <= 2, r.stderr
+        table = faba('status', tmp_path/'out')
+        assert table.returncode == 0 and re.search(r'train +running', table.stdout), table.stdout
 
 
 def test_other_study_in_the_folder_is_refused(tmp_path, twin, trained, faba):
