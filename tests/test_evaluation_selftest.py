@@ -15,7 +15,9 @@ POWER = {.5: .090, .8: .056, .9: .040, .95: .028}  # correlation: difference fou
 
 def not_above(rejected, n, level=.05): return stats.binom.sf(rejected - 1, n, level) > .001
 
-def p_values(studies, seed=0, draws=999, **kwargs): return sign_flip(two_arms(studies, seed=seed, **kwargs), signs(44, draws))
+def p_values(studies, seed=0, draws=999, batch=500, **kwargs):
+    "Primary test of many studies; every batch flips its own signs, so that no luck of one set of patterns is shared by all"
+    return np.concatenate([sign_flip(two_arms(batch, seed=1000*seed + i, **kwargs), signs(44, draws, i)) for i in range(studies//batch)])
 
 
 @pytest.mark.parametrize('correlation', POWER)
@@ -91,8 +93,8 @@ def test_the_simulated_experiment_with_other_seeds(seed):
 def test_many_more_studies():
     "10 000 null studies and 10 000 with a difference, 200 models without information, 200 leads"
     for r, d in POWER.items():
-        assert not_above(np.sum(p_values(10_000, seed=10, draws=499, correlation=r) <= .05), 10_000)
-        assert np.mean(p_values(10_000, seed=11, draws=499, correlation=r, difference=d, cut=False) <= .05) == pytest.approx(.8, abs=.02)
+        assert not_above(np.sum(p_values(10_000, seed=10, correlation=r) <= .05), 10_000)
+        assert np.mean(p_values(10_000, seed=11, correlation=r, difference=d, cut=False) <= .05) == pytest.approx(.8, abs=.03)  # the table is rounded to 0.001
     t = clock_models(200, seed=1000)
     for _, q in t.groupby('statistic'): assert not_above(np.sum(q.p <= .05), 200)
     known, dose = lead_worlds(200, seed=1000), lead_worlds(200, dose=True, seed=2000)
