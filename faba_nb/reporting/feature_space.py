@@ -43,7 +43,7 @@ def backbones_shown(
     try: return list(feature_files(results))
     except NotThere: return list(dict.fromkeys(a.backbone for a in results.study.arms.values() if 'image' in a.modalities))[:1]
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #0680d6ce
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #b090e2d3
 def plant_features(
     results,  # `Results`
     backbone, # a backbone with a feature file
@@ -57,7 +57,7 @@ def _plant_means(results, f):
     "Means over the views of a plant's visit"
     x = pd.DataFrame(f.features).groupby([f.index.plant_id, f.index['round']], sort=True).mean()
     keys = x.index.to_frame(index=False).merge(results.experiment.days[['plant_id', 'round', 'dag']], how='left').merge(results.experiment.plants, on='plant_id', how='left')
-    known = keys.treatment.notna() & keys.dag.notna()
+    known = keys.treatment.notna() & keys.dag.notna() & ~keys.duplicated(['plant_id', 'dag'], keep='last')  # two rounds fell on one day
     return keys[known].reset_index(drop=True), x.to_numpy('float32')[known]
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #039e8cd2
@@ -93,7 +93,7 @@ def _cloud(ax, keys, xy, title, by='treatment', size=7):
         ax.scatter(*xy[at].T, s=size, color=colour(k), marker='o' if by == 'treatment' else MARKS[k], alpha=.65, lw=0, label=k, rasterized=len(keys) > 300)
     ax.set(title=title, xticks=[], yticks=[])
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #766e2796
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #c90d4bf6
 def feature_map(
     results,  # `Results`
     width,    # mm
@@ -115,10 +115,10 @@ def _map(keys, xy, share, width, backbone):
     fig, axes = canvas(width, width*.62 if width > 120 else width*1.05, 2, 2)
     for j, (at, name) in enumerate(((slice(0, 2), 'PCA'), (slice(2, 4), 't-SNE'))):
         _cloud(axes[0, j], keys, xy[:, at], f'{name}, by treatment')
-        _cloud(axes[1, j], keys[keys.treatment == 'WHC-30'], xy[(keys.treatment == 'WHC-30').to_numpy(), at], f'{name}, drought plants by onset class', 'onset_class')
+        _cloud(axes[1, j], keys[keys.treatment == 'WHC-30'], xy[(keys.treatment == 'WHC-30').to_numpy(), at], f'{name}, by onset class', 'onset_class')
     for ax in axes[:, 0]: ax.legend(loc='best', handletextpad=.2)
     shown = 100*share.sum()
-    return Drawn(fig, f'{nice(backbone)}: features of n = {counted(len(keys), "plant-day")} ({counted(keys.plant_id.nunique(), "plant")}), mean over views, all ages. The two principal components hold {number(shown, 0)} % of the variance, most of it age. Distances between clusters of a t-SNE mean nothing.',
+    return Drawn(fig, f'{nice(backbone)}: features of n = {counted(len(keys), "plant-day")} ({counted(keys.plant_id.nunique(), "plant")}), mean over views, all ages. Above: both treatments; below: drought plants by onset class. The two principal components hold {number(shown, 0)} % of the variance, most of it age. Distances between clusters of a t-SNE mean nothing.',
                  f'Maps of {counted(len(keys), "plant-day")}. Points of both treatments overlap; the first two components hold {number(shown, 0)} % of the variance.')
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #03927465
