@@ -185,7 +185,7 @@ def _small(self:PlantsExplorer, paths, patience):
         out |= self.thumbs.get(paths[i:i + BATCH])
     return out
 
-# %% ../../nbs/70_exploring/60_plants.ipynb #9934e746
+# %% ../../nbs/70_exploring/60_plants.ipynb #28e52bf8
 @patch
 def draw(self:PlantsExplorer,
     patience=PATIENCE, # seconds for photographs that were never seen
@@ -200,7 +200,7 @@ def draw(self:PlantsExplorer,
     paths = im.path[im['view'].isin(self.views())]; small = self._small(paths, patience)
     self._parts = (photographs(self.src, pair, self.views(), small, self._marks()),
         measurements(self.src, pair, arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value, shown=[(label[s], s) for s in self.shown.value]))
-    self.picture.html, self.charts.html = (svg(WIDTH, h, drawn, viewBox=f'0 0 {WIDTH} {h}', style='max-width:100%;height:auto') for drawn, h in self._parts)
+    self.picture.html, self.charts.html = (svg(WIDTH, h, drawn) for drawn, h in self._parts)
     if len(small) < paths.nunique(): later(self.draw)
 
 @patch

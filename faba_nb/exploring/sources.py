@@ -233,9 +233,9 @@ def later(
     except RuntimeError: return f()
     loop.call_later(.02, f)
 
-# %% ../../nbs/70_exploring/40_sources.ipynb #50cee94c
+# %% ../../nbs/70_exploring/40_sources.ipynb #1142e7f5
 class Explorer(w.VBox):
-    "A view with a `picture` and a `src`; shows as widget where widgets live, else as PNG"
+    "A view with a `picture` and a `src`; shows as widget, or as PNG where `FABA_STILL` is set"
     def drawing(self):
         "SVG of what is shown, '' for nothing"
         return self.picture.html
@@ -245,9 +245,10 @@ class Explorer(w.VBox):
         return Image(as_png(self.drawing())) if self.drawing().startswith('<svg') else None
 
     def _repr_mimebundle_(self, **kwargs):
-        "The widget, and the still picture for those who cannot show it"
-        bundle, still = {} if os.environ.get('FABA_STILL') else super()._repr_mimebundle_(**kwargs) or {}, self.still()
-        return {**bundle, 'text/plain': type(self).__name__, **({'image/png': still.data} if still else {})}
+        "The widget; the still picture where that is wanted"
+        if not os.environ.get('FABA_STILL'): return super()._repr_mimebundle_(**kwargs)
+        still = self.still()
+        return {'text/plain': type(self).__name__, **({'image/png': still.data} if still else {})}
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #322c81b2
 def plain(
