@@ -141,24 +141,6 @@ def test_variants(variant, ablation, twin, features, tmp_path):
         assert set(p.protocol) == {'retrospective', 'online'}
 
 
-def test_evaluates_like_any_arm(plain, twin, features, tmp_path):
-    from faba_nb.evaluation.evaluating import evaluate_study
-    summary = dict(ablation_name='clip', seeds=['42'], per_seed_per_fold=dict(seed_42={f'fold_{i}': dict(f1=.5, auc=.9) for i in range(6)}),
-                   aggregated=dict(f1=dict(mean=.5, ci_lower=.4, ci_upper=.6), auc=dict(mean=.9, ci_lower=.8, ci_upper=.95)))
-    results = shutil.copytree(plain, tmp_path/'clip'); (results/'clip_ablation_evaluation.json').write_text(json.dumps(summary))
-    import_results(results, twin, tmp_path/'out', 'clip', features)
-    import_results(results, twin, tmp_path/'out', 'dinov2', features)
-    evaluate_study(tmp_path/'out', draws=200)
-    m = pd.read_csv(tmp_path/'out'/'tables'/'metrics.csv')
-    assert {'clip', 'dinov2', 'treatment_clock'} <= set(m.arm)
-    c = pd.read_csv(tmp_path/'out'/'tables'/'contrasts.csv')
-    stated = c[(c.stated == 1) & (c.metric == 'f1') & (c.arm_a == 'clip') & (c.arm_b == 'dinov2')]
-    assert len(stated) and (stated.difference == 0).all()   # the same networks under two names
-    earlier = pd.read_csv(tmp_path/'out'/'tables'/'earlier.csv')
-    assert set(earlier.arm) == {'clip', 'dinov2'} and (earlier.kind == 'imported').all() and set(earlier.metric) == {'f1', 'auc'}
-    assert (tmp_path/'out'/'tables'/'summary'/'clip_ablation_evaluation.json').is_file()
-
-
 def test_summary_alone(twin, tmp_path):
     summary = dict(per_seed_per_fold=dict(seed_42=dict(fold_0=dict(f1=.5))), aggregated=dict(f1=dict(mean=.5, ci_lower=.4, ci_upper=.6)))
     (tmp_path/'bioclip_ablation_evaluation.json').write_text(json.dumps(summary))
@@ -225,3 +207,91 @@ def test_earlier_repository_is_searched(plain, tmp_path):
     (top/'configs'/'clip.yaml').write_text(yaml.safe_dump(configuration(temporal_mode='none') | dict(logging=dict(checkpoint_dir='results/clip/checkpoints/'))))
     source = find_source(top/'results'/'clip', tmp_path, features=tmp_path/'clip_features.h5')
     assert source.arm.temporal == 'none' and source.configuration.name == 'clip.yaml' and len(source.checkpoints) == 12
+
+
+# ---- killed, then again
+
+def _import(results, data, out, features):
+    "As a process of its own would do it; forked, so that no time goes into loading libraries"
+    torch.set_num_threads(1)
+    import_results(results, data, out, 'clip', features)
+    os._exit(0)
+
+
+def _content(out):
+    "Every file under its final name, but not the log, which tells of every attempt"
+    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(Path(out).rglob('*')) if p.is_file() and p.name != 'log.jsonl' and not p.name.startswith('.')}
+
+
+@pytest.mark.full
+def test_killed_at_random_instants_and_again(plain, twin, features, tmp_path, capsys, monkeypatch):
+    "At least 20 SIGKILLs over an import: never half an arm, and in the end the files of an undisturbed one"
+    import multiprocessing, random, time
+    from faba_nb.core.files import write_json
+    monkeypatch.setattr('faba_nb.training.importing.commit', lambda: 'the same') # somebody may commit meanwhile
+    results = shutil.copytree(plain, tmp_path/'clip')
+    write_json(dict(per_seed_per_fold=dict(seed_42=dict(fold_0=dict(f1=.5))), aggregated=dict(f1=dict(mean=.5, ci_lower=.4, ci_upper=.6))), results/'clip_ablation_evaluation.json')
+    start = time.monotonic()
+    import_results(results, twin, tmp_path/'calm', 'clip', features)
+    took, calm = time.monotonic() - start, _content(tmp_path/'calm')
+    r, kills, seen, out = random.Random(1), 0, set(), tmp_path/'out'
+    while kills < 20:
+        p = multiprocessing.get_context('fork').Process(target=_import, args=(results, twin, out, features))
+        p.start(); p.join(took*r.uniform(.1, 1.1))
+        kills += p.is_alive(); p.kill(); p.join()
+        assert p.exitcode in (0, -9)
+        found = _content(out)
+        seen.add(len(found))
+        assert all(calm[name] == data for name, data in found.items()), 'what bears its final name is whole'
+        if 'arms/clip/predictions.csv' in found:
+            assert set(found) == set(calm), 'the predictions, by which others know the arm, come last'
+            shutil.rmtree(out)
+    import_results(results, twin, out, 'clip', features)
+    assert _content(out) == calm
+    with capsys.disabled(): print(f'\n  {kills} kills of an import of {took:.1f} s, {sorted(seen)} files found after them: in the end every file as in an undisturbed import', end='')
+
+
+# ---- the page
+
+@pytest.fixture(scope='module')
+def evaluated(plain, twin, features, tmp_path_factory):
+    "Two imported arms, one with a summary, evaluated without training"
+    from faba_nb.core.studies import read_study
+    from faba_nb.evaluation.evaluating import evaluate_study
+    from faba_nb.training.running import train_study
+    out, results = tmp_path_factory.mktemp('evaluated')/'out', shutil.copytree(plain, tmp_path_factory.mktemp('results')/'clip')
+    summary = dict(ablation_name='clip', seeds=['42'], per_seed_per_fold=dict(seed_42={f'fold_{i}': dict(f1=.5, auc=.9) for i in range(6)}),
+                   aggregated=dict(f1=dict(mean=.5, ci_lower=.4, ci_upper=.6), auc=dict(mean=.9, ci_lower=.8, ci_upper=.95)))
+    (results/'clip_ablation_evaluation.json').write_text(json.dumps(summary))
+    import_results(results, twin, out, 'clip', features)
+    (results/'config.yaml').write_text((results/'config.yaml').read_text().replace(HUBS['clip'], HUBS['dinov2']))
+    (results/'clip_ablation_evaluation.json').unlink()
+    import_results(results, twin, out, 'dinov2', features)
+    assert train_study(read_study(out/'study.yaml'), twin, features.parent, out)['trained'] == 0
+    evaluate_study(out, draws=200)
+    return out
+
+
+def test_evaluates_like_any_arm(evaluated):
+    m = pd.read_csv(evaluated/'tables'/'metrics.csv')
+    assert {'clip', 'dinov2', 'treatment_clock'} <= set(m.arm) and set(m.kind[m.arm.isin(['clip', 'dinov2'])]) == {'imported'}
+    c = pd.read_csv(evaluated/'tables'/'contrasts.csv')
+    stated = c[(c.stated == 1) & (c.metric == 'f1') & (c.arm_a == 'clip') & (c.arm_b == 'dinov2')]
+    assert len(stated) and (stated.difference == 0).all()   # the same networks under two names
+    told = m[m.group == 'summary'].set_index(['arm', 'metric']).value
+    assert told.to_dict() == {('clip', 'f1'): .5, ('clip', 'auc'): .9}
+    assert (evaluated/'tables'/'summary'/'clip_ablation_evaluation.json').is_file()
+
+
+def test_page(evaluated):
+    "The page answers, shows what is missing, and is there only where something was imported"
+    from faba_nb.core.studies import read_study
+    from faba_nb.reporting.rendering import render_reports
+    from faba_nb.reporting.site import reports
+    made = render_reports(evaluated, 'earlier_results')
+    text = made.page.iloc[0].read_text()
+    assert 'No. By F1 the order is' in text and 'does not come out again for CLIP (0.500 in its summary' in text
+    assert 'faba fetch bioclip' in text and '--arms bioclip,bioclip2,no_image' in text and '[FAILED' not in text and 'Needs ' not in text
+    s = read_study(evaluated/'report'/'complete.yaml')
+    assert s.name == 'earlier' and list(s.arms) == ['clip', 'dinov2', 'bioclip', 'bioclip2', 'no_image'] and s.arms['bioclip2'].init_seeds == (42, 123)
+    assert 'earlier_results' not in reports(out=evaluated/'arms')
