@@ -79,17 +79,23 @@ def _expected(out, arm):
     genotypes = read_json(run).get('genotypes') if run.is_file() else None
     return genotypes and genotypes*len(arm.split_seeds)*len(arm.init_seeds)
 
-# %% ../../nbs/60_running/06_status.ipynb #fa3725d3
+# %% ../../nbs/60_running/06_status.ipynb #f23a7791
+def _arm_state(folder, total):
+    "What an arm's folder says: state, and how far it is"
+    ready, imported = (folder/'predictions.csv').is_file(), folder/'imported.json'
+    if imported.is_file(): return 'done' if ready else 'begun', f'{read_json(imported).get("checkpoints", 0)} checkpoints imported'
+    n = len(list((folder/'fits').glob('*.json')))
+    return 'done' if ready and n >= (total or 0) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'
+
+# %% ../../nbs/60_running/06_status.ipynb #ade0a6ab
 def arms_table(
     out, # the study's folder
 ):
-    "A row per arm: fits finished, of how many; predictions written?"
+    "A row per arm: fits finished, of how many; predictions written? imported?"
     rows, out = [], Path(out)
     for name, arm in read_study(out/'study.yaml').arms.items():
-        n, total = len(list((out/'arms'/name/'fits').glob('*.json'))), _expected(out, arm)
-        ready = (out/'arms'/name/'predictions.csv').is_file()
-        state = 'done' if ready and n >= (total or 0) else 'left' if not n else 'begun'
-        rows.append({'what': f'  arm {name}', 'state': state, 'progress': f'{n}/{total or "?"} fits', 'time': '', 'where': '', 'note': ''})
+        state, progress = _arm_state(out/'arms'/name, _expected(out, arm))
+        rows.append({'what': f'  arm {name}', 'state': state, 'progress': progress, 'time': '', 'where': '', 'note': ''})
     return rows
 
 # %% ../../nbs/60_running/06_status.ipynb #65e120f9
