@@ -103,6 +103,11 @@ def test_a_bad_file_stops_the_study_and_writes_nothing(tmp_path):
     with pytest.raises(BadInput, match='bad/predictions.csv: column label missing'): evaluate_study(out, draws=50)
     assert not (out/'tables').exists()
 
+def test_one_genotype_is_too_few(tmp_path):
+    "Every yardstick leaves a genotype out"
+    out = study_of(tmp_path, alone=table().query("genotype == 'G00' and split == 'test'"))
+    with pytest.raises(BadInput, match='all predictions are of one genotype; every yardstick leaves a genotype out'): evaluate_study(out, draws=50)
+
 
 # ---- a study from end to end ----
 

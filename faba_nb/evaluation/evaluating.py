@@ -352,7 +352,7 @@ def without_inner(
     if s.nested_threshold() is not None: return s
     return replace(s, note='nested thresholds were asked for, but the predictions hold no inner rows: thresholds are cross-fitted')
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #118a39f7
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #2e505856
 def readings_of(
     out, # the study's output folder
     study, # from `read_study`
@@ -365,6 +365,7 @@ def readings_of(
     for name, kind, backbone in Progress(arms, 'reading predictions', unit='arms'):
         readings, gate = read_arm(out, name, kind, backbone)
         found += [(without_inner(s), wide) for s, wide in readings] if name in study.arms and study.arms[name].nested else readings
+        if len(readings[0][0].genotypes) < 2: raise BadInput('all predictions are of one genotype', where=f'{out}/arms/{name}/predictions.csv', mend='every yardstick leaves a genotype out and needs another one')
         gates.append(gate)
     clocks = {}
     for protocol in ['retrospective', 'online']:
