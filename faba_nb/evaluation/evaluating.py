@@ -115,7 +115,7 @@ def published_rows(
     names = ['f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published']
     return [dict(group='published', metric=m, unit=units.get(m, ''), undefined=int(np.isnan(v[m]).sum())) | tools.row(overall(v[m]), lambda d, m=m: drawn_mean(v[m], d)) for m in names if m in v]
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #0486f73f
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #5169c5d8
 def measured_rows(
     s, # Scores
     tools, # Tools
@@ -129,11 +129,12 @@ def measured_rows(
     drought = np.bincount(s.plants.g, s.plants.drought)
     missed = drought - n
     base = dict(group='measured', undefined=int(missed.sum()))
-    pooled = lambda a, b: _nanmean(ratio(a.sum(1), b.sum(1)))
-    note = f'over detected plants; {missed.sum(1).mean():.1f} of {drought.sum():.0f} never detected (mean over runs)'
-    return [base | dict(metric='mae_measured', unit='d', note=note) | tools.row(pooled(e, n), lambda d: drawn_ratio(e, n, d)),
-            base | dict(metric='onset_error_measured', unit='d', note=note) | tools.row(pooled(signed, n), lambda d: drawn_ratio(signed, n, d)),
-            base | dict(metric='skill', unit='', note='1 - MAE / MAE of the treatment clock on the same plants') | tools.row(1 - pooled(e, c), lambda d: 1 - drawn_ratio(e, c, d)),
+    pooled = lambda a, b: float(ratio(a.sum(), b.sum())) # of all runs together: one that detects few plants counts little
+    drawn = lambda a, b: lambda d: drawn_ratio(a, b, d, together=True)
+    note = f'over detected plants of all runs; {missed.sum(1).mean():.1f} of {drought.sum():.0f} never detected (mean over runs)'
+    return [base | dict(metric='mae_measured', unit='d', note=note) | tools.row(pooled(e, n), drawn(e, n)),
+            base | dict(metric='onset_error_measured', unit='d', note=note) | tools.row(pooled(signed, n), drawn(signed, n)),
+            base | dict(metric='skill', unit='', note='1 - MAE / MAE of the treatment clock on the same plants') | tools.row(1 - pooled(e, c), lambda d: 1 - drawn(e, c)(d)),
             base | dict(metric='never_detected', unit='plants', note=f'of {drought.sum():.0f} drought plants, mean over runs') | tools.row(missed.sum(1).mean(), lambda d: tools.G*drawn_mean(missed.astype(float), d))]
 
 def _nanmean(

@@ -78,15 +78,17 @@ def drawn_mean(
     ok = np.isfinite(x)
     return ratio(np.where(ok, x, 0).sum(-1), ok.sum(-1))
 
-# %% ../../nbs/40_evaluation/05_resampling.ipynb #af224e64
+# %% ../../nbs/40_evaluation/05_resampling.ipynb #967b1259
 def drawn_ratio(
     top, # (R, G) contributions to the numerator
     bottom, # (R, G) contributions to the denominator
     d, # Draws
+    together=False, # True: one ratio over all runs, for counts that differ much between runs
 ): # (draws,)
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
     at = d.flat(*top.shape)
-    r = ratio(*(np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)))
+    sums = [np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)]
+    r = ratio(*(x.sum(-1, keepdims=True) if together else x for x in sums))
     ok = np.isfinite(r)
     return ratio(np.where(ok, r, 0).sum(-1), ok.sum(-1))
 
