@@ -189,9 +189,9 @@ def side_by_side(
     return Table(frame, [Column('name', 'Arm'), *columns], f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.', groups='kind',
                  note='As published: 22 rounds, of which about half were never measured; a plant never detected counts as day 38. Measured steps: only days with a photograph or a fluorescence reading; plants never detected are counted, not given a day.')
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #0a022211
+# %% ../../nbs/50_reporting/82_earlier.ipynb #8aec6489
 PLACES = {'F1 as published': ('f1', 'published', 'retrospective'), 'AUC as published': ('auc', 'published', 'retrospective'), 'Onset MAE as published': ('mae_published', 'published', 'retrospective'),
-          'Pooled F1': ('f1', 'pooled', 'retrospective'), 'Onset MAE, measured steps': ('mae_measured', 'measured', 'retrospective'), 'F1, past only': ('f1', 'published', 'online'), 'Concordance, past only': ('concordance', 'genotype', 'online')}
+          'Pooled F1': ('f1', 'pooled', 'retrospective'), 'Onset MAE (measured steps)': ('mae_measured', 'measured', 'retrospective'), 'F1 (past only)': ('f1', 'published', 'online'), 'Concordance (past only)': ('concordance', 'genotype', 'online')}
 
 def places_table(
     results, # `Results`
@@ -201,7 +201,7 @@ def places_table(
     if not rows: raise NotThere('Fewer than two imported arms have predictions, so there are no places.')
     return Table(pd.DataFrame(rows).fillna('–'), [Column('definition', 'By'), *(Column(a, nice(a)) for a in ranking(results))], 'Place of each imported arm under each definition (value in brackets).')
 
-# %% ../../nbs/50_reporting/82_earlier.ipynb #eca0fb83
+# %% ../../nbs/50_reporting/82_earlier.ipynb #ec7994d4
 def places(
     results, # `Results`
 ):
@@ -209,7 +209,7 @@ def places(
     first = {k: next(iter(r)) for k, how in PLACES.items() if len(r := ranking(results, *how)) > 1}
     names = list(dict.fromkeys(first.values()))
     if len(names) == 1: return f'{nice(names[0])} comes first by all {len(first)} definitions. That is consistent, but no test: the definitions use the same predictions.'
-    by = listed(f'{nice(a)} by {listed(k for k, v in first.items() if v == a)}' for a in names)
+    by = '; '.join(f'{nice(a)} by {listed(k for k, v in first.items() if v == a)}' for a in names)
     return f'Who comes first depends on the definition: {by}.'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #631b56a3
