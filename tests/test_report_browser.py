@@ -12,15 +12,21 @@ SITE = Path(os.environ.get('FABA_REPORT') or ROOT/'results'/'demo'/'report')
 PAGES = sorted(SITE.glob('*.html'))
 
 
-def test_site_is_there():
-    if not SITE.is_dir(): pytest.skip(f'no report at {SITE}: `make demo` makes one')
+@pytest.fixture(scope='module')
+def site():
+    "The folder of pages"
+    if not PAGES: pytest.skip(f'no report at {SITE}: `make demo` makes one')
+    return SITE
+
+
+def test_site_is_there(site):
     assert SITE/'index.html' in PAGES
     assert (SITE/'index.html').stat().st_size < 1_000_000
     assert all(p.stat().st_size <= 3_000_000 for p in PAGES)
 
 
 @pytest.fixture(scope='module')
-def browser():
+def browser(site):
     if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
     api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
     with api.sync_playwright() as p:
