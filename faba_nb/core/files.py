@@ -30,14 +30,14 @@ def _to_disk(path):
     "Wait until the content of `path` is on the disk, not in a cache"
     with open(path, 'rb') as f: os.fsync(f.fileno())
 
-# %% ../../nbs/00_core/02_files.ipynb #2b627b88
+# %% ../../nbs/00_core/02_files.ipynb #d79f7832
 def abandoned(
     folder, # where to look, not deeper
     older_than=3600, # seconds since the last write
 ):
     "Temporary files that no running writer can still own"
     limit = time.time() - older_than
-    return [p for p in Path(folder).glob('.*.*') if p.is_file() and p.stat().st_mtime < limit]
+    return [p for p in Path(folder).glob('.*.' + 8*'[0-9a-f]') if p.is_file() and p.stat().st_mtime < limit]
 
 # %% ../../nbs/00_core/02_files.ipynb #84a1c697
 def write_text(

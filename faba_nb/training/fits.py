@@ -6,14 +6,14 @@
 __all__ = ['NUMERICS', 'fit_fingerprint', 'to_disk', 'from_disk', 'fit_path', 'checkpoint_path', 'save_fit', 'is_done',
            'load_readings', 'load_fit', 'save_checkpoint', 'load_checkpoint']
 
-# %% ../../nbs/30_training/09_fits.ipynb #89c5f9d8
+# %% ../../nbs/30_training/09_fits.ipynb #e2ba8e07
 import json
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from ..core.config import to_dict
 from ..core.errors import BadInput
 from ..core.files import read_json, whole_file, write_json
@@ -79,7 +79,7 @@ def checkpoint_path(
     "Where a running fit's state belongs"
     return Path(folder)/f'{fit.name}.checkpoint'
 
-# %% ../../nbs/30_training/09_fits.ipynb #9847a00b
+# %% ../../nbs/30_training/09_fits.ipynb #38e8bb95
 def save_fit(
     folder,   # OUT/arms/<arm>/fits
     fit,      # a `Fit`
@@ -95,7 +95,7 @@ def save_fit(
         tensors[f'{k}/logits'] = torch.from_numpy(logits)
         if gates is not None: tensors[f'{k}/gates'] = torch.from_numpy(gates)
     path = fit_path(folder, fit)
-    with whole_file(path) as tmp: save_file(tensors, tmp, {'fingerprint': mark})
+    with whole_file(path) as tmp: tmp.write_bytes(save(tensors, {'fingerprint': mark}))
     record = dict(arm=fit.arm, fold=asdict(fit.fold), init_seed=fit.init_seed, fingerprint=mark, best_epoch=best_epoch(log) if weights else None, epochs=len(log),
                   seconds=round(sum(l['seconds'] for l in log), 3), parameters=sum(x[0].numel() for x in weights.values()), history=log, versions=versions(), **facts)
     write_json(record, path.with_suffix('.json'))
@@ -135,7 +135,7 @@ def load_fit(
     if not Path(path).is_file(): raise BadInput('there is no such fit', path)
     return from_disk(load_file(path), bp, path)
 
-# %% ../../nbs/30_training/09_fits.ipynb #352e60d3
+# %% ../../nbs/30_training/09_fits.ipynb #712723cd
 def save_checkpoint(
     folder, # OUT/arms/<arm>/fits
     fit,    # a `Fit`
@@ -145,7 +145,7 @@ def save_checkpoint(
 ):
     "Write the whole state of one running fit"
     parts = {f'{p}/{n}': x[row].cpu().contiguous() for p in ('weights', 'mean', 'square', 'best') for n, x in getattr(state, p).items()}
-    with whole_file(checkpoint_path(folder, fit)) as tmp: save_file(parts, tmp, {'fingerprint': mark, 'log': json.dumps(state.logs[row])})
+    with whole_file(checkpoint_path(folder, fit)) as tmp: tmp.write_bytes(save(parts, {'fingerprint': mark, 'log': json.dumps(state.logs[row])}))
 
 # %% ../../nbs/30_training/09_fits.ipynb #dc0ef415
 def load_checkpoint(
