@@ -226,7 +226,7 @@ def cut(
     size = max(1, round((right - left)*scale)), max(1, round((bottom - top)*scale))
     return [np.asarray(i.crop((left, top, right, bottom)).resize(size, Image.LANCZOS)) for i in images]
 
-# %% ../../nbs/50_reporting/45_figures.ipynb #245e91c6
+# %% ../../nbs/50_reporting/45_figures.ipynb #a649cc87
 def plant_strip(
     results,  # `Results`
     width,    # mm
@@ -247,9 +247,11 @@ def plant_strip(
     return _strip(e, rows, days, width, genotype, pair.onset_dag.max())
 
 def _strip_genotype(plants):
-    "A genotype whose onset is in the middle"
+    "A genotype whose onset is in the middle and none of whose plants is in doubt, if there is one"
     mid = plants[plants.onset_dag.notna()].sort_values(['onset_dag', 'plant_id'])
     if mid.empty: raise NotThere('No plant has an annotated onset.')
+    doubtful = plants.genotype[plants['flags'].fillna('') != '']
+    mid = mid if mid.genotype.isin(doubtful).all() else mid[~mid.genotype.isin(doubtful)]
     return mid.genotype.iloc[len(mid)//2]
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #eb926bb9
