@@ -24,9 +24,9 @@ def table(tmp_path, faba, world):
 
 
 def test_onsets_that_mean_nothing_are_not_found(tmp_path, faba):
-    "Onsets permuted over genotypes: order of alarms and skill stay within what chance gives"
+    "Onsets permuted over genotypes: neither the order of alarms nor skill is claimed; fits that leave out one of 12 lean against it, so both may lie below chance, never above"
     t = table(tmp_path, faba, 'permuted').loc(axis=0)[:, :, ['concordance', 'mae_skill']]
-    assert t.value.between(t.null_low, t.null_high).all(), t
+    assert (t.value <= t.null_high).all() and t.p.min() > .05, t
 
 
 def test_onsets_that_can_be_seen_are_found(tmp_path, faba):
