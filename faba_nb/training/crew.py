@@ -203,11 +203,11 @@ def _estimate(self:Crew, work):
         save_fit(work.folder/'fits', fit, {}, readings, [dict(seconds=time.perf_counter() - start)], work.marks[fit], device='cpu')
         self._tell(1, {})
 
-# %% ../../nbs/30_training/11_crew.ipynb #f3b8467d
+# %% ../../nbs/30_training/11_crew.ipynb #8a5350e5
 @patch
 def _worker(self:Crew):
     "Go through the arms; whatever goes wrong stops everybody"
-    if self.device.type == 'cpu': torch.set_num_threads(1)
+    if self.device.type == 'cpu': torch.set_num_threads(1); torch.set_flush_denormal(True) # numbers below 1e-38 cost a hundred cycles each: unscaled inputs make many
     try:
         for work in self.works:
             if work.queue and not self.leaving(): (self._train if work.arm.estimator == 'network' else self._estimate)(work)
