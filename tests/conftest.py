@@ -57,3 +57,17 @@ def faba():
     def run(*args, cwd='/', **kwargs):
         return subprocess.run([sys.executable, '-m', 'faba_nb', *map(str, args)], cwd=cwd, capture_output=True, text=True, **kwargs)
     return run
+
+
+CHROMIUM = Path('/usr/bin/chromium')
+FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+@pytest.fixture(scope='module')
+def browser():
+    "A real headless Chromium that asks nothing of the network by itself"
+    if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
+    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+    with api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield b
+        b.close()

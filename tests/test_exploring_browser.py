@@ -7,8 +7,6 @@ from conftest import ROOT
 from test_exploring import linked
 
 pytestmark = pytest.mark.full
-CHROMIUM = Path('/usr/bin/chromium')
-FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 PATIENCE = 120_000 # ms for a kernel to start and show a first view on a busy machine
 
 # what voila and JupyterLab say about themselves on every notebook, ours or not
@@ -42,16 +40,6 @@ def looked_at(request, tmp_path_factory):
     done = subprocess.run([sys.executable, '-m', 'faba_nb', 'run', 'demo', '--data', data, '--out', out, '--only', 'features,train,evaluate', '--set', 'defaults.max_epochs=4'], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return data, out
-
-
-@pytest.fixture(scope='module')
-def browser():
-    if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
-    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    with api.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield b
-        b.close()
 
 
 def serve(command, ready, log, **env):

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-pytestmark = pytest.mark.full
-CHROMIUM = Path('/usr/bin/chromium')
-FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures('site')]
 SITE = Path(os.environ.get('FABA_REPORT') or ROOT/'results'/'demo'/'report')
 PAGES = sorted(SITE.glob('*.html'))
 
@@ -23,16 +21,6 @@ def test_site_is_there(site):
     assert SITE/'index.html' in PAGES
     assert (SITE/'index.html').stat().st_size < 1_000_000
     assert all(p.stat().st_size <= 3_000_000 for p in PAGES)
-
-
-@pytest.fixture(scope='module')
-def browser(site):
-    if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
-    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    with api.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield b
-        b.close()
 
 
 def opened(browser, page, width, scheme):

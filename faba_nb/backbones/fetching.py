@@ -100,7 +100,7 @@ def _local(b):
     found = sha256(file)
     return Weights(folder, file, str(folder), found[:12], found)
 
-# %% ../../nbs/20_backbones/05_fetching.ipynb #cfb0291b
+# %% ../../nbs/20_backbones/05_fetching.ipynb #82a00845
 def _bring(repo, name, commit):
     "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
@@ -118,6 +118,7 @@ def _bring(repo, name, commit):
             part.replace(blob)
     return Path(hf_hub_download(repo, name, revision=commit, cache_dir=hub_cache()))
 
+# %% ../../nbs/20_backbones/05_fetching.ipynb #6fdb8766
 def _download(b, revision):
     "Fetch configuration and weights; their revision, the weights' path and the hash the hub states"
     from huggingface_hub import HfApi

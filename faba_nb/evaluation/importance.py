@@ -22,8 +22,12 @@ from ..training.running import Shelf, plan
 from .metrics import overall, rates, ratio
 from .resampling import bca, bootstrap_draws, drawn_mean, jackknife_draws
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #019fbb72
+# %% ../../nbs/40_evaluation/14_importance.ipynb #23cc855f
 repeats = 3 # random exchanges per modality, averaged
+
+def _as_they_are(grid, test):
+    "(test plants, steps) plant and step of every test step itself"
+    return [x.copy() for x in np.broadcast_arrays(test[:, None], np.arange(grid.dag.shape[1]))]
 
 def from_other_plants(
     grid, # the `Grid` of measured steps
@@ -32,7 +36,7 @@ def from_other_plants(
     rng, # random generator
 ): # (test plants, steps) plant, (test plants, steps) step
     "A plant of another genotype on the same day for every step that has the modality"
-    plant, step = np.repeat(test[:, None], grid.dag.shape[1], 1), np.tile(np.arange(grid.dag.shape[1]), (len(test), 1))
+    plant, step = _as_they_are(grid, test)
     there = grid.real & grid.present[m]
     donor = there.copy()
     donor[test] = False
@@ -44,7 +48,7 @@ def from_other_plants(
         plant[at], step[at] = q[i], t[i]
     return plant, step
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #747f443a
+# %% ../../nbs/40_evaluation/14_importance.ipynb #4c2f9c66
 def from_other_days(
     grid, # the `Grid` of measured steps
     test, # positions of the test plants
@@ -52,7 +56,7 @@ def from_other_days(
     rng, # random generator
 ): # (test plants, steps) plant, (test plants, steps) step
     "The steps of each plant that have the modality, in random order"
-    plant, step = np.repeat(test[:, None], grid.dag.shape[1], 1), np.tile(np.arange(grid.dag.shape[1]), (len(test), 1))
+    plant, step = _as_they_are(grid, test)
     for i, p in enumerate(test):
         at = np.flatnonzero(grid.real[p] & grid.present[m][p])
         step[i, at] = rng.permutation(at)

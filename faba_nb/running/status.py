@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'steps_table', 'arms_table', 'lives', 'jobs', 'jobs_table', 'numbers', 'cost', 'expected', 'cost_text',
            'status', 'finished']
 
-# %% ../../nbs/60_running/06_status.ipynb #cae9b166
+# %% ../../nbs/60_running/06_status.ipynb #c6289fa8
 import os, shutil, subprocess, time
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..core.errors import BadInput
 from ..core.files import read_json
 from ..core.progress import duration
 from ..core.provenance import read_log
-from ..core.studies import read_study
+from ..core.studies import imported, read_study
 from .locks import alive, holder
 from .pipeline import image_groups
 from .sites import money, units
@@ -79,22 +79,23 @@ def _expected(out, arm):
     genotypes = read_json(run).get('genotypes') if run.is_file() else None
     return genotypes and genotypes*len(arm.split_seeds)*len(arm.init_seeds)
 
-# %% ../../nbs/60_running/06_status.ipynb #f23a7791
-def _arm_state(folder, total):
+# %% ../../nbs/60_running/06_status.ipynb #8067457a
+def _arm_state(out, name, total):
     "What an arm's folder says: state, and how far it is"
-    ready, imported = (folder/'predictions.csv').is_file(), folder/'imported.json'
-    if imported.is_file(): return 'done' if ready else 'begun', f'{read_json(imported).get("checkpoints", 0)} checkpoints imported'
+    folder = out/'arms'/name
+    ready = (folder/'predictions.csv').is_file()
+    if imported(out, name): return 'done' if ready else 'begun', f'{read_json(folder/"imported.json").get("checkpoints", 0)} checkpoints imported'
     n = len(list((folder/'fits').glob('*.json')))
     return 'done' if ready and n >= (total or 0) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'
 
-# %% ../../nbs/60_running/06_status.ipynb #ade0a6ab
+# %% ../../nbs/60_running/06_status.ipynb #d5efa598
 def arms_table(
     out, # the study's folder
 ):
     "A row per arm: fits finished, of how many; predictions written? imported?"
     rows, out = [], Path(out)
     for name, arm in read_study(out/'study.yaml').arms.items():
-        state, progress = _arm_state(out/'arms'/name, _expected(out, arm))
+        state, progress = _arm_state(out, name, _expected(out, arm))
         rows.append({'what': f'  arm {name}', 'state': state, 'progress': progress, 'time': '', 'where': '', 'note': ''})
     return rows
 

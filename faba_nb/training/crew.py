@@ -203,11 +203,17 @@ def _estimate(self:Crew, work):
         save_fit(work.folder/'fits', fit, {}, readings, [dict(seconds=time.perf_counter() - start)], work.marks[fit], device='cpu')
         self._tell(1, {})
 
-# %% ../../nbs/30_training/11_crew.ipynb #8a5350e5
+# %% ../../nbs/30_training/11_crew.ipynb #6ec0846f
+def _settle_thread():
+    "One core for this thread, and numbers below 1e-38 as zero"
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+# %% ../../nbs/30_training/11_crew.ipynb #c2e3b8f5
 @patch
 def _worker(self:Crew):
     "Go through the arms; whatever goes wrong stops everybody"
-    if self.device.type == 'cpu': torch.set_num_threads(1); torch.set_flush_denormal(True) # numbers below 1e-38 cost a hundred cycles each: unscaled inputs make many
+    if self.device.type == 'cpu': _settle_thread()
     try:
         for work in self.works:
             if work.queue and not self.leaving(): (self._train if work.arm.estimator == 'network' else self._estimate)(work)

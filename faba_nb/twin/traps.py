@@ -74,7 +74,7 @@ def spoil_cells(
 
 def _comma(x): return f'{x:.2f}'.replace('.', ',')
 
-# %% ../../nbs/15_twin/11_traps.ipynb #2ff454bc
+# %% ../../nbs/15_twin/11_traps.ipynb #702da46f
 def repeat_rows(
     planted, # a `Planted`
     file,    # which workbook
@@ -85,6 +85,7 @@ def repeat_rows(
     planted.books[file]['Sheet1'] = pd.concat([t, t.iloc[rows]], ignore_index=True)
     for i, row in enumerate(rows): planted.note('row repeated', file, 'Sheet1', len(t) + i + 2, plant_id=str(t['Plant ID'].iat[row]))
 
+# %% ../../nbs/15_twin/11_traps.ipynb #f894525c
 def drop_row(
     planted, # a `Planted`
     what,    # kind of oddity
@@ -95,6 +96,7 @@ def drop_row(
     planted.note(what, file, sheet, plant_id=str(t['Plant ID'].iat[row]), value=f'round {t["Round Order"].iat[row]}, angle {t["Angle"].iat[row]}')
     planted.books[file][sheet] = t.drop(t.index[row]).reset_index(drop=True)
 
+# %% ../../nbs/15_twin/11_traps.ipynb #b80c43d2
 def repeat_header(
     planted, # a `Planted`
     file,    # which workbook

@@ -49,7 +49,7 @@ def image_path(
     if angle is None: return f'{image_folder(plant, "top")}/{stem}2-FishEyeMasked.png'
     return f'{image_folder(plant, "side")}/{angle:03d}/{stem}1-{angle:03d}-FishEyeMasked.png'
 
-# %% ../../nbs/15_twin/12_writing.ipynb #38ea6127
+# %% ../../nbs/15_twin/12_writing.ipynb #24c6010d
 def photograph_plant(
     plant,  # one row of `latent.with_onsets`, as a dict
     rounds, # its rounds, list of dicts
@@ -75,6 +75,7 @@ def photograph_plant(
             else: out['side'].append(at | {'angle': angle} | side_morphology(im, height))
     write_json(out, record)
 
+# %% ../../nbs/15_twin/12_writing.ipynb #716d48dd
 def _detail(height):
     "Segments along a leaflet that a photograph of this height can show"
     return 2 if height < 160 else 3 if height < 500 else 5 if height < 1200 else 10
@@ -158,7 +159,7 @@ def _measured_books(side, top, fluor, plants, said):
         'TimeCourse Datasets/RGB1_SideView_FabaDr_Manual_Morpho.xlsx': one(sidebook),
         'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(desc(top).join(numbers(top, 'AREA_CM')))}
 
-# %% ../../nbs/15_twin/12_writing.ipynb #71a8b399
+# %% ../../nbs/15_twin/12_writing.ipynb #5e4002ba
 def measure_fluorescence(
     plants, rounds, # as above
     shots,          # for the projected area
@@ -175,6 +176,7 @@ def measure_fluorescence(
         out.append(mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True).join(values_))
     return pd.concat(out, ignore_index=True)
 
+# %% ../../nbs/15_twin/12_writing.ipynb #423ba117
 def measure_water(
     plants,  # as above
     courses, # plant id -> course
