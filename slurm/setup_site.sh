@@ -72,7 +72,7 @@ for line in sys.argv[1].split():
     name, _, version = line.partition('==')
     assert m.version(name).split('+')[0] == version, f'{name} was replaced: {m.version(name)} instead of {version}'
 for name in ('torch', 'torchvision', 'numpy', 'h5py', 'pandas', 'openpyxl', 'pandera', 'open_clip', 'timm', 'sklearn', 'scipy', 'statsmodels', 'skimage', 'pyvips',
-             'matplotlib', 'great_tables', 'papermill', 'nbclient', 'ipykernel', 'ipywidgets', 'jupyterlab_widgets', 'rich', 'yaml', 'safetensors', 'faba_nb.running.cli', 'faba_nb.training.running', 'faba_nb.exploring.plants'):
+             'matplotlib', 'papermill', 'nbclient', 'ipykernel', 'ipywidgets', 'jupyterlab_widgets', 'rich', 'yaml', 'safetensors', 'faba_nb.running.cli', 'faba_nb.training.running', 'faba_nb.exploring.plants'):
     importlib.import_module(name)
 print('setup: every import works; torch', m.version('torch'), file=sys.stderr)
 END
