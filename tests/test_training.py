@@ -16,7 +16,7 @@ from faba_nb.training.bundle import Feed, invented, load_bundle, scaling
 from faba_nb.training.crew import Crew
 from faba_nb.training.engine import Fit, Stack, epoch_batches
 from faba_nb.training.fits import from_disk, load_fit, to_disk
-from faba_nb.training.folds import make_folds, members
+from faba_nb.training.folds import inner_folds, make_folds, members
 from faba_nb.training.network import Blueprint, blueprint, encode_days, forward, initialise, random_batch
 from faba_nb.training.readings import read_fit
 from faba_nb.training.running import Shelf, plan, write_predictions
@@ -287,6 +287,43 @@ def test_valid_until_changed(tmp_path):
     assert left() == {'all': 1, 'logistic': 0, 'student': 0}
     other = replace(STUDY, arms=STUDY.arms | {'all': replace(STUDY.arms['all'], max_epochs=6)})
     assert left(other) == {'all': 9, 'logistic': 0, 'student': 9}      # the student's teacher is another one
+
+
+def test_nested(tmp_path):
+    "Asked for later, the folds within folds are trained beside what is there; evaluation sets its thresholds on them"
+    from faba_nb.evaluation import alarms  # noqa: F401, it teaches scores about thresholds
+    from faba_nb.evaluation.predictions import check_predictions, scores
+    for w in train(tmp_path): write_predictions(STUDY, w)
+    before, files = {k: pd.read_csv(tmp_path/'arms'/k/'predictions.csv') for k in STUDY.arms}, {p: p.read_bytes() for p in tmp_path.rglob('*.safetensors')}
+    study = replace(STUDY, arms={k: replace(a, nested=True) for k, a in STUDY.arms.items()})
+    assert [len(w.queue) for w in plan(study, Bench(), tmp_path)] == [9*5]*3
+    for w in train(tmp_path, study=study): assert write_predictions(study, w)
+    assert all(p.read_bytes() == x for p, x in files.items())
+    for k in STUDY.arms:
+        t = pd.read_csv(tmp_path/'arms'/k/'predictions.csv')
+        pd.testing.assert_frame_equal(t[t.split != 'inner'].reset_index(drop=True), before[k])
+        assert t[t.split == 'inner'].groupby(['protocol', 'fold']).genotype.nunique().eq(5).all()
+        assert scores(check_predictions(t), 'online').thresholds()[1] == 'nested' and scores(check_predictions(before[k]), 'online').thresholds()[1] != 'nested'
+    mixed = replace(study, arms=study.arms | {'all': STUDY.arms['all']})
+    with pytest.raises(BadInput, match='no fit split42_seed42_fold00_inner1; give both the same seeds, and both or neither nested'): plan(mixed, Bench(), tmp_path)
+
+def test_nested_never_meets_the_test_genotype():
+    "Whatever happens to the test genotype and to the part kept out, the networks of that part stay the same to the last bit"
+    arm = Arm(max_epochs=3, lr=1e-3)
+    b = small(arm); fold = inner_folds(make_folds(b.plants)[3], b.plants.genotype)[1]
+    def run(b):
+        s = Stack(b, arm); s.add([Fit('a', fold, 1)])
+        for _ in range(3): s.epoch()
+        return s.state.weights
+    first = run(b)
+    unseen = b.plants.genotype.isin([fold.test, *fold.inner]).to_numpy()
+    b.label[unseen] = 1 - b.label[unseen]
+    for x in b.steps.values.values(): x[unseen] += 5
+    changed = run(b)
+    assert all(torch.equal(x, changed[n]) for n, x in first.items())
+    b.label[~unseen] = 1 - b.label[~unseen]
+    name = 'stress_head.mlp.3.weight'
+    assert not torch.equal(run(b)[name], first[name])   # what it does learn from, it would notice
 
 
 # ---- the future ----

@@ -15,7 +15,7 @@ from .config import from_dict, parse_yaml, read_yaml, to_dict
 from .errors import BadInput, unknown
 from .places import root
 
-# %% ../../nbs/00_core/05_studies.ipynb #127f7a09
+# %% ../../nbs/00_core/05_studies.ipynb #5f46e803
 MODALITIES = ('image', 'fluor', 'env', 'vi', 'water', 'shape')
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Arm:
     attention: Literal['full', 'causal'] = 'full'
     distillation: Literal['none', 'teacher', 'shuffled', 'self'] = 'none'
     teacher: str | None = None         # the arm whose predictions are distilled
-    nested: bool = False               # thresholds from an inner 5-fold instead of cross-fitting
+    nested: bool = False               # thresholds and calibration from five folds within each fold (six fits instead of one), not cross-fitted
     readings: tuple[str, ...] = ('retrospective', 'online')
     split_seeds: tuple[int, ...] = (42,) # draws of the validation genotypes
     init_seeds: tuple[int, ...] = (42,)  # initialisations
@@ -46,6 +46,14 @@ class Arm:
     pos_weight: float = 1.5            # of stressed steps in the loss
     clip_norm: float = 1.0             # gradient norm, per fit
     dropout: float = 0.1               # 0 to below 1
+
+# %% ../../nbs/00_core/05_studies.ipynb #0a3e7554
+@patch
+def fits(self:Arm,
+    genotypes, # how many the experiment has
+):
+    "Models to train: a fold per genotype, split seed and init seed, and five within each fold when nested"
+    return genotypes*len(self.split_seeds)*len(self.init_seeds)*(1 + (min(5, max(0, genotypes - 4)) if self.nested else 0))
 
 # %% ../../nbs/00_core/05_studies.ipynb #aa658f9e
 def _check_arm(arm, where):

@@ -130,7 +130,7 @@ def fold_losses(
         for k, x in v.items(): out[m, how, k] = (x[at].mean() - x[0])*(1 if k == 'log_loss' else -1)
     return out
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #0d17cb83
+# %% ../../nbs/40_evaluation/14_importance.ipynb #58364442
 def arm_importance(
     work, # the `Work` of an arm, all fits done
     draws=2000, # of the bootstrap
@@ -138,7 +138,7 @@ def arm_importance(
 ): # a row per modality, way and metric
     "What an arm's networks lose, mean over genotypes with its 95 % interval"
     bp, b, cells = blueprint(work.arm, work.bundle.widths()), work.bundle, {}
-    for f in work.marks:
+    for f in (f for f in work.marks if not f.fold.part):
         raise_if_stopping()
         test = members(f.fold, b.plants.genotype)['test']
         p = read_versions(load_fit(fit_path(work.folder/'fits', f), bp), bp, work.arm, b, f.fold, np.random.default_rng([seed, f.fold.split_seed, f.init_seed, f.fold.number]))

@@ -254,14 +254,14 @@ def cusum(
     for i, v in enumerate(np.nan_to_num(z)): out[i] = total = max(0., total + v - allowance)
     return out
 
-# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #acc9b2cf
+# %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #393c31ec
 def alarm_dates(
     s, # Scores, online
     k=1, # consecutive measured steps
     target=0.05, # share of control plants that may be alarmed
 ): # a row per genotype
     "Median, first and last alarm of a genotype's drought plants (runs together), and how many never alarm"
-    a = s.alarm_day(s.cross_fitted_threshold(k, target)[:, s.plants.g.to_numpy()], k)
+    a = s.alarm_day(s.thresholds(k, target)[0][:, s.plants.g.to_numpy()], k)
     p = s.plants[s.plants.drought]
     long = pd.DataFrame(dict(genotype=np.tile(p.genotype, len(a)), alarm=a[:, p.index].ravel(), low=np.tile(p.label_low_dag, len(a)), high=np.tile(p.label_high_dag, len(a)), onset_dag=np.tile(p.onset_dag, len(a))))
     q = long.groupby('genotype')

@@ -43,18 +43,29 @@ def fit_scaling(
         if np.abs(move).max() < 1e-8: break
     return beta
 
-# %% ../../nbs/40_evaluation/08_probabilities.ipynb #608f117f
+# %% ../../nbs/40_evaluation/08_probabilities.ipynb #cec4b2f4
 def scaled(
     s, # Scores
 ): # Scores with scaled probabilities
-    "Each genotype's probabilities corrected by what the other genotypes' out-of-fold predictions need"
+    "Each genotype's probabilities corrected by what unseen predictions of the other genotypes need"
     others = 1. - np.eye(len(s.genotypes))[:, s.g]
+    inner = None if s.held is None else s.held[s.held.split == 'inner']
+    nested = {k: d for k, d in inner.groupby(['split_seed', 'init_seed', 'fold'])} if inner is not None else {}
     p = np.empty_like(s.p)
-    for i, q in enumerate(s.p):
+    for i, (q, run) in enumerate(zip(s.p, s.runs.itertuples())):
         x = logits(q)
-        beta = fit_scaling(x, s.y, others)[s.g]
+        beta = _from_within(s, run, nested) if nested else fit_scaling(x, s.y, others)[s.g]
         p[i] = expit(beta[:, 0] + beta[:, 1]*x)
     return replace(s, p=p)
+
+# %% ../../nbs/40_evaluation/08_probabilities.ipynb #05007fa9
+def _from_within(s, run, nested):
+    "(steps, 2) intercept and slope of each step's fold, fitted on the fold's inner predictions"
+    out = np.empty((len(s.fold), 2))
+    for f in np.unique(s.fold):
+        d = nested[run.split_seed, run.init_seed, f]
+        out[s.fold == f] = fit_scaling(logits(d.probability.to_numpy()), d.label.to_numpy(bool), np.ones((1, len(d))))[0]
+    return out
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #627e4158
 def squared_error(

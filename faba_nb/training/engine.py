@@ -19,7 +19,7 @@ from .losses import mean_loss, shuffle_teacher, step_losses, teacher_losses, tea
 from .network import Blueprint, blueprint, forward, initialise
 from .streams import Dropout, accelerated, stream
 
-# %% ../../nbs/30_training/07_engine.ipynb #2908a485
+# %% ../../nbs/30_training/07_engine.ipynb #2cef54b6
 @dataclass(frozen=True)
 class Fit:
     "One network to train"
@@ -27,9 +27,9 @@ class Fit:
     fold: Fold     # who is left out
     init_seed: int # of weights, batches and dropout
     @property
-    def key(self): return self.fold.split_seed, self.init_seed, self.fold.number
+    def key(self): return self.fold.split_seed, self.init_seed, self.fold.number, *([self.fold.part] if self.fold.part else [])
     @property
-    def name(self): return f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}'
+    def name(self): return f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}' + f'_inner{self.fold.part}'*bool(self.fold.part)
 
 # %% ../../nbs/30_training/07_engine.ipynb #3ec9aad8
 def learning_rate(

@@ -38,14 +38,14 @@ def replay(
     logits = head(p, last.reshape(n, -1, WIDTH)).view(batch.real.shape)
     return logits, None if gates is None else gates.float().view(n, plants, steps, -1)
 
-# %% ../../nbs/30_training/08_readings.ipynb #0251de1d
+# %% ../../nbs/30_training/08_readings.ipynb #196e4349
 def held_out(
     fold,   # a `Fold`
     plants, # the plant table
 ):
-    "Positions of the test plants, then of the validation plants"
+    "Positions of the plants whose predictions are kept: of the test, then of the validation; of the inner ones in a fold within a fold"
     m = members(fold, plants.genotype)
-    return np.concatenate([m['test'], m['validation']])
+    return np.concatenate([m[k] for k in fold.read])
 
 # %% ../../nbs/30_training/08_readings.ipynb #ec79a123
 @torch.no_grad()
@@ -77,7 +77,7 @@ def _spread(x, at, n):
     out[at] = x[0].cpu().numpy()
     return out
 
-# %% ../../nbs/30_training/08_readings.ipynb #0ab6d692
+# %% ../../nbs/30_training/08_readings.ipynb #652bf216
 def prediction_rows(
     reading, # (log-odds, gates) over (plants, steps), as `read_fit` gives them
     gates,   # names of the gates
@@ -91,7 +91,7 @@ def prediction_rows(
     m = members(fold, plants.genotype)
     number = np.where(grid.filled, grid.filled.ravel().cumsum().reshape(grid.filled.shape) - 1, -1)
     parts = []
-    for split in ('test', 'validation'):
+    for split in fold.read:
         rows, filled = number[m[split]], grid.filled[m[split]]
         part = facts.iloc[rows[filled]].assign(split=split, probability=1/(1 + np.exp(-logits[m[split]][filled].astype(float))))
         part[[f'gate_{g}' for g in gates]] = np.nan if weights is None else weights[m[split]][filled]

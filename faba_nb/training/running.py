@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'arm_fits', 'check_folds', 'gather', 'write_predictions', 'Shelf', 'plan', 'train_study']
 
-# %% ../../nbs/30_training/12_running.ipynb #d84b2fa5
+# %% ../../nbs/30_training/12_running.ipynb #68a7b59e
 import os, time
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +25,12 @@ from .bundle import load_bundle
 from .crew import Crew, Work
 from .engine import Fit
 from .fits import fit_fingerprint, load_readings
-from .folds import make_folds, members
+from .folds import inner_folds, make_folds, members
 from .network import blueprint
 from .readings import prediction_rows
 from .streams import accelerated
 
-# %% ../../nbs/30_training/12_running.ipynb #77755554
+# %% ../../nbs/30_training/12_running.ipynb #38ff84a7
 def arm_fits(
     name,   # of the arm
     arm,    # its settings
@@ -39,9 +39,11 @@ def arm_fits(
 ):
     "All fits of an arm; a shard holds the same addresses in every arm"
     fits = [Fit(name, f, s) for split in arm.split_seeds for s in arm.init_seeds for f in make_folds(plants, split)]
-    return fits if shard is None else fits[shard[0]::shard[1]]
+    if shard is not None: fits = fits[shard[0]::shard[1]]
+    within = lambda fit: inner_folds(fit.fold, plants.genotype) if arm.nested else []
+    return [f for fit in fits for f in (fit, *(replace(fit, fold=i) for i in within(fit)))]
 
-# %% ../../nbs/30_training/12_running.ipynb #276935da
+# %% ../../nbs/30_training/12_running.ipynb #8f5dd6db
 def check_folds(
     fits,   # list of `Fit`
     bundle, # a `Bundle`
@@ -51,7 +53,7 @@ def check_folds(
     for fold in {f.fold for f in fits}:
         for part, at in members(fold, bundle.plants.genotype).items():
             y = bundle.label[at][real[at]]
-            if part != 'test' and len(set(y)) < 2:
+            if part in ('train', 'validation') and len(set(y)) < 2:
                 raise BadInput(f'fold {fold.number} (without {fold.test}): its {part} plants have no {"stressed" if not y.sum() else "unstressed"} step', 'measured steps', 'check the onsets')
 
 # %% ../../nbs/30_training/12_running.ipynb #355fc194
@@ -73,7 +75,7 @@ def _round_facts(work):
     t['label'] = (t.dag >= t.onset_dag).astype(int)
     return t.merge(b.facts.drop_duplicates('plant_id')[['plant_id', 'label_low_dag', 'label_high_dag']], on='plant_id', how='left')
 
-# %% ../../nbs/30_training/12_running.ipynb #68b9b010
+# %% ../../nbs/30_training/12_running.ipynb #501730d0
 def gather(
     study, # a `Study`
     work,  # a `Work` whose fits are all on disk
@@ -83,7 +85,7 @@ def gather(
     g, facts = getattr(work.bundle, grid), work.bundle.facts if grid == 'steps' else _round_facts(work)
     gates = blueprint(work.arm, work.bundle.widths()).gates if work.arm.estimator == 'network' else ()
     parts = []
-    for fit in work.marks:
+    for fit in (f for f in work.marks if grid == 'steps' or not f.fold.part):
         readings = load_readings(work.folder/'fits', fit)
         for protocol in work.arm.readings:
             parts.append(_labelled(prediction_rows(readings[f'{grid}/{protocol}'], gates, facts, g, fit.fold, work.bundle.plants), study, work, fit, protocol))
@@ -154,13 +156,13 @@ def _work(study, shelf, out, name, shard=None):
     (folder/'fits').mkdir(parents=True, exist_ok=True)
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
-# %% ../../nbs/30_training/12_running.ipynb #934d8ece
+# %% ../../nbs/30_training/12_running.ipynb #5ddbd1ef
 def _meet_teacher(study, works, work):
     "Give a student its teacher, which must have a fit at every address of the student's"
     t = works.get(work.arm.teacher)
     if t is None: raise BadInput(f'its teacher {work.arm.teacher} was imported, and its fits are not here', f'{study.name}, arms.{work.name}', 'let it learn from an arm that is trained here')
     gone = [f for f in work.marks if replace(f, arm=t.name) not in t.marks]
-    if gone: raise BadInput(f'its teacher {t.name} has no fit {gone[0].name}', f'{study.name}, arms.{work.name}', 'give both the same seeds')
+    if gone: raise BadInput(f'its teacher {t.name} has no fit {gone[0].name}', f'{study.name}, arms.{work.name}', 'give both the same seeds, and both or neither nested')
     work.teacher = t
 
 # %% ../../nbs/30_training/12_running.ipynb #1e0cb217
