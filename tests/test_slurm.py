@@ -1,5 +1,6 @@
 "Plans, batch files, and a real Slurm on this machine (slurm/mini)"
 import os, re, shutil, signal, socket, subprocess, sys, tempfile, time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -276,6 +277,37 @@ def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
     assert whole.returncode == 0 and contents(out, 'arms/*/predictions*.csv') == contents(tmp_path/'here', 'arms/*/predictions*.csv'), said
     seen = faba_in(slurm, 'status', out).stdout
     assert re.search(r'job train +done', seen) and 'GPU-BU' in seen, seen
+
+
+def node_fails(env, job):
+    "The power goes: Slurm's daemon, the job's shepherd and all of the job's processes end at once; then Slurm gives the node up, as it does by itself after SlurmdTimeout"
+    of_job = {int(l.split()[0]) for l in call(env, 'scontrol', 'listpids', job).stdout.splitlines()[1:]}
+    parents = {int(p) for p in subprocess.run(['ps', '-o', 'ppid=', '-p', ','.join(map(str, of_job))], capture_output=True, text=True).stdout.split()}
+    for pid in (int((Path(env['FABA_MINI'])/'run'/'slurmd.pid').read_text()), *(parents - of_job), *of_job):
+        with suppress(ProcessLookupError): os.kill(pid, signal.SIGKILL)
+    r = call(env, 'scontrol', 'update', f'nodename={socket.gethostname().split(".")[0]}', 'state=down', 'reason=test')
+    assert r.returncode == 0, r.stderr
+
+
+@on_slurm
+def test_a_job_outlives_its_node(slurm, reference, twin, tmp_path):
+    "Without a warning everything on the node is gone: Slurm requeues the job, its second life takes over the locks of the first, trains no finished fit again, and ends with the same predictions"
+    out, long = tmp_path/'out', ('--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=12')
+    assert submit(slurm, reference, twin, out, '--split', *long, '--go').returncode == 0
+    job, fits = (out/'jobs'/'train.id').read_text().strip(), lambda: {p: p.stat().st_mtime_ns for p in out.glob('arms/*/fits/*.json')}
+    wait_for('finished fits', lambda: fits() or not queue(slurm))
+    node_fails(slurm, job)
+    before = fits()
+    assert 0 < len(before) < 24, logs(out)
+    wait_for('the job to be requeued', lambda: any(l.startswith(f'{job} ') and 'PENDING' in l for l in queue(slurm)), 60)
+    assert mini_script('up.sh', slurm).returncode == 0
+    here = faba_in(slurm, 'run', reference/'tiny.yaml', *long, '--data', twin, '--features', reference/'features', '--out', tmp_path/'here', '--only', 'train')
+    wait_for('the end', lambda: (out/'jobs'/'train.done').exists() or not queue(slurm))
+    assert (out/'jobs'/'train.done').exists() and 'life 2,' in logs(out), logs(out)
+    assert {p: t for p, t in fits().items() if p in before} == before, 'finished fits were trained again'
+    assert here.returncode == 0 and contents(out, 'arms/*/predictions*.csv') == contents(tmp_path/'here', 'arms/*/predictions*.csv'), here.stderr
+    lives = call(slurm, 'sacct', '-D', '-X', '-n', '-P', '-j', job, '-o', 'State').stdout.split()
+    assert lives[0] == 'NODE_FAIL' and len(lives) == 2, lives
 
 
 def kernel_of(lock):
