@@ -449,10 +449,12 @@ def test_importance_reads_stored_fits_again(tmp_path):
     torch.set_num_threads(threads)
     pd.testing.assert_frame_equal(t, again)
     assert list(t.columns) == [c for c in columns if c in t] and set(t.columns) == set(columns) and set(t.n) == {9}
-    loss = t.set_index(['modality', 'how', 'metric']).loss
-    assert loss['fluor', 'other_plant', 'log_loss'] > .05 and loss['fluor', 'dropped', 'log_loss'] > .05
-    assert abs(loss['vi', 'other_plant', 'log_loss']) < .3*loss['fluor', 'other_plant', 'log_loss']
-    assert loss['env', 'other_plant', 'log_loss'] == pytest.approx(0, abs=1e-6)
+    assert set(t[t.protocol == 'online'].how) == {'other_plant', 'dropped'} and set(t[t.protocol == 'retrospective'].how) == {'other_plant', 'other_day', 'dropped'}
+    for reading in arm.readings:
+        loss = t[t.protocol == reading].set_index(['modality', 'how', 'metric']).loss
+        assert loss['fluor', 'other_plant', 'log_loss'] > .05 and loss['fluor', 'dropped', 'log_loss'] > .05
+        assert abs(loss['vi', 'other_plant', 'log_loss']) < .3*loss['fluor', 'other_plant', 'log_loss']
+        assert loss['env', 'other_plant', 'log_loss'] == pytest.approx(0, abs=1e-6)
     assert t.set_index('modality').available['fluor'].iloc[0] == pytest.approx(b.steps.present['fluor'][b.steps.real].mean())
 
 def test_importance_is_absent_with_a_reason(evaluated):

@@ -6,7 +6,7 @@
 __all__ = ['repeats', 'columns', 'from_other_plants', 'from_other_days', 'versions_of', 'read_versions', 'fold_scores',
            'fold_losses', 'arm_importance', 'importance_table']
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #fd0d3a14
+# %% ../../nbs/40_evaluation/14_importance.ipynb #c79889ba
 import numpy as np
 import pandas as pd
 import torch
@@ -18,6 +18,7 @@ from ..training.bundle import Feed, scaling
 from ..training.fits import fit_path, load_fit
 from ..training.folds import members
 from ..training.network import blueprint, forward
+from ..training.readings import replay
 from ..training.running import Shelf, plan
 from .metrics import overall, rates, ratio
 from .resampling import bca, bootstrap_draws, drawn_mean, jackknife_draws
@@ -62,14 +63,16 @@ def from_other_days(
         step[i, at] = rng.permutation(at)
     return plant, step
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #5daf391d
+# %% ../../nbs/40_evaluation/14_importance.ipynb #83041fd9
 def versions_of(
     modalities, # the arm's
+    reading='retrospective', # or 'online'
 ): # list of (modality, how), the intact version first
     "What is read: intact, and each modality spoilt in each way"
-    return [('', 'intact')] + [(m, how) for m in modalities for how in ['other_plant', 'other_day']*repeats + ['dropped']]
+    exchanged = ['other_plant', 'other_day'] if reading == 'retrospective' else ['other_plant']
+    return [('', 'intact')] + [(m, how) for m in modalities for how in exchanged*repeats + ['dropped']]
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #f32b6766
+# %% ../../nbs/40_evaluation/14_importance.ipynb #4bd233ff
 @torch.no_grad()
 def read_versions(
     p, # parameters of one fit, name to (1, …)
@@ -78,11 +81,12 @@ def read_versions(
     bundle, # its `Bundle`
     fold, # its `Fold`
     rng, # random generator
-): # (versions, test plants, steps) probabilities, retrospective
+    reading='retrospective', # or 'online'
+): # (versions, test plants, steps) probabilities
     "Probabilities on the test fold, with each modality spoilt in turn"
-    m = members(fold, bundle.plants.genotype)
-    test, todo = m['test'], versions_of(arm.modalities)
-    b = Feed(bundle, arm, [scaling(bundle, arm, m['train'])]).batch(torch.arange(len(bundle.plants))[None])
+    m, online = members(fold, bundle.plants.genotype), reading == 'online'
+    test, todo = m['test'], versions_of(arm.modalities, reading)
+    b = Feed(bundle, arm, [scaling(bundle, arm, m['train'])], online=online).batch(torch.arange(len(bundle.plants))[None])
     draw = dict(other_plant=from_other_plants, other_day=from_other_days)
     values, present = {k: [] for k in b.values}, {k: [] for k in b.present}
     for name, how in todo:
@@ -91,7 +95,7 @@ def read_versions(
         for k in present: present[k].append(b.present[k][0, test] & ~(k == name and how == 'dropped'))
     many = lambda x: torch.cat(x)[None]
     again = replace(b, real=many([b.real[0, test]]*len(todo)), position=many([b.position[0, test]]*len(todo)), values={k: many(v) for k, v in values.items()}, present={k: many(v) for k, v in present.items()})
-    return torch.sigmoid(forward(p, bp, again)[0])[0].view(len(todo), len(test), -1).numpy()
+    return torch.sigmoid((replay if online else forward)(p, bp, again)[0])[0].view(len(todo), len(test), -1).numpy()
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #9f7e0313
 def _spoilt(
@@ -116,34 +120,42 @@ def fold_scores(
     auc = ratio(rankdata(p, axis=1)[:, y].sum(1) - n1*(n1 + 1)/2, n1*n0)
     return dict(f1=rates(c)['f1'], auc=auc, log_loss=-np.where(y, np.log(q), np.log(1 - q)).mean(1))
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #046cff38
+# %% ../../nbs/40_evaluation/14_importance.ipynb #8deecda3
 def fold_losses(
     p, # (versions, test plants, steps) from `read_versions`
     y, # (test plants, steps) labels
     real, # (test plants, steps) bool: measured
     modalities, # the arm's
+    reading='retrospective', # or 'online'
 ): # dict (modality, how, metric) -> what is lost
     "Importance on one test fold"
-    v, out, todo = fold_scores(p[:, real], y[real].astype(bool)), {}, versions_of(modalities)
+    v, out, todo = fold_scores(p[:, real], y[real].astype(bool)), {}, versions_of(modalities, reading)
     for m, how in dict.fromkeys(todo[1:]):
         at = [i for i, t in enumerate(todo) if t == (m, how)]
         for k, x in v.items(): out[m, how, k] = (x[at].mean() - x[0])*(1 if k == 'log_loss' else -1)
     return out
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #58364442
+# %% ../../nbs/40_evaluation/14_importance.ipynb #3fb1145c
 def arm_importance(
     work, # the `Work` of an arm, all fits done
     draws=2000, # of the bootstrap
     seed=0, # of exchanges and bootstrap
-): # a row per modality, way and metric
+): # a row per reading, modality, way and metric
     "What an arm's networks lose, mean over genotypes with its 95 % interval"
-    bp, b, cells = blueprint(work.arm, work.bundle.widths()), work.bundle, {}
+    b, cells = work.bundle, {}
     for f in (f for f in work.marks if not f.fold.part):
         raise_if_stopping()
-        test = members(f.fold, b.plants.genotype)['test']
-        p = read_versions(load_fit(fit_path(work.folder/'fits', f), bp), bp, work.arm, b, f.fold, np.random.default_rng([seed, f.fold.split_seed, f.init_seed, f.fold.number]))
-        for k, x in fold_losses(p, b.label[test], b.steps.real[test], work.arm.modalities).items(): cells.setdefault(k, {})[f.fold.split_seed, f.init_seed, f.fold.number] = x
-    return pd.DataFrame([dict(arm=work.name, protocol='retrospective', modality=m, how=how, metric=k, **_interval(v, draws, seed), available=b.steps.present[m][b.steps.real].mean()) for (m, how, k), v in cells.items()])
+        for k, x in _fit_losses(work, f, seed): cells.setdefault(k, {})[f.key] = x
+    return pd.DataFrame([dict(arm=work.name, protocol=r, modality=m, how=how, metric=k, **_interval(v, draws, seed), available=b.steps.present[m][b.steps.real].mean()) for (r, m, how, k), v in cells.items()])
+
+# %% ../../nbs/40_evaluation/14_importance.ipynb #7f8bd54a
+def _fit_losses(work, f, seed):
+    "Pairs of (reading, modality, how, metric) and what is lost on the fit's test fold"
+    bp, b, test = blueprint(work.arm, work.bundle.widths()), work.bundle, members(f.fold, work.bundle.plants.genotype)['test']
+    weights = load_fit(fit_path(work.folder/'fits', f), bp)
+    for reading in work.arm.readings:
+        p = read_versions(weights, bp, work.arm, b, f.fold, np.random.default_rng([seed, *f.key]), reading)
+        for k, x in fold_losses(p, b.label[test], b.steps.real[test], work.arm.modalities, reading).items(): yield (reading, *k), x
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #78f46c2b
 def _interval(
