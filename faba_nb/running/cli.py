@@ -97,12 +97,13 @@ def yardsticks(a):
         from faba_nb.evaluation.yardsticks import power_plan
         show_frame(power_plan(a.plants, a.rounds), 'What the plan could detect')
 
-# %% ../../nbs/60_running/08_cli.ipynb #56339643
+# %% ../../nbs/60_running/08_cli.ipynb #62035192
 @verb()
 def backbones(a):
     "the registered encoders: source, taps, widths, licence, weights"
     from faba_nb.backbones.registry import backbones
-    show_frame(backbones(), 'Backbones')
+    shown = {'name': 'name', 'title': '', 'weights': 'weights', 'taps': 'taps', 'published_tap': 'published', 'size': 'pixels', 'parameters': 'parameters (M)', 'gflop': 'GFLOP', 'licence': 'licence', 'source': 'source'}
+    show_frame(backbones().reset_index()[list(shown)].rename(columns=shown), 'Backbones')
 
 # %% ../../nbs/60_running/08_cli.ipynb #4ba708ea
 @verb(arg('names', nargs='+', metavar='NAME', help='backbones whose weights to fetch (login node)'), arg('--revision', help='of the repository (default: its newest)'))

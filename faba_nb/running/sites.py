@@ -172,14 +172,16 @@ def clock(minutes):
     "Minutes as H:MM:00"
     return f'{int(minutes)//60}:{int(minutes)%60:02}:00'
 
-# %% ../../nbs/60_running/05_sites.ipynb #189f1c05
+# %% ../../nbs/60_running/05_sites.ipynb #452d4b6d
 def variables(
     site,    # a `Site`
     account, # the project that pays
     venv=None, # the environment; the profile's by default
 ):
     "Environment variables of the batch files"
-    return {'FABA_SITE': site.name, 'FABA_ROOT': str(root()), 'FABA_VENV': str(venv or fill(site.venv, site, account)), 'FABA_MODULES': ' '.join(site.modules), 'FABA_LOCAL_DISK': site.local_disk}
+    scratch = fill(site.scratch, site, account)
+    return {'FABA_SITE': site.name, 'FABA_ROOT': str(root()), 'FABA_VENV': str(venv or fill(site.venv, site, account)), 'FABA_MODULES': ' '.join(site.modules),
+            'FABA_LOCAL_DISK': site.local_disk, 'HF_HOME': f'{scratch}/weights', 'FABA_CACHE': f'{scratch}/cache'}
 
 # %% ../../nbs/60_running/05_sites.ipynb #10104ebc
 def _without_gpu(site):
@@ -187,7 +189,7 @@ def _without_gpu(site):
     if not site.cpu: return 'sbatch'
     return f'env -u SBATCH_GRES -u SBATCH_CPUS_PER_GPU sbatch --partition={site.cpu.partition} --cpus-per-task={site.cpu.cores} --time=1:00:00'
 
-# %% ../../nbs/60_running/05_sites.ipynb #34ad17bc
+# %% ../../nbs/60_running/05_sites.ipynb #a8a2b436
 def shell(
     site,      # a `Site`
     account,   # the project that pays
@@ -196,7 +198,7 @@ def shell(
 ):
     "Lines that point a shell at the site: for batch files and for sbatch by hand"
     scratch, one = fill(site.scratch, site, account), site.gpu or site.cpu
-    lines = {**variables(site, account, venv), 'FABA_ACCOUNT': account, 'FABA_RESULTS': f'{scratch}/results', 'HF_HOME': f'{scratch}/weights', 'FABA_CACHE': f'{scratch}/cache', 'PIP_CACHE_DIR': f'{scratch}/pip',
+    lines = {**variables(site, account, venv), 'FABA_ACCOUNT': account, 'FABA_RESULTS': f'{scratch}/results', 'PIP_CACHE_DIR': f'{scratch}/pip',
              **({'FABA_DATA': data} if data else {}), 'SBATCH_ACCOUNT': account, 'SBATCH_PARTITION': one.partition, 'SBATCH_TIMELIMIT': '4:00:00',
              **({'SBATCH_GRES': one.gres} if one.gres else {}), **({'SBATCH_CPUS_PER_GPU': str(one.cores)} if site.gpu else {}), 'FABA_CPU': _without_gpu(site)}
     return ''.join(f'export {k}={shlex.quote(v)}\n' for k, v in lines.items())

@@ -51,11 +51,11 @@ def _silence(beat):
     age = time.time() - beat['time'] if beat else 0
     return f'no sign of life for {duration(age)}' if age > 120 else ''
 
-# %% ../../nbs/60_running/06_status.ipynb #ba71df79
+# %% ../../nbs/60_running/06_status.ipynb #ced12694
 def _features_there(out):
     "Are all features files of the study where it reads them?"
     from faba_nb.backbones.store import feature_path
-    if not (out/'run.json').is_file(): return False
+    if not all((out/f).is_file() for f in ('run.json', 'study.yaml')): return False
     where, groups = read_json(out/'run.json')['features'], image_groups(read_study(out/'study.yaml'))
     return all(Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs)
 

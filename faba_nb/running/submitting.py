@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTOGRAPHS', 'GENOTYPES', 'amount', 'Work', 'work_of', 'needs_gpu', 'Job', 'jobs_of', 'Plan', 'make_plan',
-           'check_notebooks', 'longest', 'limit_of', 'describe', 'script', 'write_plan', 'go']
+           'check_notebooks', 'longest', 'limit_of', 'describe', 'script', 'write_plan', 'check_weights', 'go']
 
 # %% ../../nbs/60_running/07_submitting.ipynb #0a6b8b05
 import math, os, re, shlex, shutil, subprocess
@@ -268,13 +268,25 @@ def _forget(plan):
     "Remove the marks of finished jobs"
     for p in (plan.out/'jobs').glob('*.done'): p.unlink()
 
-# %% ../../nbs/60_running/07_submitting.ipynb #5c152aac
+# %% ../../nbs/60_running/07_submitting.ipynb #bcde1cf1
+def check_weights(
+    plan, # a `Plan`
+):
+    "Refuse when an encoder's weights are not in the cache that the jobs will have"
+    from faba_nb.backbones.registry import backbones
+    os.environ['HF_HOME'] = home = variables(plan.site, plan.account, plan.venv)['HF_HOME']
+    known, needed = backbones().weights, [b for b in plan.work.backbones if any(Path(f).name.startswith((f'{b}_', f'{b}.')) for f in plan.work.files)]
+    lacking = ' '.join(b for b in needed if known.get(b) == 'not fetched')
+    if lacking: raise BadInput(f'the weights of {lacking} are not in {home}, and jobs have no network', '--go', f'on a login node: HF_HOME={home} faba fetch {lacking}')
+
+# %% ../../nbs/60_running/07_submitting.ipynb #481cea3f
 def go(
     plan, # a `Plan` that was written
 ):
     "Run `submit.sh`"
     if not plan.account: raise BadInput('nobody pays for these jobs', '--account', 'give --account=project_NNNNNNN, or set FABA_ACCOUNT')
     if not Path(plan.data).exists(): raise BadInput('the data folder is not there', plan.data)
+    check_weights(plan)
     path = plan.out/'submit.sh'
     if not shutil.which('sbatch'): raise BadInput('there is no sbatch on the PATH here', '--go', f'paste this into a login shell: bash {path}')
     code = subprocess.run(['bash', str(path)]).returncode
