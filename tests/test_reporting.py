@@ -190,7 +190,7 @@ def test_report_notebooks_are_plain():
 
 
 LATEX = r'''\documentclass[a4paper,fleqn]{cas-dc}
-\usepackage{natbib}
+\usepackage{natbib,longtable}
 \begin{document}
 \title{Tables}\shorttitle{Tables}\shortauthors{Nobody}\maketitle
 %s
@@ -206,6 +206,7 @@ def test_latex_tables_compile(invented, tmp_path, monkeypatch):
     for name in pages_of(invented): run_page(monkeypatch, invented, name)
     tables = sorted((invented/'tables'/'report').glob('*.tex'))
     assert len(tables) > 12
+    assert 'longtable' in (invented/'tables'/'report'/'tab_claims.tex').read_text(encoding='utf-8')  # longer than a page
     (tmp_path/'tables.tex').write_text(LATEX % '\n'.join(f'\\input{{{p}}}\\clearpage' for p in tables), encoding='utf-8')
     done = subprocess.run(['pdflatex', '-draftmode', '-interaction=nonstopmode', '-halt-on-error', 'tables.tex'], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace', timeout=300)
     assert done.returncode == 0, done.stdout[-1500:]

@@ -7,14 +7,14 @@ __all__ = ['alarm_days', 'ranking', 'ranking_figure', 'stability', 'chance_tau',
            'accession_table', 'accession_rows']
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #abf0dfeb
+import textwrap
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau, spearmanr
-from ..core.files import write_csv
+from scipy.stats import kendalltau
 from .drawing import Drawn
 from .figures import arm_tone, cut
 from .layout import Column, Table
-from .results import NotThere, counted, listed, number, with_interval
+from .results import NotThere, counted, listed, number
 from .style import canvas, colour
 from .tables import nice
 
@@ -62,7 +62,7 @@ def ranking_figure(
     "Accessions from first to last alarm, with intervals and annotated onset"
     arm = arm or results.arms[0]
     r = results.once(('ranking', arm, protocol), lambda: ranking(results, arm, protocol))
-    write_csv(r, results.out/'tables'/'report'/'ranking.csv')
+    results.keep('ranking', r)
     fig, ax = canvas(width, 18 + 3.3*len(r))
     y = np.arange(len(r))
     ax.hlines(y, r.day_low, r.day_high, color=arm_tone(results, arm), lw=2, alpha=.45)
@@ -136,17 +136,20 @@ def stability_table(
 def accession_table(
     results,  # `Results`
     protocol='retrospective', # which reading
+    most=6,   # arms shown, the study's first
 ):
-    "Onset, F1 of every arm and mean alarm day per accession"
+    "Onset, F1 of the arms and mean alarm day per accession"
     g = results.table('genotypes')
     g = g[(g.protocol == protocol) & g.arm.isin(results.arms)]
     if g.empty: raise NotThere('There are no results per accession.')
-    f1 = g.pivot_table(index='genotype', columns='arm', values='f1')[results.arms]
+    arms = results.arms[:most]
+    f1 = g.pivot_table(index='genotype', columns='arm', values='f1')[arms]
     t = g.groupby('genotype')[['onset_dag', 'onset_class']].first().join(f1).join(g.groupby('genotype').mean_alarm_dag.apply(lambda x: pd.to_numeric(x, errors='coerce').mean()).rename('alarm'))
     t = t.join(_harvest(results)).sort_values(['onset_dag']).reset_index()
-    columns = [Column('genotype', 'Accession'), Column('onset_dag', 'Onset', 'DAG', 0), Column('onset_class', 'Class'), *(Column(a, nice(a), 'F1', 2) for a in results.arms),
+    columns = [Column('genotype', 'Accession'), Column('onset_dag', 'Onset', 'DAG', 0), Column('onset_class', 'Class'), *(Column(a, nice(a), 'F1', 2) for a in arms),
                Column('alarm', 'Alarm', 'mean DAG', 1), *([Column('kept', 'Fresh weight', 'drought / control', 2)] if 'kept' in t else [])]
-    return Table(t, columns, f'Accessions, {protocol} reading, mean over seeds, n = {len(t)}.')
+    return Table(t, columns, f'Accessions, {protocol} reading, mean over seeds, n = {len(t)}. Alarm: mean over drought plants and {counted(len(results.arms), "arm")}.',
+                 note=f'The first {most} of {len(results.arms)} arms; tables/genotypes.csv has all.' if len(results.arms) > most else '')
 
 def _harvest(results):
     "Fresh weight under drought as a share of the control, where the weights are at hand"
@@ -169,11 +172,12 @@ def accession_rows(
     onset, errors = test.groupby('genotype').onset_dag.max(), _errors(results, arm)
     names = sorted(probs.genotype.unique(), key=lambda g: (onset[g], g))[:most]
     pictures, wide = _photographs(results, names), width > 120
-    fig, axes = canvas(width, 14 + 17*len(names), len(names), 3 if wide else 2, width_ratios=[1, 1, 1.2] if wide else [1, 1], squeeze=False)
+    fig, axes = canvas(width, 14 + 17*len(names), len(names), 3 if wide else 2, width_ratios=[1.15, 1.15, 1] if wide else [1.1, 1], squeeze=False)
+    fig.get_layout_engine().set(h_pad=.01, hspace=0)
     for row, g in zip(axes, names):
-        _plants(row[0], pictures.get(g, ([], []))[0], f'{g}\nonset {number(onset[g], 0)}')
+        _plants(row[0], pictures.get(g, ([], []))[0], f'{textwrap.fill(g, 18)}\nonset {number(onset[g], 0)}')
         if wide: _plants(row[1], pictures.get(g, ([], []))[1], '')
-        _lines(row[-1], probs[probs.genotype == g], onset[g], errors.get(g, ''), last=g == names[-1])
+        _lines(row[-1], probs[probs.genotype == g], onset[g], errors.get(g, ''), 'Days after germination' if wide else 'Days after\ngermination', last=g == names[-1])
     shown = sum(len(a) + len(b)*wide for a, b in pictures.values())
     strip = 'one drought plant over time; ' if wide else ''
     return Drawn(fig, f'Every accession in the order of annotated onset. From the left: its plants on their last day, controls first; {strip}the probability of stress of {nice(arm)}, retrospective, mean over seeds '
@@ -217,11 +221,12 @@ def _plants(ax, images, name):
     ax.spines[:].set_visible(False)
     ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=6)
 
-def _lines(ax, probs, onset, errors, last):
-    "Six curves, the errors above them"
+def _lines(ax, probs, onset, errors, label, last):
+    "Six curves, the errors over them"
     for (t, _), one in probs.groupby(['treatment', 'plant_id']): ax.plot(one.dag, one.probability, color=colour(t), lw=.8)
-    if onset == onset: ax.axvline(onset, color=colour('ink'), lw=.8)
+    if onset == onset: ax.axvline(onset, 0, .78, color=colour('ink'), lw=.8)
     ax.axhline(.5, color=colour('muted'), lw=.5, ls=':')
-    ax.set(ylim=(-.05, 1.05), yticks=[0, 1], xlabel='Days after germination' if last else '')
-    ax.set_title(errors, fontsize=5.5, weight='normal', color=colour('muted'), pad=2)
-    ax.tick_params(labelbottom=last, labelsize=6)
+    ax.set(ylim=(-.05, 1.3), yticks=[0, 1], xlabel=label if last else '')
+    ax.text(.99, .99, errors, fontsize=5.5, color=colour('muted'), ha='right', va='top', transform=ax.transAxes)
+    ax.tick_params(axis='x', labelbottom=last, labelsize=6, length=4.8 if last else 0)
+    ax.tick_params(axis='y', labelsize=6)

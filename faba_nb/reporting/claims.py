@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.places import root
+from ..evaluation.comparing import margin
 from .layout import Column, Table, latex_text
-from .results import NotThere, counted, listed, number, p_equals, with_interval
-from .sentences import studies_with
+from .results import NotThere, begin, counted, listed, number, p_equals, with_interval
 from .tables import METRICS, difference, nice
 from .variants import base
 
@@ -66,8 +66,9 @@ def locate(
         there = [next((a for a in ALSO.get(n, (n,)) if a in r.arms), None) for n in names]
         if all(there) and len(set(there)) == len(there): return r, there
     have = [s for s in _shipped() if all(any(a in s[1] for a in ALSO.get(n, (n,))) for n in names)]
-    mend = f'the study “{have[0][0]}” has them' if have else 'no study that comes with the project has them together'
-    raise NotThere(f'{listed(map(nice, names))} {"has" if len(names) == 1 else "have"} no results here; {mend}.')
+    gone = [n for n in names if not any(a in r.arms for r in results.family for a in ALSO.get(n, (n,)))]
+    mend = f'the study “{have[0][0]}” has {"it" if len(gone or names) == 1 else "them"}' if have else 'no study that comes with the project has them together'
+    raise NotThere(f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no results {"here" if gone else "in one study"}; {mend}.')
 
 def _shipped():
     "(name, arms) of the studies that come with the project"
@@ -147,8 +148,8 @@ def equivalent(results, claim):
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
-    instead = f'{nice(a)} and {nice(b)} {"were equivalent within 0.05 F1" if verdict == STANDS else "could not be shown to be equivalent"}: difference {_gap(row)}.'
-    return Found(verdict, _gap(row), '±0.05', instead, 'The absence of a significant difference is not equivalence; equivalence is now tested with a margin of 0.05 F1.')
+    instead = f'{nice(a)} and {nice(b)} {f"were equivalent within {margin} F1" if verdict == STANDS else "could not be shown to be equivalent"}: difference {_gap(row)}.'
+    return Found(verdict, _gap(row), f'±{margin}', instead, f'The absence of a significant difference is not equivalence; equivalence is now tested with a margin of {margin} F1.')
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #c4dd0b4c
 @check
@@ -202,7 +203,7 @@ def information(results, claim):
     now, chance = f'concordance {number(p.value, 2)} ({p_equals(p.p)})', f'{number(p.null_low, 2)} to {number(p.null_high, 2)}'
     verdict = STANDS if p.value > p.null_high else CANNOT
     instead = f'Alarms of {nice(arm)} ({claim.protocol}) were {"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond permutation ({now}; without information {chance}).'
-    return Found(verdict, now, chance, instead, 'The correlation of two leads that share an onset is expected to be about 0.7 for independent series; concordance against permuted onsets replaces it.')
+    return Found(verdict, now, chance, instead, 'What alarms know of the accessions is now tested by the concordance of alarm and onset against permuted onsets; two leads that share an onset correlate at about 0.7 even for independent series.')
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #efc65f83
 @check
@@ -283,7 +284,7 @@ def _judge(results, claims):
     for c in claims.itertuples():
         try: f = CHECKS[c.check](results, c)
         except NotThere as e: f = Found(OPEN, '', '', '', str(e))
-        f.instead = f.instead[:1].upper() + f.instead[1:]
+        f.instead, f.answer = begin(f.instead), begin(f.answer)
         rows.append(dict(id=c.id, place=c.place, claim=c.claim, printed=c.printed, unit=c.unit, verdict=f.verdict, now=f.now, yardstick=f.yardstick, instead=f.instead, latex=latex_text(f.instead), answer=f.answer))
     return pd.DataFrame(rows)
 
@@ -295,7 +296,7 @@ def claims_table(
     j = judge(results)
     order = {STANDS: 0, WEAKER: 1, CANNOT: 2, OPEN: 3}
     j = j.sort_values('verdict', key=lambda v: v.map(order), kind='stable').reset_index(drop=True)
-    j['before'] = [number(p, 1 if u else 3) + (f' {u}' if u else '') if p == p else '' for p, u in zip(j.printed, j.unit)]
+    j['before'] = [number(p, 0 if u and p % 1 == 0 else 1 if u else 3) + (f' {u}' if u else '') if p == p else '' for p, u in zip(j.printed, j.unit)]
     j['block'] = j.verdict.str.capitalize()
     return Table(j, [Column('claim', 'Claim'), Column('place', 'Where'), Column('before', 'Printed'), Column('now', 'Computed now'), Column('yardstick', 'Yardstick'), Column('instead', 'What can be written'), Column('answer', 'Answer to reviewers')],
                  f'{counted(len(j), "claim")} of the earlier paper, judged by rule.', groups='block', note='The LaTeX column of the CSV holds the replacement sentences escaped for a manuscript.')

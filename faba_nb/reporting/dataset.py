@@ -11,9 +11,9 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 from ..experiment.plan import design
 from .drawing import Drawn
-from .figures import cut, plant_strip
+from .figures import plant_strip
 from .layout import Column, Table
-from .results import NotThere, counted, listed, number
+from .results import NotThere, Nothing, counted, listed, number
 from .style import canvas, colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
@@ -162,7 +162,7 @@ def findings_table(
     "Everything the reader of the raw tables found"
     from faba_nb.experiment.checking import check
     with capture_output(): f = check(results.experiment.folder).findings  # its progress is no part of a page
-    if f.empty: raise NotThere('The reader of the raw tables found nothing to remark.')
+    if f.empty: raise Nothing('The reader of the raw tables found nothing to remark.')
     order = {'fatal': 0, 'suspicious': 1, 'info': 2}
     f = f.sort_values('severity', key=lambda s: s.map(order), kind='stable').reset_index(drop=True)
     f['place'] = [', '.join(filter(None, (str(r.file).split('/')[-1], str(r.sheet), f'row {r.row}' if r.row else ''))) for r in f.itertuples()]

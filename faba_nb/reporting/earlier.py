@@ -16,12 +16,12 @@ from markupsafe import Markup
 from ..backbones.registry import get_backbone
 from ..core.files import read_json
 from ..core.studies import Study, read_study
+from ..evaluation.comparing import level, margin
 from .drawing import Drawn
-from .figures import arm_tone
+from .figures import pair_panel
 from .layout import Column, Table
 from .results import NotThere, counted, listed, number, p_equals, with_interval
-from .style import canvas, colour
-from .tables import METRICS, PAIR, difference, genotypes, grouped, metric_column, metric_frame, nice
+from .tables import DETECTABLE, METRICS, PAIR, difference, genotypes, grouped, metric_column, metric_frame, nice
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #d8906da7
 def brought(
@@ -148,9 +148,9 @@ def pairs_table(
     "All pairs of imported arms with their verdicts"
     p = ranked_pairs(results)
     p = p.assign(pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(p.arm_a, p.arm_b)], difference_low=p.low, difference_high=p.high, how=np.where(p.primary == 1, 'stated beforehand (Holm)', 'exploratory (Benjamini–Hochberg)'))
-    return Table(p.reset_index(drop=True), [*PAIR, Column('detectable_80', 'Detectable', 'at 80 % power', 3, help='Smallest difference found with 80 % power, from this pair’s own scatter'), Column('how', 'Adjusted as'), Column('verdict', 'Verdict')],
+    return Table(p.reset_index(drop=True), [*PAIR, DETECTABLE, Column('how', 'Adjusted as'), Column('verdict', 'Verdict')],
                  f'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, {counted(int(p.n.max()), "genotype")}.',
-                 note='Better: p adjusted ≤ 0.05. Equivalent: shown to differ by less than 0.05. Undecided: neither; the order of such a pair is not a result.')
+                 note=f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. Undecided: neither; the order of such a pair is not a result.')
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #2a8c7d3f
 def pairs_figure(
@@ -159,17 +159,8 @@ def pairs_figure(
 ):
     "Differences of all pairs with their intervals"
     p = ranked_pairs(results)
-    fig, ax = canvas(width, 20 + 6*len(p))
-    ax.axvspan(-.05, .05, color=colour('rule'), alpha=.5, lw=0)
-    ax.axvline(0, color=colour('muted'), lw=.8)
-    for i, r in enumerate(p.itertuples()):
-        ax.plot([r.low, r.high], [i, i], color=colour('ink'), lw=1.6)
-        ax.plot(r.difference, i, 'o', color=arm_tone(results, r.arm_a), mec=colour('ink'), ms=6)
-        ax.annotate(r.verdict, (1, i), xycoords=('axes fraction', 'data'), xytext=(4, 0), textcoords='offset points', va='center', fontsize=7)
-    reach = 1.1*max(.06, np.nanmax(np.abs(p[['low', 'high']].to_numpy(float))))
-    ax.set(yticks=range(len(p)), yticklabels=[f'{nice(a)} − {nice(b)}' for a, b in zip(p.arm_a, p.arm_b)], ylim=(len(p) - .5, -.5), xlim=(-reach, reach), xlabel='Difference of genotype-mean F1')
-    told = listed(f'{nice(r.arm_a)} minus {nice(r.arm_b)} {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}' for r in p.itertuples())
-    return Drawn(fig, f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±0.05, the margin of equivalence. An interval that crosses zero is an order that could turn round.', f'{told}.')
+    fig, told = pair_panel(results, p, width)
+    return Drawn(fig, f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. An interval that crosses zero is an order that could turn round.', told)
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #ff81802b
 SIDE = {'f1': ('published', 'f1'), 'auc': ('published', 'auc'), 'mae_published': ('published', 'mae_published'), 'mae_measured': ('measured', 'mae_measured'), 'never_detected': ('measured', 'never_detected'),
@@ -217,7 +208,7 @@ def can_say(
     results, # `Results`
 ):
     "What the imported results carry"
-    lines = [f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else "equivalent, within 0.05 F1, to"} {nice(r.arm_b)}: {_gap(r)}.' for r in ranked_pairs(results).itertuples() if r.verdict in ('better', 'equivalent')]
+    lines = [f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else f"equivalent, within {margin} F1, to"} {nice(r.arm_b)}: {_gap(r)}.' for r in ranked_pairs(results).itertuples() if r.verdict in ('better', 'equivalent')]
     above = {a: r for a in ranking(results) if (r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better'}
     if above: lines.append('The clock told the treatment is exceeded: ' + listed(f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1' for a, r in above.items()) + '.')
     seeing = [r for r in _concordance(results) if r.value > r.null_high]

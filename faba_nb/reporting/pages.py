@@ -32,12 +32,14 @@ class Page:
 def _gap(page, error):
     "The place of something that is not there"
     page.gaps.append(str(error))
-    return Markup('<p class="gap"><b>Not shown.</b> {}</p>').format(str(error))
+    return Markup('<p class="gap"><b>{}</b> {}</p>').format(error.head, str(error))
 
-def _show(page, make):
+def _show(page, make, quiet=False):
     "Display what `make()` returns, or why it cannot be made"
     try: html = make()
-    except NotThere as e: html = _gap(page, e)
+    except NotThere as e:
+        if quiet: return
+        html = _gap(page, e)
     display(HTML(str(html)))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #9a0bec0d
@@ -50,10 +52,11 @@ def _paragraphs(text):
 @patch
 def say(self:Page,
     sentence,  # text, or a function of the results that returns a text or several
+    quiet=False, # leave the sentence out where its numbers are missing: the table below says so
     **kwargs,  # for that function
 ):
     "A paragraph, or several, written from the numbers"
-    _show(self, lambda: _paragraphs(sentence(self.results, **kwargs) if callable(sentence) else sentence))
+    _show(self, lambda: _paragraphs(sentence(self.results, **kwargs) if callable(sentence) else sentence), quiet)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #6dab3f78
 @patch

@@ -11,13 +11,13 @@ __all__ = ['CLASSIC', 'KIND', 'EARLY', 'fluorescence_effects', 'fluorescence_hea
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
-from ..core.files import write_csv
 from .drawing import Drawn
 from .figures import arm_tone
 from .layout import Column, Table
 from .results import NotThere, counted, listed, number, p_value, with_interval
-from .style import canvas, colour
-from .tables import KINDS, MODALITIES, nice
+from .style import canvas, colour, panels
+from .sentences import told
+from .tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #47b150e0
 def fluorescence_effects(
@@ -27,9 +27,6 @@ def fluorescence_effects(
     t = results.table('fluorescence_effects')
     return t.pivot(index='parameter', columns='dag', values='effect').loc[t.parameter.unique()].rename(columns=int)
 
-def _keep(results, name, frame):
-    "Every number that is drawn stands in a table"
-    write_csv(frame, results.out/'tables'/'report'/f'{name}.csv')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2bca16ad
 def fluorescence_heatmap(
@@ -54,7 +51,7 @@ def _heat(fig, ax, t, parting, wide):
     ax.set(xticks=range(t.shape[1]), xticklabels=[str(d) for d in t.columns], xlabel='Days after germination', yticks=range(len(t)), yticklabels=t.index)
     ax.tick_params(axis='y', labelsize=4.6 if wide else 3.6, length=0)
     ax.tick_params(axis='x', labelsize=7 if wide else 5)
-    fig.colorbar(image, ax=ax, shrink=.35, aspect=16, pad=.02, label='Drought − control (SD)')
+    fig.colorbar(image, ax=ax, shrink=.35, aspect=16, pad=.02, extend='both', label='Drought − control (SD)')
 
 def _heat_alt(t):
     "The strongest parameters of the last day in words"
@@ -79,15 +76,13 @@ def temporal_curves(
 ):
     "fig8_temporal_curves: classic parameters and the most responsive ones"
     e, t = results.experiment, fluorescence_effects(results)
-    names, cols = responsive(t), 4 if width > 120 else 2
-    rows = -(-len(names)//cols)
-    fig, axes = canvas(width, 6 + 38*rows, rows, cols, sharex=True, squeeze=False)
+    names = responsive(t)
+    fig, axes = panels(len(names), width, 38, sharex=True)
     f, parting = e.fluor.merge(e.plants[['plant_id', 'treatment']], on='plant_id'), results.table('fluorescence_divergence').set_index('parameter').divergence_dag
-    for ax, p in zip(axes.flat, names): _parameter(ax, f, p, pd.to_numeric(parting[p]))
-    for ax in axes.flat[len(names):]: ax.set_visible(False)
-    for ax in axes.flat[len(names) - cols:len(names)]: ax.tick_params(labelbottom=True)
-    fig.supxlabel('Days after germination', fontsize=7.5, color=colour('ink'))
-    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
+    for ax, p in zip(axes, names): _parameter(ax, f, p, pd.to_numeric(parting[p]))
+    fig.supxlabel('Days after germination')
+    fig.supylabel('Mean, in the instrument’s units')
+    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
     chosen = [p for p in names if p not in CLASSIC]
     return Drawn(fig, f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(len(e.plants), "plant")}, one replicate a day. Dotted: day of divergence. {listed(chosen)} were chosen because they end farthest apart in these data, so their separation is exaggerated.',
                  listed(f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end' for p in names) + '.')
@@ -116,11 +111,11 @@ def gate_weights(
     g = g[g.arm == arm]
     if g.empty: raise NotThere('No arm of this study has gate weights (they belong to gating models).')
     names = [m for m in ('image', 'fluor', 'env', 'vi', 'water', 'shape') if m in set(g.modality)]
-    shape = (1, 2) if width > 120 else (2, 1)
-    fig, axes = canvas(width, 52*shape[0], *shape, sharex=True, sharey=True)
+    fig, axes = panels(2, width, 50, (1, 2), sharex=True, sharey=True)
     for ax, t in zip(axes, ('WHC-80', 'WHC-30')): _gates(ax, g[g.treatment == t], names, t)
-    axes[-1].legend(loc='center left', bbox_to_anchor=(1, .5))
-    axes[0].set_ylabel('Gate weight')
+    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=len(names) if width > 120 else 2)
+    fig.supxlabel('Days after germination')
+    fig.supylabel('Gate weight (share)')
     mean = g.groupby('modality').apply(lambda x: np.average(x.weight, weights=x.n), include_groups=False)
     return Drawn(fig, f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {number(g.n.sum()/len(names), 0)} steps of all runs). Weights describe the model; they are not importance.',
                  'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.')
@@ -132,7 +127,7 @@ def _gates(ax, g, names, treatment):
         of = g[g.modality == m].sort_values('dag')
         ax.fill_between(of.dag, of.weight - of.sd, of.weight + of.sd, color=colour(m), alpha=.12, lw=0)
         ax.plot(of.dag, of.weight, style, color=colour(m), label=MODALITIES.get(m, m))
-    ax.set(title=treatment, xlabel='Days after germination', ylim=(-.03, 1.03))
+    ax.set(title=treatment, ylim=(-.03, 1.03))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #7191f1ff
 def dates(
@@ -157,7 +152,7 @@ def timeline(
     "fig5_presymptomatic_timeline: annotation, alarm and fluorescence per accession"
     arm = arm or results.arms[0]
     t = dates(results, arm)
-    _keep(results, 'dates', t)
+    results.keep('dates', t)
     fig, ax = canvas(width, 20 + 3.4*len(t))
     y = np.arange(len(t))
     ax.hlines(y, t.last_before_dag, t.first_after_dag, color=colour('rule'), lw=3.2)
@@ -185,8 +180,8 @@ def leads_table(
 ):
     "When half of a signal's change is done, relative to the onset, and whether it follows the onset at all"
     t = results.table('presymptomatic_leads')
-    t = t.assign(lead_low=t.low, lead_high=t.high, block=t.kind.map(lambda k: KIND.get(k, k)), follows=np.where(t.follows_onset == 1, 'yes', 'not shown'))
-    columns = [Column('signal', 'Signal'), Column('follows', 'Follows the onset'), Column('p_onset_holm', 'p adjusted', digits=3, format=p_value, help='Onsets dealt anew over accessions; Holm over signals'),
+    t = t.assign(lead_low=t.low, lead_high=t.high, block=t.kind.map(lambda k: KIND.get(k, k)), follows=np.where(t.follows_onset == 1, 'yes', 'not shown'), name=[NAMES.get(s, s) for s in t.signal])
+    columns = [Column('name', 'Signal'), Column('follows', 'Follows the onset'), Column('p_onset_holm', 'p adjusted', digits=3, format=p_value, help='Onsets dealt anew over accessions; Holm over signals'),
                Column('lead_d', 'Lead', 'd before onset', 1), Column('interval', 'Interval', '95 %'), Column('effect', 'Full change', 'control SD', 1, sign=True), Column('explained', 'Explained', 'share of the variance', 2)]
     span = lambda r: f'{number(r.low, 1)} to {number(r.high, 1)}'
     return Table(t.assign(interval=[span(r) for r in t.itertuples()]), columns, f'Leads of single signals, drought minus control of the same accession, n = {counted(int(t.n_genotypes.max()), "accession")}.', groups='block',
@@ -199,9 +194,10 @@ def leads_sentence(
     "Which signals follow the onset"
     t = results.table('presymptomatic_leads')
     yes, no = t[t.follows_onset == 1], t[t.follows_onset != 1]
-    told = lambda r: f'{r.signal} ({number(r.lead_d, 1, sign=True)} d [{number(r.low, 1)}, {number(r.high, 1)}])'
+    line = lambda r: f'{NAMES.get(r.signal, r.signal)} {with_interval(r.lead_d, r.low, r.high, 1)}'
     if yes.empty: return f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, so no lead can be claimed from them.'
-    return f'{listed(map(told, yes.itertuples()))} {"follows" if len(yes) == 1 else "follow"} the accessions’ onsets; positive leads come before the onset. For the other {counted(len(no), "signal")} no lead can be claimed.'
+    rest = f' For the other {counted(len(no), "signal")} no lead can be claimed.' if len(no) else ''
+    return f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} the accessions’ onsets. Their lead, in days before the onset: {listed(map(line, yes.itertuples()))}.{rest}'
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ac5d6cc0
 def agreement_table(
@@ -209,12 +205,13 @@ def agreement_table(
 ):
     "Whether two signals date the accessions alike"
     t = results.table('presymptomatic_agreement')
-    t = t[pd.to_numeric(t.r_dates).notna()].reset_index(drop=True)
+    first = results.arms[0] if results.arms else ''
+    t = t[pd.to_numeric(t.r_dates).notna() & (t['first'].isin(['fluorescence', first]) | (t['second'] == first))].reset_index(drop=True)
     if t.empty: raise NotThere('No two signals date five accessions or more, so their dates cannot be compared.')
     t = t.assign(pair=[f'{nice(a)} and {nice(b)}' for a, b in zip(t['first'], t['second'])], null=[f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in t.itertuples()])
     return Table(t, [Column('pair', 'Signals'), Column('r_dates', 'Dates', 'rank correlation', 2), Column('p_dates', 'p', digits=3, format=p_value), Column('r_leads', 'Leads', 'correlation', 2),
                      Column('null', 'Leads', 'of unrelated dates', help='95 % of correlations when the dates of one signal are dealt anew'), Column('n', 'Accessions', digits=0)],
-                 'Agreement of the dates on which two signals alarm.', note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.')
+                 f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.', note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #7765f13a
 def _with_alarms(results, t):
@@ -222,6 +219,10 @@ def _with_alarms(results, t):
     arms = [a for a in results.arms if a in set(t.arm)]
     if not arms: raise NotThere('No arm has online alarms.')
     return arms
+
+def _plants(results):
+    "How many plants have alarms or could have had some"
+    return results.table('plants').plant_id.nunique()
 
 def delays(
     results, # `Results`
@@ -233,16 +234,13 @@ def delays(
     t = results.table('delay')
     t = t[(t.k == k) & np.isclose(t.target, target)]
     arms = _with_alarms(results, t)
-    cols = min(len(arms), 4 if width > 120 else 2)
-    rows = -(-len(arms)//cols)
-    fig, axes = canvas(width, 8 + 46*rows, rows, cols, sharex=True, sharey=True, squeeze=False)
-    for ax, a in zip(axes.flat, arms): _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
-    for ax in axes.flat[len(arms):]: ax.set_visible(False)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
-    fig.supxlabel('Days from annotated onset', fontsize=7.5, color=colour('ink'))
-    fig.supylabel('Share of plants alarmed', fontsize=7.5, color=colour('ink'))
+    fig, axes = panels(len(arms), width, sharex=True, sharey=True)
+    for ax, a in zip(axes, arms): _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
+    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
+    fig.supxlabel('Days from annotated onset')
+    fig.supylabel('Share of plants alarmed')
     at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
-    return Drawn(fig, f'Online alarms (k = {k} consecutive steps, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions): share of drought plants alarmed, Kaplan–Meier with 95 % intervals, and share of matched controls on the same days.',
+    return Drawn(fig, f'Online alarms (k = {k} consecutive steps, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions): share of drought plants alarmed, Kaplan–Meier with 95 % intervals, and share of matched controls on the same days; n = {counted(_plants(results), "plant")}.',
                  listed(f'{nice(a)}: {number(100*at(a, 0).detected, 0)} % of drought plants and {number(100*at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset' for a in arms) + '.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e2887ed7
@@ -265,14 +263,22 @@ def alarm_tradeoff(
     t = results.table('alarm_curve')
     t = t[t.k == k]
     arms, rivals = _with_alarms(results, t), [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)]
-    fig, ax = canvas(width, 70 if width > 120 else 80)
-    for a, style in zip(arms, ('-', '--', '-.', ':')*9): ax.plot(*_curve(t, a), style, color=arm_tone(results, a), label=nice(a))
-    for a, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))): ax.plot(*_curve(t, a), ls=style, color=colour('ink'), lw=.9, label=nice(a))
-    ax.set(xlabel='Share of control plants alarmed', ylabel='Found by onset + 3 d (share)', xlim=(-.02, 1.02), ylim=(-.02, 1.02))
-    fig.legend(loc='outside right center') if width > 120 else fig.legend(loc='outside lower center', ncols=2)
+    fig, axes = panels(len(arms), width, 42, sharex=True, sharey=True)
+    for ax, a in zip(axes, arms): _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
+    fig.supxlabel('Share of control plants alarmed')
+    fig.supylabel('Found by onset + 3 d (share)')
+    if rivals: fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2 if width > 120 else 1)
     at = {a: np.interp(.1, *_curve(t, a)) for a in arms + rivals}
-    return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(results.table("plants").plant_id.nunique(), "plant")}. Black: rules that see no more than the date (and, inferred, the size of the plant).',
+    return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(_plants(results), "plant")}. A panel per arm, the others in grey. Black: rules that see no more than the date (and, inferred, the size of the plant).',
                  'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')
+
+def _tradeoff(ax, curves, arm, rivals, tone):
+    "One arm in colour, the rules in black, the other arms behind"
+    for b, c in curves.items():
+        if b != arm and b not in rivals: ax.plot(*c, color=colour('rule'), lw=.8)
+    for b, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))): ax.plot(*curves[b], ls=style, color=colour('ink'), lw=.9, label=nice(b))
+    ax.plot(*curves[arm], color=tone, lw=1.6)
+    ax.set(title=nice(arm), xlim=(-.02, 1.02), ylim=(-.02, 1.02))
 
 def _curve(t, arm):
     "The best detection at each rate of false alarms"
@@ -299,7 +305,7 @@ def earliness_table(
         if any(np.isfinite(row[m]) for m in EARLY): rows.append(row)
     if not rows: raise NotThere('No arm has online alarms with a threshold set on controls.')
     frame = pd.DataFrame(rows).assign(kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm']))
-    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Online alarms, k = {k}, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions (cross-fitted, approximate).', groups='kind',
+    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Online alarms, k = {k}, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions (cross-fitted, approximate), n = {counted(_plants(results), "plant")}.', groups='kind',
                  note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78
@@ -311,9 +317,10 @@ def earliness_sentence(
     t = t[t.arm.isin(results.arms)]
     yes = t[t.pre_onset_excess_low > 0]
     no = t[~(t.pre_onset_excess_low > 0)]
-    told = lambda rows: listed(f'{r["name"]} ({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})' for r in rows.to_dict('records'))
-    out = [f'Alarms before the annotated onset exceed those of the matched controls for {told(yes)}; the number is the difference of shares.' if len(yes) else '',
-           f'No alarm before onset beyond the matched controls can be claimed for {told(no)}.' if len(no) else '']
+    line = lambda r: f'{r["name"]} ({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})'
+    yes, no = (told(rows.to_dict('records'), 'pre_onset_excess', line) for rows in (yes, no))
+    out = [f'Alarms before the annotated onset exceed those of the matched controls for {yes}; the number is the difference of shares.' if yes else '',
+           f'No alarm before onset beyond the matched controls can be claimed for {no}.' if no else '']
     return [s for s in out if s]
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2186d7aa
@@ -333,5 +340,5 @@ def old_controls(
             ax.plot(m.value, i + dy, mark, color=arm_tone(results, a), mfc=arm_tone(results, a) if mark == 's' else 'none', ms=5)
     ax.set(yticks=range(len(rows)), yticklabels=[nice(r[0]) for r in rows], ylim=(len(rows) - .4, -.6), xlabel='Share of control steps above 0.5', xlim=(0, None))
     ax.grid(axis='x', color=colour('rule'))
-    return Drawn(fig, f'False alarms of control plants, {protocol} reading, with 95 % intervals: open circles before day 31, squares from day 31 on, when controls age.',
+    return Drawn(fig, f'False alarms of control plants, {protocol} reading, with 95 % intervals: open circles before day 31, squares from day 31 on, when controls age; n = {counted(genotypes(results), "genotype")}.',
                  listed(f'{nice(a)}: {number(100*y.value, 1)} % before, {number(100*o.value, 1)} % from day 31 on' for a, y, o in rows) + '.')

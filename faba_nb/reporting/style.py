@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INK', 'THINGS', 'BACKBONES', 'PALETTE', 'WIDTHS', 'RC', 'SIMULATED', 'colour', 'arm_colour', 'use_style', 'canvas',
-           'mark_simulated']
+           'panels', 'mark_simulated']
 
 # %% ../../nbs/50_reporting/10_style.ipynb #94f0e223
 import matplotlib.pyplot as plt
@@ -61,7 +61,7 @@ def arm_colour(
 WIDTHS = (90, 190)  # mm, one and two columns
 RC = {
     'figure.dpi': 100, 'savefig.dpi': 300, 'figure.constrained_layout.use': True,
-    'font.size': 7.5, 'axes.titlesize': 8, 'axes.labelsize': 7.5, 'legend.fontsize': 7, 'legend.title_fontsize': 7,
+    'font.size': 7.5, 'axes.titlesize': 8, 'axes.labelsize': 7.5, 'legend.fontsize': 7, 'legend.title_fontsize': 7, 'figure.labelsize': 7.5,
     'xtick.labelsize': 7, 'ytick.labelsize': 7, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
     'axes.linewidth': .6, 'grid.linewidth': .5, 'lines.linewidth': 1.2, 'lines.markersize': 4,
     'xtick.major.width': .6, 'ytick.major.width': .6, 'xtick.major.size': 4.8, 'ytick.major.size': 4.8,
@@ -91,15 +91,33 @@ def canvas(
     "A figure of that size and its axes"
     return plt.subplots(rows, cols, figsize=(width/25.4, height/25.4), layout='constrained', **kwargs)
 
+# %% ../../nbs/50_reporting/10_style.ipynb #50c93fbf
+def panels(
+    n,          # panels
+    width=190,  # mm; 90 or 190 in print
+    height=46,  # mm of a panel
+    most=(2, 4),# panels in a row, narrow and wide
+    **kwargs,   # for `canvas`
+):
+    "A figure of n equal panels and their axes"
+    cols = min(n, most[width > 120])
+    rows = -(-n//cols)
+    fig, axes = canvas(width, 8 + height*rows, rows, cols, squeeze=False, **kwargs)
+    for ax in axes.flat[n:]: ax.set_visible(False)
+    for ax in axes.flat[max(0, n - cols):n]: ax.tick_params(labelbottom=True)
+    return fig, axes.flat[:n]
+
 # %% ../../nbs/50_reporting/10_style.ipynb #753d2c35
 SIMULATED = 'SIMULATED DATA'
 
 def mark_simulated(
     fig, # a finished figure
 ):
-    "Write across a figure that no plant stood behind it"
+    "Write across a figure that no plant stood behind it, and once more on a line of its own below"
     w, h = fig.get_size_inches()
-    size = min(1.6*h*25.4/4, w*25.4/7)  # points, so that the words fit into either side
+    size, line = min(1.6*h*25.4/4, w*25.4/7), 2.6/25.4  # points, so that the words fit into either side; inches
+    fig.set_size_inches(w, h + line)
+    fig.get_layout_engine().set(rect=(0, line/(h + line), 1, h/(h + line)))
     fig.text(.5, .5, SIMULATED, ha='center', va='center', rotation=12, fontsize=size, weight='bold',
              color=colour('warn'), alpha=.11, zorder=-10, in_layout=False)
     fig.text(.002, .003, SIMULATED.capitalize(), fontsize=5, color=colour('warn'), zorder=10, in_layout=False)  # in front, where a picture hides the large words

@@ -16,7 +16,7 @@ from .figures import arm_tone, axis_label
 from .layout import Column, Table
 from .results import NotThere, begin, counted, listed, number, p_value, with_interval
 from .style import canvas, colour
-from .tables import KINDS, METRICS, MODALITIES, difference, genotypes, metric_column, metric_frame, nice
+from .tables import METRICS, MODALITIES, difference, genotypes, metric_column, metric_frame, nice
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #400057bb
 QUESTIONS = ['backbone', 'tap', 'canvas', 'modalities', 'preparation', 'fluor_columns', 'estimator', 'fusion', 'temporal', 'attention', 'distillation']
@@ -132,7 +132,7 @@ def baselines_table(
     v = variants(results)
     if not (v.group == 'Baselines').any(): raise NotThere('No classical baseline has results; run the study “baselines” on the same data, into a folder beside this one.')
     v = v[v.group.isin(['Base', 'Baselines'])].sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(drop=True)
-    return Table(v, _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v), f'Classical baselines on the same inputs and folds, {counted(genotypes(results), "genotype")}.', note='In brackets: 95 % intervals.')
+    return Table(v, _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v), f'Classical baselines on the same inputs and folds, retrospective reading, {counted(genotypes(results), "genotype")}.', note='In brackets: 95 % intervals.')
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #579614a9
 def ablation_table(
@@ -147,7 +147,7 @@ def ablation_table(
     v = v.sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(drop=True)
     v['against'] = ['' if a == b else nice(b) for a, b in zip(v.arm, v.base)]
     columns = [*_study_column(v), Column('name', 'Variant'), metric_column('f1'), metric_column('mae_published'), Column('against', 'Base'), *GAP_COLUMNS]
-    return Table(v, _filled(columns, v), f'Variants by the question they answer, {counted(genotypes(results), "genotype")}. Each difference is taken from the base of the variant’s own study.', groups='group',
+    return Table(v, _filled(columns, v), f'Variants by the question they answer, retrospective reading, {counted(genotypes(results), "genotype")}. Each difference is taken from the base of the variant’s own study.', groups='group',
                  note='Groups follow from the settings. Differences that no study stated beforehand are adjusted after Benjamini–Hochberg and exploratory.')
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #8305c013
@@ -224,9 +224,9 @@ def _forest(ax, results, v, y, metric, labels):
         ax.plot(r[metric], i, 'o', color=c, ms=5)
     level = _clock(results, metric)
     if np.isfinite(level): ax.axvline(level, color=colour('ink'), ls='--', lw=.9)
-    for start in np.flatnonzero(v.group.ne(v.group.shift())):
-        ax.text(0, y[start] - .85, v.group[start], transform=ax.get_yaxis_transform(), fontsize=7, weight='bold', va='center', color=colour('muted'))
-    several = v.study.nunique() > 1
-    ax.set(xlabel=axis_label(metric), ylim=(y[-1] + .7, y[0] - 1.3), yticks=y)
-    if labels: ax.set_yticklabels([f'{r.arm} ({r.study})' if several else r.arm for r in v.assign(arm=v.name).itertuples()])
+    starts, several = np.flatnonzero(v.group.ne(v.group.shift())), v.study.nunique() > 1
+    ax.set(xlabel=axis_label(metric), ylim=(y[-1] + .7, y[0] - 1.3), yticks=[*y, *(y[starts] - .9)])
+    ax.tick_params(axis='y', length=0)
+    if labels: ax.set_yticklabels([*(f'{n} ({s})' if several else n for n, s in zip(v['name'], v.study)), *v.group[starts]])
+    for t in ax.get_yticklabels()[len(y):]: t.set(weight='bold', color=colour('muted'))
     ax.grid(axis='x', color=colour('rule'))

@@ -23,7 +23,7 @@ document.querySelectorAll('.search input').forEach(field => field.addEventListen
   })
 }))
 // a click on a heading sorts within each block of rows
-const value = (row, i) => { const c = row.children[i], v = c.dataset.value ?? c.textContent, n = parseFloat(v); return isNaN(n) ? v.trim() : n }
+const value = (row, i) => { const c = row.children[i], v = c.dataset.value || c.textContent, n = parseFloat(v); return isNaN(n) ? v.trim() : n }
 document.querySelectorAll('th .sort').forEach(button => button.addEventListener('click', () => {
   const head = button.closest('th'), table = head.closest('table'), i = [...head.parentNode.children].indexOf(head)
   const up = head.getAttribute('aria-sort') !== 'ascending'
