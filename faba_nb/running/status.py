@@ -107,13 +107,13 @@ def _slurm(*command):
     except subprocess.TimeoutExpired: return []
     return [l.split('|') for l in run.stdout.splitlines()] if not run.returncode else []
 
-# %% ../../nbs/60_running/06_status.ipynb #b2b09480
+# %% ../../nbs/60_running/06_status.ipynb #6801872e
 def lives(
     ids, # numbers of jobs
 ):
     "A row per life of each job: id, state, seconds, node, partition; empty without `sacct`"
     found = _slurm('sacct', '-D', '-X', '-n', '-P', '-j', ','.join(ids), '-o', 'JobID,State,ElapsedRaw,NodeList,Partition') if ids else []
-    return pd.DataFrame(found, columns=['id', 'state', 'seconds', 'node', 'partition']).astype({'seconds': float})
+    return pd.DataFrame(found, columns=['id', 'state', 'seconds', 'node', 'partition']).astype({'seconds': float}).replace('None assigned', '')
 
 # %% ../../nbs/60_running/06_status.ipynb #c4e1eb3d
 def _plan(out):
@@ -197,9 +197,10 @@ def status(
     cut = max((i for i, r in enumerate(rows) if r['what'].startswith('train')), default=-1) + 1
     return pd.DataFrame(rows[:cut] + arms + rows[cut:] + jobs_table(out))
 
-# %% ../../nbs/60_running/06_status.ipynb #5002c8fd
+# %% ../../nbs/60_running/06_status.ipynb #4eb30196
 def finished(
     table, # what `status` returned
 ):
     "Is there nothing left to wait for?"
-    return not table.state.isin(['running', 'left', 'begun', 'waiting', 'submitted', 'pending', 'requeued']).any()
+    now = table.state.isin(['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']).any()
+    return not now and (not table.state.isin(['left', 'begun']).any() or not table.state.isin(['left', 'begun', 'done', 'completed']).all())

@@ -32,17 +32,18 @@ def amount(
     count = sum(len([f for f in files if f.endswith('.png')]) for v in views for _, _, files in os.walk(v.path, followlinks=True))
     return count, len({re.match(r'Acc-(\d+)', e.name)[1] for v in views for e in _folders(v.path) if re.match(r'Acc-(\d+)', e.name)})
 
-# %% ../../nbs/60_running/07_submitting.ipynb #32772782
+# %% ../../nbs/60_running/07_submitting.ipynb #dc9d773e
 @dataclass(frozen=True)
 class Work:
     "What a study has to do"
     photographs: int    # to encode; 0 when all features files are there
     genotypes: int
     fits: int
+    arms: int
     backbones: tuple    # whose photographs are read
     files: tuple        # features files that will be written
 
-# %% ../../nbs/60_running/07_submitting.ipynb #d76c9f54
+# %% ../../nbs/60_running/07_submitting.ipynb #764963d4
 def work_of(
     study,    # a `Study`
     data,     # the data folder
@@ -54,7 +55,7 @@ def work_of(
     paths = {b: Path(feature_path(features, b, t, c)) for (t, c), bs in image_groups(study).items() for b in bs}
     missing = tuple(str(p) for p in paths.values() if not p.is_file())
     fits = sum(genotypes*len(a.split_seeds)*len(a.init_seeds) for a in study.arms.values())
-    return Work(photographs if missing else 0, genotypes, fits, tuple(paths), missing)
+    return Work(photographs if missing else 0, genotypes, fits, len(study.arms), tuple(paths), missing)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e48d1e6d
 def needs_gpu(
@@ -79,10 +80,10 @@ class Job:
         "Three times what is expected, at least a quarter of an hour, at most what the pool allows"
         return min(max(15, 5*math.ceil(3*self.seconds/60/5)), int(60*self.pool.hours), most or 10**9)
 
-# %% ../../nbs/60_running/07_submitting.ipynb #e210ce47
+# %% ../../nbs/60_running/07_submitting.ipynb #fd9fd465
 def _seconds(work, pace):
     "Step to the seconds it should take"
-    return {'features': work.photographs/pace.photographs, 'train': work.fits/pace.fits, 'evaluate': pace.evaluate, 'report': pace.report}
+    return {'features': work.photographs/pace.photographs, 'train': work.fits/pace.fits, 'evaluate': pace.evaluate*work.arms/5, 'report': pace.report}
 
 # %% ../../nbs/60_running/07_submitting.ipynb #9b3c156a
 def _training(args, seconds, start, pool, hours, after):
@@ -251,14 +252,14 @@ account={shlex.quote(plan.account or '<missing>')}
 say "Slurm has all jobs of this study; how far they are: faba status $out"
 '''
 
-# %% ../../nbs/60_running/07_submitting.ipynb #46d65c15
+# %% ../../nbs/60_running/07_submitting.ipynb #77654ac8
 def write_plan(
     plan, # a `Plan`
 ):
     "Write `submit.sh` and `jobs/plan.json`"
     (plan.out/'jobs').mkdir(parents=True, exist_ok=True)
     _forget(plan)
-    jobs = [{'name': j.name, 'after': j.after, 'seconds': round(j.seconds), 'minutes': limit_of(plan, j), 'partition': j.pool.partition} for j in plan.jobs]
+    jobs = [{'name': j.name, 'after': j.after, 'seconds': round(j.seconds, 2), 'minutes': limit_of(plan, j), 'partition': j.pool.partition} for j in plan.jobs]
     billing = {p.partition: p.billing for p in plan.site.pools().values()}
     write_json({'site': plan.site.name, 'study': plan.study.name, 'billing': billing, 'jobs': jobs}, plan.out/'jobs'/'plan.json')
     write_text(script(plan), plan.out/'submit.sh')
