@@ -299,7 +299,7 @@ def claims_table(
     j['before'] = [number(p, 0 if u and p % 1 == 0 else 1 if u else 3) + (f' {u}' if u else '') if p == p else '' for p, u in zip(j.printed, j.unit)]
     j['block'] = j.verdict.str.capitalize()
     return Table(j, [Column('claim', 'Claim'), Column('place', 'Where'), Column('before', 'Printed'), Column('now', 'Computed now'), Column('yardstick', 'Yardstick'), Column('instead', 'What can be written'), Column('answer', 'Answer to reviewers')],
-                 f'{counted(len(j), "claim")} of the earlier paper, judged by rule.', groups='block', note='The LaTeX column of the CSV holds the replacement sentences escaped for a manuscript.')
+                 f'{counted(len(j), "claim")} of the earlier paper, judged by rule.', groups='block', note='The replacement sentences, escaped for a manuscript, are in claims.tex.')
 
 def tally(
     results, # `Results`

@@ -74,12 +74,13 @@ def told(
     key,  # what they are ordered by when there are many
     say,  # dictionary -> text
     most=4, # so many are told one by one
+    what='arms', # of what there are many
 ):
     "Each row in words, or how many there are and the two at the ends"
     rows = list(rows)
     if len(rows) <= most: return listed(map(say, rows))
     rows = sorted(rows, key=lambda r: r[key])
-    return f'{len(rows)} of the arms, from {say(rows[0])} to {say(rows[-1])}'
+    return f'{len(rows)} {what}, from {say(rows[0])} to {say(rows[-1])}'
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #106ab1e0
 def verdicts(

@@ -11,6 +11,7 @@ __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABL
 # %% ../../nbs/50_reporting/40_tables.ipynb #16d75fc5
 import numpy as np
 import pandas as pd
+from ..core.provenance import read_log
 from ..evaluation.comparing import margin, rope
 from .layout import Column, Table
 from .results import NotThere, Nothing, counted, listed, number, p_value
@@ -320,7 +321,14 @@ def cost_table(
     c = c.assign(name=c.arm.map(nice), minutes=c.train_seconds/60, width=[facts.get(seen.get(a), (np.nan, np.nan))[0] for a in c.arm], gflop=[facts.get(seen.get(a), (np.nan, np.nan))[1] for a in c.arm], parameters=c.parameters.where(c.parameters > 0))
     columns = [Column('name', 'Arm'), Column('fits', 'Fits', digits=0), Column('minutes', 'Training', 'min, all fits', 1), Column('mean_best_epoch', 'Best epoch', 'mean', 0), Column('parameters', 'Parameters', 'trained', 0),
                Column('width', 'Feature width', digits=0), Column('gflop', 'Encoder', 'GFLOP per photograph', 1, format=lambda v: '< 0.1' if v < .05 else number(v, 1))]
-    return Table(c, [k for k in columns if c[k.key].notna().any()], f'What each arm cost: all fits over {counted(genotypes(results), "left-out genotype")} and all seeds.')
+    return Table(c, [k for k in columns if c[k.key].notna().any()], f'What each arm cost: all fits over {counted(genotypes(results), "left-out genotype")} and all seeds.', note=_extraction(results))
+
+def _extraction(results):
+    "What it took to encode the photographs, where this study did it"
+    done = [e['summary'] for e in read_log(results.out) if e.get('step') == 'features' and e.get('event') == 'finished' and e.get('summary', {}).get('made')]
+    if not done: return ''
+    s = done[-1]
+    return f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in {number(s["seconds"]/60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
 
 def _encoders(names):
     "{backbone: (published width, GFLOP)} of registered encoders"
