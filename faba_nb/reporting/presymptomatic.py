@@ -297,7 +297,7 @@ def alarm_tradeoff(
     t = results.table('alarm_curve')
     t = t[t.k == k]
     arms, rivals = _with_alarms(results, t), [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)]
-    fig, axes = panels(len(arms), width, 42, sharex=True, sharey=True)
+    fig, axes = panels(len(arms), width, sharex=True, sharey=True)
     for ax, a in zip(axes, arms): _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
     fig.supxlabel('Share of control plants alarmed')
     fig.supylabel('Found by onset + 3 d (share)')
