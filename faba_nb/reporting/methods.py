@@ -170,7 +170,12 @@ def statistics_text(results):
     return (f'The unit of comparison is the accession. The study states these contrasts beforehand: {pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired sign-flip permutation with one common sign per accession over all arms, '
             'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms. '
             f'Beside the primary test stand the corrected resampled t test [@nadeau2003], the Bayesian signed rank test with a region of practical equivalence of {rope} F1 [@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
-            'Alarm thresholds and calibration for an accession are fitted on the predictions for all others. ' + power(results))
+            f'Alarm thresholds and calibration for an accession are fitted on the predictions for all others{_within(results)}. ' + power(results))
+
+def _within(results):
+    "Which arms had theirs from networks within the fold"
+    arms = [n for n, a in results.study.arms.items() if a.nested]
+    return arms and f'; those of {listed(map(nice, arms))} on the predictions of five further models within its fold, each trained without a fifth of the fold’s training accessions' or ''
 
 def distillation_text(results):
     "Distillation, where the study has any"
@@ -293,7 +298,7 @@ def pipeline(
     "fig1_pipeline: photographs and sensors on the left, honest numbers on the right"
     s, n = results.study, genotypes(results)
     encoders = sorted({nice(a.backbone) for a in s.arms.values() if 'image' in a.modalities})
-    fits = sum(len(a.split_seeds)*len(a.init_seeds) for a in s.arms.values())*n
+    fits = sum(a.fits(n) for a in s.arms.values())
     steps = [('Photographs', 'three sides and top\nof every plant and visit', 'image'), ('Frozen encoder', '\n'.join(encoders) or 'none', 'dinov2'), ('Sensors', 'fluorescence, indices,\nclimate', 'fluor'),
              ('One small model', 'views pooled, sensors\ngated, days in order', 'ink'), ('Leave one out', f'{counted(n, "accession")},\n{counted(fits, "fit")}', 'ink'), ('Honest numbers', 'beside rules that\nsee no plant', 'WHC-30')]
     places = {190: [(0, 1), (1, 1), (.5, 0), (2, .5), (3, .5), (4, .5)], 90: [(0, 3), (0, 2), (1, 3), (.5, 1), (0, 0), (1, 0)]}[190 if width > 120 else 90]

@@ -330,16 +330,17 @@ def earliness_table(
     target=.05, # share of control plants falsely alarmed
 ):
     "Online alarms at one threshold: price, detection, lead beyond the matched controls"
-    stratum, rows = f'k={k},target={target:g}', []
+    stratum, rows, within = f'k={k},target={target:g}', [], []
     for a in [*results.arms, *results.yardsticks]:
         row = {'arm': a, 'name': nice(a)}
         for m in EARLY:
             hit = results.metric(a, m, 'alarms' if m == 'false_alarm_rate' else 'earliness', 'online', stratum)
+            if m == 'false_alarm_rate' and hit is not None and 'thresholds nested' in hit.note: within.append(nice(a))
             row |= {m: np.nan, f'{m}_low': np.nan, f'{m}_high': np.nan} if hit is None or hit.value == '' else {m: hit.value, f'{m}_low': hit.low, f'{m}_high': hit.high}
         if any(np.isfinite(row[m]) for m in EARLY): rows.append(row)
     if not rows: raise NotThere('No arm has online alarms with a threshold set on controls.')
     frame = pd.DataFrame(rows).assign(kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm']))
-    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Online alarms, k = {k}, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions (cross-fitted, approximate), n = {counted(_plants(results), "plant")}.', groups='kind',
+    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Online alarms, k = {k}, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions ({f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {counted(_plants(results), "plant")}.', groups='kind',
                  note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78

@@ -98,7 +98,7 @@ def facts(
 ):
     "The study in a sentence or two"
     arms, n = results.study.arms, genotypes(results)
-    fits = sum(len(a.split_seeds)*len(a.init_seeds) for a in arms.values())*n
+    fits = sum(a.fits(n) for a in arms.values())
     seeds = sorted({(len(a.split_seeds), len(a.init_seeds)) for a in arms.values()})
     runs = listed((f'{counted(i, "initialisation")} × {counted(s, "validation split")}' for s, i in seeds), 'or')
     prep = listed(sorted({a.preparation for a in arms.values()}))

@@ -77,7 +77,7 @@ def _expected(out, arm):
     "How many fits an arm has, or None before the experiment was looked at"
     run = out/'run.json'
     genotypes = read_json(run).get('genotypes') if run.is_file() else None
-    return genotypes and genotypes*len(arm.split_seeds)*len(arm.init_seeds)
+    return genotypes and arm.fits(genotypes)
 
 # %% ../../nbs/60_running/06_status.ipynb #8067457a
 def _arm_state(out, name, total):

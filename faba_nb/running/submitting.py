@@ -54,7 +54,7 @@ def work_of(
     photographs, genotypes = amount(data)
     paths = {b: Path(feature_path(features, b, t, c)) for (t, c), bs in image_groups(study).items() for b in bs}
     missing = tuple(str(p) for p in paths.values() if not p.is_file())
-    fits = sum(genotypes*len(a.split_seeds)*len(a.init_seeds) for a in study.arms.values())
+    fits = sum(a.fits(genotypes) for a in study.arms.values())
     return Work(photographs if missing else 0, genotypes, fits, len(study.arms), tuple(paths), missing)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e48d1e6d
@@ -187,7 +187,7 @@ def _cost(plan, hours):
     "What the jobs cost when they take `hours`, a function of a job"
     return money(units((j.pool.billing, hours(j)) for j in plan.jobs))
 
-# %% ../../nbs/60_running/07_submitting.ipynb #ce67ab6c
+# %% ../../nbs/60_running/07_submitting.ipynb #1a6a186b
 def describe(
     plan, # a `Plan`
 ):
@@ -200,7 +200,7 @@ def describe(
     table = '\n'.join('  '.join(c.ljust(n) for c, n in zip(r, widths)).rstrip() for r in rows)
     return f'''study {plan.study.name} on {s.title}, --account={plan.account or '<missing>'}
 {len(plan.study.arms)} arms, {w.genotypes} genotypes, {w.fits} fits; {_photographs(w)}
-data      {plan.data}
+data      {plan.data}{'' if Path(plan.data).exists() else '   (not to be seen from here: the numbers are those of the whole experiment)'}
 features  {plan.features}
 out       {plan.out}
 modules   {' '.join(s.modules) or '-'}
