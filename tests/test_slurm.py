@@ -258,10 +258,10 @@ def test_chain_through_a_killed_feeder_and_a_cancelled_job(slurm, reference, twi
 @on_slurm
 def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
     "Signal before the limit, checkpoint, requeue, twice; a killed kernel on the way; nothing trained twice, the same predictions"
-    out, long = tmp_path/'out', ('--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=60', '--set', 'defaults.patience=60')
+    out, long = tmp_path/'out', ('--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=90', '--set', 'defaults.patience=90')
     assert submit(slurm, reference, twin, out, '--split', *long).returncode == 0
     text = (out/'submit.sh').read_text()
-    (out/'submit.sh').write_text(re.sub(r"(job train .*?)--time=\S+ --signal=\S+", r'\1--time=0:01:00 --signal=B:USR1@45', text))
+    (out/'submit.sh').write_text(re.sub(r"(job train .*?)--time=\S+ --signal=\S+", r'\1--time=0:01:00 --signal=B:USR1@25', text))
     assert call(slurm, 'bash', out/'submit.sh').returncode == 0
     whole = subprocess.Popen([sys.executable, '-m', 'faba_nb', 'run', reference/'tiny.yaml', *long, '--data', twin, '--features', reference/'features', '--out', tmp_path/'here', '--only', 'train'], stderr=subprocess.PIPE, text=True)
     try:
