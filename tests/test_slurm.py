@@ -300,7 +300,7 @@ def test_a_job_outlives_its_node(slurm, reference, twin, tmp_path):
     before = fits()
     assert 0 < len(before) < 24, logs(out)
     wait_for('the job to be requeued', lambda: any(l.startswith(f'{job} ') and 'PENDING' in l for l in queue(slurm)), 60)
-    assert mini_script('up.sh', slurm).returncode == 0
+    wait_for('the node to be back', lambda: mini_script('up.sh', slurm).returncode == 0, 180)
     here = faba_in(slurm, 'run', reference/'tiny.yaml', *long, '--data', twin, '--features', reference/'features', '--out', tmp_path/'here', '--only', 'train')
     wait_for('the end', lambda: (out/'jobs'/'train.done').exists() or not queue(slurm))
     assert (out/'jobs'/'train.done').exists() and 'life 2,' in logs(out), logs(out)

@@ -36,7 +36,7 @@ running() {
 # wait up to 30 s for a command to succeed
 until_ok() {
     local what=$1 said; shift
-    for _ in $(seq 60); do said=$("$@" 2>&1) && return; sleep .2; done
+    for _ in $(seq 120); do said=$("$@" 2>&1) && return; sleep .2; done
     die "$what did not come up ($said); logs are in $dir/log"
 }
 
@@ -154,14 +154,15 @@ start_slurm() {
     sacctmgr -i -Q modify user root set DefaultAccount=project_2013932 MaxSubmitJobs=4 >/dev/null
     running "$dir/run/slurmctld.pid" slurmctld || slurmctld -f "$SLURM_CONF" </dev/null >/dev/null 2>&1
     until_ok slurmctld scontrol ping
-    running "$dir/run/slurmd.pid" slurmd || slurmd -f "$SLURM_CONF" -N "$(hostname -s)" </dev/null >/dev/null 2>&1
     until_ok "the node" node_ready
     scontrol show reservation nobody >/dev/null 2>&1 || scontrol -Q create reservation reservationname=nobody nodes=mahti-gpu,mahti-cpu,roihu-gpu \
         accounts=nobody starttime=now duration=UNLIMITED flags=ignore_jobs >/dev/null
 }
 
+# started again as often as it takes: a daemon that was just killed may hold its port and its number a moment longer
 node_ready() {
     local state
+    pgrep -f "slurmd -f $SLURM_CONF" >/dev/null || slurmd -f "$SLURM_CONF" -N "$(hostname -s)" </dev/null >/dev/null 2>&1
     state=$(sinfo -h -N -n "$(hostname -s)" -o %T | head -1)
     case $state in
         idle | mixed | allocated | completing) return 0 ;;
