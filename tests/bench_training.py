@@ -68,7 +68,7 @@ def plain(bundle, arm, kind):
         return timed(lambda: plain_epoch(bundle, arm, Items(bundle, train, f), net, opt))
 
 
-def stacked_epoch(bundle, arm, fits, size=8):
+def stacked_epoch(bundle, arm, fits, size=22):
     "Seconds per model-epoch when so many fits train on all cores, once they have begun"
     folds, queue = make_folds(bundle.plants), [(s, f) for s in range(3) for f in range(bundle.plants.genotype.nunique())][:fits]
     stacks, lock = [Stack(bundle, arm) for _ in range(0, fits, size)], threading.Lock()

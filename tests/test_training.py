@@ -265,7 +265,7 @@ def test_groups_fit_memory(tmp_path, monkeypatch):
     import faba_nb.training.crew as crew
     work = next(w for w in plan(STUDY, Bench(), tmp_path) if w.name == 'all')
     each = crew.bytes_per_fit(work.bundle, work.arm, work.queue[0])
-    for free, killed, size in ((1e12, '0', 8), (1e12, '1', 4), (each*6.5, '0', 3), (each*6.5, '1', 1), (1, '1', 1)):
+    for free, killed, size in ((1e12, '0', min(22, len(work.queue))), (1e12, '1', min(22, len(work.queue))//2), (each*6.5, '0', 3), (each*6.5, '1', 1), (1, '1', 1)):
         monkeypatch.setattr(crew, 'free_memory', lambda device: free)
         monkeypatch.setenv('FABA_RETRY', killed)
         assert crew.stack_size(work, 1) == size, (free, killed)

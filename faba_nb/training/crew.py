@@ -93,15 +93,15 @@ def free_memory(
     if limit.is_file() and limit.read_text().strip().isdigit(): free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
 
-# %% ../../nbs/30_training/11_crew.ipynb #b1073ce2
+# %% ../../nbs/30_training/11_crew.ipynb #36c9ec3f
 def stack_size(
     work,    # a `Work`
     workers, # how many stacks there are at once
     device='cpu',
 ):
-    "Fits per stack: what there is to do, at most eight on a CPU (more are not faster), and no more than half the free memory holds; half as many once a kernel was killed"
+    "Fits per stack: what there is to do, at most 22 on a CPU (more are not faster), and no more than half the free memory holds; half as many once a kernel was killed"
     share = -(-len(work.queue)//workers)
-    if not accelerated(device): share = min(share, 8)
+    if not accelerated(device): share = min(share, 22)
     room = .5*free_memory(device)/workers/bytes_per_fit(work.bundle, work.arm, next(iter(work.marks)), device)
     return max(1, min(share, int(room))//(2 if os.environ.get('FABA_RETRY') == '1' else 1))
 

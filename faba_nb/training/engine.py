@@ -105,16 +105,16 @@ def finished(
     "Has this fit run out of epochs or of patience?"
     return len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
 
-# %% ../../nbs/30_training/07_engine.ipynb #046c0e07
+# %% ../../nbs/30_training/07_engine.ipynb #edd3a064
 def clip_factors(
     grads, # name to (fits, …)
     limit, # largest norm of one fit's gradient
 ):
     "(fits,) what each fit's gradient is to be divided by"
-    norm = sum(torch.linalg.vector_norm(grads[n].flatten(1), dim=1)**2 for n in sorted(grads)).sqrt() # sorted: a sum's last bit depends on the order
-    return ((norm + 1e-6)/limit).clamp(min=1)
+    norm = torch.stack([torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in sorted(grads)], 1) # sorted: a sum's last bit depends on the order
+    return ((torch.linalg.vector_norm(norm, dim=1) + 1e-6)/limit).clamp(min=1)
 
-# %% ../../nbs/30_training/07_engine.ipynb #9b01e8c0
+# %% ../../nbs/30_training/07_engine.ipynb #81170b8a
 def adamw(
     arm,     # an `Arm`: lr schedule and weight decay
     state,   # a `State`; changed in place
@@ -129,7 +129,7 @@ def adamw(
         for g in grads.values(): g.div_(factors.view(-1, *[1]*(g.dim() - 1)))
         return _update(arm, *parts, list(grads.values()), epochs[0], count, None)
     if not state.rows: state.rows = list(zip(*(_rows(p) for p in parts)))
-    for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors): _update(arm, *fit, g, e, count, f)
+    for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors): _update(arm, *fit, g, e, count, None if f == 1 else f) # dividing by 1 would write every gradient again
 
 # %% ../../nbs/30_training/07_engine.ipynb #49cb1317
 def _rows(tensors):

@@ -32,7 +32,7 @@ def aligned(
     if n % 64 == 0: return f(x)
     return f(F.pad(x.reshape(len(x), n), (0, -n % 64)))[:, :n].reshape(x.shape)
 
-# %% ../../nbs/30_training/03_stacked.ipynb #14022a44
+# %% ../../nbs/30_training/03_stacked.ipynb #b1f0dc2e
 class _Softmax(torch.autograd.Function):
     "Softmax over the last axis, for short rows on a CPU"
     @staticmethod
@@ -44,7 +44,8 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         p, = ctx.saved_tensors
-        return p*(g - _row_sums(g*p))
+        d = g*p
+        return d.addcmul_(p, _row_sums(d), value=-1)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #72f961ef
 def _row_sums(x):
@@ -59,7 +60,7 @@ def softmax(
     "Softmax over the last axis"
     return torch.softmax(x, -1) if accelerated(x.device) else _Softmax.apply(x)
 
-# %% ../../nbs/30_training/03_stacked.ipynb #25989db7
+# %% ../../nbs/30_training/03_stacked.ipynb #8d574582
 class _ReluDrop(torch.autograd.Function):
     "ReLU times a mask"
     @staticmethod
@@ -70,7 +71,7 @@ class _ReluDrop(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         y, mask = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(g*mask, y, 0), None
+        return torch.ops.aten.threshold_backward(g, y, 0).mul_(mask), None
 
 def relu_drop(
     x,    # (fits, rows, features)
@@ -79,7 +80,7 @@ def relu_drop(
     "ReLU, then dropout"
     return torch.relu(x) if mask is None else _ReluDrop.apply(x, mask)
 
-# %% ../../nbs/30_training/03_stacked.ipynb #560228b4
+# %% ../../nbs/30_training/03_stacked.ipynb #db4075aa
 class _GeluDrop(torch.autograd.Function):
     "GELU times a mask"
     @staticmethod
@@ -89,7 +90,7 @@ class _GeluDrop(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         x, mask = ctx.saved_tensors
-        return torch.ops.aten.gelu_backward(g*mask, x), None
+        return torch.ops.aten.gelu_backward(g, x).mul_(mask), None
 
 def gelu_drop(
     x,    # (fits, rows, features), a multiple of 64 numbers per fit
@@ -200,19 +201,19 @@ class _Scores(torch.autograd.Function):
         table, index = ctx.saved_tensors
         return _sums(g, table, index), None, None
 
-# %% ../../nbs/30_training/03_stacked.ipynb #51fdeff5
+# %% ../../nbs/30_training/03_stacked.ipynb #382373fa
 class _Means(torch.autograd.Function):
-    "Weighted sums of rows of a table: (n, k), (N, D), (n, k) -> (n, D)"
+    "Weighted sums of rows of a table, standardised: (fits, rows, k), (N, D), (fits, rows, k), twice (fits, 1, D) -> (fits, rows, D)"
     @staticmethod
-    def forward(ctx, weights, table, index):
-        ctx.save_for_backward(table, index)
-        return _sums(weights, table, index)
+    def forward(ctx, weights, table, index, shift, rate):
+        ctx.save_for_backward(table, index, rate)
+        return _sums(weights.flatten(0, 1), table, index.flatten(0, 1)).view(*index.shape[:2], -1).sub_(shift).mul_(rate)
     @staticmethod
     def backward(ctx, g):
-        table, index = ctx.saved_tensors
-        return _dots(g.contiguous(), table, index), None, None
+        table, index, rate = ctx.saved_tensors
+        return _dots((g*rate).flatten(0, 1), table, index.flatten(0, 1)).view(index.shape), None, None, None, None
 
-# %% ../../nbs/30_training/03_stacked.ipynb #bfe31dea
+# %% ../../nbs/30_training/03_stacked.ipynb #094eaff9
 def pool_views(
     query, # (fits, D) the learned query
     table, # (N, D) features of all images; row 0 is zeros and stands for no image
@@ -221,8 +222,6 @@ def pool_views(
     rate,  # (fits, D) what it multiplies it with afterwards
 ):
     "(fits, rows, D) standardised features, weighted by softmax(query · feature / √D) over the views present"
-    n, rows, views = index.shape
-    scores = _Scores.apply(query*rate/table.shape[1]**.5, table, index.view(n, -1)).view(index.shape)
+    scores = _Scores.apply(query*rate/table.shape[1]**.5, table, index.flatten(1)).view(index.shape)
     weights = softmax(scores.masked_fill(index == 0, -1e9))
-    means = _Means.apply(weights.view(-1, views), table, index.view(-1, views)).view(n, rows, -1)
-    return (means - shift[:, None])*rate[:, None]
+    return _Means.apply(weights, table, index, shift[:, None], rate[:, None])
