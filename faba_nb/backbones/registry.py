@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WEIGHTS', 'CANVASES', 'Backbone', 'register_backbone', 'dinov2', 'clip', 'bioclip', 'bioclip2', 'bioclip25',
            'siglip2', 'pe_core', 'dinov2_reg', 'dinov3', 'plantnet', 'morphology', 'random_vit', 'get_backbone',
-           'hub_cache', 'backbones']
+           'hub_cache', 'in_cache', 'backbones']
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #db29a8f9
 import os, re
@@ -150,18 +150,24 @@ def _unregistered(source):
     tap = 'norm' if source.startswith('timm:') or source.startswith('local:') and not Path(source[6:], 'open_clip_config.json').is_file() else 'proj'
     return Backbone(source, published_tap=tap, name=source, title='not registered')
 
-# %% ../../nbs/20_backbones/01_registry.ipynb #045c203f
+# %% ../../nbs/20_backbones/01_registry.ipynb #0720ade3
 WEIGHTS = ('open_clip_model.safetensors', 'open_clip_pytorch_model.safetensors', 'open_clip_pytorch_model.bin', 'model.safetensors', 'pytorch_model.bin')
 
-def hub_cache():
+def hub_cache(
+    home=None, # the value of HF_HOME to go by; this process's own by default
+):
     "Folder of the Hugging Face hub's cache"
-    home = os.environ.get('HF_HOME') or os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'huggingface')
+    home = home or os.environ.get('HF_HOME') or os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'huggingface')
     return Path(os.environ.get('HF_HUB_CACHE') or os.path.join(home, 'hub'))
 
-def _weights(b):
-    if b.build: return 'embedded'
-    found = (hub_cache()/f'models--{b.repository.replace("/", "--")}'/'snapshots').glob('*/*')
-    return 'cached' if any(p.name in WEIGHTS for p in found) else 'not fetched'
+def in_cache(
+    repository, # on the Hugging Face hub
+    home=None,  # as for `hub_cache`
+):
+    "Are there weights of a repository in the hub's cache?"
+    return any(p.name in WEIGHTS for p in (hub_cache(home)/f'models--{repository.replace("/", "--")}'/'snapshots').glob('*/*'))
+
+def _weights(b): return 'embedded' if b.build else 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2
 def backbones(

@@ -48,14 +48,14 @@ def money(
     "Amounts as one text"
     return ', '.join(f'{digits(v)} {k}' for k, v in found.items()) or 'nothing'
 
-# %% ../../nbs/60_running/05_sites.ipynb #223bae3f
+# %% ../../nbs/60_running/05_sites.ipynb #e731be2e
 @dataclass(frozen=True)
 class Pace:
     "How fast the site works"
     start: float               # s before a job does something useful
-    photographs: float         # a second, all backbones of a study in one pass
+    photographs: float         # a second, all backbones of a tap and canvas in one pass
     fits: float                # a second, trained to their end
-    evaluate: float            # s, a study of five arms
+    evaluate: float            # s an arm
     report: float              # s
 
 # %% ../../nbs/60_running/05_sites.ipynb #27fae988

@@ -32,18 +32,19 @@ def amount(
     count = sum(len([f for f in files if f.endswith('.png')]) for v in views for _, _, files in os.walk(v.path, followlinks=True))
     return count, len({re.match(r'Acc-(\d+)', e.name)[1] for v in views for e in _folders(v.path) if re.match(r'Acc-(\d+)', e.name)})
 
-# %% ../../nbs/60_running/07_submitting.ipynb #dc9d773e
+# %% ../../nbs/60_running/07_submitting.ipynb #f175b7a2
 @dataclass(frozen=True)
 class Work:
     "What a study has to do"
-    photographs: int    # to encode; 0 when all features files are there
+    photographs: int    # of the experiment
+    passes: int         # over them: one for every tap and canvas of which features are missing
     genotypes: int
     fits: int
     arms: int
-    backbones: tuple    # whose photographs are read
-    files: tuple        # features files that will be written
+    backbones: tuple    # whose features are read
+    missing: tuple      # pairs of a backbone and a features file that will be written
 
-# %% ../../nbs/60_running/07_submitting.ipynb #764963d4
+# %% ../../nbs/60_running/07_submitting.ipynb #06b8b79a
 def work_of(
     study,    # a `Study`
     data,     # the data folder
@@ -52,10 +53,10 @@ def work_of(
     "How much a study has to do"
     from faba_nb.backbones.store import feature_path
     photographs, genotypes = amount(data)
-    paths = {b: Path(feature_path(features, b, t, c)) for (t, c), bs in image_groups(study).items() for b in bs}
-    missing = tuple(str(p) for p in paths.values() if not p.is_file())
+    needed = [[(b, feature_path(features, b, t, c)) for b in bs] for (t, c), bs in image_groups(study).items()]
+    missing = [[(b, str(p)) for b, p in group if not p.is_file()] for group in needed]
     fits = sum(a.fits(genotypes) for a in study.arms.values())
-    return Work(photographs if missing else 0, genotypes, fits, len(study.arms), tuple(paths), missing)
+    return Work(photographs, sum(map(bool, missing)), genotypes, fits, len(study.arms), tuple(dict.fromkeys(b for b, _ in sum(needed, []))), tuple(sum(missing, [])))
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e48d1e6d
 def needs_gpu(
@@ -80,10 +81,10 @@ class Job:
         "Three times what is expected, at least a quarter of an hour, at most what the pool allows"
         return min(max(15, 5*math.ceil(3*self.seconds/60/5)), int(60*self.pool.hours), most or 10**9)
 
-# %% ../../nbs/60_running/07_submitting.ipynb #fd9fd465
+# %% ../../nbs/60_running/07_submitting.ipynb #87c4737a
 def _seconds(work, pace):
     "Step to the seconds it should take"
-    return {'features': work.photographs/pace.photographs, 'train': work.fits/pace.fits, 'evaluate': pace.evaluate*work.arms/5, 'report': pace.report}
+    return {'features': work.passes*work.photographs/pace.photographs, 'train': work.fits/pace.fits, 'evaluate': work.arms*pace.evaluate, 'report': pace.report}
 
 # %% ../../nbs/60_running/07_submitting.ipynb #9b3c156a
 def _training(args, seconds, start, pool, hours, after):
@@ -92,7 +93,7 @@ def _training(args, seconds, start, pool, hours, after):
     if parts == 1: return [Job('train', 'train.sbatch', args, pool, start + seconds, after)]
     return [Job(f'train-{i}of{parts}', 'train.sbatch', (*args, '--shard', f'{i}/{parts}'), pool, start + seconds/parts, after) for i in range(1, parts + 1)]
 
-# %% ../../nbs/60_running/07_submitting.ipynb #10d97d59
+# %% ../../nbs/60_running/07_submitting.ipynb #8d96832d
 def jobs_of(
     study, # name or path of the study, as given
     args,  # --data, --out, …
@@ -104,7 +105,7 @@ def jobs_of(
     "The jobs of a study: one, or features, train, evaluate and report as jobs of their own"
     s, start, args = _seconds(work, site.pace), site.pace.start, (study, *args)
     if hours is None: return [Job('study', 'study.sbatch', args, pool, start + sum(s.values()))]
-    features = [Job('features', 'features.sbatch', args, pool, start + s['features'])] if work.photographs else []
+    features = [Job('features', 'features.sbatch', args, pool, start + s['features'])] if work.passes else []
     train = _training(args, s['train'], start, pool, hours, tuple(j.name for j in features))
     return [*features, *train, Job('evaluate', 'evaluate.sbatch', args, site.cpu or pool, start + s['evaluate'] + s['report'], tuple(j.name for j in train))]
 
@@ -187,7 +188,7 @@ def _cost(plan, hours):
     "What the jobs cost when they take `hours`, a function of a job"
     return money(units((j.pool.billing, hours(j)) for j in plan.jobs))
 
-# %% ../../nbs/60_running/07_submitting.ipynb #1a6a186b
+# %% ../../nbs/60_running/07_submitting.ipynb #2fcf4463
 def describe(
     plan, # a `Plan`
 ):
@@ -209,14 +210,15 @@ modules   {' '.join(s.modules) or '-'}
 
 expected {digits(gpu)} GPU-hours, {_cost(plan, lambda j: j.seconds/3600)}; at the most {_cost(plan, lambda j: limit_of(plan, j)/60)} (one life of every job)
 writes    {plan.out}/{{submit.sh,jobs,arms,tables,report}}{''.join(f"""
-          {f}""" for f in w.files)}
+          {f}""" for _, f in w.missing)}
 '''
 
-# %% ../../nbs/60_running/07_submitting.ipynb #d5018e42
+# %% ../../nbs/60_running/07_submitting.ipynb #206f5bf5
 def _photographs(w):
     "What there is to encode"
     names = ', '.join(w.backbones) or 'no backbone'
-    return f'{w.photographs} photographs through {names}' if w.photographs else f'features of {names} are there'
+    if not w.passes: return f'features of {names} are there'
+    return f'{w.photographs} photographs through {names}' + (f', in {w.passes} passes' if w.passes > 1 else '')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #2a8b959c
 def _line(plan, j):
@@ -269,15 +271,16 @@ def _forget(plan):
     "Remove the marks of finished jobs"
     for p in (plan.out/'jobs').glob('*.done'): p.unlink()
 
-# %% ../../nbs/60_running/07_submitting.ipynb #bcde1cf1
+# %% ../../nbs/60_running/07_submitting.ipynb #3d21853a
 def check_weights(
     plan, # a `Plan`
 ):
     "Refuse when an encoder's weights are not in the cache that the jobs will have"
-    from faba_nb.backbones.registry import backbones
-    os.environ['HF_HOME'] = home = variables(plan.site, plan.account, plan.venv)['HF_HOME']
-    known, needed = backbones().weights, [b for b in plan.work.backbones if any(Path(f).name.startswith((f'{b}_', f'{b}.')) for f in plan.work.files)]
-    lacking = ' '.join(b for b in needed if known.get(b) == 'not fetched')
+    from faba_nb.backbones.fetching import repository
+    from faba_nb.backbones.registry import get_backbone, in_cache
+    home = variables(plan.site, plan.account, plan.venv)['HF_HOME']
+    needed = {b: repository(get_backbone(b)) for b, _ in plan.work.missing}
+    lacking = ' '.join(b for b, r in needed.items() if r and not in_cache(r, home))
     if lacking: raise BadInput(f'the weights of {lacking} are not in {home}, and jobs have no network', '--go', f'on a login node: HF_HOME={home} faba fetch {lacking}')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #481cea3f
