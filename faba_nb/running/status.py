@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'steps_table', 'arms_table', 'lives', 'jobs', 'jobs_table', 'numbers', 'cost', 'expected', 'cost_text',
            'status', 'finished']
 
-# %% ../../nbs/60_running/06_status.ipynb #c6289fa8
+# %% ../../nbs/60_running/06_status.ipynb #b1dc09e4
 import os, shutil, subprocess, time
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..core.progress import duration
 from ..core.provenance import read_log
 from ..core.studies import imported, read_study
 from .locks import alive, holder
-from .pipeline import image_groups
+from .pipeline import features_there
 from .sites import money, units
 from .steps import beat_text, read_beat
 
@@ -51,15 +51,7 @@ def _silence(beat):
     age = time.time() - beat['time'] if beat else 0
     return f'no sign of life for {duration(age)}' if age > 120 else ''
 
-# %% ../../nbs/60_running/06_status.ipynb #ced12694
-def _features_there(out):
-    "Are all features files of the study where it reads them?"
-    from faba_nb.backbones.store import feature_path
-    if not all((out/f).is_file() for f in ('run.json', 'study.yaml')): return False
-    where, groups = read_json(out/'run.json')['features'], image_groups(read_study(out/'study.yaml'))
-    return all(Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs)
-
-# %% ../../nbs/60_running/06_status.ipynb #d3de35c4
+# %% ../../nbs/60_running/06_status.ipynb #f0ee1262
 STEPS = ('features', 'train', 'evaluate', 'report')
 
 def steps_table(
@@ -69,7 +61,7 @@ def steps_table(
     out, last = Path(out), _last_events(out)
     rows = [_step_row(out, n, e) for n, e in last.items()]
     rows += [{'what': s, 'state': 'left', 'progress': '', 'time': '', 'where': '', 'note': ''} for s in STEPS if not any(n.split('-')[0] == s for n in last)]
-    if rows and any(r['what'] == 'features' and r['state'] == 'left' for r in rows) and _features_there(out): next(r for r in rows if r['what'] == 'features').update(state='done', note='all features files were there')
+    if rows and any(r['what'] == 'features' and r['state'] == 'left' for r in rows) and features_there(out): next(r for r in rows if r['what'] == 'features').update(state='done', note='all features files were there')
     return sorted(rows, key=lambda r: STEPS.index(r['what'].split('-')[0]) if r['what'].split('-')[0] in STEPS else 9)
 
 # %% ../../nbs/60_running/06_status.ipynb #3b8c9150
@@ -144,12 +136,13 @@ def jobs_table(
                      'where': ', '.join(filter(None, [seen.node if seen is not None else '', f'job {i}' if i else ''])), 'note': '' if done else _job_note(out, name, i, state)})
     return rows
 
-# %% ../../nbs/60_running/06_status.ipynb #82da8147
+# %% ../../nbs/60_running/06_status.ipynb #625bcbbf
 def _job_note(out, name, i, state):
     "What to do about a job"
     if state == 'waiting': return 'fed by submit.sh; start it again when it does not run'
-    if state in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'): return f'see jobs/{name}-{i}.log; `bash {out}/submit.sh` submits it again'
-    return ''
+    if state not in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'): return ''
+    log = f'jobs/{name}-{i}.log'
+    return (f'see {log}' if (Path(out)/log).is_file() else 'it never began') + f'; `bash {out}/submit.sh` submits it again'
 
 # %% ../../nbs/60_running/06_status.ipynb #e73d5f20
 def numbers(
@@ -197,10 +190,12 @@ def status(
     cut = max((i for i, r in enumerate(rows) if r['what'].startswith('train')), default=-1) + 1
     return pd.DataFrame(rows[:cut] + arms + rows[cut:] + jobs_table(out))
 
-# %% ../../nbs/60_running/06_status.ipynb #4eb30196
+# %% ../../nbs/60_running/06_status.ipynb #599a159f
 def finished(
     table, # what `status` returned
 ):
     "Is there nothing left to wait for?"
-    now = table.state.isin(['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']).any()
-    return not now and (not table.state.isin(['left', 'begun']).any() or not table.state.isin(['left', 'begun', 'done', 'completed']).all())
+    at_work = table.state.isin(['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']).any()
+    unfinished = table.state.isin(['left', 'begun']).any()
+    broken = not table.state.isin(['left', 'begun', 'done', 'completed']).all()
+    return not at_work and (broken or not unfinished)
