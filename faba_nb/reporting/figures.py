@@ -6,14 +6,14 @@
 __all__ = ['arm_tone', 'axis_label', 'score_panel', 'scores', 'pair_panel', 'contrasts', 'genotype_differences',
            'typical_genotypes', 'probability_curves', 'photograph', 'plant_box', 'cut', 'plant_strip']
 
-# %% ../../nbs/50_reporting/45_figures.ipynb #1ce2e584
+# %% ../../nbs/50_reporting/45_figures.ipynb #89093416
 import numpy as np
 import pyvips
 from PIL import Image
 from ..evaluation.comparing import margin, rope
 from .drawing import Drawn
 from .results import NotThere, begin, counted, listed, number, with_interval
-from .style import arm_colour, canvas, colour, panels
+from .style import arm_colour, canvas, colour, label_panels, panels
 from .tables import METRICS, genotypes, metric_frame, nice, published_values
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9f9d3fe7
@@ -153,7 +153,7 @@ def typical_genotypes(
     if not out: raise NotThere(f'Arm {arm} has no per-genotype results.')
     return out
 
-# %% ../../nbs/50_reporting/45_figures.ipynb #15516bd8
+# %% ../../nbs/50_reporting/45_figures.ipynb #aed6feb9
 def probability_curves(
     results, # `Results`
     width,   # mm
@@ -165,9 +165,7 @@ def probability_curves(
     readings = _readings(results, arm)
     fig, axes = panels(len(chosen), width, 52, (1, 3), sharex=True, sharey=True)
     for ax, (k, genotype) in zip(axes, chosen.items()): _curves(ax, readings, genotype, f'{genotype} ({k.lower()} onset)')
-    fig.supxlabel('Days after germination')
-    fig.supylabel('Probability of stress')
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
+    label_panels(axes, 'Days after germination', 'Probability of stress')
     n = readings['retrospective'].groupby(['split_seed', 'init_seed']).ngroups
     return Drawn(fig, f'Predictions of {nice(arm)} for typical genotypes, each left out of training: three control and three drought plants, mean over {counted(n, "seed")}. '
                  'Solid: retrospective; dashed: online, from the past alone. Vertical line: annotated onset; horizontal line: alarm level 0.5.', _curves_alt(readings['retrospective'], chosen, arm))

@@ -7,7 +7,7 @@ __all__ = ['CLASSIC', 'KINDS_OF_PLANT', 'KIND', 'EARLY', 'fluorescence_effects',
            'temporal_curves', 'gate_weights', 'class_curves', 'dates', 'timeline', 'leads_table', 'leads_sentence',
            'agreement_table', 'delays', 'alarm_tradeoff', 'earliness_table', 'earliness_sentence', 'old_controls']
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #535c887e
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #659b72bd
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
@@ -15,18 +15,17 @@ from .drawing import Drawn
 from .figures import _readings, arm_tone
 from .layout import Column, Table
 from .results import NotThere, counted, listed, number, p_value, with_interval
-from .style import canvas, colour, panels
+from .style import canvas, colour, label_panels, panels
 from .sentences import told
 from .tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #47b150e0
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1966090b
 def fluorescence_effects(
     results, # `Results`
 ):
     "Parameters × days: effect of drought in control standard deviations"
     t = results.table('fluorescence_effects')
     return t.pivot(index='parameter', columns='dag', values='effect').loc[t.parameter.unique()].rename(columns=int)
-
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2bca16ad
 def fluorescence_heatmap(
@@ -69,7 +68,7 @@ def responsive(
     late = effects.iloc[:, -3:].abs().mean(axis=1).sort_values(ascending=False)
     return [p for p in CLASSIC if p in effects.index] + [p for p in late.index if p not in CLASSIC][:3]
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #15a47c23
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c76f0874
 def temporal_curves(
     results, # `Results`
     width,   # mm
@@ -80,9 +79,7 @@ def temporal_curves(
     fig, axes = panels(len(names), width, 38, sharex=True)
     f, parting = e.fluor.merge(e.plants[['plant_id', 'treatment']], on='plant_id'), results.table('fluorescence_divergence').set_index('parameter').divergence_dag
     for ax, p in zip(axes, names): _parameter(ax, f, p, pd.to_numeric(parting[p]))
-    fig.supxlabel('Days after germination')
-    fig.supylabel('Mean, in the instrument’s units')
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
+    label_panels(axes, 'Days after germination', 'Mean, in the instrument’s units')
     chosen = [p for p in names if p not in CLASSIC]
     return Drawn(fig, f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(len(e.plants), "plant")}, one replicate a day. Dotted: day of divergence. {listed(chosen)} were chosen because they end farthest apart in these data, so their separation is exaggerated.',
                  listed(f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end' for p in names) + '.')
@@ -97,7 +94,7 @@ def _parameter(ax, f, name, parting):
     if parting == parting: ax.axvline(parting, color=colour('ink'), ls=':', lw=.9)
     ax.set_title(name)
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #192ca1a4
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4ae0d773
 def gate_weights(
     results, # `Results`
     width,   # mm
@@ -113,9 +110,7 @@ def gate_weights(
     names = [m for m in ('image', 'fluor', 'env', 'vi', 'water', 'shape') if m in set(g.modality)]
     fig, axes = panels(2, width, 50, (1, 2), sharex=True, sharey=True)
     for ax, t in zip(axes, ('WHC-80', 'WHC-30')): _gates(ax, g[g.treatment == t], names, t)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=len(names) if width > 120 else 2)
-    fig.supxlabel('Days after germination')
-    fig.supylabel('Gate weight (share)')
+    label_panels(axes, 'Days after germination', 'Gate weight (share)', len(names) if width > 120 else 2)
     mean = g.groupby('modality').apply(lambda x: np.average(x.weight, weights=x.n), include_groups=False)
     return Drawn(fig, f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {number(g.n.sum()/len(names), 0)} steps of all runs). Weights describe the model; they are not importance.',
                  'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.')
@@ -129,7 +124,7 @@ def _gates(ax, g, names, treatment):
         ax.plot(of.dag, of.weight, style, color=colour(m), label=MODALITIES.get(m, m))
     ax.set(title=treatment, ylim=(-.03, 1.03))
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #acd768c7
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b1181553
 KINDS_OF_PLANT = {'control': 'WHC-80', 'early': 'Early', 'mid': 'Mid', 'late': 'Late'}
 
 def class_curves(
@@ -143,9 +138,7 @@ def class_curves(
     readings = {k: f.assign(kind=np.where(f.treatment == 'WHC-80', 'control', f.genotype.map(g))) for k, f in _readings(results, arm).items()}
     fig, axes = panels(len(readings), width, 52, (1, 2), sharex=True, sharey=True)
     for ax, (k, f) in zip(axes, readings.items()): _kinds(ax, f, k)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=4)
-    fig.supxlabel('Days after germination')
-    fig.supylabel('Probability of stress')
+    label_panels(axes, 'Days after germination', 'Probability of stress', 4)
     last = readings['retrospective'].query('dag == dag.max()').groupby('kind').probability.mean()
     return Drawn(fig, f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(len(g), "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: alarm level 0.5.',
                  'Mean probability on the last day, retrospective: ' + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last) + '.')
@@ -247,7 +240,7 @@ def agreement_table(
                      Column('null', 'Leads', 'of unrelated dates', help='95 % of correlations when the dates of one signal are dealt anew'), Column('n', 'Accessions', digits=0)],
                  f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.', note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.')
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #7765f13a
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #219641ae
 def _with_alarms(results, t):
     "The study's arms in an alarm table, in order"
     arms = [a for a in results.arms if a in set(t.arm)]
@@ -270,9 +263,7 @@ def delays(
     arms = _with_alarms(results, t)
     fig, axes = panels(len(arms), width, sharex=True, sharey=True)
     for ax, a in zip(axes, arms): _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
-    fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2)
-    fig.supxlabel('Days from annotated onset')
-    fig.supylabel('Share of plants alarmed')
+    label_panels(axes, 'Days from annotated onset', 'Share of plants alarmed')
     at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
     return Drawn(fig, f'Online alarms (k = {k} consecutive steps, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions): share of drought plants alarmed, Kaplan–Meier with 95 % intervals, and share of matched controls on the same days; n = {counted(_plants(results), "plant")}.',
                  listed(f'{nice(a)}: {number(100*at(a, 0).detected, 0)} % of drought plants and {number(100*at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset' for a in arms) + '.')
@@ -287,7 +278,7 @@ def _delay(ax, t, title, tone):
     ax.axvline(0, color=colour('ink'), lw=.8)
     ax.set(title=title, ylim=(-.03, 1.03))
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #99f71938
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #34f5680a
 def alarm_tradeoff(
     results, # `Results`
     width,   # mm
@@ -299,9 +290,7 @@ def alarm_tradeoff(
     arms, rivals = _with_alarms(results, t), [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)]
     fig, axes = panels(len(arms), width, sharex=True, sharey=True)
     for ax, a in zip(axes, arms): _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
-    fig.supxlabel('Share of control plants alarmed')
-    fig.supylabel('Found by onset + 3 d (share)')
-    if rivals: fig.legend(*axes[0].get_legend_handles_labels(), loc='outside upper right', ncols=2 if width > 120 else 1)
+    label_panels(axes, 'Share of control plants alarmed', 'Found by onset + 3 d (share)', 2 if width > 120 else 1)
     at = {a: np.interp(.1, *_curve(t, a)) for a in arms + rivals}
     return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(_plants(results), "plant")}. A panel per arm, the others in grey. Black: rules that see no more than the date (and, inferred, the size of the plant).',
                  'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INK', 'THINGS', 'BACKBONES', 'PALETTE', 'WIDTHS', 'RC', 'SIMULATED', 'colour', 'arm_colour', 'use_style', 'canvas',
-           'panels', 'mark_simulated']
+           'panels', 'label_panels', 'mark_simulated']
 
 # %% ../../nbs/50_reporting/10_style.ipynb #94f0e223
 import matplotlib.pyplot as plt
@@ -106,6 +106,22 @@ def panels(
     for ax in axes.flat[n:]: ax.set_visible(False)
     for ax in axes.flat[max(0, n - cols):n]: ax.tick_params(labelbottom=True)
     return fig, axes.flat[:n]
+
+# %% ../../nbs/50_reporting/10_style.ipynb #0e895a1b
+def label_panels(
+    axes,    # panels of one figure
+    x='',    # name of the horizontal axes, with its unit
+    y='',    # name of the vertical axes, with its unit
+    ncols=2, # columns of the legend
+    **kwargs,# for `fig.legend`
+):
+    "Name the axes and the marks of all panels once; without labelled marks there is no legend"
+    fig, marks = axes[0].figure, {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels()): marks.setdefault(label, handle)
+    if x: fig.supxlabel(x)
+    if y: fig.supylabel(y)
+    if marks: fig.legend(marks.values(), marks, loc='outside upper right', ncols=ncols, **kwargs)
 
 # %% ../../nbs/50_reporting/10_style.ipynb #753d2c35
 SIMULATED = 'SIMULATED DATA'
