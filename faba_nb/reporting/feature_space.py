@@ -91,26 +91,28 @@ def _cloud(ax, keys, xy, title, by='treatment', size=1.8):
     for k in CLASSES[by]: dots(ax, *xy[(keys[by] == k).to_numpy()].T, colour(k), size, label=k)
     ax.set(title=title, xticks=[], yticks=[])
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #7df9c665
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #d8c4a763
 def feature_map(
     results,  # `Results`
     width,    # mm
     backbone, # a backbone with a feature file
 ):
-    "clip_feature_visualization: PCA and t-SNE by treatment and onset class"
+    "BACKBONE_feature_visualization: PCA and t-SNE by treatment and onset class"
     keys, x = plant_features(results, backbone)
     xy, share = results.once(('maps', backbone), lambda: maps(standardised(x)))
     drawn = keys.drop(columns=['flags', 'accession_num', 'fw_g', 'dw_g', 'is_dead'], errors='ignore').assign(pc1=xy[:, 0], pc2=xy[:, 1], tsne1=xy[:, 2], tsne2=xy[:, 3])
     results.keep(f'space_map_{backbone}', drawn.round(5))
     return _map(keys, xy, share, width, backbone)
 
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #f6f04526
 def _map(keys, xy, share, width, backbone):
     "Two maps by two colourings"
     fig, axes = canvas(width, width*.62 if width > 120 else width*1.05, 2, 2)
-    for j, (at, name) in enumerate(((slice(0, 2), 'PCA'), (slice(2, 4), 't-SNE'))):
-        _cloud(axes[0, j], keys, xy[:, at], f'{name}, by treatment')
-        _cloud(axes[1, j], keys[keys.treatment == 'WHC-30'], xy[(keys.treatment == 'WHC-30').to_numpy(), at], f'{name}, by onset class', 'onset_class')
-        for ax in axes[:, j]: ax.set(**dict(zip(('xlabel', 'ylabel'), [f'Component {i} ({number(100*s, 0)} %)' for i, s in enumerate(share, 1)] if j == 0 else ['t-SNE 1', 't-SNE 2'])))
+    dry, components = (keys.treatment == 'WHC-30').to_numpy(), [f'Component {i} ({number(100*s, 0)} %)' for i, s in enumerate(share, 1)]
+    for column, name, at, (x, y) in zip(axes.T, ('PCA', 't-SNE'), (slice(0, 2), slice(2, 4)), (components, ('t-SNE 1', 't-SNE 2'))):
+        _cloud(column[0], keys, xy[:, at], f'{name}, by treatment')
+        _cloud(column[1], keys[dry], xy[dry, at], f'{name}, by onset class', 'onset_class')
+        for ax in column: ax.set(xlabel=x, ylabel=y)
     label_panels(axes.flat, ncols=5, **DOTS)
     shown = 100*share.sum()
     return Drawn(fig, f'{nice(backbone)}: features of n = {counted(len(keys), "plant-day")} ({counted(keys.plant_id.nunique(), "plant")}), mean over views, all ages. Above: both treatments; below: drought plants by onset class. The two principal components hold {number(shown, 0)} % of the variance, most of it age. Distances between clusters of a t-SNE mean nothing.',
@@ -125,13 +127,13 @@ def ages(
     days = np.unique(days)
     return days[np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))]
 
-# %% ../../nbs/50_reporting/65_feature_space.ipynb #08c98dd1
+# %% ../../nbs/50_reporting/65_feature_space.ipynb #ac0eac50
 def space_by_time(
     results,  # `Results`
     width,    # mm
     backbone, # a backbone with a feature file
 ):
-    "fig_feature_space_by_time: the plants of one day at a time"
+    "fig_feature_space_by_time_BACKBONE: the plants of one day at a time"
     keys, x = plant_features(results, backbone)
     days = [d for d in ages(keys.dag[keys.dag.map(keys.groupby('dag').treatment.nunique()) > 1])]
     return _by_time(keys, x, days, width, backbone)

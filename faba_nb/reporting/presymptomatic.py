@@ -240,7 +240,7 @@ def agreement_table(
                      Column('null', 'Leads', 'of unrelated dates', help='95 % of correlations when the dates of one signal are dealt anew'), Column('n', 'Accessions', digits=0)],
                  f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.', note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.')
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #219641ae
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #fb4ae969
 def _with_alarms(results, t):
     "The study's arms in an alarm table, in order"
     arms = [a for a in results.arms if a in set(t.arm)]
@@ -251,6 +251,7 @@ def _plants(results):
     "How many plants have alarms or could have had some"
     return results.table('plants').plant_id.nunique()
 
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
     results, # `Results`
     width,   # mm
@@ -278,7 +279,13 @@ def _delay(ax, t, title, tone):
     ax.axvline(0, color=colour('ink'), lw=.8)
     ax.set(title=title, ylim=(-.03, 1.03))
 
-# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #34f5680a
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3286a218
+def _curve(t, arm):
+    "The best detection at each rate of false alarms"
+    c = t[t.arm == arm].groupby('false_alarm_rate').detected_by_3.max().cummax()
+    return c.index.to_numpy(float), c.to_numpy(float)
+
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #87fc3117
 def alarm_tradeoff(
     results, # `Results`
     width,   # mm
@@ -295,6 +302,7 @@ def alarm_tradeoff(
     return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(_plants(results), "plant")}. A panel per arm, the others in grey. Black: rules that see no more than the date (and, inferred, the size of the plant).',
                  'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')
 
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #62340984
 def _tradeoff(ax, curves, arm, rivals, tone):
     "One arm in colour, the rules in black, the other arms behind"
     for b, c in curves.items():
@@ -302,11 +310,6 @@ def _tradeoff(ax, curves, arm, rivals, tone):
     for b, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))): ax.plot(*curves[b], ls=style, color=colour('ink'), lw=.9, label=nice(b))
     ax.plot(*curves[arm], color=tone, lw=1.6)
     ax.set(title=nice(arm), xlim=(-.02, 1.02), ylim=(-.02, 1.02))
-
-def _curve(t, arm):
-    "The best detection at each rate of false alarms"
-    c = t[t.arm == arm].groupby('false_alarm_rate').detected_by_3.max().cummax()
-    return c.index.to_numpy(float), c.to_numpy(float)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ebd2fd24
 EARLY = {'false_alarm_rate': Column('false_alarm_rate', 'Falsely alarmed', 'share of controls', 2, interval=True), 'detected_by_0': Column('detected_by_0', 'Alarmed', 'by onset', 2, interval=True),
