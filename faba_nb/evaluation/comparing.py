@@ -122,7 +122,7 @@ def _of_f1(
     better, equal, worse = signed_rank_probabilities(d)
     return dict(p_equivalence=equivalence_p(d), prob_better=better, prob_equal=equal, prob_worse=worse)
 
-# %% ../../nbs/40_evaluation/09_comparing.ipynb #83c02e5c
+# %% ../../nbs/40_evaluation/09_comparing.ipynb #fedb8fde
 def compare_pooled(
     a, # Entry
     b, # Entry
@@ -131,9 +131,9 @@ def compare_pooled(
     "The contrast of pooled F1: label swap within genotypes, BCa interval"
     both = np.isfinite(run_means(a.values['f1'])) & np.isfinite(run_means(b.values['f1']))
     part = [{k: np.where(both, v, 0.) for k, v in e.counts.items()} for e in (a, b)]
-    drawn = lambda c, t: drawn_ratio(2*c['tp'], 2*c['tp'] + c['fp'] + c['fn'], t)
+    drawn = lambda t: np.subtract(*(drawn_ratio(2*c['tp'], 2*c['tp'] + c['fp'] + c['fn'], t) for c in part))
     total = [(2*c['tp'].sum(1)/(2*c['tp'] + c['fp'] + c['fn']).sum(1)).mean() if (c['tp'] + c['fp'] + c['fn']).sum() else np.nan for c in part]
-    low, high = bca(total[0] - total[1], *(drawn(part[0], t) - drawn(part[1], t) for t in (tools['draws'], tools['jack'])))
+    low, high = bca(total[0] - total[1], tools['draws'].recentred(drawn, total[0] - total[1]), drawn(tools['jack']))
     p = label_swap(*(_one_run(c) if len(part[0]['tp']) != len(part[1]['tp']) else c for c in part), tools['signs'])
     return dict(difference=total[0] - total[1], low=low, high=high, p=p, test='label swap within genotypes', n=int(both.sum()))
 

@@ -81,7 +81,7 @@ def read_arm(
     readings = [scores(df, protocol, name, kind, backbone) for protocol in ['retrospective', 'online']]
     return [(s, None if wide is None else scores(wide, s.protocol, name, kind, backbone)) for s in readings if s is not None], gate_table(df, name)
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #f1067db8
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #e0816b05
 class Tools:
     "Draws shared by all arms of a study"
     def __init__(self,
@@ -101,7 +101,7 @@ class Tools:
     ): # value, low, high
         "Estimate with its BCa interval"
         if not np.isfinite(value): return dict(value=np.nan, low=np.nan, high=np.nan)
-        low, high = bca(value, drawn(self.few if few else self.boot), drawn(self.jack))
+        low, high = bca(value, (self.few if few else self.boot).recentred(drawn, value), drawn(self.jack))
         return dict(value=value, low=low, high=high)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #cdce9e2c

@@ -141,6 +141,20 @@ def bca(
     z = norm.ppf([(1 - level)/2, (1 + level)/2])
     return tuple(np.quantile(boot, norm.cdf(z0 + (z0 + z)/(1 - a*(z0 + z)))))
 
+# %% ../../nbs/40_evaluation/05_resampling.ipynb #5e50c35c
+@patch
+def recentred(self:Draws,
+    drawn, # function of Draws giving (draws,) values of a statistic
+    value, # the estimate
+    draws=1000, # in which genotypes stay
+): # (draws,) values, without what mixing runs adds
+    "Resampled values of a statistic around its estimate"
+    if self.u is None: return drawn(self)
+    if not hasattr(self, '_still'): self._still = Draws(np.broadcast_to(np.arange(self.genotype.shape[1]), self.genotype[:draws].shape), self.u[:draws])
+    mixed = drawn(self._still)
+    mixed = mixed[np.isfinite(mixed)]
+    return drawn(self) - (mixed.mean() - value if len(mixed) else 0)
+
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9b8f9c8b
 def signs(
     G, # genotypes
