@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'STANDS', 'WEAKER', 'CANNOT', 'OPEN', 'CHECKS', 'ALSO', 'H
            'gate', 'description', 'senescence', 'fluorescence_day', 'order', 'attention', 'shared_trend', 'judge',
            'claims_table', 'tally', 'claims_latex']
 
-# %% ../../nbs/50_reporting/80_claims.ipynb #51bdced2
+# %% ../../nbs/50_reporting/80_claims.ipynb #38fda3bd
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from ..evaluation.comparing import margin
 from .layout import Column, Table, latex_text
 from .results import NotThere, begin, counted, listed, number, p_equals, with_interval
 from .tables import METRICS, difference, nice
-from .variants import base
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #1ec776b2
 COLUMNS = ['id', 'place', 'claim', 'check', 'arm', 'other', 'metric', 'group', 'protocol', 'printed', 'half_width', 'unit']

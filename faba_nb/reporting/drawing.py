@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNDATED', 'TONES', 'SMALL', 'Drawn', 'save_figure', 'css_name', 'page_svg', 'dots', 'figure_html']
 
-# %% ../../nbs/50_reporting/30_drawing.ipynb #7a41bb04
+# %% ../../nbs/50_reporting/30_drawing.ipynb #9b81c871
 import base64, io, re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 from ..core.files import whole_file
 from .results import begin
-from .style import PALETTE, WIDTHS, canvas, colour, mark_simulated, use_style
+from .style import PALETTE, WIDTHS, mark_simulated
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #ec907bcc
 @dataclass

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['NotThere', 'Nothing', 'Results', 'number', 'with_interval', 'p_value', 'p_equals', 'counted', 'listed', 'begin']
 
-# %% ../../nbs/50_reporting/15_results.ipynb #15c98ba0
+# %% ../../nbs/50_reporting/15_results.ipynb #3bf619d4
 import math
 from functools import cached_property
 from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
-from ..core.errors import BadInput, unknown
+from ..core.errors import BadInput
 from ..core.files import read_json, write_csv
 from ..core.places import root
 from ..core.studies import read_study

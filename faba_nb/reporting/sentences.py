@@ -6,8 +6,7 @@
 __all__ = ['VERBS', 'stated', 'answer', 'best_arm', 'against_clock', 'told', 'verdicts', 'facts', 'power', 'information',
            'provenance', 'studies_with']
 
-# %% ../../nbs/50_reporting/50_sentences.ipynb #2d7f8572
-import pandas as pd
+# %% ../../nbs/50_reporting/50_sentences.ipynb #f6979f74
 from markupsafe import Markup
 from ..core.provenance import read_log
 from ..core.studies import studies, read_study
