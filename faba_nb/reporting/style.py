@@ -123,7 +123,7 @@ def label_panels(
     if y: fig.supylabel(y)
     if marks: fig.legend(marks.values(), marks, loc='outside upper right', ncols=ncols, **kwargs)
 
-# %% ../../nbs/50_reporting/10_style.ipynb #753d2c35
+# %% ../../nbs/50_reporting/10_style.ipynb #d8c6f7c8
 SIMULATED = 'SIMULATED DATA'
 
 def mark_simulated(
@@ -136,5 +136,5 @@ def mark_simulated(
     fig.get_layout_engine().set(rect=(0, line/(h + line), 1, h/(h + line)))
     fig.text(.5, .5, SIMULATED, ha='center', va='center', rotation=12, fontsize=size, weight='bold',
              color=colour('warn'), alpha=.11, zorder=-10, in_layout=False)
-    fig.text(.002, .003, SIMULATED.capitalize(), fontsize=5, color=colour('warn'), zorder=10, in_layout=False)  # in front, where a picture hides the large words
+    fig.text(.002, .003, SIMULATED.capitalize(), fontsize=5, color=colour('warn'), zorder=10)  # in front, where a picture hides the large words
     return fig
