@@ -11,6 +11,7 @@ import yaml
 from faba_nb.backbones.store import write_features
 from faba_nb.core.errors import BadInput
 from faba_nb.core.files import read_json
+from faba_nb.core.studies import read_study
 from faba_nb.evaluation.predictions import check_all_rounds, read_predictions
 from faba_nb.experiment.dataset import Experiment
 from faba_nb.experiment.example import draw_bean
@@ -146,6 +147,27 @@ def test_summary_alone(twin, tmp_path):
     (tmp_path/'bioclip_ablation_evaluation.json').write_text(json.dumps(summary))
     record = import_results(tmp_path/'bioclip_ablation_evaluation.json', twin, tmp_path/'out', 'bioclip')
     assert record['checkpoints'] == 0 and pd.read_csv(tmp_path/'out'/'tables'/'earlier.csv').value.tolist() == [.5]
+
+
+def _import_summary(path, data, out, name):
+    import_results(path, data, out, name)
+    os._exit(0)
+
+
+def test_imports_side_by_side(twin, tmp_path):
+    "Four imports at once, as four jobs would do it: each arm is in the study afterwards"
+    import multiprocessing
+    names, context = ['dinov2', 'clip', 'bioclip', 'bioclip2'], multiprocessing.get_context('fork')
+    for i, n in enumerate(names):
+        summary = dict(per_seed_per_fold=dict(seed_42=dict(fold_0=dict(f1=i/10))), aggregated=dict(f1=dict(mean=i/10, ci_lower=.0, ci_upper=.6)))
+        (tmp_path/f'{n}_ablation_evaluation.json').write_text(json.dumps(summary))
+    Experiment(twin).fingerprint
+    jobs = [context.Process(target=_import_summary, args=(tmp_path/f'{n}_ablation_evaluation.json', twin, tmp_path/'out', n)) for n in names]
+    for p in jobs: p.start()
+    for p in jobs: p.join()
+    assert [p.exitcode for p in jobs] == [0]*4
+    assert set(read_study(tmp_path/'out'/'study.yaml').arms) == set(names)
+    assert set(pd.read_csv(tmp_path/'out'/'tables'/'earlier.csv').arm) == set(names)
 
 
 # ---- one line each, nothing half imported

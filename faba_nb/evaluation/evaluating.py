@@ -353,7 +353,7 @@ def without_inner(
     if s.nested_threshold() is not None: return s
     return replace(s, note='nested thresholds were asked for, but the predictions hold no inner rows: thresholds are cross-fitted')
 
-# %% ../../nbs/40_evaluation/20_evaluating.ipynb #2e505856
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #74323735
 def readings_of(
     out, # the study's output folder
     study, # from `read_study`
@@ -361,7 +361,7 @@ def readings_of(
 ): # list of (Scores, all rounds or None), dict protocol -> yardsticks by name, gates, names without predictions
     "All arms in all readings, and the yardsticks on the steps of the first arm of each protocol"
     arms, absent = arms_of(out, study)
-    if not arms: raise BadInput('no arm has predictions', where=str(Path(out)/'arms'), mend='train the study first')
+    if not arms: raise BadInput('no arm has predictions', where=str(Path(out)/'arms'), mend='import the checkpoints of the summaries, too' if list(Path(out).glob('arms/*/summary.json')) else 'train the study first')
     found, gates = [], []
     for name, kind, backbone in Progress(arms, 'reading predictions', unit='arms'):
         readings, gate = read_arm(out, name, kind, backbone)

@@ -7,12 +7,13 @@ __all__ = ['STATE', 'REQUIRED', 'ENCODERS', 'SETTINGS', 'SCORES', 'KEY', 'list_c
            'read_configuration', 'find_configuration', 'inputs_of', 'check_widths', 'predict_fold', 'check_fold',
            'find_summary', 'summary_rows', 'Source', 'find_source', 'predict_all', 'import_results', 'write_earlier']
 
-# %% ../../nbs/30_training/80_importing.ipynb #de1da3e0
+# %% ../../nbs/30_training/80_importing.ipynb #f321430b
 import json, pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch, yaml
 from fastcore.basics import patch
+from filelock import FileLock
 from ..backbones.store import FeatureFile, feature_path
 from ..core.config import to_dict
 from ..core.errors import BadInput, unknown
@@ -361,7 +362,7 @@ def _with_arm(out, name, arm):
     pairs = tuple(c for c in read_study('backbones').contrasts if set(c) <= set(arms))
     return Study('earlier', 'What the results of the earlier system say', pairs, arms, {**(own.provenance if own else {}), 'commit': commit(), 'versions': versions()}), True
 
-# %% ../../nbs/30_training/80_importing.ipynb #6b080764
+# %% ../../nbs/30_training/80_importing.ipynb #424dab14
 def import_results(
     results,       # folder of one variant's checkpoints, or a summary JSON
     data,          # folder of the experiment
@@ -379,7 +380,7 @@ def import_results(
     if record.is_file() and read_json(record).get('fingerprint') == mark and ((folder/'predictions.csv').is_file() or not len(source.checkpoints)): return read_json(record)
     if (folder/'arm.json').is_file(): raise BadInput('this arm was trained here', folder, 'give another --arm')
     tables, facts = _predicted(source, experiment, study.name, arm)
-    return _write(source, experiment, study if ours else None, Path(out), folder, tables, facts | dict(arm=arm, fingerprint=mark))
+    return _write(source, experiment, ours, Path(out), folder, tables, facts | dict(arm=arm, fingerprint=mark))
 
 # %% ../../nbs/30_training/80_importing.ipynb #eb96ccf7
 def _mark(source, experiment):
@@ -396,23 +397,30 @@ def _predicted(source, experiment, study, name):
     return _tables(rows, bundle, study, name, source.arm), dict(checkpoints=len(source.checkpoints), folds=int(source.checkpoints.fold.nunique()), seeds=list(source.arm.init_seeds),
                                                                 gates_compared=len(known), gates_largest_gap=max(known, default=None))
 
-# %% ../../nbs/30_training/80_importing.ipynb #12601491
-def _write(source, experiment, study, out, folder, tables, facts):
+# %% ../../nbs/30_training/80_importing.ipynb #a017e5d0
+def _write(source, experiment, ours, out, folder, tables, facts):
     "Write everything; predictions.csv, which says that the arm is there, last"
     (folder/'predictions.csv').unlink(missing_ok=True)
     if source.summary is not None: write_json(source.summary, folder/'summary.json')
     record = facts | dict(results=str(source.results), configuration=source.configuration and str(source.configuration), features=source.features and str(source.features),
                           settings=to_dict(source.arm), assumed=source.configuration is None, summary=source.summary is not None, data=experiment.fingerprint, commit=commit(), versions=versions())
     write_json(record, folder/'imported.json')
-    if study is not None:
-        write_text(replace(study, provenance={**study.provenance, 'data': experiment.fingerprint}).to_yaml(), out/'study.yaml')
-        write_json(dict(data=str(experiment.folder), features=str(source.features.parent) if source.features else '', simulated=experiment.simulated or {}, genotypes=int(experiment.plants.genotype.nunique())), out/'run.json')
-    write_earlier(out)
+    _enter(source, experiment, ours, out, folder.name)
     if tables is not None:
         write_csv(tables[1], folder/'predictions_all_rounds.csv', float_format='%.9g')
         write_csv(tables[0], folder/'predictions.csv', float_format='%.9g')
     log_event(out, step='import', **{k: facts[k] for k in ('arm', 'checkpoints')})
     return record
+
+# %% ../../nbs/30_training/80_importing.ipynb #146f6b3d
+def _enter(source, experiment, ours, out, name):
+    "Name the arm in a study of imported arms, and its summary among the earlier ones"
+    with FileLock(out/'.study.yaml.lock', timeout=60):
+        if ours:
+            study, _ = _with_arm(out, name, source.arm)
+            write_text(replace(study, provenance={**study.provenance, 'data': experiment.fingerprint}).to_yaml(), out/'study.yaml')
+            write_json(dict(data=str(experiment.folder), features=str(source.features.parent) if source.features else '', simulated=experiment.simulated or {}, genotypes=int(experiment.plants.genotype.nunique())), out/'run.json')
+        write_earlier(out)
 
 # %% ../../nbs/30_training/80_importing.ipynb #3ce62370
 def write_earlier(
