@@ -74,6 +74,22 @@ def test_names_cannot_inject_markup(invented, monkeypatch):
     assert 'R&amp;D &lt;b&gt;7&lt;/b&gt;' in svg
 
 
+def test_same_numbers_give_the_same_bytes(tmp_path, monkeypatch):
+    "A figure of many panels, whose layout is found otherwise in the last digits, drawn again and again"
+    from faba_nb.reporting import drawing, style
+    monkeypatch.setattr(drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']})
+    style.use_style()
+    found = set()
+    for _ in range(12):
+        fig, axes = style.panels(13, sharex=True, sharey=True)
+        for ax in axes: ax.plot([3, 38], [0, 1], label='one')
+        style.label_panels(axes, 'Days', 'Share')
+        style.mark_simulated(fig)
+        found.add(drawing.save_figure(fig, tmp_path, 'many', 190)['svg'].read_bytes())
+        style.plt.close(fig)
+    assert len(found) == 1
+
+
 def one_genotype(out):
     "Only Aurora/2 is left, in tables and predictions"
     for path in [*(out/'tables').glob('*.csv'), *out.glob('arms/*/*.csv')]:

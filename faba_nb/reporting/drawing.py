@@ -29,7 +29,7 @@ class Drawn:
 
     def __post_init__(self): self.caption = begin(self.caption)
 
-# %% ../../nbs/50_reporting/30_drawing.ipynb #fd9629b7
+# %% ../../nbs/50_reporting/30_drawing.ipynb #db62ca88
 UNDATED = {'pdf': {'CreationDate': None, 'Producer': None, 'Creator': None}, 'svg': {'Date': None, 'Creator': None}, 'png': {'Software': None}}
 
 def save_figure(
@@ -42,6 +42,7 @@ def save_figure(
     paths = {e: Path(folder)/f'{name}_{width}mm.{e}' for e in UNDATED}
     fig.draw_without_rendering()
     fig.set_layout_engine('none')  # the layout is found once, not once per file
+    for ax in fig.axes: ax.set_position(np.round(ax.get_position(original=True).bounds, 9), which='original')
     for ending, path in paths.items():
         paper = 'none' if ending == 'svg' else '#ffffff'
         with whole_file(path) as tmp: fig.savefig(tmp, format=ending, metadata=UNDATED[ending], facecolor=paper)
