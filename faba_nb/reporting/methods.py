@@ -162,13 +162,13 @@ def readings_text(results):
     return ('Every arm was read in two ways. Retrospectively, the whole series is seen. Online, prefixes are replayed: every modality is cut after a day and the prediction is read on that day. Words like early and lead refer to online results only. '
             'Rules that see no plant went through the same folds and the same code: a clock told the treatment, a clock not told, a clock with the treatment inferred from size, a constant onset and the prevalence.')
 
-# %% ../../nbs/50_reporting/85_methods.ipynb #76ddb9ed
+# %% ../../nbs/50_reporting/85_methods.ipynb #fa68dbc5
 def statistics_text(results):
     "Unit, tests, intervals, adjustments"
     c = stated(results)
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
     return (f'The unit of comparison is the accession. The study states these contrasts beforehand: {pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired sign-flip permutation with one common sign per accession over all arms, '
-            'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms. '
+            'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms; before they are read, the draws are moved by what mixing the seeds of different accessions alone does to a ratio. '
             f'Beside the primary test stand the corrected resampled t test [@nadeau2003], the Bayesian signed rank test with a region of practical equivalence of {rope} F1 [@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
             f'Alarm thresholds and calibration for an accession are fitted on the predictions for all others{_within(results)}. ' + power(results))
 
