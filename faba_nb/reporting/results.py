@@ -149,17 +149,18 @@ def simulated(self:Results):
     try: return self.experiment.simulated
     except NotThere: return None
 
-# %% ../../nbs/50_reporting/15_results.ipynb #c05cc784
+# %% ../../nbs/50_reporting/15_results.ipynb #abd659c9
 @patch(as_prop=True)
 def family(self:Results):
     "This study and the evaluated studies beside it on the same data, this one first"
     return self.once('family', lambda: [self, *_beside(self)])
 
 def _beside(results):
-    "The evaluated studies beside this one on the same data"
+    "The evaluated studies beside this one on the same data, each once: another run of a study is no other study"
     here, data = results.out.resolve(), results.run.get('data')
     others = [p.parent for p in sorted(here.parent.glob('*/study.yaml')) if p.parent != here and (p.parent/'tables'/'metrics.csv').is_file()]
-    return [o for o in map(Results, others) if data and o.run.get('data') == data]
+    same = [o for o in map(Results, others) if data and o.run.get('data') == data]
+    return [o for i, o in enumerate(same) if o.study.name not in {x.study.name for x in [results, *same[:i]]}]
 
 # %% ../../nbs/50_reporting/15_results.ipynb #0b432c5b
 @patch(as_prop=True)
