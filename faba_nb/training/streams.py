@@ -28,7 +28,7 @@ def accelerated(
     "Is this a device on which a call costs more than the arithmetic in it?"
     return torch.device(device).type != 'cpu'
 
-# %% ../../nbs/30_training/02_streams.ipynb #78774a4f
+# %% ../../nbs/30_training/02_streams.ipynb #828bcf4c
 class Dropout:
     "Masks for a stack of fits, each from its own stream"
     def __init__(self,
@@ -39,10 +39,11 @@ class Dropout:
         self.limit = round(rate*65536)
         self.scale = 65536/(65536 - self.limit)
         self.keys, self.device = keys, torch.device(device)
+        self.taken = 0 # words that the layers of a step have taken so far
         self.numbers = torch.tensor([stream(k, 'dropout').integers(2**63) for k in keys], device=device)
         self.start([0]*len(keys), 0)
 
-# %% ../../nbs/30_training/02_streams.ipynb #91e4536d
+# %% ../../nbs/30_training/02_streams.ipynb #10401f0f
 @patch
 def start(self:Dropout,
     epochs, # epoch of each fit
@@ -50,15 +51,25 @@ def start(self:Dropout,
 ):
     "Go to a step: the masks that follow depend on it alone"
     self.site, self.place = 0, torch.tensor([(e*2**20 + step)*256 for e in epochs], device=self.device)
-    if not accelerated(self.device): self.streams = [stream(k, 'dropout', e, step) for k, e in zip(self.keys, epochs)]
+    if accelerated(self.device): return
+    self.streams = [stream(k, 'dropout', e, step) for k, e in zip(self.keys, epochs)]
+    self.usual, self.taken, self.words = self.taken, 0, self._draw(0)
 
-# %% ../../nbs/30_training/02_streams.ipynb #ed7e2ee7
+# %% ../../nbs/30_training/02_streams.ipynb #318d5808
+@patch
+def _draw(self:Dropout, n):
+    "(fits, n) random words of 64 bits"
+    words = np.empty((len(self.keys), n), np.uint64)
+    for row, s in zip(words, self.streams): row[:] = s.integers(0, 2**64 - 1, n, np.uint64, endpoint=True)
+    return words
+
 @patch
 def _bits_cpu(self:Dropout, n):
-    "(fits, n) random 16-bit numbers"
-    words = np.empty((len(self.keys), -(-n//4)), np.uint64)
-    for row, s in zip(words, self.streams): row[:] = s.integers(0, 2**64 - 1, len(row), np.uint64, endpoint=True)
-    return words.view(np.uint16)[:, :n]
+    "(fits, n) random 16-bit numbers; what a step needs is drawn at its first layer, as much as the step before needed"
+    k, there = -(-n//4), self.words.shape[1]
+    if k > there: self.words = np.hstack([self.words, self._draw(max(k, self.usual - self.taken) - there)])
+    mine, self.words, self.taken = self.words[:, :k], self.words[:, k:], self.taken + k
+    return mine.view(np.uint16)[:, :n]
 
 # %% ../../nbs/30_training/02_streams.ipynb #0bce5d49
 def _mix(z):
