@@ -90,7 +90,7 @@ def on_genotypes(
     take = lambda x, empty: np.where(where >= 0, np.asarray(x, float)[:, where], empty)
     return Entry(e.arm, {k: take(v, np.nan) for k, v in e.values.items()}, {k: take(v, 0.) for k, v in e.counts.items()}, list(names), e.kind)
 
-# %% ../../nbs/40_evaluation/09_comparing.ipynb #0e50ad03
+# %% ../../nbs/40_evaluation/09_comparing.ipynb #06a4ee02
 def compare_mean(
     a, # Entry
     b, # Entry
@@ -102,7 +102,8 @@ def compare_mean(
     ok = np.isfinite(d)
     if not ok.any(): return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test='sign-flip permutation', n=0)
     x, y = (np.where(ok, e.values[metric], np.nan) for e in (a, b))
-    low, high = bca(d[ok].mean(), *(drawn_mean(x, t) - drawn_mean(y, t) for t in (tools['draws'], tools['jack'])))
+    drawn = lambda t: drawn_mean(x, t) - drawn_mean(y, t)
+    low, high = bca(d[ok].mean(), tools['draws'].recentred(drawn, d[ok].mean()), drawn(tools['jack']))
     row = dict(difference=d[ok].mean(), low=low, high=high, p=sign_flip(d[None], tools['signs'])[0], test='sign-flip permutation', n=int(ok.sum()))
     row |= dict(sd=d[ok].std(ddof=1) if ok.sum() > 1 else np.nan, correlation=_correlation(run_means(x), run_means(y)))
     row['detectable_80'] = detectable(row['sd'], row['n'])

@@ -157,7 +157,7 @@ def _fit_losses(work, f, seed):
         p = read_versions(weights, bp, work.arm, b, f.fold, np.random.default_rng([seed, *f.key]), reading)
         for k, x in fold_losses(p, b.label[test], b.steps.real[test], work.arm.modalities, reading).items(): yield (reading, *k), x
 
-# %% ../../nbs/40_evaluation/14_importance.ipynb #78f46c2b
+# %% ../../nbs/40_evaluation/14_importance.ipynb #8763aed2
 def _interval(
     cells, # dict (split_seed, init_seed, fold) -> number
     draws, # of the bootstrap
@@ -165,7 +165,8 @@ def _interval(
 ): # dict loss, low, high, n
     v = pd.Series(cells).unstack().to_numpy()
     G, R = v.shape[1], v.shape[0]
-    low, high = bca(overall(v), drawn_mean(v, bootstrap_draws(G, R, draws, seed)), drawn_mean(v, jackknife_draws(G)))
+    drawn = lambda d: drawn_mean(v, d)
+    low, high = bca(overall(v), bootstrap_draws(G, R, draws, seed).recentred(drawn, overall(v)), drawn(jackknife_draws(G)))
     return dict(loss=overall(v), low=low, high=high, n=G)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #4439c71e

@@ -141,19 +141,29 @@ def bca(
     z = norm.ppf([(1 - level)/2, (1 + level)/2])
     return tuple(np.quantile(boot, norm.cdf(z0 + (z0 + z)/(1 - a*(z0 + z)))))
 
-# %% ../../nbs/40_evaluation/05_resampling.ipynb #5e50c35c
+# %% ../../nbs/40_evaluation/05_resampling.ipynb #699d0bf7
 @patch
 def recentred(self:Draws,
     drawn, # function of Draws giving (draws,) values of a statistic
     value, # the estimate
-    draws=1000, # in which genotypes stay
 ): # (draws,) values, without what mixing runs adds
-    "Resampled values of a statistic around its estimate"
-    if self.u is None: return drawn(self)
-    if not hasattr(self, '_still'): self._still = Draws(np.broadcast_to(np.arange(self.genotype.shape[1]), self.genotype[:draws].shape), self.u[:draws])
-    mixed = drawn(self._still)
+    "Resampled values of a statistic around its estimate; as they are where mixing adds nothing that can be told from chance"
+    boot = drawn(self)
+    if self.u is None or not np.isfinite(boot).any() or not np.ptp(drawn(self.still(20))): return boot
+    mixed = drawn(self.still(1000))
     mixed = mixed[np.isfinite(mixed)]
-    return drawn(self) - (mixed.mean() - value if len(mixed) else 0)
+    shift = mixed.mean() - value if len(mixed) else 0.
+    if abs(shift) < 4*mixed.std()/max(1, len(mixed))**.5 + 1e-12: return boot
+    return np.clip(boot - shift, np.nanmin(boot), np.nanmax(boot))
+
+@patch
+def still(self:Draws,
+    draws, # how many
+): # Draws in which runs are drawn and genotypes are not
+    "Draws that mix runs and do nothing else"
+    known = self.__dict__.setdefault('_still', {})
+    if draws not in known: known[draws] = Draws(np.broadcast_to(np.arange(self.genotype.shape[1]), self.genotype[:draws].shape), self.u[:draws])
+    return known[draws]
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9b8f9c8b
 def signs(
