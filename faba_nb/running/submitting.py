@@ -6,7 +6,7 @@
 __all__ = ['PHOTOGRAPHS', 'GENOTYPES', 'amount', 'Work', 'work_of', 'needs_gpu', 'Job', 'jobs_of', 'Plan', 'make_plan',
            'check_notebooks', 'longest', 'limit_of', 'describe', 'script', 'write_plan', 'check_weights', 'go']
 
-# %% ../../nbs/60_running/07_submitting.ipynb #0a6b8b05
+# %% ../../nbs/60_running/07_submitting.ipynb #87cc6305
 import math, os, re, shlex, shutil, subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core.errors import BadInput, StepFailed, Stopped
 from ..core.files import write_json, write_text
 from ..core.places import root
 from ..core.progress import duration
-from .pipeline import image_groups, notebook_of, steps_of, written_study
+from .pipeline import image_groups, notebook_of, steps_of, without_imported, written_study
 from .sites import clock, digits, money, options, units, variables
 from .steps import checked_parameters
 
@@ -44,18 +44,20 @@ class Work:
     backbones: tuple    # whose features are read
     missing: tuple      # pairs of a backbone and a features file that will be written
 
-# %% ../../nbs/60_running/07_submitting.ipynb #06b8b79a
+# %% ../../nbs/60_running/07_submitting.ipynb #54c203a5
 def work_of(
     study,    # a `Study`
     data,     # the data folder
     features, # the features folder
+    out=None, # its folder, where arms may have been imported
 ):
-    "How much a study has to do"
+    "How much a study has to do; imported arms are only evaluated"
     from faba_nb.backbones.store import feature_path
     photographs, genotypes = amount(data)
-    needed = [[(b, feature_path(features, b, t, c)) for b in bs] for (t, c), bs in image_groups(study).items()]
+    own = without_imported(study, out) if out else study
+    needed = [[(b, feature_path(features, b, t, c)) for b in bs] for (t, c), bs in image_groups(own).items()]
     missing = [[(b, str(p)) for b, p in group if not p.is_file()] for group in needed]
-    fits = sum(a.fits(genotypes) for a in study.arms.values())
+    fits = sum(a.fits(genotypes) for a in own.arms.values())
     return Work(photographs, sum(map(bool, missing)), genotypes, fits, len(study.arms), tuple(dict.fromkeys(b for b, _ in sum(needed, []))), tuple(sum(missing, [])))
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e48d1e6d
@@ -124,7 +126,7 @@ class Plan:
     venv: str | None = None
     most: dict = None # partition to the longest time, minutes, where Slurm said so
 
-# %% ../../nbs/60_running/07_submitting.ipynb #e86381ec
+# %% ../../nbs/60_running/07_submitting.ipynb #5b0983d7
 def make_plan(
     study,    # a `Study`
     given,    # how the user named it
@@ -143,7 +145,7 @@ def make_plan(
     data, features, out = os.path.abspath(data), os.path.abspath(features or f'{data}/features'), Path(os.path.abspath(out))
     written_study(study, out)
     check_notebooks(study, data, features, out)
-    pool, work = _pool(study, site, test), work_of(study, data, features)
+    pool, work = _pool(study, site, test), work_of(study, data, features, out)
     args = ('--data', data, '--features', features, '--out', str(out), *(w for s in settings for w in ('--set', s)))
     jobs = jobs_of(given, args, work, site, pool, hours if split else None)
     return Plan(study, site, account, data, features, out, work, jobs, venv, longest(site))
