@@ -147,6 +147,9 @@ def test_summary_alone(twin, tmp_path):
     (tmp_path/'bioclip_ablation_evaluation.json').write_text(json.dumps(summary))
     record = import_results(tmp_path/'bioclip_ablation_evaluation.json', twin, tmp_path/'out', 'bioclip')
     assert record['checkpoints'] == 0 and pd.read_csv(tmp_path/'out'/'tables'/'earlier.csv').value.tolist() == [.5]
+    (tmp_path/'out'/'study.yaml').unlink(); (tmp_path/'out'/'tables'/'earlier.csv').unlink()       # as if killed in between
+    import_results(tmp_path/'bioclip_ablation_evaluation.json', twin, tmp_path/'out', 'bioclip')
+    assert list(read_study(tmp_path/'out'/'study.yaml').arms) == ['bioclip'] and (tmp_path/'out'/'tables'/'earlier.csv').is_file()
 
 
 def _import_summary(path, data, out, name):

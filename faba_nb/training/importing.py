@@ -362,7 +362,7 @@ def _with_arm(out, name, arm):
     pairs = tuple(c for c in read_study('backbones').contrasts if set(c) <= set(arms))
     return Study('earlier', 'What the results of the earlier system say', pairs, arms, {**(own.provenance if own else {}), 'commit': commit(), 'versions': versions()}), True
 
-# %% ../../nbs/30_training/80_importing.ipynb #424dab14
+# %% ../../nbs/30_training/80_importing.ipynb #04147216
 def import_results(
     results,       # folder of one variant's checkpoints, or a summary JSON
     data,          # folder of the experiment
@@ -374,13 +374,15 @@ def import_results(
     "Write earlier results into OUT/arms/<arm>; returns what was imported"
     if not str(arm).replace('-', '_').isidentifier(): raise BadInput(f'{arm!r} cannot be the name of an arm', '--arm', 'use letters, digits, _ and -')
     source, experiment = find_source(results, data, features, configuration), Experiment(data)
-    study, ours = _with_arm(out, arm, source.arm)
+    study, _ = _with_arm(out, arm, source.arm)
     folder, mark = Path(out)/'arms'/arm, _mark(source, experiment)
     record = folder/'imported.json'
-    if record.is_file() and read_json(record).get('fingerprint') == mark and ((folder/'predictions.csv').is_file() or not len(source.checkpoints)): return read_json(record)
+    if record.is_file() and read_json(record).get('fingerprint') == mark:
+        if not len(source.checkpoints): _enter(source, experiment, Path(out), arm)
+        if not len(source.checkpoints) or (folder/'predictions.csv').is_file(): return read_json(record)
     if (folder/'arm.json').is_file(): raise BadInput('this arm was trained here', folder, 'give another --arm')
     tables, facts = _predicted(source, experiment, study.name, arm)
-    return _write(source, experiment, ours, Path(out), folder, tables, facts | dict(arm=arm, fingerprint=mark))
+    return _write(source, experiment, Path(out), folder, tables, facts | dict(arm=arm, fingerprint=mark))
 
 # %% ../../nbs/30_training/80_importing.ipynb #eb96ccf7
 def _mark(source, experiment):
@@ -397,27 +399,27 @@ def _predicted(source, experiment, study, name):
     return _tables(rows, bundle, study, name, source.arm), dict(checkpoints=len(source.checkpoints), folds=int(source.checkpoints.fold.nunique()), seeds=list(source.arm.init_seeds),
                                                                 gates_compared=len(known), gates_largest_gap=max(known, default=None))
 
-# %% ../../nbs/30_training/80_importing.ipynb #a017e5d0
-def _write(source, experiment, ours, out, folder, tables, facts):
+# %% ../../nbs/30_training/80_importing.ipynb #f0ca5575
+def _write(source, experiment, out, folder, tables, facts):
     "Write everything; predictions.csv, which says that the arm is there, last"
     (folder/'predictions.csv').unlink(missing_ok=True)
     if source.summary is not None: write_json(source.summary, folder/'summary.json')
     record = facts | dict(results=str(source.results), configuration=source.configuration and str(source.configuration), features=source.features and str(source.features),
                           settings=to_dict(source.arm), assumed=source.configuration is None, summary=source.summary is not None, data=experiment.fingerprint, commit=commit(), versions=versions())
     write_json(record, folder/'imported.json')
-    _enter(source, experiment, ours, out, folder.name)
+    _enter(source, experiment, out, folder.name)
     if tables is not None:
         write_csv(tables[1], folder/'predictions_all_rounds.csv', float_format='%.9g')
         write_csv(tables[0], folder/'predictions.csv', float_format='%.9g')
     log_event(out, step='import', **{k: facts[k] for k in ('arm', 'checkpoints')})
     return record
 
-# %% ../../nbs/30_training/80_importing.ipynb #146f6b3d
-def _enter(source, experiment, ours, out, name):
-    "Name the arm in a study of imported arms, and its summary among the earlier ones"
-    with FileLock(out/'.study.yaml.lock', timeout=60):
+# %% ../../nbs/30_training/80_importing.ipynb #6cb463ec
+def _enter(source, experiment, out, name):
+    "Name the arm in a study of imported arms, and its summary among the earlier ones; as often as one likes"
+    with FileLock(out/'.study.yaml.lock'):
+        study, ours = _with_arm(out, name, source.arm)
         if ours:
-            study, _ = _with_arm(out, name, source.arm)
             write_text(replace(study, provenance={**study.provenance, 'data': experiment.fingerprint}).to_yaml(), out/'study.yaml')
             write_json(dict(data=str(experiment.folder), features=str(source.features.parent) if source.features else '', simulated=experiment.simulated or {}, genotypes=int(experiment.plants.genotype.nunique())), out/'run.json')
         write_earlier(out)
