@@ -8,13 +8,13 @@ __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABL
            'difference', 'contrasts_table', 'tests_table', 'rivals_table', 'power_table', 'preparations_table',
            'sensitivity_table', 'variance_table', 'undefined_table', 'cost_table']
 
-# %% ../../nbs/50_reporting/40_tables.ipynb #16d75fc5
+# %% ../../nbs/50_reporting/40_tables.ipynb #b9fe1df1
 import numpy as np
 import pandas as pd
 from ..core.provenance import read_log
 from ..evaluation.comparing import margin, rope
 from .layout import Column, Table
-from .results import NotThere, Nothing, counted, listed, number, p_value
+from .results import NotThere, Nothing, called, counted, listed, number, p_value
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #08b4c4dd
 METRICS = {
@@ -236,7 +236,7 @@ def power_table(
                Column('prob_gap', f'{k} identical arms', f'probability of a gap ≥ {number(gap, 3)}', 2, help='Best minus worst arm, by chance alone; 0.026 is the gap of the earlier paper’s backbones')]
     return Table(p, columns, f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter with a standard deviation of {number(p.fold_sd.max(), 2)} F1.')
 
-# %% ../../nbs/50_reporting/40_tables.ipynb #f34d400b
+# %% ../../nbs/50_reporting/40_tables.ipynb #c23ae09a
 def preparations_table(
     results, # `Results`
 ):
@@ -246,7 +246,7 @@ def preparations_table(
         f = metric_frame(r, r.arms, {m: ('published', m) for m in ('f1', 'auc', 'mae_published')})
         f['mae_measured'] = metric_frame(r, r.arms, {'x': ('measured', 'mae_measured')}).x
         known = f[f.arm.isin(r.study.arms)]
-        for row in known.to_dict('records'): rows.append({**row, **_how(r.study.arms[row['arm']]), 'study': r.study.name})
+        for row in known.to_dict('records'): rows.append({**row, **_how(r.study.arms[row['arm']]), 'study': called(results, r)})
     f = pd.DataFrame(rows)
     several = f.groupby('what').preparation.transform('nunique') > 1 if len(f) else []
     if not np.any(several): raise NotThere(f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) was run on these data; a study with the other one, in a folder beside this one, would be shown here.')

@@ -7,14 +7,14 @@ __all__ = ['QUESTIONS', 'GROUPS', 'SCORE_COLUMNS', 'GAP_COLUMNS', 'SPOILED', 'SE
            'variants', 'main_table', 'baselines_table', 'ablation_table', 'distillation_table', 'importance_table',
            'importance_sentence', 'main_results']
 
-# %% ../../nbs/50_reporting/55_variants.ipynb #55ff4317
+# %% ../../nbs/50_reporting/55_variants.ipynb #b313b8a9
 import numpy as np
 import pandas as pd
 from ..core.config import to_dict
 from .drawing import Drawn
 from .figures import arm_tone, axis_label
 from .layout import Column, Table
-from .results import NotThere, begin, counted, listed, number, p_value, with_interval
+from .results import NotThere, begin, called, counted, listed, number, p_value, with_interval
 from .style import canvas, colour
 from .tables import METRICS, MODALITIES, difference, genotypes, metric_column, metric_frame, nice
 
@@ -72,7 +72,7 @@ def _modality_group(what, here, there):
     if here < there and len(there - here) == 1: return 'Leave one out'
     return 'More sensors' if there < here else 'Several changes'
 
-# %% ../../nbs/50_reporting/55_variants.ipynb #f34ca762
+# %% ../../nbs/50_reporting/55_variants.ipynb #cb202447
 def variants(
     results, # `Results`
 ):
@@ -83,7 +83,7 @@ def variants(
         frame = metric_frame(r, r.arms, {m: ('published', m) for m in ('f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published')})
         frame['mae_measured'] = metric_frame(r, r.arms, {'x': ('measured', 'mae_measured')}).x
         gaps = [_gap_to(r, a, ref) for a in frame.arm]
-        parts.append(frame.assign(study=r.study.name, base=ref, group=[group(r.study, a) for a in frame.arm], name=frame.arm.map(nice), **{k: [g[k] for g in gaps] for k in gaps[0]} if gaps else {}))
+        parts.append(frame.assign(study=called(results, r), base=ref, group=[group(r.study, a) for a in frame.arm], name=frame.arm.map(nice), **{k: [g[k] for g in gaps] for k in gaps[0]} if gaps else {}))
     return pd.concat(parts, ignore_index=True)
 
 def _gap_to(results, arm, ref):
@@ -214,10 +214,10 @@ def main_results(
     return Drawn(fig, f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of {counted(len(v), "arm")} from {counted(v.study.nunique(), "study", "studies")}, n = {counted(genotypes(results), "genotype")}. Dots: mean over left-out genotypes and seeds; bars: 95 % intervals; dashed: clock told the treatment.',
                  f'F1: {told}; clock told the treatment {number(_clock(results, "f1"), 2)}.')
 
-# %% ../../nbs/50_reporting/55_variants.ipynb #99abed9c
+# %% ../../nbs/50_reporting/55_variants.ipynb #de9511a4
 def _forest(ax, results, v, y, metric, labels):
     "One panel: a dot and interval per arm, block titles between"
-    members = {r.study.name: r for r in results.family}
+    members = {called(results, r): r for r in results.family}
     for i, r in zip(y, v.to_dict('records')):
         c = arm_tone(members[r['study']], r['arm'])
         ax.plot([r[f'{metric}_low'], r[f'{metric}_high']], [i, i], color=c, lw=2.2, alpha=.5, solid_capstyle='butt')
