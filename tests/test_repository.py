@@ -49,6 +49,7 @@ def test_notebook_form(notebook):
     assert len(tagged) == (1 if notebook.parent.name in ('80_jobs', 'reports') else 0)
     failed = [o for c in nb['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
     assert not failed, 'a committed notebook shows an error'
+    assert str(ROOT) not in notebook.read_text(), 'a committed notebook shows where the repository lies on one machine'
 
 
 def imports(path):
