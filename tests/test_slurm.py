@@ -1,5 +1,5 @@
 "Plans, batch files, and a real Slurm on this machine (slurm/mini)"
-import os, re, shutil, signal, socket, subprocess, sys, tempfile, time
+import json, os, random, re, shutil, signal, socket, subprocess, sys, tempfile, time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,14 @@ FILES = [str(p) for p in sorted((ROOT/'slurm').rglob('*')) if p.suffix in ('.sh'
 HERE = {'repository': str(ROOT), 'user': subprocess.run(['id', '-un'], capture_output=True, text=True).stdout.strip()}
 
 
+def wait_for(what, condition, seconds=900):
+    end = time.time() + seconds
+    while time.time() < end:
+        if found := condition(): return found
+        time.sleep(.2)
+    raise AssertionError(f'{what} did not happen in {seconds} s')
+
+
 def plan_of(site, split, name='backbones'):
     "Plan and script for the real study on a cluster that is not here"
     from dataclasses import replace
@@ -20,7 +28,7 @@ def plan_of(site, split, name='backbones'):
     from faba_nb.running.submitting import describe, make_plan, script
     base = '/scratch/project_2001234/faba'
     plan = make_plan(read_study(name), name, read_site(site), 'project_2001234', f'{base}/data', None, f'{base}/results/{name}', split=split)
-    plan = replace(plan, most=None)
+    plan = replace(plan, most=None, machine='x86_64')
     text = describe(plan) + '\n' + script(plan)
     return text.replace(HERE['repository'], '/home/user/faba_nb').replace(f'/{HERE["user"]}/', '/user/')
 
@@ -102,6 +110,129 @@ def test_folder_of_another_study_is_refused_before_anything_is_queued(tmp_path, 
     assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and "this folder holds the study 'one', not 'demo'" in r.stderr
 
 
+# ---- the batch files under bash, with a stand-in for the command ------------------------------------------------------
+
+# It has a child that knows nothing of signals, as a kernel has while it starts; asked to stop it needs its local folder to save.
+STAND_IN = """#!/usr/bin/env -S {python} -SE
+import json, os, subprocess, sys, time
+child = subprocess.Popen(['sleep', '60'])
+local, stop, end = os.environ['TMPDIR'], os.environ['FABA_STOP_FILE'], time.monotonic() + float(os.environ['LONG'])
+while time.monotonic() < end and not os.path.exists(stop) and child.poll() is None: time.sleep(.02)
+died, stopped = child.poll(), os.path.exists(stop)
+child.kill()
+time.sleep(.4)
+with open(local + '/checkpoint', 'w') as f: f.write('saved')
+with open(os.environ['TOLD'], 'a') as f: f.write(json.dumps(dict(args=sys.argv[1:], died=died, stopped=stopped)) + chr(10))
+sys.exit(1 if died is not None else 75 if stopped else 0)
+"""
+# it answers as Slurm does: when a job is requeued, its life is ended by TERM to every process
+SCONTROL = """#!/bin/bash
+echo "$*" >>"$TOLD.scontrol"
+case $1 in
+    show) echo "JobId=7 Reason=${REASON:-None}" ;;
+    requeue) (sleep .3; kill -TERM 0) & ;;
+esac
+"""
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+class Pretended:
+    "A batch file that runs under bash with the stand-in, in a process group of its own, as a job has one"
+    def __init__(self, folder, file, *args, long=60, **more):
+        self.folder, self.told, self.disk = folder, folder/'told', folder/'disk'
+        self.disk.mkdir(parents=True)
+        program(folder/'venv'/'bin'/'faba', STAND_IN.format(python=sys.executable))
+        program(folder/'bin'/'scontrol', SCONTROL)
+        (folder/'venv'/'bin'/'python').symlink_to(sys.executable)
+        (folder/'venv'/'bin'/'activate').write_text(f'PATH={folder}/venv/bin:$PATH')
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(('SLURM', 'SBATCH', 'FABA_'))}
+        env = {**clean, 'PATH': f'{folder}/bin:{os.environ["PATH"]}', 'FABA_ROOT': str(ROOT), 'FABA_VENV': str(folder/'venv'), 'FABA_LOCAL_DISK': 'DISK', 'DISK': str(self.disk),
+               'FABA_RESULTS': str(folder), 'SLURM_JOB_ID': '7', 'TOLD': str(self.told), 'LONG': str(long), **more}
+        self.log = open(folder/'log', 'w+')
+        self.process = subprocess.Popen(['bash', ROOT/'slurm'/file, *args], env=env, stdout=self.log, stderr=self.log, start_new_session=True)
+        self.began = time.monotonic()
+
+    def send(self, sign, after=0):
+        "A signal to every process of the job, `after` seconds after its start"
+        time.sleep(max(0, self.began + after - time.monotonic()))
+        os.killpg(self.process.pid, sign)
+
+    def wait(self):
+        "Exit code, what the stand-ins told, the log"
+        try: code = self.process.wait(timeout=60)
+        finally:
+            with suppress(ProcessLookupError): os.killpg(self.process.pid, signal.SIGKILL)
+        told = [json.loads(l) for l in self.told.read_text().splitlines()] if self.told.exists() else []
+        return code, told, (self.folder/'log').read_text()
+
+    def child(self):
+        "The number of the stand-in's child, once there is one"
+        return int(wait_for('the command', lambda: subprocess.run(['pgrep', '-g', str(self.process.pid), 'sleep'], capture_output=True, text=True).stdout))
+
+    def requeued(self): return (p.read_text() if (p := Path(f'{self.told}.scontrol')).exists() else '').count('requeue')
+
+
+JOBS = [('study.sbatch', 'backbones'), ('study.sbatch', 'demo'), ('features.sbatch', 'backbones'), ('features.sbatch', '--backbones', 'clip'), ('train.sbatch', 'one'), ('evaluate.sbatch', 'one')]
+
+
+def test_a_job_that_is_ended_saves_and_is_stopped_whenever_it_comes(tmp_path):
+    "TERM to all of a job's processes at 24 moments: the command is asked once, saves on the local disk, the job ends with 75, and only then the folder goes"
+    rng = random.Random(7)
+    moments = sorted(rng.uniform(.03, 1.5) for _ in range(24))
+    jobs = [(Pretended(tmp_path/str(i), *JOBS[i % len(JOBS)]), m) for i, m in enumerate(moments)]
+    for job, m in sorted(jobs, key=lambda j: j[0].began + j[1]): job.send(signal.SIGTERM, m)
+    ends = [(*job.wait(), job) for job, _ in jobs]
+    for code, told, log, job in ends:
+        never = code == -signal.SIGTERM and not log # bash had not read the first line yet
+        assert never or code == 75, (code, told, log)
+        assert not told or [(t['died'], t['stopped']) for t in told] == [(None, True)], (told, log)
+        assert list(job.disk.iterdir()) == [] and job.requeued() == 0, log
+    assert sum(bool(told) for _, told, _, _ in ends) >= 6, 'the moments have to reach the command'
+
+
+def test_a_job_whose_work_is_done_says_so(tmp_path):
+    "The exit code, the mark, the arguments; an end that nobody asked for is no stop"
+    done = tmp_path/'a b'/'done'
+    done.parent.mkdir()
+    job = Pretended(tmp_path/'1', 'study.sbatch', 'demo', '--set', "a=$(touch no) 'x'", long=.1, FABA_JOB_DONE=str(done))
+    code, told, log = job.wait()
+    assert (code, done.exists(), list(job.disk.iterdir())) == (0, True, []), log
+    twin = f'{job.folder}/twin-demo'
+    assert [t['args'] for t in told] == [['twin', twin, '--genotypes', '12', '--seed', '1'], ['run', 'demo', '--set', "a=$(touch no) 'x'", '--data', twin]]
+    code, told, log = Pretended(tmp_path/'2', 'study.sbatch', 'demo', '--data=here', long=.1).wait()
+    assert (code, [t['args'] for t in told]) == (0, [['run', 'demo', '--data=here']]), log
+    killed = Pretended(tmp_path/'3', 'train.sbatch', 'one')
+    os.kill(killed.child(), signal.SIGKILL)
+    assert killed.wait()[0] == 1
+
+
+def test_a_job_near_its_time_limit_is_requeued_once(tmp_path):
+    "USR1: asked, saved, requeued. Cancelled after it: not requeued. At the limit itself, still at work: requeued before the command has left, and the folder stays until it has"
+    jobs = [Pretended(tmp_path/str(i), 'train.sbatch', 'one', **more) for i, more in enumerate(({}, {}, {'REASON': 'TimeLimit'}, {'SLURM_RESTART_COUNT': '50'}))]
+    for j in jobs: j.child()
+    for j in jobs: j.send(signal.SIGUSR1)
+    time.sleep(.1)
+    for j in jobs[1:3]: j.send(signal.SIGTERM)
+    for j, times in zip(jobs, (1, 0, 1, 0)):
+        code, told, log = j.wait()
+        assert (code, j.requeued(), [t['stopped'] for t in told], list(j.disk.iterdir())) == (75, times, [True], []), log
+    assert 'submit it again with a longer --time' in log
+
+
+def test_a_job_says_in_one_line_what_it_lacks(tmp_path):
+    "No module command, no environment, no disk, a variable that is none: exit code 2"
+    for i, (more, line) in enumerate(((dict(FABA_MODULES='pytorch/2.9'), 'there is no command `module` here'), (dict(FABA_VENV='/no where'), "there is no environment at '/no where'"),
+                                      (dict(DISK='/no/disk'), 'cannot write to the local disk /no/disk'), (dict(FABA_LOCAL_DISK='a[$(touch no)]'), 'is not the name of a variable'))):
+        code, told, log = Pretended(tmp_path/str(i), 'train.sbatch', 'one', **more).wait()
+        assert (code, told) == (2, []) and line in log.splitlines()[-1], log
+    assert not (ROOT/'no').exists() and not Path('no').exists()
+
+
 # ---- on a real Slurm -------------------------------------------------------------------------------------------------
 
 def lacking():
@@ -146,14 +277,6 @@ def call(env, *args, **kwargs): return subprocess.run([str(a) for a in args], en
 
 
 def queue(env): return call(env, 'squeue', '-h', '-o', '%i %j %T %r').stdout.splitlines()
-
-
-def wait_for(what, condition, seconds=900):
-    end = time.time() + seconds
-    while time.time() < end:
-        if found := condition(): return found
-        time.sleep(.2)
-    raise AssertionError(f'{what} did not happen in {seconds} s')
 
 
 @pytest.fixture
