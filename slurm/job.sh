@@ -10,7 +10,7 @@ die() { say "$*"; exit 2; }
 
 # The signals are heard from the first line on. scancel and preemption send TERM to every process of a job, whatever it is
 # doing. The command has TERM and USR1 blocked, so it cannot die of them half way: it sees $FABA_STOP_FILE, saves, and leaves.
-deadline='' stop='' heard='' here='' begun='' queued=''
+deadline='' stop='' heard='' here='' begun='' queued='' pid='' timer=''
 trap 'heard=1 deadline=1; ask "the time limit is near"' USR1
 trap 'heard=1; terminated' TERM
 trap leave EXIT
@@ -24,15 +24,29 @@ ask() {
 # TERM: by somebody, by the time limit, or, once the job is queued again, by Slurm that ends this life of it
 terminated() {
     [ -z "$queued" ] || return 0
+    [ -n "$stop" ] || ask "somebody ends this job"
     stop=1
-    ask "somebody ends this job"
+    [ -z "$pid" ] || insist
     ! timed_out || again || true
+}
+
+# Slurm kills everything half a minute after TERM (KillWait). A command that is not at a place to save by then, because it
+# still reads or imports, is interrupted before: it says `stopped`, and what it saved last, a minute ago at the most, holds
+insist() {
+    [ -z "$timer" ] || return 0
+    (
+        trap '' TERM USR1
+        sleep "${FABA_GRACE:-20}"
+        kill -INT "$pid" 2>/dev/null
+    ) &
+    timer=$!
 }
 
 # the last word: what lies on the local disk goes, and a job that was ended before its work began is not a failure
 leave() {
     local code=$?
     trap '' TERM USR1
+    [ -z "$timer" ] || kill -KILL "$timer" 2>/dev/null || true
     [ -z "$here" ] || rm -rf "$here" || { sleep 1; rm -rf "$here"; } || true
     if [ -z "$begun" ] && [ -n "$stop" ] && [ "$code" != 0 ]; then
         say "stopped before the work began: submit the same command again"
@@ -75,29 +89,32 @@ begin() {
     export TMPDIR=$here IPYTHONDIR=$here/ipython MPLCONFIGDIR=$here/mpl HF_HUB_OFFLINE=1 FABA_STOP_FILE=$here/stop
 }
 
-# become command $1 …, deaf to the two signals from before its first instruction; where `env` cannot block them (older
-# than coreutils 8.31) they are ignored, which the command's own children do not inherit
+# become command $1 …, deaf to the two signals from before its first instruction, and open to INT, which bash keeps from
+# what it runs in the background; where `env` cannot do so (older than coreutils 8.31) the two are ignored, which the
+# command's own children do not inherit
 become() {
     trap '' TERM USR1
-    ! env --block-signal=TERM true 2>/dev/null || exec env --block-signal=TERM --block-signal=USR1 "$@"
+    ! env --block-signal=TERM true 2>/dev/null || exec env --default-signal=INT --block-signal=TERM --block-signal=USR1 "$@"
     exec "$@"
 }
 
 # run a command to its end, whatever is heard meanwhile; this script leaves unless it ended well
 run() {
-    local last code=127 pid
+    local last code=127
     [ -z "$begun" ] || [ -z "$stop$deadline" ] || ended 75
     [ -z "$stop" ] || exit 75
     [ -z "$deadline" ] || die "the time of this job was over before its work began: give it more (--time)"
     begun=1
     become "$@" &
     pid=$!
+    [ -z "$stop" ] || insist # TERM came while it was started
     # a signal ends `wait` early: ask again until none came; 127 says that the exit code was told before
     while heard='' last=0; do
         wait "$pid" || last=$?
         [ "$last" = 127 ] || code=$last
         [ -n "$heard" ] || break
     done
+    pid=''
     say "ended with exit code $code"
     [ "$code" != 0 ] || return 0
     ended "$code"
@@ -106,7 +123,10 @@ run() {
 # what exit code $1 of a command means for the job
 ended() {
     local code=$1
-    if [ -n "$stop$deadline" ] && { [ "$code" = 143 ] || [ "$code" = 138 ]; }; then code=75; fi # it was never there
+    if [ -n "$stop$deadline" ]; then
+        case $code in 143 | 138) code=75 ;; esac # it had not become the command yet
+    fi
+    if [ -n "$stop" ] && [ "$code" = 130 ]; then code=75; fi # it was interrupted
     case $code in
         0 | 1 | 2 | 75 | 130) ;;
         *) code=1 ;;

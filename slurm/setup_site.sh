@@ -39,10 +39,9 @@ profile=$root/slurm/sites/$site.toml
 [[ $site != *.toml ]] || profile=$(realpath -- "$site")
 [ -f "$profile" ] || die "there is no profile $profile; there are: $(cd "$root/slurm/sites" && echo *.toml)"
 
-# a text or a list of the profile, before any Python of ours is at hand; a text ends at its quote, a list at its bracket
-value() {
-    sed -n -e "s/^$1 *= *\[\([^]]*\)\].*/\1/p" -e "s/^$1 *= *\"\([^\"]*\)\".*/\1/p" -e "s/^$1 *= *'\([^']*\)'.*/\1/p" -e "s/^$1 *= *\([0-9-]*\).*/\1/p" "$profile" | head -1 | tr -d "\"'" | sed 's/ *, */ /g'
-}
+# a text, or a list, of the profile, before any Python of ours is at hand; a text ends at its quote, a list at its bracket
+value() { sed -n -e "s/^$1 *= *\"\([^\"]*\)\".*/\1/p" -e "s/^$1 *= *'\([^']*\)'.*/\1/p" -e "s/^$1 *= *\([0-9-]\{1,\}\).*/\1/p" "$profile" | head -1; }
+list() { sed -n -e "s/^$1 *= *\[\([^]]*\)\].*/\1/p" "$profile" | head -1 | tr -d "\"'" | sed 's/ *, */ /g'; }
 
 # a path of the profile, filled in
 path() {
@@ -59,7 +58,7 @@ closed=$(value closed)
 if [ -n "$closed" ] && [[ ! $(date +%F) < $closed ]]; then say "$(value title): $(value notice)"; fi
 machine=$(value machine) login=$(value login)
 [ -z "$machine" ] || [ "$machine" = "$(uname -m)" ] || die "this is $(uname -m), the jobs run on $machine: log in at ${login:-a login node of that kind}"
-read -ra modules <<<"$(value modules)"
+read -ra modules <<<"$(list modules)"
 for module in ${modules[@]+"${modules[@]}"}; do
     command -v module >/dev/null || die "there is no command \`module\` here to load $module with: use a login shell (bash --login)"
     set +eu # the functions of a module system know nothing of them
@@ -78,7 +77,7 @@ say "environment $venv on top of $(command -v python3)"
 # what the module brings stays as it is; the rest has the versions of the site's file
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
-read -ra kept <<<"$(value kept)"
+read -ra kept <<<"$(list kept)"
 pins=()
 for package in ${kept[@]+"${kept[@]}"}; do
     if version=$(python3 -c 'import importlib.metadata as m, sys; print(m.version(sys.argv[1]).split("+")[0])' "$package" 2>/dev/null); then pins+=("$package==$version"); else say "the module has no $package"; fi
