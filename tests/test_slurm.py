@@ -494,6 +494,14 @@ def test_setting_up_stops_where_it_has_to(login_node):
     assert not (login_node.repository/'slurm'/'here.sh').exists() and not list(login_node.base.rglob('no'))
 
 
+@pytest.mark.full
+def test_every_package_of_settings_is_imported_here():
+    "The check that setting up ends with, on the real packages"
+    import numpy
+    r = subprocess.run([sys.executable, ROOT/'slurm'/'imports.py', f'numpy=={numpy.__version__}'], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert (r.returncode, r.stdout) == (0, '') and 'every import works' in r.stderr, r.stderr
+
+
 def test_constraints_of_the_sites_are_in_step():
     "`python3 slurm/constraints.py` writes them from constraints.txt; nothing that torch comes with stands in those of a module that brings torch"
     from runpy import run_path
@@ -659,6 +667,29 @@ def test_chain_through_a_killed_feeder_and_a_cancelled_job(slurm, reference, twi
     assert tables(out) == tables(reference/'out'), logs(out)
     ids = call(slurm, 'sacct', '-n', '-P', '-X', '-o', 'JobName').stdout.split()
     assert [ids.count(f'faba-tiny-train-{i}of5') for i in range(2, 6)] == [1]*4, ids
+
+
+@on_slurm
+def test_folders_with_odd_names_and_a_limited_environment(slurm, tmp_path):
+    "On Slurm itself: per cent signs, blanks and quotes in a folder's name, the log where it belongs; a site that names what jobs inherit gives them that and our own variables, and a module system of the node's own login shell"
+    odd, site = tmp_path/"o 'u\"t %j $(touch no)", tmp_path/'mine.toml'
+    site.write_text('exported = ["HOME", "TERM", "CSC_ENV_INIT_NON_INTERACTIVE=yes"]\n' + (ROOT/'slurm'/'sites'/'mini.toml').read_text())
+    program(tmp_path/'venv'/'bin'/'faba', f'#!/bin/bash\nenv -0 >{str(tmp_path)!r}/environment\nshopt login_shell >{str(tmp_path)!r}/shell\nprintf "%s\\n" "$@" >{str(tmp_path)!r}/arguments\n')
+    (tmp_path/'venv'/'bin'/'python').symlink_to(sys.executable)
+    (tmp_path/'venv'/'bin'/'activate').write_text(f'PATH={tmp_path}/venv/bin:$PATH')
+    r = faba_in(slurm, 'submit', 'demo', '--site', site, '--venv', tmp_path/'venv', '--data', tmp_path/'d %x', '--out', odd)
+    assert r.returncode == 0, r.stderr
+    fed = call({**slurm, 'OF_THE_LOGIN_NODE': '1'}, 'bash', odd/'submit.sh', cwd=tmp_path)
+    assert fed.returncode == 0, fed.stderr
+    job = (odd/'jobs'/'study.id').read_text().strip()
+    wait_for('the end', lambda: not queue(slurm), 120)
+    log = odd/'jobs'/f'study-{job}.log'
+    assert log.exists() and 'ended with exit code 0' in log.read_text() and (odd/'jobs'/'study.done').exists(), [str(p) for p in odd.rglob('*')]
+    got = dict(v.split('=', 1) for v in (tmp_path/'environment').read_text().split('\0') if '=' in v)
+    assert (got['CSC_ENV_INIT_NON_INTERACTIVE'], got['FABA_VENV'], got['FABA_JOB_DONE'], got['SLURM_JOB_ID']) == ('yes', str(tmp_path/'venv'), str(odd/'jobs'/'study.done'), job)
+    assert 'OF_THE_LOGIN_NODE' not in got
+    args = (tmp_path/'arguments').read_text().splitlines()
+    assert args[:4] == ['run', 'demo', '--data', str(tmp_path/'d %x')] and args[-1] == str(odd) and not list(tmp_path.rglob('no'))
 
 
 def told(out): return [e for l in (out/'log.jsonl').read_text().splitlines() if 'event' in (e := json.loads(l))] if (out/'log.jsonl').exists() else []
