@@ -10,7 +10,7 @@ die() { say "$*"; exit 2; }
 
 # The signals are heard from the first line on. scancel and preemption send TERM to every process of a job, whatever it is
 # doing. The command has TERM and USR1 blocked, so it cannot die of them half way: it sees $FABA_STOP_FILE, saves, and leaves.
-deadline='' stop='' heard='' here='' begun='' queued='' pid='' timer=''
+deadline='' stop='' heard='' here='' begun='' queued='' over='' pid='' timer=''
 trap 'heard=1 deadline=1; ask "the time limit is near"' USR1
 trap 'heard=1; terminated' TERM
 trap leave EXIT
@@ -23,7 +23,10 @@ ask() {
 
 # TERM: by somebody, by the time limit, or, once the job is queued again, by Slurm that ends this life of it
 terminated() {
-    [ -z "$queued" ] || return 0
+    if [ -n "$queued" ]; then
+        over=1
+        return
+    fi
     [ -n "$stop" ] || ask "somebody ends this job"
     stop=1
     [ -z "$pid" ] || insist
@@ -31,15 +34,19 @@ terminated() {
 }
 
 # Slurm kills everything half a minute after TERM (KillWait). A command that is not at a place to save by then, because it
-# still reads or imports, is interrupted before: it says `stopped`, and what it saved last, a minute ago at the most, holds
+# still reads or imports, is interrupted before: it says `stopped`, and what it saved last, a minute ago at the most, holds.
+# One that even so does not leave is ended here, so that there is still time to clear the local disk.
 insist() {
     [ -z "$timer" ] || return 0
     (
         trap '' TERM USR1
         sleep "${FABA_GRACE:-20}"
         kill -INT "$pid" 2>/dev/null
+        sleep 6
+        kill -KILL "$pid" 2>/dev/null
     ) &
     timer=$!
+    disown "$timer"
 }
 
 # the last word: what lies on the local disk goes, and a job that was ended before its work began is not a failure
@@ -70,7 +77,11 @@ load() {
 begin() {
     local module disk words
     # shellcheck disable=SC1091,SC2154
-    if [ -z "${FABA_VENV:-}" ] && [ -f "$root/slurm/here.sh" ]; then . "$root/slurm/here.sh"; fi
+    if [ -z "${FABA_VENV:-}" ] && [ -f "$root/slurm/here.sh" ]; then
+        set +eu
+        . "$root/slurm/here.sh"
+        set -eu
+    fi
     say "job ${SLURM_JOB_ID:-none}, life $((${SLURM_RESTART_COUNT:-0} + 1)), on ${SLURMD_NODENAME:-$HOSTNAME}: $*"
     read -ra words <<<"${FABA_MODULES:-}"
     for module in ${words[@]+"${words[@]}"}; do load "$module"; done
@@ -122,20 +133,22 @@ run() {
 
 # what exit code $1 of a command means for the job
 ended() {
-    local code=$1
+    local code=$1 seconds=0
     if [ -n "$stop$deadline" ]; then
         case $code in 143 | 138) code=75 ;; esac # it had not become the command yet
     fi
-    if [ -n "$stop" ] && [ "$code" = 130 ]; then code=75; fi # it was interrupted
+    if [ -n "$stop" ]; then
+        case $code in 130 | 137) code=75 ;; esac # it was interrupted, or ended
+    fi
     case $code in
         0 | 1 | 2 | 75 | 130) ;;
         *) code=1 ;;
     esac
     if [ "$code" = 75 ] && [ -n "$deadline" ] && [ -z "$stop" ]; then again || true; fi
-    if [ -n "$queued" ]; then
-        sleep 120 & # Slurm ends this life
+    while [ -n "$queued" ] && [ -z "$over" ] && [ $((seconds += 1)) -le 120 ]; do # Slurm ends this life
+        sleep 1 &
         wait $! || true
-    fi
+    done
     exit "$code"
 }
 
