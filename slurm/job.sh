@@ -25,7 +25,7 @@ ask() {
 terminated() {
     if [ -n "$queued" ]; then
         over=1
-        return
+        return 0 # without the 0 it would be the status of what the signal came upon
     fi
     [ -n "$stop" ] || ask "somebody ends this job"
     stop=1

@@ -258,7 +258,7 @@ def inherited(
     site, # a `Site`
 ):
     "What sbatch's --export is told: '' when jobs may inherit the whole shell"
-    ours = (*variables(site, ''), 'FABA_ACCOUNT', 'FABA_DATA', 'FABA_RESULTS', 'FABA_JOB_DONE', 'FABA_LIVES')
+    ours = (*variables(site, ''), 'FABA_ACCOUNT', 'FABA_DATA', 'FABA_RESULTS', 'FABA_JOB_DONE', 'FABA_GRACE', 'FABA_LIVES')
     return ','.join((*site.exported, *ours)) if site.exported else ''
 
 # %% ../../nbs/60_running/05_sites.ipynb #10104ebc
