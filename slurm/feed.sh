@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What OUT/submit.sh is made of: gives the jobs of one study to Slurm, within the limits of the account.
-# Sourced by the script that `faba submit` writes, which sets $out and $account. Stop it and start it again at will:
+# Sourced by the script that `faba submit` writes, which sets $out and $account, and $machine and $login where the jobs'
+# processors are of one kind. Stop it and start it again at will:
 # a job that Slurm has is not submitted twice, a job that is done is left alone, a job that failed is submitted again.
 
 jobs=${out:?}/jobs
@@ -10,8 +11,11 @@ said=
 say() { echo "submit: $*" >&2; }
 
 if ! command -v sbatch >/dev/null; then
-    say "there is no sbatch here (inside a module's container?): paste this into a login shell: bash $out/submit.sh"
+    say "there is no sbatch here (inside a module's container?): paste this into a login shell: bash $(printf %q "$out/submit.sh")"
     exit 2
+fi
+if [ -n "${machine:-}" ] && [ "$machine" != "$(uname -m)" ]; then
+    say "this is $(uname -m), the jobs run on $machine: they start from a login shell of their own node, and find the environment made on $machine${login:+ (log in at $login)}"
 fi
 
 # one feeder per study: the file says who; one that died here, or was silent for ten minutes elsewhere, is no feeder
@@ -41,11 +45,14 @@ queued() { squeue -h -r -u "$(id -un)" -o %i | wc -l; }
 # does Slurm have the job with number $1?
 has() { [ -n "$1" ] && [ -n "$(squeue -h -j "$1" -o %i 2>/dev/null)" ]; }
 
+# what job $1 of this folder is known by to Slurm, in letters and digits whatever the folder's name is
+tag() { printf %s "$out/$1" | sha256sum | cut -c1-32; }
+
 # the number of job $1, also when this script was killed before it could write it down
 number() {
     local id
     id=$(cat "$jobs/$1.id" 2>/dev/null || true)
-    has "$id" || id=$(squeue -h -u "$(id -un)" -o '%i %k' | awk -v k="$out/$1" '$2 == k {print $1; exit}')
+    has "$id" || id=$(squeue -h -u "$(id -un)" -o '%i %k' | awk -v k="faba-$(tag "$1")" '$2 == k {print $1; exit}')
     echo "$id"
 }
 
@@ -88,9 +95,15 @@ job() {
     while :; do
         wait_for_room "$name"
         after=$(dependency "$name" "$before")
-        if answer=$(FABA_JOB_DONE=$jobs/$name.done sbatch --parsable --kill-on-invalid-dep=yes --comment="$out/$name" ${after:+"$after"} "$@" 2>&1); then break; fi
+        if answer=$(FABA_JOB_DONE=$jobs/$name.done sbatch --parsable --kill-on-invalid-dep=yes --comment="faba-$(tag "$name")" ${after:+"$after"} "$@" 2>&1); then break; fi
         case $answer in
-            *Submit*Limit* | *"accounting/QOS policy"* | *"imed out"* | *"emporar"*) say "$name waits: $answer"; touch "$jobs/feeding"; sleep "$pause" ;;
+            *Submit*Limit* | *"imed out"* | *"emporar"*) say "$name waits: ${answer//$'\n'/ }"; touch "$jobs/feeding"; sleep "$pause" ;;
+            # without the name of a limit this is no full queue: it will be answered so for ever
+            *"accounting/QOS policy"* | *"nvalid account"*)
+                say "$name was refused: ${answer//$'\n'/ }"
+                say "may $account be used here, and in this partition? see: sacctmgr show assoc user=$(id -un) format=Account,Partition,QOS; then write the plan again with --account"
+                exit 2
+                ;;
             *) say "$name was refused: $answer"; exit 1 ;;
         esac
     done

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PHOTOGRAPHS', 'GENOTYPES', 'amount', 'Work', 'work_of', 'needs_gpu', 'Job', 'jobs_of', 'Plan', 'make_plan',
-           'check_notebooks', 'longest', 'limit_of', 'describe', 'script', 'write_plan', 'check_weights', 'go']
+           'check_words', 'check_notebooks', 'longest', 'limit_of', 'notes', 'describe', 'log_pattern', 'script',
+           'write_plan', 'check_weights', 'go']
 
 # %% ../../nbs/60_running/07_submitting.ipynb #87cc6305
-import math, os, re, shlex, shutil, subprocess
+import math, os, platform, re, shlex, shutil, subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.errors import BadInput, StepFailed, Stopped
@@ -15,7 +16,7 @@ from ..core.files import write_json, write_text
 from ..core.places import root
 from ..core.progress import duration
 from .pipeline import image_groups, notebook_of, steps_of, without_imported, written_study
-from .sites import clock, digits, money, options, units, variables
+from .sites import NAME, clock, closing, crossing, digits, inherited, money, options, units, variables
 from .steps import checked_parameters
 
 # %% ../../nbs/60_running/07_submitting.ipynb #604d0bcf
@@ -125,6 +126,7 @@ class Plan:
     jobs: list
     venv: str | None = None
     most: dict = None # partition to the longest time, minutes, where Slurm said so
+    machine: str = '' # architecture of the machine that plans
 
 # %% ../../nbs/60_running/07_submitting.ipynb #5b0983d7
 def make_plan(
@@ -143,12 +145,31 @@ def make_plan(
 ):
     "A `Plan`; notebooks and parameters are checked first"
     data, features, out = os.path.abspath(data), os.path.abspath(features or f'{data}/features'), Path(os.path.abspath(out))
+    check_words(study, given, site, account, out)
     written_study(study, out)
     check_notebooks(study, data, features, out)
     pool, work = _pool(study, site, test), work_of(study, data, features, out)
     args = ('--data', data, '--features', features, '--out', str(out), *(w for s in settings for w in ('--set', s)))
     jobs = jobs_of(given, args, work, site, pool, hours if split else None)
-    return Plan(study, site, account, data, features, out, work, jobs, venv, longest(site))
+    return Plan(study, site, account, data, features, out, work, jobs, venv, longest(site), platform.machine())
+
+# %% ../../nbs/60_running/07_submitting.ipynb #5c637242
+def _refuse(word, where, mend):
+    "A word that a script or Slurm would misunderstand"
+    raise BadInput(f'{word!r} cannot be handed to Slurm', where, mend)
+
+def check_words(
+    study,   # a `Study`
+    given,   # how the user named it
+    site,    # a `Site`
+    account, # the project that pays, or ''
+    out,     # the study's folder
+):
+    "Refuse names that would be something else in a script: a second line, an option, a pattern"
+    for what, name in (('name', study.name), ('site', site.name), ('--account', account or 'x')):
+        if not re.fullmatch(NAME, name): _refuse(name, f'{what} of the study' if what == 'name' else what, 'use letters, digits, _ and -')
+    if str(given).startswith('-') or not str(given).isprintable(): _refuse(given, 'STUDY', 'give the file another name')
+    if '\\' in str(out) or not str(out).isprintable(): _refuse(str(out), '--out', 'give a folder without backslashes and line breaks')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #fea8ebe7
 def check_notebooks(study, data, features, out):
@@ -190,6 +211,14 @@ def _cost(plan, hours):
     "What the jobs cost when they take `hours`, a function of a job"
     return money(units((j.pool.billing, hours(j)) for j in plan.jobs))
 
+# %% ../../nbs/60_running/07_submitting.ipynb #40dcff71
+def notes(
+    plan, # a `Plan`
+):
+    "What has to be known about the site, a line each"
+    crosses = crossing(plan.site, plan.machine) if plan.machine else ''
+    return [n for n in (closing(plan.site), crosses) if n]
+
 # %% ../../nbs/60_running/07_submitting.ipynb #2fcf4463
 def describe(
     plan, # a `Plan`
@@ -213,7 +242,8 @@ modules   {' '.join(s.modules) or '-'}
 expected {digits(gpu)} GPU-hours, {_cost(plan, lambda j: j.seconds/3600)}; at the most {_cost(plan, lambda j: limit_of(plan, j)/60)} (one life of every job)
 writes    {plan.out}/{{submit.sh,jobs,arms,tables,report}}{''.join(f"""
           {f}""" for _, f in w.missing)}
-'''
+{''.join(f"""note      {n}
+""" for n in notes(plan))}'''
 
 # %% ../../nbs/60_running/07_submitting.ipynb #206f5bf5
 def _photographs(w):
@@ -223,37 +253,52 @@ def _photographs(w):
     return f'{w.photographs} photographs through {names}' + (f', in {w.passes} passes' if w.passes > 1 else '')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #2a8b959c
+def log_pattern(
+    plan, # a `Plan`
+    job,  # one of its jobs
+):
+    "Where Slurm writes the job's log: %j is the job's number, and a per cent sign of the folder is doubled"
+    return f'{plan.out}/jobs/{job.name}'.replace('%', '%%') + '-%j.log'
+
+def _options(plan, j):
+    "Everything that sbatch is told about a job"
+    minutes, whole = limit_of(plan, j), inherited(plan.site)
+    how = [f'--signal=B:USR1@{min(300, minutes*60//5)}', f'--job-name={_remark(f"faba-{plan.study.name}-{j.name}")}', f'--output={log_pattern(plan, j)}', '--open-mode=append', '--requeue']
+    return [*options(j.pool, plan.account, minutes), *how, *([f'--export={whole}'] if whole else [])]
+
+# %% ../../nbs/60_running/07_submitting.ipynb #b6228a84
 def _line(plan, j):
     "One call of `job`"
-    minutes, log = limit_of(plan, j), f'{plan.out}/jobs/{j.name}-%j.log'
-    opts = [*options(j.pool, plan.account, minutes), f'--signal=B:USR1@{min(300, minutes*60//5)}', f'--job-name=faba-{plan.study.name}-{j.name}', f'--output={log}', '--open-mode=append', '--requeue']
-    words = [j.name, ' '.join(j.after), *opts, str(root()/'slurm'/j.file)]
-    return 'job ' + ' '.join(_quote(w) for w in words) + ' \\\n    ' + ' '.join(_quote(a) for a in j.args)
+    words = [j.name, ' '.join(j.after), *_options(plan, j), str(root()/'slurm'/j.file)]
+    return f'job {shlex.join(words)} \\\n    {shlex.join(j.args)}'
 
-def _quote(word): return shlex.quote(word) if word else "''"
+def _remark(text):
+    "Text for a comment, which ends with its line"
+    return ''.join(c if c.isprintable() else '?' for c in str(text))
 
 # %% ../../nbs/60_running/07_submitting.ipynb #acf074c3
 def script(
     plan, # a `Plan`
 ):
     "The text of `submit.sh`"
-    exports = '\n'.join(f'export {k}={shlex.quote(v)}' for k, v in variables(plan.site, plan.account, plan.venv).items())
+    out, site = shlex.quote(str(plan.out)), plan.site
+    exports = '\n'.join(f'export {k}={shlex.quote(v)}' for k, v in variables(site, plan.account, plan.venv).items())
     lines = '\n'.join(_line(plan, j) for j in plan.jobs)
+    told = {'out': str(plan.out), 'account': plan.account or '<missing>', 'machine': site.machine, 'login': site.login}
+    facts = '\n'.join(f'# shellcheck disable=SC2034\n{k}={shlex.quote(v)}' for k, v in told.items())
     return f'''#!/bin/bash
-# Study {plan.study.name} on {plan.site.title}. Written by `faba submit`. Run it in a login shell:
-#   bash {plan.out}/submit.sh
-# Stop it and start it again at will; `faba status {plan.out}` shows how far things are.
+# {_remark(f'Study {plan.study.name} on {site.title}. Written by `faba submit`. Run it in a login shell:')}
+# {_remark(f'  bash {out}/submit.sh')}
+# {_remark(f'Stop it and start it again at will; `faba status {out}` shows how far things are.')}
 set -euo pipefail
 for v in "${{!SBATCH_@}}"; do unset "$v"; done
 {exports}
-out={shlex.quote(str(plan.out))}
-# shellcheck disable=SC2034
-account={shlex.quote(plan.account or '<missing>')}
+{facts}
 # shellcheck source=/dev/null
 . "$FABA_ROOT/slurm/feed.sh"
 
 {lines}
-say "Slurm has all jobs of this study; how far they are: faba status $out"
+say "Slurm has all jobs of this study; how far they are: faba status $(printf %q "$out")"
 '''
 
 # %% ../../nbs/60_running/07_submitting.ipynb #77654ac8
@@ -283,7 +328,7 @@ def check_weights(
     home = variables(plan.site, plan.account, plan.venv)['HF_HOME']
     needed = {b: repository(get_backbone(b)) for b, _ in plan.work.missing}
     lacking = ' '.join(b for b, r in needed.items() if r and not in_cache(r, home))
-    if lacking: raise BadInput(f'the weights of {lacking} are not in {home}, and jobs have no network', '--go', f'on a login node: HF_HOME={home} faba fetch {lacking}')
+    if lacking: raise BadInput(f'the weights of {lacking} are not in {home}, and jobs have no network', '--go', f'on a login node: HF_HOME={shlex.quote(home)} faba fetch {lacking}')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #481cea3f
 def go(
@@ -294,7 +339,8 @@ def go(
     if not Path(plan.data).exists(): raise BadInput('the data folder is not there', plan.data)
     check_weights(plan)
     path = plan.out/'submit.sh'
-    if not shutil.which('sbatch'): raise BadInput('there is no sbatch on the PATH here', '--go', f'paste this into a login shell: bash {path}')
+    if not shutil.which('sbatch'): raise BadInput('there is no sbatch on the PATH here', '--go', f'paste this into a login shell: bash {shlex.quote(str(path))}')
     code = subprocess.run(['bash', str(path)]).returncode
     if code == 75: raise Stopped('another process feeds this study already; it needs no second')
+    if code == 2: raise BadInput('submitting was refused; the lines above say why', path)
     if code: raise StepFailed(f'submitting ended with exit code {code}; the lines above say why')

@@ -75,7 +75,7 @@ SelectTypeParameters=CR_Core
 ReturnToService=2
 MpiDefault=none
 SchedulerParameters=sched_interval=2,bf_interval=2
-KillWait=5
+KillWait=30
 MinJobAge=600
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
