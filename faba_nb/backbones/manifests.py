@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'FACTS', 'read_manifest', 'checked', 'expected_images', 'manifest_path', 'read_facts', 'looked_at',
-           'hashes', 'to_do', 'experiment_of', 'check_experiment']
+           'hashes', 'to_do', 'outdated', 'experiment_of', 'check_experiment']
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #afe36051
 import os, re, stat
@@ -170,23 +170,42 @@ def to_do(
 ):
     "Boolean per row of `table`"
     if not len(rows): return np.ones(len(table), bool)
-    was = table[KEYS].merge(rows[FACTS].astype({'mtime_ns': str}), 'left', KEYS)
     now = table.reset_index(drop=True)
-    good = (was.status == 'ok') & ((now.now <= 0) | _same(was, now))
+    was = _plain_times(now[KEYS].merge(rows[FACTS].astype({'mtime_ns': str}), 'left', KEYS))
     again = now.again if 'again' in now else pd.Series('', now.index)
-    bad = was.status.isin(['missing', 'corrupt']) & (was.status + ': ' + was.reason == again)
-    return ~(good | bad).to_numpy(bool)
+    good = (was.status == 'ok') | (was.status + ': ' + was.reason == again)
+    return ~(good & _holds(was, now)).to_numpy(bool)
+
+def _plain_times(rows): return rows.astype({'mtime_ns': str})
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #99fdef09
+def _holds(was, now):
+    "Is each row still about the file that is there? Both tables row by row"
+    same, absent = _same(was, now), now.now <= 0
+    return same | absent & ((was.status == 'ok') | (was.bytes == 0))
+
 def _same(was, now):
     "Is each file, by its content, the one that is known?"
-    untouched = (was.path == now.path) & (was.bytes == now.now) & (was.mtime_ns == now.now_ns.astype(str))
-    doubt = ((was.status == 'ok') & (was.bytes == now.now) & ~untouched).to_numpy(bool)
+    untouched = (was.path == now.path) & (was.bytes == now.now) & (was.mtime_ns == now.now_ns.astype(str)) & (now.now > 0)
+    doubt = ((was.bytes == now.now) & (now.now > 0) & ~untouched).to_numpy(bool)
     if not doubt.any(): return untouched
-    found = hashes(now[doubt], fingerprint(now.file.tolist())).set_index(now.index[doubt])
-    first_edition = (was.mtime_ns[doubt] == '-1') & (found.lies.astype(bool) | was.form[doubt].str.contains('16 bit'))
+    found = hashes(now[doubt], fingerprint(os.path.commonpath(map(os.path.abspath, now.file)))).set_index(now.index[doubt])
+    deep = was.form[doubt].str.contains('16 bit')
+    first_edition = (was.status[doubt] == 'ok') & (was.mtime_ns[doubt] == '-1') & (found.lies.astype(bool) | deep)
     equal = (found.sha256 == was.sha256[doubt]) | (found.sha256 == '')
     return untouched | (equal & ~first_edition).reindex(now.index, fill_value=False)
+
+# %% ../../nbs/20_backbones/08_manifests.ipynb #0cfd56a3
+def outdated(
+    table, # expected photographs as `looked_at` gives them
+    rows,  # what is known, one row or several per photograph
+):
+    "Boolean per row of `rows`: was it said of another file than the one that is there now?"
+    now = rows[KEYS].assign(at=range(len(rows))).merge(table[[*KEYS, 'path', 'file', 'now', 'now_ns']], on=KEYS)
+    out = np.zeros(len(rows), bool)
+    was = _plain_times(rows.iloc[now['at']].reset_index(drop=True))
+    out[now['at']] = ~_holds(was, now).to_numpy(bool)
+    return out
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #4ff0a30b
 def experiment_of(
