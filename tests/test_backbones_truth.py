@@ -246,13 +246,13 @@ def test_the_fingerprint_is_of_the_plan_not_of_its_photographs(shared, tmp_path)
     (tmp_path/'img').mkdir(); (tmp_path/'img'/'new.png').write_bytes(png(leaf(1)))
     assert experiment_of(tmp_path) == said
     plants = pd.read_csv(plan, dtype=str, keep_default_na=False)
-    (tmp_path/'marks.csv').write_text(f'plant_id,round,view,reason,by,on\n{plants.plant_id[0]},,,ill,me,2026-01-01\n')
+    (tmp_path/'marks.csv').write_text(f'plant_id,round,view,mark,note,author,time\n{plants.plant_id[0]},,,exclude,ill,me,2026-01-01\n')
     from faba_nb.experiment.dataset import Experiment
     assert plants.plant_id[0] not in set(Experiment(tmp_path).plants.plant_id) and experiment_of(tmp_path) == said
     (tmp_path/'SIMULATED.txt').write_text('world: onset\nseed: 2\n')
     assert experiment_of(tmp_path) != said
     (tmp_path/'SIMULATED.txt').unlink()
-    plants.treatment[[0, 1]] = plants.treatment[[0, 1]].map(lambda t: next(u for u in plants.treatment.unique() if u != t))
+    plants.loc[0, 'treatment'] = next(t for t in plants.treatment.unique() if t != plants.treatment[0])
     plants.to_csv(plan, index=False)
     assert experiment_of(tmp_path) != said
 

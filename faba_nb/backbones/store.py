@@ -198,7 +198,7 @@ def _checked(path, attrs):
     return index, x
 
 # %% ../../nbs/20_backbones/07_store.ipynb #7be6048b
-AGAIN = 'move it away and run `faba features` again'
+AGAIN = 'run `faba features`, which sets a damaged file aside and makes it anew'
 
 class FeatureFile:
     "Features of one backbone: ours, or the earlier system's without attributes"
