@@ -252,7 +252,7 @@ def test_the_fingerprint_is_of_the_plan_not_of_its_photographs(shared, tmp_path)
     (tmp_path/'SIMULATED.txt').write_text('world: onset\nseed: 2\n')
     assert experiment_of(tmp_path) != said
     (tmp_path/'SIMULATED.txt').unlink()
-    plants.loc[0, 'treatment'] = next(t for t in plants.treatment.unique() if t != plants.treatment[0])
+    plants.loc[plants.index[plants.treatment != 'WHC-80'][0], 'treatment'] = 'WHC-80'
     plants.to_csv(plan, index=False)
     assert experiment_of(tmp_path) != said
 
