@@ -30,10 +30,13 @@ class Prepared:
     "What one photograph became"
     row: int             # which photograph of the list
     bytes: int = 0       # size of the file
+    mtime_ns: int = 0    # when it was changed last, before it was read
     sha256: str = ''     # of the file
     status: str = 'ok'   # 'ok', 'missing' or 'corrupt'
     reason: str = ''     # why it is not ok
-    form: str = ''       # mode and size as in the file
+    form: str = ''       # mode and size as in the file, upright
+    orientation: int = 0 # as in the file, 1 to 8; 0 where it could not be read
+    range: str = ''      # smallest and largest value of the colours
     pixels: dict = field(default_factory=dict)   # canvas to 8-bit square
     kept: dict = field(default_factory=dict)     # canvas to share of plant pixels
     measures: dict = field(default_factory=dict) # dotted name to vector
@@ -48,14 +51,20 @@ def prepare(
     "Read one photograph and make of it what is wished"
     p = Prepared(row)
     try:
+        p.mtime_ns = _changed(file)
         data = read_bytes(file)
         p.bytes, p.sha256 = len(data), hashlib.sha256(data).hexdigest()
         photo = read_photograph(data)
-        p.form = photo.form
+        p.form, p.orientation, p.range = photo.form, photo.orientation, photo.range
         if form and photo.form != form: raise BadImage(f'{photo.form} where the other photographs of this view are {form}')
         _fulfil(p, photo, wish)
     except BadImage as e: p.status, p.reason = e.status, e.reason
     return p
+
+def _changed(file):
+    "When a file was changed last, in nanoseconds; 0 where there is none"
+    try: return os.stat(file).st_mtime_ns
+    except (OSError, ValueError): return 0
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #9a791962
 def _fulfil(p, photo, wish):
@@ -151,7 +160,7 @@ def _alone(self:Decoder, task):
     except BrokenProcessPool: reason = 'the process that decoded it died'
     except TimeoutError: reason = f'decoding it took more than {self.patience:.0f} s'
     self.close()
-    return Prepared(task[0], os.path.getsize(task[1]), status='corrupt', reason=reason)
+    return Prepared(task[0], status='corrupt', reason=reason)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #029efe4c
 @patch

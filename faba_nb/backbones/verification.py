@@ -119,6 +119,21 @@ class Verification:
     text: str           # the answer in one line
     missing: list       # backbones of this width whose weights are not here
 
+    @property
+    def tried(self):
+        "Could anything be tried at all?"
+        return len(self.table) > 0
+
+    @property
+    def state(self):
+        "'matches', 'none matches' or 'not tried'"
+        return 'matches' if self.matches else 'none matches' if self.tried else 'not tried'
+
+    @property
+    def fetch(self):
+        "What to run before more can be said, or ''"
+        return f'faba fetch {" ".join(self.missing)}' if self.missing else ''
+
 # %% ../../nbs/20_backbones/10_verification.ipynb #5ba135d5
 def verify_features(
     file,           # a file of features
@@ -128,7 +143,7 @@ def verify_features(
     device=None,    # 'cpu' or 'cuda'
 ):
     "Find out which backbone, tap, canvas and activation gave a file's features"
-    held = file if isinstance(file, FeatureFile) else FeatureFile(file)
+    held = file if isinstance(file, FeatureFile) else FeatureFile(file, gaps=False)
     rows, pictures, photos = _sample(held, expected_images(data), n)
     names = sorted(backbones or known_backbones().index, key=lambda b: b != held.path.name.split('_features')[0].split('.')[0])
     candidates = [b for b in map(get_backbone, names) if held.dim in b.taps.values() or not b.taps]
@@ -144,14 +159,24 @@ def _here(b):
 # %% ../../nbs/20_backbones/10_verification.ipynb #dba5d5ac
 def _verdict(held, table, missing):
     "The most likely way in words"
-    fetch = f'; weights to fetch first: `faba fetch {" ".join(missing)}`' if missing else ''
-    if not len(table): return Verification(table, False, f'{held.path.name} holds {held.dim} numbers per photograph; ' + (fetch[2:] or 'no known backbone gives that many'), missing)
+    v, name = Verification(table, False, '', missing), held.path.name
+    fetch = f'; weights to fetch first: `{v.fetch}`' if missing else ''
+    if not len(table):
+        why = 'nothing could be tried' + (fetch or ', no known backbone gives that many')
+        return replace(v, text=f'{name} holds {held.dim} numbers per photograph; {why}')
     table = table.sort_values('difference', kind='stable', ignore_index=True)
     best = table.iloc[0]
-    if best.difference > CLOSE: return Verification(table, False, f'{held.path.name}: none of {len(table)} ways to make {held.dim} numbers matches, the nearest is {_words(best)}{fetch}', missing)
+    if best.difference > CLOSE:
+        none = f'none of {len(table)} ways to make {held.dim} numbers matches, the nearest is {_words(best)}'
+        return replace(v, table=table, text=f'{name}: {none}{fetch}')
     alike = table[table.difference <= best.difference + 1e-6].iloc[1:]
     also = ''.join(f'; the same as {_words(a)}' for _, a in alike.iterrows())
-    return Verification(table, True, f'{held.path.name}: {_words(best)}' + ('' if best.difference <= EXACT else ' (not exactly: another number format, device or library version)') + also, missing)
+    nearly = '' if best.difference <= EXACT else ' (not exactly: another number format, device or library version)'
+    return replace(v, table=table, matches=True, text=f'{name}: {_words(best)}{nearly}{also}')
 
+# %% ../../nbs/20_backbones/10_verification.ipynb #9f973d7e
 def _words(r):
-    return ', '.join(p for p in (r.backbone, f'tap {r.tap}', r.activation, f'canvas {r.canvas}', '' if r.variant in ('', r.activation) else r.variant.removeprefix(f'{r.activation}, '), f'cosine {r.cosine:.4f}') if p)
+    "One way, in words"
+    variant = '' if r.variant in ('', r.activation) else r.variant.removeprefix(f'{r.activation}, ')
+    parts = r.backbone, f'tap {r.tap}', r.activation, f'canvas {r.canvas}', variant, f'cosine {r.cosine:.4f}'
+    return ', '.join(p for p in parts if p)
