@@ -52,19 +52,20 @@ def regular_file(
     path,           # given by somebody
     most=TEXT_MOST, # bytes
     mend=None,      # what to do when it is no such file
+    absent='there is no such file', # what is said when nothing is there
 ):
     "The path, when an ordinary file of bounded size lies there; nothing is read"
-    found = _looked_up(path, mend)
+    found = _looked_up(path, mend, absent)
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
     if kind: raise BadInput(f'this is {kind}, not a file', path, mend)
     if found.st_size > most: raise BadInput(f'{found.st_size:,} bytes are too many; at most {most:,} are read', path, mend)
     return Path(path)
 
 # %% ../../nbs/00_core/02_files.ipynb #9ebc1bef
-def _looked_up(path, mend):
+def _looked_up(path, mend, absent):
     "What the file system says of the path"
     try: return os.stat(path)
-    except (FileNotFoundError, NotADirectoryError): raise BadInput('there is no such file', _printable(path), mend) from None
+    except (FileNotFoundError, NotADirectoryError): raise BadInput(absent, _printable(path), mend) from None
     except OSError as e: raise BadInput(f'this cannot be read: {e.strerror}', _printable(path), mend) from None
     except ValueError: raise BadInput('this cannot be the path of a file', _printable(path), mend) from None
 
