@@ -7,7 +7,7 @@ __all__ = ['DEEPEST', 'LONGEST', 'MOST', 'from_dict', 'to_dict', 'parse_yaml', '
 
 # %% ../../nbs/00_core/04_config.ipynb #0dc8399d
 import math, re, types
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from fastcore.basics import patch
@@ -61,8 +61,10 @@ def from_dict(
     if not isinstance(d, dict): _refuse('a mapping', d, where or cls.__name__)
     hints = get_type_hints(cls)
     known = [f.name for f in fields(cls) if f.init]
+    needed = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
     for key in d:
         if key not in known: raise unknown('key', key if len(str(key)) < 80 else str(key)[:60] + '…', known, where or cls.__name__)
+    if lost := [k for k in needed if k not in d]: raise BadInput(f'{", ".join(lost)} is missing', where or cls.__name__)
     return cls(**{k: _value(hints[k], v, f'{where}.{k}' if where else k) for k, v in d.items()})
 
 # %% ../../nbs/00_core/04_config.ipynb #8454a625
