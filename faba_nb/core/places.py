@@ -26,7 +26,8 @@ def cache_folder(
     "A folder for what can be made again, created when missing"
     base = os.environ.get('FABA_CACHE') or platformdirs.user_cache_dir('faba_nb')
     folder = Path(base, *parts)
-    folder.mkdir(parents=True, exist_ok=True)
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise BadInput(f'the cache cannot be written: {e.strerror}', folder, 'set FABA_CACHE to a folder on a disk that can be written') from None
     return folder
 
 # %% ../../nbs/00_core/03_places.ipynb #162caad9
