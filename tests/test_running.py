@@ -348,6 +348,31 @@ def lying_about(*folders):
     return [p for p in found if odd(p)]
 
 
+AFTER_THREADS = """
+import sys, threading
+import torch, cv2
+torch.set_num_threads(2)
+(torch.randn(500, 500)@torch.randn(500, 500)).sum()
+cv2.setNumThreads(2)
+cv2.GaussianBlur(torch.zeros(600, 600).numpy(), (0, 0), 9)
+from faba_nb.twin.writing import write_twin
+write_twin(sys.argv[1], genotypes=1, height=48, workers=2)
+"""
+
+def test_no_process_is_forked_after_threads(tmp_path):
+    "A twin drawn by two processes after torch and OpenCV have run threads, as in a kernel: it ends, with the bytes of one drawn in this process"
+    from faba_nb.twin.writing import write_twin
+    env = {**os.environ, 'OMP_NUM_THREADS': '2'}
+    subprocess.run([sys.executable, '-c', AFTER_THREADS, tmp_path/'a'], check=True, capture_output=True, timeout=120, env=env)
+    write_twin(tmp_path/'b', genotypes=1, height=48, workers=1)
+    assert contents(tmp_path/'a', '**/*.png', '**/*.csv', '**/*.xlsx') == contents(tmp_path/'b', '**/*.png', '**/*.csv', '**/*.xlsx')
+
+def test_no_code_forks():
+    "One way to start processes in the whole package: loky, which begins them anew"
+    source = ''.join(p.read_text() for p in (ROOT/'faba_nb').rglob('*.py'))
+    assert not re.findall(r'os\.fork\(|concurrent\.futures import[^\n]*ProcessPoolExecutor|import multiprocessing|preexec_fn', source)
+
+
 @pytest.mark.full
 def test_forty_kills(tmp_path, twin, reference, faba):
     "SIGKILL of the whole group at 40 moments spread over the run from features to tables; then the tables are those of an undisturbed run, and nothing is left"
