@@ -14,7 +14,7 @@ help:
 	@echo "make test-all  what 'make test' leaves out: real Slurm, Chromium, kill campaigns, full-size encoders"
 	@echo "make test-slurm  of those, the jobs on a real Slurm on this machine (root, Debian packages)"
 	@echo "make one       train one fold on one backbone (once the demo's experiment is there)"
-	@echo "make bench     the benchmarks, as ratios"
+	@echo "make bench     the benchmarks, as ratios; SHORT=1 with small sizes, to see that they run"
 	@echo "make lab       JupyterLab on the exploring notebooks"
 	@echo "make nbs       run all notebooks in place, clean and export them"
 	@echo "make check     are notebooks clean and the package in step?"
@@ -46,7 +46,7 @@ test-slurm: setup
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
 bench: setup
-	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/bench.py $(if $(SHORT),--short)
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=. nbs/90_explore

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 
-def photographs(n=4):
+def photographs(n=4, height=3476):
     "Side views of simulated plants at 2560 × 3476, as bytes of RGBA PNGs"
     from faba_nb.twin.design import planned_plants, stream
     from faba_nb.twin.drawing import photograph, png
@@ -18,8 +18,8 @@ def photographs(n=4):
     plants, out = with_onsets(planned_plants(4), 'onset', 1).to_dict('records'), []
     for i, dag in zip(range(n), (10, 20, 31, 38)):
         p = plants[2*i]
-        g = grow(plant_form(p['genotype'], p['plant_id'], 1, p['odd']), state_on(course(p, 'onset', 1), dag), parts=10)
-        out.append(png(photograph(g, 0, 3476, stream(1, p['plant_id'], 'photograph', dag, 0), 0.)))
+        g = grow(plant_form(p['genotype'], p['plant_id'], 1, p['odd']), state_on(course(p, 'onset', 1), dag), parts=10 if height > 1000 else 3)
+        out.append(png(photograph(g, 0, height, stream(1, p['plant_id'], 'photograph', dag, 0), 0.)))
     return out
 
 
@@ -43,7 +43,7 @@ def plain(transform):
     return run
 
 
-def bench():
+def bench(short=False):
     import pyvips
     import torch
     torch.set_num_threads(1)
@@ -53,7 +53,7 @@ def bench():
     from faba_nb.backbones.canvases import Canvas, fit
     from faba_nb.backbones.encoders import load_encoder
     from faba_nb.backbones.photographs import decode, read_photograph
-    data = photographs()
+    data = photographs(*((1, 600) if short else ()))
     clip = image_transform(224, False)
     dinov2 = T.Compose([T.Resize(256, T.InterpolationMode.BICUBIC), T.CenterCrop(224), T.ToTensor(), T.Normalize((.485, .456, .406), (.229, .224, .225))])
     canvases = (Canvas(), Canvas(resize=256))
@@ -77,7 +77,7 @@ def bench():
     e = load_encoder('random_vit', 'cpu')
     a, b = (e.taps(np.stack([fit(read_photograph(d), replace(canvases[0], exact=m)) for d in data]))['norm'] for m in (True, False))
     rows.append(dict(name='  fast: 1 - cosine of features (untrained encoder)', value=float((1 - (a*b).sum(1)/np.linalg.norm(a, axis=1)/np.linalg.norm(b, axis=1)).max()), unit='at most'))
-    return rows + reading()
+    return rows + reading(200 if short else 11600)
 
 
 def reading(n=11600, dim=768):

@@ -35,20 +35,23 @@ def by_loops(a, b, draws):
         pooled[0] - pooled[1]
 
 
-def bench():
+def bench(short=False):
     from faba_nb.evaluation.comparing import contrasts, decide
     from faba_nb.evaluation.evaluating import evaluate_scores, tools_maker
     from faba_nb.evaluation.information import information
     from faba_nb.evaluation.yardsticks import yardsticks
-    made, cpu, models = seconds(full_size)
+    draws = 500 if short else 10_000
+    made, cpu, models = seconds(full_size, **(dict(arms=2, runs=1) if short else {}))
     n = len(models[0].y)
     entries = [entry(s) for s in models]
-    wall, cpu, t = seconds(lambda: decide(contrasts(entries, [('arm 1', 'arm 0')], draws=10_000)))
-    assert len(t.query("metric == 'f1'")) == 6
-    loop, _, _ = seconds(by_loops, *entries[:2], 500)
-    rows = [dict(name=f'10 000 permutations and bootstrap draws, 6 pairs, 4 metrics, 44 x 3 x {n}', value=wall, unit='s', beside='60 s asked'),
+    wall, cpu, t = seconds(lambda: decide(contrasts(entries, [('arm 1', 'arm 0')], draws=draws)))
+    pairs = len(t.query("metric == 'f1'"))
+    assert pairs == (1 if short else 6)
+    loop, _, _ = seconds(by_loops, *entries[:2], 50 if short else 500)
+    rows = [dict(name=f'{draws} permutations and bootstrap draws, {pairs} pairs, 4 metrics, 44 x {1 if short else 3} x {n}', value=wall, unit='s', beside='60 s asked'),
             dict(name='  of CPU', value=cpu, unit='s'),
-            dict(name='  the same bootstrap of F1 and pooled F1 alone as a loop over draws, 6 pairs', value=loop*20*6, unit='s (from 500 draws of one pair)', ratio=loop*20*6/wall)]
+            dict(name='  the same bootstrap of F1 and pooled F1 alone as a loop over draws', value=loop*(draws/(50 if short else 500))*pairs, unit='s (from some draws of one pair)', ratio=loop*(draws/(50 if short else 500))*pairs/wall)]
+    if short: return rows
     wall, _, _ = seconds(information, models[0])
     rows.append(dict(name='10 000 permutations of onsets, three statistics', value=wall, unit='s'))
     clocks = {y.arm: y for y in yardsticks(models[0])}

@@ -49,14 +49,14 @@ def look(data, out, cache):
     return json.loads(done.stdout)
 
 
-def bench():
+def bench(short=False):
     from faba_nb.twin.writing import write_twin
     sys.path.insert(0, str(ROOT/'tests'))
     from test_exploring import write_study
     with tempfile.TemporaryDirectory() as d:
         data, out = Path(d)/'faba', Path(d)/'out'
-        write_twin(data, genotypes=12, seed=1, height=128)
-        enlarge(data)
+        write_twin(data, genotypes=4 if short else 12, seed=1, height=64 if short else 128)
+        if not short: enlarge(data)
         write_study(data, out, evaluated=False)
         a = look(data, out, Path(d)/'cache')
         b = look(data, out, Path(d)/'cache')

@@ -111,8 +111,9 @@ def floor(bundle, arm):
     return flop/sum(rates), sum(rates), flop
 
 
-def bench():
-    bundle, arm = invented(44, 768), Arm()
+def bench(short=False):
+    genotypes, width = (9, 32) if short else (44, 768)
+    bundle, arm = invented(genotypes, width), Arm()
     torch.set_num_threads(CORES)
     c, rate, flop = floor(bundle, arm)
     torch.set_num_threads(CORES)
@@ -120,7 +121,7 @@ def bench():
     row = lambda name, value, beside=None: dict(name=name, value=round(value, 4), unit='s per model-epoch', beside=None if beside is None else round(beside, 4), ratio=None if beside is None else beside/value)
     out = [dict(name='matrix rate, two threads', value=rate/1e9, unit='GFLOP/s'), dict(name='counted arithmetic of a model-epoch', value=flop/1e9, unit='GFLOP'),
            row('(c) floor', c), row('(a) plain loop, every vector read from HDF5', a), row('(b) plain loop in memory, all 22 rounds', b)]
-    for n in (44, 132):
+    for n in ((9,) if short else (44, 132)):
         t = stacked_epoch(bundle, arm, n)
         out += [row(f'{n} fits, beside (a)', t, a), row(f'{n} fits, beside (b)', t, b), row(f'{n} fits, beside (c): ratio of 0.4 is 2.5 times the floor', t, c)]
     return out

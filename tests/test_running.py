@@ -1,5 +1,5 @@
 "A study in real processes: killed, interrupted, run twice at once, refused"
-import json, os, random, re, signal, subprocess, sys, tempfile, time
+import json, os, random, re, shutil, signal, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -203,19 +203,29 @@ def test_spoilt_notebook_is_refused_before_anything_starts(tmp_path, twin, monke
     with pytest.raises(BadInput, match=re.escape(line)): submitting.check_notebooks(s, twin, tmp_path/'features', tmp_path/'out')
 
 
-@pytest.fixture
-def full_disk():
-    "A little disk without a byte to spare; its path is short, as that of a node's own disk is"
+@contextmanager
+def small_disk(size='64k'):
+    "A little disk of its own; its path is short, as that of a node's own disk is"
     if os.getuid() != 0: pytest.skip('mounting a small disk needs root')
     small = Path(tempfile.mkdtemp(prefix='full-', dir='/tmp'))
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', small], capture_output=True).returncode: small.rmdir(); pytest.skip('a small disk cannot be mounted here')
-    try:
-        with open(small/'fill', 'wb', buffering=0) as f, pytest.raises(OSError, match='No space left'):
-            while True: f.write(b'x'*4096)
-        yield small
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', small], capture_output=True).returncode: small.rmdir(); pytest.skip('a small disk cannot be mounted here')
+    try: yield small
     finally:
         subprocess.run(['umount', '-l', small])
         small.rmdir()
+
+
+def fill(small):
+    "Leave not a byte"
+    with open(small/'fill', 'wb', buffering=0) as f, pytest.raises(OSError, match='No space left'):
+        while True: f.write(b'x'*4096)
+
+
+@pytest.fixture
+def full_disk():
+    with small_disk() as small:
+        fill(small)
+        yield small
 
 
 @pytest.mark.parametrize('deep', [False, True], ids=['short', 'long'])
@@ -225,27 +235,187 @@ def test_full_local_disk_is_one_line(tmp_path, twin, faba, full_disk, deep):
     disk.mkdir(exist_ok=True)
     args = ('run', study(tmp_path), '--data', twin, '--out', tmp_path/'out', '--only', 'train', '--set', 'arms.morphology.modalities=[env]')
     r = faba(*args, env={**os.environ, 'TMPDIR': str(disk)})
-    assert (r.returncode, r.stderr.count('\n')) == (1, 2) and f'faba run: train: no space left ({disk}): set TMPDIR' in r.stderr, r.stderr
+    assert (r.returncode, r.stderr.count('\n')) == (2, 2) and f'no space left on its disk ({full_disk}, 0 MB free)' in r.stderr, r.stderr
     assert json.loads((tmp_path/'out'/'log.jsonl').read_text().splitlines()[-1])['event'] == 'failed'
     assert faba(*args).returncode == 0
 
 
 @pytest.mark.full
-def test_kill_campaign(tmp_path, twin, reference):
-    "SIGKILL at eight random instants from start to tables; the tables are those of an undisturbed run, and nothing is left lying about"
-    args, rng, kills = ('run', study(tmp_path), '--data', twin, '--features', tmp_path/'features', '--out', tmp_path/'out', '--only', 'features,train,evaluate'), random.Random(7), 0
-    for _ in range(8):
-        p = start(*args)
-        try: p.wait(timeout=rng.uniform(1, 14))
-        except subprocess.TimeoutExpired: os.kill(p.pid, signal.SIGKILL); kills += 1
-        p.communicate()
-    assert kills >= 4
-    last = start(*args)
-    said = last.communicate()[0]
-    assert last.returncode == 0, said
-    time.sleep(.5)
-    assert orphans() == []
-    assert contents(tmp_path/'out', 'arms/*/predictions*.csv') == contents(reference/'out', 'arms/*/predictions*.csv')
-    assert tables(tmp_path/'out') == tables(reference/'out') and len(tables(tmp_path/'out')) > 8
-    left = [p for p in tmp_path.rglob('*') if p.is_file() and (p.suffix == '.lock' or p.name.startswith('.'))]
-    assert [p for p in left if p.name != '.predictions.lock'] == [] # that one is locked while predictions are written, and stays, empty
+def test_full_or_read_only_results_are_one_line(tmp_path, twin, trained, faba):
+    "The disk of the results is full, or read-only: one line that names it, nothing is lost, and with room the same command ends well"
+    with small_disk('64m') as disk:
+        out = disk/'out'
+        shutil.copytree(trained, out)
+        before = contents(out, 'arms/*/predictions*.csv', 'arms/*/fits/*', 'study.yaml', 'run.json')
+        args = ('run', trained.parent/'tiny.yaml', '--data', twin, '--out', out, '--only', 'train,evaluate')
+        fill(disk)
+        for more in ((), ('--set', 'defaults.max_epochs=3')):
+            r = faba(*args, *more)
+            assert r.returncode == 2 and f'no space left on its disk ({disk}, 0 MB free)' in r.stderr and 'Traceback' not in r.stderr, r.stderr
+            assert len([l for l in r.stderr.splitlines() if l.startswith('faba run:')]) == 1
+            assert contents(out, 'arms/*/predictions*.csv', 'arms/*/fits/*', 'study.yaml', 'run.json') == before and faba('status', out).returncode == 0
+        subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
+        for more in ((), ('--set', 'defaults.max_epochs=3')):
+            r = faba(*args, *more)
+            assert r.returncode == 2 and f'its disk ({disk}) is read-only' in r.stderr, r.stderr
+            assert faba('status', out).returncode == 0
+        subprocess.run(['mount', '-o', 'remount,rw', disk], check=True)
+        (disk/'fill').unlink()
+        assert (r := faba(*args)).returncode == 0, r.stderr
+        assert contents(out, 'arms/*/predictions*.csv') == {k: v for k, v in before.items() if 'predictions' in k}
+
+
+@pytest.mark.full
+def test_full_features_folder_is_one_line(tmp_path, twin, faba, full_disk):
+    r = faba('run', study(tmp_path), '--data', twin, '--features', full_disk/'features', '--out', tmp_path/'out', '--only', 'features')
+    assert r.returncode == 2 and f'no space left on its disk ({full_disk}, 0 MB free)' in r.stderr and 'Traceback' not in r.stderr, r.stderr
+
+
+@pytest.fixture
+def mine(trained, tmp_path):
+    "A copy of the trained study, to spoil"
+    shutil.copytree(trained, tmp_path/'out')
+    return tmp_path/'out'
+
+
+def again(mine, twin, trained, *more):
+    "The command that trained it, in this process, on the copy"
+    from faba_nb.core.studies import read_study
+    from faba_nb.running.pipeline import run_study
+    return run_study(read_study(trained.parent/'tiny.yaml'), twin, None, mine, ['train'])
+
+
+def test_torn_log_and_records_mend_themselves(mine, twin, trained, faba, capsys):
+    "A torn log, step record, run.json and lock: status names them, the next run goes on, and the results are the same"
+    (mine/'log.jsonl').open('ab').write(b'{"event": "sto')
+    for name in ('run.json', 'steps/train.json', 'steps/train.lock'): (mine/name).write_bytes(b'{"a')
+    os.utime(mine/'steps'/'train.lock', (time.time() - 400,)*2)
+    r = faba('status', mine)
+    assert r.returncode == 0 and r.stderr == '' and all(f'file {n}' in r.stdout for n in ('run.json', 'steps/train.json', 'steps/train.lock')), r
+    assert again(mine, twin, trained) == 1 and 'steps/train.json cannot be read' in capsys.readouterr().err
+    lines = (mine/'log.jsonl').read_text().splitlines()
+    assert [l for l in lines if not l.endswith('}')] == ['{"event": "sto'] and json.loads(lines[-1])['event'] == 'finished'
+    assert 'damaged' not in faba('status', mine).stdout and not list(mine.glob('steps/*.lock'))
+    assert contents(mine, 'arms/*/predictions*.csv') == contents(trained, 'arms/*/predictions*.csv')
+
+
+def test_study_changed_by_hand_is_noticed(mine, twin, trained, faba):
+    "Another number of epochs in study.yaml never passes for the study that was run; the run that names the study writes it again"
+    text = (mine/'study.yaml').read_text()
+    for name, old, new in (('study.yaml', 'max_epochs: 2', 'max_epochs: 9'), ('study.yaml', text, 'name: [torn'), ('run.json', '"genotypes": 12', '"genotypes": 13')):
+        (mine/name).write_text((mine/name).read_text().replace(old, new))
+        for verb in ('evaluate', 'report'):
+            r = faba(verb, '--out', mine)
+            assert r.returncode == 2 and r.stderr.count('\n') == 1 and 'Traceback' not in r.stderr, r.stderr
+        assert faba('status', mine).returncode == 0
+        again(mine, twin, trained)
+        assert (mine/'study.yaml').read_text() == text
+
+
+def test_verify_names_what_changed(mine, twin, trained, monkeypatch):
+    "A fit with one sign flipped, a prediction, a page and the features: a row each, with what to run; after that there is none"
+    import faba_nb.backbones.store as store
+    from faba_nb.running.verifying import verify
+    monkeypatch.setattr(store, 'check_features', lambda path: '', raising=False)
+    assert verify(mine).empty, verify(mine)
+    fit = sorted(mine.glob('arms/morphology/fits/*.safetensors'))[3]
+    data = bytearray(fit.read_bytes()); data[-1] ^= 128; fit.write_bytes(data)
+    csv = mine/'arms'/'no_image'/'predictions.csv'
+    csv.write_text(csv.read_text().replace('0.5', '0.6', 1))
+    (mine/'notebooks'/'train.ipynb').unlink()
+    found = verify(mine).set_index('file')
+    assert dict(found.problem) == {f'arms/morphology/fits/{fit.name}': 'changed', 'arms/no_image/predictions.csv': 'changed', 'notebooks/train.ipynb': 'missing'}
+    assert all(r.endswith('--only train') for r in found.run)
+    again(mine, twin, trained)
+    assert verify(mine).empty and contents(mine, 'arms/*/predictions*.csv') == contents(trained, 'arms/*/predictions*.csv')
+    monkeypatch.setattr(store, 'check_features', lambda path: 'changed')
+    assert verify(mine).problem.tolist() == ['changed'] and verify(mine).run[0].endswith('--only features')
+
+
+def test_dead_lock_after_finished_work_goes(mine, twin, trained):
+    "Killed between the record and the end: the next run, which has nothing to do, removes what lies about"
+    from faba_nb.running.locks import owner
+    (mine/'steps'/'train.lock').write_text(json.dumps({**owner('train'), 'born': 1}))
+    for n in ('steps/.train.lock.0123abcd', 'steps/.train.json.0123abcd', 'notebooks/.train.ipynb.0123abcd', 'steps/train.heartbeat.json'): (mine/n).write_text('x')
+    assert again(mine, twin, trained) == 0
+    assert not list(mine.glob('steps/*.lock')) and not list(mine.rglob('.*')) and not (mine/'steps'/'train.heartbeat.json').exists()
+
+
+def lying_about(*folders):
+    "Files that nobody needs once a study has ended"
+    found = [p for f in folders for p in f.rglob('*') if p.is_file()]
+    odd = lambda p: p.name.startswith('.') or p.suffix in ('.lock', '.checkpoint') or '.damaged-' in p.name or '.parts' in str(p) or p.name.endswith('.heartbeat.json')
+    return [p for p in found if odd(p)]
+
+
+AFTER_THREADS = """
+import sys, threading
+import torch, cv2
+torch.set_num_threads(2)
+(torch.randn(500, 500)@torch.randn(500, 500)).sum()
+cv2.setNumThreads(2)
+cv2.GaussianBlur(torch.zeros(600, 600).numpy(), (0, 0), 9)
+from faba_nb.twin.writing import write_twin
+write_twin(sys.argv[1], genotypes=1, height=48, workers=2)
+"""
+
+def test_no_process_is_forked_after_threads(tmp_path):
+    "A twin drawn by two processes after torch and OpenCV have run threads, as in a kernel: it ends, with the bytes of one drawn in this process"
+    from faba_nb.twin.writing import write_twin
+    env = {**os.environ, 'OMP_NUM_THREADS': '2'}
+    subprocess.run([sys.executable, '-c', AFTER_THREADS, tmp_path/'a'], check=True, capture_output=True, timeout=120, env=env)
+    write_twin(tmp_path/'b', genotypes=1, height=48, workers=1)
+    assert contents(tmp_path/'a', '**/*.png', '**/*.csv', '**/*.xlsx') == contents(tmp_path/'b', '**/*.png', '**/*.csv', '**/*.xlsx')
+
+def test_no_code_forks():
+    "One way to start processes in the whole package: loky, which begins them anew"
+    source = ''.join(p.read_text() for p in (ROOT/'faba_nb').rglob('*.py'))
+    assert not re.findall(r'os\.fork\(|concurrent\.futures import[^\n]*ProcessPoolExecutor|import multiprocessing|preexec_fn', source)
+
+
+def undisturbed(reference):
+    "Seconds from the first to the last event of the study that nobody killed"
+    from datetime import datetime
+    from faba_nb.core.provenance import read_log
+    first, *_, last = (datetime.strptime(e['time'], '%Y-%m-%dT%H:%M:%S%z') for e in read_log(reference/'out'))
+    return (last - first).total_seconds()
+
+
+@pytest.mark.full
+def test_forty_kills(tmp_path, twin, reference, faba):
+    "SIGKILL of the whole group at 40 moments spread over the run from features to tables; then the tables are those of an undisturbed run, and nothing is left"
+    from faba_nb.core.provenance import read_log
+    tmp = tmp_path/'tmp'
+    tmp.mkdir()
+    moments = [.2 + undisturbed(reference)*i/39 for i in range(40)] # what a life has done stays, so later moments reach later steps
+    random.Random(7).shuffle(moments)
+    lives = 0
+    while moments:
+        lives += 1
+        at = tmp_path/str(lives)
+        args = ('run', study(tmp_path), '--data', twin, '--features', at/'features', '--out', at/'out', '--only', 'features,train,evaluate')
+        code = None
+        while code is None:
+            p = start(*args, env={**os.environ, 'TMPDIR': str(tmp)})
+            with ended(p):
+                try: code = p.wait(timeout=moments[-1] if moments else 300)
+                except subprocess.TimeoutExpired:
+                    os.killpg(p.pid, signal.SIGKILL)
+                    moments.pop()
+                    p.wait()
+                    assert not (at/'out'/'study.yaml').exists() or status_of(at/'out') is not None
+            said = p.stdout.read()
+            assert code in (None, 0), said
+        time.sleep(.6)
+        assert orphans() == [] and lying_about(at) == []
+        assert [p for p in tmp.rglob('*') if p != tmp/f'faba-{os.getuid()}'] == []
+        assert tables(at/'out') == tables(reference/'out') and len(tables(at/'out')) > 8
+        assert contents(at/'out', 'arms/*/predictions*.csv') == contents(reference/'out', 'arms/*/predictions*.csv')
+        assert read_log(at/'out')[-1]['event'] == 'finished' and (r := faba('status', at/'out')).returncode == 0 and 'damaged' not in r.stdout
+
+
+def status_of(out):
+    "The table of `faba status`, made here: forty processes for it would take a minute"
+    from faba_nb.running.status import cost_text, status
+    cost_text(out)
+    return status(out)

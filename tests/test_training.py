@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from faba_nb.core.errors import BadInput, Stopped
+from faba_nb.core.files import read_json, write_json
 from faba_nb.core.studies import Arm, Study, read_study, studies
 from faba_nb.training import crew, engine, readings, running, stacked, streams
 from faba_nb.training.bundle import Feed, invented, load_bundle, scaling
@@ -289,6 +290,61 @@ def test_valid_until_changed(tmp_path):
     assert left(other) == {'all': 9, 'logistic': 0, 'student': 9}      # the student's teacher is another one
 
 
+def changed_byte(path, at):
+    "Flip the highest bit of one byte, as a disk may; size and name stay"
+    data = bytearray(path.read_bytes()); data[at] ^= 128
+    path.write_bytes(data)
+
+def test_changed_bits_are_trained_again(tmp_path):
+    "A sign in a readings' or weights' tensor, a figure of the history, a record without hash: none passes, each fit is trained again, and the tables are as before"
+    for w in train(tmp_path): assert write_predictions(STUDY, w)
+    fits, before = tmp_path/'arms'/'all'/'fits', tables(tmp_path)
+    left = lambda: {w.name: sorted(f.name for f in w.queue) for w in plan(STUDY, Bench(), tmp_path) if w.queue}
+    paths = sorted(fits.glob('*.safetensors'))
+    changed_byte(paths[0], -1); changed_byte(paths[1], 40_000)
+    record = paths[2].with_suffix('.json')
+    record.write_text(record.read_text().replace('"best_epoch": ', '"best_epoch": 1', 1))
+    old = paths[3].with_suffix('.json')
+    write_json({k: v for k, v in read_json(old).items() if k not in ('sha256', 'seal')}, old)   # as the first edition wrote it
+    assert left() == {'all': [p.stem for p in paths[:4]]}
+    works = plan(STUDY, Bench(), tmp_path)
+    student = next(w for w in works if w.name == 'student')
+    with pytest.raises(BadInput, match='not what was written here .changed.; run `faba train` again'): student.lesson(replace(next(iter(student.marks)), fold=make_folds(student.bundle.plants)[0]))
+    for w in train(tmp_path): assert write_predictions(STUDY, w)
+    assert left() == {} and tables(tmp_path) == before
+
+def test_changed_predictions_are_written_again(tmp_path):
+    "Another probability in the table, or a torn record: written again from the fits, nothing is trained"
+    works = train(tmp_path)
+    for w in works: assert write_predictions(STUDY, w)
+    before = tables(tmp_path)
+    for name, spoil in (('predictions.csv', lambda b: b.replace(b'0.5', b'0.6', 1)), ('arm.json', lambda b: b[:20]), ('sha256.json', lambda b: b''), ('predictions.csv', lambda b: b[:5000])):
+        path = tmp_path/'arms'/'all'/name
+        path.write_bytes(spoil(path.read_bytes()))
+        works = plan(STUDY, Bench(), tmp_path)
+        assert not any(w.queue for w in works) and all(write_predictions(STUDY, w) for w in works)
+        assert tables(tmp_path) == before, name
+    assert not list(tmp_path.rglob('.predictions.lock'))
+
+def test_garbage_checkpoints(tmp_path, capsys):
+    "Truncated, other type, flipped bits: set aside with one line, the fit is done again, and ends as it would have"
+    for w in train(tmp_path/'whole'): assert write_predictions(STUDY, w)
+    study, works = STUDY, plan(STUDY, Bench(), tmp_path/'out')
+    crew_ = Crew(works, 1, every=0.)
+    tell, crew_._tell = crew_._tell, lambda *x: (tell(*x), crew_.stop.set())
+    with pytest.raises(Stopped): crew_.run()
+    found = sorted((tmp_path/'out').rglob('*.checkpoint'))
+    assert len(found) >= 4
+    spoils = (lambda b: b[:len(b)//2], lambda b: b.replace(b'"F32"', b'"I32"', 1), lambda b: b[:-5] + bytes([b[-5] ^ 64]) + b[-4:], lambda b: b'')
+    for p, spoil in zip(found, spoils): p.write_bytes(spoil(p.read_bytes()))
+    capsys.readouterr()
+    for w in train(tmp_path/'out'): assert write_predictions(study, w)
+    said = capsys.readouterr().err
+    assert [said.count(f'{p}: damaged, set aside as {p.name}.damaged-1') for p in found[:4]] == [1]*4
+    assert tables(tmp_path/'whole') == tables(tmp_path/'out')
+    assert len(list((tmp_path/'out').rglob('*.damaged-1'))) == 4 and not list((tmp_path/'out').rglob('*.checkpoint'))
+
+
 def test_nested(tmp_path):
     "Asked for later, the folds within folds are trained beside what is there; evaluation sets its thresholds on them"
     from faba_nb.evaluation import alarms  # noqa: F401, it teaches scores about thresholds
@@ -434,11 +490,11 @@ def test_bad_input(experiment):
 
 
 def test_wrong_width(tmp_path):
-    from safetensors.torch import save_file
-    arm = Arm(); bp = blueprint(arm, small(arm).widths())
-    save_file(to_disk(initialise(bp, [(1, 1, 0)])), tmp_path/'fit.safetensors')
-    with pytest.raises(BadInput, match=r'fit.safetensors: view_agg.query has the shape \(16,\), the data need \(20,\)'):
-        load_fit(tmp_path/'fit.safetensors', replace(bp, widths=(('image', 20), *bp.widths[1:])))
+    from faba_nb.training.fits import fit_path, save_fit
+    arm = Arm(); b = small(arm); bp, fit = blueprint(arm, b.widths()), Fit('a', make_folds(b.plants)[0], 1)
+    save_fit(tmp_path, fit, initialise(bp, [(1, 1, 0)]), {}, [dict(seconds=1., validation=.5)], 'mark')
+    with pytest.raises(BadInput, match=r'.safetensors: view_agg.query has the shape \(16,\), the data need \(20,\)'):
+        load_fit(fit_path(tmp_path, fit), replace(bp, widths=(('image', 20), *bp.widths[1:])))
     with pytest.raises(BadInput, match='no such fit'): load_fit(tmp_path/'none.safetensors', bp)
 
 

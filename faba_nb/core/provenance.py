@@ -45,6 +45,12 @@ def fingerprint(
         h.update(part.encode() + b'\0')
     return h.hexdigest()[:16]
 
+# %% ../../nbs/00_core/08_provenance.ipynb #3ead196c
+def _torn(fd):
+    "Does the file end in the middle of a line?"
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b'\n'
+
 # %% ../../nbs/00_core/08_provenance.ipynb #528d1ced
 def log_event(
     out,     # the study's folder
@@ -54,15 +60,22 @@ def log_event(
     path = Path(out)/'log.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps({'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'), **facts}, ensure_ascii=False, default=str) + '\n'
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o664)
-    try: os.write(fd, line.encode())
+    fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
+    try: os.write(fd, ('\n'*_torn(fd) + line).encode())
     finally: os.close(fd)
+
+# %% ../../nbs/00_core/08_provenance.ipynb #fb7d0a47
+def _event(line):
+    "What a line of the log says; None when it says nothing"
+    try: e = json.loads(line)
+    except ValueError: return None
+    return e if isinstance(e, dict) and isinstance(e.get('time', ''), str) else None
 
 # %% ../../nbs/00_core/08_provenance.ipynb #035fd7ee
 def read_log(
     out, # the study's folder
 ):
-    "The events of `OUT/log.jsonl`, oldest first; a torn last line is left out"
+    "The events of `OUT/log.jsonl`, oldest first; lines that are no events are left out"
     path = Path(out)/'log.jsonl'
-    lines = path.read_text(encoding='utf-8').split('\n') if path.is_file() else []
-    return [json.loads(l) for l in lines if l.endswith('}')]
+    lines = path.read_text(encoding='utf-8', errors='replace').split('\n') if path.is_file() else []
+    return [e for e in map(_event, lines) if e]

@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'steps_table', 'arms_table', 'lives', 'jobs', 'jobs_table', 'numbers', 'cost', 'expected', 'cost_text',
-           'status', 'finished']
+           'damaged_table', 'status', 'finished']
 
 # %% ../../nbs/60_running/06_status.ipynb #b1dc09e4
-import os, shutil, subprocess, time
+import os, re, shutil, subprocess, time
 from datetime import datetime
 from pathlib import Path
 import pandas as pd
 from ..core.errors import BadInput
-from ..core.files import read_json
+from ..core.files import broken, read_json
 from ..core.progress import duration
 from ..core.provenance import read_log
 from ..core.studies import imported, read_study
 from .locks import alive, holder
-from .pipeline import features_there
+from .pipeline import features_there, read_record, read_run
 from .sites import money, units
 from .steps import beat_text, read_beat
 
@@ -26,25 +26,34 @@ def _last_events(out):
     "Step to its last event with a state, in the order of first starts"
     last = {}
     for e in read_log(out):
-        if e.get('event') in ('started', 'finished', 'failed', 'stopped'): last[e['step']] = e
+        if e.get('event') in ('started', 'finished', 'failed', 'stopped') and isinstance(e.get('step'), str): last[e['step']] = e
     return last
+
+def _since(e):
+    "Seconds since an event, None when it does not say when it was"
+    try: return time.time() - datetime.strptime(e.get('time', ''), '%Y-%m-%dT%H:%M:%S%z').timestamp()
+    except ValueError: return None
+
+def _seconds(e):
+    "How long the step took, None when the event does not say"
+    return s if isinstance(s := e.get('seconds'), (int, float)) else None
 
 # %% ../../nbs/60_running/06_status.ipynb #52815d4b
 def _is_running(e):
     "Does somebody hold the lock that the event names?"
-    path = Path(e['lock']) if e.get('lock') else None
+    path = Path(e['lock']) if isinstance(e.get('lock'), str) else None
     other = path and holder(path)
-    return bool(other and alive(other, path))
+    return other is not None and alive(other, path)
 
 # %% ../../nbs/60_running/06_status.ipynb #3af9a7fd
 def _step_row(out, name, e):
     "One line of the table for a step"
-    place = ', '.join(filter(None, [e.get('host', ''), f'job {e["job"]}' if e.get('job') else '']))
-    if e['event'] != 'started': return {'what': name, 'state': e['event'].replace('finished', 'done'), 'progress': '', 'time': duration(e.get('seconds')), 'where': place, 'note': e.get('error', '')}
-    if not _is_running(e): return {'what': name, 'state': 'killed', 'progress': '', 'time': '', 'where': place, 'note': f'it ended without a word; run the same command again (log: steps/{name}.log)'}
+    place = ', '.join(filter(None, [str(e.get('host', '')), f'job {e["job"]}' if e.get('job') else '']))
+    row = {'what': name, 'state': e['event'].replace('finished', 'done'), 'progress': '', 'time': '', 'where': place, 'note': ''}
+    if e['event'] != 'started': return {**row, 'time': duration(_seconds(e)), 'note': str(e.get('error', ''))}
+    if not _is_running(e): return {**row, 'state': 'killed', 'note': f'it ended without a word; run the same command again (log: steps/{name}.log)'}
     beat = read_beat(out/'steps'/f'{name}.heartbeat.json')
-    since = time.time() - datetime.strptime(e['time'], '%Y-%m-%dT%H:%M:%S%z').timestamp()
-    return {'what': name, 'state': 'running', 'progress': beat_text(beat) if beat else '', 'time': duration(since), 'where': place, 'note': _silence(beat)}
+    return {**row, 'state': 'running', 'progress': beat_text(beat) if beat else '', 'time': duration(_since(e)), 'note': _silence(beat)}
 
 def _silence(beat):
     "A word when the heartbeat is old"
@@ -61,22 +70,32 @@ def steps_table(
     out, last = Path(out), _last_events(out)
     rows = [_step_row(out, n, e) for n, e in last.items()]
     rows += [{'what': s, 'state': 'left', 'progress': '', 'time': '', 'where': '', 'note': ''} for s in STEPS if not any(n.split('-')[0] == s for n in last)]
-    if rows and any(r['what'] == 'features' and r['state'] == 'left' for r in rows) and features_there(out): next(r for r in rows if r['what'] == 'features').update(state='done', note='all features files were there')
+    if rows and any(r['what'] == 'features' and r['state'] == 'left' for r in rows) and _study(out) and features_there(out): next(r for r in rows if r['what'] == 'features').update(state='done', note='all features files were there')
     return sorted(rows, key=lambda r: STEPS.index(r['what'].split('-')[0]) if r['what'].split('-')[0] in STEPS else 9)
 
 # %% ../../nbs/60_running/06_status.ipynb #3b8c9150
+def _study(out):
+    "The study of the folder; None when `study.yaml` cannot be read"
+    try: return read_study(out/'study.yaml')
+    except (BadInput, OSError, ValueError): return None
+
 def _expected(out, arm):
     "How many fits an arm has, or None before the experiment was looked at"
-    run = out/'run.json'
-    genotypes = read_json(run).get('genotypes') if run.is_file() else None
-    return genotypes and arm.fits(genotypes)
+    genotypes = read_run(out).get('genotypes')
+    return arm.fits(genotypes) if isinstance(genotypes, int) and genotypes else None
 
 # %% ../../nbs/60_running/06_status.ipynb #8067457a
+def _record(path):
+    "The record in a file of ours; {} when it is missing or cannot be read"
+    try: found = read_json(path)
+    except (OSError, ValueError): return {}
+    return found if isinstance(found, dict) else {}
+
 def _arm_state(out, name, total):
     "What an arm's folder says: state, and how far it is"
     folder = out/'arms'/name
     ready = (folder/'predictions.csv').is_file()
-    if imported(out, name): return 'done' if ready else 'begun', f'{read_json(folder/"imported.json").get("checkpoints", 0)} checkpoints imported'
+    if imported(out, name): return 'done' if ready else 'begun', f'{_record(folder/"imported.json").get("checkpoints", "?")} checkpoints imported'
     n = len(list((folder/'fits').glob('*.json')))
     return 'done' if ready and n >= (total or 0) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'
 
@@ -86,7 +105,8 @@ def arms_table(
 ):
     "A row per arm: fits finished, of how many; predictions written? imported?"
     rows, out = [], Path(out)
-    for name, arm in read_study(out/'study.yaml').arms.items():
+    study = _study(out)
+    for name, arm in study.arms.items() if study else ():
         state, progress = _arm_state(out, name, _expected(out, arm))
         rows.append({'what': f'  arm {name}', 'state': state, 'progress': progress, 'time': '', 'where': '', 'note': ''})
     return rows
@@ -110,15 +130,22 @@ def lives(
 # %% ../../nbs/60_running/06_status.ipynb #c4e1eb3d
 def _plan(out):
     "The plan of `faba submit`, or an empty one"
-    path = Path(out)/'jobs'/'plan.json'
-    return read_json(path) if path.is_file() else {'billing': {}, 'jobs': []}
+    plan = _record(Path(out)/'jobs'/'plan.json')
+    jobs = [j for j in _list(plan.get('jobs')) if isinstance(j, dict) and {'name', 'partition', 'seconds'} <= set(j)]
+    return {'billing': b if isinstance(b := plan.get('billing'), dict) else {}, 'jobs': jobs}
+
+def _list(x): return x if isinstance(x, list) else []
 
 # %% ../../nbs/60_running/06_status.ipynb #3ba461eb
+def _number(text):
+    "A job's number as Slurm writes it, '' for anything else"
+    return text.strip() if re.fullmatch(r'\d+(_\d+)?', text.strip()) else ''
+
 def jobs(
     out, # the study's folder
 ):
     "Name to number of the jobs of a study ('' while it waits to be submitted), in the order of the plan"
-    number = lambda n: (p.read_text().strip() if (p := Path(out)/'jobs'/f'{n}.id').is_file() else '')
+    number = lambda n: (_number(p.read_text(errors='replace')) if (p := Path(out)/'jobs'/f'{n}.id').is_file() else '')
     return {j['name']: number(j['name']) for j in _plan(out)['jobs']}
 
 # %% ../../nbs/60_running/06_status.ipynb #04ec02e7
@@ -149,8 +176,9 @@ def numbers(
     out, # the study's folder
 ):
     "The numbers of all jobs that ever worked on a study"
-    found = {i for i in jobs(out).values() if i} | {p.stem.rpartition('-')[2] for p in (Path(out)/'jobs').glob('*.log')}
-    return sorted(found | {str(e['job']) for e in read_log(out) if e.get('job')})
+    logs = {p.stem.rpartition('-')[2] for p in (Path(out)/'jobs').glob('*.log')}
+    told = {str(e['job']) for e in read_log(out) if e.get('job')}
+    return sorted(filter(None, map(_number, logs | told | set(jobs(out).values()))))
 
 # %% ../../nbs/60_running/06_status.ipynb #8e0afb01
 def cost(
@@ -158,7 +186,7 @@ def cost(
 ):
     "Used so far: seconds, and billing units where Slurm tells"
     used, billing = lives(numbers(out)), _plan(out)['billing']
-    if used.empty: return {'seconds': sum(e.get('seconds', 0) for e in read_log(out) if e.get('event') in ('finished', 'failed', 'stopped'))}
+    if used.empty: return {'seconds': sum(_seconds(e) or 0 for e in read_log(out) if e.get('event') in ('finished', 'failed', 'stopped'))}
     return {'seconds': used.seconds.sum(), **units((billing.get(l.partition, {}), l.seconds/3600) for l in used.itertuples())}
 
 def expected(
@@ -178,17 +206,43 @@ def cost_text(
     plan = expected(out)
     return f'used so far: {words(cost(out))}' + (f'; the plan expects {words(plan)}' if plan else '')
 
+# %% ../../nbs/60_running/06_status.ipynb #83a58dad
+def _unreadable(out):
+    "Files of a study that cannot be read, with what mends each"
+    again = 'write it again with `faba run STUDY … --out …`, as at first'
+    if (out/'study.yaml').is_file() and not _study(out): yield out/'study.yaml', again
+    elif broken(out/'study.yaml') == 'changed': yield out/'study.yaml', f'it is not what was written here: {again}'
+    if (out/'run.json').is_file() and not read_run(out): yield out/'run.json', again
+    for p in (out/'steps').glob('*.json'):
+        if not p.name.startswith('.') and not p.name.endswith('.heartbeat.json') and read_record(p) is None: yield p, 'the step is done again by the next run'
+    for p in out.glob('arms/*/imported.json'):
+        if not _record(p): yield p, 'import that arm again with `faba import`'
+    plan = out/'jobs'/'plan.json'
+    if plan.is_file() and not _record(plan): yield plan, 'write it again with `faba submit`'
+    for p in (out/'jobs').glob('*.id'):
+        if not _number(p.read_text(errors='replace')): yield p, 'the number of a job is lost; `submit.sh` submits it again'
+    for p in (out/'steps').glob('*.lock'):
+        if holder(p) == {}: yield p, 'a lock that does not say whose it is; the next run takes it, three minutes after it was last touched'
+
+# %% ../../nbs/60_running/06_status.ipynb #1c7d091b
+def damaged_table(
+    out, # the study's folder
+):
+    "A row per file that cannot be read"
+    row = {'state': 'damaged', 'progress': '', 'time': '', 'where': ''}
+    return [{'what': f'file {p.relative_to(out)}', **row, 'note': note} for p, note in _unreadable(Path(out))]
+
 # %% ../../nbs/60_running/06_status.ipynb #0c547e32
 def status(
     out, # the study's folder
 ):
-    "The state of a study as a table: steps, arms, jobs"
+    "The state of a study as a table: files that cannot be read, steps, arms, jobs"
     out = Path(out)
     if not (out/'study.yaml').is_file() and not (out/'jobs').is_dir(): raise BadInput('no study has been run here: study.yaml is missing', out, 'give the --out folder of `faba run`')
     arms = arms_table(out) if (out/'study.yaml').is_file() else []
     rows = steps_table(out)
     cut = max((i for i, r in enumerate(rows) if r['what'].startswith('train')), default=-1) + 1
-    return pd.DataFrame(rows[:cut] + arms + rows[cut:] + jobs_table(out))
+    return pd.DataFrame(damaged_table(out) + rows[:cut] + arms + rows[cut:] + jobs_table(out))
 
 # %% ../../nbs/60_running/06_status.ipynb #599a159f
 def finished(

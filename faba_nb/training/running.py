@@ -16,7 +16,7 @@ from filelock import FileLock
 from fastcore.basics import patch
 from ..backbones.store import FeatureFile, feature_path
 from ..core.errors import BadInput, unknown
-from ..core.files import read_json, write_csv, write_json
+from ..core.files import broken, read_json, seal, write_csv, write_json
 from ..core.provenance import fingerprint, log_event
 from ..core.studies import Arm, Study, imported
 from ..experiment.dataset import Experiment
@@ -24,7 +24,7 @@ from .baselines import check_baseline
 from .bundle import load_bundle
 from .crew import Crew, Work
 from .engine import Fit
-from .fits import fit_fingerprint, load_readings
+from .fits import fit_fault, fit_fingerprint, fit_path, load_readings
 from .folds import inner_folds, make_folds, members
 from .network import blueprint
 from .readings import prediction_rows
@@ -93,6 +93,27 @@ def gather(
     order = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag', 'round']
     return pd.concat(parts, ignore_index=True).sort_values(order, ignore_index=True).reindex(columns=COLUMNS + extra)
 
+# %% ../../nbs/30_training/12_running.ipynb #a90ed29e
+def _grids(work):
+    "Grid to the file that holds its predictions"
+    names = {'steps': 'predictions.csv', 'rounds': 'predictions_all_rounds.csv'}
+    return {g: work.folder/n for g, n in names.items() if getattr(work.bundle, g) is not None}
+
+def _written(work, mark):
+    "Are the arm's tables there, whole, and made from these fits?"
+    record = work.folder/'arm.json'
+    if any(map(broken, (record, *_grids(work).values()))): return False
+    try: return read_json(record).get('fingerprint') == mark
+    except (ValueError, AttributeError): return False
+
+def _write_tables(study, work, mark):
+    "Write the arm's tables, and last the record that says so"
+    record = work.folder/'arm.json'
+    record.unlink(missing_ok=True)
+    for grid, path in _grids(work).items(): write_csv(gather(study, work, grid), path, float_format='%.9g')
+    write_json(dict(fingerprint=mark, fits=len(work.marks), **_cost(work)), record)
+    seal(record, *_grids(work).values())
+
 # %% ../../nbs/30_training/12_running.ipynb #3ad09d42
 def write_predictions(
     study, # a `Study`
@@ -100,13 +121,11 @@ def write_predictions(
 ):
     "Write the arm's tables if every fit is there; returns whether the arm is complete"
     if not all(work.done(f) for f in work.marks): return False
-    mark, record = fingerprint(study.name, work.name, work.arm.backbone, work.arm.readings, sorted(work.marks.values())), work.folder/'arm.json'
-    with FileLock(work.folder/'.predictions.lock'):
-        if record.is_file() and read_json(record).get('fingerprint') == mark and (work.folder/'predictions.csv').is_file(): return True
-        record.unlink(missing_ok=True)
-        write_csv(gather(study, work), work.folder/'predictions.csv', float_format='%.9g')
-        if work.bundle.rounds is not None: write_csv(gather(study, work, 'rounds'), work.folder/'predictions_all_rounds.csv', float_format='%.9g')
-        write_json(dict(fingerprint=mark, fits=len(work.marks), **_cost(work)), record)
+    mark = fingerprint(study.name, work.name, work.arm.backbone, work.arm.readings, sorted(work.marks.values()))
+    lock = FileLock(work.folder/'.predictions.lock')
+    with lock:
+        if not _written(work, mark): _write_tables(study, work, mark)
+        Path(lock.lock_file).unlink(missing_ok=True)
     return True
 
 # %% ../../nbs/30_training/12_running.ipynb #7019fd5d
@@ -165,6 +184,19 @@ def _meet_teacher(study, works, work):
     if gone: raise BadInput(f'its teacher {t.name} has no fit {gone[0].name}', f'{study.name}, arms.{work.name}', 'give both the same seeds, and both or neither nested')
     work.teacher = t
 
+# %% ../../nbs/30_training/12_running.ipynb #22d76d68
+def _not_as_written(works):
+    "Fits that are to be trained again because their files are not what was written: path to what is wrong"
+    paths = [fit_path(w.folder/'fits', f) for w in works for f in w.queue]
+    return {p: fault for p in paths if (fault := fit_fault(p)) not in ('', 'missing', 'record missing')}
+
+def _aside(out): return set(Path(out).glob('arms/*/fits/*.damaged-*'))
+
+def _told(faults, aside):
+    "Lines for people about what was damaged and is done again"
+    lines = [f'{len(faults)} fits were not what was written and were trained again; the first: {next(iter(faults))} ({next(iter(faults.values()))})'] if faults else []
+    return lines + [f'{p}: a damaged checkpoint, set aside; its fit was trained from the start' for p in sorted(aside)]
+
 # %% ../../nbs/30_training/12_running.ipynb #1e0cb217
 def plan(
     study, # a `Study`
@@ -197,14 +229,15 @@ def train_study(
     workers=None,   # stacks at once; one per core by default
     device=None,    # 'cuda' where there is one by default
 ):
-    "Train what is missing and write predictions; returns what was done"
+    "Train what is missing and write predictions; returns what was done, with lines for people under `said`"
     start, device = time.monotonic(), device or ('cuda' if torch.cuda.is_available() else 'cpu')
     workers, shelf = workers or (len(os.sched_getaffinity(0)) if not accelerated(device) else 1), Shelf(data, features)
     works = plan(study, shelf, out, only_arms, shard)
-    todo = sum(len(w.queue) for w in works)
+    todo, faults, aside = sum(len(w.queue) for w in works), _not_as_written(works), _aside(out)
     if todo: Crew(works, workers, device).run()
     whole = works if shard is None else [_work(study, shelf, out, w.name) for w in works]
     complete = [w.name for w in whole if write_predictions(study, w)]
     summary = dict(trained=todo, fits=sum(len(w.marks) for w in works), complete=complete, seconds=round(time.monotonic() - start, 1))
+    if said := _told(faults, _aside(out) - aside): summary['said'] = said
     if todo: log_event(out, step='train', device=str(device), workers=workers, **summary)
     return summary

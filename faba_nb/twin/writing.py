@@ -7,12 +7,12 @@ __all__ = ['VERSION', 'PARTS', 'image_folder', 'image_path', 'photograph_plant',
            'measure_fluorescence', 'measure_water', 'write_truth', 'simulated', 'write_twin']
 
 # %% ../../nbs/15_twin/12_writing.ipynb #365237a4
-import os, unicodedata
-from concurrent.futures import ProcessPoolExecutor
+import os, threading, time, unicodedata
 from functools import partial
 from pathlib import Path
 import cv2
 import numpy as np, pandas as pd, yaml
+from joblib.externals.loky import ProcessPoolExecutor
 from ..core.errors import BadInput
 from ..core.files import read_json, whole_file, write_csv, write_json, write_text
 from ..core.progress import Progress
@@ -91,6 +91,28 @@ def save(
     tmp.write_bytes(data)
     os.replace(tmp, path)
 
+# %% ../../nbs/15_twin/12_writing.ipynb #d13856f2
+def _start_worker(parent):
+    "Run in every process at its start"
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+def _leave_with(parent):
+    "End this process when the one that began it has ended"
+    while os.getppid() == parent: time.sleep(.5)
+    os._exit(1)
+
+# %% ../../nbs/15_twin/12_writing.ipynb #195c5055
+def _worthwhile(plants, height):
+    "Processes that so many plants are worth, when nobody says how many"
+    return 1 if plants*height**2 < 5e5 else len(os.sched_getaffinity(0))
+
+def _shared(job, todo, workers):
+    "Yield when `workers` processes have done each of `todo`, in order; on any error none is left"
+    env = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
+    pool = ProcessPoolExecutor(workers, env=env, initializer=_start_worker, initargs=(os.getpid(),), timeout=600)
+    try: yield from pool.map(job, todo)
+    finally: pool.shutdown(wait=True, kill_workers=True)
+
 # %% ../../nbs/15_twin/12_writing.ipynb #247f1e1a
 def photograph_all(
     plants, rounds, # as from `latent.with_onsets`, `design.planned_rounds`
@@ -102,15 +124,11 @@ def photograph_all(
     mine = {p: t.to_dict('records') for p, t in rounds.groupby('plant_id')}
     todo = [(p, mine[p['plant_id']], records[p['plant_id']]) for p in plants.to_dict('records') if not records[p['plant_id']].exists()]
     job = partial(_job, folder=folder, world=world, seed=seed, height=height)
-    workers = min(workers or len(os.sched_getaffinity(0)), max(len(todo), 1))
+    workers = min(workers or _worthwhile(len(todo), height), max(len(todo), 1))
     bar = Progress(total=len(todo), label='photographing', unit='plants')
-    if workers <= 1:
-        for t in todo: job(t); bar.update(1); raise_if_stopping()
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            try:
-                for _ in pool.map(job, todo): bar.update(1); raise_if_stopping()
-            except BaseException: pool.shutdown(wait=False, cancel_futures=True); raise
+    for _ in map(job, todo) if workers <= 1 else _shared(job, todo, workers):
+        bar.update(1)
+        raise_if_stopping()
     bar.close()
     done = [read_json(r) for r in records.values()]
     return {k: pd.DataFrame([x for d in done for x in d[k]]) for k in ('side', 'top')}
