@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OUTLIER', 'NotThere', 'Nothing', 'Results', 'called', 'number', 'with_interval', 'p_value', 'p_equals', 'counted',
-           'listed', 'begin', 'doubts', 'in_doubt']
+           'listed', 'spread', 'begin', 'doubts', 'in_doubt']
 
 # %% ../../nbs/50_reporting/15_results.ipynb #3bf619d4
 import math
@@ -235,6 +235,17 @@ def listed(
     "'a', 'a and b', 'a, b and c'"
     items = [str(i) for i in items]
     return f' {last} '.join([', '.join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+# %% ../../nbs/50_reporting/15_results.ipynb #7999db0d
+def spread(
+    values,      # how many in each case
+    noun,        # singular
+    plural=None, # when it is not noun + s
+):
+    "'44 genotypes', or '41 to 44 genotypes' where cases differ"
+    values = sorted({int(v) for v in values})
+    if not values: return counted(0, noun, plural)
+    return counted(values[0], noun, plural) if len(values) == 1 else f'{values[0]} to {counted(values[-1], noun, plural)}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #bceae506
 def begin(
