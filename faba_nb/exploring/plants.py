@@ -14,6 +14,7 @@ import numpy as np, pandas as pd
 import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
+from ..evaluation.alarms import Rule, accession_rule, never_words
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
@@ -86,7 +87,7 @@ def _arrange(self:PlantsExplorer):
     "Controls, photographs, the enlarged day with what is said about it, charts"
     self.large = w.HBox([self.big, self.marking], layout=w.Layout(display='none'))
     models = [w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])]
-    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture, self.large, self.charts,
+    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture, self.large, self.dates, self.charts,
                      w.HTML(f'<small style="color:#666">{HELP}</small>')]
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #23177d1d
@@ -212,6 +213,7 @@ def draw(self:PlantsExplorer,
     paths = im.path[im['view'].isin(self.views())]; small = self._small(paths, patience)
     self._parts = (photographs(self.src, pair, self.views(), small, self._marks()), measurements(self.src, pair, **self._chosen()))
     self.picture.html, self.charts.html = (svg(WIDTH, h, drawn) for drawn, h in self._parts)
+    self.dates.value = self._dates()
     if len(small) < paths.nunique(): later(self.draw)
 
 @patch
@@ -225,8 +227,19 @@ def _chosen(self:PlantsExplorer):
 @patch
 def _nobody(self:PlantsExplorer):
     "There is no such plant here, so no plant is shown"
-    self._parts, self.charts.html = (), ''
+    self._parts, self.charts.html, self.dates.value = (), '', ''
     self.picture.html = note(f'there is no {self.treatment.value} plant of {self.at[0]}, replicate {self.at[1]}')
+
+# %% ../../nbs/70_exploring/60_plants.ipynb #6b1d90ab
+@patch
+def _dates(self:PlantsExplorer):
+    "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
+    days = {a: d.alarm_dag.get(self.at[0], np.nan) for a in self.arms.value if (d := self.src.dates(a)) is not None}
+    if not days: return ''
+    told = '; '.join(f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items())
+    marks = ' and '.join(Rule(p, None, self.threshold.value).words for p in self._chosen()['protocols'])
+    return (f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {escape(self.at[0])}: {escape(told)}</b> ({accession_rule.words}; '
+            f'median over drought plants and runs, {never_words}). Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>')
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #19b82510
 @patch
