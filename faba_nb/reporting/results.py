@@ -293,7 +293,8 @@ def in_doubt(
     photos=None, # rows of `Experiment.images`: those that are shown
 ):
     "One sentence that names every plant in doubt among them, '' for none"
-    said = [f'{r.plant_id} {doubts(r.flags)}' for r in plants.drop_duplicates('plant_id').itertuples() if doubts(r.flags)]
+    why = plants.drop_duplicates('plant_id').set_index('plant_id')['flags'].map(doubts)
+    said = [f'{listed(p.index)}: {d}' for d, p in why[why != ''].groupby(why, sort=False)]
     odd = photos[photos.outlier] if photos is not None else plants[:0]
-    said += [f'{r.plant_id} {OUTLIER} on day {r.dag:g}' for r in odd.itertuples()]
+    said += [f'{p}: {OUTLIER} on day {listed(q.dag)}' for p, q in odd.groupby('plant_id')]
     return f' In doubt (†): {"; ".join(said)}.' if said else ''
