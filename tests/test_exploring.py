@@ -167,6 +167,129 @@ def test_a_mark_is_understood_by_the_reader_and_by_check(plants, data, study):
     assert len(Experiment(data).images) == len(e.src.images) and 'marked keep' in again.picture.html
 
 
+def strip_path(e, plant, view='side_000', i=4):
+    mine = e.src.images[(e.src.images.plant_id == plant) & (e.src.images['view'] == view)].sort_values('dag')
+    return 'photo|' + mine.path.iloc[i]
+
+
+def agree(e):
+    "Framed, named beside the button, and to be marked: one plant of the pair in the strip, or none"
+    import re
+    framed = re.search(r'border:3px solid #e0a800[^>]*alt="(\S+), DAG', e.big.value)
+    named = re.search(r'<b>(\S+)</b>', e.marking.which.value)
+    row = None if e.marking.row is None else e.marking.row['plant_id']
+    assert [m[1] if m else None for m in (framed, named)] == [row, row]
+    assert (e.large.layout.display == '') == (row is not None) == (not e.marking.button.disabled)
+    assert row is None or row in set(e.pair().plant_id)
+    assert all(p in e.picture.html for p in e.pair().plant_id)
+    return row
+
+
+MOVES = {'step right': lambda e: e.picture.play('pressed', 'right'), 'step down': lambda e: e.picture.play('pressed', 'down'),
+         'find a name': lambda e: setattr(e.search, 'value', 'Pirhonen'), 'find a plant': lambda e: setattr(e.search, 'value', '24_FabaDr_031'),
+         'replicate': lambda e: setattr(e.replicate, 'value', 3), 'treatment': lambda e: setattr(e.treatment, 'value', 'WHC-30'),
+         'selection': lambda e: e.go(['24_FabaDr_020', '24_FabaDr_033'])}
+
+
+@pytest.mark.parametrize('move', MOVES)
+def test_what_is_enlarged_shown_and_marked_is_one_plant(move, plants, data):
+    "Open a day, move on, mark: the mark is about the plant that is shown now"
+    e = plants; first = e.pair().plant_id.iloc[0]
+    e.picture.play('clicked', strip_path(e, first))
+    assert agree(e) == first
+    e.marking.note.value = f'about {first}'
+    MOVES[move](e)
+    now = agree(e)
+    assert now != first and (move != 'find a plant' or now == '24_FabaDr_031')
+    assert e.marking.note.value == ''                              # what was typed about one plant is not said of another
+    e.marking.button.click(); e.picture.play('pressed', 'm')
+    assert read_marks(data).plant_id.tolist() == [now, now] and agree(e) == now
+    e.picture.play('pressed', 'Escape')
+    assert agree(e) is None
+    e.picture.play('pressed', 'm')                                 # nothing is enlarged, nothing is marked
+    assert len(read_marks(data)) == 2
+
+
+def test_keys_and_clicks_of_one_message_keep_their_order(plants, data):
+    "A step and a mark that arrive together: the mark is about the plant stepped to; a click after a mark is not marked"
+    import json
+    e = plants; first, other = e.pair().plant_id
+    said = lambda *events: setattr(e.picture.said, 'value', json.dumps([dict(view='w', n=said.n + i, event=a, key=b) for i, (a, b) in enumerate(events)]))
+    said.n = 1; said(('clicked', strip_path(e, first)), ('pressed', 'right'), ('pressed', 'm'))
+    assert read_marks(data).plant_id.tolist() == [agree(e)] and agree(e) != first
+    now = agree(e)
+    said.n = 4; said(('pressed', 'm'), ('clicked', strip_path(e, first, i=2)))
+    assert read_marks(data).plant_id.tolist() == [now, now] and agree(e) == first  # the click goes back to the plant that was clicked
+
+
+def test_without_a_plant_nothing_is_shown(plants, monkeypatch):
+    e = plants
+    e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
+    e.src.xp.plants = e.src.xp.plants[~((e.src.xp.plants.genotype == e.places[1][0]) & (e.src.xp.plants.replicate == 2) & (e.src.xp.plants.treatment == 'WHC-80'))]
+    e.treatment.value = 'WHC-80'; e.picture.play('pressed', 'right')
+    assert 'there is no WHC-80 plant' in e.picture.html and e.charts.html == '' and e.drawing() == ''
+    assert e.photo is None and e.marking.button.disabled and e.big.value == ''
+    e.picture.play('pressed', 'right')
+    assert 'there is no' not in e.picture.html
+
+
+def test_a_mark_is_undone_and_those_of_others_stay(plants, data):
+    from faba_nb.exploring.marking import mark
+    e = plants; first = e.pair().plant_id.iloc[0]
+    theirs = e.src.images[~e.src.images.plant_id.isin(e.src.xp.plants.plant_id[:12])].iloc[0]
+    mark(data, theirs.plant_id, int(theirs['round']), theirs['view'], 'exclude', 'of somebody else', author='Ada')
+    e.picture.play('clicked', strip_path(e, first))
+    e.marking.kind.value = 'exclude'
+    e.picture.play('pressed', 'm'); e.picture.play('pressed', 'right'); e.picture.play('pressed', 'm')
+    mark(data, '24_FabaDr_008', author='Ada')
+    assert len(Experiment(data).images) == len(e.src.images) - 3
+    e.picture.play('pressed', 'u')
+    assert read_marks(data).plant_id.tolist() == [theirs.plant_id, first, '24_FabaDr_008'] and 'taken back' in e.marking.said.value
+    e.marking.back.click()
+    assert read_marks(data).author.tolist() == ['Ada', 'Ada'] and e.marking.back.disabled and first in e.marking.said.value
+    e.picture.play('pressed', 'u')
+    assert len(read_marks(data)) == 2 and len(Experiment(data).images) == len(e.src.images) - 1
+
+
+def test_a_torn_file_of_marks_is_neither_lost_nor_written_over(plants, data):
+    e = plants
+    (data/'marks.csv').write_text('plant_id,mark\n24_FabaDr_001,keep,"half')
+    e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
+    e.marking.note.value = 'important'; e.marking.button.click()
+    assert 'not marked' in e.marking.said.value and e.marking.note.value == 'important'
+    assert (data/'marks.csv').read_text() == 'plant_id,mark\n24_FabaDr_001,keep,"half'
+
+
+def test_plants_in_doubt_say_so_in_the_explorers(plants):
+    "Swapped, dead and marked in the log: in the words of the check, beside the plant and beside its photograph"
+    from faba_nb.exploring.features import FeaturesExplorer
+    e, p = plants, plants.src.xp.plants
+    odd = p[p['flags'].str.contains('treatment_swapped')].iloc[0]
+    e.search.value = odd.plant_id
+    assert f'{odd.plant_id}: looks exchanged with a plant of the other treatment' in e.picture.html
+    e.picture.play('clicked', strip_path(e, odd.plant_id))
+    assert 'looks exchanged with a plant of the other treatment' in e.big.value
+    f = FeaturesExplorer(sources=plants.src)
+    f.picture.play('clicked', f'{odd.plant_id}|10')
+    assert 'looks exchanged' in f.table.html and 'looks exchanged' in f.big.value
+    out = e.src.images[e.src.images.outlier].iloc[0]
+    f.picture.play('clicked', f'{out.plant_id}|{out["round"]}')
+    assert 'outlier in the log' in f.big.value or not e.src.images.query('plant_id == @out.plant_id and round == @out["round"]').outlier.all()
+
+
+def test_a_photograph_goes_with_its_selection(plants):
+    "Points of other days, units or encoders: the earlier photograph and list do not stay"
+    from faba_nb.exploring.features import FeaturesExplorer
+    e = FeaturesExplorer(sources=plants.src, to_plants=plants)
+    keys = e.placed()[0].key
+    e.picture.play('clicked', keys[7])
+    assert '<img' in e.big.value
+    e.picture.play('boxed', keys[100:110].tolist())
+    assert e.big.value == '' and '10 selected' in e.count.value
+    e.unit.value = 'plants'
+    assert '0 selected' in e.count.value and e.table.html == '' and e.pass_on.disabled
+
+
 def test_kernels_marking_at_once_lose_nothing(data, tmp_path):
     code = '''import sys; from faba_nb.exploring.marking import mark
 for i in range(25): mark(sys.argv[1], "24_FabaDr_007", 2, "top", "doubtful", f"{sys.argv[2]}{i}", author="x")'''

@@ -140,6 +140,40 @@ def test_plants(browser, voila, looked_at):
     again.close()
 
 
+def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looked_at):
+    "Keys and the mouse alone: a day is clicked, the strip moves on, m marks what is framed now, u takes it back"
+    from faba_nb.experiment.marks import read_marks
+    before = read_marks(looked_at[0])
+    page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
+    says(page, 'height, cm')
+    framed = lambda: page.locator('img[style*="rgb(224, 168, 0)"], img[style*="#e0a800"]').get_attribute('alt').split(',')[0]
+    page.locator('.faba-picture g[data-key^="photo|"]').nth(4).click()
+    page.wait_for_selector('img[alt*="DAG"]')
+    first = framed()
+    page.keyboard.press('ArrowRight'); says(page, 'replicate 2, onset')
+    page.wait_for_function('t => ![...document.querySelectorAll("img[alt*=DAG]")].some(i => i.alt.startsWith(t))', arg=first)
+    now = framed()
+    shot(page, 'plants-moved-on')
+    assert now != first and page.locator(f'.faba-picture svg text:has-text("{now}")').count()
+    page.keyboard.press('m'); says(page, f'mark of {now}')
+    marks = read_marks(looked_at[0])
+    assert len(marks) == len(before) + 1 and marks.plant_id.iloc[-1] == now
+    page.keyboard.press('ArrowRight'); page.keyboard.press('m')       # at once, before the picture follows
+    says(page, 'replicate 3, onset')
+    page.wait_for_function('t => ![...document.querySelectorAll("img[alt*=DAG]")].some(i => i.alt.startsWith(t))', arg=now)
+    then = framed(); says(page, f'mark of {then}')
+    assert read_marks(looked_at[0]).plant_id.tolist()[-2:] == [now, then]
+    page.keyboard.press('u'); says(page, f'taken back: {then}')
+    page.get_by_role('button', name='undo').click(); says(page, f'taken back: {now}')
+    assert read_marks(looked_at[0]).equals(before)
+    page.locator('.faba-picture svg').first.click(position=dict(x=5, y=5)); page.keyboard.press('Escape')
+    page.wait_for_function('!document.querySelector("img[alt*=DAG]")')
+    page.keyboard.press('m'); page.wait_for_timeout(800)
+    assert len(read_marks(looked_at[0])) == len(before)
+    assert not errors, '\n'.join(errors)
+    page.close()
+
+
 def test_features(browser, voila):
     page, errors = opened(browser, voila + 'features.ipynb', 'svg[data-box] circle')
     dots = page.locator('svg[data-box] circle'); before = dots.count()

@@ -74,6 +74,213 @@ def test_names_cannot_inject_markup(invented, monkeypatch):
     assert 'R&amp;D &lt;b&gt;7&lt;/b&gt;' in svg
 
 
+@pytest.fixture(scope='module')
+def grown(twin, tmp_path_factory):
+    "A study over the simulated experiment: photographs, plants in doubt, alarm days of two arms and of fluorescence"
+    def make(out):
+        from faba_nb.core.files import seal, write_csv, write_json, write_text
+        from faba_nb.evaluation.evaluating import evaluate_study
+        from faba_nb.evaluation.predictions import read_predictions, scores
+        from faba_nb.evaluation.presymptomatic import alarm_dates, deviation_scores
+        from faba_nb.experiment.dataset import Experiment
+        from faba_nb.reporting.example import EXAMPLE, example_predictions
+        e, arms = Experiment(twin), ('dinov2', 'clip')
+        write_text(EXAMPLE, out/'study.yaml')
+        for i, arm in enumerate(arms):
+            p = example_predictions(arm, e.measured, seed=10*i)
+            quiet = p.genotype.isin(sorted(p.genotype.unique())[:2]) & (p.treatment == 'WHC-30')   # two accessions that are never alarmed, or late
+            write_csv(p.assign(probability=p.probability.where(~quiet, p.probability*.02)), out/'arms'/arm/'predictions.csv')
+        evaluate_study(out, draws=60)
+        f = deviation_scores(e.fluor, e.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']], e.fluor_known)
+        models = [scores(read_predictions(out/'arms'/a/'predictions.csv'), 'online', a) for a in arms]
+        write_csv(pd.concat([alarm_dates(s) for s in [f, *models]]), out/'tables'/'presymptomatic_dates.csv')
+        seal(*(out/'tables').glob('*.csv'))
+        write_json(dict(simulated=dict(world='onset'), data=str(twin)), out/'run.json')
+    return once(tmp_path_factory, 'grown', make)
+
+
+def drawn_figures(monkeypatch, out, name):
+    "{(figure, width): `Drawn`} of a page, and its HTML"
+    import matplotlib.pyplot as plt
+    from faba_nb.reporting import drawing, pages
+    found, html_of = {}, pages.figure_html
+    def keep(draw, folder, figure, *args, **kwargs):
+        def one(width): found[figure, width] = draw(width=width); return found[figure, width]
+        return html_of(one, folder, figure, *args, **kwargs)
+    monkeypatch.setattr(pages, 'figure_html', keep)
+    monkeypatch.setattr(plt, 'close', lambda *_: None)
+    return found, run_page(monkeypatch, out, name)[1]
+
+
+def counted_in(text, noun):
+    "Every number that stands before a noun"
+    found = re.findall(rf'([\d\u202f]+) {noun}s?(?!\w)', text)
+    return [int(n.replace('\u202f', '')) for n in found]
+
+
+def photographs_in(fig):
+    "Photographs in a drawing, counted from its pictures: several in a row are as wide as all of them"
+    images = [i.get_array() for ax in fig.axes for i in ax.images]
+    single = min((a.shape[1] for a in images), default=1)
+    return sum(round(a.shape[1]/single) for a in images)
+
+
+def test_a_caption_belongs_to_its_drawing(grown, monkeypatch):
+    "On every page: what stands below the wide drawing was made with it, and so was what stands below the narrow one"
+    from markupsafe import escape
+    for name in ('genotypes', 'backbone_comparison', 'presymptomatic'):
+        with monkeypatch.context() as m: found, html = drawn_figures(m, grown, name)
+        assert found, name
+        for figure in {f for f, _ in found}:
+            element = re.search(rf'<figure id="{figure}">.*?</figure>', html, flags=re.S)[0]
+            wide, narrow = element.split('<figcaption>')[1].split('<div class="narrow"')
+            for width, caption in ((190, wide), (90, narrow)):
+                assert str(escape(found[figure, width].caption)) in caption and f'{figure}_{width}mm.svg' in caption, (figure, width)
+
+
+def test_captions_count_what_is_drawn(grown, monkeypatch):
+    "Photographs, plants and curves named in caption and alternative text are those of that very drawing, in both widths"
+    with monkeypatch.context() as m: found, _ = drawn_figures(m, grown, 'genotypes')
+    with monkeypatch.context() as m: found |= drawn_figures(m, grown, 'backbone_comparison')[0]
+    with monkeypatch.context() as m: found |= drawn_figures(m, grown, 'presymptomatic')[0]
+    seen = {}
+    for (figure, width), d in found.items():
+        for n in counted_in(d.caption + d.alt, 'photograph'): seen[figure, width] = n; assert n == photographs_in(d.figure), (figure, width)
+    assert seen['fig_accession_rows', 190] == 144 and seen['fig_accession_rows', 90] == 72 and seen['fig_strip', 190] != seen['fig_strip', 90]
+    for width in (90, 190):
+        panels = found['fig_plants_over_time', width]
+        for ax in panels.figure.axes:
+            solid = [l for l in ax.lines if l.get_linestyle() == '-' and len(l.get_xdata()) > 2]
+            assert len(solid) == sum(counted_in(panels.caption, f'{role} plant')[0] for role in ('control', 'drought'))
+        rows = found['fig_accession_rows', width]
+        assert all(counted_in(rows.caption, 'curve') == [len([l for l in ax.lines if len(l.get_xdata()) > 2])] for ax in rows.figure.axes if ax.lines)
+        assert 'n = 36 drought plants and 36 matched controls' in found['fig_delay', width].caption   # said 72 plants where one curve is of 36
+
+
+def test_left_and_right_are_above_and_below_where_they_are(grown):
+    from faba_nb.reporting import dataset
+    from faba_nb.reporting.results import Results
+    for width, words in ((190, ('Left:', 'right:')), (90, ('Above:', 'below:'))):
+        d = dataset.biomass(Results(grown), width)
+        (a, b), caption = (ax.get_position() for ax in d.figure.axes), d.caption
+        assert all(w in caption for w in words) and (a.x0 < b.x0 if width == 190 else a.y0 > b.y0)
+
+
+def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
+    "The tables of evaluation, the pages of accessions, dates and claims, and the explorer: same day, same words"
+    from types import SimpleNamespace
+    from faba_nb.evaluation.alarms import accession_rule, never_words
+    from faba_nb.exploring.plants import PlantsExplorer
+    from faba_nb.reporting import accessions, claims, presymptomatic
+    from faba_nb.reporting.results import Results
+    r = Results(grown)
+    table = r.table('presymptomatic_dates').query('signal == "dinov2"').set_index('genotype')
+    day = pd.to_numeric(table.alarm_dag)
+    assert day.isna().any() and day.notna().sum() > 5 and set(table.rule) == {accession_rule.words}   # some are never alarmed
+    same = lambda other: pd.testing.assert_series_equal(other.astype(float).sort_index(), day.sort_index(), check_names=False)
+    same(accessions.ranking(r, 'dinov2').set_index('genotype').day)
+    same(accessions.accession_table(r).frame.set_index('genotype').alarm)
+    same(presymptomatic.dates(r, 'dinov2').set_index('genotype').alarm_dag)
+    e = PlantsExplorer(r.experiment.folder, grown)
+    for g in day.index:
+        e.search.value = g
+        assert f'alarm day of {g}: dinov2 {"DAG %g" % day[g] if day[g] == day[g] else "no date"}' in e.dates.value
+        assert accession_rule.words in e.dates.value and never_words in e.dates.value
+    for caption in (accessions.ranking_figure(r, 190).caption, accessions.accession_table(r).caption, presymptomatic.timeline(r, 190).caption):
+        assert accession_rule.words in caption and never_words in caption
+    claim = SimpleNamespace(arm='dinov2', metric='', protocol='online', printed=float('nan'))
+    assert accession_rule.words in claims.order(r, claim).instead
+    last = accessions.ranking(r, 'dinov2')
+    assert last.day.isna().iloc[-1] and not last.day.isna().iloc[0]                                    # never alarmed stands last
+
+
+def test_plants_in_doubt_say_so_on_the_pages(grown, monkeypatch):
+    "What the check knows of single plants stands wherever they are shown"
+    from faba_nb.reporting import accessions, figures, presymptomatic
+    from faba_nb.reporting.results import Results
+    r = Results(grown); p = r.experiment.plants
+    odd = p[p['flags'].str.contains('treatment_swapped')]
+    assert len(odd) == 2
+    strip = figures.plant_strip(r, 190, odd.genotype.iloc[0], odd.replicate.iloc[0])
+    told = [strip.caption, accessions.accession_rows(r, 190).caption, presymptomatic.timeline(r, 90).caption, accessions.accession_table(r).frame.doubt.str.cat()]
+    assert all(odd.plant_id.iloc[0] in t and 'exchanged with a plant of the other treatment' in t for t in told)
+    assert any('†' in ax.get_ylabel() for ax in strip.figure.axes)
+    dead = p[p['flags'].str.contains('dead')].iloc[0]
+    assert 'died during the experiment' in figures.plant_strip(r, 90, dead.genotype, dead.replicate).caption
+    out = r.experiment.images.query('outlier and view == "side_000"').merge(p[['plant_id', 'genotype', 'replicate']], on='plant_id').iloc[0]
+    assert 'outlier in the log on day' in figures.plant_strip(r, 190, out.genotype, out.replicate, most=99).caption
+
+
+def test_pages_name_no_place_of_the_machine(grown, monkeypatch):
+    "Names of folders and files, never where they stand"
+    from faba_nb.core.files import read_json
+    data = read_json(grown/'run.json')['data']
+    for name in pages_of(grown):
+        with monkeypatch.context() as m: _, html = run_page(m, grown, name)
+        text = re.sub(r'"data:[^"]*"', '""', html)
+        assert data not in text and str(grown) not in text, name
+        assert not re.search(r'(?<![\w.])/(?:home|work|tmp|scratch|root|users|projappl)/', text), name
+    assert Path(data).name in run_page(monkeypatch, grown, 'backbone_comparison')[1]
+
+
+def test_a_page_does_not_say_where_missing_data_was(bare, monkeypatch):
+    from faba_nb.core.files import write_json
+    write_json(dict(data='/home/somebody/secret/faba', features='/home/somebody/features', simulated=dict(world='onset')), bare/'run.json')
+    for name in ('backbone_comparison', 'features', 'dataset', 'methods'):
+        with monkeypatch.context() as m: assert '/home' not in run_page(m, bare, name)[1], name
+
+
+HOSTILE = ['=HYPERLINK("http://x.invalid","y")', '+1', '@x', '-1+1', '\t=1+1', '<script>alert(1)</script>', 'R&D 100 % a_b \\ $x$ {y} ~^#', '[9] * http://x.invalid/']
+
+
+def test_names_are_text_in_workbooks_latex_and_pages(bare, tmp_path):
+    "Accessions that look like formulas, links, markup or commands arrive as they are written"
+    import openpyxl
+    from faba_nb.reporting.layout import Column, Table, latex_text, save_table, to_html, to_latex
+    from faba_nb.reporting.rendering import workbook
+    t = pd.DataFrame(dict(genotype=HOSTILE, f1=.5))
+    t.to_csv(bare/'tables'/'hostile.csv', index=False)
+    pd.DataFrame(dict(genotype=['+1', '-2'], f1=[1, 2])).to_csv(bare/'tables'/'numbers.csv', index=False)
+    book = openpyxl.load_workbook(workbook(bare))
+    cells = [c for sheet in book for row in sheet.iter_rows() for c in row]
+    assert not [c.coordinate for c in cells if c.data_type == 'f' or c.hyperlink]
+    assert [c.value for c in book['hostile']['A']][1:] == HOSTILE and [c.value for c in book['hostile']['B']][1] == .5
+    assert [c.value for c in book['numbers']['A']][1:] == ['+1', '-2'] and [c.value for c in book['numbers']['B']][1:] == [1, 2]
+    table = Table(t, [Column('genotype', 'Accession'), Column('f1', 'F1', digits=2)], 'Names.')
+    html, tex = to_html(table, 'tab-hostile'), to_latex(table, 'tab:hostile')
+    assert '<script' not in html and '&lt;script&gt;' in html and 'R&amp;D' in html
+    assert latex_text(HOSTILE[6]) == r'R\&D 100 \% a\_b \textbackslash{} \$x\$ \{y\} \textasciitilde{}\textasciicircum{}\#'
+    assert '\n{}[9]' in tex and not re.search(r'\\\\\s*\n\[', tex)                                      # else an option of the line above
+    assert '\t' not in latex_text('\t=1')
+
+
+def test_formulas_of_names_in_figures_are_not_read(tmp_path, monkeypatch):
+    "A name with two dollar signs is a name"
+    from faba_nb.reporting import drawing, style
+    monkeypatch.setattr(drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']})
+    style.use_style()
+    fig, ax = style.canvas(90, 30)
+    ax.set(yticks=[0], yticklabels=[r'$\frac{1}$ & <script>'])
+    svg = drawing.save_figure(fig, tmp_path, 'name', 90)['svg'].read_text(encoding='utf-8')
+    style.plt.close(fig)
+    assert r'$\frac{1}$ &amp; &lt;script&gt;' in svg
+
+
+def test_a_changed_table_is_refused_in_one_line(bare, faba):
+    "One digit of a sealed table: neither printed nor written into the workbook"
+    from faba_nb.core.files import seal
+    from faba_nb.reporting.rendering import render_reports, workbook
+    from faba_nb.reporting.results import Results
+    seal(*(bare/'tables').glob('*.csv'))
+    assert len(Results(bare).table('metrics'))
+    path = bare/'tables'/'metrics.csv'
+    path.write_text(path.read_text().replace('0.', '1.', 1))
+    for read in (lambda: Results(bare).table('metrics'), lambda: render_reports(bare, 'claims'), lambda: workbook(bare)):
+        with pytest.raises(BadInput, match='not what was written here') as e: read()
+        assert 'metrics.csv' in str(e.value) and 'run `faba evaluate` again' in str(e.value) and '\n' not in str(e.value)
+    assert not (bare/'report').exists() and not (bare/'tables.xlsx').exists()
+
+
 def test_same_numbers_give_the_same_bytes(tmp_path, monkeypatch):
     "A figure of many panels, whose layout is found otherwise in the last digits, drawn again and again"
     from faba_nb.reporting import drawing, style

@@ -257,17 +257,15 @@ def cusum(
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #393c31ec
 def alarm_dates(
     s, # Scores, online
-    k=1, # consecutive measured steps
-    target=0.05, # share of control plants that may be alarmed
+    rule=alarms.accession_rule, # when a plant counts as alarmed
 ): # a row per genotype
-    "Median, first and last alarm of a genotype's drought plants (runs together), and how many never alarm"
-    a = s.alarm_day(s.thresholds(k, target)[0][:, s.plants.g.to_numpy()], k)
-    p = s.plants[s.plants.drought]
-    long = pd.DataFrame(dict(genotype=np.tile(p.genotype, len(a)), alarm=a[:, p.index].ravel(), low=np.tile(p.label_low_dag, len(a)), high=np.tile(p.label_high_dag, len(a)), onset_dag=np.tile(p.onset_dag, len(a))))
-    q = long.groupby('genotype')
-    out = q.agg(onset_dag=('onset_dag', 'first'), last_before_dag=('low', 'max'), first_after_dag=('high', 'min'), first_alarm_dag=('alarm', 'min'), last_alarm_dag=('alarm', 'max'), n=('alarm', 'size'), never=('alarm', lambda v: v.isna().sum()))
-    out.insert(3, 'alarm_dag', q.alarm.agg(lambda v: np.inf if v.isna().mean() >= .5 else v.fillna(99).median()).replace(np.inf, np.nan))
-    return pd.concat([pd.DataFrame(dict(signal=s.arm, kind=s.kind), index=out.index), out], axis=1).reset_index()
+    "Middle, first and last alarm of a genotype's drought plants (runs together), and how many never alarm"
+    q = alarms.plant_alarms(s, rule).groupby('genotype')
+    out = q.agg(onset_dag=('onset_dag', 'first'), last_before_dag=('label_low_dag', 'max'), first_after_dag=('label_high_dag', 'min'),
+                alarm_dag=('alarm_dag', alarms.middle_day), first_alarm_dag=('alarm_dag', 'min'), last_alarm_dag=('alarm_dag', 'max'),
+                n=('alarm_dag', 'size'), never=('alarm_dag', lambda v: v.isna().sum()))
+    signal = pd.DataFrame(dict(signal=s.arm, kind=s.kind), index=out.index)
+    return pd.concat([signal, out.assign(rule=rule.words)], axis=1).reset_index()
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #fd2a9fdf
 def row_correlations(
@@ -336,7 +334,7 @@ def presymptomatic_tables(
     single, pairs = lead_table({k: signals[k] for k in shown}, kinds, draws)
     f = deviation_scores(fluor, plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']], known)
     dates = pd.concat([alarm_dates(s) for s in [f, *models]], ignore_index=True)
-    own = dates[dates.signal == 'fluorescence'].rename(columns={'alarm_dag': 'change_dag'})[['genotype', 'onset_dag', 'change_dag', 'first_alarm_dag', 'last_alarm_dag', 'n', 'never']]
+    own = dates[dates.signal == 'fluorescence'].rename(columns={'alarm_dag': 'change_dag'})[['genotype', 'onset_dag', 'change_dag', 'first_alarm_dag', 'last_alarm_dag', 'n', 'never', 'rule']]
     return dict(fluorescence_effects=change, fluorescence_divergence=parting, fluorescence_change=own, presymptomatic_leads=single, presymptomatic_order=pairs,
                 presymptomatic_dates=dates, presymptomatic_agreement=agreement_table(dates))
 

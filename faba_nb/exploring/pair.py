@@ -12,6 +12,7 @@ import numpy as np, pandas as pd
 from ..experiment.marks import excluded
 from .charts import COLOURS, TREATMENT, el, group, line, panel, scale, svg, words
 from .thumbnails import data_uri
+from ..reporting.results import OUTLIER, doubts
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #dfd3c064
 def marked(
@@ -51,7 +52,7 @@ def _photo(r, jpegs, mark, x, width, top):
     ground = el('rect', x=left, y=top, width=width, height=tall, fill='#000')
     flag = el('circle', cx=x + width/2 - 7, cy=top + 8, r=5, fill=FLAG[mark], title=f'marked {mark}') if mark else ''
     log = el('rect', x=left + 1, y=top + 1, width=width - 2, height=tall - 2, fill='none', stroke='#e80') if r.outlier else ''
-    said = f'DAG {r.dag}, round {r.round}, {r.view}' + (f', marked {mark}' if mark else '') + (', outlier in the log' if r.outlier else '')
+    said = f'DAG {r.dag}, round {r.round}, {r.view}' + (f', marked {mark}' if mark else '') + (f', {OUTLIER}' if r.outlier else '')
     return group(ground, body, flag, log, data_key=f'photo|{r.path}', title=said)
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #38e8faaa
@@ -95,7 +96,7 @@ def heading(
     "SVG of the first two lines: who is shown, and what is odd about them"
     p = pair.iloc[-1]
     ids = [words(f'{r.plant_id} {r.treatment}', 400 + 190*i, 14, fill=TREATMENT[r.treatment]) for i, r in enumerate(pair.itertuples())]
-    flags = '; '.join(f'{r.plant_id}: {str(r.flags).replace("_", " ")}' for r in pair.itertuples() if r.flags)
+    flags = '; '.join(f'{r.plant_id}: {doubts(r.flags)}' for r in pair.itertuples() if doubts(r.flags))
     onset = f'onset annotated on DAG {p.genotype_onset_dag:g} ({p.onset_class})'
     return ''.join([words(p.genotype, 4, 14, font_weight='bold', font_size=14), words(f'replicate {p.replicate}, {onset}', 130, 14), *ids,
                     words(simulated, WIDTH - 4, 14, 'end', fill='#3b6fb6'), words(flags, 4, 28, fill='#b00')])

@@ -8,6 +8,7 @@ __all__ = ['TELL', 'LISTEN', 'BAND', 'DRAG', 'STYLE', 'Picture', 'listen', 'play
 # %% ../../nbs/70_exploring/10_picture.ipynb #613d1702
 import json
 from html import escape
+from itertools import groupby
 import ipywidgets as w
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #751e9478
@@ -94,12 +95,13 @@ class Picture(w.VBox):
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #2b955cf4
 def _hear(self, change):
-    "Call those who listen for every new event"
+    "Call those who listen for every new event, in order; keys in a row come together"
     new = [e for e in json.loads(change.new or '[]') if e['n'] > self._seen.get(e['view'], 0)]
     for e in new: self._seen[e['view']] = e['n']
-    for e in new:
-        if e['event'] != 'pressed': self._tell(e['event'], e.get('keys', e.get('key')))
-    if keys := [e['key'] for e in new if e['event'] == 'pressed']: self._tell('pressed', keys)
+    for pressed, some in groupby(new, lambda e: e['event'] == 'pressed'):
+        if pressed: self._tell('pressed', [e['key'] for e in some])
+        else:
+            for e in some: self._tell(e['event'], e.get('keys', e.get('key')))
 Picture._hear = _hear
 
 def _tell(self, event, what):

@@ -6,7 +6,7 @@
 __all__ = ['KEYS', 'HELP', 'PATIENCE', 'BATCH', 'FIRST', 'PlantsExplorer']
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #0c7e3797
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from html import escape
 import time
 import ipywidgets as w
@@ -14,16 +14,19 @@ import numpy as np, pandas as pd
 import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
+from ..evaluation.alarms import Rule, accession_rule, never_words
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
 from .charts import TREATMENT, svg
 from .sources import Explorer, Sources, later, note, plain, series_names
+from ..reporting.results import OUTLIER, doubts
 from .thumbnails import Thumbnails, data_uri, reduce_photograph
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #60f98e9e
-KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'Escape')
-HELP = '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, m marks it, Esc closes it'
+KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
+HELP = ('← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, '
+        'm marks the framed photograph, u takes the last mark back, Esc closes it')
 
 class PlantsExplorer(Explorer):
     "Choose an accession and replicate, see its pair, enlarge and mark photographs"
@@ -32,8 +35,10 @@ class PlantsExplorer(Explorer):
         sources=None, # a `Sources` that is already open
     ):
         self.src = sources or Sources(data, out, features)
-        self.notice, self.said, self.big, self.picture, self.charts = w.HTML(self.src.notice()), w.HTML(), w.HTML(), Picture(keys=KEYS), Picture(keys=KEYS)
-        self.photo, self._held, self._loaded, self._parts = None, False, False, ()
+        self.notice, self.said, self.big = w.HTML(self.src.notice()), w.HTML(), w.HTML()
+        self.picture, self.charts = Picture(keys=KEYS), Picture(keys=KEYS)
+        self.dates = w.HTML()
+        self._held, self._loaded, self._parts, self._enlarged = False, False, (), ()
         super().__init__([self.notice])
         if self.src.xp is None: return
         self.thumbs = Thumbnails(self.src.xp.folder)
@@ -49,7 +54,7 @@ def _places(self:PlantsExplorer,
     "Pairs to step through; the first is shown"
     p = self.src.xp.plants.set_index('plant_id')[['genotype', 'replicate']]
     p = p.sort_values(['genotype', 'replicate']) if plants is None else p.loc[list(plants)]
-    self.places = list(dict.fromkeys(p.itertuples(index=False, name=None)))
+    self.places, self.some = list(dict.fromkeys(p.itertuples(index=False, name=None))), plants is not None
     self.at = self.places[0]
 
 @patch
@@ -57,8 +62,7 @@ def go(self:PlantsExplorer,
     plants, # ids of plants; None for all
 ):
     "Step through these plants only"
-    self._places(plants); self.every.layout.display = 'none' if plants is None else ''
-    self.said.value = '' if plants is None else f'<i>stepping through {len(self.places)} selected pairs</i>'
+    self._places(plants); self.every.layout.display = '' if self.some else 'none'
     self._show()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #85832436
@@ -83,7 +87,7 @@ def _arrange(self:PlantsExplorer):
     "Controls, photographs, the enlarged day with what is said about it, charts"
     self.large = w.HBox([self.big, self.marking], layout=w.Layout(display='none'))
     models = [w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])]
-    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture, self.large, self.charts,
+    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture, self.large, self.dates, self.charts,
                      w.HTML(f'<small style="color:#666">{HELP}</small>')]
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #23177d1d
@@ -111,6 +115,7 @@ def hold(self:PlantsExplorer):
 @patch
 def _show(self:PlantsExplorer):
     "Let the controls say where we are, and draw"
+    self.said.value = f'<i>stepping through {len(self.places)} selected pairs</i>' if self.some else ''
     with self.hold(): self.search.value, self.replicate.value = self.at
 
 @patch
@@ -129,25 +134,35 @@ def find(self:PlantsExplorer,
     p = self.src.xp.plants; wanted = plain(text)
     number = p.plant_id.str.extract(r'(\d+)$')[0].astype(int)
     one = p[(p.plant_id.map(plain) == wanted) | (number == int(wanted) if wanted.isdigit() else False)]
-    if len(one): self.said.value = ''; return self._goto(one.genotype.iloc[0], one.replicate.iloc[0])
+    if len(one): return self._go_to_plant(one.iloc[0])
     names = pd.Series(sorted(p.genotype.unique())); short = names.map(plain)
     found = list(names[short == wanted]) or list(names[short.str.startswith(wanted)]) or list(names[short.str.contains(wanted, regex=False)])
-    self.said.value = '' if len(found) == 1 else note(f'{len(found) or "no"} accessions match {text!r}' + (': ' + ', '.join(found[:12]) if found else ''))
-    if len(found) == 1: self._goto(found[0], self.at[1]); self._show()
+    if len(found) == 1: self.at = found[0], self.at[1]; return self._show()
+    self.said.value = note(f'{len(found) or "no"} accessions match {text!r}' + (': ' + ', '.join(found[:12]) if found else ''))
+
+@patch
+def _go_to_plant(self:PlantsExplorer, p):
+    "Show the place of a row of the plant table; where a day is enlarged, it is that plant's"
+    self.at = p.genotype, p.replicate
+    self._follow(p.plant_id)
+    self._show()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #f4eef50c
 @patch
 def press(self:PlantsExplorer,
     keys, # names of keys, in order
 ):
-    "Arrows go on to other plants, brackets to other days, m marks"
-    for k in keys:
-        if k in ('[', ']'): self.other_day(1 if k == ']' else -1)
-        elif k == 'm': self.marking.write()
-        elif k == 'Escape': self.hide()
-        else: self._step(k)
-    if set(keys) & {'left', 'right', 'up', 'down'}: self._show()
+    "Arrows go on to other plants, brackets to other days, m marks, u takes the mark back"
+    act = {'[': lambda: self.other_day(-1), ']': lambda: self.other_day(1), 'Escape': self.hide,
+           'm': self.marking.write, 'u': self.marking.undo}
+    moved = set(keys) - set(act)
+    with self.hold() if moved else nullcontext():
+        for k in keys:
+            if k in act: act[k]()
+            else: self._step(k); self._follow()
+        if moved: self._show()
 
+# %% ../../nbs/70_exploring/60_plants.ipynb #c403c1a4
 @patch
 def _step(self:PlantsExplorer, key):
     "left, right: the places one by one; up, down: accession by accession"
@@ -190,19 +205,43 @@ def _small(self:PlantsExplorer, paths, patience):
 def draw(self:PlantsExplorer,
     patience=PATIENCE, # seconds for photographs that were never seen
 ):
-    "Show the chosen pair"
+    "Show the chosen pair, and the enlarged day of this pair or none"
     if self._held or self.src.xp is None: return
-    pair = self.pair()
-    if pair.empty: self.said.value = note(f'there is no {self.treatment.value} plant of {self.at[0]}, replicate {self.at[1]}'); return
+    pair = self.pair(); self._follow(); self._enlarge()
+    if pair.empty: return self._nobody()
     im = pd.concat([self.src.rows('images', p) for p in pair.plant_id])
-    label = {v: k for k, v in self.shown.options}
-    protocols = ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
     paths = im.path[im['view'].isin(self.views())]; small = self._small(paths, patience)
-    self._parts = (photographs(self.src, pair, self.views(), small, self._marks()),
-        measurements(self.src, pair, arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value, shown=[(label[s], s) for s in self.shown.value]))
+    self._parts = (photographs(self.src, pair, self.views(), small, self._marks()), measurements(self.src, pair, **self._chosen()))
     self.picture.html, self.charts.html = (svg(WIDTH, h, drawn) for drawn, h in self._parts)
+    self.dates.value = self._dates()
     if len(small) < paths.nunique(): later(self.draw)
 
+@patch
+def _chosen(self:PlantsExplorer):
+    "What the controls say about the charts, as for `charts`"
+    label = {v: k for k, v in self.shown.options}
+    protocols = ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
+    return dict(arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value,
+                shown=[(label[s], s) for s in self.shown.value])
+
+@patch
+def _nobody(self:PlantsExplorer):
+    "There is no such plant here, so no plant is shown"
+    self._parts, self.charts.html, self.dates.value = (), '', ''
+    self.picture.html = note(f'there is no {self.treatment.value} plant of {self.at[0]}, replicate {self.at[1]}')
+
+# %% ../../nbs/70_exploring/60_plants.ipynb #6b1d90ab
+@patch
+def _dates(self:PlantsExplorer):
+    "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
+    days = {a: d.alarm_dag.get(self.at[0], np.nan) for a in self.arms.value if (d := self.src.dates(a)) is not None}
+    if not days: return ''
+    told = '; '.join(f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items())
+    marks = ' and '.join(Rule(p, None, self.threshold.value).words for p in self._chosen()['protocols'])
+    return (f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {escape(self.at[0])}: {escape(told)}</b> ({accession_rule.words}; '
+            f'median over drought plants and runs, {never_words}). Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>')
+
+# %% ../../nbs/70_exploring/60_plants.ipynb #19b82510
 @patch
 def drawing(self:PlantsExplorer):
     "SVG of photographs and charts, '' for nothing"
@@ -232,41 +271,82 @@ def still(self:PlantsExplorer):
     return super(PlantsExplorer, self).still()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #adff509c
+@patch(as_prop=True)
+def photo(self:PlantsExplorer):
+    "The enlarged photograph, which is the one that can be marked; None for none"
+    return self.marking.row
+
 @patch
 def enlarge(self:PlantsExplorer,
     key, # 'photo|' and the path of a photograph
 ):
-    "Show one day large"
-    im = self.src.images
-    found = im[im.path == key.removeprefix('photo|')]
+    "Show one day large; a second click on the same photograph hides it"
+    found = self.src.images[self.src.images.path == key.removeprefix('photo|')]
     if found.empty: return
-    if self.photo is not None and found.path.iloc[0] == self.photo.path and self.large.layout.display == '': return self.hide()
-    self.photo = found.iloc[0]; self.marking.about(self.photo); self.large.layout.display = ''
-    self.big.value = '<div style="display:flex;gap:8px">' + ''.join(self._large(r) for r in self._same_day(self.photo)) + '</div>'
+    photo, p = found.iloc[0], self.src.xp.plants
+    if self.photo is not None and photo.path == self.photo.path: return self.hide()
+    self.marking.about(photo)
+    if photo.plant_id in set(self.pair().plant_id): self._enlarge()
+    else: self._go_to_plant(p[p.plant_id == photo.plant_id].iloc[0])
 
 @patch
 def hide(self:PlantsExplorer):
-    "Hide the enlarged day; a second click on the same photograph does it, too"
-    self.large.layout.display = 'none'
+    "Enlarge nothing, so that nothing can be marked"
+    self.marking.about(None); self._enlarge()
+
+# %% ../../nbs/70_exploring/60_plants.ipynb #ee3ac307
+@patch
+def _follow(self:PlantsExplorer,
+    plant=None, # its id; default: the one of this pair that has the treatment enlarged so far
+):
+    "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
+    if self.photo is None: return
+    pair, old = self.pair(), self.photo
+    mine = plant == old.plant_id if plant else old.plant_id in set(pair.plant_id)
+    if mine and old['view'] in self.views(): return
+    treatment = self.src.xp.plants.set_index('plant_id').treatment
+    same = pair.plant_id[pair.treatment == treatment.get(old.plant_id)]
+    plant = plant or (old.plant_id if mine else next(iter([*same, *pair.plant_id]), None))
+    view = old['view'] if old['view'] in self.views() else self.views()[0]
+    self.marking.about(self._nearest(plant, view, old.dag))
 
 @patch
-def _same_day(self:PlantsExplorer, photo):
+def _nearest(self:PlantsExplorer, plant, view, dag):
+    "The plant's photograph of the nearest day; None where it has none"
+    mine = self.src.rows('images', plant); mine = mine[mine['view'] == view]
+    return mine.loc[(mine.dag - dag).abs().idxmin()] if len(mine) else None
+
+# %% ../../nbs/70_exploring/60_plants.ipynb #a08ec6b9
+@patch
+def _enlarge(self:PlantsExplorer):
+    "Show the chosen photograph large beside that of the other plant, or nothing"
+    if self._held: return
+    at = () if self.photo is None else (self.photo.path, *self.pair().plant_id)
+    if at != self._enlarged:
+        shown = ''.join(map(self._large, self._same_day())) if at else ''
+        self.big.value = f'<div style="display:flex;gap:8px">{shown}</div>' if at else ''
+        self._enlarged = at
+    self.large.layout.display = '' if at else 'none'
+
+@patch
+def _same_day(self:PlantsExplorer):
     "The photograph and that of the other plant on the nearest day, in the order of the strip"
     for plant in self.pair().plant_id:
-        mine = self.src.rows('images', plant); mine = mine[mine['view'] == photo['view']]
-        if plant == photo.plant_id: yield photo
-        elif len(mine): yield mine.loc[(mine.dag - photo.dag).abs().idxmin()]
+        if plant == self.photo.plant_id: yield self.photo; continue
+        other = self._nearest(plant, self.photo['view'], self.photo.dag)
+        if other is not None: yield other
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #082367c5
 @patch
 def _large(self:PlantsExplorer, r):
-    "HTML of one enlarged photograph"
-    mine = r.path == self.photo.path
-    treatment = self.src.xp.plants.set_index('plant_id').treatment.get(r.plant_id, '')
-    try: body = f'<img style="display:block;max-height:560px;max-width:100%;border:3px solid {"#e0a800" if mine else "transparent"}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 700))}" alt="{r.plant_id}, DAG {r.dag}">'
+    "HTML of one enlarged photograph, with what is in doubt about its plant"
+    p, frame = self.src.xp.plants.set_index('plant_id').loc[r.plant_id], '#e0a800' if r.path == self.photo.path else 'transparent'
+    style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
+    try: body = f'<img style="{style}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 700))}" alt="{r.plant_id}, DAG {r.dag}">'
     except pyvips.Error as e: body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
-    name = f'<b style="color:{TREATMENT.get(treatment, "#222")}">{r.plant_id} {treatment}</b>, DAG {r.dag}, round {r["round"]}, {r["view"]}'
-    return f'<div>{name}{" (outlier in the log)" if r.outlier else ""}{body}</div>'
+    name = f'<b style="color:{TREATMENT.get(p.treatment, "#222")}">{r.plant_id} {p.treatment}</b>, DAG {r.dag}, round {r["round"]}, {r["view"]}'
+    doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
+    return f'<div>{name}<div style="color:#b00;min-height:1.2em">{escape(doubt)}</div>{body}</div>'
 
 @patch
 def other_day(self:PlantsExplorer,

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ..backbones.registry import backbones
 from ..core.errors import BadInput
 from ..core.places import root
+from ..evaluation.presymptomatic import alarm_dates
 from ..evaluation.predictions import read_predictions, scores
 from ..experiment.dataset import Experiment
 from ..experiment.marks import COLUMNS
@@ -193,6 +194,18 @@ def means(self:Sources, arm, protocol):
         gates = [c for c in f if c.startswith('gate_') and f[c].notna().any()]
         m = f.groupby(['plant_id', 'dag'])[['probability', *gates]].mean().reset_index()
         self._means[at] = {k: t.drop(columns='plant_id').reset_index(drop=True) for k, t in m.groupby('plant_id')}
+    return self._means[at]
+
+# %% ../../nbs/70_exploring/40_sources.ipynb #5c0e7b21
+@patch
+def dates(self:Sources,
+    arm, # an arm of the study
+):
+    "Alarm day of every accession by the rule of the pages, from `alarm_dates`; None without online predictions"
+    at = arm, 'dates'
+    if at not in self._means:
+        s = self.scores(arm, 'online')
+        self._means[at] = None if s is None else alarm_dates(s).set_index('genotype')
     return self._means[at]
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #c3f743a0

@@ -13,7 +13,7 @@ from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import plant_strip
 from .layout import Column, Table
-from .results import NotThere, Nothing, counted, listed, number
+from .results import NotThere, Nothing, counted, in_doubt, listed, names_only, number
 from .style import canvas, colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
@@ -62,7 +62,7 @@ def calendar(
     ax.set(yticks=range(len(lines)), yticklabels=[f'{s}, rep. {r}' for s, r in lines], ylim=(len(lines) - .4, -.6), xlabel='Days after germination')
     ax.grid(axis='x', color=colour('rule'))
     together = _together(v)
-    return Drawn(fig, f'Which replicate met which sensor, n = {counted(len(results.experiment.plants), "plant")}. The area of a square is the share of the replicate’s plants. '
+    return Drawn(fig, f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, n = {counted(_met(results.experiment), "plant")}. The area of a square is the share of the replicate’s plants. '
                  + (f'Days with photographs of all replicates: {listed(together)}.' if together else 'No day has photographs of all replicates.'), _calendar_alt(v))
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #05d94ed8
@@ -70,6 +70,10 @@ def _together(v):
     "Days on which every replicate was photographed from the side"
     side = v[v.sensor == 'side photographs'].groupby('dag').replicate.nunique()
     return [str(d) for d in side.index[side == v.replicate.nunique()]]
+
+def _met(experiment):
+    "Plants that a sensor met at least once"
+    return len({*experiment.images.plant_id, *experiment.fluor.plant_id})
 
 def _calendar_alt(v):
     "Days per sensor and replicate in words"
@@ -89,7 +93,14 @@ def gaps_table(
     rows.append(_gap_row('fluorescence', planned[planned.fluorescence], e.fluor))
     return Table(pd.DataFrame(rows), [Column('sensor', 'Sensor'), Column('planned', 'Planned', 'plant-rounds', 0), Column('present', 'Present', 'of these', 0), Column('missing', 'Missing', digits=0),
                                       Column('extra', 'Unplanned', digits=0), Column('marked', 'Marked', 'outliers', 0)], f'Records by sensor, n = {counted(len(e.plants), "plant")}.',
-                 note='Planned: every plant of a replicate on the rounds of its replicate. Replicate 2 was last photographed in one of two rounds on the same day, so one of them is always missing.')
+                 note='Planned: every plant of a replicate on the rounds of its replicate.' + _one_of_two(plan))
+
+def _one_of_two(plan):
+    "Which planned rounds of photographs fall on one day, where a plant needs one of them only"
+    days = plan[plan.images].merge(design('rounds')[['round', 'dag']], on='round')
+    twice = days[days.duplicated(['replicate', 'dag'], keep=False)].groupby('replicate')['round'].agg(listed)
+    told = listed(f'rounds {rounds} of replicate {r}' for r, rounds in twice.items())
+    return f' {told[:1].upper()}{told[1:]} fell on the same day; a plant that was photographed in one of them counts as missing in the other.' if told else ''
 
 def _gap_row(sensor, planned, present):
     "One line: planned and present plant-rounds"
@@ -130,7 +141,9 @@ def biomass(
     _weights(axes[0], p)
     ratio = _ratios(axes[1], mean, p)
     med = p.groupby('treatment').fw_g.median()
-    return Drawn(fig, f'Left: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median. Right: fresh weight under drought as a share of the control, mean of up to three plants each, n = {counted(len(ratio), "accession")}, against annotated onset.',
+    one, other = ('Left', 'right') if width > 120 else ('Above', 'below')
+    most = p.groupby(['genotype', 'treatment']).size().max()
+    return Drawn(fig, f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; {other}: fresh weight under drought as a share of the control, mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, against annotated onset.' + in_doubt(p),
                  f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; drought leaves between {number(100*ratio.min(), 0)} and {number(100*ratio.max(), 0)} % of the control.')
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4
@@ -166,6 +179,7 @@ def findings_table(
     order = {'fatal': 0, 'suspicious': 1, 'info': 2}
     f = f.sort_values('severity', key=lambda s: s.map(order), kind='stable').reset_index(drop=True)
     f['place'] = [', '.join(filter(None, (str(r.file).split('/')[-1], str(r.sheet), f'row {r.row}' if r.row else ''))) for r in f.itertuples()]
+    f['what'] = [names_only(w, results.experiment.folder) for w in f.what]
     f['block'] = f.severity.map({'fatal': 'Cannot go on', 'suspicious': 'Suspicious', 'info': 'For information'})
     return Table(f, [Column('table', 'Table'), Column('place', 'Where'), Column('what', 'What'), Column('action', 'What was done')], f'Findings in the raw tables and photographs: {counted(len(f), "remark")}.', groups='block')
 

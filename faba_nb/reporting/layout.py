@@ -102,7 +102,7 @@ LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\
          '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
          '\u2212': r'$-$', '–': '--', '—': '---', '±': r'$\pm$', '×': r'$\times$', '≤': r'$\leq$', '≥': r'$\geq$', 'σ': r'$\sigma$', 'α': r'$\alpha$',
          'τ': r'$\tau$', 'ρ': r'$\rho$', 'Δ': r'$\Delta$', '·': r'$\cdot$', '→': r'$\rightarrow$', '†': r'$\dagger$', '½': r'$\frac12$', '≈': r'$\approx$', '…': r'\ldots{}', '\u202f': r'\,', '\xa0': '~',
-         '“': "``", '”': "''", '’': "'"}
+         '\n': ' ', '\r': ' ', '\t': ' ', '“': "``", '”': "''", '’': "'"}
 
 def latex_text(
     text, # any text
@@ -192,9 +192,10 @@ def _stacked(texts, place='tr'):
 
 def _latex_block(title, lines, k):
     "The lines of one block, its title over them; an interval stands under its number"
+    first = lambda row: '{}' + row if row[:1] in ('[', '*') else row  # what stands after \\ must not look like its option
     bold = lambda marked, s: f'\\textbf{{{s}}}' if marked and s else s
     head = f'\\multicolumn{{{k}}}{{@{{}}l}}{{\\textit{{{latex_text(title)}}}}} \\\\\n' if title else ''
-    return head + ''.join(' & '.join(bold(m, _stacked([text, interval])) for _, _, text, interval in cells) + ' \\\\\n' for m, cells in lines)
+    return head + ''.join(first(' & '.join(bold(m, _stacked([text, interval])) for _, _, text, interval in cells)) + ' \\\\\n' for m, cells in lines)
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bba9c9f6
 def plain_frame(

@@ -12,6 +12,7 @@ __all__ = ['CANVASES', 'TAPS', 'INPUTS', 'PREPARATION', 'FUSION', 'TIME', 'SIGHT
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #c47e205b
 import re
+from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.patches import FancyBboxPatch
@@ -271,7 +272,7 @@ def checklist_facts(
     "What the answers of the checklist are filled with"
     s, n, r = results.study, genotypes(results), design('rounds')
     p, c = s.provenance, stated(results)
-    try: e = results.experiment; plants, steps, data = counted(len(e.plants), 'plant'), counted(len(e.measured), 'measured step'), f'read from {results.run.get("data")}'
+    try: e = results.experiment; plants, steps, data = counted(len(e.plants), 'plant'), counted(len(e.measured), 'measured step'), f'read from the folder {Path(results.run["data"]).name}'
     except NotThere as why: plants, steps, data = f'six plants for each of {n} accessions', 'steps not counted here', str(why)
     try: could = power(results)
     except NotThere as why: could = str(why)

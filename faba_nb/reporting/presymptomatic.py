@@ -11,10 +11,11 @@ __all__ = ['CLASSIC', 'KINDS_OF_PLANT', 'KIND', 'EARLY', 'fluorescence_effects',
 import numpy as np
 import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
-from .drawing import Drawn
-from .figures import _readings, arm_tone
+from ..evaluation.alarms import Rule, accession_rule, never_words
+from .drawing import Drawn, how_many, shows
+from .figures import _readings, arm_tone, dagger, plants_shown
 from .layout import Column, Table
-from .results import NotThere, counted, listed, number, p_value, with_interval
+from .results import NotThere, counted, in_doubt, listed, number, p_value, spread, with_interval
 from .style import canvas, colour, label_panels, panels
 from .sentences import told
 from .tables import KINDS, MODALITIES, NAMES, genotypes, nice
@@ -37,8 +38,8 @@ def fluorescence_heatmap(
     if len(t) > 2: t = t.iloc[leaves_list(linkage(t.fillna(0), 'average', metric='correlation', optimal_ordering=True))]
     fig, ax = canvas(width, 16 + (1.95 if width > 120 else 1.55)*len(t))
     _heat(fig, ax, t, pd.to_numeric(parting.set_index('parameter').divergence_dag).reindex(t.index), width > 120)
-    return Drawn(fig, f'Effect of drought in standard deviations of control plants, {counted(len(t), "fluorescence parameter")}, n = {counted(int(parting.n_genotypes.max()), "accession")}, one replicate a day, from a mixed model per parameter. '
-                 'Dots: the day from which drought and control plants part (simultaneous 95 % band). Rows are ordered by the likeness of their courses.', _heat_alt(t))
+    return Drawn(fig, f'Effect of drought in standard deviations of control plants, {counted(len(t), "fluorescence parameter")}, n = {counted(int(parting.n_genotypes.max()), "accession")}, from a mixed model per parameter. '
+                 f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: the day from which drought and control plants part (simultaneous 95 % band). Rows are ordered by the likeness of their courses.', _heat_alt(t))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b0fc3bf3
 def _heat(fig, ax, t, parting, wide):
@@ -46,7 +47,7 @@ def _heat(fig, ax, t, parting, wide):
     reach = max(1., float(np.nanquantile(np.abs(t), .98)))
     image = ax.imshow(t, aspect='auto', cmap='RdBu_r', vmin=-reach, vmax=reach, interpolation='none')
     dated = [(list(t.columns).index(d), i) for i, d in enumerate(parting) if d in t.columns]
-    if dated: ax.plot(*np.array(dated).T, '.', color='#1a1f26', ms=2.5 if wide else 1.8)
+    if dated: shows(ax.plot(*np.array(dated).T, '.', color='#1a1f26', ms=2.5 if wide else 1.8)[0], 'day of divergence', len(dated))
     ax.set(xticks=range(t.shape[1]), xticklabels=[str(d) for d in t.columns], xlabel='Days after germination', yticks=range(len(t)), yticklabels=t.index)
     ax.tick_params(axis='y', labelsize=4.6 if wide else 3.6, length=0)
     ax.tick_params(axis='x', labelsize=7 if wide else 5)
@@ -81,7 +82,11 @@ def temporal_curves(
     for ax, p in zip(axes, names): _parameter(ax, f, p, pd.to_numeric(parting[p]))
     label_panels(axes, 'Days after germination', 'Mean, in the instrument’s units')
     chosen = [p for p in names if p not in CLASSIC]
-    return Drawn(fig, f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(len(e.plants), "plant")}, one replicate a day. Dotted: day of divergence. {listed(chosen)} were chosen because they end farthest apart in these data, so their separation is exaggerated.',
+    some = f[f[names].notna().any(axis=1)]
+    each = some.merge(e.plants[['plant_id', 'replicate']], on='plant_id').groupby('dag').replicate.nunique()
+    dotted = f' Dotted, in {how_many(fig, "day of divergence")} of {counted(len(names), "panel")}: day of divergence.' if how_many(fig, 'day of divergence') else ''
+    why = f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end farthest apart in these data, so their separation is exaggerated.' if chosen else ''
+    return Drawn(fig, f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a day.{dotted}{why}',
                  listed(f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end' for p in names) + '.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a9c249c6
@@ -91,7 +96,7 @@ def _parameter(ax, f, name, parting):
         g = f[f.treatment == t].groupby('dag')[name].agg(['mean', 'sem'])
         ax.fill_between(g.index, g['mean'] - 1.96*g['sem'], g['mean'] + 1.96*g['sem'], color=colour(t), alpha=.2, lw=0)
         ax.plot(g.index, g['mean'], color=colour(t), label=t)
-    if parting == parting: ax.axvline(parting, color=colour('ink'), ls=':', lw=.9)
+    if parting == parting: shows(ax.axvline(parting, color=colour('ink'), ls=':', lw=.9), 'day of divergence')
     ax.set_title(name)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4ae0d773
@@ -112,7 +117,7 @@ def gate_weights(
     for ax, t in zip(axes, ('WHC-80', 'WHC-30')): _gates(ax, g[g.treatment == t], names, t)
     label_panels(axes, 'Days after germination', 'Gate weight (share)', len(names) if width > 120 else 2)
     mean = g.groupby('modality').apply(lambda x: np.average(x.weight, weights=x.n), include_groups=False)
-    return Drawn(fig, f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {number(g.n.sum()/len(names), 0)} steps of all runs). Weights describe the model; they are not importance.',
+    return Drawn(fig, f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of all runs). Weights describe the model; they are not importance.',
                  'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #531f5785
@@ -140,7 +145,7 @@ def class_curves(
     for ax, (k, f) in zip(axes, readings.items()): _kinds(ax, f, k)
     label_panels(axes, 'Days after germination', 'Probability of stress', 4)
     last = readings['retrospective'].query('dag == dag.max()').groupby('kind').probability.mean()
-    return Drawn(fig, f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(len(g), "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: alarm level 0.5.',
+    return Drawn(fig, f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(readings["retrospective"].genotype.nunique(), "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
                  'Mean probability on the last day, retrospective: ' + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last) + '.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a66758a
@@ -187,16 +192,24 @@ def timeline(
     for dy, key, tone, mark, label in ((.22, '', arm_tone(results, arm), 'o', 'alarm of the model'), (-.22, 'fluor_', colour('fluor'), 's', 'alarm of fluorescence')):
         ax.hlines(y + dy, t[f'{key}first_alarm_dag'], t[f'{key}last_alarm_dag'], color=tone, lw=1)
         ax.plot(t[f'{key}alarm_dag'], y + dy, mark, color=tone, ms=3.5, label=label)
-    ax.set(yticks=y, yticklabels=t.genotype, xlabel='Days after germination', ylim=(-.7, len(t) - .3))
+    plants = _of_genotypes(results, t.genotype)
+    ax.set(yticks=y, yticklabels=[g + dagger(plants[plants.genotype == g]) for g in t.genotype], xlabel='Days after germination', ylim=(-.7, len(t) - .3))
     ax.tick_params(axis='y', labelsize=6)
     fig.legend(loc='outside upper right', ncols=3 if width > 120 else 2)
-    return Drawn(fig, _timeline_caption(t, nice(arm)), f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.')
+    return Drawn(fig, _timeline_caption(t, nice(arm)) + in_doubt(plants), f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
+def _of_genotypes(results, names):
+    "The plants of these accessions; none where the experiment is not at hand"
+    try: p = results.experiment.plants
+    except NotThere: return plants_shown(results, ())
+    return p[p.genotype.isin(names)]
+
 def _timeline_caption(t, name):
     "What the marks mean, and how many are missing"
-    return (f'Dates per accession, n = {len(t)}; online. Bar: annotated onset (grey: from the last look before it to the first after it). Circle: alarms of {name}; square: alarms of fluorescence alone; each the median over drought plants and runs, '
-            f'with a line from first to last, at a threshold for 5 % falsely alarmed control plants. No mark where half of the plants or more are never alarmed ({t.alarm_dag.isna().sum()} accessions for {name}, {t.fluor_alarm_dag.isna().sum()} for fluorescence). '
+    none = lambda days: counted(int(days.isna().sum()), 'accession')
+    return (f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, {none(t.fluor_alarm_dag)} for fluorescence). '
+            f'Bar: annotated onset (grey: from the last look before it to the first after it). Circle: {name}; square: fluorescence alone; the line goes from the first alarm to the last. '
             'An early mark is no evidence by itself: see the alarms of the matched controls above.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #97d14e93
@@ -247,9 +260,17 @@ def _with_alarms(results, t):
     if not arms: raise NotThere('No arm has online alarms.')
     return arms
 
-def _plants(results):
-    "How many plants have alarms or could have had some"
-    return results.table('plants').plant_id.nunique()
+def _compared(
+    results, # `Results`
+    arms,    # whose alarms are shown
+    matched=False, # only controls of the same accession and replicate as a drought plant
+):
+    "How many drought and control plants stand behind alarms, in words"
+    p = results.table('plants')
+    p = p[(p.protocol == 'online') & p.arm.isin(arms)].drop_duplicates('plant_id')
+    dry, wet = p[p.treatment == 'WHC-30'], p[p.treatment != 'WHC-30']
+    if matched: wet = wet.merge(dry[['genotype', 'replicate']].drop_duplicates(), on=['genotype', 'replicate'])
+    return f'{counted(len(dry), "drought plant")} and {counted(len(wet), "matched control" if matched else "control plant")}'
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
@@ -266,7 +287,7 @@ def delays(
     for ax, a in zip(axes, arms): _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
     label_panels(axes, 'Days from annotated onset', 'Share of plants alarmed')
     at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
-    return Drawn(fig, f'Online alarms (k = {k} consecutive steps, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions): share of drought plants alarmed, Kaplan–Meier with 95 % intervals, and share of matched controls on the same days; n = {counted(_plants(results), "plant")}.',
+    return Drawn(fig, f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; a plant that is never alarmed stays among those without): drought plants, Kaplan–Meier with 95 % intervals, and matched controls on the same days; n = {_compared(results, arms, True)}.',
                  listed(f'{nice(a)}: {number(100*at(a, 0).detected, 0)} % of drought plants and {number(100*at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset' for a in arms) + '.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e2887ed7
@@ -299,10 +320,19 @@ def alarm_tradeoff(
     for ax, a in zip(axes, arms): _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
     label_panels(axes, 'Share of control plants alarmed', 'Found by onset + 3 d (share)', 2 if width > 120 else 1)
     at = {a: np.interp(.1, *_curve(t, a)) for a in arms + rivals}
-    return Drawn(fig, f'Online alarms, k = {k} consecutive steps: what each threshold finds and what it costs, n = {counted(_plants(results), "plant")}. A panel per arm, the others in grey. Black: rules that see no more than the date (and, inferred, the size of the plant).',
+    return Drawn(fig, f'What each threshold finds and what it costs (online reading, alarm after {k} measured steps in a row above it; a plant that is never alarmed is not found), n = {_compared(results, arms)}. {_grey(arms)}{_black(rivals)}',
                  'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #62340984
+def _grey(arms):
+    "What is coloured and what is grey"
+    return f'A panel for each of {counted(len(arms), "arm")}, the others in grey.' if len(arms) > 1 else ''
+
+def _black(rivals):
+    "What the black lines are"
+    sees = {'clock': 'sees the date alone', 'inferred_treatment_clock': 'sees the date and the size of the plant'}
+    return f' Black: {listed(f"{nice(r)} ({sees[r]})" for r in rivals)}.' if rivals else ''
+
 def _tradeoff(ax, curves, arm, rivals, tone):
     "One arm in colour, the rules in black, the other arms behind"
     for b, c in curves.items():
@@ -332,7 +362,7 @@ def earliness_table(
         if any(np.isfinite(row[m]) for m in EARLY): rows.append(row)
     if not rows: raise NotThere('No arm has online alarms with a threshold set on controls.')
     frame = pd.DataFrame(rows).assign(kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm']))
-    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Online alarms, k = {k}, threshold for {number(100*target, 0)} % falsely alarmed plants set on the other accessions ({f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {counted(_plants(results), "plant")}.', groups='kind',
+    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Alarms at one threshold ({Rule("online", target, k=k).words}; {f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {_compared(results, frame.arm)}.', groups='kind',
                  note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.')
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78

@@ -7,7 +7,9 @@ __all__ = ['VERBS', 'stated', 'answer', 'best_arm', 'against_clock', 'told', 've
            'provenance', 'studies_with']
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f6979f74
+from pathlib import Path
 from markupsafe import Markup
+from ..evaluation.alarms import Rule
 from ..core.provenance import read_log
 from ..core.studies import studies, read_study
 from .results import NotThere, begin, counted, listed, number, p_equals, with_interval
@@ -131,8 +133,9 @@ def information(
     if p.empty: raise NotThere(f'Genotype information was not tested for the {protocol} reading.')
     line = lambda r: f'{nice(r["arm"])} ({number(r["value"], 2)}, without information {number(r["null_low"], 2)} to {number(r["null_high"], 2)}, {p_equals(r["p"])})'
     yes, no = (told(rows.to_dict('records'), 'value', line) for rows in (p[p.value > p.null_high], p[p.value <= p.null_high]))
-    start = f'In the {protocol} reading, alarms come in the order of the genotypes’ onsets more often than permuted onsets allow for {yes}.' if yes else ''
-    end = f'In the {protocol} reading, nothing beyond chance about which genotype dries first is seen in {no}.' if no else ''
+    rule = f' ({Rule(protocol, None).words})'
+    start = f'In the {protocol} reading, alarms{rule} come in the order of the genotypes’ onsets more often than permuted onsets allow for {yes}.' if yes else ''
+    end = f'In the {protocol} reading, nothing beyond chance about which genotype dries first is seen in {no}{"" if yes else rule}.' if no else ''
     return [t for t in (start, end) if t]
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #faace8c0
@@ -142,9 +145,10 @@ def provenance(
     "Code, data and time behind a study, as a definition list"
     p, run = results.study.provenance, results.run
     log = {e['step']: e for e in read_log(results.out) if 'step' in e}
+    name = lambda key: Path(run[key]).name if run.get(key) else ''  # where a folder stands is no part of a page
     rows = {'Study': f'{results.study.name}, written in full in study.yaml', 'Code': f'faba_nb, commit {p["commit"]}' if p.get('commit') else '',
-            'Libraries': ', '.join(f'{k} {v}' for k, v in p.get('versions', {}).items()), 'Data': ', '.join(filter(None, (str(run.get('data', '')), f'fingerprint {p["data"]}' if p.get('data') else ''))),
-            'Features': str(run.get('features', '')), 'Steps': ', '.join(f'{s} {e.get("time", "")[:16].replace("T", " ")}' for s, e in log.items())}
+            'Libraries': ', '.join(f'{k} {v}' for k, v in p.get('versions', {}).items()), 'Data': ', '.join(filter(None, (name('data'), f'fingerprint {p["data"]}' if p.get('data') else ''))),
+            'Features': name('features'), 'Steps': ', '.join(f'{s} {e.get("time", "")[:16].replace("T", " ")}' for s, e in log.items())}
     missing = '' if p else Markup('<p class="gap"><b>Not shown.</b> study.yaml holds no provenance: the study was not written by the runner.</p>')
     return missing + Markup('<dl>{}</dl>').format(Markup('').join(Markup('<dt>{}</dt><dd>{}</dd>').format(k, v) for k, v in rows.items() if v))
 

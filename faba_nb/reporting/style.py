@@ -67,7 +67,7 @@ RC = {
     'xtick.major.width': .6, 'ytick.major.width': .6, 'xtick.major.size': 4.8, 'ytick.major.size': 4.8,
     'axes.spines.top': False, 'axes.spines.right': False, 'legend.frameon': False, 'axes.axisbelow': True,
     'lines.solid_capstyle': 'round', 'patch.edgecolor': 'w', 'patch.force_edgecolor': True, 'patch.linewidth': .8,
-    'font.family': 'DejaVu Sans', 'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'faba_nb',
+    'font.family': 'DejaVu Sans', 'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'faba_nb', 'text.parse_math': False,
 }
 
 # %% ../../nbs/50_reporting/10_style.ipynb #c0ca63bc

@@ -32,7 +32,7 @@ METRICS = {
     'pooled_f1': ('Pooled F1', '', 3, 'From hits and false alarms summed over folds'),
     'auprc': ('AUPRC', '', 3, 'Area under the precision–recall curve; a constant scores the prevalence'),
     'auc_within_day_drought': ('AUC within day', 'drought', 3, 'Pairs of drought plants of one day in the right order: chance is 0.5'),
-    'concordance': ('Concordance', '', 3, 'Share of pairs of drought plants whose alarms come in the order of their onsets'),
+    'concordance': ('Concordance', '', 3, 'Share of pairs of drought plants whose alarms (first measured step above 0.5) come in the order of their onsets'),
 }
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #a99c2236

@@ -11,10 +11,10 @@ __all__ = ['QUESTIONS', 'GROUPS', 'SCORE_COLUMNS', 'GAP_COLUMNS', 'SPOILED', 'SE
 import numpy as np
 import pandas as pd
 from ..core.config import to_dict
-from .drawing import Drawn
+from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, axis_label
 from .layout import Column, Table
-from .results import NotThere, begin, called, counted, listed, number, p_value, with_interval
+from .results import NotThere, begin, called, counted, listed, number, p_value, spread, with_interval
 from .style import canvas, colour
 from .tables import METRICS, MODALITIES, difference, genotypes, metric_column, metric_frame, nice
 
@@ -211,8 +211,14 @@ def main_results(
     fig, axes = canvas(width, (16 + 4.6*(y[-1] + 1))*shape[0], *shape, sharey=True, squeeze=False)
     for ax, m in zip(axes.flat, ('f1', mae)): _forest(ax, results, v, y, m, labels=ax is axes.flat[0] or shape[0] == 2)
     told = listed(f'{r.name_} {with_interval(r.f1, r.f1_low, r.f1_high, 2)}' for r in v.rename(columns={'name': 'name_'}).itertuples())
-    return Drawn(fig, f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of {counted(len(v), "arm")} from {counted(v.study.nunique(), "study", "studies")}, n = {counted(genotypes(results), "genotype")}. Dots: mean over left-out genotypes and seeds; bars: 95 % intervals; dashed: clock told the treatment.',
-                 f'F1: {told}; clock told the treatment {number(_clock(results, "f1"), 2)}.')
+    return Drawn(fig, _forest_caption(results, fig, axes.flat[0], v, mae), f'F1: {told}; clock told the treatment {number(_clock(results, "f1"), 2)}.')
+
+def _forest_caption(results, fig, ax, v, mae):
+    "How many arms have a dot, from how many studies and genotypes"
+    n = spread([genotypes(r) for r in results.family if called(results, r) in set(v.study)], 'genotype')
+    line = '; dashed: clock told the treatment' if how_many(fig, 'clock') else ''
+    return (f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of {counted(how_many(ax, "arm"), "arm")} from {counted(v.study.nunique(), "study", "studies")}, n = {n}. '
+            f'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals{line}.')
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #de9511a4
 def _forest(ax, results, v, y, metric, labels):
@@ -221,9 +227,10 @@ def _forest(ax, results, v, y, metric, labels):
     for i, r in zip(y, v.to_dict('records')):
         c = arm_tone(members[r['study']], r['arm'])
         ax.plot([r[f'{metric}_low'], r[f'{metric}_high']], [i, i], color=c, lw=2.2, alpha=.5, solid_capstyle='butt')
-        ax.plot(r[metric], i, 'o', color=c, ms=5)
+        dot = ax.plot(r[metric], i, 'o', color=c, ms=5)[0]
+        if np.isfinite(r[metric]): shows(dot, 'arm')
     level = _clock(results, metric)
-    if np.isfinite(level): ax.axvline(level, color=colour('ink'), ls='--', lw=.9)
+    if np.isfinite(level): shows(ax.axvline(level, color=colour('ink'), ls='--', lw=.9), 'clock')
     starts, several = np.flatnonzero(v.group.ne(v.group.shift())), v.study.nunique() > 1
     ax.set(xlabel=axis_label(metric), ylim=(y[-1] + .7, y[0] - 1.3), yticks=[*y, *(y[starts] - .9)])
     ax.tick_params(axis='y', length=0)
