@@ -7,7 +7,7 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
            'BATCH', 'TOP', 'TAPS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'check_settings', 'twin', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features',
            'import_', 'study', 'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites',
-           'show_frame', 'comparison', 'show_comparison', 'check_names', 'parsed', 'main']
+           'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/08_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, sys
@@ -52,7 +52,7 @@ def _names(text):
     if not _parts(text): raise BadInput('no name is given', mend='give A,B')
     return _parts(text)
 
-# %% ../../nbs/60_running/08_cli.ipynb #83e14a05
+# %% ../../nbs/60_running/08_cli.ipynb #f8403e8d
 def number(
     what,      # what it is, such as 'number of hours'
     low, high, # its range, both included
@@ -67,7 +67,7 @@ def number(
         raise BadInput(f'{text!r} is no {what}', mend=f'give {low} to {high}')
     return read
 
-# %% ../../nbs/60_running/08_cli.ipynb #dd2b23d0
+# %% ../../nbs/60_running/08_cli.ipynb #61d7054d
 @kind_of
 def _shard(text):
     "I/N as (I-1, N)"
@@ -77,7 +77,7 @@ def _shard(text):
     if not 1 <= i <= n: raise BadInput(f'{text!r} is no part', mend='I counts from 1 to N')
     return i - 1, n
 
-# %% ../../nbs/60_running/08_cli.ipynb #0338cbcb
+# %% ../../nbs/60_running/08_cli.ipynb #2183f23b
 def one_of(
     what,  # what the names are of
     known, # the names, or a function that gives them
@@ -90,7 +90,7 @@ def one_of(
         return text
     return read
 
-# %% ../../nbs/60_running/08_cli.ipynb #d2ab4023
+# %% ../../nbs/60_running/08_cli.ipynb #d7da37a4
 def _worlds():
     "Names of simulated worlds"
     from faba_nb.twin.design import WORLDS
@@ -101,7 +101,7 @@ def _reports():
     from faba_nb.reporting.site import reports
     return reports()
 
-# %% ../../nbs/60_running/08_cli.ipynb #582b1140
+# %% ../../nbs/60_running/08_cli.ipynb #1e15fc1d
 @kind_of
 def _encoders(text):
     "Names of backbones, all of them known"
@@ -122,14 +122,14 @@ SHARD = arg('--shard', type=_shard, metavar='I/N', help='do part I of N, at most
 WORKERS = arg('--workers', type=number('number of processes', 1, 512), metavar='N', help='processes, 1 to 512 (default: by the number of cores)')
 BATCH = arg('--batch', type=number('number of photographs', 1, 4096), metavar='N', help='photographs per forward pass, 1 to 4096 (default: by the memory)')
 
-# %% ../../nbs/60_running/08_cli.ipynb #b652eeff
+# %% ../../nbs/60_running/08_cli.ipynb #1986a210
 def holds_study(
     folder, # any path
 ):
     "Does a folder hold a study that was run?"
     return (Path(folder)/'study.yaml').is_file()
 
-# %% ../../nbs/60_running/08_cli.ipynb #eb66a6a7
+# %% ../../nbs/60_running/08_cli.ipynb #d2d0b40c
 def _held(folder):
     "The study file of a folder, or the reason why there is none"
     folder = Path(folder)
@@ -140,7 +140,7 @@ def _held(folder):
     mend = 'give one of ' + ', '.join(inside) if inside else "give the --out folder of `faba run`, or a study's name"
     raise BadInput(what, folder, mend)
 
-# %% ../../nbs/60_running/08_cli.ipynb #43424e85
+# %% ../../nbs/60_running/08_cli.ipynb #844d0ee8
 def place_of(
     given,    # a study, its YAML file or its folder; None where only `out` is given
     out=None, # the folder given as --out
@@ -155,7 +155,7 @@ def place_of(
     if out and os.path.realpath(out) != os.path.realpath(path): raise BadInput('two folders are named', f'{given} and --out {out}', f'give one; the same study in a new folder is {path/"study.yaml"} --out {out}')
     return _held(path), given
 
-# %% ../../nbs/60_running/08_cli.ipynb #de667b60
+# %% ../../nbs/60_running/08_cli.ipynb #59980fd5
 def _known(name):
     "Is this the name of a study that comes with the repository?"
     from faba_nb.core.studies import studies
@@ -173,7 +173,7 @@ def _nothing(given, path):
     if path.name != given: return BadInput('there is no such folder', given, "give the --out folder of `faba run`, or a study's name")
     return unknown('study', given, studies())
 
-# %% ../../nbs/60_running/08_cli.ipynb #83e7428f
+# %% ../../nbs/60_running/08_cli.ipynb #4599688a
 def check_settings(
     settings, # `KEY=VALUE` texts
     study,    # a study's name or file
@@ -189,7 +189,7 @@ def check_settings(
     if not isinstance(arms, dict): return
     for s in settings: _check_setting(s, [f.name for f in fields(Arm)], arms)
 
-# %% ../../nbs/60_running/08_cli.ipynb #5e8eae19
+# %% ../../nbs/60_running/08_cli.ipynb #44f20001
 TOP = ('defaults', 'arms', 'name', 'title', 'contrasts')
 
 def _check_setting(setting, keys, arms):
@@ -203,13 +203,24 @@ def _check_setting(setting, keys, arms):
     if first == 'defaults' and len(rest) == 1 and all(rest[0] in (a or {}) for a in arms.values()):
         raise BadInput(f'this changes nothing: every arm sets {rest[0]} itself', where, f'write arms.NAME.{rest[0]} for each')
 
-# %% ../../nbs/60_running/08_cli.ipynb #e5adb11e
+# %% ../../nbs/60_running/08_cli.ipynb #d46ccf9c
 def _no_setting(name, keys, where):
     "The error for an unknown setting, with the full key that is near"
     full = {k: f'defaults.{k}' for k in keys} | {t: t for t in TOP}
     near = get_close_matches(name, full, n=1, cutoff=0.5)
     mend = f'did you mean {full[near[0]]!r}?' if near else 'settings begin with defaults. or arms.NAME.'
     return BadInput(f'unknown setting {name!r}', where, mend)
+
+# %% ../../nbs/60_running/08_cli.ipynb #63dc3107
+def _read(study, settings):
+    "A study with its settings applied"
+    from faba_nb.core.studies import read_study
+    check_settings(settings, study)
+    return read_study(study, settings)
+
+def _home_of(study):
+    "Where a study lies by default"
+    return os.path.join(os.environ.get('FABA_RESULTS', 'results'), study.name)
 
 # %% ../../nbs/60_running/08_cli.ipynb #552d757e
 @verb(arg('folder', metavar='DIR', help='where to write; created'),
@@ -237,7 +248,7 @@ def check(a):
     print(verdict)
     raise BadInput('the pipeline cannot go on with this folder', a.folder, 'mend what is marked fatal above')
 
-# %% ../../nbs/60_running/08_cli.ipynb #efe53b89
+# %% ../../nbs/60_running/08_cli.ipynb #5f14a67d
 def _ready(experiment, features):
     "Print which studies can run; refuse where none can"
     from faba_nb.running.preconditions import can_run
@@ -270,10 +281,11 @@ def yardsticks(a):
     plants, rounds, source = _plan(a)
     table = score_plan(plants, rounds)
     if a.csv: write_csv(table, a.csv)
-    show_frame(_wide(table), f'Yardsticks: scores without looking at a plant; {source}')
+    print(source)
+    show_frame(_wide(table), 'Yardsticks: scores without looking at a plant')
     if a.power: show_frame(power_plan(plants, rounds), 'What the plan could detect')
 
-# %% ../../nbs/60_running/08_cli.ipynb #5a204e07
+# %% ../../nbs/60_running/08_cli.ipynb #a77f54e8
 def _plan(a):
     "Plants, rounds, and where they come from"
     from faba_nb.evaluation.yardsticks import plan_of, planned
@@ -312,7 +324,7 @@ def verify_features(a):
     if not found.matches: raise StepFailed(found.text)
     print(found.text)
 
-# %% ../../nbs/60_running/08_cli.ipynb #7ab93028
+# %% ../../nbs/60_running/08_cli.ipynb #34e6aa7f
 def _photographs(a):
     "Where the photographs are"
     data = a.data or os.environ.get('FABA_DATA')
@@ -337,18 +349,7 @@ def study(a):
     if not a.diff: return print(s.to_yaml(), end='')
     for k, (x, y) in s.difference(*a.diff).items(): print(f'{k}: {x} -> {y}')
 
-# %% ../../nbs/60_running/08_cli.ipynb #63dc3107
-def _read(study, settings):
-    "A study with its settings applied"
-    from faba_nb.core.studies import read_study
-    check_settings(settings, study)
-    return read_study(study, settings)
-
-def _home_of(study):
-    "Where a study lies by default"
-    return os.path.join(os.environ.get('FABA_RESULTS', 'results'), study.name)
-
-# %% ../../nbs/60_running/08_cli.ipynb #fdab7cdc
+# %% ../../nbs/60_running/08_cli.ipynb #2605314b
 def _study(a):
     "The study named, or the one that the folder holds; `a.out` is filled in, and `a.named` is how it can be read again"
     if not a.study and not a.out: raise BadInput('neither a study nor its folder is named', f'faba {a.verb}', 'give STUDY or --out DIR')
@@ -357,7 +358,7 @@ def _study(a):
     a.out = a.out or _home_of(study)
     return study
 
-# %% ../../nbs/60_running/08_cli.ipynb #ac850b42
+# %% ../../nbs/60_running/08_cli.ipynb #66da1412
 def _places(a, needed):
     "Data and features of a study: as given, as recorded in its folder, or as the environment says"
     if a.data: return a.data, a.features
@@ -450,7 +451,7 @@ def features(a):
     listen()
     print(summary_text(_fill(a) if a.fill_gaps else _extract(a)))
 
-# %% ../../nbs/60_running/08_cli.ipynb #203f1b08
+# %% ../../nbs/60_running/08_cli.ipynb #0e1b3752
 def _extract(a):
     "Features of all backbones named"
     from faba_nb.backbones.extraction import extract
@@ -460,18 +461,18 @@ def _extract(a):
     where = Path(a.features) if a.features else (data.parent if data.is_file() else data)/'features'
     return extract(data, where, a.backbones, tap=a.tap, canvas=a.canvas, shard=a.shard or (0, 1), workers=a.workers, batch=a.batch, strict=a.strict)
 
-# %% ../../nbs/60_running/08_cli.ipynb #a580dd7a
+# %% ../../nbs/60_running/08_cli.ipynb #4529f391
 def _fill(a):
     "Features that a file of the earlier system lacks"
-    from faba_nb.backbones.extraction import fill_gaps
     alone = {'--features': a.features, '--shard': a.shard, '--strict': a.strict, '--tap': a.tap != 'published', '--canvas': a.canvas != 'published'}
     for name in (n for n, given in alone.items() if given): raise BadInput('this has no meaning with --fill-gaps', name, 'leave it out: the file says it all')
     if not Path(a.fill_gaps).is_file(): raise BadInput('there is no such file of features', a.fill_gaps, 'give the earlier file')
+    from faba_nb.backbones.extraction import fill_gaps
     return fill_gaps(a.fill_gaps, _photographs(a), a.backbones, workers=a.workers, batch=a.batch)
 
 # %% ../../nbs/60_running/08_cli.ipynb #5fa77885
 @verb(STUDY, arg('--site', required=True, metavar='NAME', help='mahti roihu mini, or the path of a profile'), DATA, OUT, FEATURES, SET,
-      arg('--account', metavar='PROJECT', help='who pays (default: $FABA_ACCOUNT)'), arg('--split', action='store_true', help='a chain of jobs instead of one'),
+      arg('--account', metavar='PROJECT', help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)"), arg('--split', action='store_true', help='a chain of jobs instead of one'),
       arg('--hours', type=number('number of hours', .001, 1000, float), default=4., metavar='H', help='with --split: cut training into jobs of at most H hours of work (default: 4)'),
       arg('--test', action='store_true', help="in the site's test partition"), arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
       arg('--go', action='store_true', help='submit, and stay until Slurm has all jobs'))
@@ -485,7 +486,7 @@ def submit(a):
     if a.go: go(plan)
     else: print(f'to submit: bash {plan.out}/submit.sh   (or --go)')
 
-# %% ../../nbs/60_running/08_cli.ipynb #648efb28
+# %% ../../nbs/60_running/08_cli.ipynb #5476be7e
 def _planned(a):
     "The plan of a submission"
     from faba_nb.running.sites import checked_account, read_site
@@ -524,14 +525,14 @@ def status(a):
         if not a.watch or finished(table): return
         time.sleep(5)
 
-# %% ../../nbs/60_running/08_cli.ipynb #dd14b912
+# %% ../../nbs/60_running/08_cli.ipynb #52b34f02
 def _folder(a):
     "The folder of the study named; one that is only planned counts, too"
     if not _known(a.study) and (Path(a.study)/'jobs').is_dir(): return a.study
     named, out = place_of(a.study)
     return out or _home_of(_read(named, ()))
 
-# %% ../../nbs/60_running/08_cli.ipynb #3fe35411
+# %% ../../nbs/60_running/08_cli.ipynb #636f0a72
 @verb(PLACE)
 def verify(a):
     "compare the files of a study with the hashes that were recorded; a line per difference, exit code 1"
@@ -543,8 +544,8 @@ def verify(a):
     print('all files as recorded' if n is None else f'{n} files as recorded')
 
 # %% ../../nbs/60_running/08_cli.ipynb #69101757
-@verb(arg('name', nargs='?', metavar='NAME', help='print what a shell needs for this site (for slurm/setup_site.sh)'), arg('--account', metavar='PROJECT', help='who pays'),
-      arg('--venv', metavar='DIR', help='the environment'), arg('--data', metavar='DIR', help="the experiment's folder"))
+@verb(arg('name', nargs='?', metavar='NAME', help='print what a shell needs for this site, for slurm/setup_site.sh (default: a table of all sites)'), arg('--account', metavar='PROJECT', help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)"),
+      arg('--venv', metavar='DIR', help="the environment (default: the profile's)"), arg('--data', metavar='DIR', help="the experiment's folder, for $FABA_DATA (default: none)"))
 def sites(a):
     "the site profiles, and whether this machine looks like one of them"
     from faba_nb.running.sites import checked_account, look_around, read_site, shell
@@ -646,7 +647,7 @@ def _count(said):
     n = re.search(r'\d+', said)
     return f'its {n[0]} values are' if n else 'its value is'
 
-# %% ../../nbs/60_running/08_cli.ipynb #081e2272
+# %% ../../nbs/60_running/08_cli.ipynb #74af2968
 def _parser():
     "The parser with all verbs"
     common = _Parser(add_help=False, allow_abbrev=False)
@@ -661,7 +662,7 @@ def _parser():
         v.set_defaults(call=f)
     return p
 
-# %% ../../nbs/60_running/08_cli.ipynb #1934a469
+# %% ../../nbs/60_running/08_cli.ipynb #c271a7b1
 def check_names(
     argv, # the arguments
 ):
@@ -674,13 +675,27 @@ def check_names(
         name = w.partition('=')[0]
         if re.fullmatch(r'-(?!\d|\.\d).+', w) and name not in known: raise unknown('option', name, known)
 
-# %% ../../nbs/60_running/08_cli.ipynb #f9f3277d
+# %% ../../nbs/60_running/08_cli.ipynb #4a672e8c
+def joined(
+    argv, # the arguments
+):
+    "The arguments with `--option=-1` for `--option -1`, which argparse would take for two options"
+    verb = next((w for w in argv if w in VERBS), None)
+    takes = {n for names, how in VERBS[verb][1] if 'action' not in how and 'nargs' not in how for n in names} if verb else set()
+    out = []
+    for w in argv:
+        negative = out and out[-1] in takes and re.match(r'-[\d.]', w)
+        if negative: out[-1] += f'={w}'
+        else: out.append(w)
+    return out
+
+# %% ../../nbs/60_running/08_cli.ipynb #0f39242a
 def parsed(
     argv, # the arguments
 ):
     "The arguments as a namespace with `verb` and `call`"
     check_names(argv)
-    a, more = _parser().parse_known_args(argv)
+    a, more = _parser().parse_known_args(joined(argv))
     if more: raise BadInput(f'{more[0]!r} is more than this takes', None, f'`faba {a.verb} --help` says what it takes')
     return a
 
@@ -703,7 +718,7 @@ def main(
     except OSError as e: return _end(*_of_the_disk(e), a)
     except Exception as e: return _end(_unexpected(e), 1, a)
 
-# %% ../../nbs/60_running/08_cli.ipynb #96faaffe
+# %% ../../nbs/60_running/08_cli.ipynb #590d4d69
 THEIRS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 
 def _of_the_disk(e):
