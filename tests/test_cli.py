@@ -58,8 +58,8 @@ def test_help_loads_nothing_heavy_and_works_from_anywhere(faba):
     (['study', 'backbonez'], "unknown study 'backbonez'; did you mean 'backbones'?"),
     (['study', 'backbones', '--set', 'arms.clip.temporal=nun'], "unknown value 'nun'; did you mean 'none'?"),
     (['study', 'backbones', '--diff', 'clip', 'dino'], "unknown arm 'dino'; did you mean 'dinov2'?"),
-    (['run', 'demo', '--data', '/nowhere', '--out', '/tmp/never'], '/nowhere: there is no such folder'),
-    (['run', 'demo', '--out', '/tmp/never'], '--data: the experiment is not named'),
+    (['run', 'demo', '--data', '/nowhere', '--out', 'NEVER'], '/nowhere: there is no such folder'),
+    (['run', 'demo', '--out', 'NEVER'], '--data: the experiment is not named'),
     (['evaluate'], 'neither a study nor its folder is named'),
     (['evaluate', '--out', '/nowhere'], 'no study has been run here'),
     (['status', '/nowhere'], '/nowhere: there is no such folder'),
@@ -70,7 +70,7 @@ def test_help_loads_nothing_heavy_and_works_from_anywhere(faba):
     (['rnu', 'demo'], "faba: unknown verb 'rnu'; did you mean 'run'?"),
     (['run', 'demo', '--dta', '/d'], "unknown option '--dta'; did you mean '--data'?"),
     (['features', '--backbone', 'clip'], "unknown option '--backbone'; did you mean '--backbones'?"),
-    (['twin', '/tmp/never', '--world', 'onst'], "--world: unknown world 'onst'; did you mean 'onset'?"),
+    (['twin', 'NEVER', '--world', 'onst'], "--world: unknown world 'onst'; did you mean 'onset'?"),
     (['run', 'demo', '--only', 'trian'], "--only: unknown step 'trian'; did you mean 'train'?"),
     (['report', 'demo', '--only', 'clams'], "--only: unknown report 'clams'; did you mean 'claims'?"),
     (['features', '--data', '/d', '--backbones', 'dinoo2'], "unknown backbone 'dinoo2'; did you mean 'dinov2'?"),
@@ -91,11 +91,12 @@ def test_help_loads_nothing_heavy_and_works_from_anywhere(faba):
     (['yardsticks', '--power=5'], '--power: this takes no value'),
     (['yardsticks', '--plants', '/p.csv'], '--plants and --rounds belong together'),
     (['check', 'a'*300], 'file name too long')], ids=lambda x: ' '.join(x)[:40] if isinstance(x, list) else '')
-def test_a_mistake_is_one_line(args, line, capsys, monkeypatch):
+def test_a_mistake_is_one_line(args, line, capsys, monkeypatch, tmp_path):
+    args = [a.replace('NEVER', str(tmp_path/'never')) for a in args]
     for k in [k for k in os.environ if k.startswith(('FABA_', 'SBATCH_'))]: monkeypatch.delenv(k)
     code, said = main(args), capsys.readouterr()
     assert code == 2 and line in said.err and said.err.count('\n') == 1, said
-    assert said.err.startswith('faba ' if args[0] in KNOWN else 'faba: ') and 'usage' not in said.err and not Path('/tmp/never').exists()
+    assert said.err.startswith('faba ' if args[0] in KNOWN else 'faba: ') and 'usage' not in said.err and not (tmp_path/'never').exists()
 
 
 def test_a_mistake_in_a_process_of_its_own(faba):
@@ -119,17 +120,17 @@ def test_faba_alone_shows_the_help(faba):
     assert (r.returncode, r.stdout, r.stderr) == (0, faba('--help').stdout, '')
 
 
-@pytest.mark.parametrize('args', [('twin', '/tmp/never', '--genotypes', v) for v in ('0', '-3', '45', '1e9', 'many', '9'*5000)]
-                         + [('twin', '/tmp/never', '--seed', v) for v in ('-1', '1.5', '9'*30)] + [('twin', '/tmp/never', '--height', v) for v in ('31', '0', '100000')]
-                         + [(*verb, o, v) for verb in (('twin', '/tmp/never'), ('features', '--data', '/d', '--backbones', 'clip')) for o in ('--workers',) for v in ('0', '-1', '100000')]
+@pytest.mark.parametrize('args', [('twin', 'NEVER', '--genotypes', v) for v in ('0', '-3', '45', '1e9', 'many', '9'*5000)]
+                         + [('twin', 'NEVER', '--seed', v) for v in ('-1', '1.5', '9'*30)] + [('twin', 'NEVER', '--height', v) for v in ('31', '0', '100000')]
+                         + [(*verb, o, v) for verb in (('twin', 'NEVER'), ('features', '--data', '/d', '--backbones', 'clip')) for o in ('--workers',) for v in ('0', '-1', '100000')]
                          + [('features', '--data', '/d', '--backbones', 'clip', o, v) for o, v in (('--batch', '0'), ('--batch', '-4'), ('--batch', '10000000'), ('--shard', '0/4'), ('--shard', '5/4'), ('--shard', '-1/4'), ('--shard', '1/99999'))]
                          + [('submit', 'demo', '--site', 'mini', '--hours', v) for v in ('0', '-1', 'nan', 'inf', '1e9')], ids=lambda a: f'{a[0]} {a[-2]} {a[-1][:9]}')
-def test_numbers_are_refused_by_their_range(args, capsys):
+def test_numbers_are_refused_by_their_range(args, capsys, tmp_path):
     "Before any work: exit code 2, one line that names the option and the range"
-    assert main(list(args)) == 2
+    assert main([a.replace('NEVER', str(tmp_path/'never')) for a in args]) == 2
     said = capsys.readouterr()
     assert said.out == '' and said.err.count('\n') == 1 and f'{args[-2]}: ' in said.err and re.search(r'give [\d.]+ to [\d.]+|as in 1/4|for example 1/4|I counts from 1', said.err), said.err
-    assert not Path('/tmp/never').exists()
+    assert not (tmp_path/'never').exists()
 
 
 def test_closed_pipe_is_no_error():
