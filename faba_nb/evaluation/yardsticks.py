@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['notes', 'noise', 'clock_share', 'as_yardstick', 'best_threshold', 'mean_fold_f1', 'yardsticks', 'on_all_days',
-           'rule_on_all_days', 'plan_steps', 'plan_scores', 'score_plan', 'perfect_alarm', 'difference_sd',
-           'power_plan']
+           'rule_on_all_days', 'planned', 'plan_of', 'plan_steps', 'plan_scores', 'score_plan', 'perfect_alarm',
+           'difference_sd', 'power_plan']
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #cad73a6d
 import numpy as np
 import pandas as pd
 from dataclasses import replace
-from ..experiment.plan import read_plant_table, read_round_table
+from pathlib import Path
+from ..core.errors import BadInput
+from ..experiment.dataset import Experiment
+from ..experiment.plan import design, plan_rounds, read_plant_table, read_round_table
 from .predictions import Scores, step_columns, with_labels
 from .power import correlations, detectable_difference, fold_sd, gap_probability, published_gap
 from .metrics import average_precision, fold_values, overall, pooled_f1, rates
@@ -100,6 +103,57 @@ def rule_on_all_days(
     if p is None: return None
     return replace(y, steps=steps, p=np.asarray(p, float)[None], fold=np.zeros(len(steps), int))
 
+# %% ../../nbs/40_evaluation/04_yardsticks.ipynb #33d32e1a
+def planned():
+    "The plan in `data/design`: its plants with their rounds, and its rounds"
+    rounds, groups = plan_rounds(), _planned_rounds()
+    rows = [dict(plant_id=f'24_FabaDr_{6*i + 3*h + r:03d}', genotype=g.genotype, treatment=t, replicate=r,
+                 onset_dag=g.onset_dag if h else np.nan, available_timepoints=groups[r])
+            for i, g in enumerate(design('accessions').itertuples()) for h, t in enumerate(('WHC-80', 'WHC-30')) for r in (1, 2, 3)]
+    return pd.DataFrame(rows), rounds
+
+# %% ../../nbs/40_evaluation/04_yardsticks.ipynb #113b22c8
+def _planned_rounds():
+    "Replicate to the rounds in which it is photographed, one for each day"
+    table = design('replicate_rounds').merge(plan_rounds()[['round', 'dag']], on='round')
+    table = table[table.images].drop_duplicates(['replicate', 'dag'])
+    return table.groupby('replicate')['round'].agg(list).to_dict()
+
+# %% ../../nbs/40_evaluation/04_yardsticks.ipynb #350e8633
+def plan_of(
+    folder, # of an experiment
+):
+    "The plan of an experiment: plants with their rounds, rounds, and where the plants' rounds were read"
+    xp = Experiment(folder)
+    plants, (rounds, source) = xp.plants, _rounds_of(xp)
+    plants = plants.assign(available_timepoints=[rounds.get(p, []) for p in plants.plant_id])
+    if not plants.available_timepoints.map(len).any(): raise BadInput('no plant has a round', folder, 'the rounds come from plant_metadata.csv, the photographs, or data/design')
+    return plants, xp.rounds, source
+
+# %% ../../nbs/40_evaluation/04_yardsticks.ipynb #5e4aa394
+def _rounds_of(xp):
+    "Plant to its rounds, and where they were read"
+    written = xp.folder/'plant_metadata.csv'
+    if written.is_file():
+        table = read_plant_table(written)
+        if table.available_timepoints.map(len).any(): return dict(zip(table.plant_id, table.available_timepoints)), 'as written in plant_metadata.csv'
+    if (xp.folder/'img').is_dir() and len(xp.images):
+        return xp.images.groupby('plant_id')['round'].agg(lambda r: sorted(set(r))).to_dict(), 'as photographed'
+    due = _planned_rounds()
+    return {p.plant_id: due.get(p.replicate, []) for p in xp.plants.itertuples()}, 'as planned in data/design'
+
+# %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fcde0f1a
+def _plan_tables(plants, rounds):
+    "Both tables, read where a path was given; refused where no rule could be scored"
+    where = '' if isinstance(plants, pd.DataFrame) else plants
+    if not isinstance(plants, pd.DataFrame): plants = read_plant_table(plants)
+    if not isinstance(rounds, pd.DataFrame): rounds = read_round_table(rounds)
+    onsets = plants.groupby('genotype').onset_dag.first().notna().sum()
+    if onsets < 2: raise BadInput(f'{onsets or "no"} genotype{"s"*(not onsets)} of this plan {"has" if onsets else "have"} an onset', where or 'plan', 'a clock needs two, with drought plants')
+    unknown = sorted({r for t in plants.available_timepoints for r in t} - set(rounds['round']))
+    if unknown: raise BadInput(f'nobody says on which day round {unknown[0]} was', where or 'plan', 'complete the table of rounds')
+    return plants, rounds
+
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #9c775ed5
 def plan_steps(
     plants, # from `read_plant_table`
@@ -122,11 +176,11 @@ def plan_scores(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fafba935
 def score_plan(
-    plants_csv, # in the form of plant_metadata.csv
-    rounds_csv, # in the form of timepoint_metadata.csv
+    plants, # the table, or a CSV in the form of plant_metadata.csv
+    rounds, # the table, or a CSV in the form of timepoint_metadata.csv
 ):
     "What the rules score on a plan, as rows of `metrics.csv`"
-    plants, rounds = read_plant_table(plants_csv), read_round_table(rounds_csv)
+    plants, rounds = _plan_tables(plants, rounds)
     rows = []
     for group, merge in [('published', False), ('measured', True)]:
         s = plan_scores(plan_steps(plants, rounds, merge))
@@ -182,12 +236,12 @@ def difference_sd(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #991e7fc1
 def power_plan(
-    plants_csv, # in the form of plant_metadata.csv
-    rounds_csv, # in the form of timepoint_metadata.csv
+    plants, # the table, or a CSV in the form of plant_metadata.csv
+    rounds, # the table, or a CSV in the form of timepoint_metadata.csv
     seeds=(1, 3, 5), # runs per fold
 ):
     "Smallest F1 difference a plan can show, by genotypes, replicates, seeds and correlation between the arms"
-    s = plan_scores(plan_steps(read_plant_table(plants_csv), read_round_table(rounds_csv)))
+    s = plan_scores(plan_steps(*_plan_tables(plants, rounds)))
     G, R = len(s.genotypes), int(s.steps.replicate.max())
     whole, rows = difference_sd(s, R, 3), []
     for r in range(1, R + 1):

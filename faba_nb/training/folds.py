@@ -32,11 +32,18 @@ def in_order(
     return sorted({unicodedata.normalize('NFC', n) for n in names})
 
 # %% ../../nbs/30_training/01_folds.ipynb #789c67c2
+_AN = {'Early': 'an Early', 'Mid': 'a Mid', 'Late': 'a Late'}
+
+def _counted(classes):
+    "How many genotypes each class has, in words"
+    found = list(classes.values())
+    return ', '.join(f'{c} {found.count(c)}' for c in _AN)
+
 def _draw(stream, genotypes, classes, left_out):
     "One Early, one Mid, one Late genotype, none of them `left_out`"
     pools = {c: [g for g in genotypes if g != left_out and classes[g] == c] for c in ('Early', 'Mid', 'Late')}
     for c, pool in pools.items():
-        if not pool: raise BadInput(f'without {left_out} no genotype has a {c} onset', 'folds', 'each of Early, Mid and Late needs two genotypes')
+        if not pool: raise BadInput(f'without {left_out} no genotype has {_AN[c]} onset ({_counted(classes)})', 'folds', 'each of Early, Mid and Late needs two genotypes')
     return tuple(str(stream.choice(pool)) for pool in pools.values())
 
 # %% ../../nbs/30_training/01_folds.ipynb #62549389
