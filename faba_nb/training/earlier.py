@@ -43,9 +43,19 @@ def check_variant(
     says = dict(fusion='concat' if 'concat_fusion.0.weight' in w else 'gating', mlp='temporal_mlp.0.weight' in w)
     if says['fusion'] != variant.fusion: raise BadInput(f'the weights are of fusion {says["fusion"]!r}, the configuration says {variant.fusion!r}', where)
     if says['mlp'] != (variant.temporal == 'mlp'): raise BadInput(f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}', where)
+    _check_shapes(w, _sizes(widths_of(w), variant), where)
     for m, name in TRACES.items():
         used = bool(w[name].any())
         if used != (m in variant.modalities): raise BadInput(f'the weights were trained {"with" if used else "without"} {m}, the configuration says otherwise', where)
+
+# %% ../../nbs/30_training/70_earlier.ipynb #113678b4
+def _check_shapes(w, expected, where):
+    "Refuse parameters that are missing, of another shape, or not known"
+    for name, shape in expected.items():
+        if name not in w: raise BadInput(f'the parameter {name} is missing', where, 'this is not a network of the earlier stress model')
+        has = tuple(w[name].shape)
+        if has != shape: raise BadInput(f'{name} has the shape {has}, this network has {shape}', where, 'networks of other sizes cannot be read')
+    if more := sorted(set(w) - set(expected)): raise BadInput(f'there is a parameter {more[0]} that this network does not have', where)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #c7b66261
 def _two(w, name, x):
