@@ -236,6 +236,205 @@ def test_earlier_repository_is_searched(plain, tmp_path):
     assert source.arm.temporal == 'none' and source.configuration.path.name == 'clip.yaml' and len(source.checkpoints) == 12
 
 
+# ---- what the earlier system computed is what is computed here
+
+def test_published_moments_leave_missing_cells_out():
+    "One empty cell must not move a column's SD; a constant column is divided by 1"
+    x = np.array([[5., 7], [6, 7], [7, 7], [np.nan, 7]])
+    mean, sd = published_moments(x)
+    np.testing.assert_allclose([mean, sd], [[6, 7], [np.nanstd([5, 6, 7]), 1]], rtol=1e-6)
+
+
+def test_missing_cells_are_minus_mean_over_sd(twin):
+    "Training with the published preparation uses the same numbers, and a missing cell is raw 0"
+    from faba_nb.core.studies import Arm
+    from faba_nb.training.bundle import Feed, scaling
+    arm = Arm(preparation='published', modalities=('fluor',))
+    b = load_bundle(arm, Experiment(twin))
+    at = np.argwhere(b.steps.present['fluor'])[3]
+    b.steps.values['fluor'][at[0], at[1], 2] = np.nan
+    rows = b.steps.values['fluor'][b.steps.present['fluor']]
+    z = Feed(b, arm, [scaling(b, arm, [])]).batch(torch.tensor([[int(at[0])]])).values['fluor'][0, 0, at[1], 2]
+    assert z.item() == pytest.approx(-np.nanmean(rows[:, 2])/np.nanstd(rows[:, 2]), rel=1e-4)
+
+
+def test_configuration_is_followed_or_named(tmp_path):
+    def read(**d):
+        (tmp_path/'c.yaml').write_text(yaml.safe_dump(dict(model=dict(image_encoder=HUBS['clip']), **d)))
+        return read_configuration(tmp_path/'c.yaml')
+    assert not read().scaled and not read(data=dict(fluor_normalize=False)).scaled and read(data=dict(fluor_normalize=True)).scaled
+    assert read().automatic and read(training=dict(pos_weight=None)).automatic and not read(training=dict(pos_weight=2)).automatic
+    c = read(training=dict(scheduler='cosine', lr='1e-3', cv=dict(seed=7)), seed=5, num_workers=4)
+    assert (c.split_seed, c.init_seed, c.arm.lr, c.arm.max_epochs) == (7, 5, 1e-3, 200) and set(c.ignored) == {'training.scheduler', 'num_workers'}
+    with pytest.raises(BadInput, match="training.lr is 'fast'"): read(training=dict(lr='fast'))
+
+
+def test_raw_fluorescence_stays_raw(plain, twin, features):
+    "Without data.fluor_normalize the network is given the numbers of the workbook"
+    source = find_source(plain, twin, features)
+    raw, scaled = (earlier_bundle(source.arm, AsItWas(twin), OldFeatures(features), s)[0].rounds.values['fluor'] for s in (False, True))
+    there = np.abs(raw) > 0
+    assert there.any() and np.abs(raw).max() > 100 and np.abs(scaled).max() < 50
+
+
+def test_sizes_must_be_those_of_the_network(copy, twin, features, tmp_path):
+    d = configuration()
+    d['model']['temporal'] = dict(num_heads=8)
+    (copy/'config.yaml').write_text(yaml.safe_dump(d))
+    with pytest.raises(BadInput, match='num_heads is 8 in the configuration and 4 in the network'): import_results(copy, twin, tmp_path/'out', 'clip', features)
+
+
+def test_columns_of_the_workbook_keep_their_order(twin, tmp_path):
+    "The earlier reader took columns as they were written, whatever they are called"
+    from faba_nb.training.importing import earlier_fluorescence
+    _, columns, left_out = earlier_fluorescence(AsItWas(twin))
+    sheet = pd.read_excel(next(twin.glob('*/FCQ_FabaDr_Auto.xlsx')), engine='calamine')
+    assert columns == [c for c in sheet.columns[15:] if c in columns] and len(columns) == 94 and left_out == []
+    numeric = [c for c in sheet.columns[15:] if pd.api.types.is_numeric_dtype(sheet[c])]
+    assert earlier_fluorescence(AsItWas(twin), len(numeric))[1] == numeric
+
+
+# ---- the data as they were
+
+def test_marks_and_later_features_change_nothing(plain, twin, features, tmp_path):
+    "A mark set since, and features extracted since, are told and not used"
+    from faba_nb.backbones.store import gaps_path
+    source = find_source(plain, twin, features)
+    before = earlier_bundle(source.arm, AsItWas(twin), OldFeatures(features))[0]
+    data, file = tmp_path/'twin', tmp_path/'clip_features.h5'
+    data.mkdir()
+    for p in twin.iterdir(): (data/p.name).symlink_to(p)
+    shutil.copy(features, file)
+    images = Experiment(twin).images
+    (data/'marks.csv').write_text(f'plant_id,round,view,mark,note,author,time\n{images.plant_id[0]},,,exclude,,,\n')
+    write_features(gaps_path(file), images[:1].assign(view='side_999'), np.zeros((1, WIDTHS['image'])), dict(backbone='clip', tap='published', canvas='published'))
+    after = earlier_bundle(source.arm, AsItWas(data), OldFeatures(file))[0]
+    assert after.digest() == before.digest()
+    from faba_nb.training.importing import _set_aside
+    assert _set_aside(find_source(plain, data, file), Experiment(data)) == dict(marks_not_used=1, gaps_not_used=True)
+
+
+# ---- seeds and configurations
+
+def test_seed_folder_keeps_its_seed_and_configuration(plain, tmp_path):
+    top = tmp_path/'earlier'
+    shutil.copytree(plain, top/'results'/'clip'/'checkpoints', ignore=shutil.ignore_patterns('config.yaml'))
+    (top/'configs').mkdir()
+    (top/'configs'/'a.yaml').write_text(yaml.safe_dump(configuration(causal_mask=True) | dict(logging=dict(checkpoint_dir='results/clip/checkpoints/'))))
+    source = find_source(top/'results'/'clip'/'checkpoints'/'seed_123', tmp_path)
+    assert source.arm.init_seeds == (123,) and source.arm.attention == 'causal' and len(source.checkpoints) == 6
+    shutil.copy(top/'configs'/'a.yaml', top/'configs'/'b.yaml')
+    with pytest.raises(BadInput, match='a.yaml and b.yaml'): find_source(top/'results'/'clip', tmp_path)
+    shutil.rmtree(top/'configs')
+    with pytest.raises(BadInput, match='no configuration was found'): find_source(top/'results'/'clip', tmp_path)
+    with pytest.raises(BadInput, match='1 variants lie here: clip'): find_source(top/'results', tmp_path)
+    with pytest.raises(BadInput, match='folder of one fold'): find_source(top/'results'/'clip'/'checkpoints'/'fold_1', tmp_path)
+
+
+def test_folds_without_a_seed_have_the_seed_of_the_configuration(copy, tmp_path):
+    (copy/'config.yaml').write_text(yaml.safe_dump(configuration() | dict(seed=7)))
+    assert find_source(copy, tmp_path).arm.init_seeds == (7, 123)
+
+
+@pytest.mark.parametrize('name,content,says', [('metrics.json', '{"fold_id": 0, "best_val_loss": 1}', 'the losses of one fold'), ('x.json', '{"per_fold": {}, "aggregated": {}}', 'the evaluation of a single seed'),
+                                               ('x.json', '[{"best_val_loss": 1}]', 'the losses of all folds'), ('ranking_results.json', '{}', 'a ranking of accessions')])
+def test_other_files_are_named(name, content, says, tmp_path):
+    (tmp_path/name).write_text(content)
+    with pytest.raises(BadInput, match=says): find_source(tmp_path/name, tmp_path)
+
+
+# ---- damage
+
+def test_no_flipped_bit_gives_other_numbers(tmp_path):
+    "64 positions over a checkpoint: refused, or exactly the same weights"
+    small = tmp_path/STATE
+    torch.save(w := invented_checkpoint(WIDTHS), small)
+    whole, refused = small.read_bytes(), 0
+    for at in np.linspace(0, len(whole) - 1, 64).astype(int):
+        small.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1:])
+        try: again = read_checkpoint(small)
+        except BadInput as e: refused += 1; assert '\n' not in str(e)
+        else: assert again.keys() == w.keys() and all(torch.equal(again[k], w[k]) for k in w)
+    assert refused >= 55
+
+
+def test_full_checkpoint_alone_is_read(copy, twin, tmp_path):
+    for p in copy.rglob(STATE):
+        torch.save(dict(epoch=1, model_state_dict=torch.load(p, weights_only=True), optimizer_state_dict=dict(state={}, param_groups=[]), best_val_loss=.3), p.with_name(FULL))
+        p.unlink()
+    assert len(find_source(copy, twin).checkpoints) == 12 and len(read_checkpoint(copy/'fold_1'/FULL)) == len(invented_checkpoint(WIDTHS))
+
+
+def test_checkpoints_without_checksums_are_refused(tmp_path):
+    torch.save(invented_checkpoint(WIDTHS), tmp_path/STATE, _use_new_zipfile_serialization=False)
+    with pytest.raises(BadInput, match='no archive with checksums'): read_checkpoint(tmp_path/STATE)
+
+
+# ---- features and losses
+
+def test_features_of_another_training_are_refused(copy, twin, features, tmp_path):
+    "White noise for the features: gates that are stored tell, and so does the loss"
+    import h5py
+    from faba_nb.training.importing import _answers, check_fold
+    bundle, fold = bundle_of(copy, twin, features), make_folds(bundle_of(copy, twin, features).plants)[0]
+    path = copy/'fold_0'/STATE
+    w, said = read_checkpoint(path), read_configuration(copy/'config.yaml')
+    logits, gates = _answers(w, Variant(), bundle, fold.test)
+    torch.save(gates, path.with_name('modality_gates.pt'))
+    assert check_fold(w, Variant(), bundle, fold, path, said)[0] == 0
+    noise = shutil.copy(features, tmp_path/'noise.h5')
+    with h5py.File(noise, 'r+') as f: f.visititems(lambda n, d: d.write_direct(np.random.default_rng(5).normal(size=16).astype(np.float32)) if hasattr(d, 'shape') else None)
+    other = bundle_of(copy, twin, noise)
+    with pytest.raises(BadInput, match='gates differ from those computed here by up to'): check_fold(w, Variant(), other, fold, path, said)
+    path.with_name('modality_gates.pt').unlink()
+    at = np.flatnonzero(bundle.plants.genotype == fold.test)
+    seen = torch.from_numpy(bundle.rounds.real[at])
+    y = torch.from_numpy(bundle.rounds.dag[at] >= bundle.plants.onset_dag.to_numpy()[at, None])[seen].float()
+    n, p = (y == 0).sum(), (y == 1).sum()
+    z = logits[seen].double()
+    loss = (torch.nn.functional.softplus(z)*(1 - y) + n/(p + 1e-6)*torch.nn.functional.softplus(-z)*y).mean().item()
+    path.with_name('metrics.json').write_text(json.dumps(dict(fold_id=0, test_loss=loss)))
+    assert check_fold(w, Variant(), bundle, fold, path, said)[1] < 1e-5
+    with pytest.raises(BadInput, match='its stored test loss is'): check_fold(w, Variant(), other, fold, path, said)
+
+
+# ---- two rounds of one day
+
+def test_two_rounds_of_one_day_are_two_rows(plain, twin, features, tmp_path):
+    "F1, AUC and accuracy as published count rounds, as scikit-learn does on the rows of the earlier evaluator"
+    from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+    from faba_nb.evaluation.evaluating import read_arm
+    from faba_nb.evaluation.metrics import fold_values
+    e = Experiment(twin)
+    twice = e.images[e.images['round'].isin([22, 23])].groupby('plant_id')['round'].nunique()
+    assert (twice == 2).any(), 'the twin has plants that were photographed in both'
+    b = bundle_of(plain, twin, features)
+    assert b.rounds.real.sum() == len(e.measured) + (twice == 2).sum()
+    import_results(plain, twin, tmp_path, 'clip', features)
+    (s, wide), *_ = read_arm(tmp_path, 'clip', 'imported')[0]
+    v = fold_values(s, wide)
+    d = pd.read_csv(tmp_path/'arms'/'clip'/'predictions_all_rounds.csv').query('protocol == "retrospective" and split == "test" and measured == 1 and init_seed == 42')
+    assert len(d) == b.rounds.real.sum()
+    for j, g in enumerate(s.genotypes):
+        r = d[d.genotype == g]
+        said = r.probability > .5
+        assert v['f1'][0, j] == pytest.approx(f1_score(r.label, said, zero_division=0), abs=1e-12) and v['accuracy'][0, j] == pytest.approx(accuracy_score(r.label, said), abs=1e-12)
+        assert v['auc'][0, j] == pytest.approx(roc_auc_score(r.label, r.probability), abs=1e-12)
+
+
+def test_changed_predictions_are_refused(plain, twin, features, tmp_path):
+    "A digit changed by hand, or by a disk, is not evaluated; importing again mends it"
+    from faba_nb.evaluation.evaluating import read_arm
+    import_results(plain, twin, tmp_path, 'clip', features)
+    path = tmp_path/'arms'/'clip'/'predictions.csv'
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30] + whole[-30:].replace(b'1', b'2', 1))
+    if path.read_bytes() == whole: path.write_bytes(whole[:-1])
+    with pytest.raises(BadInput, match='not what was written here .changed.*import'): read_arm(tmp_path, 'clip', 'imported')
+    import_results(plain, twin, tmp_path, 'clip', features)
+    assert path.read_bytes() == whole
+
+
 # ---- killed, then again
 
 def _import(results, data, out, features):
