@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['text_columns', 'number_columns', 'key_columns', 'step_columns', 'allowed_values', 'round_of_dag', 'real_onsets',
            'toy_steps', 'with_labels', 'toy_logits', 'toy_predictions', 'check_columns', 'check_values', 'check_folds',
-           'check_facts', 'check_predictions', 'read_predictions', 'check_all_rounds', 'Scores', 'y', 'dag', 'g',
-           'genotypes', 'plants', 'plant', 'grid', 'scores']
+           'check_facts', 'check_predictions', 'read_predictions', 'read_rounds', 'merge_days', 'check_all_rounds',
+           'Scores', 'y', 'dag', 'g', 'genotypes', 'plants', 'plant', 'grid', 'scores']
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #9e767b64
 import numpy as np
@@ -188,16 +188,31 @@ def read_predictions(
     return check_predictions(df, str(path))
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
-def check_all_rounds(
+def read_rounds(
     path, # OUT/arms/<arm>/predictions_all_rounds.csv
 ):
-    "Read and check predictions on all rounds, a row per plant and day"
+    "Read and check predictions on all rounds, a row per plant and round"
     df = pd.read_csv(path, dtype={c: str for c in ['study', 'arm', 'backbone', *text_columns]}, keep_default_na=False, na_values=[''], low_memory=False)
     check_columns(df, str(path), ['measured'])
     bad = df.duplicated([*key_columns, 'round'])
     if bad.any(): raise BadInput(f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} stands twice', where=f'{path}, row {_row(bad)}', mend='keep one row per key')
-    df = df.sort_values('probability').drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
-    return check_predictions(df, str(path))
+    check_predictions(merge_days(df), str(path))
+    rows = df[(df.split == 'test') & (df.measured == 1)].groupby(['protocol', 'split_seed', 'init_seed']).size()
+    if rows.groupby(level=0).nunique().gt(1).any(): raise BadInput('the runs differ in their measured rounds', where=str(path), mend='the fits are not complete: train what is missing')
+    return df.astype({c: float for c in ['onset_dag', 'probability']})
+
+def merge_days(
+    df, # from `read_rounds`
+):
+    "One row per plant and day: of two rounds of one day the one with the higher probability"
+    return df.sort_values('probability').drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
+
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #29a80a19
+def check_all_rounds(
+    path, # OUT/arms/<arm>/predictions_all_rounds.csv
+):
+    "Read and check predictions on all rounds, a row per plant and day"
+    return check_predictions(merge_days(read_rounds(path)), str(path))
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a561e3ae
 @dataclass
@@ -214,6 +229,7 @@ class Scores:
     backbone: str = '' # of the arm
     threshold: float = 0.5 # stressed is said above it
     note: str = '' # what a reader must know beside its numbers
+    counted: 'Scores' = None # of all rounds: the measured rows as the earlier evaluator counted them, two rounds of one day being two
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
 def _cached(

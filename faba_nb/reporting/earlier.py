@@ -17,6 +17,7 @@ from ..backbones.registry import get_backbone
 from ..core.files import read_json
 from ..core.studies import Study, read_study
 from ..evaluation.comparing import level, margin
+from ..evaluation.power import gap_probability
 from .drawing import Drawn
 from .figures import pair_panel
 from .layout import Column, Table
@@ -39,18 +40,44 @@ def _value(results, arm, metric, group='published', protocol='retrospective'):
     return float('nan') if row is None or row.value == '' else float(row.value)
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #36e806c9
-CLOSE = .005 # F1: nearer than that, a number counts as found again; the earlier system rounded to two or three digits
+CLOSE = .0005 # F1: nearer than half of its third digit, a printed number was found again
 
 def imports_table(
     results, # `Results`
 ):
-    "Each import: where it came from, what its summary says, what comes out again"
-    rows = [dict(name=nice(a), checkpoints=r['checkpoints'], seeds=listed(r.get('seeds', [])) or '–', gates=f'{r["gates_compared"]} of {r["checkpoints"]}' if r.get('gates_compared') else 'none stored',
-                 configuration='assumed: none was found' if r['assumed'] else 'read', said=_value(results, a, 'f1', 'summary'), now=_value(results, a, 'f1')) for a, r in brought(results).items()]
+    "Each import: where it came from, what was compared, what its summary says, what comes out again"
+    rows = [dict(name=nice(a), checkpoints=r['checkpoints'], seeds=listed(r.get('seeds', [])) or '–', gates=_compared(r, 'gates'), loss=_compared(r, 'loss'),
+                 configuration='read' if r.get('configuration') else 'none', said=_value(results, a, 'f1', 'summary'), now=_value(results, a, 'f1')) for a, r in brought(results).items()]
     frame = pd.DataFrame(rows)
-    columns = [Column('name', 'Arm'), Column('checkpoints', 'Checkpoints', digits=0), Column('seeds', 'Seeds'), Column('gates', 'Gates compared', help='Stored gate weights recomputed: they show that a checkpoint belongs to its fold'),
+    columns = [Column('name', 'Arm'), Column('checkpoints', 'Checkpoints', digits=0), Column('seeds', 'Seeds'),
+               Column('gates', 'Gates compared', help='Stored gate weights recomputed: largest difference; an import is refused beyond 0.001'),
+               Column('loss', 'Test losses compared', help='Stored losses recomputed: largest difference; an import is refused beyond 0.001'),
                Column('configuration', 'Configuration'), Column('said', 'F1', 'its summary', 3), Column('now', 'F1', 'computed again', 3)]
-    return Table(frame, [c for c in columns if c.key != 'said' or frame.said.notna().any()], 'What was imported. Nothing was trained: the networks predicted once more.')
+    return Table(frame, [c for c in columns if c.key != 'said' or frame.said.notna().any()], 'What was imported. Nothing was trained: the networks predicted once more.', note=' '.join(_as_it_was(results)))
+
+def _compared(record, what):
+    "How many of an import's checkpoints were compared, and how far apart they were"
+    if not record.get(f'{what}_compared'): return 'not checked'
+    return f'{record[f"{what}_compared"]} of {record["checkpoints"]}, gap {record[f"{what}_largest_gap"]:.1g}'
+
+# %% ../../nbs/50_reporting/82_earlier.ipynb #132ee8cb
+def _as_it_was(results):
+    "What else an import's record says of the data and of the configuration"
+    for a, r in brought(results).items():
+        said, s = nice(a), r.get('settings') or {}
+        if 'fluor' in s.get('modalities', []) and 'fluor_scaled' in s: yield f'{said}: fluorescence {"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
+        if str(s.get('pos_weight', '')).startswith('automatic'): yield f'{said}: weight of stressed steps {s["pos_weight"]}.'
+        if r.get('marks_not_used'): yield f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, the networks saw the data as they were.'
+        if r.get('gaps_not_used'): yield f'{said}: features that were extracted later for missing photographs not used.'
+        if r.get('plants_without_features'): yield f'{said}: no features of {listed(r["plants_without_features"])}.'
+        if r.get('fluor_columns_left_out'): yield f'{said}: columns with a text left out: {listed(r["fluor_columns_left_out"])}.'
+        if keys := r.get('not_followed'): yield f'{said}: keys of its configuration not followed: {", ".join(_groups(keys))}.'
+
+def _groups(keys):
+    "Dotted keys, those of one section together"
+    sections = {}
+    for k in keys: sections.setdefault(k.rpartition('.')[0], []).append(k)
+    return [k[0] if len(k) == 1 else f'{s}.* ({len(k)})' if s else ', '.join(k) for s, k in sections.items()]
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #612e168a
 def found_again(
@@ -134,12 +161,15 @@ def _all_of(some, order): return f'All {len(order)} imported arms' if len(some) 
 def by_chance(
     results, # `Results`
 ):
-    "How often identical arms show a gap like the one seen"
+    "How often identical arms show a gap like the one just named"
     p, order = results.table('power'), list(ranking(results).values())
     seen = p[p.source == 'observed'] if (p.source == 'observed').any() else p.sort_values('correlation').iloc[1:2]
-    row = seen.iloc[0]
-    return (f'Best and worst imported arm are {number(order[0] - order[-1])} F1 apart. {int(row.n_arms)} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} and with the correlation seen here ({number(row.correlation, 2)}), '
-            f'show a gap of {number(row.gap)} or more with probability {number(row.prob_gap, 2)}; a true difference must be {number(row.detectable_difference_80)} for an 80 % chance to be found.')
+    row, gap, k = seen.iloc[0], order[0] - order[-1], len(order)
+    if k < 2: raise NotThere('Fewer than two imported arms have predictions, so there is no gap.')
+    chance = gap_probability(gap, row.correlation, k, int(row.n_genotypes), row.fold_sd)
+    how = 'with the correlation seen here' if row.source == 'observed' else 'with a correlation assumed'
+    return (f'Best and worst imported arm are {number(gap)} F1 apart. {k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} and {how} ({number(row.correlation, 2)}), '
+            f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; a true difference must be {number(row.detectable_difference_80)} for an 80 % chance to be found.')
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #67ab189f
 def pairs_table(
@@ -178,7 +208,7 @@ def side_by_side(
     old = {'f1', 'auc', 'mae_published'}
     columns = [metric_column(k, interval=k in ('f1', 'mae_measured'), unit=', '.join(filter(None, (METRICS[k][1].split(',')[0], 'as published' if k in old else 'measured steps')))) for k in have]
     return Table(frame, [Column('name', 'Arm'), *columns], f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.', groups='kind',
-                 note='As published: 22 rounds, of which about half were never measured; a plant never detected counts as day 38. Measured steps: only days with a photograph or a fluorescence reading; plants never detected are counted, not given a day.')
+                 note='As published: F1 and AUC count the measured rounds, two rounds of one day as two; the onset error alone reads all rounds, measured or not, and a plant never detected counts as day 38. Measured steps: one step per day with a photograph or a fluorescence reading; plants never detected are counted, not given a day.')
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #8aec6489
 PLACES = {'F1 as published': ('f1', 'published', 'retrospective'), 'AUC as published': ('auc', 'published', 'retrospective'), 'Onset MAE as published': ('mae_published', 'published', 'retrospective'),
@@ -243,13 +273,15 @@ def cannot_say(
 # %% ../../nbs/50_reporting/82_earlier.ipynb #f8656cea
 def _unlike(results):
     "Reasons that lie in how the arms were made"
-    arms = {a: r['settings'] for a, r in brought(results).items()}
+    arms = {a: r['settings'] for a, r in brought(results).items() if r.get('settings')}
     taps = {a: get_backbone(s['backbone']).published_tap for a, s in arms.items() if 'image' in s['modalities']}
     if len(set(taps.values())) > 1: yield f'That a difference between encoders is one of pre-training: their features were taken at different places ({listed(f"{nice(a)} {t}" for a, t in taps.items())}) and from different crops.'
     causal = [a for a, s in arms.items() if s['attention'] == 'causal']
     if causal: yield f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every step see the summary token, and that sees all steps. The online reading replays the past instead.'
-    guessed = [a for a, r in brought(results).items() if r['assumed']]
-    if guessed: yield f'That {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"} the variant meant: no configuration was found beside the checkpoints, so the plain one was assumed (the weights agree with it).'
+    guessed = [a for a, r in brought(results).items() if not r.get('configuration')]
+    if guessed: yield f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: no configuration came with {"it" if len(guessed) == 1 else "them"}, and neither a summary nor weights tell encoder, scaling and attention.'
+    unseen = [a for a, r in brought(results).items() if r['checkpoints'] and not r.get('gates_compared') and not r.get('loss_compared')]
+    if unseen: yield f'That {listed(map(nice, unseen))} saw the features and folds of the training: neither gates nor losses were stored, so nothing could be compared.'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #6efde662
 def _same(x, y):

@@ -7,11 +7,12 @@ __all__ = ['MODALITIES', 'TRACES', 'Variant', 'widths_of', 'check_variant', 'fus
            'invented_checkpoint']
 
 # %% ../../nbs/30_training/70_earlier.ipynb #3ff2d77c
+import math
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from ..core.errors import BadInput
-from .network import HEADS, WIDTH, encode_days
+from .network import FEED, HEADS, LAYERS, WIDTH
 
 # %% ../../nbs/30_training/70_earlier.ipynb #d8eec7dd
 MODALITIES = ('image', 'fluor', 'env', 'vi')
@@ -43,9 +44,19 @@ def check_variant(
     says = dict(fusion='concat' if 'concat_fusion.0.weight' in w else 'gating', mlp='temporal_mlp.0.weight' in w)
     if says['fusion'] != variant.fusion: raise BadInput(f'the weights are of fusion {says["fusion"]!r}, the configuration says {variant.fusion!r}', where)
     if says['mlp'] != (variant.temporal == 'mlp'): raise BadInput(f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}', where)
+    _check_shapes(w, _sizes(widths_of(w), variant), where)
     for m, name in TRACES.items():
         used = bool(w[name].any())
         if used != (m in variant.modalities): raise BadInput(f'the weights were trained {"with" if used else "without"} {m}, the configuration says otherwise', where)
+
+# %% ../../nbs/30_training/70_earlier.ipynb #113678b4
+def _check_shapes(w, expected, where):
+    "Refuse parameters that are missing, of another shape, or not known"
+    for name, shape in expected.items():
+        if name not in w: raise BadInput(f'the parameter {name} is missing', where, 'this is not a network of the earlier stress model')
+        has = tuple(w[name].shape)
+        if has != shape: raise BadInput(f'{name} has the shape {has}, this network has {shape}', where, 'networks of other sizes cannot be read')
+    if more := sorted(set(w) - set(expected)): raise BadInput(f'there is a parameter {more[0]} that this network does not have', where)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #c7b66261
 def _two(w, name, x):
@@ -82,33 +93,34 @@ def fuse(
     parts = _modalities(w, variant, x)
     if variant.fusion == 'concat': return _two(w, 'concat_fusion', torch.cat(parts, -1)), None
     gate = torch.softmax(_two(w, 'modality_gating.gate_network', torch.cat(parts, -1)), -1)
-    return (gate[..., None]*torch.stack(parts, -2)).sum(-2), gate
+    return (torch.stack(parts, -1)*gate[..., None, :]).sum(-1), gate
 
 # %% ../../nbs/30_training/70_earlier.ipynb #583a5769
 def sight(
-    active, # (…, steps) bool: measured
-    causal, # the earlier kind of causal
+    n, # tokens, the summary token first
 ):
-    "(…, 1 + steps, 1 + steps) bool: what each token may look at; the summary token is first"
-    seen = F.pad(active, (1, 0), value=True)
-    n = seen.shape[-1]
-    allowed = seen[..., None, :].expand(*seen.shape[:-1], n, n)
-    if not causal: return allowed
-    past = torch.ones(n, n, dtype=torch.bool, device=active.device).tril()
+    "(n, n) float: 0 where the earlier kind of causal lets a token look, -inf elsewhere"
+    past = torch.ones(n, n, dtype=torch.bool).tril()
     past[0] = True
-    own = torch.eye(n, dtype=torch.bool, device=active.device)
-    return allowed & past | own & ~allowed.any(-1, keepdim=True)
+    return torch.zeros(n, n).masked_fill(~past, float('-inf'))
 
 # %% ../../nbs/30_training/70_earlier.ipynb #9c950885
-def _layer(w, name, x, allowed):
-    "One post-norm encoder layer"
-    heads = lambda y: y.unflatten(-1, (HEADS, WIDTH//HEADS)).transpose(-3, -2)
-    q, k, v = F.linear(x, w[f'{name}.self_attn.in_proj_weight'], w[f'{name}.self_attn.in_proj_bias']).chunk(3, -1)
-    a = F.scaled_dot_product_attention(heads(q), heads(k), heads(v), attn_mask=allowed[..., None, :, :]).transpose(-3, -2).flatten(-2)
-    norm = lambda y, i: F.layer_norm(y, (WIDTH,), w[f'{name}.norm{i}.weight'], w[f'{name}.norm{i}.bias'])
-    x = norm(x + F.linear(a, w[f'{name}.self_attn.out_proj.weight'], w[f'{name}.self_attn.out_proj.bias']), 1)
-    h = F.gelu(F.linear(x, w[f'{name}.linear1.weight'], w[f'{name}.linear1.bias']))
-    return norm(x + F.linear(h, w[f'{name}.linear2.weight'], w[f'{name}.linear2.bias']), 2)
+def _encoder(w):
+    "The two layers with a checkpoint's weights"
+    with torch.device('meta'): # no random numbers are drawn
+        layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, FEED, activation='gelu', batch_first=True)
+        encoder = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+    name = 'temporal.encoder.'
+    encoder.load_state_dict({k.removeprefix(name): v for k, v in w.items() if k.startswith(name)}, assign=True)
+    return encoder.eval().requires_grad_(False)
+
+# %% ../../nbs/30_training/70_earlier.ipynb #f8bf87c1
+def _days(dag):
+    "(…, 128) sines and cosines of the day, in the single precision of the earlier system"
+    dag = torch.as_tensor(dag, dtype=torch.float32)
+    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float32)*(-math.log(10000.)/WIDTH))
+    angle = dag[..., None]*rates
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #f0994b45
 def over_rounds(
@@ -121,10 +133,10 @@ def over_rounds(
     "(sequences, steps, 128) after the rounds have looked at each other"
     if variant.temporal == 'none': return x
     if variant.temporal == 'mlp': return _two(w, 'temporal_mlp', x)
-    first = (w['temporal.cls_token'].flatten() + encode_days(torch.zeros(1))[0]).expand(len(x), 1, WIDTH)
-    x, allowed = torch.cat([first, x + encode_days(dag)], 1), sight(active, variant.causal)
-    for i in range(2): x = _layer(w, f'temporal.encoder.layers.{i}', x, allowed)
-    return x[:, 1:]
+    first = (w['temporal.cls_token'].flatten() + _days(torch.zeros(1))[0]).expand(len(x), 1, WIDTH)
+    hidden = torch.zeros(len(x), 1 + active.shape[1]).masked_fill(~F.pad(active, (1, 0), value=True), float('-inf'))
+    mask = sight(hidden.shape[1]) if variant.causal else None
+    return _encoder(w)(torch.cat([first, x + _days(dag)], 1), mask, hidden)[:, 1:]
 
 # %% ../../nbs/30_training/70_earlier.ipynb #ac59c5c6
 def _head(w, x):
