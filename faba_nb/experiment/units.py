@@ -37,11 +37,11 @@ def decades(
     values, # numbers of a column
     groups, # what each value is compared within: a round, a day; shape (N,)
 ):
-    "Each value's distance from the middle of its group in powers of ten; NaN in groups of fewer than five"
+    "Each value's distance from the middle of its group in powers of ten; NaN in groups of fewer than three"
     log = pd.Series(np.log10(sizes(values)))
     by = log.groupby(pd.Series(groups).to_numpy())
     middle = by.transform(lambda g: g.quantile(.5, interpolation='lower'))
-    return (log - middle.where(by.transform('count') >= 5)).to_numpy()
+    return (log - middle.where(by.transform('count') >= 3)).to_numpy()
 
 # %% ../../nbs/10_experiment/35_units.ipynb #a2ecfdeb
 SHARE = .02 # a heap smaller than this share of a column is no change of unit but single values
@@ -70,7 +70,7 @@ def step(
 ):
     "The group at which a column jumps and by how many powers of ten; (None, 0) when it never does"
     by = pd.Series(np.log10(sizes(values))).groupby(pd.Series(groups).to_numpy())
-    middle = by.median()[by.count() >= 5].sort_index()
+    middle = by.median()[by.count() >= 3].sort_index()
     jump = middle.diff().dropna()
     jump = jump[(jump.abs() >= least) & ((jump - jump.round()).abs() <= .25)]
     return (jump.abs().idxmax(), int(round(jump[jump.abs().idxmax()]))) if len(jump) else (None, 0)
