@@ -18,10 +18,12 @@ def _range(c):
     if pd.isna(c.low) and pd.isna(c.high): return ''
     return f'≥ {c.low:g}' if pd.isna(c.high) else f'{c.low:g} … {c.high:g}'
 
+def _usual(c): return '' if pd.isna(c.usual_low) else f'{c.usual_low:g} … {c.usual_high:g}'
+
 def _column_row(c):
     "One line of the dictionary"
     written = ' or '.join(f'`{w}`' if not w.startswith('@') else 'first column' for w in c.written.split('|')[:2])
-    return f'| `{c.column}`{"*" if c.required else ""} | {written} | {c.kind} | {c.unit} | {_range(c)} | {c.meaning} |'
+    return f'| `{c.column}`{"*" if c.required else ""} | {written} | {c.kind} | {c.unit} | {_range(c)} | {_usual(c)} | {c.source} | {c.meaning} |'
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #a2288d9e
 def describe_table(
@@ -31,7 +33,7 @@ def describe_table(
     t = design('tables').set_index('table').loc[name]
     sheet = f', sheet `{t.sheet}`' if t.sheet else ''
     head = [f'### {name}', '', f'{t.meaning[0].upper() + t.meaning[1:]}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {", ".join(k for k in t.key.split() if k != "*")}.', '',
-            '| column | written | kind | unit | range | meaning |', '|---|---|---|---|---|---|']
+            '| column | written | kind | unit | range | usual middle | source of both | meaning |', '|---|---|---|---|---|---|---|---|']
     return '\n'.join(head + [_column_row(c) for c in design('columns').query('table == @name').itertuples()])
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #7720e981

@@ -6,7 +6,7 @@
 __all__ = ['image_name', 'image_folder', 'list_images', 'png_fault', 'png_size']
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1d8ea4e7
-import os, re, unicodedata
+import os, re, stat, unicodedata
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -46,15 +46,22 @@ def image_folder(
                 replicate=int(m['rep']), plant_id=tidy_id(m['plant']), angle=m['angle'])
 
 # %% ../../nbs/10_experiment/50_images.ipynb #9bbd5920
-def _walk(top, seen=frozenset()):
-    "(folder, names of files) below `top`, sorted, links followed"
+def _walk(top, inside, seen, findings):
+    "(folder, its path inside the experiment, names of files) below `top`, sorted, links followed, each folder once"
+    say = lambda what, action: findings.append(Finding('images', what, action, 'suspicious', inside))
     real = os.path.realpath(top)
-    if real in seen: return
-    folders, files = [], []
-    with os.scandir(top) as entries:
-        for e in entries: (folders if e.is_dir() else files).append(e.name)
-    if files: yield top, sorted(files)
-    for name in sorted(folders): yield from _walk(os.path.join(top, name), seen | {real})
+    if real in seen: return say('this folder is listed already under another path', 'not followed a second time')
+    seen.add(real)
+    try: folders, files = _entries(top)
+    except OSError as e: raise BadInput(f'the folder cannot be read ({e.strerror})', inside, 'ask its owner for the right to read it')
+    if files: yield top, inside, files
+    for name in folders: yield from _walk(os.path.join(top, name), f'{inside}/{name}', seen, findings)
+
+def _entries(folder):
+    "Names of folders, links to folders last, and of everything else"
+    with os.scandir(folder) as entries: names = sorted((e.is_symlink(), e.name) for e in entries)
+    is_dir = {n: os.path.isdir(os.path.join(folder, n)) for _, n in names}
+    return [n for _, n in names if is_dir[n]], sorted(n for _, n in names if not is_dir[n])
 
 # %% ../../nbs/10_experiment/50_images.ipynb #ad8740a9
 def list_images(
@@ -64,9 +71,7 @@ def list_images(
     top = os.path.join(folder, 'img')
     if not os.path.isdir(top): raise BadInput('the folder of photographs is missing', 'img', f'put or link it into {folder}')
     rows, findings = [], []
-    for where, names in _walk(top):
-        inside = os.path.relpath(where, folder)
-        _list_folder(inside, where, names, rows, findings)
+    for where, inside, names in _walk(top, 'img', set(), findings): _list_folder(inside, where, names, rows, findings)
     frame = pd.DataFrame(rows, columns=['plant_id', 'round', 'view', 'path', 'bytes'])
     return _one_each(frame, findings), findings
 
@@ -77,10 +82,19 @@ def _list_folder(inside, where, names, rows, findings):
     for name in names:
         what = image_name(unicodedata.normalize('NFC', name))
         if what is None: other.append(name); continue
-        rows.append((*what, f'{inside}/{name}', os.stat(os.path.join(where, name)).st_size))
+        size, fault = _size(os.path.join(where, name))
+        if fault: findings.append(Finding('images', fault, 'ignored', 'suspicious', f'{inside}/{name}')); continue
+        rows.append((*what, f'{inside}/{name}', size))
         if said: findings += _contradictions(what, said, f'{inside}/{name}')
     pictures = [n for n in other if n.lower().endswith(('.png', '.jpg', '.jpeg', '.tif', '.tiff')) and not n.startswith('.')]
     findings += [Finding('images', 'the name is not that of a photograph of this experiment', 'ignored', 'suspicious', f'{inside}/{n}') for n in pictures]
+
+# %% ../../nbs/10_experiment/50_images.ipynb #0d5b87cc
+def _size(path):
+    "Bytes of a photograph, and what is wrong when it is no regular file"
+    try: state = os.stat(path)
+    except OSError as e: return 0, f'cannot be read ({e.strerror})'
+    return state.st_size, '' if stat.S_ISREG(state.st_mode) else 'this is no file but a pipe, a device or the like'
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1b9ebefa
 def _contradictions(what, said, path):

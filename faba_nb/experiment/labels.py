@@ -7,6 +7,7 @@ __all__ = ['MEASURED', 'plan_steps', 'merge_on_dag', 'label_steps', 'measured_st
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #cd0fee7a
 import numpy as np, pandas as pd
+from ..core.errors import BadInput
 from .plan import read_plant_table, read_round_table
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #26fe9387
@@ -32,6 +33,7 @@ def label_steps(
     plants, # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls)
 ):
     "The steps with label 0 or 1 and, for drought plants, the two measured days around onset"
+    _refuse_unknown_onsets(plants)
     facts = plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
     out = steps[['plant_id', 'round', 'dag']].merge(facts, on='plant_id').sort_values(['plant_id', 'dag'], ignore_index=True)
     out['label'] = (out.dag >= out.onset_dag).astype(int)
@@ -39,6 +41,12 @@ def label_steps(
     out['label_low_dag'] = before.groupby(out.plant_id).transform('max')
     out['label_high_dag'] = after.groupby(out.plant_id).transform('min')
     return out[MEASURED]
+
+# %% ../../nbs/10_experiment/60_labels.ipynb #3a3e2da2
+def _refuse_unknown_onsets(plants):
+    "A drought plant without an onset would pass as healthy to the end"
+    lost = plants.loc[(plants.treatment == 'WHC-30') & plants.onset_dag.isna(), 'genotype'].unique()
+    if len(lost): raise BadInput(f'no onset is known of {", ".join(lost)}, and their drought plants would count as healthy', 'the plant table', 'write one day after germination for each')
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #d966d325
 MEASURED = ['plant_id', 'genotype', 'treatment', 'replicate', 'round', 'dag', 'onset_dag', 'label', 'label_low_dag', 'label_high_dag']

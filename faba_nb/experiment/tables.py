@@ -7,13 +7,16 @@ __all__ = ['KINDS', 'LIGHT', 'DARK', 'FLUOR', 'PANDAS_TYPES', 'fluor_columns', '
            'read_table']
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8882ec12
+import re
 from dataclasses import dataclass, field
 import numpy as np, pandas as pd
 import pandera.pandas as pa
 from ..core.errors import BadInput, unknown
-from .cleaning import tidy_dates, tidy_id, tidy_numbers, tidy_text, tidy_times, tidy_yes, same_name
-from .plan import design, tidy_accession_num, tidy_genotype, tidy_treatment
+from .cleaning import is_missing, tidy_dates, tidy_id, tidy_numbers, tidy_text, tidy_times, tidy_yes, same_name, unseen, without_invisible
+from .plan import design, onset_limits, tidy_accession_num, tidy_genotype, tidy_treatment
 from .sheets import Finding, find_column, find_file, missing_column, parsed_once, read_sheet
+from .units import changed_part, unusual_level
+from .workbooks import column_letters
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #552072b7
 def _by_cell(tidy, none):
@@ -28,18 +31,25 @@ def _by_cell(tidy, none):
 def _integers(cells):
     "Whole numbers as float, so that missing ones have a place"
     values, bad = tidy_numbers(cells)
-    broken = ~np.isnan(values) & (values != np.round(values))
+    broken = ~np.isnan(values) & ((values != np.round(values)) | (np.abs(values) > 1e9))
     return np.where(broken, np.nan, values), bad | broken
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bba2c02a
 def _replicate(x):
-    "1 from `1`, 'Rep-1' or 'Rep1'"
-    digits = ''.join(c for c in tidy_text(x) if c.isdigit())
-    return float(digits) if digits else np.nan
+    "1 from `1`, 'Rep-1' or 'Rep1'; NaN from anything else"
+    m = re.fullmatch(r'(?:rep\w*?)?[-_. ]*0*(\d)', tidy_text(x).casefold())
+    return float(m[1]) if m else np.nan
+
+def _all(read):
+    "A kind from a function of one cell that answers NaN when it cannot read it"
+    def kind(cells):
+        values = np.array([read(x) for x in cells], float)
+        return values, np.isnan(values) & np.array([tidy_text(x) != '' for x in cells], bool)
+    return kind
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #6aa2c3ae
 KINDS = dict(text=_by_cell(tidy_text, None), id=_by_cell(tidy_id, ''), treatment=_by_cell(tidy_treatment, ''), genotype=_by_cell(tidy_genotype, ''),
-             accession_num=lambda cells: _integers([tidy_accession_num(x) or None for x in cells]), replicate=lambda cells: _integers([_replicate(x) for x in cells]),
+             accession_num=_all(lambda x: tidy_accession_num(x) or np.nan), replicate=_all(_replicate),
              integer=_integers, number=tidy_numbers, date=tidy_dates, time=tidy_times, yes=tidy_yes)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #84263f86
@@ -48,11 +58,13 @@ FLUOR = ['Fo', 'Fm', 'Fv', 'Fp', 'QY_max'] + [p + s for p in ('Fm_', 'Ft_', 'Fv_
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8b4f477f
 def fluor_columns(
-    cells, # cells of the fluorescence sheet, headings as written
+    cells,     # cells of the fluorescence sheet, headings as written
+    copies={}, # heading -> later columns with the same heading
 ):
     "Headings of the parameters: known name -> heading, and the other numeric columns from the 16th on"
     known = {p: h for p in FLUOR if (h := find_column(cells.columns, [p])) is not None}
-    rest = [h for h in cells.columns[15:] if h not in known.values()]
+    again = {c for h in known.values() for c in copies.get(h, ())}
+    rest = [h for h in cells.columns[15:] if h not in known.values() and h not in again]
     return known, [h for h in rest if _mostly_numbers(cells[h])]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #d4c8e504
@@ -62,12 +74,15 @@ def _mostly_numbers(cells):
     return np.isfinite(values).sum() > bad.sum()
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #615cd607
-def _lost_parameters(spec, sheet, known):
-    "Findings for known parameters without a column"
+def _lost_parameters(spec, sheet, known, other):
+    "Findings for known parameters without a column or with an empty one, and for the columns that nobody documented"
     if spec.table != 'fluorescence': return []
+    say = lambda what, action, severity: Finding(spec.table, what, action, severity, spec.file, sheet.name, 1)
     lost = [p for p in FLUOR if p not in known]
     if len(lost) > len(FLUOR)//2: raise missing_column(sheet, lost[:1], spec.file)
-    return [Finding(spec.table, str(missing_column(sheet, [p], '').what), 'this parameter is left out', 'suspicious', spec.file, sheet.name, 1) for p in lost]
+    out = [say(str(missing_column(sheet, [p], '').what), 'this parameter is left out', 'suspicious') for p in lost]
+    if other: out.append(say(f'{_count(len(other), "more numeric column")} from the 16th on, used with `fluor_columns: all` alone: {", ".join(other)}', '', 'info'))
+    return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #945a75d0
 @dataclass
@@ -99,6 +114,37 @@ def _find_columns(spec, sheet):
         elif c.required: raise missing_column(sheet, c.written.split('|'), spec.file)
     return found
 
+# %% ../../nbs/10_experiment/40_tables.ipynb #b10f9a98
+def _choose(spec, sheet, columns, needed):
+    "Found columns where the heading stands once or all columns under it agree, and findings; anything else is refused"
+    out, findings = dict(columns), []
+    for name, (heading, kind) in columns.items():
+        for copy in sheet.copies.get(heading, ()):
+            apart = _apart(sheet.cells[heading], sheet.cells[copy])
+            if not len(apart): findings.append(Finding(spec.table, f'{heading} stands twice, with equal cells', '', 'info', spec.file, sheet.name, 1)); continue
+            what = f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, first in row {apart[0]}'
+            if name in needed: raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'remove the wrong one')
+            findings.append(Finding(spec.table, what, 'the first counts', 'suspicious', spec.file, sheet.name, int(apart[0])))
+    return out, findings
+
+def _apart(a, b):
+    "Rows in which two columns differ"
+    return a.index[a.map(tidy_text) != b.map(tidy_text)]
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #529a8d28
+def _rival_ids(spec, sheet, columns):
+    "A finding where Plant ID and Tray ID are both there and name different plants"
+    written = [w for c in design('columns').query('table == @spec.table and kind == "id"').written for w in c.split('|')]
+    heading = columns['plant_id'][0] if 'plant_id' in columns else None
+    ids = {h: sheet.cells[h].map(tidy_id) for w in written if (h := find_column(sheet.cells.columns, [w]))}
+    out = []
+    for other, theirs in ids.items():
+        rows = theirs.index[(theirs != '') & (ids[heading] != '') & (theirs != ids[heading])]
+        if other == heading or not len(rows): continue
+        what = f'{other} names another plant than {heading} in {_count(len(rows), "row")}'
+        out.append(Finding(spec.table, what, f'{heading} counts', 'suspicious', spec.file, sheet.name, int(rows[0])))
+    return out
+
 # %% ../../nbs/10_experiment/40_tables.ipynb #b1a8c69b
 def _tidy(spec, sheet, columns):
     "Tidy frame of the found columns, and a finding for each unreadable cell"
@@ -109,12 +155,53 @@ def _tidy(spec, sheet, columns):
         frame[name], bad = KINDS[kind](cells.to_numpy())
         findings += _habits(spec, sheet, heading, kind, cells, frame[name], written.get(name, heading))
         findings += _bad_cells(spec, sheet, heading, cells[bad], 'the row is skipped' if name in spec.key.split() else 'taken as missing')
+        findings += _blind_cells(spec, sheet, heading)
     return pd.DataFrame(frame, index=sheet.cells.index), findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f91393ae
 def _bad_cells(spec, sheet, heading, cells, action):
     "One finding per unreadable cell, up to five"
-    return _some(spec, sheet, cells.index, lambda i: f'{heading} holds {tidy_text(cells[i])!r}', action)
+    def say(i):
+        odd = unseen(cells[i]) if isinstance(cells[i], str) else ''
+        return f'{heading} holds {tidy_text(cells[i])!r}' + (f', with {odd}' if odd else '')
+    return _some(spec, sheet, cells.index, say, action, column=heading)
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #6966e5c4
+def _blind_cells(spec, sheet, heading):
+    "Findings for formulas without value, errors and merged cells of one column"
+    number, rows = sheet.places[heading], set(sheet.cells.index)
+    mine = lambda cells: sorted(r for r, c in cells if c == number and r > sheet.top)
+    formulas, errors = mine(sheet.blind.formulas), mine(sheet.blind.errors)
+    merged = [r for r in mine(sheet.blind.merged) if r in rows and is_missing(sheet.cells.at[r, heading])]
+    say = lambda rows, what, action: [Finding(spec.table, f'{heading}: {what}', action, 'suspicious', spec.file, sheet.name, rows[0])] if rows else []
+    cell = lambda r: f'{column_letters(number)}{r}'
+    return (say(formulas, f'{_count(len(formulas), "formula")} without a stored value, first in {cell((formulas or [0])[0])}', 'taken as missing; open and save the workbook in a spreadsheet program')
+            + say(errors, f'{_count(len(errors), "cell")} with an error such as {sheet.blind.errors[errors[0], number] if errors else ""}', 'taken as missing')
+            + say(merged, f'{_count(len(merged), "cell")} merged into another, first {sheet.blind.merged[merged[0], number] if merged else ""}', 'taken as missing; part the cells and fill them'))
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #27201f00
+def _emptied(spec, sheet, frame, columns, needed):
+    "Findings for columns without a single value; a needed one ends the reading"
+    findings = []
+    for name, (heading, kind) in columns.items():
+        if kind == 'text' or not _nothing(frame[name], sheet.cells[heading]): continue
+        held = _held(sheet, heading)
+        what = f'column "{heading}" has no value in any row' + (f' ({held})' if held else '')
+        if name in needed or (held and name in FLUOR): raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'open and save the workbook in a spreadsheet program, or restore the column')
+        findings.append(Finding(spec.table, what, 'taken as absent', 'suspicious', spec.file, sheet.name, 1))
+    return findings
+
+def _nothing(values, cells):
+    "True when a column gave no value at all"
+    if values.dtype == bool: return bool(cells.map(is_missing).all())
+    return not len(values) or bool((values.isna() | (values.astype(object) == '')).all())
+
+def _held(sheet, heading):
+    "What stands in a column that gave no value, in words"
+    number, cells = sheet.places[heading], sheet.cells[heading]
+    count = lambda found: sum(c == number and r > sheet.top for r, c in found)
+    parts = [(count(sheet.blind.formulas), 'formulas without a stored value'), (count(sheet.blind.errors), 'errors'), (int((~cells.map(is_missing)).sum()), 'cells that cannot be read')]
+    return ', '.join(f'{n} {word}' for n, word in parts if n)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #488936a9
 def _habits(spec, sheet, heading, kind, cells, values, written):
@@ -126,7 +213,9 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
     if not written.startswith('@') and same_name(heading) != same_name(written): out += say([1], f'the column is called {heading}', f'read as {written}')
     if kind in ('number', 'integer'): mask = text & np.isfinite(values.astype(float)); out += say(cells.index[mask], some(mask, 'number', ' as text'), 'read as numbers')
     if kind == 'date': mask = text & ~pd.isna(values); out += say(cells.index[mask], some(mask, 'date', ' as text'), 'read day first')
-    if kind == 'id': mask = text & (values != '') & (cells.to_numpy() != values); out += say(cells.index[mask], some(mask, 'id', ' with stray blanks'), 'blanks are dropped')
+    hidden = np.array([isinstance(x, str) and without_invisible(x) != x for x in cells], bool)
+    if hidden.any(): out += say(cells.index[hidden], some(hidden, 'cell', ' with invisible characters'), 'they are dropped')
+    if kind == 'id': mask = text & ~hidden & (values != '') & (cells.to_numpy() != values); out += say(cells.index[mask], some(mask, 'id', ' with stray blanks'), 'blanks are dropped')
     if kind == 'treatment': out += _treatment_names(say, heading, cells, values)
     return out
 
@@ -147,9 +236,18 @@ def _unique_rows(spec, sheet, frame, known):
     key = table_key(spec)
     lost = frame[key].isna().any(axis=1) | (frame[key] == '').any(axis=1)
     twice = frame.duplicated(key) & ~lost & ('*' not in spec.key)
+    if spec.needed == 'plants': _refuse_contradictions(spec, sheet, frame[~lost], key)
     findings = _some(spec, sheet, frame.index[lost].difference(known), lambda i: 'no ' + ' or '.join(key), 'the row is skipped')
     findings += _some(spec, sheet, frame.index[twice], lambda i: f'{_name_key(frame, key, i)} stands twice', 'the first row counts', most=20)
     return frame[~(lost | twice)], findings
+
+def _refuse_contradictions(spec, sheet, frame, key):
+    "Refuse rows of one key that differ"
+    for _, rows in frame[frame.duplicated(key, keep=False)].groupby(key):
+        differ = [c for c in rows if rows[c].astype(str).nunique() > 1]
+        if not differ: continue
+        what = f'{_name_key(frame, key, rows.index[0])} stands twice with different {", ".join(differ)} (rows {", ".join(map(str, rows.index))})'
+        raise BadInput(what, f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}', 'remove the wrong row')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #88cad1db
 def table_key(
@@ -159,11 +257,11 @@ def table_key(
     return [k for k in spec.key.split() if k != '*']
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bc620549
-def _some(spec, sheet, rows, what, action, most=5):
+def _some(spec, sheet, rows, what, action, most=5, column=''):
     "One finding per row; beyond `most` only their number"
     where = dict(action=action, file=spec.file, sheet=sheet.name)
     findings = [Finding(spec.table, what(i), row=int(i), **where) for i in rows[:most]]
-    if (more := len(rows) - most) > 0: findings.append(Finding(spec.table, f'{more} more rows of this kind', row=int(rows[most]), **where))
+    if (more := len(rows) - most) > 0: findings.append(Finding(spec.table, f'{more} more rows of this kind' + (f' in {column}' if column else ''), row=int(rows[most]), **where))
     return findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2eb39fc9
@@ -206,21 +304,56 @@ def _against_schema(spec, sheet, frame):
 # %% ../../nbs/10_experiment/40_tables.ipynb #b9ec5fa6
 def _out_of_range(spec, sheet, column, check, values):
     "One finding per value out of range, up to three"
-    return _some(spec, sheet, values.index, lambda i: f'{column} is {values[i]:g}, expected {check}', 'kept as it is', most=3)
+    return _some(spec, sheet, values.index, lambda i: f'{column} is {values[i]:g}, expected {check}', 'kept as it is', most=3, column=column)
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #ea842ec4
+def _units(spec, sheet, frame):
+    "Findings for columns whose unit seems changed, as a whole or in part"
+    out = []
+    within, along = _groups(frame)
+    for c in design('columns').query('table == @spec.table and kind == "number"').itertuples():
+        if c.column not in frame: continue
+        say = lambda what, row: out.append(Finding(spec.table, f'{c.column}: {what}', 'kept as it is; look whether the unit changed', 'suspicious', spec.file, sheet.name, row))
+        values = frame[c.column].to_numpy(float)
+        if whole := unusual_level(values, c.usual_low, c.usual_high): say(whole, 1)
+        if part := changed_part(c.column, values, within, along): say(part[1], int(frame.index[part[0]]))
+    return out
+
+def _groups(frame):
+    "What values are compared within, and the order of time: rounds, days, hours and days, or nothing"
+    if 'round' in frame: return (frame['round'].to_numpy(),)*2
+    if 'date' in frame: return (frame.date.dt.normalize().to_numpy(),)*2
+    if 'time' in frame and frame['time'].dtype.kind == 'M': return frame['time'].dt.hour.to_numpy(), frame['time'].dt.normalize().to_numpy()
+    return (np.zeros(len(frame)),)*2
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f5706520
 def _read(path, spec):
     "Read one table from its workbook"
     names = '|'.join(design('columns').query('table == @spec.table').written).split('|')
     sheet = read_sheet(path, names, spec.sheet, spec.table, spec.file)
-    columns = _find_columns(spec, sheet)
-    known, other = fluor_columns(sheet.cells) if spec.table == 'fluorescence' else ({}, [])
+    columns, needed = _find_columns(spec, sheet), _needed(spec)
+    known, other = fluor_columns(sheet.cells, sheet.copies) if spec.table == 'fluorescence' else ({}, [])
     columns |= {p: (h, 'number') for p, h in {**known, **{h: h for h in other}}.items()}
+    columns, twice = _choose(spec, sheet, columns, needed)
     frame, unreadable = _tidy(spec, sheet, columns)
+    empty = _emptied(spec, sheet, frame, columns, needed - set(FLUOR))
     frame, ambiguous = _unique_rows(spec, sheet, frame, [f.row for f in unreadable])
     if not len(frame): raise BadInput('the table has no rows', f'{spec.file}, sheet {sheet.name}')
-    findings = sheet.findings + unreadable + ambiguous + _against_schema(spec, sheet, frame) + _lost_parameters(spec, sheet, known)
+    findings = sheet.findings + twice + _rival_ids(spec, sheet, columns) + unreadable + empty + ambiguous
+    findings += _against_schema(spec, sheet, frame) + _units(spec, sheet, frame) + _lost_parameters(spec, sheet, known, other) + _missing(spec, sheet, frame)
     return Table(spec.table, frame, spec.file, sheet.name, findings, other)
+
+# %% ../../nbs/10_experiment/40_tables.ipynb #7634f1b9
+def _needed(spec):
+    "Columns that must not be ambiguous or lost"
+    required = design('columns').query('table == @spec.table and required').column
+    return set(required) | (set(FLUOR) if spec.table == 'fluorescence' else set())
+
+def _missing(spec, sheet, frame):
+    "One line with the number of missing cells of each column"
+    lost = frame.select_dtypes('number').isna().sum()
+    said = ', '.join(f'{c} {n}' for c, n in lost[lost > 0].items())
+    return [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)] if said else []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8dcf38a5
 def read_table(
