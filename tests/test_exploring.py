@@ -421,7 +421,7 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
     assert '<image' in e.picture.html and 'probability' not in e.drawing()
     half = tmp_path/'half'; shutil.copytree(study, half); shutil.rmtree(half/'tables')
     e = ArmsExplorer(data, half)                                   # trained, not evaluated
-    assert 'faba evaluate demo' in e.notice.value and 'above 0.50' in e.alarmed.value
+    assert 'faba evaluate demo' in e.notice.value and 'measured step above 0.5' in e.alarmed.value
     assert 'No predictions yet of random_vit: faba train demo' in e.notice.value
     (half/'arms'/'no_image'/'predictions.csv').write_text('half a tab')
     e = ArmsExplorer(data, half)

@@ -200,19 +200,19 @@ def test_features(browser, voila):
 
 def test_arms(browser, voila, looked_at):
     other = min(p.parent.name for p in (looked_at[1]/'arms').glob('*/predictions.csv'))
-    page, errors = opened(browser, voila + 'arms.ipynb', 'text=alarm above 0.50 on 1 consecutive measured steps, online')
+    page, errors = opened(browser, voila + 'arms.ipynb', 'text=online reading, alarm on the first measured step above 0.5')
     text = lambda: page.locator('table.faba-table').first.inner_text()
     before = text()
     assert other in before and 'treatment_clock' in page.locator('table.faba-table').nth(1).inner_text()
     slide(page, 'threshold', 'ArrowLeft', 20)
-    says(page, 'alarm above 0.10'); assert text() != before
+    says(page, 'measured step above 0.1;'); assert text() != before
     before = text()
     slide(page, 'k steps', 'ArrowRight', 1)
-    says(page, 'on 2 consecutive'); assert text() != before
+    says(page, 'alarm after 2 measured steps in a row'); assert text() != before
     page.wait_for_timeout(500); shot(page, 'arms')
     choose(page, 'metrics', 'measured'); page.wait_for_selector('th:text-is("mae_measured")')
     choose(page, 'difference of', 'auc'); says(page, 'auc: ')
-    choose(page, 'protocol', 'retrospective'); says(page, 'consecutive measured steps, retrospective')
+    choose(page, 'protocol', 'retrospective'); says(page, 'retrospective reading, alarm after 2 measured steps in a row above 0.1')
     names = page.locator('.widget-select-multiple select').first.locator('option').all_inner_texts()
     assert other in names and len(names) > 1
     page.locator('.widget-select-multiple select').first.select_option([n for n in names if n != other])
