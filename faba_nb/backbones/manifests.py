@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.errors import BadInput
-from ..core.files import sha256, write_csv
+from ..core.files import read_csv, sha256, write_csv
 from ..core.places import cache_folder
 from ..core.provenance import fingerprint
 from .photographs import lies
@@ -113,7 +113,8 @@ def read_facts(
     "What is known about photographs: `FACTS`, one row each"
     if isinstance(source, (str, Path)) and not Path(source).is_file(): raise BadInput('no such manifest', where=source)
     kinds = {c: _NUMBERS.get(c, str) for c in FACTS}
-    try: t = pd.read_csv(source, dtype=kinds, keep_default_na=False, na_values=dict(kept=['']))
+    read = read_csv if isinstance(source, (str, os.PathLike)) else pd.read_csv
+    try: t = read(source, dtype=kinds, keep_default_na=False, na_values=dict(kept=['']))
     except (OSError, UnicodeError, ValueError) as e: raise BadInput(f'not a readable manifest ({" ".join(str(e).split())[:120]})', where=source) from None
     missing = [c for c in FACTS if c not in t and c not in _SINCE]
     if missing: raise BadInput(f'column {missing[0]!r} is missing', where=source)

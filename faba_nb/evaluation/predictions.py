@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from ..core.errors import BadInput
+from ..core.files import read_csv
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #58b501b0
 text_columns = ['protocol', 'split', 'genotype', 'plant_id', 'treatment']
@@ -183,16 +184,19 @@ def read_predictions(
     "Read and check a table of predictions; accessions and plant ids stay text"
     path = Path(path)
     if not path.exists(): raise BadInput('not there', where=str(path), mend='train the arm first')
-    try: df = pd.read_csv(path, dtype={c: str for c in ['study', 'arm', 'backbone', *text_columns]}, keep_default_na=False, na_values=[''], low_memory=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise BadInput(f'not a CSV table ({e})', where=str(path), mend='train the arm again') from e
-    return check_predictions(df, str(path))
+    return check_predictions(_read(path), str(path))
+
+def _read(path):
+    "The table, its names as text"
+    names = {c: str for c in ['study', 'arm', 'backbone', *text_columns]}
+    return read_csv(path, dtype=names, keep_default_na=False, na_values=[''], low_memory=False)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
 def read_rounds(
     path, # OUT/arms/<arm>/predictions_all_rounds.csv
 ):
     "Read and check predictions on all rounds, a row per plant and round"
-    df = pd.read_csv(path, dtype={c: str for c in ['study', 'arm', 'backbone', *text_columns]}, keep_default_na=False, na_values=[''], low_memory=False)
+    df = _read(path)
     check_columns(df, str(path), ['measured'])
     bad = df.duplicated([*key_columns, 'round'])
     if bad.any(): raise BadInput(f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} stands twice', where=f'{path}, row {_row(bad)}', mend='keep one row per key')

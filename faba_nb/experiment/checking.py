@@ -500,12 +500,12 @@ def _headline(check):
 # %% ../../nbs/10_experiment/80_checking.ipynb #e3006028
 TITLES = dict(fatal='The study cannot run', suspicious='Somebody should look', info='Good to know')
 
-def text(self):
-    "The whole page as text"
+def text(self, verdict=True):
+    "The whole page as text; the last line is the verdict"
     parts = [_headline(self), summary(self).to_string(index=False)]
     f = self.findings
     for s in SEVERITIES:
         if len(g := f[f.severity == s]): parts.append(f'{TITLES[s]} ({len(g)})\n' + '\n'.join('  ' + line(r) for r in g.itertuples()))
-    parts.append('fatal: mend these first' if self.fatal else 'ready: nothing stands in the way of a study')
+    if verdict: parts.append('fatal: mend these first' if self.fatal else 'ready: nothing stands in the way of a study')
     return '\n\n'.join(parts)
 Check.text = text

@@ -21,6 +21,7 @@ from ..core.files import check_seal, whole_file, write_text
 from ..core.kernel import manager
 from ..core.places import root
 from ..core.provenance import fingerprint
+from ..core.stopping import raise_if_stopping
 from .drawing import css_name
 from .pages import SENTINEL
 from .results import Results, _read
@@ -152,6 +153,7 @@ def render_page(
     report, # a `Report`
 ):
     "Make one page if its inputs have changed; returns what was done"
+    raise_if_stopping('pages that are made are kept')
     start, page = time.time(), out/'report'/report.page
     mark = fingerprint(*inputs(out, report.path))
     if up_to_date(page, mark): return dict(name=report.name, page=page, made=False, seconds=0.)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from fastcore.basics import patch
 from ..core.errors import BadInput
-from ..core.files import check_seal, read_json, write_csv
+from ..core.files import check_seal, read_csv, read_json, write_csv
 from ..core.places import root
 from ..core.studies import read_study
 from ..evaluation.predictions import read_predictions, scores
@@ -82,7 +82,7 @@ PLAIN = r'[-]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|inf|nan)'
 
 def _read(path):
     "A CSV whose empty text cells are '' and empty number cells NaN; a name stays text, whatever it looks like"
-    df = pd.read_csv(path, keep_default_na=False, na_values={}, dtype=str)
+    df = read_csv(path, keep_default_na=False, na_values={}, dtype=str)
     for c in set(df.columns) - NAMES:
         filled = df[c] != ''
         if filled.any() and df[c][filled].str.fullmatch(PLAIN).all(): df[c] = pd.to_numeric(df[c].where(filled))
@@ -131,7 +131,8 @@ def predictions(self:Results,
     path = self.out/'arms'/arm/'predictions.csv'
     if not path.is_file(): raise NotThere(f'Arm {arm} has no predictions in this study.')
     text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {k: 'category' for k in ('split', 'protocol')}
-    df = self.once(path, lambda: pd.read_csv(path, dtype=text).query('split == "test"'))
+    check_seal(path, 'run `faba train` again, or import the arm again')
+    df = self.once(path, lambda: read_csv(path, dtype=text).query('split == "test"'))
     df = df[df.protocol == protocol]
     if df.empty: raise NotThere(f'Arm {arm} has no {protocol} predictions.')
     return df

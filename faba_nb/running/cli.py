@@ -10,7 +10,7 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
            'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/08_cli.ipynb #99f8c0cb
-import argparse, errno, math, os, re, sys
+import argparse, errno, math, os, re, shlex, sys
 from difflib import get_close_matches
 from pathlib import Path
 import faba_nb
@@ -242,10 +242,9 @@ def check(a):
     from faba_nb.experiment.checking import check
     folder = data_folder(a.folder)
     found = check(folder)
-    pages, _, verdict = found.text().rpartition('\n\n')
-    print(pages, end='\n\n')
+    print(found.text(verdict=found.fatal))
+    print()
     if not found.fatal: return _ready(found.xp, a.features)
-    print(verdict)
     raise BadInput('the pipeline cannot go on with this folder', a.folder, 'mend what is marked fatal above')
 
 # %% ../../nbs/60_running/08_cli.ipynb #5f14a67d
@@ -484,7 +483,7 @@ def submit(a):
     if a.go and not plan.account: raise BadInput('nobody pays for these jobs', '--account', 'give --account=project_NNNNNNN, or set FABA_ACCOUNT')
     _written(plan)
     if a.go: go(plan)
-    else: print(f'to submit: bash {plan.out}/submit.sh   (or --go)')
+    else: print(f'to submit: bash {shlex.quote(str(plan.out/"submit.sh"))}   (or --go)')
 
 # %% ../../nbs/60_running/08_cli.ipynb #5476be7e
 def _planned(a):

@@ -7,7 +7,7 @@ __all__ = ['STEPS', 'steps_table', 'arms_table', 'lives', 'jobs', 'jobs_table', 
            'damaged_table', 'status', 'finished']
 
 # %% ../../nbs/60_running/06_status.ipynb #b1dc09e4
-import os, re, shutil, subprocess, time
+import os, re, shlex, shutil, subprocess, time
 from datetime import datetime
 from pathlib import Path
 import pandas as pd
@@ -169,7 +169,7 @@ def _job_note(out, name, i, state):
     if state == 'waiting': return 'fed by submit.sh; start it again when it does not run'
     if state not in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'): return ''
     log = f'jobs/{name}-{i}.log'
-    return (f'see {log}' if (Path(out)/log).is_file() else 'it never began') + f'; `bash {out}/submit.sh` submits it again'
+    return (f'see {log}' if (Path(out)/log).is_file() else 'it never began') + f'; `bash {shlex.quote(f"{out}/submit.sh")}` submits it again'
 
 # %% ../../nbs/60_running/06_status.ipynb #e73d5f20
 def numbers(

@@ -16,6 +16,7 @@ from ..core.files import read_json, sha256, whole_file, write_json
 from ..core.places import root
 from ..core.progress import duration
 from ..core.provenance import fingerprint
+from ..core.stopping import raise_if_stopping
 from .locks import holder, owner, process
 
 # %% ../../nbs/60_running/03_steps.ipynb #800bc583
@@ -285,7 +286,9 @@ def _papermill(notebook, parameters, folder, env):
         engine = _engine(short, env, log)
         papermill_engines.register('faba_nb', engine)
         try: pm.execute_notebook(str(notebook), str(folder/'executed.ipynb'), parameters, engine_name='faba_nb', kernel_name='python3', progress_bar=False)
-        except DeadKernelError: return engine.kernels.exit_code
+        except RuntimeError as e:
+            if not isinstance(e, DeadKernelError) and 'Kernel died' not in str(e): raise
+            return engine.kernels.exit_code
     return None
 
 # %% ../../nbs/60_running/03_steps.ipynb #1504fccf
@@ -336,7 +339,9 @@ def _attempt(notebook, parameters, folder, out, name, retry):
         with _watched(heartbeat): code = _papermill(notebook, parameters, folder, environment(folder, heartbeat, token, retry))
     except PapermillExecutionError as e: raise _as_ours(e, notebook, name, out) from e
     finally: _keep(folder, out, name)
-    if code is not None: raise _Killed(code)
+    if code is not None:
+        raise_if_stopping('what the notebook saved is kept')
+        raise _Killed(code)
     return _proof(folder/'done.json', token, name)
 
 # %% ../../nbs/60_running/03_steps.ipynb #74d423c3

@@ -35,23 +35,23 @@ def _mend(out, path):
 
 # %% ../../nbs/60_running/066_verifying.ipynb #c9db99ce
 def _sealed(out):
-    "(path, problem) of sealed files"
+    "(path, problem or '') of sealed files"
     for record in sorted(out.rglob(SEALS)):
         try: names = list(read_json(record))
         except (ValueError, TypeError): names = []
         if not names: yield record, 'seal unreadable'
         for n in names:
-            if fault := broken(record.parent/n): yield record.parent/n, fault
+            yield record.parent/n, broken(record.parent/n)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #d15b2b93
 def _fits(out):
-    "(path, problem) of fits"
+    "(path, problem or '') of fits"
     from faba_nb.training.fits import fit_fault
     for folder in sorted(out.glob('arms/*/fits')):
         paths = {p.with_suffix('.safetensors') for p in folder.glob('split*.json')}
         if (folder.parent/'arm.json').is_file(): paths |= set(folder.glob('*.safetensors'))
         for p in sorted(paths):
-            if fault := fit_fault(p): yield p, fault
+            yield p, fit_fault(p)
         yield from _too_few(folder, len(paths))
 
 def _too_few(folder, there):
@@ -62,7 +62,7 @@ def _too_few(folder, there):
 
 # %% ../../nbs/60_running/066_verifying.ipynb #2cebd400
 def _recorded(out):
-    "(path, problem) of what steps recorded"
+    "(path, problem or '') of what steps recorded"
     for path in sorted((out/'steps').glob('[!.]*.json')):
         if path.name.endswith('.heartbeat.json'): continue
         record = read_record(path)
@@ -70,7 +70,7 @@ def _recorded(out):
         files = {} if record is None else record['files'] | (record.get('notebooks') or {})
         for f, was in files.items():
             if f.endswith('.h5'): continue
-            if fault := file_fault(out/f, was): yield out/f, fault
+            yield out/f, file_fault(out/f, was)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #73409d55
 def _read(out):
@@ -84,10 +84,10 @@ def _read(out):
     return [p for p in paths if p.is_file()]
 
 def _features(out):
-    "(path, problem) of features files"
+    "(path, problem or '') of features files"
     for p in _read(out):
         from faba_nb.backbones.store import check_features
-        if fault := check_features(p): yield p, fault
+        yield p, check_features(p)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #ed4154b6
 def verify(
@@ -96,11 +96,16 @@ def verify(
     "A row for every file that is not what was recorded: the file, the problem, what to run; none when all is well"
     out, found = Path(os.path.abspath(out)), {}
     if not out.is_dir() or not any((out/n).exists() for n in ('study.yaml', 'steps', 'arms')): raise BadInput('no study has been run here', out, 'give the --out folder of `faba run`')
-    for part in (_sealed, _fits, _recorded):
-        for p, fault in part(out): found.setdefault(p, (fault, _mend_step(out, p)))
-    for p, fault in _features(out): found.setdefault(p, (fault, command(out, 'features')))
-    rows = [(os.path.relpath(p, out) if p.is_relative_to(out) else str(p), *found[p]) for p in sorted(found)]
-    return pd.DataFrame(rows, columns=['file', 'problem', 'run'])
+    for part in (_sealed, _fits, _recorded, _features):
+        for p, fault in part(out): found[p] = found.get(p) or fault
+    rows = [(_name(out, p), found[p], _mend_step(out, p)) for p in sorted(found) if found[p]]
+    table = pd.DataFrame(rows, columns=['file', 'problem', 'run'])
+    table.attrs['files'] = len(found)
+    return table
+
+def _name(out, path):
+    "A file as people are told of it"
+    return os.path.relpath(path, out) if path.is_relative_to(out) else str(path)
 
 def _mend_step(out, path):
     "What to run for a file, also for one outside the study's folder and for the record of a step"

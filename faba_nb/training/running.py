@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from fastcore.basics import patch
+from ..backbones.manifests import check_experiment
 from ..backbones.store import FeatureFile, feature_path
 from ..core.errors import BadInput, unknown
 from ..core.files import broken, read_json, seal, write_csv, write_json
@@ -151,6 +152,7 @@ def get(self:Shelf,
     image = (str(feature_path(self.features, arm.backbone, arm.tap, arm.canvas)),) if 'image' in arm.modalities else ()
     key = *image, arm.modalities, arm.preparation, arm.fluor_columns
     if key not in self.kept:
+        for p in image: check_experiment(p, self.experiment)
         b = load_bundle(arm, self.experiment, *(FeatureFile(p) for p in image))
         self.kept[key] = b, b.digest()
     return self.kept[key]
