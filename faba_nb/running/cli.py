@@ -374,9 +374,8 @@ def _data(recorded, env, by_folder, needed):
 
 def _recorded(out):
     "Where the study in a folder was run"
-    from faba_nb.core.files import read_json
-    path = Path(out)/'run.json'
-    return read_json(path) if path.is_file() else {}
+    from faba_nb.running.pipeline import read_run
+    return read_run(Path(out))
 
 # %% ../../nbs/60_running/08_cli.ipynb #753f504f
 def _run(a, only, options={}):
@@ -446,9 +445,11 @@ def features(a):
     "one pass over the photographs for all backbones named"
     from faba_nb.backbones.extraction import summary_text
     from faba_nb.core.stopping import listen
+    from faba_nb.running.steps import naming_disk
     if not a.backbones and not a.fill_gaps: raise BadInput('no backbone is named', '--backbones', 'give --backbones A,B; `faba backbones` lists them')
     listen()
-    print(summary_text(_fill(a) if a.fill_gaps else _extract(a)))
+    with naming_disk(*filter(None, (a.features, a.data))): done = _fill(a) if a.fill_gaps else _extract(a)
+    print(summary_text(done))
 
 # %% ../../nbs/60_running/08_cli.ipynb #0e1b3752
 def _extract(a):
@@ -621,11 +622,10 @@ def _interval(r, wide):
 
 def _title(out):
     "The study's name, and whether its data are simulated"
-    from faba_nb.core.files import read_json
     from faba_nb.core.studies import read_study
-    run = Path(out)/'run.json'
-    simulated = read_json(run).get('simulated') if run.is_file() else None
-    return read_study(Path(out)/'study.yaml').name + ('  (SIMULATED DATA)' if simulated else '')
+    from faba_nb.running.pipeline import read_run
+    mark = '  (SIMULATED DATA)' if read_run(Path(out)).get('simulated') else ''
+    return read_study(Path(out)/'study.yaml').name + mark
 
 # %% ../../nbs/60_running/08_cli.ipynb #7f718ea8
 class _Parser(argparse.ArgumentParser):
