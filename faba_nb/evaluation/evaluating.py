@@ -63,7 +63,8 @@ def summary_rows(
     path = Path(out)/'tables'/'earlier.csv'
     if not path.is_file(): return []
     check_seal(path, IMPORT_AGAIN)
-    return [pd.read_csv(path).fillna(dict(backbone='', stratum='', unit='', note=''))]
+    empty = dict(backbone='', stratum='', unit='', note='')
+    return [pd.read_csv(path, dtype=dict.fromkeys(empty, object)).fillna(empty)]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53cd2807
 def read_all_rounds(
