@@ -17,7 +17,7 @@ import pandas as pd
 from dataclasses import replace
 from pathlib import Path
 from ..core.errors import BadInput
-from ..core.files import check_seal, read_json, seal, write_csv, write_json
+from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write_json
 from ..core.progress import Progress
 from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
@@ -64,7 +64,7 @@ def summary_rows(
     if not path.is_file(): return []
     check_seal(path, IMPORT_AGAIN)
     empty = dict(backbone='', stratum='', unit='', note='')
-    return [pd.read_csv(path, dtype=dict.fromkeys(empty, object)).fillna(empty)]
+    return [read_csv(path, dtype=dict.fromkeys(empty, object)).fillna(empty)]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53cd2807
 def read_all_rounds(

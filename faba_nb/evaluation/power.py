@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 from functools import lru_cache
 from scipy import optimize
+from ..core.places import root
 from .metrics import run_means
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #48dbdf52
@@ -59,7 +60,13 @@ def gap_probability(
     return stats.studentized_range.sf(gap/(sd*np.sqrt((1 - correlation)/G)), k, np.inf)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #e02a4691
-published_gap = 0.026 # best minus worst backbone of the earlier paper, F1
+def _published_gap():
+    "Best minus worst backbone of the earlier paper, F1"
+    table = pd.read_csv(root()/'data'/'design'/'published.csv')
+    f1 = table.query('system == "earlier" and metric == "f1" and backbone != "none"').value
+    return round(float(f1.max() - f1.min()), 6)
+
+published_gap = _published_gap()
 
 def power_table(
     G=44, # genotypes

@@ -233,7 +233,7 @@ def power_table(
     p = p.assign(row=[f'{number(c, 2)}{" (observed)" if s == "observed" else ""}' for c, s in zip(p.correlation, p.source)])
     gap, k = p.gap.max(), int(p.n_arms.max())
     columns = [Column('row', 'Correlation between arms'), Column('detectable_difference_80', 'Detectable difference', 'F1, at 80 % power', 3),
-               Column('prob_gap', f'{k} identical arms', f'probability of a gap ≥ {number(gap, 3)}', 2, help='Best minus worst arm, by chance alone; 0.026 is the gap of the earlier paper’s backbones')]
+               Column('prob_gap', f'{k} identical arms', f'probability of a gap ≥ {number(gap, 3)}', 2, help=f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the earlier paper’s backbones')]
     return Table(p, columns, f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter with a standard deviation of {number(p.fold_sd.max(), 2)} F1.')
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #c23ae09a

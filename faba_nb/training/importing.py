@@ -19,7 +19,7 @@ from filelock import FileLock
 from ..backbones.store import FeatureFile, feature_path, gaps_path
 from ..core.config import to_dict
 from ..core.errors import BadInput, unknown
-from ..core.files import SEALS, broken, read_json, seal, sha256, write_csv, write_json, write_text
+from ..core.files import SEALS, broken, check_name, read_json, seal, sha256, write_csv, write_json, write_text
 from ..core.progress import Progress
 from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
@@ -595,7 +595,7 @@ def import_results(
     configuration=None, # old YAML file; looked for beside the checkpoints by default
 ):
     "Write earlier results into OUT/arms/<arm>; returns what was imported"
-    if not str(arm).replace('-', '_').isidentifier(): raise BadInput(f'{arm!r} cannot be the name of an arm', '--arm', 'use letters, digits, _ and -')
+    check_name(arm, 'arm', '--arm')
     source, experiment = find_source(results, data, features, configuration), Experiment(data)
     study, _ = _with_arm(out, arm, source.arm)
     folder, mark = Path(out)/'arms'/arm, _mark(source, experiment)
