@@ -100,6 +100,15 @@ def said_by(*args):
     return code, said.getvalue()
 
 
+def apart(*args):
+    "The same in a process of its own with bounded memory, for files that can end a process"
+    import resource
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    try: r = subprocess.run([sys.executable, '-m', 'faba_nb', *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, preexec_fn=limit, cwd='/')
+    except subprocess.TimeoutExpired: return 'hang', ''
+    return r.returncode, r.stdout + r.stderr
+
+
 def here(notebook, parameters, out, name=None):
     "A job notebook run in this process: its cells, without a kernel"
     from faba_nb.core.errors import BadInput, StepFailed, Stopped
@@ -116,6 +125,7 @@ def here(notebook, parameters, out, name=None):
 
 def verdict(code, said, equal, repaired=False, named=False):
     "What came of a mutation"
+    from faba_nb.core.errors import BadInput
     if code == 'hang': return 'HANG'
     if code == 'raised' or 'Traceback' in said: return 'RAW ERROR'
     if code not in (0, 1, 2, 75, 130): return 'ODD EXIT'
@@ -123,7 +133,10 @@ def verdict(code, said, equal, repaired=False, named=False):
         last = [l for l in said.splitlines() if l.startswith('faba ')]
         raw = not last or 'unexpected ' in last[-1] or 'cell failed with' in last[-1]
         return 'RAW ERROR' if raw else 'refused'
-    if equal(): return 'repaired' if repaired else 'unchanged'
+    try: same = equal()
+    except BadInput: return 'refused' # by whoever reads it next
+    except Exception: return 'RAW ERROR'
+    if same: return 'repaired' if repaired else 'unchanged'
     return 'named' if named else 'OTHER NUMBERS'
 
 
@@ -430,7 +443,7 @@ def photos(n, of, mutations, stale=False):
     cases.n = n
     return cases
 
-MANIFEST = [cut, empty, noise, heading_lost, heading_twice, line_twice, foreign, cell('path', '/dev/zero'), cell('path', '../../../../etc/passwd'), cell('path', ''), cell('path', 'none.png'), cell('view', 'x_patches'), cell('view', 'a/b'), cell('view', ''),
+MANIFEST = [cell_lost, empty, noise, heading_lost, heading_twice, line_twice, foreign, cell('path', '/dev/zero'), cell('path', '../../../../etc/passwd'), cell('path', ''), cell('path', 'none.png'), cell('view', 'x_patches'), cell('view', 'a/b'), cell('view', ''),
             cell('plant', ''), cell('plant', '../x'), cell('plant', 'a\0b'), cell('round', 'x'), cell('round', '1.5'), cell('round', ''), written('UTF-16', lambda b: b.decode().encode('utf-16'))]
 
 
@@ -530,7 +543,7 @@ def stray_cell(rng, wb, s, c): s['XFD100000'] = 1
 
 CELLS = [text_in_number, span_in_number, heading_again, heading_gone, heading_other, unit_changed, formulas, hidden_in_front, id_with_zero_width, id_unknown, id_lost, column_emptied, rows_gone, negative, error_value, row_again]
 
-def workbooks(todo):
+def workbooks(todo, said_by=said_by):
     "Check, and what a model would be given"
     def cases(w, rng):
         folder = farm(w)
@@ -554,7 +567,7 @@ def workbooks(todo):
 def marks(n):
     "Marks of people"
     text = b'plant_id,round,view,mark,note,author,time\n24_FabaDr_007,3,,exclude,,x,2026-01-01T00:00:00Z\n24_FabaDr_008,,fluor,doubtful,"a, b",x,2026-01-01T00:00:00Z\n'
-    todo = [cut, empty, noise, heading_lost, heading_twice, cell('mark', 'exlude'), cell('plant_id', 'nobody'), cell('plant_id', ''), cell('round', 'x'), cell('round', '2.5'), cell('round', '99'), cell('view', 'x'), foreign, written('UTF-16', lambda b: b.decode().encode('utf-16'))]
+    todo = [cell_lost, empty, noise, heading_lost, heading_twice, cell('mark', 'exlude'), cell('plant_id', 'nobody'), cell('plant_id', ''), cell('round', 'x'), cell('round', '2.5'), cell('round', '99'), cell('view', 'x'), foreign, written('UTF-16', lambda b: b.decode().encode('utf-16'))]
     def cases(w, rng):
         folder = farm(w)
         (folder/'marks.csv').write_bytes(text)
@@ -646,7 +659,6 @@ def earlier(todo):
     cases.n = len(todo)
     return cases
 
-LATE = written('end', lambda b: b)
 def flip_late(rng, b):
     "One bit of the numbers"
     b = bytearray(b)
@@ -679,8 +691,9 @@ def imported(n):
 KINDS = {
     'study YAML': textual('study', lambda w: (w.folder/'given.yaml', TINY.encode()), STUDY, 50),
     'site profile': textual('sites', lambda w: (w.folder/'mini.toml', (ROOT/'slurm'/'sites'/'mini.toml').read_bytes()), SITE, 22, '--account=project_2013932'),
-    'workbook, bytes': workbooks([(n, m) for n, m in zip(list(BOOKS)*3, [flip, cut, zeros, empty, noise, flip, zeros, flip, cut, flip, flip, zeros])]),
-    'workbook, cells': workbooks([(n, m) for m in CELLS for n in ('onsets', 'indices')] + [('FCQ', m) for m in (heading_again, unit_changed, formulas, hidden_in_front)] + [('onsets', stray_cell)]),
+    'workbook, bytes': workbooks([(n, m) for n, m in zip(list(BOOKS)*3, [flip, cut, zeros, empty, noise, flip, zeros, flip, cut, flip, flip, zeros])], apart),
+    'workbook, cells': workbooks([(n, m) for m in CELLS for n in ('onsets', 'indices')] + [('FCQ', m) for m in (heading_again, unit_changed, formulas, hidden_in_front)]),
+    'workbook, stray cell': workbooks([(n, stray_cell) for n in ('onsets', 'weights')], apart),
     'plant and round tables': plan(len(PLANTS) + len(ROUNDS)),
     'photograph': photos(12, r'\.png$', [flip, cut, empty, zeros, noise, cut]),
     'manifest of photographs': photos(len(MANIFEST), 'manifest', MANIFEST),
@@ -688,7 +701,7 @@ KINDS = {
     'predictions from outside': theirs(THEIRS),
     'earlier checkpoint': earlier([('state', m) for m in [flip_late]*6 + [flip, flip, cut, cut, empty, zeros, noise, twice]]),
     'earlier records': earlier([('metrics', m) for m in (cut, empty, noise, zeros)] + [('configuration', m) for m in (cut, empty, noise, zeros)] + [('features', m) for m in (flip_late, flip_late, cut, empty, zeros, noise)]),
-    'fits': _own(['arms/*/fits/*.safetensors'], [sign, flip, zeros, cut, empty, noise, sign, flip], 20, also=['arms/*/predictions*.csv']),
+    'fits': _own(['arms/*/fits/*.safetensors'], [sign, flip, zeros, cut, empty, noise, sign, flip], 16, also=['arms/*/predictions*.csv', 'tables/*.csv']),
     'fit records': _own(['arms/*/fits/*.json'], RECORD, 12, also=['arms/*/predictions*.csv']),
     'fit checkpoints': half_way(6),
     'predictions, run again': _own(['arms/*/predictions.csv'], TABLE, 12),
@@ -719,6 +732,7 @@ def test_damage_never_becomes_a_number(kind, world, capfd):
     counts, bad = Counter(), []
     for what, judge in KINDS[kind](world, rng):
         came, said = judge()
+        with open(world.folder.parent/'campaign.txt', 'a') as f: print(kind, what, came, ' '.join(said.split())[-300:], sep=' | ', file=f)
         counts[came] += 1
         if came in BAD: bad.append(f'{came}: {what}: {" ".join(said.split())[-220:]}')
     with capfd.disabled(): print(f'\n  {kind:26}' + ''.join(f'{k} {counts[k]:<4}' for k in GOOD + BAD if counts[k]) + f' {time.monotonic() - start:.0f} s', flush=True)
