@@ -689,7 +689,7 @@ def imported(n):
 
 
 KINDS = {
-    'study YAML': textual('study', lambda w: (w.folder/'given.yaml', TINY.encode()), STUDY, 50),
+    'study YAML': textual('study', lambda w: (w.folder/'given.yaml', TINY.encode()), STUDY, 75),
     'site profile': textual('sites', lambda w: (w.folder/'mini.toml', (ROOT/'slurm'/'sites'/'mini.toml').read_bytes()), SITE, 22, '--account=project_2013932'),
     'workbook, bytes': workbooks([(n, m) for n, m in zip(list(BOOKS)*3, [flip, cut, zeros, empty, noise, flip, zeros, flip, cut, flip, flip, zeros])], apart),
     'workbook, cells': workbooks([(n, m) for m in CELLS for n in ('onsets', 'indices')] + [('FCQ', m) for m in (heading_again, unit_changed, formulas, hidden_in_front)]),
@@ -699,14 +699,14 @@ KINDS = {
     'manifest of photographs': photos(len(MANIFEST), 'manifest', MANIFEST),
     'marks.csv': marks(14),
     'predictions from outside': theirs(THEIRS),
-    'earlier checkpoint': earlier([('state', m) for m in [flip_late]*6 + [flip, flip, cut, cut, empty, zeros, noise, twice]]),
+    'earlier checkpoint': earlier([('state', m) for m in [flip_late]*4 + [flip, cut, cut, empty, zeros, noise, twice]]),
     'earlier records': earlier([('metrics', m) for m in (cut, empty, noise, zeros)] + [('configuration', m) for m in (cut, empty, noise, zeros)] + [('features', m) for m in (flip_late, flip_late, cut, empty, zeros, noise)]),
     'fits': _own(['arms/*/fits/*.safetensors'], [sign, flip, zeros, cut, empty, noise, sign, flip], 16, also=['arms/*/predictions*.csv', 'tables/*.csv']),
     'fit records': _own(['arms/*/fits/*.json'], RECORD, 12, also=['arms/*/predictions*.csv']),
     'fit checkpoints': half_way(6),
     'predictions, run again': _own(['arms/*/predictions.csv'], TABLE, 12),
     'predictions, evaluate': _own(['arms/*/predictions.csv'], TABLE, 12, then=again),
-    'tables': _own(['tables/*.csv'], TABLE, 18, then=again),
+    'tables': _own(['tables/*.csv'], TABLE, 6, then=again),
     'features, small': photos(14, r'features\.h5$', [flip_late, flip_late, flip, cut, empty, zeros, noise], stale=True),
     'features manifest': photos(10, r'manifest\.csv$', TABLE, stale=True),
     'features, trained on': _work(['features/*.h5'], [flip_late, flip_late, flip_late, sign, cut, zeros, noise, empty], 8, also=REDO),
@@ -717,7 +717,7 @@ KINDS = {
     'log.jsonl': _own(['log.jsonl'], [flip, cut, empty, zeros, noise, twice, line_lost], 10, then=state),
     'locks': locks(12),
     'imported arm': imported(12),
-    'cache of tables': _work(['cache/tables/*.pickle'], [flip_late, flip, cut, empty, zeros, noise], 12, also=REDO),
+    'cache of tables': _work(['cache/tables/*.pickle'], [flip_late, flip, cut, empty, zeros, noise], 6, also=REDO),
     'cache of features': _work(['cache/features/*'], [flip_late, digit, flip, cut, empty, zeros], 8, also=REDO),
 }
 
