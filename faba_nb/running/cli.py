@@ -588,8 +588,10 @@ def comparison(
     wide=True,    # with intervals
 ):
     "Rows of the comparison table: kind, name, reading, then a text per column"
-    import csv
-    with open(Path(out)/'tables'/'metrics.csv', newline='', encoding='utf-8') as f: found = [r for r in csv.DictReader(f) if not r['stratum']]
+    from faba_nb.core.files import check_seal, read_csv
+    path = check_seal(Path(out)/'tables'/'metrics.csv', 'run `faba evaluate` again')
+    table = read_csv(path, dtype=str, keep_default_na=False)
+    found = table[table.stratum == ''].to_dict('records')
     cells = {(r['kind'], r['arm'], r['protocol'], r['group'], r['metric']): _interval(r, wide) for r in found}
     rows = {}
     for kind, arm, protocol in dict.fromkeys((r['kind'], r['arm'], r['protocol']) for r in found):

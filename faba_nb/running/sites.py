@@ -14,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from ..core.config import from_dict
 from ..core.errors import BadInput, unknown
+from ..core.files import read_text
 from ..core.places import root
 
 # %% ../../nbs/60_running/05_sites.ipynb #97b0a45c
@@ -161,12 +162,12 @@ def read_site(
 ):
     "The profile"
     path = Path(name) if str(name).endswith('.toml') else root()/'slurm'/'sites'/f'{name}.toml'
-    if not path.is_file():
+    if not path.exists():
         if path.parent == root()/'slurm'/'sites': raise unknown('site', name, sites())
         raise BadInput('there is no such site profile', name)
-    try: return site_from(tomllib.loads(path.read_text(encoding='utf-8')), path)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(str(e), path, 'mend the TOML') from None
-    except OSError as e: raise BadInput(e.strerror, path) from None
+    text = read_text(path)
+    try: return site_from(tomllib.loads(text), path)
+    except (tomllib.TOMLDecodeError, RecursionError) as e: raise BadInput(str(e), path, 'mend the TOML') from None
 
 # %% ../../nbs/60_running/05_sites.ipynb #4b11c85d
 def closing(

@@ -13,13 +13,13 @@ __all__ = ['STATE', 'FULL', 'REQUIRED', 'ENCODERS', 'SETTINGS', 'FOLLOWED', 'SIZ
 import io, json, pickle, zipfile, zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-import numpy as np, pandas as pd, torch, yaml
+import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from filelock import FileLock
 from ..backbones.store import FeatureFile, feature_path, gaps_path
-from ..core.config import to_dict
+from ..core.config import read_yaml, to_dict
 from ..core.errors import BadInput, unknown
-from ..core.files import SEALS, broken, check_name, read_json, seal, sha256, write_csv, write_json, write_text
+from ..core.files import SEALS, broken, check_name, read_json, read_text, seal, sha256, write_csv, write_json, write_text
 from ..core.progress import Progress
 from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
@@ -159,8 +159,7 @@ def read_configuration(
     path, # a YAML file of the earlier system
 ):
     "The `Configuration` in an old file"
-    try: d = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as e: raise BadInput(f'not a readable configuration ({type(e).__name__})', path) from None
+    d = read_yaml(path)
     if not isinstance(d, dict) or not isinstance(d.get('model'), dict): raise BadInput('there is no section `model`', path, 'give the YAML file the results were trained with')
     flat = _flat(d)
     encoder = flat.get('model.image_encoder', 'facebook/dinov2-base')
@@ -209,13 +208,18 @@ def find_configuration(
     "The YAML file that belongs to a results folder, or None"
     own = _own_folders(results)
     for folder in own:
-        found = [p for p in sorted(folder.glob('*.y*ml')) if 'image_encoder' in p.read_text(encoding='utf-8', errors='replace')]
+        found = [p for p in sorted(folder.glob('*.y*ml')) if 'image_encoder' in _text(p)]
         if found: return _only_one(found, f'{len(found)} configurations lie here', folder)
     named = {*own, own[-1]/'checkpoints'}
     for top in own[-1].parents:
         files = sorted((top/'configs').rglob('*.y*ml')) if (top/'configs').is_dir() else []
         found = [p for p in files if (at := _checkpoint_dir(p)) and Path(top/at).absolute() in named]
         if found: return _only_one(found, f'{len(found)} configurations name this folder', results)
+
+def _text(path):
+    "The text of a file, '' when it is none"
+    try: return read_text(path)
+    except BadInput: return ''
 
 def _only_one(found, what, where):
     "The file, if it is the only one"
@@ -224,8 +228,8 @@ def _only_one(found, what, where):
 
 def _checkpoint_dir(path):
     "The folder of checkpoints that a configuration names"
-    try: return str(((yaml.safe_load(path.read_text(encoding='utf-8')) or {}).get('logging') or {}).get('checkpoint_dir') or '')
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, AttributeError): return ''
+    try: return str(((read_yaml(path) or {}).get('logging') or {}).get('checkpoint_dir') or '')
+    except (BadInput, AttributeError): return ''
 
 # %% ../../nbs/30_training/80_importing.ipynb #504045cb
 class AsItWas(Experiment):
