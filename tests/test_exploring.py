@@ -210,6 +210,14 @@ def test_what_is_enlarged_shown_and_marked_is_one_plant(move, plants, data):
     assert len(read_marks(data)) == 2
 
 
+def test_a_mark_is_about_the_plant_in_the_strip(plants, data):
+    "Click a day, press the arrow, press m: the line in marks.csv names a plant of the pair that is shown"
+    e = plants
+    e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
+    e.picture.play('pressed', 'right'); e.picture.play('pressed', 'm')
+    assert read_marks(data).plant_id.iloc[-1] in set(e.pair().plant_id)
+
+
 def test_keys_and_clicks_of_one_message_keep_their_order(plants, data):
     "A step and a mark that arrive together: the mark is about the plant stepped to; a click after a mark is not marked"
     import json
