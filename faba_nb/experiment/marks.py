@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.errors import BadInput, unknown
-from ..core.files import write_csv
+from ..core.files import read_csv, write_csv
 from .cleaning import tidy_id, tidy_text
 from .plan import design
 
@@ -24,9 +24,7 @@ def _lines(folder):
     "The lines of `marks.csv` as they stand there, all of them text"
     path = Path(folder)/'marks.csv'
     if not path.is_file(): return pd.DataFrame(columns=COLUMNS, dtype=object)
-    try: return pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig')
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
-        raise BadInput(f'not a CSV table ({e})', path, 'mend or remove the file') from e
+    return read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig')
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #b61ffea2
 def read_marks(
