@@ -78,7 +78,7 @@ def test_help_loads_nothing_heavy_and_works_from_anywhere(faba):
     (['features', '--data', '/d'], '--backbones: no backbone is named'),
     (['features', '--data', '/d', '--fill-gaps', '/nowhere.h5'], '/nowhere.h5: there is no such file of features'),
     (['fetch', 'clipp'], "unknown backbone 'clipp'; did you mean 'clip'?"),
-    (['study', 'backbones', '--set', 'max_epochs=5'], 'write defaults.max_epochs for all arms'),
+    (['study', 'backbones', '--set', 'max_epochs=5'], 'for all of them write defaults.max_epochs=…'),
     (['study', 'backbones', '--set', 'max_epoch=5'], "did you mean 'defaults.max_epochs'?"),
     (['study', 'backbones', '--set', 'clip.lr=1'], 'write arms.clip.lr'),
     (['study', 'backbones', '--set', 'arms.clipp.lr=1'], "unknown arm 'clipp'; did you mean 'clip'?"),
@@ -392,7 +392,7 @@ def test_features_end_with_the_photographs_that_are_bad(monkeypatch, tmp_path, c
     "The closing lines are those of `summary_text`, after a pass and after filling gaps"
     from faba_nb.backbones import extraction
     bad = [dict(path='a.png', status='corrupt', reason='truncated')]
-    summary = dict(photographs=4, decoded=4, seconds=1., made=['clip_features.h5'], skipped=[], unfinished=[], bad=bad, gaps={})
+    summary = dict(photographs=4, decoded=4, seconds=1., made=['clip_features.h5'], skipped=[], unfinished=[], bad=bad, gaps={}, counts=dict(used=3, corrupt=1), earlier={})
     asked = []
     monkeypatch.setattr(extraction, 'extract', lambda *a, **k: summary)
     monkeypatch.setattr(extraction, 'fill_gaps', lambda *a, **k: asked.append((a, k)) or summary, raising=False)

@@ -48,7 +48,7 @@ def test_a_name_means_the_same_everywhere(tmp_path, capsys, place, name):
 def test_a_file_names_its_study(tmp_path, capsys):
     "The name of the file counts where the study has none"
     assert "'my study' cannot be the name of a study" in refused(capsys, 'study', given(tmp_path, ONE, 'my study.yaml'))
-    assert 'unknown study' in refused(capsys, 'study', '../studies/demo')
+    assert 'there is no such folder' in refused(capsys, 'study', '../studies/demo')
 
 
 @pytest.mark.parametrize('arms', ['{a: {}, b: {distillation: teacher, teacher: "x y"}}', '{a: {}, b: {distillation: teacher, teacher: yes}}'])

@@ -7,6 +7,7 @@ __all__ = ['MODALITIES', 'EPOCHS', 'SEEDS', 'LIMITS', 'Arm', 'Study', 'study_fro
 
 # %% ../../nbs/00_core/05_studies.ipynb #6817d1fe
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 from fastcore.basics import patch
@@ -180,10 +181,12 @@ def _check_keys(d, keys, where):
     top = [f.name for f in fields(Study)] + ['defaults']
     if first in {f.name for f in fields(Arm)}: raise BadInput(f'{first} is a setting of arms', where, f'for all of them write defaults.{first}=…')
     if first not in top and first in arms: raise BadInput(f'{first} is an arm', where, f'write arms.{".".join(keys)}=…')
-    if first not in top: raise unknown('key', first[:80], top, where)
+    if first not in top: raise _no_key(first[:80], where, top)
     last = _DEEPEST.get(first, 1)
     if len(keys) > last: raise BadInput(f'{".".join(keys[:last])[:80]} is a single value', where, 'leave out what stands behind it')
     _check_inner(d, keys, where)
+    idle = first == 'defaults' and len(keys) == 2 and arms and all(keys[1] in (a or {}) for a in arms.values())
+    if idle: raise BadInput(f'this changes nothing: every arm sets {keys[1]} itself', where, f'write arms.NAME.{keys[1]}=… for each')
 
 # %% ../../nbs/00_core/05_studies.ipynb #3d33dfaa
 def _check_inner(d, keys, where):
@@ -193,6 +196,13 @@ def _check_inner(d, keys, where):
         if keys[0] == 'arms' and i == 1 and k not in d: raise unknown('arm', k[:80], d, where)
         if not isinstance(inner or {}, dict): raise BadInput(f'{".".join(keys[:i + 1])[:80]} is not a mapping', where)
         d = inner or {}
+
+def _no_key(name, where, top):
+    "The error for a key that is none, with the full one that is near"
+    full = {f.name: f'defaults.{f.name}' for f in fields(Arm)} | {t: t for t in top}
+    near = get_close_matches(name, full, n=1, cutoff=0.5)
+    mend = f'did you mean {full[near[0]]!r}?' if near else 'settings begin with defaults. or arms.NAME.'
+    return BadInput(f'unknown key {name!r}', where, mend)
 
 # %% ../../nbs/00_core/05_studies.ipynb #22a6752c
 def studies():

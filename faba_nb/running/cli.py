@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'PLACE', 'ARMS', 'SHARD', 'WORKERS',
-           'BATCH', 'TOP', 'TAPS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
-           'place_of', 'check_settings', 'twin', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features',
-           'import_', 'study', 'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites',
-           'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
+           'BATCH', 'TAPS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
+           'place_of', 'twin', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_', 'study',
+           'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites', 'show_frame',
+           'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/08_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -173,49 +173,10 @@ def _nothing(given, path):
     if path.name != given: return BadInput('there is no such folder', given, "give the --out folder of `faba run`, or a study's name")
     return unknown('study', given, studies())
 
-# %% ../../nbs/60_running/08_cli.ipynb #4599688a
-def check_settings(
-    settings, # `KEY=VALUE` texts
-    study,    # a study's name or file
-):
-    "Refuse settings that name no setting, or change nothing"
-    from dataclasses import fields
-    from faba_nb.core.places import root
-    from faba_nb.core.config import read_yaml
-    from faba_nb.core.studies import Arm
-    path = Path(study) if str(study).endswith(('.yaml', '.yml')) else root()/'data'/'studies'/f'{study}.yaml'
-    said = read_yaml(path) if settings and path.is_file() else None
-    arms = said.get('arms') if isinstance(said, dict) else None
-    if not isinstance(arms, dict): return
-    for s in settings: _check_setting(s, [f.name for f in fields(Arm)], arms)
-
-# %% ../../nbs/60_running/08_cli.ipynb #44f20001
-TOP = ('defaults', 'arms', 'name', 'title', 'contrasts')
-
-def _check_setting(setting, keys, arms):
-    "Refuse one setting"
-    path, where = setting.partition('=')[0].strip(), f'--set {setting}'
-    first, *rest = path.split('.')
-    if first in keys and not rest: raise BadInput(f'{first} is a setting of arms', where, f'write defaults.{path} for all arms, or arms.NAME.{path} for one')
-    if first in arms and first not in TOP: raise BadInput(f'{first} is an arm', where, f'write arms.{path}')
-    if first not in TOP: raise _no_setting(first, keys, where)
-    if first == 'arms' and len(rest) > 1 and rest[0] not in arms: raise unknown('arm', rest[0], arms, where)
-    if first == 'defaults' and len(rest) == 1 and all(rest[0] in (a or {}) for a in arms.values()):
-        raise BadInput(f'this changes nothing: every arm sets {rest[0]} itself', where, f'write arms.NAME.{rest[0]} for each')
-
-# %% ../../nbs/60_running/08_cli.ipynb #d46ccf9c
-def _no_setting(name, keys, where):
-    "The error for an unknown setting, with the full key that is near"
-    full = {k: f'defaults.{k}' for k in keys} | {t: t for t in TOP}
-    near = get_close_matches(name, full, n=1, cutoff=0.5)
-    mend = f'did you mean {full[near[0]]!r}?' if near else 'settings begin with defaults. or arms.NAME.'
-    return BadInput(f'unknown setting {name!r}', where, mend)
-
 # %% ../../nbs/60_running/08_cli.ipynb #63dc3107
 def _read(study, settings):
     "A study with its settings applied"
     from faba_nb.core.studies import read_study
-    check_settings(settings, study)
     return read_study(study, settings)
 
 def _home_of(study):
