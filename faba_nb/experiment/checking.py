@@ -7,8 +7,8 @@ __all__ = ['HARM', 'SPOILT', 'KEPT', 'MEASURED_IN', 'FIRST', 'THEN', 'SEVERITIES
            'read_plants', 'look_at_plants', 'look_for_swaps', 'look_at_design', 'look_at_onsets',
            'look_at_owners_table', 'look_at_keys', 'look_at_days', 'look_for_long_rounds', 'expected_rounds',
            'look_for_gaps', 'look_for_views', 'look_at_log', 'look_at_measures', 'look_at_outliers', 'look_at_files',
-           'look_at_folders', 'look_at_climate', 'look_at_dose', 'look_at_marks', 'look_at_steps', 'look_at_modalities',
-           'check', 'findings', 'summary', 'line', 'text']
+           'look_at_folders', 'look_at_climate', 'look_at_dose', 'look_for_lost_marks', 'look_at_marks',
+           'look_at_steps', 'look_at_modalities', 'check', 'findings', 'summary', 'line', 'text']
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #80b5bac9
 import os, re
@@ -378,6 +378,14 @@ def look_at_dose(check, from_dag=21):
     _each(check, 'watering', wrong.itertuples(), say, 'kept; look whether treatments were swapped', file=check.tables['watering'].file)
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #39d11de5
+def look_for_lost_marks(check):
+    "Marks about plants and rounds that are not there"
+    marks = check.xp.marks
+    say = lambda m: f'a mark is about plant {m.plant_id}' + (f', round {m.round}' if m.round else '') + ', which is not there'
+    rounds = {0, *check.xp.rounds['round']}
+    lost = marks[~marks.plant_id.isin(check.plants.plant_id) | ~marks['round'].isin(rounds)]
+    _each(check, 'marks', lost.itertuples(), say, 'no effect; look whether another was meant', file='marks.csv')
+
 def look_at_marks(check):
     "What people marked, and whether the tree is a finished simulation"
     try: marks = check.xp.marks
@@ -414,7 +422,7 @@ def look_at_modalities(check):
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #56d5db29
 FIRST = [look_at_marks, read_all, read_plants, look_at_files]
-THEN = [look_at_plants, look_for_swaps, look_at_design, look_at_onsets, look_at_owners_table, look_at_keys, look_at_days, look_for_long_rounds, look_for_gaps,
+THEN = [look_at_plants, look_for_swaps, look_at_design, look_at_onsets, look_at_owners_table, look_at_keys, look_at_days, look_for_lost_marks, look_for_long_rounds, look_for_gaps,
         look_for_views, look_at_log, look_at_measures, look_at_outliers, look_at_folders, look_at_climate, look_at_dose, look_at_steps, look_at_modalities]
 
 def check(

@@ -147,8 +147,9 @@ def _csv_rows(path):
     try: text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as e: raise BadInput(f'not a readable CSV ({e})', path, 'save it as CSV in UTF-8')
     if '\0' in text: raise BadInput('not a readable CSV (it holds NUL characters)', path, 'save it as CSV in UTF-8')
-    try: rows = [r for r in csv.reader(text.splitlines(keepends=True), strict=True) if r]
-    except csv.Error as e: raise BadInput(f'not a readable CSV ({e})', path, 'save it as CSV in UTF-8')
+    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    try: rows = [r for r in reader if r]
+    except csv.Error: raise BadInput(f'not a readable CSV (the quotation marks in line {reader.line_num} do not match)', path, 'save it as CSV in UTF-8') from None
     if not rows: raise BadInput('not a readable CSV (it is empty)', path)
     odd = next((i for i, r in enumerate(rows) if len(r) != len(rows[0])), None)
     if odd: raise BadInput(f'{len(rows[odd])} cells under {len(rows[0])} headings', f'{path}, line {odd + 1}', 'put text with commas into quotation marks')
@@ -258,13 +259,16 @@ def read_round_table(
     "round, dag, das, date and published_dag, one row per round"
     df = _csv_of_text(path, ['round', 'dag'])
     das = df['das'] if 'das' in df else pd.Series('', df.index)
-    read = dict(round=_whole(df['round'], 1, 99), dag=_whole(df.dag, -20, 80), das=_whole(das, -20, 90))
+    read = dict(round=_whole(df['round'], 1, 99), dag=_whole(df.dag, 0, 80), das=_whole(das, 0, 90))
     for c in read: _refuse_first(np.isnan(read[c]) & ((c != 'das') | ~das.map(is_missing)), lambda i: f'{c} is {df[c].iloc[i]!r}', path)
     out = pd.DataFrame(read)
     if out['round'].duplicated().any(): raise BadInput(f'round {out["round"][out["round"].duplicated()].iloc[0]:g} stands twice', path)
     out = out.assign(das=out.das.fillna(out.dag + 7)).astype(int)
     out['date'] = (germination() + pd.to_timedelta(out.dag, 'D')).dt.strftime('%Y-%m-%d')
-    return _published_dag(out.sort_values('round', ignore_index=True))
+    out = out.sort_values('round', ignore_index=True)
+    back = np.flatnonzero(np.diff(out.dag) < 0)
+    if len(back): raise BadInput(f'round {out["round"][back[0] + 1]} is on an earlier day than round {out["round"][back[0]]}', path, 'correct the DAG of one of them')
+    return _published_dag(out)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #30bb4d12
 def _published_dag(rounds):
