@@ -431,6 +431,21 @@ def experiment(twin, tmp_path_factory):
     write_features(at/'morphology_features.h5', index, np.random.default_rng(0).normal(size=(len(index), 12)).astype(np.float32), dict(backbone='morphology', tap='published', canvas='published'))
     return e, at
 
+@pytest.mark.parametrize('width', [23, 30, 47, 94, 768])
+def test_company_is_not_seen_whatever_the_width(width):
+    "A fit comes out the same to the bit alone and in any place of a stack, for features of any width"
+    bundle, arm = invented(12, width), Arm()
+    fits = [Fit('a', f, 1) for f in make_folds(bundle.plants)[:5]]
+    def trained(some):
+        s = Stack(bundle, arm)
+        s.add(some)
+        for _ in range(2): s.epoch()
+        return s.state.weights
+    together = trained(fits)
+    for i, f in enumerate(fits):
+        for n, x in trained([f]).items(): assert torch.equal(x[0], together[n][i]), (f.name, n)
+
+
 def test_study_of_an_experiment(experiment, tmp_path):
     "Both preparations and every modality, from the raw tree to the tables of the contract"
     e, features = experiment

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['linear', 'aligned', 'softmax', 'relu_drop', 'gelu_drop', 'add_norm', 'layer_norm', 'stand_in', 'weighted',
-           'pool_views']
+           'whole_rows', 'pool_views']
 
 # %% ../../nbs/30_training/03_stacked.ipynb #f3692185
 import torch
@@ -176,10 +176,18 @@ def weighted(
     "The sum of the parts, each row with its own weights"
     return _Weighted.apply(g.to(parts[0].dtype), *parts)
 
+# %% ../../nbs/30_training/03_stacked.ipynb #96b36741
+def whole_rows(
+    x, # (n, D)
+):
+    "Rows of which each begins at a multiple of 16 bytes; zeros are added where D is not a multiple of 4"
+    return F.pad(x, (0, -x.shape[1] % 4)) if x.shape[1] % 4 else x
+
 # %% ../../nbs/30_training/03_stacked.ipynb #e72369e8
 def _dots(rows, table, index):
     "Dot product of `rows[i]` with each of `table[index[i]]`: (n, D), (N, D), (n, k) -> (n, k)"
     n, k = index.shape
+    rows, table = whole_rows(rows), whole_rows(table)
     start = torch.arange(0, n*k, k, device=index.device)
     bag = torch.arange(n, device=index.device).repeat_interleave(k)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(rows, table, index.reshape(-1), start, bag, 0).view(n, k)
