@@ -39,8 +39,9 @@ one: setup
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm"
 
+# the longest file first, each file by one of the processes: most of these tests wait for something
 test-all: setup
-	$(BIN)/python -m pytest -m "full or slurm"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "full or slurm" tests/test_slurm.py $(filter-out tests/test_slurm.py,$(wildcard tests/test_*.py))
 
 test-slurm: setup
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py

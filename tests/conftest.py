@@ -1,5 +1,6 @@
 "Fixtures for all tests: the shared real data, a small simulated experiment, the command line"
 import os, subprocess, sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,20 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 def pytest_terminal_summary(terminalreporter):
     "The closing line, in the plain form that any script can read"
+    for line in damage_lines(r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, 'user_properties')): terminalreporter.write_line(line)
     n = lambda *keys: sum(len(terminalreporter.stats.get(k, [])) for k in keys)
     terminalreporter.write_line(f"{n('passed')} passed, {n('failed', 'error')} failed, {n('skipped')} skipped")
+
+
+def damage_lines(reports):
+    "What came of the damage of test_mutations.py, a line per kind of file and one for all"
+    found = [v for r in reports for k, v in r.user_properties if k == 'damage']
+    if not found: return
+    total = Counter()
+    for kind, counts, seconds in found:
+        total.update(counts)
+        yield f'damaged {kind:26}' + ', '.join(f'{k} {n}' for k, n in sorted(counts.items())) + f' ({seconds:.0f} s)'
+    yield f'damaged in all {sum(total.values())}: ' + ', '.join(f'{k} {n}' for k, n in sorted(total.items()))
 
 
 def shared_folder():

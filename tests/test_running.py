@@ -387,7 +387,7 @@ def test_forty_kills(tmp_path, twin, reference, faba):
     from faba_nb.core.provenance import read_log
     tmp = tmp_path/'tmp'
     tmp.mkdir()
-    moments = [.2 + undisturbed(reference)*i/39 for i in range(40)] # what a life has done stays, so later moments reach later steps
+    moments = [.2 + .6*undisturbed(reference)*i/39 for i in range(40)] # what a life has done stays, so later lives reach the last step well before
     random.Random(7).shuffle(moments)
     lives = 0
     while moments:
