@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT, once
 
 from faba_nb.core.errors import BadInput, StepFailed
+from faba_nb.core.files import seal
 
 PAGES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb'))
 
@@ -303,7 +304,9 @@ def one_genotype(out):
     "Only Aurora/2 is left, in tables and predictions"
     for path in [*(out/'tables').glob('*.csv'), *out.glob('arms/*/*.csv')]:
         t = pd.read_csv(path)
-        if 'genotype' in t: t[t.genotype == 'Aurora/2'].to_csv(path, index=False)
+        if 'genotype' in t:
+            t[t.genotype == 'Aurora/2'].to_csv(path, index=False)
+            seal(path)
 
 
 @pytest.mark.parametrize('case', ['one genotype', 'one seed', 'a failed arm', 'nothing'])
@@ -330,6 +333,7 @@ def test_a_changed_number_changes_its_sentence(bare):
     m = pd.read_csv(path)
     m.loc[(m.metric == 'f1') & (m.group == 'published') & (m.arm == 'dinov2'), ['value', 'low', 'high']] = .9371, .9012, .9648
     m.to_csv(path, index=False)
+    seal(path)
     assert 'The highest F1 is 0.94 [0.90, 0.96] (DINOv2)' in sentences.against_clock(Results(bare))
     j = claims.judge(Results(bare)).set_index('id')
     assert '0.937 [0.901, 0.965]' in j.now['f1'] and j.verdict['f1'] == 'weaker'  # 0.634 is not in that interval
@@ -347,6 +351,7 @@ def test_every_sentence_follows_its_table(bare, monkeypatch):
         t = pd.read_csv(path)
         t[column] = t[column] + (.1234 if t[column].dtype == float else ' indeed')
         t.to_csv(path, index=False)
+        seal(path)
         assert str(sentence(Results(bare))) != before, (table, column)
         path.write_bytes(old)
         assert str(sentence(Results(bare))) == before
@@ -354,6 +359,7 @@ def test_every_sentence_follows_its_table(bare, monkeypatch):
     m = pd.read_csv(bare/'tables'/'metrics.csv')
     m.loc[m.metric == 'pre_onset_excess', ['value', 'low', 'high']] = .41, .31, .51
     m.to_csv(bare/'tables'/'metrics.csv', index=False)
+    seal(bare/'tables'/'metrics.csv')
     after = presymptomatic.earliness_sentence(Results(bare))
     assert after != before and '+0.41 [+0.31, +0.51]' in after[0] and 'exceed' in after[0]
 
@@ -366,6 +372,7 @@ def test_verdicts_follow_the_contrasts(bare):
     for verdict, expected in (('better', 'stands'), ('undecided', 'cannot be said'), ('worse', 'cannot be said')):
         c.loc[(c.metric == 'f1') & (c.arm_a == 'clip') & (c.arm_b == 'dinov2'), 'verdict'] = verdict
         c.to_csv(path, index=False)
+        seal(path)
         assert claims.judge(Results(bare)).set_index('id').verdict['clip_better'] == expected
 
 
