@@ -354,6 +354,7 @@ def test_every_sentence_follows_its_table(bare, monkeypatch):
         seal(path)
         assert str(sentence(Results(bare))) != before, (table, column)
         path.write_bytes(old)
+        seal(path)
         assert str(sentence(Results(bare))) == before
     before = presymptomatic.earliness_sentence(Results(bare))
     m = pd.read_csv(bare/'tables'/'metrics.csv')
