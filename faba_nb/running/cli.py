@@ -11,7 +11,6 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
 
 # %% ../../nbs/60_running/08_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
-from difflib import get_close_matches
 from pathlib import Path
 import faba_nb
 from ..core.errors import BadInput, StepFailed, Stopped, unknown
