@@ -19,8 +19,10 @@ def linear(
 ):
     "Each fit's rows through its own weights"
     if w.shape[1] == 1: x, w = F.pad(x, (0, 1)), F.pad(w, (0, 0, 0, 1))
-    if w.shape[2] == 1: return torch.baddbmm(F.pad(b, (0, 1)), x, F.pad(w, (0, 1)))[..., :1]
-    return torch.baddbmm(b, x, w)
+    out = w.shape[2]
+    if out % 4 == 0: return torch.baddbmm(b, x, w)
+    more = (0, -out % 4)
+    return torch.baddbmm(F.pad(b, more), x, F.pad(w, more))[..., :out]
 
 # %% ../../nbs/30_training/03_stacked.ipynb #ded59b9d
 def aligned(
@@ -51,7 +53,7 @@ class _Softmax(torch.autograd.Function):
 def _row_sums(x):
     "Sums over the last axis as a product with ones"
     flat = x.reshape(len(x), -1, x.shape[-1])
-    return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 2))[..., :1].view(*x.shape[:-1], 1)
+    return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4))[..., :1].view(*x.shape[:-1], 1)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #bef4ce32
 def softmax(
