@@ -77,24 +77,24 @@ def test_batch_files_hold_no_site():
 
 def test_without_account_only_go_refuses(tmp_path, faba):
     env = {k: v for k, v in os.environ.items() if k not in ('FABA_ACCOUNT', 'SBATCH_ACCOUNT')}
-    args = ('submit', 'demo', '--site', 'mahti', '--data', tmp_path, '--out', tmp_path/'out')
+    args = ('submit', 'demo', '--site', 'mahti', '--data', tmp_path/'elsewhere', '--out', tmp_path/'out')
     r = faba(*args, env=env)
     assert r.returncode == 0 and '--account=<missing>' in r.stdout and '--account=<missing>' in (tmp_path/'out'/'submit.sh').read_text()
     r = faba(*args, '--go', env=env)
     assert r.returncode == 2 and r.stderr == 'faba submit: --account: nobody pays for these jobs; give --account=project_NNNNNNN, or set FABA_ACCOUNT\n'
 
 
-def test_without_sbatch_the_script_is_to_be_pasted(tmp_path, faba):
-    r = faba('submit', 'demo', '--site', 'mahti', '--account', 'project_2001234', '--data', tmp_path, '--out', tmp_path/'out', '--go', env={**os.environ, 'PATH': '/nowhere'})
+def test_without_sbatch_the_script_is_to_be_pasted(tmp_path, twin, faba):
+    r = faba('submit', 'demo', '--site', 'mahti', '--account', 'project_2001234', '--data', twin, '--out', tmp_path/'out', '--go', env={**os.environ, 'PATH': '/nowhere'})
     assert r.returncode == 2 and f'paste this into a login shell: bash {tmp_path}/out/submit.sh' in r.stderr
 
 
 def test_site_without_gpu_for_a_gpu_arm(tmp_path, faba):
     text = (ROOT/'slurm'/'sites'/'mini.toml').read_text()
     (tmp_path/'cpu.toml').write_text(text[:text.index('[gpu]')] + text[text.index('[cpu]'):])
-    r = faba('submit', 'backbones', '--site', tmp_path/'cpu.toml', '--data', tmp_path, '--out', tmp_path/'out')
+    r = faba('submit', 'backbones', '--site', tmp_path/'cpu.toml', '--data', tmp_path/'elsewhere', '--out', tmp_path/'out')
     assert r.returncode == 2 and r.stderr.count('\n') == 1 and 'arm dinov2 looks at photographs through dinov2, which needs a GPU' in r.stderr
-    assert faba('submit', 'demo', '--site', tmp_path/'cpu.toml', '--data', tmp_path, '--out', tmp_path/'out').returncode == 0
+    assert faba('submit', 'demo', '--site', tmp_path/'cpu.toml', '--data', tmp_path/'elsewhere', '--out', tmp_path/'out').returncode == 0
 
 
 @pytest.mark.parametrize('args, line', [
@@ -102,7 +102,7 @@ def test_site_without_gpu_for_a_gpu_arm(tmp_path, faba):
     (('demo', '--site', 'mini', '--set', 'defaults.max_epoch=3'), "unknown key 'max_epoch'; did you mean 'max_epochs'?"),
     (('demo', '--site', 'mahti', '--account', 'mine'), "'mine' does not look like an account")], ids=['study', 'site', 'setting', 'account'])
 def test_wrong_words_are_one_line(tmp_path, faba, args, line):
-    r = faba('submit', *args, '--data', tmp_path, '--out', tmp_path/'out')
+    r = faba('submit', *args, '--data', tmp_path/'elsewhere', '--out', tmp_path/'out')
     assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and line in r.stderr
     assert not (tmp_path/'out').exists()
 
@@ -110,7 +110,7 @@ def test_wrong_words_are_one_line(tmp_path, faba, args, line):
 def test_folder_of_another_study_is_refused_before_anything_is_queued(tmp_path, faba):
     from faba_nb.core.studies import read_study
     (tmp_path/'study.yaml').write_text(read_study('one').to_yaml())
-    r = faba('submit', 'demo', '--site', 'mini', '--data', tmp_path, '--out', tmp_path)
+    r = faba('submit', 'demo', '--site', 'mini', '--data', tmp_path/'elsewhere', '--out', tmp_path)
     assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and "this folder holds the study 'one', not 'demo'" in r.stderr
 
 
@@ -329,14 +329,14 @@ def test_names_that_a_script_would_misread_are_refused(tmp_path, faba):
     text = read_study('demo').to_yaml()
     for name in ('x\ntouch no', '-x', 'a b', '$(touch no)'):
         (tmp_path/'s.yaml').write_text(text.replace('name: demo', f'name: {json.dumps(name)}', 1))
-        r = faba('submit', tmp_path/'s.yaml', '--site', 'mini', '--data', tmp_path, '--out', tmp_path/'out', cwd=tmp_path)
+        r = faba('submit', tmp_path/'s.yaml', '--site', 'mini', '--data', tmp_path/'elsewhere', '--out', tmp_path/'out', cwd=tmp_path)
         assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1), r
     for folder in ('a\\b', 'a\nb'):
-        r = faba('submit', 'demo', '--site', 'mini', '--data', tmp_path, '--out', tmp_path/folder, cwd=tmp_path)
+        r = faba('submit', 'demo', '--site', 'mini', '--data', tmp_path/'elsewhere', '--out', tmp_path/folder, cwd=tmp_path)
         assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and 'cannot be handed to Slurm' in r.stderr, r
     mini = (ROOT/'slurm'/'sites'/'mini.toml').read_text()
     (tmp_path/'odd.toml').write_text(mini.replace('title = "Slurm', r'title = "a\ntouch no'))
-    r = faba('submit', 'demo', '--site', tmp_path/'odd.toml', '--data', tmp_path, '--out', tmp_path/'out', cwd=tmp_path)
+    r = faba('submit', 'demo', '--site', tmp_path/'odd.toml', '--data', tmp_path/'elsewhere', '--out', tmp_path/'out', cwd=tmp_path)
     assert (r.returncode, r.stdout, r.stderr.count('\n')) == (2, '', 1) and 'more than one line' in r.stderr, r
     assert {p.name for p in tmp_path.iterdir()} == {'s.yaml', 'odd.toml'}
 
@@ -367,7 +367,7 @@ def test_a_full_queue_is_waited_for_and_a_wrong_project_is_not(tmp_path, shop):
 @pytest.mark.parametrize('site, words', [('mahti', 'its compute part was to end on 31 August 2026'), ('roihu', 'the jobs run on aarch64: log in at roihu-gpu.csc.fi'), ('mini', None)])
 def test_what_has_to_be_known_of_a_site_is_one_line(tmp_path, faba, shop, site, words):
     "And the plan goes on; the script says it where it is run, and hands jobs of another architecture only what they need"
-    r = faba('submit', 'demo', '--site', site, '--account', 'project_2001234', '--data', tmp_path, '--out', tmp_path/'out')
+    r = faba('submit', 'demo', '--site', site, '--account', 'project_2001234', '--data', tmp_path/'elsewhere', '--out', tmp_path/'out')
     notes = [l for l in r.stdout.splitlines() if l.startswith('note ')]
     assert r.returncode == 0 and len(notes) == bool(words), r.stdout
     assert not words or words in notes[0]
