@@ -7,7 +7,7 @@ from conftest import ROOT
 from test_exploring import linked
 
 pytestmark = pytest.mark.full
-PATIENCE = 120_000 # ms for a kernel to start and show a first view on a busy machine
+PATIENCE = 300_000 # ms for a kernel to start and show a first view on a busy machine
 
 # what voila and JupyterLab say about themselves on every notebook, ours or not
 NOT_OURS = [
