@@ -15,7 +15,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 def pytest_terminal_summary(terminalreporter):
     "The closing line, in the plain form that any script can read"
-    for line in damage_lines(r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, 'user_properties')): terminalreporter.write_line(line)
+    for line in damage_lines(r for rs in terminalreporter.stats.values() for r in rs if getattr(r, 'when', '') == 'call'): terminalreporter.write_line(line)
     n = lambda *keys: sum(len(terminalreporter.stats.get(k, [])) for k in keys)
     terminalreporter.write_line(f"{n('passed')} passed, {n('failed', 'error')} failed, {n('skipped')} skipped")
 
