@@ -7,4 +7,6 @@ __all__ = []
 
 # %% ../nbs/60_running/09_main.ipynb #160c7658
 from .running.cli import main
-if globals().get('__package__'): raise SystemExit(main())
+
+if globals().get('__package__'):
+    raise SystemExit(main())

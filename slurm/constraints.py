@@ -5,6 +5,7 @@
 
 Run before there is an environment, so it needs nothing but Python 3.11.
 """
+
 import re, sys, tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,9 +26,10 @@ def left_out(profile):
 def constraints(profile):
     "The lines of constraints.txt that hold on this site"
     brought = left_out(profile)
-    for line in (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines():
+    for line in (ROOT / 'constraints.txt').read_text(encoding='utf-8').splitlines():
         name = normal(line.partition('==')[0].strip())
-        if line.startswith('#') or any(fnmatch(name, p) for p in brought): continue
+        if line.startswith('#') or any(fnmatch(name, p) for p in brought):
+            continue
         yield line
 
 
@@ -40,9 +42,12 @@ def text(path):
 
 def main():
     "Print one, or write all"
-    if sys.argv[1:]: print(text(sys.argv[1]), end=''); return
-    for p in sorted((ROOT/'slurm'/'sites').glob('*.toml')):
+    if sys.argv[1:]:
+        print(text(sys.argv[1]), end='')
+        return
+    for p in sorted((ROOT / 'slurm' / 'sites').glob('*.toml')):
         p.with_suffix('.constraints.txt').write_text(text(p), encoding='utf-8')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -1,4 +1,5 @@
 "`make bench`: run every tests/bench_*.py and print its rows; ratios are what to quote, seconds depend on the machine. --short: small sizes, to see that all still run"
+
 import argparse, importlib.util, sys, time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ def names():
 
 def rows(name, short):
     "The rows of one benchmark file"
-    spec = importlib.util.spec_from_file_location(f'bench_{name}', HERE/f'bench_{name}.py')
+    spec = importlib.util.spec_from_file_location(f'bench_{name}', HERE / f'bench_{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.bench(short)
@@ -36,6 +37,10 @@ if __name__ == '__main__':
     for name in (n for n in names() if not a.names or n in a.names):
         start = time.time()
         print(f'\n{name}', flush=True)
-        for r in rows(name, a.short): print(line(r), flush=True)
+        for r in rows(name, a.short):
+            print(line(r), flush=True)
         print(f'  ({time.time() - start:.0f} s)', flush=True)
-    print(f'\n{time.time() - begun:.0f} s in all' + (' (small sizes: the seconds mean nothing)' if a.short else ''))
+    print(
+        f'\n{time.time() - begun:.0f} s in all'
+        + (' (small sizes: the seconds mean nothing)' if a.short else '')
+    )

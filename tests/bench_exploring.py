@@ -1,21 +1,23 @@
 "Stepping through plants: milliseconds per step, the first view of full-resolution photographs, memory"
+
 import json, os, subprocess, sys, tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE = 3476, 2560 # pixels of a side view as the cameras write it
+SIZE = 3476, 2560  # pixels of a side view as the cameras write it
 
 
 def enlarge(data):
     "The photographs that the first view shows, at the cameras' size"
     import pyvips
     from faba_nb.experiment.dataset import Experiment
+
     xp = Experiment(data)
     first = xp.plants.query('genotype == @xp.plants.genotype.min() and replicate == 1').plant_id
     for path in xp.images.query('plant_id in @first and view == "side_000"').path:
-        im = pyvips.Image.new_from_file(str(data/path))
-        im.resize(SIZE[0]/im.height, vscale=SIZE[0]/im.height).pngsave(str(data/'.new.png'))
-        (data/'.new.png').replace(data/path)
+        im = pyvips.Image.new_from_file(str(data / path))
+        im.resize(SIZE[0] / im.height, vscale=SIZE[0] / im.height).pngsave(str(data / '.new.png'))
+        (data / '.new.png').replace(data / path)
 
 
 LOOK = '''
@@ -44,29 +46,61 @@ print(json.dumps(dict(imported=imported, seen=seen, cpu=cpu, steps=sorted(steps)
 
 def look(data, out, cache):
     "What one kernel measures"
-    done = subprocess.run([sys.executable, '-c', LOOK, str(data), str(out)], capture_output=True, text=True, env={**os.environ, 'FABA_CACHE': str(cache)})
+    done = subprocess.run(
+        [sys.executable, '-c', LOOK, str(data), str(out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'FABA_CACHE': str(cache)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
 def bench(short=False):
     from faba_nb.twin.writing import write_twin
-    sys.path.insert(0, str(ROOT/'tests'))
+
+    sys.path.insert(0, str(ROOT / 'tests'))
     from test_exploring import write_study
+
     with tempfile.TemporaryDirectory() as d:
-        data, out = Path(d)/'faba', Path(d)/'out'
+        data, out = Path(d) / 'faba', Path(d) / 'out'
         write_twin(data, genotypes=4 if short else 12, seed=1, height=64 if short else 128)
-        if not short: enlarge(data)
+        if not short:
+            enlarge(data)
         write_study(data, out, evaluated=False)
-        a = look(data, out, Path(d)/'cache')
-        b = look(data, out, Path(d)/'cache')
-    rows = [dict(name='packages imported', value=a['imported'], unit='s'),
-            dict(name='first view ever, 22 photographs' + ('' if short else ' of 2560 × 3476'), value=a['seen'], unit='s', beside='3 s asked', ratio=3/a['seen']),
-            dict(name='  of which processor time', value=a['cpu'], unit='s'),
-            dict(name='first view of another kernel', value=b['seen'], unit='s', ratio=3/b['seen'])]
+        a = look(data, out, Path(d) / 'cache')
+        b = look(data, out, Path(d) / 'cache')
+    rows = [
+        dict(name='packages imported', value=a['imported'], unit='s'),
+        dict(
+            name='first view ever, 22 photographs' + ('' if short else ' of 2560 × 3476'),
+            value=a['seen'],
+            unit='s',
+            beside='3 s asked',
+            ratio=3 / a['seen'],
+        ),
+        dict(name='  of which processor time', value=a['cpu'], unit='s'),
+        dict(name='first view of another kernel', value=b['seen'], unit='s', ratio=3 / b['seen']),
+    ]
     for name, v in (('median', a['steps'][5]), ('slowest of ten', a['steps'][-1])):
-        rows.append(dict(name=f'step to a pair seen before, {name}', value=1e3*v, unit='ms', beside='150 ms asked', ratio=.15/v))
-    return rows + [dict(name='all four views of a pair seen before', value=1e3*a['everything'], unit='ms'),
-                   dict(name='enlarging a day of both plants', value=1e3*a['large'], unit='ms'),
-                   dict(name='HTML of a step, all views', value=a['html']/1e6, unit='MB'),
-                   dict(name='memory of the kernel at most', value=a['memory'], unit='GB', beside='1.5 GB asked', ratio=1.5/a['memory'])]
+        rows.append(
+            dict(
+                name=f'step to a pair seen before, {name}',
+                value=1e3 * v,
+                unit='ms',
+                beside='150 ms asked',
+                ratio=0.15 / v,
+            )
+        )
+    return rows + [
+        dict(name='all four views of a pair seen before', value=1e3 * a['everything'], unit='ms'),
+        dict(name='enlarging a day of both plants', value=1e3 * a['large'], unit='ms'),
+        dict(name='HTML of a step, all views', value=a['html'] / 1e6, unit='MB'),
+        dict(
+            name='memory of the kernel at most',
+            value=a['memory'],
+            unit='GB',
+            beside='1.5 GB asked',
+            ratio=1.5 / a['memory'],
+        ),
+    ]

@@ -1,4 +1,5 @@
 "Fixtures for all tests: the shared real data, a small simulated experiment, the command line"
+
 import os, subprocess, sys
 from collections import Counter
 from pathlib import Path
@@ -8,52 +9,70 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 # two test processes on two cores: one thread each, here and in every process started from here
-for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'): os.environ.setdefault(name, '1')
+for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+    os.environ.setdefault(name, '1')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
 
 def pytest_terminal_summary(terminalreporter):
     "The closing line, in the plain form that any script can read"
-    for line in damage_lines(r for rs in terminalreporter.stats.values() for r in rs if getattr(r, 'when', '') == 'call'): terminalreporter.write_line(line)
+    for line in damage_lines(
+        r for rs in terminalreporter.stats.values() for r in rs if getattr(r, 'when', '') == 'call'
+    ):
+        terminalreporter.write_line(line)
     n = lambda *keys: sum(len(terminalreporter.stats.get(k, [])) for k in keys)
-    terminalreporter.write_line(f"{n('passed')} passed, {n('failed', 'error')} failed, {n('skipped')} skipped")
+    terminalreporter.write_line(
+        f"{n('passed')} passed, {n('failed', 'error')} failed, {n('skipped')} skipped"
+    )
 
 
 def damage_lines(reports):
     "What came of the damage of test_mutations.py, a line per kind of file and one for all"
     found = [v for r in reports for k, v in r.user_properties if k == 'damage']
-    if not found: return
+    if not found:
+        return
     total = Counter()
     for kind, counts, seconds in found:
         total.update(counts)
-        yield f'damaged {kind:26}' + ', '.join(f'{k} {n}' for k, n in sorted(counts.items())) + f' ({seconds:.0f} s)'
-    yield f'damaged in all {sum(total.values())}: ' + ', '.join(f'{k} {n}' for k, n in sorted(total.items()))
+        yield (
+            f'damaged {kind:26}'
+            + ', '.join(f'{k} {n}' for k, n in sorted(counts.items()))
+            + f' ({seconds:.0f} s)'
+        )
+    yield f'damaged in all {sum(total.values())}: ' + ', '.join(
+        f'{k} {n}' for k, n in sorted(total.items())
+    )
 
 
 def shared_folder():
     "The folder with real tables and photographs, or None"
-    for p in (os.environ.get('FABA_SHARED'), ROOT.parent/'shared'/'data'):
-        if p and (Path(p)/'faba'/'plant_metadata.csv').is_file(): return Path(p)
+    for p in (os.environ.get('FABA_SHARED'), ROOT.parent / 'shared' / 'data'):
+        if p and (Path(p) / 'faba' / 'plant_metadata.csv').is_file():
+            return Path(p)
 
 
 @pytest.fixture(scope='session')
 def shared():
     "Real tables and photographs; tests that need them skip where the folder is absent"
     folder = shared_folder()
-    if folder is None: pytest.skip('the real tables and photographs are not here (set FABA_SHARED to their folder)')
+    if folder is None:
+        pytest.skip(
+            'the real tables and photographs are not here (set FABA_SHARED to their folder)'
+        )
     return folder
 
 
 def once(tmp_path_factory, name, make):
     "A folder made once per test run, whatever the number of worker processes"
     base = tmp_path_factory.getbasetemp()
-    if os.environ.get('PYTEST_XDIST_WORKER'): base = base.parent
-    folder = base/name
+    if os.environ.get('PYTEST_XDIST_WORKER'):
+        base = base.parent
+    folder = base / name
     with FileLock(f'{folder}.lock'):
-        if not (base/f'{name}.made').exists():
+        if not (base / f'{name}.made').exists():
             make(folder)
-            (base/f'{name}.made').touch()
+            (base / f'{name}.made').touch()
     return folder
 
 
@@ -61,24 +80,39 @@ def once(tmp_path_factory, name, make):
 def twin(tmp_path_factory):
     "A simulated experiment of 12 genotypes with small photographs; read only"
     from faba_nb.twin.writing import write_twin
-    return once(tmp_path_factory, 'twin', lambda folder: write_twin(folder, genotypes=12, seed=1, height=128))
+
+    return once(
+        tmp_path_factory,
+        'twin',
+        lambda folder: write_twin(folder, genotypes=12, seed=1, height=128),
+    )
 
 
 @pytest.fixture
 def faba():
     "Run the command line in a process of its own"
+
     def run(*args, cwd='/', **kwargs):
-        return subprocess.run([sys.executable, '-m', 'faba_nb', *map(str, args)], cwd=cwd, capture_output=True, text=True, **kwargs)
+        return subprocess.run(
+            [sys.executable, '-m', 'faba_nb', *map(str, args)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            **kwargs,
+        )
+
     return run
 
 
 CHROMIUM = Path('/usr/bin/chromium')
 FLAGS = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
 
+
 @pytest.fixture(scope='module')
 def browser():
     "A real headless Chromium that asks nothing of the network by itself"
-    if not CHROMIUM.exists(): pytest.skip('Debian\'s chromium is not installed')
+    if not CHROMIUM.exists():
+        pytest.skip('Debian\'s chromium is not installed')
     api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
     with api.sync_playwright() as p:
         b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)

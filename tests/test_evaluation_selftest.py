@@ -1,6 +1,7 @@
 """The tests of the evaluation tested where the truth is known; `31_does_it_tell_the_truth` is the long form with figures.
 
 Unmarked: a short version. Marked full: more studies, and a trained study from the simulated experiment's raw files to its tables."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,61 +9,96 @@ from scipy import stats
 
 from faba_nb.evaluation.comparing import equivalence_p, holm
 from faba_nb.evaluation.resampling import sign_flip, signs
-from faba_nb.evaluation.selftest import clock_models, drawn_arms, lead_worlds, twin_signals, twin_truth, two_arms
+from faba_nb.evaluation.selftest import (
+    clock_models,
+    drawn_arms,
+    lead_worlds,
+    twin_signals,
+    twin_truth,
+    two_arms,
+)
 from faba_nb.evaluation.presymptomatic import lead_table
 
-POWER = {.5: .090, .8: .056, .9: .040, .95: .028}  # correlation: difference found with 80 % power, 44 genotypes, fold SD 0.21
+POWER = {
+    0.5: 0.090,
+    0.8: 0.056,
+    0.9: 0.040,
+    0.95: 0.028,
+}  # correlation: difference found with 80 % power, 44 genotypes, fold SD 0.21
 
-def not_above(rejected, n, level=.05): return stats.binom.sf(rejected - 1, n, level) > .001
+
+def not_above(rejected, n, level=0.05):
+    return stats.binom.sf(rejected - 1, n, level) > 0.001
+
 
 def p_values(studies, seed=0, draws=999, batch=500, **kwargs):
     "Primary test of many studies; every batch flips its own signs, so that no luck of one set of patterns is shared by all"
-    return np.concatenate([sign_flip(two_arms(batch, seed=1000*seed + i, **kwargs), signs(44, draws, i)) for i in range(studies//batch)])
+    return np.concatenate(
+        [
+            sign_flip(two_arms(batch, seed=1000 * seed + i, **kwargs), signs(44, draws, i))
+            for i in range(studies // batch)
+        ]
+    )
 
 
 @pytest.mark.parametrize('correlation', POWER)
 def test_identical_arms_are_told_apart_in_5_percent_of_studies(correlation):
     "Type-I error of the primary test, 44 genotypes, F1 cut at 0 and 1; neither above 5 % nor so far below that the test were useless"
     x = p_values(2000, correlation=correlation)
-    assert not_above(np.sum(x <= .05), 2000) and np.mean(x <= .05) > .03
-    assert stats.kstest(x, 'uniform').pvalue > .001
+    assert not_above(np.sum(x <= 0.05), 2000) and np.mean(x <= 0.05) > 0.03
+    assert stats.kstest(x, 'uniform').pvalue > 0.001
+
 
 @pytest.mark.parametrize('correlation', POWER)
 def test_a_planted_difference_is_found_at_the_power_of_the_table(correlation):
-    assert np.mean(p_values(1500, seed=1, correlation=correlation, difference=POWER[correlation], cut=False) <= .05) == pytest.approx(.8, abs=.05)
+    assert np.mean(
+        p_values(1500, seed=1, correlation=correlation, difference=POWER[correlation], cut=False)
+        <= 0.05
+    ) == pytest.approx(0.8, abs=0.05)
+
 
 def test_arms_drawn_step_by_step():
     "Lumpy, skewed F1 of equally good models on the real calendar; four stated contrasts with Holm"
     f1 = drawn_arms(150, arms=5, runs=2, seed=2)
     p = np.stack([sign_flip(f1[:, i] - f1[:, 0], signs(44, 499)) for i in range(1, 5)], 1)
-    assert not_above(np.sum(p[:, 0] <= .05), 150)
-    assert not_above(sum((holm(q) <= .05).any() for q in p), 150)
+    assert not_above(np.sum(p[:, 0] <= 0.05), 150)
+    assert not_above(sum((holm(q) <= 0.05).any() for q in p), 150)
+
 
 def test_skewed_differences_make_the_sign_flip_liberal_but_not_much():
     "What the reports say of the primary test: 0.06 to 0.10 at a nominal 0.05, less with more genotypes"
-    skewed = lambda G: np.mean(sign_flip(np.random.default_rng(0).exponential(1, (2000, G)) - 1, signs(G, 499)) <= .05)
-    assert .05 < skewed(44) < skewed(12) < .12 and skewed(44) < .10
+    skewed = lambda G: np.mean(
+        sign_flip(np.random.default_rng(0).exponential(1, (2000, G)) - 1, signs(G, 499)) <= 0.05
+    )
+    assert 0.05 < skewed(44) < skewed(12) < 0.12 and skewed(44) < 0.10
+
 
 def test_equivalence_is_not_declared_for_arms_that_differ_by_the_margin():
-    p = [equivalence_p(d) for d in two_arms(800, .8, .05, cut=False, seed=3)]
-    assert not_above(np.sum(np.array(p) <= .05), 800)
+    p = [equivalence_p(d) for d in two_arms(800, 0.8, 0.05, cut=False, seed=3)]
+    assert not_above(np.sum(np.array(p) <= 0.05), 800)
+
 
 @pytest.mark.parametrize('world', ['clock', 'permuted labels'])
 def test_no_information_is_claimed_where_there_is_none(world):
     "Concordance, skill and ranking within a day of models that know no genotype"
-    t = clock_models(20, **(dict(skill=0.) if world == 'clock' else dict(skill=.6, permuted=True)))
+    t = clock_models(
+        20, **(dict(skill=0.0) if world == 'clock' else dict(skill=0.6, permuted=True))
+    )
     for _, q in t.groupby('statistic'):
-        assert not_above(np.sum(q.p <= .05), 20)
+        assert not_above(np.sum(q.p <= 0.05), 20)
         assert not_above(np.sum((q.value < q.null_low) | (q.value > q.null_high)), 20)
 
+
 def test_information_is_claimed_where_there_is_some():
-    assert (clock_models(3, skill=.6).p <= .05).all()
+    assert (clock_models(3, skill=0.6).p <= 0.05).all()
+
 
 def test_a_known_lead_is_covered_and_a_dose_only_world_claims_none():
     known, dose = lead_worlds(20), lead_worlds(20, dose=True, seed=50)
     covered = np.sum((known.low <= 8) & (known.high >= 8))
-    assert stats.binom.cdf(covered, 20, .95) > .001 and (known.p_onset <= .05).all()
-    assert not_above(np.sum(dose.p_onset <= .05), 20)
+    assert stats.binom.cdf(covered, 20, 0.95) > 0.001 and (known.p_onset <= 0.05).all()
+    assert not_above(np.sum(dose.p_onset <= 0.05), 20)
+
 
 @pytest.mark.parametrize('world', ['onset', 'dose', 'permuted'])
 def test_the_simulated_experiment(world):
@@ -74,10 +110,15 @@ def test_the_simulated_experiment(world):
     truth = twin_truth(one.signal)
     t, d = one.signal.map(truth), pairs['first'].map(truth) - pairs.second.map(truth)
     assert ((one.low <= t) & (t <= one.high)).all() and one.follows_onset.all()
-    assert set(pairs.second) == {'wilt'} and ((pairs.low <= d) & (d <= pairs.high)).all() and pairs.both_follow_onset.all()
+    assert (
+        set(pairs.second) == {'wilt'}
+        and ((pairs.low <= d) & (d <= pairs.high)).all()
+        and pairs.both_follow_onset.all()
+    )
 
 
 # ---- longer ----
+
 
 @pytest.mark.full
 @pytest.mark.parametrize('seed', [2, 3, 4])
@@ -87,16 +128,24 @@ def test_the_simulated_experiment_with_other_seeds(seed):
     one, pairs = lead_table(*twin_signals('onset', seed=seed, names=names), 500)
     t = one.signal.map(twin_truth(one.signal))
     assert ((one.low <= t) & (t <= one.high)).sum() >= 4
-    for world in ('dose', 'permuted', 'null'): assert lead_table(*twin_signals(world, seed=seed, names=names), 500)[0].follows_onset.sum() <= 1
+    for world in ('dose', 'permuted', 'null'):
+        assert (
+            lead_table(*twin_signals(world, seed=seed, names=names), 500)[0].follows_onset.sum()
+            <= 1
+        )
+
 
 @pytest.mark.full
 def test_many_more_studies():
     "10 000 null studies and 10 000 with a difference, 200 models without information, 200 leads"
     for r, d in POWER.items():
-        assert not_above(np.sum(p_values(10_000, seed=10, correlation=r) <= .05), 10_000)
-        assert np.mean(p_values(10_000, seed=11, correlation=r, difference=d, cut=False) <= .05) == pytest.approx(.8, abs=.03)  # the table is rounded to 0.001
+        assert not_above(np.sum(p_values(10_000, seed=10, correlation=r) <= 0.05), 10_000)
+        assert np.mean(
+            p_values(10_000, seed=11, correlation=r, difference=d, cut=False) <= 0.05
+        ) == pytest.approx(0.8, abs=0.03)  # the table is rounded to 0.001
     t = clock_models(200, seed=1000)
-    for _, q in t.groupby('statistic'): assert not_above(np.sum(q.p <= .05), 200)
+    for _, q in t.groupby('statistic'):
+        assert not_above(np.sum(q.p <= 0.05), 200)
     known, dose = lead_worlds(200, seed=1000), lead_worlds(200, dose=True, seed=2000)
-    assert stats.binom.cdf(np.sum((known.low <= 8) & (known.high >= 8)), 200, .95) > .001
-    assert not_above(np.sum(dose.p_onset <= .05), 200)
+    assert stats.binom.cdf(np.sum((known.low <= 8) & (known.high >= 8)), 200, 0.95) > 0.001
+    assert not_above(np.sum(dose.p_onset <= 0.05), 200)

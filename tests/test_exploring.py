@@ -1,4 +1,5 @@
 "The explorers without a browser: what callbacks do, what is missing, marks under pressure"
+
 import shutil, subprocess, sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from conftest import ROOT, once
 from faba_nb.experiment.dataset import Experiment
 from faba_nb.experiment.marks import read_marks
 
-MODELS = {'morphology': .9, 'no_image': .2} # arm -> how much it knows of the onset
+MODELS = {'morphology': 0.9, 'no_image': 0.2}  # arm -> how much it knows of the onset
 
 
 def write_study(data, out, evaluated=True):
@@ -18,31 +19,51 @@ def write_study(data, out, evaluated=True):
     from faba_nb.core.studies import read_study
     from faba_nb.evaluation.evaluating import evaluate_study
     from faba_nb.evaluation.predictions import toy_predictions
+
     steps = Experiment(data).measured.reset_index(drop=True)
-    write_text(read_study('demo').to_yaml(), out/'study.yaml')
+    write_text(read_study('demo').to_yaml(), out / 'study.yaml')
     for i, (arm, skill) in enumerate(MODELS.items()):
-        both = [toy_predictions(steps, skill=skill, protocol=p, noise=1.5, seed=i) for p in ('online', 'retrospective')]
-        p = pd.concat(both).assign(study='demo', arm=arm, backbone='morphology', gate_image=lambda t: .2 + .3*t.probability, gate_fluor=lambda t: .8 - .3*t.probability)
-        (out/'arms'/arm).mkdir(parents=True)
-        p.to_csv(out/'arms'/arm/'predictions.csv', index=False)
-    if evaluated: evaluate_study(out)                                              # without the photographs' folder: tables of predictions only
-    write_json(dict(data=str(data), features=str(data/'features')), out/'run.json')
+        both = [
+            toy_predictions(steps, skill=skill, protocol=p, noise=1.5, seed=i)
+            for p in ('online', 'retrospective')
+        ]
+        p = pd.concat(both).assign(
+            study='demo',
+            arm=arm,
+            backbone='morphology',
+            gate_image=lambda t: 0.2 + 0.3 * t.probability,
+            gate_fluor=lambda t: 0.8 - 0.3 * t.probability,
+        )
+        (out / 'arms' / arm).mkdir(parents=True)
+        p.to_csv(out / 'arms' / arm / 'predictions.csv', index=False)
+    if evaluated:
+        evaluate_study(out)  # without the photographs' folder: tables of predictions only
+    write_json(dict(data=str(data), features=str(data / 'features')), out / 'run.json')
 
 
 def linked(source, folder):
     "An experiment behind links, so that marks are written beside it and not into it"
     folder.mkdir(parents=True)
     for part in source.iterdir():
-        if part.name not in ('features', 'marks.csv', '.marks.csv.lock'): (folder/part.name).symlink_to(part)
+        if part.name not in ('features', 'marks.csv', '.marks.csv.lock'):
+            (folder / part.name).symlink_to(part)
     return folder
 
 
 def write_invented_features(data):
     "Features of every photograph that grow with age"
     from faba_nb.backbones.store import feature_path, write_features
+
     im = Experiment(data).images
-    x = np.c_[im.dag, im['round'], np.random.default_rng(0).normal(size=(len(im), 6))].astype('float32')
-    write_features(feature_path(data/'features', 'morphology'), im[['plant_id', 'round', 'view']], x, dict(backbone='morphology', tap='published', canvas='published'))
+    x = np.c_[im.dag, im['round'], np.random.default_rng(0).normal(size=(len(im), 6))].astype(
+        'float32'
+    )
+    write_features(
+        feature_path(data / 'features', 'morphology'),
+        im[['plant_id', 'round', 'view']],
+        x,
+        dict(backbone='morphology', tap='published', canvas='published'),
+    )
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -50,20 +71,21 @@ def own_cache(tmp_path_factory):
     "Thumbnails of these tests stay with these tests; nothing comes from the environment"
     with pytest.MonkeyPatch.context() as m:
         m.setenv('FABA_CACHE', str(tmp_path_factory.mktemp('cache')))
-        for name in ('FABA_DATA', 'FABA_OUT'): m.delenv(name, raising=False)
+        for name in ('FABA_DATA', 'FABA_OUT'):
+            m.delenv(name, raising=False)
         yield
 
 
 @pytest.fixture(scope='module')
 def data(twin, tmp_path_factory):
-    folder = linked(twin, tmp_path_factory.mktemp('explored')/'faba')
+    folder = linked(twin, tmp_path_factory.mktemp('explored') / 'faba')
     write_invented_features(folder)
     return folder
 
 
 @pytest.fixture(scope='module')
 def study(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp('study')/'out'
+    out = tmp_path_factory.mktemp('study') / 'out'
     write_study(data, out)
     return out
 
@@ -71,15 +93,19 @@ def study(data, tmp_path_factory):
 @pytest.fixture
 def plants(data, study):
     from faba_nb.exploring.plants import PlantsExplorer
+
     e = PlantsExplorer(data, study)
     yield e
-    for name in ('marks.csv', '.marks.csv.lock'): (data/name).unlink(missing_ok=True)
+    for name in ('marks.csv', '.marks.csv.lock'):
+        (data / name).unlink(missing_ok=True)
 
 
 def test_every_pair_is_stepped_through_once(plants):
     e, seen = plants, []
     names = sorted(e.src.xp.plants.genotype.unique())
-    for _ in range(36): seen.append(tuple(e.pair().plant_id)); e._step('right')
+    for _ in range(36):
+        seen.append(tuple(e.pair().plant_id))
+        e._step('right')
     assert len(set(seen)) == 36 and all(len(p) == 2 for p in seen) and e.at == (names[0], 1)
     e.picture.play('pressed', 'up')
     assert e.at == (names[-1], 1) and names[-1] in e.picture.html
@@ -89,9 +115,14 @@ def test_every_pair_is_stepped_through_once(plants):
 
 def test_keys_pressed_while_busy_are_drawn_once(plants, monkeypatch):
     import json
+
     drawn, draw = [], type(plants).draw
-    monkeypatch.setattr(type(plants), 'draw', lambda self: (drawn.append(1) if not self._held else None, draw(self)))
-    plants.picture.said.value = json.dumps([dict(view='w', n=i, event='pressed', key='right') for i in range(1, 6)])
+    monkeypatch.setattr(
+        type(plants), 'draw', lambda self: (drawn.append(1) if not self._held else None, draw(self))
+    )
+    plants.picture.said.value = json.dumps(
+        [dict(view='w', n=i, event='pressed', key='right') for i in range(1, 6)]
+    )
     assert plants.at == plants.places[5] and len(drawn) == 1
 
 
@@ -101,7 +132,8 @@ def test_typing_finds(plants):
     assert e.at[0] == 'Pirhonen' == e.search.value
     plant = e.src.xp.plants.iloc[20]
     for text in (plant.plant_id, str(int(plant.plant_id[-3:]))):
-        e.search.value = 'Pirhonen'; e.search.value = text
+        e.search.value = 'Pirhonen'
+        e.search.value = text
         assert plant.plant_id in set(e.pair().plant_id) and e.search.value == plant.genotype
     e.search.value = 'zzz'
     assert 'no accessions match' in e.said.value and e.at[0] == plant.genotype
@@ -110,37 +142,70 @@ def test_typing_finds(plants):
 
 
 def test_every_control_changes_the_picture(plants):
-    e = plants; e.load(); e.search.value = 'Pirhonen'
+    e = plants
+    e.load()
+    e.search.value = 'Pirhonen'
+
     def changes(control, value):
-        before = e.drawing(); control.value = value
+        before = e.drawing()
+        control.value = value
         return e.drawing() != before
-    for text in ('probability of stress, morphology', 'gate weights', 'height, cm', 'fluorescence NPQ_Lss', 'soil water', 'GLI', 'simulated data', 'Pirhonen'): assert text in e.drawing(), text
+
+    for text in (
+        'probability of stress, morphology',
+        'gate weights',
+        'height, cm',
+        'fluorescence NPQ_Lss',
+        'soil water',
+        'GLI',
+        'simulated data',
+        'Pirhonen',
+    ):
+        assert text in e.drawing(), text
     assert changes(e.protocol, 'online') and changes(e.protocol, 'retrospective')
-    assert changes(e.threshold, .9) and changes(e.gates, False) and 'gate weights' not in e.drawing()
-    assert changes(e.shown, [('env', 'rh2_Tunnel_%')]) and 'relative humidity, tunnel' in e.charts.html
+    assert (
+        changes(e.threshold, 0.9) and changes(e.gates, False) and 'gate weights' not in e.drawing()
+    )
+    assert (
+        changes(e.shown, [('env', 'rh2_Tunnel_%')]) and 'relative humidity, tunnel' in e.charts.html
+    )
     assert changes(e.view, 'top') and changes(e.treatment, 'WHC-30') and changes(e.replicate, 2)
     assert changes(e.arms, ()) and 'probability' not in e.drawing()
 
 
 def test_an_alarm_is_the_first_measured_step_above_the_threshold(plants, study):
-    e = plants; found = 0
+    e = plants
+    found = 0
     e.arms.value, e.protocol.value = ('morphology',), 'online'
-    p = pd.read_csv(study/'arms'/'morphology'/'predictions.csv').query('split == "test" and protocol == "online"')
+    p = pd.read_csv(study / 'arms' / 'morphology' / 'predictions.csv').query(
+        'split == "test" and protocol == "online"'
+    )
     mean = p.groupby(['plant_id', 'dag']).probability.mean()
     for genotype in sorted(e.src.xp.plants.genotype.unique()):
         e.search.value = genotype
         for r in e.pair().itertuples():
-            above = mean[r.plant_id][mean[r.plant_id] > .5]
-            assert (f'{r.treatment} online DAG {above.index.min():g}' in e.charts.html) if len(above) else (f'{r.treatment} online DAG' not in e.charts.html)
+            above = mean[r.plant_id][mean[r.plant_id] > 0.5]
+            assert (
+                (f'{r.treatment} online DAG {above.index.min():g}' in e.charts.html)
+                if len(above)
+                else (f'{r.treatment} online DAG' not in e.charts.html)
+            )
             found += len(above) > 0
     assert found > 5
 
 
 def test_a_click_enlarges_the_day_of_both_plants(plants):
-    e = plants; e.search.value = 'Pirhonen'
-    mine = e.src.images[(e.src.images.plant_id == e.pair().plant_id.iloc[1]) & (e.src.images['view'] == 'side_000')].sort_values('dag')
+    e = plants
+    e.search.value = 'Pirhonen'
+    mine = e.src.images[
+        (e.src.images.plant_id == e.pair().plant_id.iloc[1]) & (e.src.images['view'] == 'side_000')
+    ].sort_values('dag')
     e.picture.play('clicked', 'photo|' + mine.path.iloc[6])
-    assert e.big.value.count('<img') == 2 and all(p in e.big.value for p in e.pair().plant_id) and f'DAG {mine.dag.iloc[6]}' in e.big.value
+    assert (
+        e.big.value.count('<img') == 2
+        and all(p in e.big.value for p in e.pair().plant_id)
+        and f'DAG {mine.dag.iloc[6]}' in e.big.value
+    )
     e.picture.play('pressed', ']')
     assert f'DAG {mine.dag.iloc[7]}' in e.big.value
     e.picture.play('pressed', '[')
@@ -150,31 +215,43 @@ def test_a_click_enlarges_the_day_of_both_plants(plants):
 def test_a_mark_is_understood_by_the_reader_and_by_check(plants, data, study):
     from faba_nb.experiment.checking import check
     from faba_nb.exploring.plants import PlantsExplorer
+
     e = plants
-    e.picture.play('clicked', 'photo|' + e.src.images.path[e.src.images.plant_id == e.pair().plant_id.iloc[0]].iloc[0])
+    e.picture.play(
+        'clicked',
+        'photo|' + e.src.images.path[e.src.images.plant_id == e.pair().plant_id.iloc[0]].iloc[0],
+    )
     e.marking.kind.value, e.marking.note.value = 'exclude', 'the wrong plant'
     e.marking.button.click()
     m = read_marks(data).iloc[-1]
-    assert (m['mark'], m.note, m['view']) == ('exclude', 'the wrong plant', e.photo['view']) and m.plant_id == e.pair().plant_id.iloc[0]
-    fresh = Experiment(data)                                       # as after a restart
+    assert (m['mark'], m.note, m['view']) == (
+        'exclude',
+        'the wrong plant',
+        e.photo['view'],
+    ) and m.plant_id == e.pair().plant_id.iloc[0]
+    fresh = Experiment(data)  # as after a restart
     assert len(fresh.images) == len(e.src.images) - 1
     assert 'marks.csv: 1 records are marked exclude' in check(data).text()
-    again = PlantsExplorer(data, study)                            # another kernel shows it, and what was said
+    again = PlantsExplorer(data, study)  # another kernel shows it, and what was said
     assert 'marked exclude' in again.picture.html
     again.enlarge('photo|' + e.photo.path)
     assert 'the wrong plant' in again.marking.said.value
-    again.marking.kind.value = 'keep'; again.picture.play('pressed', 'm')
+    again.marking.kind.value = 'keep'
+    again.picture.play('pressed', 'm')
     assert len(Experiment(data).images) == len(e.src.images) and 'marked keep' in again.picture.html
 
 
 def strip_path(e, plant, view='side_000', i=4):
-    mine = e.src.images[(e.src.images.plant_id == plant) & (e.src.images['view'] == view)].sort_values('dag')
+    mine = e.src.images[
+        (e.src.images.plant_id == plant) & (e.src.images['view'] == view)
+    ].sort_values('dag')
     return 'photo|' + mine.path.iloc[i]
 
 
 def agree(e):
     "Framed, named beside the button, and to be marked: one plant of the pair in the strip, or none"
     import re
+
     framed = re.search(r'border:3px solid #e0a800[^>]*alt="(\S+), DAG', e.big.value)
     named = re.search(r'<b>(\S+)</b>', e.marking.which.value)
     row = None if e.marking.row is None else e.marking.row['plant_id']
@@ -185,28 +262,35 @@ def agree(e):
     return row
 
 
-MOVES = {'step right': lambda e: e.picture.play('pressed', 'right'), 'step down': lambda e: e.picture.play('pressed', 'down'),
-         'find a name': lambda e: setattr(e.search, 'value', 'Pirhonen'), 'find a plant': lambda e: setattr(e.search, 'value', '24_FabaDr_031'),
-         'replicate': lambda e: setattr(e.replicate, 'value', 3), 'treatment': lambda e: setattr(e.treatment, 'value', 'WHC-30'),
-         'selection': lambda e: e.go(['24_FabaDr_020', '24_FabaDr_033'])}
+MOVES = {
+    'step right': lambda e: e.picture.play('pressed', 'right'),
+    'step down': lambda e: e.picture.play('pressed', 'down'),
+    'find a name': lambda e: setattr(e.search, 'value', 'Pirhonen'),
+    'find a plant': lambda e: setattr(e.search, 'value', '24_FabaDr_031'),
+    'replicate': lambda e: setattr(e.replicate, 'value', 3),
+    'treatment': lambda e: setattr(e.treatment, 'value', 'WHC-30'),
+    'selection': lambda e: e.go(['24_FabaDr_020', '24_FabaDr_033']),
+}
 
 
 @pytest.mark.parametrize('move', MOVES)
 def test_what_is_enlarged_shown_and_marked_is_one_plant(move, plants, data):
     "Open a day, move on, mark: the mark is about the plant that is shown now"
-    e = plants; first = e.pair().plant_id.iloc[0]
+    e = plants
+    first = e.pair().plant_id.iloc[0]
     e.picture.play('clicked', strip_path(e, first))
     assert agree(e) == first
     e.marking.note.value = f'about {first}'
     MOVES[move](e)
     now = agree(e)
     assert now != first and (move != 'find a plant' or now == '24_FabaDr_031')
-    assert e.marking.note.value == ''                              # what was typed about one plant is not said of another
-    e.marking.button.click(); e.picture.play('pressed', 'm')
+    assert e.marking.note.value == ''  # what was typed about one plant is not said of another
+    e.marking.button.click()
+    e.picture.play('pressed', 'm')
     assert read_marks(data).plant_id.tolist() == [now, now] and agree(e) == now
     e.picture.play('pressed', 'Escape')
     assert agree(e) is None
-    e.picture.play('pressed', 'm')                                 # nothing is enlarged, nothing is marked
+    e.picture.play('pressed', 'm')  # nothing is enlarged, nothing is marked
     assert len(read_marks(data)) == 2
 
 
@@ -214,28 +298,50 @@ def test_a_mark_is_about_the_plant_in_the_strip(plants, data):
     "Click a day, press the arrow, press m: the line in marks.csv names a plant of the pair that is shown"
     e = plants
     e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
-    e.picture.play('pressed', 'right'); e.picture.play('pressed', 'm')
+    e.picture.play('pressed', 'right')
+    e.picture.play('pressed', 'm')
     assert read_marks(data).plant_id.iloc[-1] in set(e.pair().plant_id)
 
 
 def test_keys_and_clicks_of_one_message_keep_their_order(plants, data):
     "A step and a mark that arrive together: the mark is about the plant stepped to; a click after a mark is not marked"
     import json
-    e = plants; first, other = e.pair().plant_id
-    said = lambda *events: setattr(e.picture.said, 'value', json.dumps([dict(view='w', n=said.n + i, event=a, key=b) for i, (a, b) in enumerate(events)]))
-    said.n = 1; said(('clicked', strip_path(e, first)), ('pressed', 'right'), ('pressed', 'm'))
+
+    e = plants
+    first, other = e.pair().plant_id
+    said = lambda *events: setattr(
+        e.picture.said,
+        'value',
+        json.dumps(
+            [dict(view='w', n=said.n + i, event=a, key=b) for i, (a, b) in enumerate(events)]
+        ),
+    )
+    said.n = 1
+    said(('clicked', strip_path(e, first)), ('pressed', 'right'), ('pressed', 'm'))
     assert read_marks(data).plant_id.tolist() == [agree(e)] and agree(e) != first
     now = agree(e)
-    said.n = 4; said(('pressed', 'm'), ('clicked', strip_path(e, first, i=2)))
-    assert read_marks(data).plant_id.tolist() == [now, now] and agree(e) == first  # the click goes back to the plant that was clicked
+    said.n = 4
+    said(('pressed', 'm'), ('clicked', strip_path(e, first, i=2)))
+    assert (
+        read_marks(data).plant_id.tolist() == [now, now] and agree(e) == first
+    )  # the click goes back to the plant that was clicked
 
 
 def test_without_a_plant_nothing_is_shown(plants, monkeypatch):
     e = plants
     e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
-    e.src.xp.plants = e.src.xp.plants[~((e.src.xp.plants.genotype == e.places[1][0]) & (e.src.xp.plants.replicate == 2) & (e.src.xp.plants.treatment == 'WHC-80'))]
-    e.treatment.value = 'WHC-80'; e.picture.play('pressed', 'right')
-    assert 'there is no WHC-80 plant' in e.picture.html and e.charts.html == '' and e.drawing() == ''
+    e.src.xp.plants = e.src.xp.plants[
+        ~(
+            (e.src.xp.plants.genotype == e.places[1][0])
+            & (e.src.xp.plants.replicate == 2)
+            & (e.src.xp.plants.treatment == 'WHC-80')
+        )
+    ]
+    e.treatment.value = 'WHC-80'
+    e.picture.play('pressed', 'right')
+    assert (
+        'there is no WHC-80 plant' in e.picture.html and e.charts.html == '' and e.drawing() == ''
+    )
     assert e.photo is None and e.marking.button.disabled and e.big.value == ''
     e.picture.play('pressed', 'right')
     assert 'there is no' not in e.picture.html
@@ -243,34 +349,55 @@ def test_without_a_plant_nothing_is_shown(plants, monkeypatch):
 
 def test_a_mark_is_undone_and_those_of_others_stay(plants, data):
     from faba_nb.exploring.marking import mark
-    e = plants; first = e.pair().plant_id.iloc[0]
+
+    e = plants
+    first = e.pair().plant_id.iloc[0]
     theirs = e.src.images[~e.src.images.plant_id.isin(e.src.xp.plants.plant_id[:12])].iloc[0]
-    mark(data, theirs.plant_id, int(theirs['round']), theirs['view'], 'exclude', 'of somebody else', author='Ada')
+    mark(
+        data,
+        theirs.plant_id,
+        int(theirs['round']),
+        theirs['view'],
+        'exclude',
+        'of somebody else',
+        author='Ada',
+    )
     e.picture.play('clicked', strip_path(e, first))
     e.marking.kind.value = 'exclude'
-    e.picture.play('pressed', 'm'); e.picture.play('pressed', 'right'); e.picture.play('pressed', 'm')
+    e.picture.play('pressed', 'm')
+    e.picture.play('pressed', 'right')
+    e.picture.play('pressed', 'm')
     mark(data, '24_FabaDr_008', author='Ada')
     assert len(Experiment(data).images) == len(e.src.images) - 3
     e.picture.play('pressed', 'u')
-    assert read_marks(data).plant_id.tolist() == [theirs.plant_id, first, '24_FabaDr_008'] and 'taken back' in e.marking.said.value
+    assert (
+        read_marks(data).plant_id.tolist() == [theirs.plant_id, first, '24_FabaDr_008']
+        and 'taken back' in e.marking.said.value
+    )
     e.marking.back.click()
-    assert read_marks(data).author.tolist() == ['Ada', 'Ada'] and e.marking.back.disabled and first in e.marking.said.value
+    assert (
+        read_marks(data).author.tolist() == ['Ada', 'Ada']
+        and e.marking.back.disabled
+        and first in e.marking.said.value
+    )
     e.picture.play('pressed', 'u')
     assert len(read_marks(data)) == 2 and len(Experiment(data).images) == len(e.src.images) - 1
 
 
 def test_a_torn_file_of_marks_is_neither_lost_nor_written_over(plants, data):
     e = plants
-    (data/'marks.csv').write_text('plant_id,mark\n24_FabaDr_001,keep,"half')
+    (data / 'marks.csv').write_text('plant_id,mark\n24_FabaDr_001,keep,"half')
     e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
-    e.marking.note.value = 'important'; e.marking.button.click()
+    e.marking.note.value = 'important'
+    e.marking.button.click()
     assert 'not marked' in e.marking.said.value and e.marking.note.value == 'important'
-    assert (data/'marks.csv').read_text() == 'plant_id,mark\n24_FabaDr_001,keep,"half'
+    assert (data / 'marks.csv').read_text() == 'plant_id,mark\n24_FabaDr_001,keep,"half'
 
 
 def test_plants_in_doubt_say_so_in_the_explorers(plants):
     "Swapped, dead and marked in the log: in the words of the check, beside the plant and beside its photograph"
     from faba_nb.exploring.features import FeaturesExplorer
+
     e, p = plants, plants.src.xp.plants
     odd = p[p['flags'].str.contains('treatment_swapped')].iloc[0]
     e.search.value = odd.plant_id
@@ -282,12 +409,18 @@ def test_plants_in_doubt_say_so_in_the_explorers(plants):
     assert 'looks exchanged' in f.table.html and 'looks exchanged' in f.big.value
     out = e.src.images[e.src.images.outlier].iloc[0]
     f.picture.play('clicked', f'{out.plant_id}|{out["round"]}')
-    assert 'outlier in the log' in f.big.value or not e.src.images.query('plant_id == @out.plant_id and round == @out["round"]').outlier.all()
+    assert (
+        'outlier in the log' in f.big.value
+        or not e.src.images.query(
+            'plant_id == @out.plant_id and round == @out["round"]'
+        ).outlier.all()
+    )
 
 
 def test_a_photograph_goes_with_its_selection(plants):
     "Points of other days, units or encoders: the earlier photograph and list do not stay"
     from faba_nb.exploring.features import FeaturesExplorer
+
     e = FeaturesExplorer(sources=plants.src, to_plants=plants)
     keys = e.placed()[0].key
     e.picture.play('clicked', keys[7])
@@ -314,16 +447,22 @@ print("go", flush=True)
 for i in range(10000): mark(sys.argv[1], "24_FabaDr_007", 2, "top", "doubtful", f"{i}", author="x")'''
     job = subprocess.Popen([sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE)
     job.stdout.readline()
-    while len(read_marks(tmp_path)) < 5: pass
-    job.kill(); job.wait()
+    while len(read_marks(tmp_path)) < 5:
+        pass
+    job.kill()
+    job.wait()
     before = list(read_marks(tmp_path).note)
     assert before == [str(i) for i in range(len(before))]
     from faba_nb.exploring.marking import mark
-    assert len(mark(tmp_path, '24_FabaDr_008')) == len(before) + 1   # and the next one does not wait for the dead
+
+    assert (
+        len(mark(tmp_path, '24_FabaDr_008')) == len(before) + 1
+    )  # and the next one does not wait for the dead
 
 
 def test_features_click_box_slide_and_send(plants):
     from faba_nb.exploring.features import FeaturesExplorer
+
     e = FeaturesExplorer(sources=plants.src, to_plants=plants)
     t, _ = e.placed()
     e.picture.play('clicked', t.key[7])
@@ -331,7 +470,11 @@ def test_features_click_box_slide_and_send(plants):
     e.picture.play('boxed', t.key[100:110].tolist())
     assert '10 selected' in e.count.value and not e.pass_on.disabled
     e.pass_on.click()
-    assert set(plants.places) == set(t[100:110][['genotype', 'replicate']].itertuples(index=False, name=None)) and 'selected pairs' in plants.said.value
+    assert (
+        set(plants.places)
+        == set(t[100:110][['genotype', 'replicate']].itertuples(index=False, name=None))
+        and 'selected pairs' in plants.said.value
+    )
     e.days.value = (10, 20)
     assert e.picture.html.count('<circle') == t.dag.between(10, 20).sum() < len(t)
     e.clear.click()
@@ -343,31 +486,55 @@ def test_features_click_box_slide_and_send(plants):
 def test_points_are_means_of_photographs_and_coloured_by_anything(plants, study):
     from faba_nb.backbones.store import FeatureFile
     from faba_nb.exploring.features import averaged, colour_choices, points, value_of
+
     file = FeatureFile(plants.src.feature_files['morphology'])
     for unit, keys in (('plant-days', ['plant_id', 'round']), ('plants', ['plant_id'])):
         table, x = averaged(file, unit)
-        want = pd.concat([file.index[keys], pd.DataFrame(np.asarray(file.features))], axis=1).groupby(keys).mean()
-        assert np.allclose(x, want.to_numpy(), atol=1e-4) and list(table.plant_id) == list(want.reset_index().plant_id)
+        want = (
+            pd.concat([file.index[keys], pd.DataFrame(np.asarray(file.features))], axis=1)
+            .groupby(keys)
+            .mean()
+        )
+        assert np.allclose(x, want.to_numpy(), atol=1e-4) and list(table.plant_id) == list(
+            want.reset_index().plant_id
+        )
     t, _ = points(plants.src, 'morphology')
     choices = dict(colour_choices(plants.src))
-    p = pd.read_csv(study/'arms'/'no_image'/'predictions.csv').query('split == "test" and protocol == "online"').groupby(['plant_id', 'dag']).probability.mean()
+    p = (
+        pd.read_csv(study / 'arms' / 'no_image' / 'predictions.csv')
+        .query('split == "test" and protocol == "online"')
+        .groupby(['plant_id', 'dag'])
+        .probability.mean()
+    )
     got = value_of(plants.src, t, choices['probability of no_image, online'])
     assert np.allclose(got, p.reindex(pd.MultiIndex.from_frame(t[['plant_id', 'dag']])))
     height = plants.src.xp.shape.set_index(['plant_id', 'round']).height_cm
     got = value_of(plants.src, t, choices['height, cm'])
-    assert np.allclose(got, height.reindex(pd.MultiIndex.from_frame(t[['plant_id', 'round']])), equal_nan=True)
+    assert np.allclose(
+        got, height.reindex(pd.MultiIndex.from_frame(t[['plant_id', 'round']])), equal_nan=True
+    )
 
 
 def test_arms_agree_with_the_tables_of_the_evaluation(data, study):
     from faba_nb.exploring.arms import ArmsExplorer, alarms_at
+
     e = ArmsExplorer(data, study)
-    m = pd.read_csv(study/'tables'/'metrics.csv', keep_default_na=False).query('stratum == ""')
+    m = pd.read_csv(study / 'tables' / 'metrics.csv', keep_default_na=False).query('stratum == ""')
     for arm in MODELS:
         for protocol in ('online', 'retrospective'):
-            now, table = alarms_at(e.src.scores(arm, protocol), .5), m[(m.arm == arm) & (m.protocol == protocol)].set_index(['group', 'metric']).value.astype(float)
+            now, table = (
+                alarms_at(e.src.scores(arm, protocol), 0.5),
+                m[(m.arm == arm) & (m.protocol == protocol)]
+                .set_index(['group', 'metric'])
+                .value.astype(float),
+            )
             assert np.isclose(now['F1 of steps'], table['published', 'f1'])
-            assert np.isclose(36*(1 - now['drought plants found']), table['measured', 'never_detected'])
-    assert 'treatment_clock' in e.numbers.value and 'morphology against no_image' in e.sentences.value
+            assert np.isclose(
+                36 * (1 - now['drought plants found']), table['measured', 'never_detected']
+            )
+    assert (
+        'treatment_clock' in e.numbers.value and 'morphology against no_image' in e.sentences.value
+    )
     f1 = e.numbers.value
     e.group.value = 'measured'
     assert e.numbers.value != f1 and 'mae_measured' in e.numbers.value
@@ -375,19 +542,28 @@ def test_arms_agree_with_the_tables_of_the_evaluation(data, study):
 
 def test_threshold_and_k_move_everything(data, study):
     from faba_nb.exploring.arms import ArmsExplorer, alarms_at
-    e, last = ArmsExplorer(data, study), 2.
+
+    e, last = ArmsExplorer(data, study), 2.0
     s = e.src.scores('morphology', 'online')
-    for t in (.1, .3, .5, .7, .9):
+    for t in (0.1, 0.3, 0.5, 0.7, 0.9):
         e.threshold.value = t
         now = alarms_at(s, t)
-        assert all(f'>{v:.3f}<' in e.alarmed.value for v in now.values()) and now['controls alarmed'] <= last
+        assert (
+            all(f'>{v:.3f}<' in e.alarmed.value for v in now.values())
+            and now['controls alarmed'] <= last
+        )
         last = now['controls alarmed']
     pictures = e.picture.html, e.delays.html, e.alarmed.value
     e.k.value = 3
     assert all(a != b for a, b in zip(pictures, (e.picture.html, e.delays.html, e.alarmed.value)))
-    assert alarms_at(s, .5, 3)['drought plants found'] <= alarms_at(s, .5, 1)['drought plants found']
+    assert (
+        alarms_at(s, 0.5, 3)['drought plants found'] <= alarms_at(s, 0.5, 1)['drought plants found']
+    )
     e.first.value, e.second.value, e.differ.value = 'no_image', 'morphology', 'auc'
-    assert 'auc: no_image minus morphology' in e.genotypes.html and e.genotypes.html.count('data-key') == 12
+    assert (
+        'auc: no_image minus morphology' in e.genotypes.html
+        and e.genotypes.html.count('data-key') == 12
+    )
     e.arms.value = ('no_image',)
     assert '<th style="text-align:left;color:#1b7837">morphology' not in e.alarmed.value
 
@@ -395,43 +571,65 @@ def test_threshold_and_k_move_everything(data, study):
 def test_alarms_agree_with_a_loop(data, study):
     from faba_nb.exploring.arms import alarms_at
     from faba_nb.exploring.sources import Sources
+
     s = Sources(data, study).scores('no_image', 'online')
-    p = pd.read_csv(study/'arms'/'no_image'/'predictions.csv').query('protocol == "online" and split == "test"')
+    p = pd.read_csv(study / 'arms' / 'no_image' / 'predictions.csv').query(
+        'protocol == "online" and split == "test"'
+    )
     for k in (1, 2, 3):
         raised, delays = [], []
         for _, t in p.groupby(['init_seed', 'plant_id']):
-            t = t.sort_values('dag'); run, day = 0, None
+            t = t.sort_values('dag')
+            run, day = 0, None
             for d, v in zip(t.dag, t.probability):
-                run = run + 1 if v > .55 else 0
-                if run >= k and day is None: day = d
-            if t.onset_dag.isna().all(): raised.append(day is not None)
-            elif day is not None: delays.append(day - t.onset_dag.iloc[0])
-        got = alarms_at(s, .55, k)
-        assert np.isclose(got['controls alarmed'], np.mean(raised)) and np.isclose(got['median delay, d'], np.median(delays))
+                run = run + 1 if v > 0.55 else 0
+                if run >= k and day is None:
+                    day = d
+            if t.onset_dag.isna().all():
+                raised.append(day is not None)
+            elif day is not None:
+                delays.append(day - t.onset_dag.iloc[0])
+        got = alarms_at(s, 0.55, k)
+        assert np.isclose(got['controls alarmed'], np.mean(raised)) and np.isclose(
+            got['median delay, d'], np.median(delays)
+        )
 
 
 def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
     from faba_nb.exploring.arms import ArmsExplorer
     from faba_nb.exploring.features import FeaturesExplorer
     from faba_nb.exploring.plants import PlantsExplorer
-    (tmp_path/'empty').mkdir()
+
+    (tmp_path / 'empty').mkdir()
     for view in (PlantsExplorer, FeaturesExplorer, ArmsExplorer):
-        e = view(tmp_path/'empty', tmp_path/'none')
-        assert 'faba run' in e.notice.value and 'faba twin' in e.notice.value and 'image/png' not in e._repr_mimebundle_()
-    bare = tmp_path/'bare'; bare.mkdir()
+        e = view(tmp_path / 'empty', tmp_path / 'none')
+        assert (
+            'faba run' in e.notice.value
+            and 'faba twin' in e.notice.value
+            and 'image/png' not in e._repr_mimebundle_()
+        )
+    bare = tmp_path / 'bare'
+    bare.mkdir()
     for part in data.iterdir():
-        if part.name not in ('img', 'features', 'marks.csv'): (bare/part.name).symlink_to(part.resolve())
-    e = PlantsExplorer(bare, study)                                # no photographs: everything else is shown
-    assert 'no photographs' in e.notice.value and 'height, cm' in e.charts.html and 'probability of stress' in e.charts.html
-    said = FeaturesExplorer(bare, tmp_path/'none').notice.value    # no features and no weights
+        if part.name not in ('img', 'features', 'marks.csv'):
+            (bare / part.name).symlink_to(part.resolve())
+    e = PlantsExplorer(bare, study)  # no photographs: everything else is shown
+    assert (
+        'no photographs' in e.notice.value
+        and 'height, cm' in e.charts.html
+        and 'probability of stress' in e.charts.html
+    )
+    said = FeaturesExplorer(bare, tmp_path / 'none').notice.value  # no features and no weights
     assert 'faba fetch dinov2' in said and 'faba features --data' in said
-    e = PlantsExplorer(data, tmp_path/'none')                      # no results: photographs are shown
+    e = PlantsExplorer(data, tmp_path / 'none')  # no results: photographs are shown
     assert '<image' in e.picture.html and 'probability' not in e.drawing()
-    half = tmp_path/'half'; shutil.copytree(study, half); shutil.rmtree(half/'tables')
-    e = ArmsExplorer(data, half)                                   # trained, not evaluated
+    half = tmp_path / 'half'
+    shutil.copytree(study, half)
+    shutil.rmtree(half / 'tables')
+    e = ArmsExplorer(data, half)  # trained, not evaluated
     assert 'faba evaluate demo' in e.notice.value and 'measured step above 0.5' in e.alarmed.value
     assert 'No predictions yet of random_vit: faba train demo' in e.notice.value
-    (half/'arms'/'no_image'/'predictions.csv').write_text('half a tab')
+    (half / 'arms' / 'no_image' / 'predictions.csv').write_text('half a tab')
     e = ArmsExplorer(data, half)
     assert 'no_image/predictions.csv' in e.notice.value and 'morphology' in e.alarmed.value
 
@@ -439,16 +637,26 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
 def test_thumbnails_by_two_processes_in_one_file(data):
     code = f'''from faba_nb.experiment.dataset import Experiment; from faba_nb.exploring.thumbnails import Thumbnails
 xp = Experiment({str(data)!r}); t = Thumbnails(xp.folder, 77); print(len([j for j in t.get(xp.images.path.head(120)).values() if j]), t.path)'''
-    runs = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in 'ab']
+    runs = [
+        subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+        for _ in 'ab'
+    ]
     said = [r.communicate()[0].split() for r in runs]
     assert said[0] == said[1] and said[0][0] == '120'
-    assert [p.name for p in Path(said[0][1]).parent.iterdir() if p.stem == Path(said[0][1]).stem] == [Path(said[0][1]).name]
+    assert [
+        p.name for p in Path(said[0][1]).parent.iterdir() if p.stem == Path(said[0][1]).stem
+    ] == [Path(said[0][1]).name]
 
 
 @pytest.mark.parametrize('name', ['plants', 'features', 'arms'])
 def test_notebooks_are_committed_clean_with_a_picture(name):
     import json
-    nb = json.loads((ROOT/'nbs'/'90_explore'/f'{name}.ipynb').read_text())
+
+    nb = json.loads((ROOT / 'nbs' / '90_explore' / f'{name}.ipynb').read_text())
     shown = [o['data'] for c in nb['cells'] for o in c.get('outputs', []) if 'data' in o]
-    assert any('image/png' in d for d in shown) and not any('widget-view' in k for d in shown for k in d)
-    assert 'widgets' not in nb['metadata'] and all(len(c['source']) <= 6 for c in nb['cells'] if c['cell_type'] == 'code')
+    assert any('image/png' in d for d in shown) and not any(
+        'widget-view' in k for d in shown for k in d
+    )
+    assert 'widgets' not in nb['metadata'] and all(
+        len(c['source']) <= 6 for c in nb['cells'] if c['cell_type'] == 'code'
+    )

@@ -1,4 +1,5 @@
 "The explorers as their user has them: voila and JupyterLab in headless Chromium, by keyboard and mouse"
+
 import os, re, shutil, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 
@@ -7,12 +8,12 @@ from conftest import ROOT
 from test_exploring import linked
 
 pytestmark = pytest.mark.full
-PATIENCE = 300_000 # ms for a kernel to start and show a first view on a busy machine
+PATIENCE = 300_000  # ms for a kernel to start and show a first view on a busy machine
 
 # what voila and JupyterLab say about themselves on every notebook, ours or not
 NOT_OURS = [
-    r'ERR_NAME_NOT_RESOLVED https://cdn\.jsdelivr\.net/npm/@fortawesome', # voila's page asks the network for its icons; there is none in CI
-    r'nbdime-jupyterlab',                                                  # that extension is written for JupyterLab and voila loads it, too
+    r'ERR_NAME_NOT_RESOLVED https://cdn\.jsdelivr\.net/npm/@fortawesome',  # voila's page asks the network for its icons; there is none in CI
+    r'nbdime-jupyterlab',  # that extension is written for JupyterLab and voila loads it, too
 ]
 
 
@@ -27,28 +28,61 @@ def own_cache(tmp_path_factory):
 def looked_at(request, tmp_path_factory):
     "A trained study of 12 genotypes; `FABA_LOOK_AT=OUT` takes a larger one instead, with marks kept apart"
     from faba_nb.core.files import read_json, write_json
-    out = tmp_path_factory.mktemp('study')/'out'
+
+    out = tmp_path_factory.mktemp('study') / 'out'
     if os.environ.get('FABA_LOOK_AT'):
-        given = Path(os.environ['FABA_LOOK_AT']); run = read_json(given/'run.json')
+        given = Path(os.environ['FABA_LOOK_AT'])
+        run = read_json(given / 'run.json')
         out.mkdir()
         for part in given.iterdir():
-            if part.name != 'run.json': (out/part.name).symlink_to(part)
-        data = linked(Path(run['data']), out.parent/'faba')
-        write_json(run | dict(data=str(data)), out/'run.json')
+            if part.name != 'run.json':
+                (out / part.name).symlink_to(part)
+        data = linked(Path(run['data']), out.parent / 'faba')
+        write_json(run | dict(data=str(data)), out / 'run.json')
         return data, out
-    data = linked(request.getfixturevalue('twin'), out.parent/'faba')
-    done = subprocess.run([sys.executable, '-m', 'faba_nb', 'run', 'demo', '--data', data, '--out', out, '--only', 'features,train,evaluate', '--set', 'defaults.max_epochs=4'], capture_output=True, text=True)
+    data = linked(request.getfixturevalue('twin'), out.parent / 'faba')
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'faba_nb',
+            'run',
+            'demo',
+            '--data',
+            data,
+            '--out',
+            out,
+            '--only',
+            'features,train,evaluate',
+            '--set',
+            'defaults.max_epochs=4',
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return data, out
 
 
 def serve(command, ready, log, **env):
     "A server, once it answers"
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', *command, f'--port={port}'], env={**os.environ, **env}, stdout=f, stderr=f, cwd=ROOT)
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    with open(log, 'w') as f:
+        p = subprocess.Popen(
+            [sys.executable, '-m', *command, f'--port={port}'],
+            env={**os.environ, **env},
+            stdout=f,
+            stderr=f,
+            cwd=ROOT,
+        )
     for _ in range(240):
-        try: urllib.request.urlopen(f'http://127.0.0.1:{port}{ready}', timeout=5); return p, f'http://127.0.0.1:{port}'
-        except Exception: time.sleep(.5)
+        try:
+            urllib.request.urlopen(f'http://127.0.0.1:{port}{ready}', timeout=5)
+            return p, f'http://127.0.0.1:{port}'
+        except Exception:
+            time.sleep(0.5)
         assert p.poll() is None, Path(log).read_text()[-3000:]
     p.terminate()
     raise AssertionError('the server never answered: ' + Path(log).read_text()[-3000:])
@@ -58,10 +92,17 @@ def serve(command, ready, log, **env):
 def voila(looked_at, tmp_path_factory):
     pytest.importorskip('voila', reason='voila is not installed')
     folder = tmp_path_factory.mktemp('books')
-    for n in (ROOT/'nbs'/'90_explore').glob('*.ipynb'): shutil.copy(n, folder)
-    p, url = serve(['voila', str(folder), '--no-browser'], '/', folder/'voila.log', FABA_OUT=str(looked_at[1]))
+    for n in (ROOT / 'nbs' / '90_explore').glob('*.ipynb'):
+        shutil.copy(n, folder)
+    p, url = serve(
+        ['voila', str(folder), '--no-browser'],
+        '/',
+        folder / 'voila.log',
+        FABA_OUT=str(looked_at[1]),
+    )
     yield url + '/voila/render/'
-    p.terminate(); p.wait()
+    p.terminate()
+    p.wait()
 
 
 def opened(browser, url, wait):
@@ -69,7 +110,10 @@ def opened(browser, url, wait):
     page, errors = browser.new_page(viewport=dict(width=1400, height=1900)), []
     page.set_default_timeout(30_000)
     keep = lambda text: None if any(re.search(r, text) for r in NOT_OURS) else errors.append(text)
-    page.on('console', lambda m: keep(f'{m.text} {m.location.get("url", "")}') if m.type == 'error' else None)
+    page.on(
+        'console',
+        lambda m: keep(f'{m.text} {m.location.get("url", "")}') if m.type == 'error' else None,
+    )
     page.on('pageerror', lambda e: errors.append(str(e)))
     page.goto(url, timeout=PATIENCE)
     page.wait_for_selector(wait, timeout=PATIENCE)
@@ -77,18 +121,27 @@ def opened(browser, url, wait):
 
 
 def shot(page, name):
-    if folder := os.environ.get('FABA_SHOTS'): page.screenshot(path=f'{folder}/{name}.png', full_page=True)
+    if folder := os.environ.get('FABA_SHOTS'):
+        page.screenshot(path=f'{folder}/{name}.png', full_page=True)
 
 
-def says(page, text): page.wait_for_selector(f'text={text}')
-def heading(page): return [page.locator('.faba-picture svg text').nth(i).text_content() for i in (0, 1)]
-def choose(page, label, value): page.locator('.widget-dropdown', has_text=label).locator('select').first.select_option(value)
+def says(page, text):
+    page.wait_for_selector(f'text={text}')
+
+
+def heading(page):
+    return [page.locator('.faba-picture svg text').nth(i).text_content() for i in (0, 1)]
+
+
+def choose(page, label, value):
+    page.locator('.widget-dropdown', has_text=label).locator('select').first.select_option(value)
 
 
 def slide(page, label, key, times):
     "Move a slider with the keyboard"
     page.locator('.widget-slider', has_text=label).locator('.noUi-handle').last.focus()
-    for _ in range(times): page.keyboard.press(key)
+    for _ in range(times):
+        page.keyboard.press(key)
 
 
 def find(page, text):
@@ -99,43 +152,61 @@ def find(page, text):
 
 def test_plants(browser, voila, looked_at):
     page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
-    says(page, 'height, cm')                                          # tables follow the photographs
+    says(page, 'height, cm')  # tables follow the photographs
     says(page, 'simulated data')
     find(page, 'pirho')
     page.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
     assert heading(page)[1].startswith('replicate 1, onset annotated on DAG')
     photos = page.locator('.faba-picture g[data-key^="photo|"]')
-    photos.nth(14).click()                                            # enlarges the day, and gives the picture the keyboard
+    photos.nth(14).click()  # enlarges the day, and gives the picture the keyboard
     page.wait_for_selector('img[alt*="DAG"]')
     assert page.locator('img[alt*="DAG"]').count() == 2
-    page.keyboard.press('ArrowRight'); says(page, 'replicate 2, onset')
-    page.keyboard.press('ArrowRight'); page.keyboard.press('ArrowRight'); page.keyboard.press('ArrowLeft')
+    page.keyboard.press('ArrowRight')
+    says(page, 'replicate 2, onset')
+    page.keyboard.press('ArrowRight')
+    page.keyboard.press('ArrowRight')
+    page.keyboard.press('ArrowLeft')
     says(page, 'replicate 3, onset')
     page.keyboard.press('ArrowDown')
     page.wait_for_function('document.querySelector(".faba-picture text").textContent != "Pirhonen"')
     page.keyboard.press('ArrowUp')
     page.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
-    photos.nth(2).click(); page.wait_for_selector('b:has-text("WHC-80")')
+    photos.nth(2).click()
+    page.wait_for_selector('b:has-text("WHC-80")')
     before = page.locator('img[alt*="DAG"]').first.get_attribute('alt')
-    page.keyboard.press(']')                                          # the next day, by keyboard
+    page.keyboard.press(']')  # the next day, by keyboard
     page.wait_for_function('t => document.querySelector("img[alt*=DAG]").alt != t', arg=before)
     page.locator('input[placeholder="why, in a few words"]').fill('leaf torn')
-    page.keyboard.press('Tab'); page.keyboard.press('Enter')          # to the button, and press it
-    says(page, '1 mark of'); says(page, 'leaf torn')
-    page.wait_for_function('[...document.querySelectorAll(".faba-picture title")].filter(t => t.textContent == "marked doubtful").length == 1')
-    assert 'leaf torn' in (looked_at[0]/'marks.csv').read_text()
+    page.keyboard.press('Tab')
+    page.keyboard.press('Enter')  # to the button, and press it
+    says(page, '1 mark of')
+    says(page, 'leaf torn')
+    page.wait_for_function(
+        '[...document.querySelectorAll(".faba-picture title")].filter(t => t.textContent == "marked doubtful").length == 1'
+    )
+    assert 'leaf torn' in (looked_at[0] / 'marks.csv').read_text()
     slide(page, 'threshold', 'ArrowLeft', 5)
-    choose(page, 'protocol', 'online'); page.wait_for_function('![...document.querySelectorAll(".faba-picture svg")].some(s => s.textContent.includes("dashed: retrospective"))')
-    page.wait_for_timeout(800); shot(page, 'plants')
+    choose(page, 'protocol', 'online')
+    page.wait_for_function(
+        '![...document.querySelectorAll(".faba-picture svg")].some(s => s.textContent.includes("dashed: retrospective"))'
+    )
+    page.wait_for_timeout(800)
+    shot(page, 'plants')
     choose(page, 'view', 'all views')
     page.wait_for_function('document.querySelectorAll(".faba-picture image").length > 80')
     shot(page, 'plants-all-views')
     assert not errors, '\n'.join(errors)
     page.close()
-    again, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')   # a new kernel still knows the mark
-    find(again, 'Pirhonen'); again.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
-    again.get_by_role('button', name='3', exact=True).click(); says(again, 'replicate 3, onset')
-    again.wait_for_function('[...document.querySelectorAll(".faba-picture title")].some(t => t.textContent == "marked doubtful")')
+    again, errors = opened(
+        browser, voila + 'plants.ipynb', '.faba-picture image'
+    )  # a new kernel still knows the mark
+    find(again, 'Pirhonen')
+    again.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
+    again.get_by_role('button', name='3', exact=True).click()
+    says(again, 'replicate 3, onset')
+    again.wait_for_function(
+        '[...document.querySelectorAll(".faba-picture title")].some(t => t.textContent == "marked doubtful")'
+    )
     assert not errors, '\n'.join(errors)
     again.close()
 
@@ -143,32 +214,51 @@ def test_plants(browser, voila, looked_at):
 def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looked_at):
     "Keys and the mouse alone: a day is clicked, the strip moves on, m marks what is framed now, u takes it back"
     from faba_nb.experiment.marks import read_marks
+
     before = read_marks(looked_at[0])
     page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
     says(page, 'height, cm')
-    framed = lambda: page.locator('img[style*="rgb(224, 168, 0)"], img[style*="#e0a800"]').get_attribute('alt').split(',')[0]
+    framed = lambda: (
+        page.locator('img[style*="rgb(224, 168, 0)"], img[style*="#e0a800"]')
+        .get_attribute('alt')
+        .split(',')[0]
+    )
     page.locator('.faba-picture g[data-key^="photo|"]').nth(4).click()
     page.wait_for_selector('img[alt*="DAG"]')
     first = framed()
-    page.keyboard.press('ArrowRight'); says(page, 'replicate 2, onset')
-    page.wait_for_function('t => ![...document.querySelectorAll("img[alt*=DAG]")].some(i => i.alt.startsWith(t))', arg=first)
+    page.keyboard.press('ArrowRight')
+    says(page, 'replicate 2, onset')
+    page.wait_for_function(
+        't => ![...document.querySelectorAll("img[alt*=DAG]")].some(i => i.alt.startsWith(t))',
+        arg=first,
+    )
     now = framed()
     shot(page, 'plants-moved-on')
     assert now != first and page.locator(f'.faba-picture svg text:has-text("{now}")').count()
-    page.keyboard.press('m'); says(page, f'mark of {now}')
+    page.keyboard.press('m')
+    says(page, f'mark of {now}')
     marks = read_marks(looked_at[0])
     assert len(marks) == len(before) + 1 and marks.plant_id.iloc[-1] == now
-    page.keyboard.press('ArrowRight'); page.keyboard.press('m')       # at once, before the picture follows
+    page.keyboard.press('ArrowRight')
+    page.keyboard.press('m')  # at once, before the picture follows
     says(page, 'replicate 3, onset')
-    page.wait_for_function('t => ![...document.querySelectorAll("img[alt*=DAG]")].some(i => i.alt.startsWith(t))', arg=now)
-    then = framed(); says(page, f'mark of {then}')
+    page.wait_for_function(
+        't => ![...document.querySelectorAll("img[alt*=DAG]")].some(i => i.alt.startsWith(t))',
+        arg=now,
+    )
+    then = framed()
+    says(page, f'mark of {then}')
     assert read_marks(looked_at[0]).plant_id.tolist()[-2:] == [now, then]
-    page.keyboard.press('u'); says(page, f'taken back: {then}')
-    page.get_by_role('button', name='undo').click(); says(page, f'taken back: {now}')
+    page.keyboard.press('u')
+    says(page, f'taken back: {then}')
+    page.get_by_role('button', name='undo').click()
+    says(page, f'taken back: {now}')
     assert read_marks(looked_at[0]).to_dict('list') == before.to_dict('list')
-    page.locator('.faba-picture svg').first.click(position=dict(x=5, y=5)); page.keyboard.press('Escape')
+    page.locator('.faba-picture svg').first.click(position=dict(x=5, y=5))
+    page.keyboard.press('Escape')
     page.wait_for_function('!document.querySelector("img[alt*=DAG]")')
-    page.keyboard.press('m'); page.wait_for_timeout(800)
+    page.keyboard.press('m')
+    page.wait_for_timeout(800)
     assert len(read_marks(looked_at[0])) == len(before)
     assert not errors, '\n'.join(errors)
     page.close()
@@ -176,47 +266,88 @@ def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looke
 
 def test_features(browser, voila):
     page, errors = opened(browser, voila + 'features.ipynb', 'svg[data-box] circle')
-    dots = page.locator('svg[data-box] circle'); before = dots.count()
+    dots = page.locator('svg[data-box] circle')
+    before = dots.count()
     dots.nth(40).click(force=True)
-    says(page, '1 selected'); page.wait_for_selector('img[alt*="DAG"]')
+    says(page, '1 selected')
+    page.wait_for_selector('img[alt*="DAG"]')
     box = page.locator('svg[data-box]').bounding_box()
-    page.mouse.move(box['x'] + 60, box['y'] + 40); page.mouse.down()
-    page.mouse.move(box['x'] + 200, box['y'] + 200, steps=4); page.mouse.move(box['x'] + 420, box['y'] + 440, steps=6); page.mouse.up()
-    page.wait_for_function('/^[2-9]\\d* selected|^1\\d+ selected/.test([...document.querySelectorAll("b")].map(b => b.textContent).find(t => / selected$/.test(t)))')
-    row = page.locator('table.faba-selected tbody tr').nth(1); plant, genotype = row.locator('td').nth(0).inner_text(), page.locator('table.faba-selected tbody tr td').nth(1).inner_text()
-    row.click(); page.wait_for_selector(f'b:has-text("{plant}")')
+    page.mouse.move(box['x'] + 60, box['y'] + 40)
+    page.mouse.down()
+    page.mouse.move(box['x'] + 200, box['y'] + 200, steps=4)
+    page.mouse.move(box['x'] + 420, box['y'] + 440, steps=6)
+    page.mouse.up()
+    page.wait_for_function(
+        '/^[2-9]\\d* selected|^1\\d+ selected/.test([...document.querySelectorAll("b")].map(b => b.textContent).find(t => / selected$/.test(t)))'
+    )
+    row = page.locator('table.faba-selected tbody tr').nth(1)
+    plant, genotype = (
+        row.locator('td').nth(0).inner_text(),
+        page.locator('table.faba-selected tbody tr td').nth(1).inner_text(),
+    )
+    row.click()
+    page.wait_for_selector(f'b:has-text("{plant}")')
     page.get_by_role('button', name='show in plants').click()
-    says(page, 'selected pairs'); page.wait_for_selector(f'.faba-picture text:text-is("{genotype}")')
+    says(page, 'selected pairs')
+    page.wait_for_selector(f'.faba-picture text:text-is("{genotype}")')
     slide(page, 'DAG', 'ArrowLeft', 12)
-    page.wait_for_function('n => document.querySelectorAll("svg[data-box] circle").length < n', arg=before)
-    choose(page, 'colour', 'dag'); page.wait_for_selector('svg[data-box] circle[fill^="rgb"]'); says(page, 'dag:')
+    page.wait_for_function(
+        'n => document.querySelectorAll("svg[data-box] circle").length < n', arg=before
+    )
+    choose(page, 'colour', 'dag')
+    page.wait_for_selector('svg[data-box] circle[fill^="rgb"]')
+    says(page, 'dag:')
     shot(page, 'features')
-    choose(page, 'features', page.locator('.widget-dropdown', has_text='features').locator('option').last.inner_text()); page.wait_for_timeout(300)
+    choose(
+        page,
+        'features',
+        page.locator('.widget-dropdown', has_text='features').locator('option').last.inner_text(),
+    )
+    page.wait_for_timeout(300)
     choose(page, 'points', 'plants')
-    page.wait_for_function('n => document.querySelectorAll("svg[data-box] circle").length < n/4', arg=before)
+    page.wait_for_function(
+        'n => document.querySelectorAll("svg[data-box] circle").length < n/4', arg=before
+    )
     assert not errors, '\n'.join(errors)
     page.close()
 
 
 def test_arms(browser, voila, looked_at):
-    other = min(p.parent.name for p in (looked_at[1]/'arms').glob('*/predictions.csv'))
-    page, errors = opened(browser, voila + 'arms.ipynb', 'text=online reading, alarm on the first measured step above 0.5')
+    other = min(p.parent.name for p in (looked_at[1] / 'arms').glob('*/predictions.csv'))
+    page, errors = opened(
+        browser,
+        voila + 'arms.ipynb',
+        'text=online reading, alarm on the first measured step above 0.5',
+    )
     text = lambda: page.locator('table.faba-table').first.inner_text()
     before = text()
-    assert other in before and 'treatment_clock' in page.locator('table.faba-table').nth(1).inner_text()
+    assert (
+        other in before
+        and 'treatment_clock' in page.locator('table.faba-table').nth(1).inner_text()
+    )
     slide(page, 'threshold', 'ArrowLeft', 20)
-    says(page, 'measured step above 0.1;'); assert text() != before
+    says(page, 'measured step above 0.1;')
+    assert text() != before
     before = text()
     slide(page, 'k steps', 'ArrowRight', 1)
-    says(page, 'alarm after 2 measured steps in a row'); assert text() != before
-    page.wait_for_timeout(500); shot(page, 'arms')
-    choose(page, 'metrics', 'measured'); page.wait_for_selector('th:text-is("mae_measured")')
-    choose(page, 'difference of', 'auc'); says(page, 'auc: ')
-    choose(page, 'protocol', 'retrospective'); says(page, 'retrospective reading, alarm after 2 measured steps in a row above 0.1')
+    says(page, 'alarm after 2 measured steps in a row')
+    assert text() != before
+    page.wait_for_timeout(500)
+    shot(page, 'arms')
+    choose(page, 'metrics', 'measured')
+    page.wait_for_selector('th:text-is("mae_measured")')
+    choose(page, 'difference of', 'auc')
+    says(page, 'auc: ')
+    choose(page, 'protocol', 'retrospective')
+    says(page, 'retrospective reading, alarm after 2 measured steps in a row above 0.1')
     names = page.locator('.widget-select-multiple select').first.locator('option').all_inner_texts()
     assert other in names and len(names) > 1
-    page.locator('.widget-select-multiple select').first.select_option([n for n in names if n != other])
-    page.wait_for_function('a => !document.querySelector("table.faba-table").innerText.includes(a)', arg=other)
+    page.locator('.widget-select-multiple select').first.select_option(
+        [n for n in names if n != other]
+    )
+    page.wait_for_function(
+        'a => !document.querySelector("table.faba-table").innerText.includes(a)', arg=other
+    )
     assert not errors, '\n'.join(errors)
     page.close()
 
@@ -224,20 +355,46 @@ def test_arms(browser, voila, looked_at):
 def test_nothing_there(browser, tmp_path):
     "Opened before anything has run, a notebook says which commands make what is missing (the other two: test_exploring.py)"
     pytest.importorskip('voila', reason='voila is not installed')
-    shutil.copy(ROOT/'nbs'/'90_explore'/'plants.ipynb', tmp_path)
-    p, url = serve(['voila', str(tmp_path), '--no-browser'], '/', tmp_path/'voila.log', FABA_OUT=str(tmp_path/'none'))
+    shutil.copy(ROOT / 'nbs' / '90_explore' / 'plants.ipynb', tmp_path)
+    p, url = serve(
+        ['voila', str(tmp_path), '--no-browser'],
+        '/',
+        tmp_path / 'voila.log',
+        FABA_OUT=str(tmp_path / 'none'),
+    )
     try:
         page, errors = opened(browser, f'{url}/voila/render/plants.ipynb', 'text=make demo')
-        says(page, 'faba twin'); assert not errors, '\n'.join(errors)
+        says(page, 'faba twin')
+        assert not errors, '\n'.join(errors)
         page.close()
-    finally: p.terminate(); p.wait()
+    finally:
+        p.terminate()
+        p.wait()
 
 
 def test_in_jupyterlab(browser, looked_at, tmp_path):
     "One pass in JupyterLab: run all cells, step, click, mark; its own shortcuts keep away from the picture"
-    shutil.copy(ROOT/'nbs'/'90_explore'/'plants.ipynb', tmp_path)
-    own = dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path/'workspaces'), JUPYTER_CONFIG_DIR=str(tmp_path/'config'))
-    p, url = serve(['jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.token=', '--ServerApp.password=', f'--ServerApp.root_dir={tmp_path}'], '/api', tmp_path/'lab.log', FABA_OUT=str(looked_at[1]), **own)
+    shutil.copy(ROOT / 'nbs' / '90_explore' / 'plants.ipynb', tmp_path)
+    own = dict(
+        JUPYTERLAB_SETTINGS_DIR=str(tmp_path / 'settings'),
+        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / 'workspaces'),
+        JUPYTER_CONFIG_DIR=str(tmp_path / 'config'),
+    )
+    p, url = serve(
+        [
+            'jupyter',
+            'lab',
+            '--no-browser',
+            '--allow-root',
+            '--ServerApp.token=',
+            '--ServerApp.password=',
+            f'--ServerApp.root_dir={tmp_path}',
+        ],
+        '/api',
+        tmp_path / 'lab.log',
+        FABA_OUT=str(looked_at[1]),
+        **own,
+    )
     try:
         page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
         page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=PATIENCE)
@@ -249,15 +406,22 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
         page.locator('.faba-picture g[data-key^="photo|"]').nth(12).click()
         page.wait_for_selector('img[alt*="DAG"]')
         first = heading(page)[0]
-        page.keyboard.press('ArrowRight'); page.wait_for_selector('text=replicate 2, onset')
+        page.keyboard.press('ArrowRight')
+        page.wait_for_selector('text=replicate 2, onset')
         page.keyboard.press('ArrowDown')
-        page.wait_for_function('t => document.querySelector(".faba-picture text").textContent != t', arg=first)
+        page.wait_for_function(
+            't => document.querySelector(".faba-picture text").textContent != t', arg=first
+        )
         page.locator('.faba-picture g[data-key^="photo|"]').nth(3).click()
         page.wait_for_selector('button:has-text("mark"):not([disabled])')
         page.locator('input[placeholder="why, in a few words"]').fill('seen in the lab')
-        page.keyboard.press('Tab'); page.keyboard.press('Enter')
-        says(page, 'seen in the lab'); assert 'seen in the lab' in (looked_at[0]/'marks.csv').read_text()
+        page.keyboard.press('Tab')
+        page.keyboard.press('Enter')
+        says(page, 'seen in the lab')
+        assert 'seen in the lab' in (looked_at[0] / 'marks.csv').read_text()
         shot(page, 'lab')
         assert not errors, '\n'.join(errors)
         page.close()
-    finally: p.terminate(); p.wait()
+    finally:
+        p.terminate()
+        p.wait()

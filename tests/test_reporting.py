@@ -1,4 +1,5 @@
 "Reports over invented studies: whole, honest about gaps, safe against markup, following their tables"
+
 import json, re, shutil, subprocess
 from pathlib import Path
 
@@ -9,54 +10,70 @@ from conftest import ROOT, once
 from faba_nb.core.errors import BadInput, StepFailed
 from faba_nb.core.files import seal
 
-PAGES = sorted(p.stem for p in (ROOT/'reports').glob('*.ipynb'))
+PAGES = sorted(p.stem for p in (ROOT / 'reports').glob('*.ipynb'))
 
 
 def example(folder, **kwargs):
     from faba_nb.reporting.example import example_results
+
     return example_results(folder, draws=60, **kwargs)
 
 
 @pytest.fixture(scope='module')
 def invented(tmp_path_factory):
     "A study without photographs, with awkward names and two of its four arms; read only"
-    return once(tmp_path_factory, 'invented', lambda folder: example(folder, arms=['dinov2', 'clip']))
+    return once(
+        tmp_path_factory, 'invented', lambda folder: example(folder, arms=['dinov2', 'clip'])
+    )
 
 
 @pytest.fixture
 def bare(invented, tmp_path):
     "The same, to be changed"
-    return shutil.copytree(invented, tmp_path/'bare')
+    return shutil.copytree(invented, tmp_path / 'bare')
 
 
 def pages_of(out):
     "Names of the pages that a study has"
     from faba_nb.reporting.site import reports
+
     return list(reports(out=out))
 
 
 def run_page(monkeypatch, out, name):
     "Everything a page shows, its cells run in this process"
     from faba_nb.reporting import drawing, pages
+
     shown = []
     monkeypatch.setattr(pages, 'display', lambda html: shown.append(html.data))
-    monkeypatch.setattr(drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']})  # the other formats have a test of their own
+    monkeypatch.setattr(
+        drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']}
+    )  # the other formats have a test of their own
     space = {}
-    for c in json.loads((ROOT/'reports'/f'{name}.ipynb').read_text(encoding='utf-8'))['cells']:
-        if c['cell_type'] == 'code': exec(''.join(c['source']) if 'parameters' not in c['metadata'].get('tags', []) else f'out = {str(out)!r}', space)
+    for c in json.loads((ROOT / 'reports' / f'{name}.ipynb').read_text(encoding='utf-8'))['cells']:
+        if c['cell_type'] == 'code':
+            exec(
+                ''.join(c['source'])
+                if 'parameters' not in c['metadata'].get('tags', [])
+                else f'out = {str(out)!r}',
+                space,
+            )
     assert space['page'].finished
     return space['page'], '\n'.join(shown)
 
 
 def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
     from faba_nb.reporting.rendering import render_reports
+
     monkeypatch.chdir(tmp_path)
     made = render_reports('bare', 'backbone_comparison')  # a relative path
     assert Path.cwd() == tmp_path  # the process stays where it was
     html = made.page[0].read_text(encoding='utf-8')
     assert made.made[0] and made.page[0].name == 'index.html' and len(html) < 1_000_000
     assert html.count('<h1>') == 1 and 'Simulated data' in html
-    assert not re.search(r'(src|href)="https?://', re.sub(r'href="https://doi.org/[^"]+"', '', html))
+    assert not re.search(
+        r'(src|href)="https?://', re.sub(r'href="https://doi.org/[^"]+"', '', html)
+    )
     assert 'No results: BioCLIP and no images' in html  # what is missing is said
     assert 'Not shown.' in html and 'was not recorded' in html
     again = render_reports('bare', 'backbone_comparison')
@@ -67,17 +84,26 @@ def test_names_cannot_inject_markup(invented, monkeypatch):
     "R&D <b>7</b>, Mélodie/2 and Ukko's are shown as they are, in tables and in figures"
     for name in ('backbone_comparison', 'genotypes'):
         page, html = run_page(monkeypatch, invented, name)
-        assert '<b>7</b>' not in html and 'R&amp;D &lt;b&gt;7&lt;/b&gt;' in html and 'Mélodie/2' in html
-    tex = (invented/'tables'/'report'/'tab_accessions.tex').read_text(encoding='utf-8')
+        assert (
+            '<b>7</b>' not in html
+            and 'R&amp;D &lt;b&gt;7&lt;/b&gt;' in html
+            and 'Mélodie/2' in html
+        )
+    tex = (invented / 'tables' / 'report' / 'tab_accessions.tex').read_text(encoding='utf-8')
     assert r'R\&D' in tex and 'R&D' not in tex
-    assert pd.read_csv(invented/'tables'/'report'/'tab_accessions.csv').genotype.str.fullmatch('R&D <b>7</b>').any()
-    svg = (invented/'figures'/'fig_accessions_190mm.svg').read_text(encoding='utf-8')
+    assert (
+        pd.read_csv(invented / 'tables' / 'report' / 'tab_accessions.csv')
+        .genotype.str.fullmatch('R&D <b>7</b>')
+        .any()
+    )
+    svg = (invented / 'figures' / 'fig_accessions_190mm.svg').read_text(encoding='utf-8')
     assert 'R&amp;D &lt;b&gt;7&lt;/b&gt;' in svg
 
 
 @pytest.fixture(scope='module')
 def grown(twin, tmp_path_factory):
     "A study over the simulated experiment: photographs, plants in doubt, alarm days of two arms and of fluorescence"
+
     def make(out):
         from faba_nb.core.files import seal, write_csv, write_json, write_text
         from faba_nb.evaluation.evaluating import evaluate_study
@@ -85,18 +111,35 @@ def grown(twin, tmp_path_factory):
         from faba_nb.evaluation.presymptomatic import alarm_dates, deviation_scores
         from faba_nb.experiment.dataset import Experiment
         from faba_nb.reporting.example import EXAMPLE, example_predictions
+
         e, arms = Experiment(twin), ('dinov2', 'clip')
-        write_text(EXAMPLE, out/'study.yaml')
+        write_text(EXAMPLE, out / 'study.yaml')
         for i, arm in enumerate(arms):
-            p = example_predictions(arm, e.measured, seed=10*i)
-            quiet = p.genotype.isin(sorted(p.genotype.unique())[:2]) & (p.treatment == 'WHC-30')   # two accessions that are never alarmed, or late
-            write_csv(p.assign(probability=p.probability.where(~quiet, p.probability*.02)), out/'arms'/arm/'predictions.csv')
+            p = example_predictions(arm, e.measured, seed=10 * i)
+            quiet = p.genotype.isin(sorted(p.genotype.unique())[:2]) & (
+                p.treatment == 'WHC-30'
+            )  # two accessions that are never alarmed, or late
+            write_csv(
+                p.assign(probability=p.probability.where(~quiet, p.probability * 0.02)),
+                out / 'arms' / arm / 'predictions.csv',
+            )
         evaluate_study(out, draws=60)
-        f = deviation_scores(e.fluor, e.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']], e.fluor_known)
-        models = [scores(read_predictions(out/'arms'/a/'predictions.csv'), 'online', a) for a in arms]
-        write_csv(pd.concat([alarm_dates(s) for s in [f, *models]]), out/'tables'/'presymptomatic_dates.csv')
-        seal(*(out/'tables').glob('*.csv'))
-        write_json(dict(simulated=dict(world='onset'), data=str(twin)), out/'run.json')
+        f = deviation_scores(
+            e.fluor,
+            e.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']],
+            e.fluor_known,
+        )
+        models = [
+            scores(read_predictions(out / 'arms' / a / 'predictions.csv'), 'online', a)
+            for a in arms
+        ]
+        write_csv(
+            pd.concat([alarm_dates(s) for s in [f, *models]]),
+            out / 'tables' / 'presymptomatic_dates.csv',
+        )
+        seal(*(out / 'tables').glob('*.csv'))
+        write_json(dict(simulated=dict(world='onset'), data=str(twin)), out / 'run.json')
+
     return once(tmp_path_factory, 'grown', make)
 
 
@@ -104,10 +147,16 @@ def drawn_figures(monkeypatch, out, name):
     "{(figure, width): `Drawn`} of a page, and its HTML"
     import matplotlib.pyplot as plt
     from faba_nb.reporting import drawing, pages
+
     found, html_of = {}, pages.figure_html
+
     def keep(draw, folder, figure, *args, **kwargs):
-        def one(width): found[figure, width] = draw(width=width); return found[figure, width]
+        def one(width):
+            found[figure, width] = draw(width=width)
+            return found[figure, width]
+
         return html_of(one, folder, figure, *args, **kwargs)
+
     monkeypatch.setattr(pages, 'figure_html', keep)
     monkeypatch.setattr(plt, 'close', lambda *_: None)
     return found, run_page(monkeypatch, out, name)[1]
@@ -122,47 +171,74 @@ def counted_in(text, noun):
 def test_a_caption_belongs_to_its_drawing(grown, monkeypatch):
     "On every page: what stands below the wide drawing was made with it, and so was what stands below the narrow one"
     from markupsafe import escape
+
     for name in ('genotypes', 'backbone_comparison', 'presymptomatic'):
-        with monkeypatch.context() as m: found, html = drawn_figures(m, grown, name)
+        with monkeypatch.context() as m:
+            found, html = drawn_figures(m, grown, name)
         assert found, name
         for figure in {f for f, _ in found}:
             element = re.search(rf'<figure id="{figure}">.*?</figure>', html, flags=re.S)[0]
             wide, narrow = element.split('<figcaption>')[1].split('<div class="narrow"')
             for width, caption in ((190, wide), (90, narrow)):
-                assert str(escape(found[figure, width].caption)) in caption and f'{figure}_{width}mm.svg' in caption, (figure, width)
+                assert (
+                    str(escape(found[figure, width].caption)) in caption
+                    and f'{figure}_{width}mm.svg' in caption
+                ), (figure, width)
 
 
 def test_captions_count_what_is_drawn(grown, monkeypatch):
     "Photographs, plants and curves named in caption and alternative text are those of that very drawing, in both widths"
     from matplotlib.axes import Axes
+
     photos, show = {}, Axes.imshow
-    def imshow(ax, x, *args, **kwargs):                                  # several photographs side by side are as wide as all of them
+
+    def imshow(
+        ax, x, *args, **kwargs
+    ):  # several photographs side by side are as wide as all of them
         photos.setdefault(ax.figure, []).append(x.shape[1])
         return show(ax, x, *args, **kwargs)
+
     monkeypatch.setattr(Axes, 'imshow', imshow)
     found = {}
     for name in ('genotypes', 'backbone_comparison', 'presymptomatic'):
-        with monkeypatch.context() as m: found |= drawn_figures(m, grown, name)[0]
+        with monkeypatch.context() as m:
+            found |= drawn_figures(m, grown, name)[0]
     seen = {}
     for (figure, width), d in found.items():
-        frame = min(photos.get(d.figure, [1]))/(6 if figure == 'fig_accession_rows' else 1)   # six plants of an accession in its narrowest row
+        frame = min(photos.get(d.figure, [1])) / (
+            6 if figure == 'fig_accession_rows' else 1
+        )  # six plants of an accession in its narrowest row
         for n in counted_in(d.caption + d.alt, 'photograph'):
             seen[figure, width] = n
-            assert n == sum(photos[d.figure])/frame, (figure, width)
-    assert seen['fig_accession_rows', 190] == 144 and seen['fig_accession_rows', 90] == 72 and seen['fig_strip', 190] != seen['fig_strip', 90]
+            assert n == sum(photos[d.figure]) / frame, (figure, width)
+    assert (
+        seen['fig_accession_rows', 190] == 144
+        and seen['fig_accession_rows', 90] == 72
+        and seen['fig_strip', 190] != seen['fig_strip', 90]
+    )
     for width in (90, 190):
         panels = found['fig_plants_over_time', width]
         for ax in panels.figure.axes:
             solid = [l for l in ax.lines if l.get_linestyle() == '-' and len(l.get_xdata()) > 2]
-            assert len(solid) == sum(counted_in(panels.caption, f'{role} plant')[0] for role in ('control', 'drought'))
+            assert len(solid) == sum(
+                counted_in(panels.caption, f'{role} plant')[0] for role in ('control', 'drought')
+            )
         rows = found['fig_accession_rows', width]
-        assert all(counted_in(rows.caption, 'curve') == [len([l for l in ax.lines if len(l.get_xdata()) > 2])] for ax in rows.figure.axes if ax.lines)
-        assert 'n = 36 drought plants and 36 matched controls' in found['fig_delay', width].caption   # said 72 plants where one curve is of 36
+        assert all(
+            counted_in(rows.caption, 'curve')
+            == [len([l for l in ax.lines if len(l.get_xdata()) > 2])]
+            for ax in rows.figure.axes
+            if ax.lines
+        )
+        assert (
+            'n = 36 drought plants and 36 matched controls' in found['fig_delay', width].caption
+        )  # said 72 plants where one curve is of 36
 
 
 def test_left_and_right_are_above_and_below_where_they_are(grown):
     from faba_nb.reporting import dataset
     from faba_nb.reporting.results import Results
+
     for width, words in ((190, ('Left:', 'right:')), (90, ('Above:', 'below:'))):
         d = dataset.biomass(Results(grown), width)
         (a, b), caption = (ax.get_position() for ax in d.figure.axes), d.caption
@@ -176,64 +252,118 @@ def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
     from faba_nb.exploring.plants import PlantsExplorer
     from faba_nb.reporting import accessions, claims, presymptomatic
     from faba_nb.reporting.results import Results
+
     r = Results(grown)
     table = r.table('presymptomatic_dates').query('signal == "dinov2"').set_index('genotype')
     day = pd.to_numeric(table.alarm_dag)
-    assert day.isna().any() and day.notna().sum() > 5 and set(table.rule) == {accession_rule.words}   # some are never alarmed
-    same = lambda other: pd.testing.assert_series_equal(other.astype(float).sort_index(), day.sort_index(), check_names=False)
+    assert (
+        day.isna().any() and day.notna().sum() > 5 and set(table.rule) == {accession_rule.words}
+    )  # some are never alarmed
+    same = lambda other: pd.testing.assert_series_equal(
+        other.astype(float).sort_index(), day.sort_index(), check_names=False
+    )
     same(accessions.ranking(r, 'dinov2').set_index('genotype').day)
     same(accessions.accession_table(r).frame.set_index('genotype').alarm)
     same(presymptomatic.dates(r, 'dinov2').set_index('genotype').alarm_dag)
     e = PlantsExplorer(r.experiment.folder, grown)
     for g in day.index:
         e.search.value = g
-        assert f'alarm day of {g}: dinov2 {"DAG %g" % day[g] if day[g] == day[g] else "no date"}' in e.dates.value
+        assert (
+            f'alarm day of {g}: dinov2 {"DAG %g" % day[g] if day[g] == day[g] else "no date"}'
+            in e.dates.value
+        )
         assert accession_rule.words in e.dates.value and never_words in e.dates.value
-    for caption in (accessions.ranking_figure(r, 190).caption, accessions.accession_table(r).caption, presymptomatic.timeline(r, 190).caption):
+    for caption in (
+        accessions.ranking_figure(r, 190).caption,
+        accessions.accession_table(r).caption,
+        presymptomatic.timeline(r, 190).caption,
+    ):
         assert accession_rule.words in caption and never_words in caption
     claim = SimpleNamespace(arm='dinov2', metric='', protocol='online', printed=float('nan'))
     assert accession_rule.words in claims.order(r, claim).instead
     last = accessions.ranking(r, 'dinov2')
-    assert last.day.isna().iloc[-1] and not last.day.isna().iloc[0]                                    # never alarmed stands last
+    assert last.day.isna().iloc[-1] and not last.day.isna().iloc[0]  # never alarmed stands last
 
 
 def test_plants_in_doubt_say_so_on_the_pages(grown, monkeypatch):
     "What the check knows of single plants stands wherever they are shown"
     from faba_nb.reporting import accessions, figures, presymptomatic
     from faba_nb.reporting.results import Results
-    r = Results(grown); p = r.experiment.plants
+
+    r = Results(grown)
+    p = r.experiment.plants
     odd = p[p['flags'].str.contains('treatment_swapped')]
     assert len(odd) == 2
     strip = figures.plant_strip(r, 190, odd.genotype.iloc[0], odd.replicate.iloc[0])
-    told = [strip.caption, accessions.accession_rows(r, 190).caption, presymptomatic.timeline(r, 90).caption, accessions.accession_table(r).frame.doubt.str.cat()]
-    assert all(odd.plant_id.iloc[0] in t and 'exchanged with a plant of the other treatment' in t for t in told)
+    told = [
+        strip.caption,
+        accessions.accession_rows(r, 190).caption,
+        presymptomatic.timeline(r, 90).caption,
+        accessions.accession_table(r).frame.doubt.str.cat(),
+    ]
+    assert all(
+        odd.plant_id.iloc[0] in t and 'exchanged with a plant of the other treatment' in t
+        for t in told
+    )
     assert any('†' in ax.get_ylabel() for ax in strip.figure.axes)
     dead = p[p['flags'].str.contains('dead')].iloc[0]
-    assert 'died during the experiment' in figures.plant_strip(r, 90, dead.genotype, dead.replicate).caption
-    out = r.experiment.images.query('outlier and view == "side_000"').merge(p[['plant_id', 'genotype', 'replicate']], on='plant_id').iloc[0]
-    assert 'outlier in the log on day' in figures.plant_strip(r, 190, out.genotype, out.replicate, most=99).caption
+    assert (
+        'died during the experiment'
+        in figures.plant_strip(r, 90, dead.genotype, dead.replicate).caption
+    )
+    out = (
+        r.experiment.images.query('outlier and view == "side_000"')
+        .merge(p[['plant_id', 'genotype', 'replicate']], on='plant_id')
+        .iloc[0]
+    )
+    assert (
+        'outlier in the log on day'
+        in figures.plant_strip(r, 190, out.genotype, out.replicate, most=99).caption
+    )
 
 
 def test_pages_name_no_place_of_the_machine(grown, monkeypatch):
     "Names of folders and files, never where they stand"
     from faba_nb.core.files import read_json
-    data = read_json(grown/'run.json')['data']
+
+    data = read_json(grown / 'run.json')['data']
     for name in pages_of(grown):
-        with monkeypatch.context() as m: _, html = run_page(m, grown, name)
+        with monkeypatch.context() as m:
+            _, html = run_page(m, grown, name)
         text = re.sub(r'"data:[^"]*"', '""', html)
         assert data not in text and str(grown) not in text, name
-        assert not re.search(r'(?<![\w.])/(?:home|work|tmp|scratch|root|users|projappl)/', text), name
+        assert not re.search(r'(?<![\w.])/(?:home|work|tmp|scratch|root|users|projappl)/', text), (
+            name
+        )
     assert Path(data).name in run_page(monkeypatch, grown, 'backbone_comparison')[1]
 
 
 def test_a_page_does_not_say_where_missing_data_was(bare, monkeypatch):
     from faba_nb.core.files import write_json
-    write_json(dict(data='/home/somebody/secret/faba', features='/home/somebody/features', simulated=dict(world='onset')), bare/'run.json')
+
+    write_json(
+        dict(
+            data='/home/somebody/secret/faba',
+            features='/home/somebody/features',
+            simulated=dict(world='onset'),
+        ),
+        bare / 'run.json',
+    )
     for name in ('backbone_comparison', 'features', 'dataset', 'methods'):
-        with monkeypatch.context() as m: assert '/home' not in run_page(m, bare, name)[1], name
+        with monkeypatch.context() as m:
+            assert '/home' not in run_page(m, bare, name)[1], name
 
 
-HOSTILE = ['=HYPERLINK("http://x.invalid","y")', '+1', '@x', '-1+1', '\t=1+1', '<script>alert(1)</script>', 'R&D 100 % a_b \\ $x$ {y} ~^#', '[9] * http://x.invalid/']
+HOSTILE = [
+    '=HYPERLINK("http://x.invalid","y")',
+    '+1',
+    '@x',
+    '-1+1',
+    '\t=1+1',
+    '<script>alert(1)</script>',
+    'R&D 100 % a_b \\ $x$ {y} ~^#',
+    '[9] * http://x.invalid/',
+]
 
 
 def test_names_are_text_in_workbooks_latex_and_pages(bare, tmp_path):
@@ -241,25 +371,38 @@ def test_names_are_text_in_workbooks_latex_and_pages(bare, tmp_path):
     import openpyxl
     from faba_nb.reporting.layout import Column, Table, latex_text, save_table, to_html, to_latex
     from faba_nb.reporting.rendering import workbook
-    t = pd.DataFrame(dict(genotype=HOSTILE, f1=.5))
-    t.to_csv(bare/'tables'/'hostile.csv', index=False)
-    pd.DataFrame(dict(genotype=['+1', '-2'], f1=[1, 2])).to_csv(bare/'tables'/'numbers.csv', index=False)
+
+    t = pd.DataFrame(dict(genotype=HOSTILE, f1=0.5))
+    t.to_csv(bare / 'tables' / 'hostile.csv', index=False)
+    pd.DataFrame(dict(genotype=['+1', '-2'], f1=[1, 2])).to_csv(
+        bare / 'tables' / 'numbers.csv', index=False
+    )
     book = openpyxl.load_workbook(workbook(bare))
     cells = [c for sheet in book for row in sheet.iter_rows() for c in row]
     assert not [c.coordinate for c in cells if c.data_type == 'f' or c.hyperlink]
-    assert [c.value for c in book['hostile']['A']][1:] == HOSTILE and [c.value for c in book['hostile']['B']][1] == .5
-    assert [c.value for c in book['numbers']['A']][1:] == ['+1', '-2'] and [c.value for c in book['numbers']['B']][1:] == [1, 2]
+    assert [c.value for c in book['hostile']['A']][1:] == HOSTILE and [
+        c.value for c in book['hostile']['B']
+    ][1] == 0.5
+    assert [c.value for c in book['numbers']['A']][1:] == ['+1', '-2'] and [
+        c.value for c in book['numbers']['B']
+    ][1:] == [1, 2]
     table = Table(t, [Column('genotype', 'Accession'), Column('f1', 'F1', digits=2)], 'Names.')
     html, tex = to_html(table, 'tab-hostile'), to_latex(table, 'tab:hostile')
     assert '<script' not in html and '&lt;script&gt;' in html and 'R&amp;D' in html
-    assert latex_text(HOSTILE[6]) == r'R\&D 100 \% a\_b \textbackslash{} \$x\$ \{y\} \textasciitilde{}\textasciicircum{}\#'
-    assert '\n{}[9]' in tex and not re.search(r'\\\\\s*\n\[', tex)                                      # else an option of the line above
+    assert (
+        latex_text(HOSTILE[6])
+        == r'R\&D 100 \% a\_b \textbackslash{} \$x\$ \{y\} \textasciitilde{}\textasciicircum{}\#'
+    )
+    assert '\n{}[9]' in tex and not re.search(
+        r'\\\\\s*\n\[', tex
+    )  # else an option of the line above
     assert '\t' not in latex_text('\t=1')
 
 
 def test_formulas_of_names_in_figures_are_not_read(tmp_path, monkeypatch):
     "A name with two dollar signs is a name"
     from faba_nb.reporting import drawing, style
+
     monkeypatch.setattr(drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']})
     style.use_style()
     fig, ax = style.canvas(90, 30)
@@ -274,25 +417,37 @@ def test_a_changed_table_is_refused_in_one_line(bare, faba):
     from faba_nb.core.files import seal
     from faba_nb.reporting.rendering import render_reports, workbook
     from faba_nb.reporting.results import Results
-    seal(*(bare/'tables').glob('*.csv'))
+
+    seal(*(bare / 'tables').glob('*.csv'))
     assert len(Results(bare).table('metrics'))
-    path = bare/'tables'/'metrics.csv'
+    path = bare / 'tables' / 'metrics.csv'
     path.write_text(path.read_text().replace('0.', '1.', 1))
-    for read in (lambda: Results(bare).table('metrics'), lambda: render_reports(bare, 'claims'), lambda: workbook(bare)):
-        with pytest.raises(BadInput, match='not what was written here') as e: read()
-        assert 'metrics.csv' in str(e.value) and 'run `faba evaluate` again' in str(e.value) and '\n' not in str(e.value)
-    assert not (bare/'report').exists() and not (bare/'tables.xlsx').exists()
+    for read in (
+        lambda: Results(bare).table('metrics'),
+        lambda: render_reports(bare, 'claims'),
+        lambda: workbook(bare),
+    ):
+        with pytest.raises(BadInput, match='not what was written here') as e:
+            read()
+        assert (
+            'metrics.csv' in str(e.value)
+            and 'run `faba evaluate` again' in str(e.value)
+            and '\n' not in str(e.value)
+        )
+    assert not (bare / 'report').exists() and not (bare / 'tables.xlsx').exists()
 
 
 def test_same_numbers_give_the_same_bytes(tmp_path, monkeypatch):
     "A figure of many panels, whose layout is found otherwise in the last digits, drawn again and again"
     from faba_nb.reporting import drawing, style
+
     monkeypatch.setattr(drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']})
     style.use_style()
     found = set()
     for _ in range(12):
         fig, axes = style.panels(13, sharex=True, sharey=True)
-        for ax in axes: ax.plot([3, 38], [0, 1], label='one')
+        for ax in axes:
+            ax.plot([3, 38], [0, 1], label='one')
         style.label_panels(axes, 'Days', 'Share')
         style.mark_simulated(fig)
         found.add(drawing.save_figure(fig, tmp_path, 'many', 190)['svg'].read_bytes())
@@ -302,7 +457,7 @@ def test_same_numbers_give_the_same_bytes(tmp_path, monkeypatch):
 
 def one_genotype(out):
     "Only Aurora/2 is left, in tables and predictions"
-    for path in [*(out/'tables').glob('*.csv'), *out.glob('arms/*/*.csv')]:
+    for path in [*(out / 'tables').glob('*.csv'), *out.glob('arms/*/*.csv')]:
         t = pd.read_csv(path)
         if 'genotype' in t:
             t[t.genotype == 'Aurora/2'].to_csv(path, index=False)
@@ -313,43 +468,63 @@ def one_genotype(out):
 def test_pages_stay_whole(case, invented, tmp_path, monkeypatch):
     "Every page runs to its end and says what is missing"
     from faba_nb.core.files import write_text
-    out = tmp_path/'study'
-    if case == 'one genotype': one_genotype(shutil.copytree(invented, out))
-    if case == 'one seed': example(out, genotypes=4, arms=['dinov2'], init_seeds=(42,))
+
+    out = tmp_path / 'study'
+    if case == 'one genotype':
+        one_genotype(shutil.copytree(invented, out))
+    if case == 'one seed':
+        example(out, genotypes=4, arms=['dinov2'], init_seeds=(42,))
     if case == 'a failed arm':
         shutil.copytree(invented, out)
-        shutil.rmtree(out/'arms'/'dinov2')  # the tables know it, its files are gone
-    if case == 'nothing': write_text('name: empty\narms: {full: {}}\n', out/'study.yaml')
+        shutil.rmtree(out / 'arms' / 'dinov2')  # the tables know it, its files are gone
+    if case == 'nothing':
+        write_text('name: empty\narms: {full: {}}\n', out / 'study.yaml')
     for name in pages_of(out):
         page, html = run_page(monkeypatch, out, name)
-        assert html.count('class="gap"') >= len(page.gaps) and 'nan' not in re.sub(r'<[^>]*>', ' ', html).lower().split(), name
-        if case == 'nothing' and name not in ('methods', 'claims', 'features'): assert page.gaps and not page.figures, name
+        assert (
+            html.count('class="gap"') >= len(page.gaps)
+            and 'nan' not in re.sub(r'<[^>]*>', ' ', html).lower().split()
+        ), name
+        if case == 'nothing' and name not in ('methods', 'claims', 'features'):
+            assert page.gaps and not page.figures, name
 
 
 def test_a_changed_number_changes_its_sentence(bare):
     from faba_nb.reporting import claims, sentences
     from faba_nb.reporting.results import Results
-    path = bare/'tables'/'metrics.csv'
+
+    path = bare / 'tables' / 'metrics.csv'
     m = pd.read_csv(path)
-    m.loc[(m.metric == 'f1') & (m.group == 'published') & (m.arm == 'dinov2'), ['value', 'low', 'high']] = .9371, .9012, .9648
+    m.loc[
+        (m.metric == 'f1') & (m.group == 'published') & (m.arm == 'dinov2'),
+        ['value', 'low', 'high'],
+    ] = 0.9371, 0.9012, 0.9648
     m.to_csv(path, index=False)
     seal(path)
     assert 'The highest F1 is 0.94 [0.90, 0.96] (DINOv2)' in sentences.against_clock(Results(bare))
     j = claims.judge(Results(bare)).set_index('id')
-    assert '0.937 [0.901, 0.965]' in j.now['f1'] and j.verdict['f1'] == 'weaker'  # 0.634 is not in that interval
+    assert (
+        '0.937 [0.901, 0.965]' in j.now['f1'] and j.verdict['f1'] == 'weaker'
+    )  # 0.634 is not in that interval
 
 
 def test_every_sentence_follows_its_table(bare, monkeypatch):
     "One number after the other is changed in OUT/tables, and the page that quotes it reads otherwise"
     from faba_nb.reporting import presymptomatic, sentences
     from faba_nb.reporting.results import Results
-    told = {('contrasts', 'difference'): sentences.power, ('power', 'detectable_difference_80'): sentences.power, ('permutation', 'value'): sentences.information,
-            ('metrics', 'value'): sentences.against_clock, ('contrasts', 'sentence'): sentences.verdicts}
+
+    told = {
+        ('contrasts', 'difference'): sentences.power,
+        ('power', 'detectable_difference_80'): sentences.power,
+        ('permutation', 'value'): sentences.information,
+        ('metrics', 'value'): sentences.against_clock,
+        ('contrasts', 'sentence'): sentences.verdicts,
+    }
     for (table, column), sentence in told.items():
-        before, path = str(sentence(Results(bare))), bare/'tables'/f'{table}.csv'
+        before, path = str(sentence(Results(bare))), bare / 'tables' / f'{table}.csv'
         old = path.read_bytes()
         t = pd.read_csv(path)
-        t[column] = t[column] + (.1234 if t[column].dtype == float else ' indeed')
+        t[column] = t[column] + (0.1234 if t[column].dtype == float else ' indeed')
         t.to_csv(path, index=False)
         seal(path)
         assert str(sentence(Results(bare))) != before, (table, column)
@@ -357,10 +532,10 @@ def test_every_sentence_follows_its_table(bare, monkeypatch):
         seal(path)
         assert str(sentence(Results(bare))) == before
     before = presymptomatic.earliness_sentence(Results(bare))
-    m = pd.read_csv(bare/'tables'/'metrics.csv')
-    m.loc[m.metric == 'pre_onset_excess', ['value', 'low', 'high']] = .41, .31, .51
-    m.to_csv(bare/'tables'/'metrics.csv', index=False)
-    seal(bare/'tables'/'metrics.csv')
+    m = pd.read_csv(bare / 'tables' / 'metrics.csv')
+    m.loc[m.metric == 'pre_onset_excess', ['value', 'low', 'high']] = 0.41, 0.31, 0.51
+    m.to_csv(bare / 'tables' / 'metrics.csv', index=False)
+    seal(bare / 'tables' / 'metrics.csv')
     after = presymptomatic.earliness_sentence(Results(bare))
     assert after != before and '+0.41 [+0.31, +0.51]' in after[0] and 'exceed' in after[0]
 
@@ -368,9 +543,14 @@ def test_every_sentence_follows_its_table(bare, monkeypatch):
 def test_verdicts_follow_the_contrasts(bare):
     from faba_nb.reporting import claims
     from faba_nb.reporting.results import Results
-    path = bare/'tables'/'contrasts.csv'
+
+    path = bare / 'tables' / 'contrasts.csv'
     c = pd.read_csv(path)
-    for verdict, expected in (('better', 'stands'), ('undecided', 'cannot be said'), ('worse', 'cannot be said')):
+    for verdict, expected in (
+        ('better', 'stands'),
+        ('undecided', 'cannot be said'),
+        ('worse', 'cannot be said'),
+    ):
         c.loc[(c.metric == 'f1') & (c.arm_a == 'clip') & (c.arm_b == 'dinov2'), 'verdict'] = verdict
         c.to_csv(path, index=False)
         seal(path)
@@ -382,44 +562,91 @@ def test_figures_are_files_with_text(invented, tmp_path):
     from faba_nb.reporting.drawing import figure_html
     from faba_nb.reporting.results import Results
     from faba_nb.reporting.style import use_style
+
     use_style()
-    html = figure_html(lambda width: figures.scores(Results(invented), width), tmp_path, 'fig_scores', simulated=True)
-    assert {p.name for p in tmp_path.iterdir()} == {f'fig_scores_{w}mm.{e}' for w in (90, 190) for e in ('pdf', 'svg', 'png')}
-    assert html.count('role="img"') == 2 and html.count('aria-label="F1:') == 2 and html.count('SIMULATED DATA') == 2
-    pdf = (tmp_path/'fig_scores_190mm.pdf').read_bytes()
+    html = figure_html(
+        lambda width: figures.scores(Results(invented), width),
+        tmp_path,
+        'fig_scores',
+        simulated=True,
+    )
+    assert {p.name for p in tmp_path.iterdir()} == {
+        f'fig_scores_{w}mm.{e}' for w in (90, 190) for e in ('pdf', 'svg', 'png')
+    }
+    assert (
+        html.count('role="img"') == 2
+        and html.count('aria-label="F1:') == 2
+        and html.count('SIMULATED DATA') == 2
+    )
+    pdf = (tmp_path / 'fig_scores_190mm.pdf').read_bytes()
     assert b'/Type0' in pdf and b'/Type3' not in pdf
     if shutil.which('pdffonts'):
-        fonts = subprocess.run(['pdffonts', tmp_path/'fig_scores_90mm.pdf'], capture_output=True, text=True, check=True).stdout.splitlines()[2:]
-        assert fonts and all('TrueType' in f and ' yes yes yes ' in f for f in fonts), fonts  # embedded, subset, readable
-        assert 'Simulated data' in subprocess.run(['pdftotext', tmp_path/'fig_scores_90mm.pdf', '-'], capture_output=True, text=True, check=True).stdout
+        fonts = subprocess.run(
+            ['pdffonts', tmp_path / 'fig_scores_90mm.pdf'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()[2:]
+        assert fonts and all('TrueType' in f and ' yes yes yes ' in f for f in fonts), (
+            fonts
+        )  # embedded, subset, readable
+        assert (
+            'Simulated data'
+            in subprocess.run(
+                ['pdftotext', tmp_path / 'fig_scores_90mm.pdf', '-'],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     from faba_nb.reporting.results import Results
-    with pytest.raises(BadInput, match='study.yaml is missing'): Results(tmp_path)
+
+    with pytest.raises(BadInput, match='study.yaml is missing'):
+        Results(tmp_path)
 
 
 def test_a_report_that_fails_is_named(bare, tmp_path):
     import nbformat
     from faba_nb.reporting import rendering
+
     code = lambda source, *tags: nbformat.v4.new_code_cell(source, metadata={'tags': list(tags)})
-    nb = nbformat.v4.new_notebook(metadata={'kernelspec': {'name': 'python3', 'language': 'python', 'display_name': 'python3'}}, cells=[code("out = ''", 'parameters'), code('1/0')])
-    path = tmp_path/'broken.ipynb'
+    nb = nbformat.v4.new_notebook(
+        metadata={
+            'kernelspec': {'name': 'python3', 'language': 'python', 'display_name': 'python3'}
+        },
+        cells=[code("out = ''", 'parameters'), code('1/0')],
+    )
+    path = tmp_path / 'broken.ipynb'
     nbformat.write(nb, path)
-    with pytest.raises(StepFailed, match='broken.ipynb, cell .*ZeroDivisionError'): rendering.execute(path, bare)
-    assert (bare/'notebooks'/'report_broken_failed.ipynb').is_file()
+    with pytest.raises(StepFailed, match='broken.ipynb, cell .*ZeroDivisionError'):
+        rendering.execute(path, bare)
+    assert (bare / 'notebooks' / 'report_broken_failed.ipynb').is_file()
     nb.cells[1].source = 'pass'  # ends well, but never says so
     nbformat.write(nb, path)
-    with pytest.raises(StepFailed, match='did not run to its end'): rendering.execute(path, bare)
+    with pytest.raises(StepFailed, match='did not run to its end'):
+        rendering.execute(path, bare)
 
 
 def test_report_notebooks_are_plain():
     "One parameters cell each, no logic, no stored output"
     for name in PAGES:
-        cells = [c for c in json.loads((ROOT/'reports'/f'{name}.ipynb').read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+        cells = [
+            c
+            for c in json.loads((ROOT / 'reports' / f'{name}.ipynb').read_text(encoding='utf-8'))[
+                'cells'
+            ]
+            if c['cell_type'] == 'code'
+        ]
         assert sum('parameters' in c['metadata'].get('tags', []) for c in cells) == 1, name
-        assert 'page.finish()' in ''.join(cells[-1]['source']) and not any(c['outputs'] for c in cells), name
-        assert not any(re.search(r'\b(def|lambda [a-z]+, |while)\b', ''.join(c['source'])) for c in cells), name
+        assert 'page.finish()' in ''.join(cells[-1]['source']) and not any(
+            c['outputs'] for c in cells
+        ), name
+        assert not any(
+            re.search(r'\b(def|lambda [a-z]+, |while)\b', ''.join(c['source'])) for c in cells
+        ), name
 
 
 LATEX = r'''\documentclass[a4paper,fleqn]{cas-dc}
@@ -434,16 +661,34 @@ LATEX = r'''\documentclass[a4paper,fleqn]{cas-dc}
 @pytest.mark.full
 def test_latex_tables_compile(invented, tmp_path, monkeypatch):
     "Every table of every page, in the journal's class"
-    if not shutil.which('pdflatex'): pytest.skip('LaTeX is not installed (Debian: texlive-publishers and texlive-latex-extra)')
-    if subprocess.run(['kpsewhich', 'cas-dc.cls'], capture_output=True).returncode: pytest.skip('the class cas-dc is not installed (Debian: texlive-publishers)')
-    for name in pages_of(invented): run_page(monkeypatch, invented, name)
-    tables = sorted((invented/'tables'/'report').glob('*.tex'))
+    if not shutil.which('pdflatex'):
+        pytest.skip('LaTeX is not installed (Debian: texlive-publishers and texlive-latex-extra)')
+    if subprocess.run(['kpsewhich', 'cas-dc.cls'], capture_output=True).returncode:
+        pytest.skip('the class cas-dc is not installed (Debian: texlive-publishers)')
+    for name in pages_of(invented):
+        run_page(monkeypatch, invented, name)
+    tables = sorted((invented / 'tables' / 'report').glob('*.tex'))
     assert len(tables) > 12
-    assert 'longtable' in (invented/'tables'/'report'/'tab_claims.tex').read_text(encoding='utf-8')  # longer than a page
-    (tmp_path/'tables.tex').write_text(LATEX % '\n'.join(f'\\input{{{p}}}\\clearpage' for p in tables), encoding='utf-8')
-    done = subprocess.run(['pdflatex', '-draftmode', '-interaction=nonstopmode', '-halt-on-error', 'tables.tex'], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors='replace', timeout=300)
+    assert 'longtable' in (invented / 'tables' / 'report' / 'tab_claims.tex').read_text(
+        encoding='utf-8'
+    )  # longer than a page
+    (tmp_path / 'tables.tex').write_text(
+        LATEX % '\n'.join(f'\\input{{{p}}}\\clearpage' for p in tables), encoding='utf-8'
+    )
+    done = subprocess.run(
+        ['pdflatex', '-draftmode', '-interaction=nonstopmode', '-halt-on-error', 'tables.tex'],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors='replace',
+        timeout=300,
+    )
     assert done.returncode == 0, done.stdout[-1500:]
-    wide = re.findall(r'Overfull .hbox .(\d{2,})\.\d*pt too wide. in alignment', (tmp_path/'tables.log').read_text(encoding='latin-1'))
+    wide = re.findall(
+        r'Overfull .hbox .(\d{2,})\.\d*pt too wide. in alignment',
+        (tmp_path / 'tables.log').read_text(encoding='latin-1'),
+    )
     assert not wide, f'tables are wider than the page by {wide} pt'
 
 
@@ -451,14 +696,21 @@ def test_latex_tables_compile(invented, tmp_path, monkeypatch):
 def test_all_pages_with_photographs(tmp_path, twin):
     "The whole site over a simulated experiment: sizes, headings, fonts, alternative texts"
     from faba_nb.reporting.rendering import render_reports
-    out = example(tmp_path/'example', data=twin)
+
+    out = example(tmp_path / 'example', data=twin)
     made = render_reports(out)
-    assert len(made) >= 8 and all(p.stat().st_size < 3_000_000 for p in made.page) and (out/'tables.xlsx').is_file()
+    assert (
+        len(made) >= 8
+        and all(p.stat().st_size < 3_000_000 for p in made.page)
+        and (out / 'tables.xlsx').is_file()
+    )
     for p in made.page:
         html = p.read_text(encoding='utf-8')
         assert html.count('<h1>') == 1 and 'Simulated data' in html, p.name
-        assert all(len(a) > 20 for a in re.findall(r'role="img" aria-label="([^"]*)"', html)), p.name
+        assert all(len(a) > 20 for a in re.findall(r'role="img" aria-label="([^"]*)"', html)), (
+            p.name
+        )
         assert html.count('SIMULATED DATA') >= html.count('role="img"'), p.name
-    for pdf in (out/'figures').glob('*.pdf'):
+    for pdf in (out / 'figures').glob('*.pdf'):
         raw = pdf.read_bytes()
         assert b'/Type3' not in raw and b'/Type0' in raw, pdf.name

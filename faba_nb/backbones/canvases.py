@@ -17,78 +17,99 @@ from fastcore.basics import patch
 @dataclass(frozen=True)
 class Canvas:
     "How a photograph becomes a square"
-    mode: str = 'shortest'     # 'shortest', 'squash', 'longest' or 'pad'
-    resize: int = 224          # the side that scaling aims at, pixels
-    size: int = 224            # side of the square, pixels
-    filter: str = 'bicubic'    # 'bicubic' or 'bilinear', Pillow's, antialiased
-    exact: bool = True         # pixels equal to the library's own transform; False: Pillow's `reducing_gap`
+
+    mode: str = 'shortest'  # 'shortest', 'squash', 'longest' or 'pad'
+    resize: int = 224  # the side that scaling aims at, pixels
+    size: int = 224  # side of the square, pixels
+    filter: str = 'bicubic'  # 'bicubic' or 'bilinear', Pillow's, antialiased
+    exact: bool = (
+        True  # pixels equal to the library's own transform; False: Pillow's `reducing_gap`
+    )
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #0654f967
 def layout(
-    canvas, # a `Canvas`
-    size,   # width, height of the photograph, pixels
+    canvas,  # a `Canvas`
+    size,  # width, height of the photograph, pixels
 ):
     "Picture to scale (width, height), offset of the photograph in it, scaled size, window of it that is the square"
     (w, h), n, s = size, canvas.resize, canvas.size
-    if canvas.mode == 'squash': return (w, h), (0, 0), (s, s), (0, 0, s, s)
+    if canvas.mode == 'squash':
+        return (w, h), (0, 0), (s, s), (0, 0, s, s)
     if canvas.mode == 'pad':
         side = max(w, h)
-        return (side, side), ((side-w)//2, (side-h)//2), (s, s), (0, 0, s, s)
-    if canvas.mode == 'shortest': nw, nh = (n, int(n*h/w)) if w <= h else (int(n*w/h), n)
-    else: nw, nh = (round(v/(max(w, h)/n)) for v in (w, h))
-    l, t = (int(round((v-s)/2)) if v >= s else -((s-v)//2) for v in (nw, nh))
-    return (w, h), (0, 0), (nw, nh), (l, t, l+s, t+s)
+        return (side, side), ((side - w) // 2, (side - h) // 2), (s, s), (0, 0, s, s)
+    if canvas.mode == 'shortest':
+        nw, nh = (n, int(n * h / w)) if w <= h else (int(n * w / h), n)
+    else:
+        nw, nh = (round(v / (max(w, h) / n)) for v in (w, h))
+    l, t = (int(round((v - s) / 2)) if v >= s else -((s - v) // 2) for v in (nw, nh))
+    return (w, h), (0, 0), (nw, nh), (l, t, l + s, t + s)
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #a3e87356
-def _cubic(x): # Pillow's bicubic filter, a = -1/2
-    return np.where(x < 1, (1.5*x - 2.5)*x*x + 1, np.where(x < 2, (((x - 5)*x + 8)*x - 4)*-.5, 0.))
+def _cubic(x):  # Pillow's bicubic filter, a = -1/2
+    return np.where(
+        x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * -0.5, 0.0)
+    )
 
-_FILTERS = {'bicubic': (Image.Resampling.BICUBIC, 2., _cubic), 'bilinear': (Image.Resampling.BILINEAR, 1., lambda x: np.clip(1. - x, 0, None))}
+
+_FILTERS = {
+    'bicubic': (Image.Resampling.BICUBIC, 2.0, _cubic),
+    'bilinear': (Image.Resampling.BILINEAR, 1.0, lambda x: np.clip(1.0 - x, 0, None)),
+}
+
 
 def weights(
-    size,    # old pixels in the line
-    begin,   # where the part of it begins that is scaled, in old pixels
-    end,     # where it ends
-    out,     # new pixels
-    filter='bicubic', # 'bicubic' or 'bilinear'
+    size,  # old pixels in the line
+    begin,  # where the part of it begins that is scaled, in old pixels
+    end,  # where it ends
+    out,  # new pixels
+    filter='bicubic',  # 'bicubic' or 'bilinear'
 ):
     "First old pixel (out,), number of old pixels (out,) and integer weights (out, most) of each new pixel"
     _, reach, f = _FILTERS[filter]
-    scale = (end - begin)/out
-    wide = max(scale, 1.)
-    centre = begin + (np.arange(out) + .5)*scale
-    first = np.maximum((centre - reach*wide + .5).astype(int), 0)
-    n = np.minimum((centre + reach*wide + .5).astype(int), size) - first
+    scale = (end - begin) / out
+    wide = max(scale, 1.0)
+    centre = begin + (np.arange(out) + 0.5) * scale
+    first = np.maximum((centre - reach * wide + 0.5).astype(int), 0)
+    n = np.minimum((centre + reach * wide + 0.5).astype(int), size) - first
     k = np.arange(n.max())
-    w = f(np.abs((k + first[:, None] - centre[:, None] + .5)*(1/wide)))*(k < n[:, None])
-    w = w/np.add.accumulate(w, 1)[:, -1:]
-    return first, n, np.trunc(w*(1 << 22) + np.where(w < 0, -.5, .5)).astype(int)
+    w = f(np.abs((k + first[:, None] - centre[:, None] + 0.5) * (1 / wide))) * (k < n[:, None])
+    w = w / np.add.accumulate(w, 1)[:, -1:]
+    return first, n, np.trunc(w * (1 << 22) + np.where(w < 0, -0.5, 0.5)).astype(int)
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #aff82885
 _whole = lru_cache(64)(weights)
 
+
 @lru_cache(4096)
 def _same_weights(size, out, a, b, filter):
     "Limits for Pillow that scale new pixels a to b alone with the weights they have in the whole line, or None"
-    first, n, w = _whole(size, 0., float(size), out, filter)
-    lo, hi = int(first[a]), int(first[b-1] + n[b-1])
-    begin, end = a*size/out - lo, b*size/out - lo
-    if float(np.float32(begin)) != begin or float(np.float32(end)) != end: return None
+    first, n, w = _whole(size, 0.0, float(size), out, filter)
+    lo, hi = int(first[a]), int(first[b - 1] + n[b - 1])
+    begin, end = a * size / out - lo, b * size / out - lo
+    if float(np.float32(begin)) != begin or float(np.float32(end)) != end:
+        return None
     f, m, v = weights(hi - lo, begin, end, b - a, filter)
-    short = w[a:b, :v.shape[1]]
-    same = np.array_equal(f + lo, first[a:b]) and np.array_equal(m, n[a:b]) and np.array_equal(v, short) and not w[a:b, v.shape[1]:].any()
+    short = w[a:b, : v.shape[1]]
+    same = (
+        np.array_equal(f + lo, first[a:b])
+        and np.array_equal(m, n[a:b])
+        and np.array_equal(v, short)
+        and not w[a:b, v.shape[1] :].any()
+    )
     return (lo, hi, begin, end) if same else None
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #162bd89f
 def _part(size, out, left, right, filter):
     "New pixels a to b that see the old ones from `left` to `right`, and Pillow's limits for them"
-    first, n, _ = _whole(size, 0., float(size), out, filter)
+    first, n, _ = _whole(size, 0.0, float(size), out, filter)
     sees = np.flatnonzero((first < right) & (first + n > left))
-    step = out//math.gcd(size, out)
-    while step % 2 == 0: step //= 2
-    a, b = int(sees[0])//step*step, min(-(-int(sees[-1] + 1)//step)*step, out)
+    step = out // math.gcd(size, out)
+    while step % 2 == 0:
+        step //= 2
+    a, b = int(sees[0]) // step * step, min(-(-int(sees[-1] + 1) // step) * step, out)
     limits = _same_weights(size, out, a, b, filter)
-    return (a, b, *limits) if limits else (0, out, 0, size, 0., float(size))
+    return (a, b, *limits) if limits else (0, out, 0, size, 0.0, float(size))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #34631c35
 def _rows(image, left, size, out, canvas):
@@ -114,24 +135,35 @@ def _columns(rows, top, size, out, canvas):
 # %% ../../nbs/20_backbones/03_canvases.ipynb #98d06ec1
 def _seen(photo, top, size, out, t, b, filter):
     "The rows of a photograph that new rows t to b see, and where they begin in the old picture"
-    first, n, _ = _whole(size, 0., float(size), out, filter)
-    begin, end = max(int(first[max(t, 0)]), top), min(int(first[min(b, out)-1] + n[min(b, out)-1]), top + photo.image.height)
-    if begin == top and end == top + photo.image.height: return photo.image, top
-    return (photo.image.crop((0, begin - top, photo.image.width, end - top)), begin) if end > begin else (None, 0)
+    first, n, _ = _whole(size, 0.0, float(size), out, filter)
+    begin, end = (
+        max(int(first[max(t, 0)]), top),
+        min(int(first[min(b, out) - 1] + n[min(b, out) - 1]), top + photo.image.height),
+    )
+    if begin == top and end == top + photo.image.height:
+        return photo.image, top
+    return (
+        (photo.image.crop((0, begin - top, photo.image.width, end - top)), begin)
+        if end > begin
+        else (None, 0)
+    )
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #0ea5f977
 def fit(
     photo,  # a `Photograph`
-    canvas, # a `Canvas`
+    canvas,  # a `Canvas`
 ):
     "The photograph on the canvas: 8-bit array of size × size × 3"
-    if not canvas.exact: return _fast(photo, canvas)
+    if not canvas.exact:
+        return _fast(photo, canvas)
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
-    if h - nh > max(2*(w - nw), 0): return _plain(photo, canvas)
+    if h - nh > max(2 * (w - nw), 0):
+        return _plain(photo, canvas)
     image, top = _seen(photo, photo.box[1] + dy, h, nh, t, b, canvas.filter)
-    if image is None: return np.zeros((canvas.size, canvas.size, 3), np.uint8)
+    if image is None:
+        return np.zeros((canvas.size, canvas.size, 3), np.uint8)
     rows = _rows(image, photo.box[0] + dx, w, nw, canvas).crop((l, 0, r, image.height))
-    return np.asarray(_columns(rows, top, h, nh, canvas).crop((0, t, r-l, b)))
+    return np.asarray(_columns(rows, top, h, nh, canvas).crop((0, t, r - l, b)))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #63d20552
 def _plain(photo, canvas):
@@ -146,25 +178,30 @@ def _fast(photo, canvas):
     "Like `fit`, but shrunk by averaging to three times the size before the filter"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
     im, (left, top) = photo.image, (photo.box[0] + dx, photo.box[1] + dy)
-    k = max(int(min(w/nw, h/nh)/3), 1)
-    x, y = left//k, top//k
-    small = Image.new('RGB', (-(-(left + im.width)//k) - x, -(-(top + im.height)//k) - y))
-    padded = Image.new('RGB', (small.width*k, small.height*k))
-    padded.paste(im, (left - x*k, top - y*k))
-    whole = Image.new('RGB', (-(-w//k), -(-h//k)))
+    k = max(int(min(w / nw, h / nh) / 3), 1)
+    x, y = left // k, top // k
+    small = Image.new('RGB', (-(-(left + im.width) // k) - x, -(-(top + im.height) // k) - y))
+    padded = Image.new('RGB', (small.width * k, small.height * k))
+    padded.paste(im, (left - x * k, top - y * k))
+    whole = Image.new('RGB', (-(-w // k), -(-h // k)))
     whole.paste(padded.reduce(k), (x, y))
-    return np.asarray(whole.resize((nw, nh), _FILTERS[canvas.filter][0], (0, 0, w/k, h/k)).crop((l, t, r, b)))
+    return np.asarray(
+        whole.resize((nw, nh), _FILTERS[canvas.filter][0], (0, 0, w / k, h / k)).crop((l, t, r, b))
+    )
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #dd742662
 def kept(
     photo,  # a `Photograph`
-    canvas, # a `Canvas`
+    canvas,  # a `Canvas`
 ):
     "Share of the plant's pixels that the canvas shows, 0 to 1; NaN where no plant is seen"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
     mask = photo.plant
     total = np.count_nonzero(mask)
-    if not total: return float('nan')
-    x = [round(v*w/nw) - dx - photo.box[0] for v in (l, r)]
-    y = [round(v*h/nh) - dy - photo.box[1] for v in (t, b)]
-    return float(np.count_nonzero(mask[max(y[0], 0):max(y[1], 0), max(x[0], 0):max(x[1], 0)])/total)
+    if not total:
+        return float('nan')
+    x = [round(v * w / nw) - dx - photo.box[0] for v in (l, r)]
+    y = [round(v * h / nh) - dy - photo.box[1] for v in (t, b)]
+    return float(
+        np.count_nonzero(mask[max(y[0], 0) : max(y[1], 0), max(x[0], 0) : max(x[1], 0)]) / total
+    )

@@ -20,18 +20,23 @@ from .store import FeatureFile, feature_path
 
 # %% ../../nbs/20_backbones/12_checking.ipynb #3241e7e4
 def drawn_pictures(
-    seed=0, # changes their colours
+    seed=0,  # changes their colours
 ):
     "Three small photographs of leaves"
     ims = []
     for k, (w, h) in enumerate([(150, 204), (256, 192), (180, 180)]):
         im, r = Image.new('RGBA', (w, h)), np.random.default_rng((seed, k))
         d = ImageDraw.Draw(im)
-        d.line([(w//2, h-9), (w//2, h//5)], fill=(96, 120, 40, 255), width=5)
-        for y in range(h//6, h-20, 24):
+        d.line([(w // 2, h - 9), (w // 2, h // 5)], fill=(96, 120, 40, 255), width=5)
+        for y in range(h // 6, h - 20, 24):
             c = (*r.integers((50, 110, 30), (110, 170, 80)).tolist(), 255 if y % 2 else 160)
-            d.ellipse([w//2, y, w//2+40, y+18], fill=c); d.ellipse([w//2-42, y+10, w//2, y+26], fill=c)
-        ims.append(im if k < 2 else Image.alpha_composite(Image.new('RGBA', (w, h), (0, 0, 0, 255)), im).convert('RGB'))
+            d.ellipse([w // 2, y, w // 2 + 40, y + 18], fill=c)
+            d.ellipse([w // 2 - 42, y + 10, w // 2, y + 26], fill=c)
+        ims.append(
+            im
+            if k < 2
+            else Image.alpha_composite(Image.new('RGBA', (w, h), (0, 0, 0, 255)), im).convert('RGB')
+        )
     return ims
 
 # %% ../../nbs/20_backbones/12_checking.ipynb #fa90e85e
@@ -41,9 +46,11 @@ def _bytes(im):
     im.save(b, 'PNG')
     return b.getvalue()
 
+
 def _composited(im):
     "A picture on black, by Pillow alone"
-    if im.mode != 'RGBA': return im
+    if im.mode != 'RGBA':
+        return im
     black = Image.new('RGBA', im.size, (0, 0, 0, 255))
     black.alpha_composite(im)
     return black.convert('RGB')
@@ -58,36 +65,56 @@ def _encoder_promises(b, encoder, pictures):
     off = np.abs(encoder.prepare(pixels).float().cpu().numpy() - theirs).max()
     yield "input equals the library's own transform", f'differs by {off:.2g}', off == 0
     many, one = encoder.taps(pixels), encoder.taps(pixels[:1])
-    off = max(np.abs(many[t][0] - one[t][0]).max()/np.abs(many[t][0]).max() for t in many)
+    off = max(np.abs(many[t][0] - one[t][0]).max() / np.abs(many[t][0]).max() for t in many)
     yield 'one photograph alone or among others', f'differs by {off:.1e}', off < 1e-4
-    apart = min(np.abs(many[t][0] - many[t][1]).max()/np.abs(many[t]).max() for t in many)
+    apart = min(np.abs(many[t][0] - many[t][1]).max() / np.abs(many[t]).max() for t in many)
     yield 'different plants give different features', f'differ by {apart:.2f}', apart > 1e-3
 
 # %% ../../nbs/20_backbones/12_checking.ipynb #43cc8150
 def _file_promises(b, encoder, pictures, folder):
     "What is found of the files that extraction makes"
-    rows = [dict(plant_id=f'p{i}', round=2, view='top', path=f'{folder}/{i}.png') for i in range(len(pictures))]
-    for r, im in zip(rows, pictures): Path(r['path']).write_bytes(_bytes(im))
+    rows = [
+        dict(plant_id=f'p{i}', round=2, view='top', path=f'{folder}/{i}.png')
+        for i in range(len(pictures))
+    ]
+    for r, im in zip(rows, pictures):
+        Path(r['path']).write_bytes(_bytes(im))
     for canvas in dict.fromkeys(map(b.canvas, ('published', 'square'))):
         s = extract(pd.DataFrame(rows), folder, [b.name], canvas=canvas, workers=0, device='cpu')
         f = FeatureFile(feature_path(folder, b, canvas=canvas))
         x, there = f.load(pd.DataFrame(rows))
-        yield f'file, canvas {canvas}', repr(f), bool(there.all()) and not s['bad'] and f.dim == b.taps.get(b.tap(), f.dim)
+        yield (
+            f'file, canvas {canvas}',
+            repr(f),
+            bool(there.all()) and not s['bad'] and f.dim == b.taps.get(b.tap(), f.dim),
+        )
         if encoder:
-            c = encoder.canvas if canvas == 'published' else Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
-            want = encoder.taps(np.stack([fit(read_photograph(_bytes(im)), c) for im in pictures]))[b.tap()]
-            off = np.abs(want - x).max()/np.abs(want).max()
-            yield f'features in it, canvas {canvas}', f'differ by {off:.1e} from those of a direct call', off < 1e-4
+            c = (
+                encoder.canvas
+                if canvas == 'published'
+                else Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
+            )
+            want = encoder.taps(np.stack([fit(read_photograph(_bytes(im)), c) for im in pictures]))[
+                b.tap()
+            ]
+            off = np.abs(want - x).max() / np.abs(want).max()
+            yield (
+                f'features in it, canvas {canvas}',
+                f'differ by {off:.1e} from those of a direct call',
+                off < 1e-4,
+            )
 
 # %% ../../nbs/20_backbones/12_checking.ipynb #ecf260f5
 def check_backbone(
-    name,      # a registered name or a source
-    device='cpu', # where it runs
+    name,  # a registered name or a source
+    device='cpu',  # where it runs
 ):
     "Every promise of one backbone: promise, found, kept"
     from faba_nb.backbones.encoders import load_encoder
+
     b, pictures = get_backbone(name), drawn_pictures()
     encoder = load_encoder(b, device) if b.size else None
     found = list(_encoder_promises(b, encoder, pictures)) if encoder else []
-    with tempfile.TemporaryDirectory() as folder: found += _file_promises(b, encoder, pictures, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        found += _file_promises(b, encoder, pictures, folder)
     return pd.DataFrame(found, columns=['promise', 'found', 'kept'])

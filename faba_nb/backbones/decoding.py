@@ -21,6 +21,7 @@ from .photographs import BadImage, read_bytes, read_photograph
 @dataclass(frozen=True)
 class Wish:
     "What is to be made of every photograph"
+
     canvases: tuple = ()  # of `Canvas`: squares for encoders
     measures: tuple = ()  # dotted names of functions of a `Photograph`, such as morphology's
 
@@ -28,25 +29,26 @@ class Wish:
 @dataclass
 class Prepared:
     "What one photograph became"
-    row: int             # which photograph of the list
-    bytes: int = 0       # size of the file
-    mtime_ns: int = 0    # when it was changed last, before it was read
-    sha256: str = ''     # of the file
-    status: str = 'ok'   # 'ok', 'missing' or 'corrupt'
-    reason: str = ''     # why it is not ok
-    form: str = ''       # mode and size as in the file, upright
-    orientation: int = 0 # as in the file, 1 to 8; 0 where it could not be read
-    range: str = ''      # smallest and largest value of the colours
-    pixels: dict = field(default_factory=dict)   # canvas to 8-bit square
-    kept: dict = field(default_factory=dict)     # canvas to share of plant pixels
-    measures: dict = field(default_factory=dict) # dotted name to vector
+
+    row: int  # which photograph of the list
+    bytes: int = 0  # size of the file
+    mtime_ns: int = 0  # when it was changed last, before it was read
+    sha256: str = ''  # of the file
+    status: str = 'ok'  # 'ok', 'missing' or 'corrupt'
+    reason: str = ''  # why it is not ok
+    form: str = ''  # mode and size as in the file, upright
+    orientation: int = 0  # as in the file, 1 to 8; 0 where it could not be read
+    range: str = ''  # smallest and largest value of the colours
+    pixels: dict = field(default_factory=dict)  # canvas to 8-bit square
+    kept: dict = field(default_factory=dict)  # canvas to share of plant pixels
+    measures: dict = field(default_factory=dict)  # dotted name to vector
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #fb8826f2
 def prepare(
-    row,       # its number in the list
-    file,      # its path
-    wish,      # a `Wish`
-    form=None, # what the file's mode and size should be, if known
+    row,  # its number in the list
+    file,  # its path
+    wish,  # a `Wish`
+    form=None,  # what the file's mode and size should be, if known
 ):
     "Read one photograph and make of it what is wished"
     p = Prepared(row)
@@ -56,40 +58,54 @@ def prepare(
         p.bytes, p.sha256 = len(data), hashlib.sha256(data).hexdigest()
         photo = read_photograph(data)
         p.form, p.orientation, p.range = photo.form, photo.orientation, photo.range
-        if form and photo.form != form: raise BadImage(f'{photo.form} where the other photographs of this view are {form}')
+        if form and photo.form != form:
+            raise BadImage(f'{photo.form} where the other photographs of this view are {form}')
         _fulfil(p, photo, wish)
-    except BadImage as e: p.status, p.reason = e.status, e.reason
+    except BadImage as e:
+        p.status, p.reason = e.status, e.reason
     return p
+
 
 def _changed(file):
     "When a file was changed last, in nanoseconds; 0 where there is none"
-    try: return os.stat(file).st_mtime_ns
-    except (OSError, ValueError): return 0
+    try:
+        return os.stat(file).st_mtime_ns
+    except (OSError, ValueError):
+        return 0
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #9a791962
 def _fulfil(p, photo, wish):
     "Squares, shares and measures of one photograph"
-    for c in wish.canvases: p.pixels[c], p.kept[c] = fit(photo, c), kept(photo, c)
-    for name in wish.measures: p.measures[name] = pkgutil.resolve_name(name)(photo)
+    for c in wish.canvases:
+        p.pixels[c], p.kept[c] = fit(photo, c), kept(photo, c)
+    for name in wish.measures:
+        p.measures[name] = pkgutil.resolve_name(name)(photo)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #8485c351
 def _begin(parent):
     "Run in every worker at its start"
     import pyvips
+
     pyvips.cache_set_max(0)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
+
 def _leave_with(parent):
-    while os.getppid() == parent: time.sleep(.5)
+    while os.getppid() == parent:
+        time.sleep(0.5)
     os._exit(1)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #60d1e64b
 def _pool(workers):
     "Processes that decode; they start when the first task comes"
     env = dict(VIPS_CONCURRENCY='1', OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
-    return ProcessPoolExecutor(workers, env=env, initializer=_begin, initargs=(os.getpid(),), timeout=600)
+    return ProcessPoolExecutor(
+        workers, env=env, initializer=_begin, initargs=(os.getpid(),), timeout=600
+    )
 
-def _batch(tasks, wish): return [prepare(row, file, wish, form) for row, file, form in tasks]
+
+def _batch(tasks, wish):
+    return [prepare(row, file, wish, form) for row, file, form in tasks]
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #17683d0b
 def cores():
@@ -99,72 +115,87 @@ def cores():
 # %% ../../nbs/20_backbones/09_decoding.ipynb #a90be5d8
 class Decoder:
     "Prepares photographs in worker processes, bounded and in order"
-    def __init__(self,
-        wish,         # a `Wish`
-        workers=None, # processes; as many as cores; 0: in this process
-        chunk=8,      # photographs per task
-        patience=300, # seconds for one task before its worker is taken for hung
+
+    def __init__(
+        self,
+        wish,  # a `Wish`
+        workers=None,  # processes; as many as cores; 0: in this process
+        chunk=8,  # photographs per task
+        patience=300,  # seconds for one task before its worker is taken for hung
     ):
-        self.wish, self.chunk, self.patience, self.waited = wish, chunk, patience, 0.
+        self.wish, self.chunk, self.patience, self.waited = wish, chunk, patience, 0.0
         self.workers = cores() if workers is None else workers
         self.pool = None
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #04347d84
 @patch
-def __call__(self:Decoder,
-    tasks, # list of (row, file, form or None)
+def __call__(
+    self: Decoder,
+    tasks,  # list of (row, file, form or None)
 ):
     "Yield a `Prepared` for every task, in order"
-    chunks = iter([tasks[i:i+self.chunk] for i in range(0, len(tasks), self.chunk)])
+    chunks = iter([tasks[i : i + self.chunk] for i in range(0, len(tasks), self.chunk)])
     if not self.workers:
-        for c in chunks: yield from _batch(c, self.wish)
+        for c in chunks:
+            yield from _batch(c, self.wish)
         return
     ahead = deque()
     for c in chunks:
         ahead.append([c, self._submit(c)])
-        if len(ahead) >= 2*self.workers + 8: yield from self._first(ahead)
-    while ahead: yield from self._first(ahead)
+        if len(ahead) >= 2 * self.workers + 8:
+            yield from self._first(ahead)
+    while ahead:
+        yield from self._first(ahead)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #f4acf50b
 @patch
-def _submit(self:Decoder, chunk):
+def _submit(self: Decoder, chunk):
     "Hand a chunk to the workers"
     self.pool = self.pool or _pool(self.workers)
     return self.pool.submit(_batch, chunk, self.wish)
 
+
 @patch
-def _first(self:Decoder, ahead):
+def _first(self: Decoder, ahead):
     "The result that is next in order; after a worker's death, with the culprit found"
     chunk, future = ahead[0]
     start = time.monotonic()
-    try: result = future.result(self.patience)
-    except (BrokenProcessPool, TimeoutError): result = self._again(ahead)
+    try:
+        result = future.result(self.patience)
+    except (BrokenProcessPool, TimeoutError):
+        result = self._again(ahead)
     self.waited += time.monotonic() - start
     ahead.popleft()
     return result
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #d8d5dd3c
 @patch
-def _again(self:Decoder, ahead):
+def _again(self: Decoder, ahead):
     "Repeat the first chunk alone, then hand out the others again"
     self.close()
     result = [self._alone(task) for task in ahead[0][0]]
-    for entry in list(ahead)[1:]: entry[1] = self._submit(entry[0])
+    for entry in list(ahead)[1:]:
+        entry[1] = self._submit(entry[0])
     return result
 
+
 @patch
-def _alone(self:Decoder, task):
+def _alone(self: Decoder, task):
     "One picture in its own process"
     self.pool = self.pool or _pool(1)
-    try: return self.pool.submit(_batch, [task], self.wish).result(self.patience)[0]
-    except BrokenProcessPool: reason = 'the process that decoded it died'
-    except TimeoutError: reason = f'decoding it took more than {self.patience:.0f} s'
+    try:
+        return self.pool.submit(_batch, [task], self.wish).result(self.patience)[0]
+    except BrokenProcessPool:
+        reason = 'the process that decoded it died'
+    except TimeoutError:
+        reason = f'decoding it took more than {self.patience:.0f} s'
     self.close()
     return Prepared(task[0], status='corrupt', reason=reason)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #029efe4c
 @patch
-def close(self:Decoder):
+def close(self: Decoder):
     "End the workers"
-    if self.pool is not None: self.pool.shutdown(wait=False, kill_workers=True)
+    if self.pool is not None:
+        self.pool.shutdown(wait=False, kill_workers=True)
     self.pool = None

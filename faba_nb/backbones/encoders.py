@@ -8,7 +8,10 @@ __all__ = ['Encoder', 'open_clip_taps', 'trunk_taps', 'timm_taps', 'pooled_taps'
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #76c09722
 import hashlib, math, os, pkgutil
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # before torch: its idle threads must not spin where decoders want the core
+
+os.environ.setdefault(
+    'OMP_WAIT_POLICY', 'PASSIVE'
+)  # before torch: its idle threads must not spin where decoders want the core
 from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
@@ -22,105 +25,165 @@ from .registry import get_backbone
 @dataclass
 class Encoder:
     "A loaded network, how its input is prepared, and where it came from"
-    name: str         # of the backbone
-    model: object     # a torch module in evaluation mode
-    forward: object   # function of the module and a batch: tap to features
-    canvas: Canvas    # the published way to fit a photograph
-    mean: tuple       # per channel, of values between 0 and 1
-    std: tuple        # likewise
-    transform: object # the library's own path from a Pillow picture to a tensor, to compare with
-    papers: dict = field(default_factory=dict) # repository, revision, weights_sha256, activation
-    widths: dict = field(default_factory=dict) # tap to width, measured
+
+    name: str  # of the backbone
+    model: object  # a torch module in evaluation mode
+    forward: object  # function of the module and a batch: tap to features
+    canvas: Canvas  # the published way to fit a photograph
+    mean: tuple  # per channel, of values between 0 and 1
+    std: tuple  # likewise
+    transform: object  # the library's own path from a Pillow picture to a tensor, to compare with
+    papers: dict = field(default_factory=dict)  # repository, revision, weights_sha256, activation
+    widths: dict = field(default_factory=dict)  # tap to width, measured
     device: str = 'cpu'
     dtype: torch.dtype = torch.float32
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #1d75a03d
 @patch
-def prepare(self:Encoder,
-    pixels, # (N, size, size, 3), 8-bit
+def prepare(
+    self: Encoder,
+    pixels,  # (N, size, size, 3), 8-bit
 ):
     "The batch the network sees: (N, 3, size, size) on its device, in its number format"
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous().float().div_(255)
+    x = (
+        torch.from_numpy(np.ascontiguousarray(pixels))
+        .to(self.device, non_blocking=True)
+        .permute(0, 3, 1, 2)
+        .contiguous()
+        .float()
+        .div_(255)
+    )
     per_channel = lambda v: torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None]
     return x.sub_(per_channel(self.mean)).div_(per_channel(self.std)).to(self.dtype)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #d8ab1341
 @patch
-def taps(self:Encoder,
-    pixels, # (N, size, size, 3), 8-bit
+def taps(
+    self: Encoder,
+    pixels,  # (N, size, size, 3), 8-bit
 ):
     "Features of every tap the network has: name to float32 (N, D)"
-    with torch.inference_mode(): found = self.forward(self.model, self.prepare(pixels))
+    with torch.inference_mode():
+        found = self.forward(self.model, self.prepare(pixels))
     return {k: v.float().cpu().numpy() for k, v in found.items()}
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #6f598706
 @patch
-def encode(self:Encoder,
-    pixels, # (N, size, size, 3), 8-bit
-    tap,    # 'cls', 'norm', 'proj' or 'mean'
+def encode(
+    self: Encoder,
+    pixels,  # (N, size, size, 3), 8-bit
+    tap,  # 'cls', 'norm', 'proj' or 'mean'
     batch,  # photographs per forward pass at most
 ):
     "Features of one tap, float32 (N, D)"
     self.batch = min(batch, getattr(self, 'batch', batch))
-    try: return np.concatenate([self.taps(pixels[i:i+self.batch])[tap] for i in range(0, len(pixels), self.batch)])
+    try:
+        return np.concatenate(
+            [self.taps(pixels[i : i + self.batch])[tap] for i in range(0, len(pixels), self.batch)]
+        )
     except torch.OutOfMemoryError:
-        if self.batch == 1: raise BadInput('not even one photograph fits into memory', where=self.name, mend='use bfloat16 or a larger GPU') from None
+        if self.batch == 1:
+            raise BadInput(
+                'not even one photograph fits into memory',
+                where=self.name,
+                mend='use bfloat16 or a larger GPU',
+            ) from None
         self.batch //= 2
-        print(f'{self.name}: memory is full, going on with {self.batch} photographs at a time', flush=True)
+        print(
+            f'{self.name}: memory is full, going on with {self.batch} photographs at a time',
+            flush=True,
+        )
     torch.cuda.empty_cache()
     return self.encode(pixels, tap, self.batch)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #b6cbc55b
 def open_clip_taps(
-    visual, # open_clip's vision transformer
-    x,      # (N, 3, H, W), prepared
+    visual,  # open_clip's vision transformer
+    x,  # (N, 3, H, W), prepared
 ):
     "CLS before and after the final norm, projected, and the mean of the patch tokens"
     o = visual.forward_intermediates(x, indices=1, output_fmt='NLC', output_extra_tokens=True)
     cls = o['image_intermediates_prefix'][-1][:, 0]
-    return dict(cls=cls, norm=visual.ln_post(cls), proj=o['image_features'], mean=visual.ln_post(o['image_intermediates'][-1]).mean(1))
+    return dict(
+        cls=cls,
+        norm=visual.ln_post(cls),
+        proj=o['image_features'],
+        mean=visual.ln_post(o['image_intermediates'][-1]).mean(1),
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #2741a6cc
 def trunk_taps(
-    visual, # open_clip's wrapper around a timm network
-    x,      # (N, 3, H, W), prepared
+    visual,  # open_clip's wrapper around a timm network
+    x,  # (N, 3, H, W), prepared
 ):
     "The projected feature and the mean of the patch tokens after the norm"
     tokens = visual.trunk.forward_features(x)
-    return dict(proj=visual.head(visual.trunk.forward_head(tokens)), mean=tokens[:, visual.trunk.num_prefix_tokens:].mean(1))
+    return dict(
+        proj=visual.head(visual.trunk.forward_head(tokens)),
+        mean=tokens[:, visual.trunk.num_prefix_tokens :].mean(1),
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #2da5d877
 def timm_taps(
-    model, # a timm transformer with a class token
-    x,     # (N, 3, H, W), prepared
+    model,  # a timm transformer with a class token
+    x,  # (N, 3, H, W), prepared
 ):
     "CLS before and after the final norm, and the mean of the patch tokens"
-    patches, prefix = model.forward_intermediates(x, indices=1, return_prefix_tokens=True, norm=False, output_fmt='NLC', intermediates_only=True)[-1]
+    patches, prefix = model.forward_intermediates(
+        x,
+        indices=1,
+        return_prefix_tokens=True,
+        norm=False,
+        output_fmt='NLC',
+        intermediates_only=True,
+    )[-1]
     tokens = model.norm(torch.cat([prefix, patches], 1))
-    return dict(cls=prefix[:, 0], norm=model.fc_norm(tokens[:, 0]), mean=model.fc_norm(tokens[:, prefix.shape[1]:].mean(1)))
+    return dict(
+        cls=prefix[:, 0],
+        norm=model.fc_norm(tokens[:, 0]),
+        mean=model.fc_norm(tokens[:, prefix.shape[1] :].mean(1)),
+    )
 
-def pooled_taps(model, x): # for timm networks without a class token
+
+def pooled_taps(model, x):  # for timm networks without a class token
     "What the network itself pools: by attention `proj`, else `mean`"
     return {'proj' if getattr(model, 'attn_pool', None) is not None else 'mean': model(x)}
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #6f74e269
 def untrained_vit(
-    backbone, # its facts
+    backbone,  # its facts
 ):
     "A small vision transformer with random weights, always the same"
     from timm.models.vision_transformer import VisionTransformer
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = VisionTransformer(patch_size=32, embed_dim=192, depth=4, num_heads=3, num_classes=0)
-    papers = dict(repository='', revision='untrained, seed 0', weights_sha256=_weights_hash(model), activation='GELU')
-    canvas, half = Canvas('pad'), (.5,)*3
-    return Encoder(backbone.name, model.eval(), timm_taps, canvas, half, half, _torchvision(canvas, half, half), papers)
+    papers = dict(
+        repository='',
+        revision='untrained, seed 0',
+        weights_sha256=_weights_hash(model),
+        activation='GELU',
+    )
+    canvas, half = Canvas('pad'), (0.5,) * 3
+    return Encoder(
+        backbone.name,
+        model.eval(),
+        timm_taps,
+        canvas,
+        half,
+        half,
+        _torchvision(canvas, half, half),
+        papers,
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #49d311ce
 def _weights_hash(model):
     "SHA-256 of all parameters in their order"
     h = hashlib.sha256()
-    for k, v in model.state_dict().items(): h.update(k.encode()); h.update(v.contiguous().float().numpy().tobytes())
+    for k, v in model.state_dict().items():
+        h.update(k.encode())
+        h.update(v.contiguous().float().numpy().tobytes())
     return h.hexdigest()
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #9923b100
@@ -128,99 +191,165 @@ def _torchvision(canvas, mean, std):
     "A torchvision transform that does what `fit` and `prepare` do"
     import torchvision.transforms as T
     from PIL import ImageOps
+
     size = canvas.resize if canvas.mode == 'shortest' else (canvas.size, canvas.size)
     square = lambda im: ImageOps.expand(im, _to_square(*im.size)) if canvas.mode == 'pad' else im
-    return T.Compose([square, T.Resize(size, T.InterpolationMode(canvas.filter)), T.CenterCrop(canvas.size), T.ToTensor(), T.Normalize(mean, std)])
+    return T.Compose(
+        [
+            square,
+            T.Resize(size, T.InterpolationMode(canvas.filter)),
+            T.CenterCrop(canvas.size),
+            T.ToTensor(),
+            T.Normalize(mean, std),
+        ]
+    )
+
 
 def _to_square(w, h):
     "Borders left, top, right, bottom that make a square"
     s = max(w, h)
-    return (s-w)//2, (s-h)//2, s-w-(s-w)//2, s-h-(s-h)//2
+    return (s - w) // 2, (s - h) // 2, s - w - (s - w) // 2, s - h - (s - h) // 2
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #5b2db43f
 def _open_clip(backbone, weights):
     "The CLIP model of a source, with its weights"
     import open_clip
+
     kind, _, rest = backbone.source.partition(':')
-    if kind == 'local' or rest.startswith('hf-hub:'): return open_clip.create_model(f'local-dir:{weights.folder}', require_pretrained=True)
+    if kind == 'local' or rest.startswith('hf-hub:'):
+        return open_clip.create_model(f'local-dir:{weights.folder}', require_pretrained=True)
     model, _, tag = rest.rpartition('/')
     facts = open_clip.get_pretrained_cfg(model, tag)
-    how = {k: facts[k] for k in ('mean', 'std', 'interpolation', 'resize_mode') if facts.get(k) is not None}
-    return open_clip.create_model(model, str(weights.file), require_pretrained=True, force_quick_gelu=bool(facts.get('quick_gelu')), force_preprocess_cfg=how)
+    how = {
+        k: facts[k]
+        for k in ('mean', 'std', 'interpolation', 'resize_mode')
+        if facts.get(k) is not None
+    }
+    return open_clip.create_model(
+        model,
+        str(weights.file),
+        require_pretrained=True,
+        force_quick_gelu=bool(facts.get('quick_gelu')),
+        force_preprocess_cfg=how,
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #3c39401d
 def open_clip_encoder(
-    backbone, # its facts
+    backbone,  # its facts
     weights,  # `Weights`
 ):
     "An encoder from open_clip: the vision tower and the preprocessing that belongs to its weights"
     from open_clip.transform import PreprocessCfg, image_transform_v2
+
     visual = _open_clip(backbone, weights).visual
     cfg = PreprocessCfg(**visual.preprocess_cfg)
     size = cfg.size if isinstance(cfg.size, int) else cfg.size[0]
-    if cfg.fill_color or cfg.input_size != (3, size, size): raise BadInput(f'its preprocessing is not supported: {cfg}', where=backbone.name)
+    if cfg.fill_color or cfg.input_size != (3, size, size):
+        raise BadInput(f'its preprocessing is not supported: {cfg}', where=backbone.name)
     forward = open_clip_taps if hasattr(visual, 'ln_post') else trunk_taps
-    return Encoder(backbone.name, visual, forward, Canvas(cfg.resize_mode, size, size, cfg.interpolation), tuple(cfg.mean), tuple(cfg.std), image_transform_v2(cfg, False))
+    return Encoder(
+        backbone.name,
+        visual,
+        forward,
+        Canvas(cfg.resize_mode, size, size, cfg.interpolation),
+        tuple(cfg.mean),
+        tuple(cfg.std),
+        image_transform_v2(cfg, False),
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #404daf22
 def timm_encoder(
-    backbone, # its facts
+    backbone,  # its facts
     weights,  # `Weights`
 ):
     "An encoder from timm, with the preprocessing that belongs to its weights"
     import timm
+
     model = timm.create_model(f'local-dir:{weights.folder}', pretrained=True, num_classes=0)
     cfg = timm.data.resolve_model_data_config(model)
     size = cfg['input_size'][1]
     mode = {'center': 'shortest', 'squash': 'squash'}.get(cfg['crop_mode'])
-    if not mode or cfg['interpolation'] not in ('bicubic', 'bilinear') or mode == 'squash' and cfg['crop_pct'] != 1: raise BadInput(f'its preprocessing is not supported: {cfg}', where=backbone.name)
-    canvas = Canvas(mode, math.floor(size/cfg['crop_pct']), size, cfg['interpolation'])
-    forward = timm_taps if getattr(model, 'cls_token', None) is not None and getattr(model, 'attn_pool', None) is None else pooled_taps
-    return Encoder(backbone.name, model, forward, canvas, tuple(cfg['mean']), tuple(cfg['std']), timm.data.create_transform(**cfg, is_training=False))
+    if (
+        not mode
+        or cfg['interpolation'] not in ('bicubic', 'bilinear')
+        or mode == 'squash'
+        and cfg['crop_pct'] != 1
+    ):
+        raise BadInput(f'its preprocessing is not supported: {cfg}', where=backbone.name)
+    canvas = Canvas(mode, math.floor(size / cfg['crop_pct']), size, cfg['interpolation'])
+    forward = (
+        timm_taps
+        if getattr(model, 'cls_token', None) is not None
+        and getattr(model, 'attn_pool', None) is None
+        else pooled_taps
+    )
+    return Encoder(
+        backbone.name,
+        model,
+        forward,
+        canvas,
+        tuple(cfg['mean']),
+        tuple(cfg['std']),
+        timm.data.create_transform(**cfg, is_training=False),
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #fad4199a
 def dinov2_as_published(
-    encoder, # DINOv2 as timm loads it
+    encoder,  # DINOv2 as timm loads it
 ):
     "224 pixels cut from a shorter side of 256, positions resampled as the published encoder did"
     model, canvas = encoder.model, Canvas('shortest', 256, 224)
     native = model.pos_embed.detach().clone()
     model.set_input_size((224, 224))
     n = round(math.sqrt(native.shape[1] - 1))
-    if n != 37: raise BadInput(f'its position grid is {n} × {n}, not the native 37 × 37', where=encoder.name)
+    if n != 37:
+        raise BadInput(
+            f'its position grid is {n} × {n}, not the native 37 × 37', where=encoder.name
+        )
     grid = native[:, 1:].reshape(1, n, n, -1).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, (16, 16), mode='bicubic', align_corners=False)
     model.pos_embed.data[:, 1:] = grid.permute(0, 2, 3, 1).reshape(1, 256, -1)
-    return replace(encoder, canvas=canvas, transform=_torchvision(canvas, encoder.mean, encoder.std))
+    return replace(
+        encoder, canvas=canvas, transform=_torchvision(canvas, encoder.mean, encoder.std)
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #06a8f4e5
 def _tensors(file):
     "Names and values in a file of weights"
     if file.suffix == '.safetensors':
         from safetensors.torch import load_file
+
         return load_file(file)
     d = torch.load(file, map_location='cpu', weights_only=True)
     return d.get('state_dict', d)
 
+
 def share_from_file(
-    model,     # a torch module
-    file,      # weights it should hold
-    prefix='', # of the names in the file
+    model,  # a torch module
+    file,  # weights it should hold
+    prefix='',  # of the names in the file
 ):
     "Share of the parameters that are in the file, value for value"
     held, there = dict(model.named_parameters()), _tensors(file)
-    same = lambda k, v: prefix+k in there and v.shape == there[prefix+k].shape and torch.equal(v, there[prefix+k].to(v.dtype))
-    return sum(v.numel() for k, v in held.items() if same(k, v.detach()))/sum(v.numel() for v in held.values())
+    same = lambda k, v: (
+        prefix + k in there
+        and v.shape == there[prefix + k].shape
+        and torch.equal(v, there[prefix + k].to(v.dtype))
+    )
+    return sum(v.numel() for k, v in held.items() if same(k, v.detach())) / sum(
+        v.numel() for v in held.values()
+    )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #00443b85
 def load_encoder(
-    name,            # a backbone's name or source
-    device=None,     # 'cpu' or 'cuda'; a GPU where there is one
-    dtype='float32', # of weights and computation: 'float32' or 'bfloat16'
+    name,  # a backbone's name or source
+    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
+    dtype='float32',  # of weights and computation: 'float32' or 'bfloat16'
 ):
     "The encoder of a backbone with its own weights, ready to run; anything less is refused"
     b, device = get_backbone(name), device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if dtype not in ('float32', 'bfloat16'): raise BadInput(f'{dtype!r} is no number format of an encoder', mend='float32 or bfloat16')
+    if dtype not in ('float32', 'bfloat16'):
+        raise BadInput(f'{dtype!r} is no number format of an encoder', mend='float32 or bfloat16')
     e = pkgutil.resolve_name(b.build)(b) if b.build else _from_weights(b)
     e.model.eval().requires_grad_(False).to(device, getattr(torch, dtype))
     e.device, e.dtype = device, getattr(torch, dtype)
@@ -230,19 +359,44 @@ def load_encoder(
 def _from_weights(b):
     "The encoder of weights in the cache or in a folder"
     w = find_weights(b)
-    clip = b.source.startswith('open_clip:') or (w.folder/'open_clip_config.json').is_file()
-    try: e = (open_clip_encoder if clip else timm_encoder)(b, w)
-    except BadInput: raise
-    except Exception as x: raise BadInput(f'its weights cannot be loaded: {" ".join(str(x).split())[:200]}', where=b.name, mend=f'run `faba fetch {b.name}`') from x
+    clip = b.source.startswith('open_clip:') or (w.folder / 'open_clip_config.json').is_file()
+    try:
+        e = (open_clip_encoder if clip else timm_encoder)(b, w)
+    except BadInput:
+        raise
+    except Exception as x:
+        raise BadInput(
+            f'its weights cannot be loaded: {" ".join(str(x).split())[:200]}',
+            where=b.name,
+            mend=f'run `faba fetch {b.name}`',
+        ) from x
     share = share_from_file(e.model, w.file, 'visual.' if clip else '')
-    if share < .95: raise BadInput(f'only {share:.0%} of its parameters are those of {w.file.name}', where=b.name, mend=f'run `faba fetch {b.name}`')
+    if share < 0.95:
+        raise BadInput(
+            f'only {share:.0%} of its parameters are those of {w.file.name}',
+            where=b.name,
+            mend=f'run `faba fetch {b.name}`',
+        )
     quick = any(type(m).__name__ == 'QuickGELU' for m in e.model.modules())
-    e.papers = dict(repository=w.repository, revision=w.revision, weights_sha256=w.sha256, activation='QuickGELU' if quick else 'GELU')
+    e.papers = dict(
+        repository=w.repository,
+        revision=w.revision,
+        weights_sha256=w.sha256,
+        activation='QuickGELU' if quick else 'GELU',
+    )
     return pkgutil.resolve_name(b.adjust)(e) if b.adjust else e
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #58924564
 def _measured(e, b):
     "The encoder, with the widths of its taps, which must be the registered ones"
-    e.widths = {k: v.shape[1] for k, v in e.taps(np.zeros((1, e.canvas.size, e.canvas.size, 3), np.uint8)).items()}
-    if b.taps and b.taps != e.widths: raise BadInput(f'its taps are {e.widths}, registered are {b.taps}', where=b.name, mend=f'run `faba fetch {b.name}`')
+    e.widths = {
+        k: v.shape[1]
+        for k, v in e.taps(np.zeros((1, e.canvas.size, e.canvas.size, 3), np.uint8)).items()
+    }
+    if b.taps and b.taps != e.widths:
+        raise BadInput(
+            f'its taps are {e.widths}, registered are {b.taps}',
+            where=b.name,
+            mend=f'run `faba fetch {b.name}`',
+        )
     return e

@@ -21,36 +21,56 @@ from ..core.stopping import raise_if_stopping
 from .canvases import Canvas
 from .decoding import Decoder, Wish
 from .leftovers import alone, leftovers, sweep, writing
-from .manifests import FACTS, check_experiment, expected_images, experiment_of, looked_at, manifest_path, outdated, read_facts, to_do
+from faba_nb.backbones.manifests import (
+    FACTS,
+    check_experiment,
+    expected_images,
+    experiment_of,
+    looked_at,
+    manifest_path,
+    outdated,
+    read_facts,
+    to_do,
+)
 from .photographs import NO_PLANT, form_of
 from .registry import backbones as known_backbones, get_backbone
 from .verification import verify_features
-from .store import KEYS, FeatureFile, _attrs, check_features, feature_path, gaps_path, write_features
+from faba_nb.backbones.store import (
+    KEYS,
+    FeatureFile,
+    _attrs,
+    check_features,
+    feature_path,
+    gaps_path,
+    write_features,
+)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #121f381a
-UNIT = 64 # photographs that are decoded, encoded and saved together
+UNIT = 64  # photographs that are decoded, encoded and saved together
+
 
 @dataclass
 class Wanted:
     "One file of features that should be there"
-    backbone: object      # its facts
-    tap: str              # resolved, such as 'norm'
-    canvas: str           # resolved: 'published' or 'square'
-    path: Path            # where the file belongs
+
+    backbone: object  # its facts
+    tap: str  # resolved, such as 'norm'
+    canvas: str  # resolved: 'published' or 'square'
+    path: Path  # where the file belongs
     encoder: object = None  # loaded only when there is work
-    fit: Canvas = None      # the canvas photographs are fitted to
-    attrs: dict = None      # what the file will say about itself
-    parts: Path = None      # folder of what is done so far
-    held: pd.MultiIndex = None # what an earlier file holds already, when only its gaps are wanted
-    earlier: Path = None    # that earlier file
-    experiment: str = ''    # fingerprint of the experiment
+    fit: Canvas = None  # the canvas photographs are fitted to
+    attrs: dict = None  # what the file will say about itself
+    parts: Path = None  # folder of what is done so far
+    held: pd.MultiIndex = None  # what an earlier file holds already, when only its gaps are wanted
+    earlier: Path = None  # that earlier file
+    experiment: str = ''  # fingerprint of the experiment
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #2c326bf9
 def wanted(
-    features,           # folder of features
-    backbone,           # a name or source
-    tap='published',    # where in the encoder
-    canvas='published', # how photographs are fitted
+    features,  # folder of features
+    backbone,  # a name or source
+    tap='published',  # where in the encoder
+    canvas='published',  # how photographs are fitted
 ):
     "The file of features that these names mean"
     b = get_backbone(backbone)
@@ -58,68 +78,100 @@ def wanted(
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #e4810230
 def earlier_file(
-    path, # of a file of features
+    path,  # of a file of features
 ):
     "What the file at `path` holds if it is one of the earlier system's, else None"
-    if not Path(path).is_file() or 'schema' in _attrs(path): return None
+    if not Path(path).is_file() or 'schema' in _attrs(path):
+        return None
     return pd.MultiIndex.from_frame(FeatureFile(path, gaps=False).index[KEYS])
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #7fca0ba2
 @patch
-def gaps_only(self:Wanted):
+def gaps_only(self: Wanted):
     "The same features, for what the earlier system's file lacks"
     return replace(self, held=earlier_file(self.path), path=gaps_path(self.path), earlier=self.path)
 
+
 @patch
-def expected(self:Wanted,
-    table, # all expected photographs
+def expected(
+    self: Wanted,
+    table,  # all expected photographs
 ):
     "Boolean per row of `table`: should this file hold it?"
-    if self.held is None: return np.ones(len(table), bool)
+    if self.held is None:
+        return np.ones(len(table), bool)
     return ~pd.MultiIndex.from_frame(table[KEYS]).isin(self.held)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ce51d227
 @patch
-def load(self:Wanted,
-    device=None,     # where the encoder runs
-    dtype='float32', # its number format
-    exact=True,      # pixels exactly as the library's transform gives them
+def load(
+    self: Wanted,
+    device=None,  # where the encoder runs
+    dtype='float32',  # its number format
+    exact=True,  # pixels exactly as the library's transform gives them
 ):
     "Load the encoder, and say in `attrs` what features it will give"
     b = self.backbone
     if b.size:
         from faba_nb.backbones.encoders import load_encoder
+
         e = self.encoder = load_encoder(b, device, dtype)
-        fit = Canvas('pad', e.canvas.size, e.canvas.size, e.canvas.filter) if self.canvas == 'square' else e.canvas
+        fit = (
+            Canvas('pad', e.canvas.size, e.canvas.size, e.canvas.filter)
+            if self.canvas == 'square'
+            else e.canvas
+        )
         self.fit = replace(fit, exact=exact)
         papers, how = e.papers, asdict(self.fit) | dict(mean=e.mean, std=e.std)
-    else: papers, how, dtype = dict(revision='definition 1', weights_sha256='', activation=''), {}, 'float32'
-    self.attrs = dict(backbone=b.name, source=b.source, revision=papers['revision'], weights_sha256=papers['weights_sha256'], tap=self.tap,
-                      canvas=self.canvas, preprocess=how, dtype=dtype, activation=papers['activation'])
+    else:
+        papers, how, dtype = (
+            dict(revision='definition 1', weights_sha256='', activation=''),
+            {},
+            'float32',
+        )
+    self.attrs = dict(
+        backbone=b.name,
+        source=b.source,
+        revision=papers['revision'],
+        weights_sha256=papers['weights_sha256'],
+        tap=self.tap,
+        canvas=self.canvas,
+        preprocess=how,
+        dtype=dtype,
+        activation=papers['activation'],
+    )
     self._same_as_before()
     self.parts = self.path.with_name(f'.{self.path.stem}.{fingerprint(self.attrs)}.parts')
     return self
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #a7d5cf72
 @patch
-def _same_as_before(self:Wanted):
+def _same_as_before(self: Wanted):
     "Refuse to add to a file that says something else about itself"
-    if not self.path.is_file(): return
+    if not self.path.is_file():
+        return
     was = FeatureFile(self.path).attrs
     plain = json.loads(json.dumps(self.attrs))
     other = [k for k in plain if was.get(k) != plain[k]]
-    if other: raise BadInput(f'the file is not complete for these photographs, and was made with another {other[0]} ({was.get(other[0])}, now {plain[other[0]]})', where=self.path, mend='move it away to extract all anew')
+    if other:
+        raise BadInput(
+            f'the file is not complete for these photographs, and was made with another {other[0]} ({was.get(other[0])}, now {plain[other[0]]})',
+            where=self.path,
+            mend='move it away to extract all anew',
+        )
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #54219ab2
 @patch
-def paired(self:Wanted):
+def paired(self: Wanted):
     "Are the file and its manifest there, and of one piece?"
     manifest = manifest_path(self.path)
-    if not self.path.is_file() or not manifest.is_file(): return False
+    if not self.path.is_file() or not manifest.is_file():
+        return False
     return _attrs(self.path).get('manifest_sha256') == sha256(manifest)
 
+
 @patch
-def all_parts(self:Wanted):
+def all_parts(self: Wanted):
     "Folders of parts of this file, also of those that were begun in another way"
     return sorted(self.path.parent.glob(f'.{self.path.stem}.*.parts'))
 
@@ -128,81 +180,113 @@ def _write_part(w, rows, x):
     "Save the outcome for some photographs"
     name = fingerprint(rows[KEYS].values.tolist())
     text = np.frombuffer(rows[FACTS].to_csv(index=False).encode(), np.uint8)
-    with whole_file(w.parts/f'{name}.npz') as tmp, open(tmp, 'wb') as f: np.savez(f, rows=text, x=x)
+    with whole_file(w.parts / f'{name}.npz') as tmp, open(tmp, 'wb') as f:
+        np.savez(f, rows=text, x=x)
+
 
 def _read_part(path):
     "Rows and features of one part, or None where it is damaged; then it is done again"
     try:
-        with np.load(path) as z: rows, x = read_facts(io.BytesIO(z['rows'].tobytes())), z['x']
-        if len(x) == (rows.status == 'ok').sum() and np.isfinite(x).all(): return rows, x
-    except FileNotFoundError: return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile): pass
+        with np.load(path) as z:
+            rows, x = read_facts(io.BytesIO(z['rows'].tobytes())), z['x']
+        if len(x) == (rows.status == 'ok').sum() and np.isfinite(x).all():
+            return rows, x
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
     print(f'{path.parent.name}/{path.name} is damaged, its photographs are done again', flush=True)
     path.unlink(missing_ok=True)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #1cbc9672
 @patch
-def known(self:Wanted,
-    table, # expected photographs
+def known(
+    self: Wanted,
+    table,  # expected photographs
 ):
     "Rows of what is done, and their features; `at` says where, -1 for none"
     found = [self._finished_part()] if self.paired() else []
-    if self.parts and self.parts.is_dir(): found += map(_read_part, sorted(self.parts.glob('*.npz'), key=_changed))
+    if self.parts and self.parts.is_dir():
+        found += map(_read_part, sorted(self.parts.glob('*.npz'), key=_changed))
     found = [f for f in found if f is not None]
-    if not found: return pd.DataFrame(columns=[*FACTS, 'at']), None
+    if not found:
+        return pd.DataFrame(columns=[*FACTS, 'at']), None
     rows = pd.concat([r for r, _ in found], ignore_index=True)
     rows['at'] = np.where(rows.status == 'ok', (rows.status == 'ok').cumsum() - 1, -1)
     rows = rows[~outdated(table, rows)].drop_duplicates(KEYS, keep='last')
     return rows, np.concatenate([x for _, x in found if len(x)] or [found[0][1]])
 
+
 @patch
-def _finished_part(self:Wanted):
+def _finished_part(self: Wanted):
     "Rows and features of the finished file"
     rows, f = read_facts(manifest_path(self.path)), FeatureFile(self.path)
     x, there = f.load(rows)
     fine = (rows.status == 'ok').to_numpy()
     return rows[there | ~fine].reset_index(drop=True), x[there & fine]
 
+
 def _changed(path):
-    try: return os.path.getmtime(path)
-    except OSError: return 0.
+    try:
+        return os.path.getmtime(path)
+    except OSError:
+        return 0.0
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ecf00163
 @patch
-def finished(self:Wanted,
-    table, # expected photographs
+def finished(
+    self: Wanted,
+    table,  # expected photographs
 ):
     "Does the file hold everything that is expected of it?"
-    if not self.expected(table).any(): return True
-    if not self.paired(): return False
+    if not self.expected(table).any():
+        return True
+    if not self.paired():
+        return False
     return not (to_do(table, read_facts(manifest_path(self.path))) & self.expected(table)).any()
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #d985d370
 def expected_forms(
-    table, # expected photographs
-    least=10, # views with fewer photographs have no expectation
+    table,  # expected photographs
+    least=10,  # views with fewer photographs have no expectation
 ):
     "Mode and size that photographs should have, per row; None where nothing is expected"
     forms = {}
     for view, files in table.file.groupby(table['view']):
-        some = files.iloc[np.unique(np.linspace(0, len(files)-1, 25).astype(int))]
+        some = files.iloc[np.unique(np.linspace(0, len(files) - 1, 25).astype(int))]
         seen = pd.Series([f for f in map(form_of, some) if f]).value_counts()
-        if len(files) >= least and len(seen) and seen.iloc[0] >= .8*seen.sum(): forms[view] = seen.index[0]
+        if len(files) >= least and len(seen) and seen.iloc[0] >= 0.8 * seen.sum():
+            forms[view] = seen.index[0]
     return [forms.get(v) for v in table['view']]
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #29ac10b4
 def _features(w, good, batch):
     "Features of prepared photographs, float32 (N, D)"
-    if not good: return np.zeros((0, 0), np.float32)
-    if w.encoder is None: return np.stack([p.measures[w.backbone.build] for p in good])
-    return w.encoder.encode(np.stack([p.pixels[w.fit] for p in good]), w.tap, batch or w.backbone.batch)
+    if not good:
+        return np.zeros((0, 0), np.float32)
+    if w.encoder is None:
+        return np.stack([p.measures[w.backbone.build] for p in good])
+    return w.encoder.encode(
+        np.stack([p.pixels[w.fit] for p in good]), w.tap, batch or w.backbone.batch
+    )
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #4bd18969
 def _facts(w, p, row):
     "The manifest's row about one photograph"
-    share = p.kept.get(w.fit, np.nan) if w.fit else np.nan if p.status != 'ok' else 1.
-    said = {k: getattr(p, k) for k in ('bytes', 'mtime_ns', 'sha256', 'status', 'reason', 'form', 'orientation', 'range')}
-    return dict(plant_id=row.plant_id, round=row.round, view=row.view, path=row.path, **said, kept=round(share, 4))
+    share = p.kept.get(w.fit, np.nan) if w.fit else np.nan if p.status != 'ok' else 1.0
+    said = {
+        k: getattr(p, k)
+        for k in ('bytes', 'mtime_ns', 'sha256', 'status', 'reason', 'form', 'orientation', 'range')
+    }
+    return dict(
+        plant_id=row.plant_id,
+        round=row.round,
+        view=row.view,
+        path=row.path,
+        **said,
+        kept=round(share, 4),
+    )
+
 
 def _save(w, prepared, table, batch):
     "Encode one unit for one backbone and put it on disk"
@@ -212,23 +296,36 @@ def _save(w, prepared, table, batch):
     fault = dict(status='corrupt', reason=f'{w.backbone.name} gives values that are not finite')
     odd = {p.row for p, fine in zip(good, finite) if not fine}
     said = [replace(p, **fault) if p.row in odd else p for p in prepared]
-    rows = [_facts(w, p, row) for p, row in zip(said, table.iloc[[p.row for p in prepared]].itertuples(index=False))]
+    rows = [
+        _facts(w, p, row)
+        for p, row in zip(said, table.iloc[[p.row for p in prepared]].itertuples(index=False))
+    ]
     _write_part(w, pd.DataFrame(rows), x[finite])
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #6e45d5ff
 def _pass(jobs, need, table, shard, workers, batch, me):
     "Decode and encode what `need` says, unit by unit; seconds waited for decoders"
-    unit = np.arange(len(table))//UNIT
+    unit = np.arange(len(table)) // UNIT
     rows = np.flatnonzero(np.any(need, 0) & (unit % shard[1] == shard[0]))
-    if not len(rows): return 0, 0.
-    wish = Wish(tuple(dict.fromkeys(w.fit for w in jobs if w.fit)), tuple(dict.fromkeys(w.backbone.build for w in jobs if not w.fit)))
+    if not len(rows):
+        return 0, 0.0
+    wish = Wish(
+        tuple(dict.fromkeys(w.fit for w in jobs if w.fit)),
+        tuple(dict.fromkeys(w.backbone.build for w in jobs if not w.fit)),
+    )
     forms = expected_forms(table)
-    decoder, progress = Decoder(wish, 0 if len(rows) <= 32 else workers), Progress(total=len(rows), label='features', unit='photographs')
+    decoder, progress = (
+        Decoder(wish, 0 if len(rows) <= 32 else workers),
+        Progress(total=len(rows), label='features', unit='photographs'),
+    )
     try:
-        for _, group in groupby(decoder([(r, table.file[r], forms[r]) for r in rows]), lambda p: p.row//UNIT):
+        for _, group in groupby(
+            decoder([(r, table.file[r], forms[r]) for r in rows]), lambda p: p.row // UNIT
+        ):
             os.utime(me)
             _unit(jobs, need, table, list(group), batch, progress)
-    finally: decoder.close()
+    finally:
+        decoder.close()
     progress.close()
     return len(rows), decoder.waited
 
@@ -237,39 +334,49 @@ def _unit(jobs, need, table, prepared, batch, progress):
     "One unit through every encoder that lacks it"
     for w, n in zip(jobs, need):
         mine = [p for p in prepared if n[p.row]]
-        if mine: _save(w, mine, table, batch)
+        if mine:
+            _save(w, mine, table, batch)
     progress.update(len(prepared))
     raise_if_stopping('units that are finished are on disk')
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ca4ed0d9
 @patch
-def merge(self:Wanted,
-    table, # expected photographs
+def merge(
+    self: Wanted,
+    table,  # expected photographs
 ):
     "Make the finished file if nothing is missing; says whether it did"
     rows, x = self.known(table)
-    missing = table.loc[self.expected(table), KEYS].merge(rows[KEYS], 'left', KEYS, indicator=True)._merge == 'left_only'
-    if missing.any(): return False
+    missing = (
+        table.loc[self.expected(table), KEYS].merge(rows[KEYS], 'left', KEYS, indicator=True)._merge
+        == 'left_only'
+    )
+    if missing.any():
+        return False
     rows = rows.sort_values(KEYS, ignore_index=True)
     ok = rows[rows.status == 'ok']
     features = x[ok['at'].to_numpy()] if len(ok) else np.zeros((0, 0), np.float32)
     changed = not self._says(rows)
-    if changed: self._replace(rows[FACTS], ok, features)
+    if changed:
+        self._replace(rows[FACTS], ok, features)
     shutil.rmtree(self.parts, ignore_errors=True)
     return changed
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #d511bcde
 @patch
-def _says(self:Wanted, rows):
+def _says(self: Wanted, rows):
     "Does the finished file say all this already?"
-    if not self.paired(): return False
+    if not self.paired():
+        return False
     was = read_facts(manifest_path(self.path)).sort_values(KEYS, ignore_index=True)
     return was.to_csv() == rows[FACTS].to_csv()
 
+
 @patch
-def _replace(self:Wanted, rows, ok, features):
+def _replace(self: Wanted, rows, ok, features):
     "Write manifest and file; until both are there, the parts hold everything"
-    if self.path.is_file(): _write_part(self, rows, features)
+    if self.path.is_file():
+        _write_part(self, rows, features)
     manifest = manifest_path(self.path)
     write_csv(rows, manifest)
     papers = dict(manifest_sha256=sha256(manifest), experiment=self.experiment)
@@ -278,27 +385,31 @@ def _replace(self:Wanted, rows, ok, features):
 # %% ../../nbs/20_backbones/11_extraction.ipynb #56a48834
 PUBLISHED = ('dinov2', 'clip', 'bioclip', 'bioclip2')
 
+
 def extract(
-    data,                # an experiment's folder, or a manifest CSV (plant, round, view, path)
-    features=None,       # folder for the files; `DATA/features`
-    backbones=PUBLISHED, # names or sources, a list or separated by commas
-    tap='published',     # where in the encoders
+    data,  # an experiment's folder, or a manifest CSV (plant, round, view, path)
+    features=None,  # folder for the files; `DATA/features`
+    backbones=PUBLISHED,  # names or sources, a list or separated by commas
+    tap='published',  # where in the encoders
     canvas='published',  # how photographs are fitted: 'published' or 'square'
-    shard=(0, 1),        # (i, n): every n-th unit, beginning with the i-th
-    workers=None,        # decoding processes; as many as cores
-    batch=None,          # photographs per forward pass; the backbone's own by default
-    dtype='float32',     # of weights and computation: 'float32' or 'bfloat16'
-    strict=False,        # bad photographs are an error (at the end, nothing is lost)
-    merge=True,          # make the finished files when nothing is missing
-    device=None,         # 'cpu' or 'cuda'; a GPU where there is one
-    exact=True,          # pixels exactly as the library's transform gives them
-    fill_gaps=False,     # extract what a file of the earlier system lacks
+    shard=(0, 1),  # (i, n): every n-th unit, beginning with the i-th
+    workers=None,  # decoding processes; as many as cores
+    batch=None,  # photographs per forward pass; the backbone's own by default
+    dtype='float32',  # of weights and computation: 'float32' or 'bfloat16'
+    strict=False,  # bad photographs are an error (at the end, nothing is lost)
+    merge=True,  # make the finished files when nothing is missing
+    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
+    exact=True,  # pixels exactly as the library's transform gives them
+    fill_gaps=False,  # extract what a file of the earlier system lacks
 ):
     "Extract what is missing, for all backbones in one pass; a summary"
     table, experiment = looked_at(expected_images(data)), experiment_of(data)
-    folder = Path(features or Path(data)/'features')
+    folder = Path(features or Path(data) / 'features')
     names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
-    jobs = {w.path: replace(w, experiment=experiment) for w in (wanted(folder, b, tap, canvas) for b in names)}
+    jobs = {
+        w.path: replace(w, experiment=experiment)
+        for w in (wanted(folder, b, tap, canvas) for b in names)
+    }
     jobs = [_with_earlier(_usable(w, data), table, fill_gaps, data) for w in jobs.values()]
     return _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, device, exact)
 
@@ -306,43 +417,68 @@ def extract(
 def _usable(w, data):
     "The job, after its file was looked at: what is damaged is set aside, what belongs to another experiment refused"
     for path in (w.path, manifest_path(w.path)):
-        if path.exists() and not path.is_file(): raise BadInput('not a file', where=path, mend='move it away')
+        if path.exists() and not path.is_file():
+            raise BadInput('not a file', where=path, mend='move it away')
     fault = _fault(w)
-    if fault: _set_aside(w, fault)
-    if w.path.is_file(): check_experiment(w.path, data)
+    if fault:
+        _set_aside(w, fault)
+    if w.path.is_file():
+        check_experiment(w.path, data)
     return w
+
 
 def _fault(w):
     "What is wrong with a file of ours, or ''"
-    if not w.path.is_file(): return ''
-    if _ours(w.path): return check_features(w.path) or _unpaired(w)
-    try: FeatureFile(w.path, gaps=False)
-    except BadInput as e: raise BadInput(e.what, where=w.path, mend='this project did not write it: look at the disk, or move it away') from None
+    if not w.path.is_file():
+        return ''
+    if _ours(w.path):
+        return check_features(w.path) or _unpaired(w)
+    try:
+        FeatureFile(w.path, gaps=False)
+    except BadInput as e:
+        raise BadInput(
+            e.what,
+            where=w.path,
+            mend='this project did not write it: look at the disk, or move it away',
+        ) from None
     return ''
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #f4979270
 def _ours(path):
     "Did this project write the file, as far as can be told?"
-    try: return 'schema' in _attrs(path)
-    except BadInput: return manifest_path(path).is_file()
+    try:
+        return 'schema' in _attrs(path)
+    except BadInput:
+        return manifest_path(path).is_file()
+
 
 def _unpaired(w):
     "A word for a file that has lost its manifest; not while one of both is being replaced"
     for _ in range(2):
-        if w.paired() or w.all_parts(): return ''
+        if w.paired() or w.all_parts():
+            return ''
     return 'its manifest is missing or not the one it was written with'
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #fb96449d
 def _set_aside(w, fault):
     "Rename a damaged file and its manifest, and say so"
     manifest = manifest_path(w.path)
-    n = next(n for n in range(1, 1000) if not any(_aside(p, n).exists() for p in (w.path, manifest)))
+    n = next(
+        n for n in range(1, 1000) if not any(_aside(p, n).exists() for p in (w.path, manifest))
+    )
     for p in (w.path, manifest):
-        try: os.rename(p, _aside(p, n))
-        except FileNotFoundError: continue
-    print(f'{w.path.name} is damaged ({fault}): set aside as {_aside(w.path, n).name}, done again', flush=True)
+        try:
+            os.rename(p, _aside(p, n))
+        except FileNotFoundError:
+            continue
+    print(
+        f'{w.path.name} is damaged ({fault}): set aside as {_aside(w.path, n).name}, done again',
+        flush=True,
+    )
 
-def _aside(path, n): return path.with_name(f'{path.name}.damaged-{n}')
+
+def _aside(path, n):
+    return path.with_name(f'{path.name}.damaged-{n}')
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #3852420c
 def _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, device, exact):
@@ -350,74 +486,108 @@ def _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, devi
     start = time.monotonic()
     table = _tried_again(jobs, table, workers)
     todo = [w for w in jobs if not w.finished(table)]
-    if not todo and not _lying_about(folder, jobs): return _summary(jobs, [], [], table, 0, 0., time.monotonic()-start, strict)
+    if not todo and not _lying_about(folder, jobs):
+        return _summary(jobs, [], [], table, 0, 0.0, time.monotonic() - start, strict)
     with writing(folder) as me:
         sweep(folder, me)
         working = [w.load(device, dtype, exact) for w in todo]
         need = [to_do(table, w.known(table)[0]) & w.expected(table) for w in working]
-        n, waited = _pass(working, need, table, shard, workers, batch, me) if working else (0, 0.)
+        n, waited = _pass(working, need, table, shard, workers, batch, me) if working else (0, 0.0)
         made = [w for w in working if merge and w.merge(table)]
-        if alone(folder, me): _tidy([w for w in jobs if w not in working or w in made])
-    return _summary(jobs, working, made, table, n, waited, time.monotonic()-start, strict)
+        if alone(folder, me):
+            _tidy([w for w in jobs if w not in working or w in made])
+    return _summary(jobs, working, made, table, n, waited, time.monotonic() - start, strict)
 
-def _lying_about(folder, jobs): return leftovers(folder) or any(w.all_parts() for w in jobs)
+
+def _lying_about(folder, jobs):
+    return leftovers(folder) or any(w.all_parts() for w in jobs)
+
 
 def _tidy(done):
     "Remove parts of files that are finished"
     for w in done:
-        for p in w.all_parts(): shutil.rmtree(p, ignore_errors=True)
+        for p in w.all_parts():
+            shutil.rmtree(p, ignore_errors=True)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #1d5ed0aa
 def _tried_again(jobs, table, workers):
     "The table with `again`: what the photographs that are known as bad are now, 'status: reason'"
     bad = [r.loc[r.status != 'ok', KEYS] for r in map(_rows, jobs)]
-    rows = np.flatnonzero(pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(pd.concat(bad)))) if bad else []
+    rows = (
+        np.flatnonzero(
+            pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(pd.concat(bad)))
+        )
+        if bad
+        else []
+    )
     table = table.reset_index(drop=True).assign(again='')
-    if not len(rows): return table
+    if not len(rows):
+        return table
     forms, decoder = expected_forms(table), Decoder(Wish(), 0 if len(rows) <= 32 else workers)
-    try: found = list(decoder([(r, table.file[r], forms[r]) for r in rows]))
-    finally: decoder.close()
+    try:
+        found = list(decoder([(r, table.file[r], forms[r]) for r in rows]))
+    finally:
+        decoder.close()
     table.loc[rows, 'again'] = [f'{p.status}: {p.reason}' for p in found]
     return table
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #12301e46
 def _with_earlier(w, table, fill_gaps, data):
     "What is to be done where the earlier system's file lies already"
-    if earlier_file(w.path) is None: return w
+    if earlier_file(w.path) is None:
+        return w
     gaps = _usable(w.gaps_only(), data)
-    if not gaps.expected(table).any(): return gaps
-    if not fill_gaps and not gaps.path.is_file(): return replace(gaps, held=pd.MultiIndex.from_frame(table[KEYS]))
-    if not gaps.finished(table): _proved(w, verify_features(w.path, table, backbones=[w.backbone.name], n=5))
+    if not gaps.expected(table).any():
+        return gaps
+    if not fill_gaps and not gaps.path.is_file():
+        return replace(gaps, held=pd.MultiIndex.from_frame(table[KEYS]))
+    if not gaps.finished(table):
+        _proved(w, verify_features(w.path, table, backbones=[w.backbone.name], n=5))
     return gaps
+
 
 def _proved(w, found):
     "Refuse to add to a file that does not hold what `w` gives"
     best = found.table.iloc[0] if found.tried else None
     if not found.matches or (best.tap, best.canvas, best.variant) != (w.tap, w.canvas, ''):
-        raise BadInput(f'its gaps cannot be filled: {found.text}', where=w.path, mend=f'run `{found.fetch}` first' if found.fetch else None)
+        raise BadInput(
+            f'its gaps cannot be filled: {found.text}',
+            where=w.path,
+            mend=f'run `{found.fetch}` first' if found.fetch else None,
+        )
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #b9393781
 def fill_gaps(
-    file,           # a file of features of the earlier system
-    data,           # the photographs it was made from: an experiment's folder, or a manifest CSV
-    backbones=None, # names it may hold; by default the one it is named after, else any
-    workers=None,   # decoding processes; as many as cores
-    batch=None,     # photographs per forward pass; the backbone's own by default
-    device=None,    # 'cpu' or 'cuda'; a GPU where there is one
+    file,  # a file of features of the earlier system
+    data,  # the photographs it was made from: an experiment's folder, or a manifest CSV
+    backbones=None,  # names it may hold; by default the one it is named after, else any
+    workers=None,  # decoding processes; as many as cores
+    batch=None,  # photographs per forward pass; the backbone's own by default
+    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
 ):
     "Extract what an earlier file lacks, beside it, after it is proved what it holds; a summary"
     table, file = looked_at(expected_images(data)), Path(file)
-    if earlier_file(file) is None: raise BadInput(*_no_gaps(file))
+    if earlier_file(file) is None:
+        raise BadInput(*_no_gaps(file))
     w = replace(_held_by(file, table, backbones, device), path=file, experiment=experiment_of(data))
     job = _usable(w.gaps_only(), data)
-    return _work(file.parent, [job], table, (0, 1), workers, batch, 'float32', False, True, device, True)
+    return _work(
+        file.parent, [job], table, (0, 1), workers, batch, 'float32', False, True, device, True
+    )
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #deb3010e
 def _no_gaps(file):
     "Why a file is not one of the earlier system's"
-    if not Path(file).exists(): return 'there is no such file of features', file
-    if not Path(file).is_file(): return 'not a file', file
-    return 'this file is not of the earlier system', file, 'run `faba features` on its folder, which completes it'
+    if not Path(file).exists():
+        return 'there is no such file of features', file
+    if not Path(file).is_file():
+        return 'not a file', file
+    return (
+        'this file is not of the earlier system',
+        file,
+        'run `faba features` on its folder, which completes it',
+    )
+
 
 def _held_by(file, table, backbones, device):
     "The backbone, tap and canvas that gave an earlier file's vectors"
@@ -425,7 +595,8 @@ def _held_by(file, table, backbones, device):
     names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
     names = names or ([named] if named in known_backbones().index else None)
     found = verify_features(file, table, backbones=names, n=5, device=device)
-    if not found.tried: _proved(Wanted(None, '', '', file), found)
+    if not found.tried:
+        _proved(Wanted(None, '', '', file), found)
     best = found.table.iloc[0]
     w = wanted(file.parent, best.backbone, best.tap, best.canvas)
     _proved(replace(w, path=file), found)
@@ -440,15 +611,22 @@ def _holder(w):
 def _outcome(w, table):
     "Rows about photographs, and the paths of those an earlier file lacks"
     rows = _rows(w)
-    lacks = table[:0] if w.earlier is None else table[~pd.MultiIndex.from_frame(table[KEYS]).isin(earlier_file(w.earlier))]
+    lacks = (
+        table[:0]
+        if w.earlier is None
+        else table[~pd.MultiIndex.from_frame(table[KEYS]).isin(earlier_file(w.earlier))]
+    )
     gaps = lacks[~pd.MultiIndex.from_frame(lacks[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))]
     return rows, gaps.path.tolist()
+
 
 def _rows(w):
     "What is known about photographs, from the finished file or from parts"
     found = [read_facts(manifest_path(w.path))] if w.paired() else []
-    if w.parts and w.parts.is_dir(): found += [p[0] for p in map(_read_part, sorted(w.parts.glob('*.npz'), key=_changed)) if p]
-    if not found: return pd.DataFrame(columns=FACTS)
+    if w.parts and w.parts.is_dir():
+        found += [p[0] for p in map(_read_part, sorted(w.parts.glob('*.npz'), key=_changed)) if p]
+    if not found:
+        return pd.DataFrame(columns=FACTS)
     return pd.concat(found, ignore_index=True).drop_duplicates(KEYS, keep='last')
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #a0501a39
@@ -461,7 +639,9 @@ def _counts(jobs, found, bad, table):
         used &= good | (keys.isin(earlier_file(w.earlier)) if w.earlier else False)
     no_plant = bad.reason.str.startswith(NO_PLANT)
     kinds = bad.status.where(~no_plant, NO_PLANT).value_counts()
-    counts = dict(used=int(used.sum())) | {k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)}
+    counts = dict(used=int(used.sum())) | {
+        k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)
+    }
     left = len(table) - sum(counts.values())
     return counts | {'without features': left}
 
@@ -469,36 +649,57 @@ def _counts(jobs, found, bad, table):
 def _summary(jobs, worked, made, table, n, waited, seconds, strict):
     "What was done and what is bad"
     found = [_outcome(w, table) for w in jobs]
-    bad = pd.concat([rows[rows.status != 'ok'] for rows, _ in found])[[*KEYS, 'path', 'status', 'reason']]
+    bad = pd.concat([rows[rows.status != 'ok'] for rows, _ in found])[
+        [*KEYS, 'path', 'status', 'reason']
+    ]
     bad = bad.drop_duplicates(KEYS).merge(table[KEYS], on=KEYS).sort_values(KEYS)
     there = [w for w in jobs if w.path.is_file() or w.held is not None]
-    s = dict(photographs=len(table), decoded=n, seconds=round(seconds, 2), waited=round(waited, 2), made=[w.path.name for w in made],
-             skipped=[_holder(w).name for w in jobs if w not in worked], unfinished=[w.path.name for w in jobs if w not in there],
-             bad=bad.to_dict('records'), counts=_counts(jobs, found, bad, table),
-             gaps={w.backbone.name: g for w, (_, g) in zip(jobs, found) if g}, earlier={w.backbone.name: str(w.earlier) for w in jobs if w.earlier})
-    if strict and len(bad): raise BadInput(f'{len(bad)} photographs cannot be used, the first: {bad.iloc[0].path}: {bad.iloc[0].reason}', mend='mend them, or leave strict out')
+    s = dict(
+        photographs=len(table),
+        decoded=n,
+        seconds=round(seconds, 2),
+        waited=round(waited, 2),
+        made=[w.path.name for w in made],
+        skipped=[_holder(w).name for w in jobs if w not in worked],
+        unfinished=[w.path.name for w in jobs if w not in there],
+        bad=bad.to_dict('records'),
+        counts=_counts(jobs, found, bad, table),
+        gaps={w.backbone.name: g for w, (_, g) in zip(jobs, found) if g},
+        earlier={w.backbone.name: str(w.earlier) for w in jobs if w.earlier},
+    )
+    if strict and len(bad):
+        raise BadInput(
+            f'{len(bad)} photographs cannot be used, the first: {bad.iloc[0].path}: {bad.iloc[0].reason}',
+            mend='mend them, or leave strict out',
+        )
     return s
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ff7f1549
 def summary_text(
-    s, # what `extract` returned
-    most=20, # names per list
+    s,  # what `extract` returned
+    most=20,  # names per list
 ):
     "The summary in a few lines; the last ones count the photographs and name the bad ones"
-    speed = f' ({s["decoded"]/s["seconds"]:.0f}/s)' if s['decoded'] and s['seconds'] else ''
+    speed = f' ({s["decoded"] / s["seconds"]:.0f}/s)' if s['decoded'] and s['seconds'] else ''
     lines = [f'{s["decoded"]} photographs decoded in {s["seconds"]:.1f} s{speed}']
     lines += [f'made {n}' for n in s['made']] + [f'nothing to do for {n}' for n in s['skipped']]
     lines += [f'not finished yet: {n}' for n in s['unfinished']]
     for b, g in s['gaps'].items():
-        lines += _list(f'the earlier file of {b} lacks {len(g)} photographs (`faba features --fill-gaps {s["earlier"][b]}` extracts them):', g, most)
+        lines += _list(
+            f'the earlier file of {b} lacks {len(g)} photographs (`faba features --fill-gaps {s["earlier"][b]}` extracts them):',
+            g,
+            most,
+        )
     counts = ', '.join(f'{n} {k}' for k, n in s['counts'].items() if n or k == 'used')
     bad = [f'{b["path"]}: {_kind(b)}' for b in s['bad']]
     return '\n'.join(lines + _list(f'photographs {s["photographs"]}: {counts}', bad, most))
 
+
 def _list(head, items, most):
     "A heading and what belongs under it, at most so many lines"
-    more = [f'  and {len(items)-most} more, see the manifest'] if len(items) > most else []
+    more = [f'  and {len(items) - most} more, see the manifest'] if len(items) > most else []
     return [head, *(f'  {i}' for i in items[:most]), *more]
+
 
 def _kind(b):
     "Status and reason of a bad photograph, in words"

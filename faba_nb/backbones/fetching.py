@@ -17,46 +17,60 @@ from .registry import WEIGHTS, get_backbone, hub_cache
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #1be4e11e
 def record_path(
-    backbone, # its facts
+    backbone,  # its facts
 ):
     "Where `fetch` writes down what it got"
-    return hub_cache().parent/'faba_weights'/f'{backbone.stem()}.json'
+    return hub_cache().parent / 'faba_weights' / f'{backbone.stem()}.json'
+
 
 def repository(
-    backbone, # its facts
+    backbone,  # its facts
 ):
     "Its repository on the hub, empty for embedded ones and local folders"
-    if backbone.repository: return backbone.repository
+    if backbone.repository:
+        return backbone.repository
     kind, _, rest = backbone.source.partition(':')
-    if kind in ('embedded', 'local'): return ''
-    if rest.startswith('hf-hub:'): return rest.removeprefix('hf-hub:')
+    if kind in ('embedded', 'local'):
+        return ''
+    if rest.startswith('hf-hub:'):
+        return rest.removeprefix('hf-hub:')
     return f'timm/{rest}' if kind == 'timm' else _tagged(rest)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7d73ca28
 def _tagged(spec):
     "The repository of open_clip's `MODEL/PRETRAINED`"
     import open_clip
+
     model, _, tag = spec.rpartition('/')
     found = open_clip.get_pretrained_cfg(model, tag)
-    if not found: raise BadInput(f'open_clip knows no weights {tag!r} for {model!r}', mend=f'it has {", ".join(open_clip.list_pretrained_tags_by_model(model)) or "no such model"}')
-    if not found.get('hf_hub'): raise BadInput(f'{spec} is not on the Hugging Face hub', mend='download it and use local:PATH')
+    if not found:
+        raise BadInput(
+            f'open_clip knows no weights {tag!r} for {model!r}',
+            mend=f'it has {", ".join(open_clip.list_pretrained_tags_by_model(model)) or "no such model"}',
+        )
+    if not found.get('hf_hub'):
+        raise BadInput(
+            f'{spec} is not on the Hugging Face hub', mend='download it and use local:PATH'
+        )
     return found['hf_hub'].strip('/')
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f10b50ea
 def configuration(
-    backbone, # its facts
+    backbone,  # its facts
 ):
     "Name of the configuration file, empty where the library brings its own"
     kind, _, rest = backbone.source.partition(':')
-    if kind == 'timm': return 'config.json'
+    if kind == 'timm':
+        return 'config.json'
     return 'open_clip_config.json' if rest.startswith('hf-hub:') else ''
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #c32bcb48
 @dataclass(frozen=True)
 class Weights:
     "Files that were found and checked"
-    folder: Path   # with the configuration, where there is one
-    file: Path     # the weights
+
+    folder: Path  # with the configuration, where there is one
+    file: Path  # the weights
     repository: str
     revision: str
     sha256: str
@@ -64,39 +78,58 @@ class Weights:
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f93ef3dc
 def _snapshot(b, revision):
     "Folder of one revision in the cache, and the weights in it"
-    folder = hub_cache()/f'models--{repository(b).replace("/", "--")}'
-    ref = folder/'refs'/(revision or 'main')
-    at = folder/'snapshots'/(ref.read_text().strip() if ref.is_file() else revision or 'none')
-    file = next((at/n for n in WEIGHTS if (at/n).is_file()), None)
+    folder = hub_cache() / f'models--{repository(b).replace("/", "--")}'
+    ref = folder / 'refs' / (revision or 'main')
+    at = folder / 'snapshots' / (ref.read_text().strip() if ref.is_file() else revision or 'none')
+    file = next((at / n for n in WEIGHTS if (at / n).is_file()), None)
     config = configuration(b)
-    if file and (not config or (at/config).is_file()): return at, file
+    if file and (not config or (at / config).is_file()):
+        return at, file
     half = at.is_dir() and any(at.iterdir())
-    raise _fetch_first(b, 'only half of its files are in the cache' if half else 'its weights are not in the cache')
+    raise _fetch_first(
+        b, 'only half of its files are in the cache' if half else 'its weights are not in the cache'
+    )
+
 
 def _fetch_first(b, what):
-    return BadInput(f'{what} ({hub_cache()})', where=b.name, mend=f'run `faba fetch {b.name}` where there is a network')
+    return BadInput(
+        f'{what} ({hub_cache()})',
+        where=b.name,
+        mend=f'run `faba fetch {b.name}` where there is a network',
+    )
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #d2284253
 def find_weights(
-    name, # a backbone's name or source
+    name,  # a backbone's name or source
 ):
     "The weights in the cache, with exactly the hash that `fetch` recorded"
     b = get_backbone(name)
-    if b.source.startswith('local:'): return _local(b)
+    if b.source.startswith('local:'):
+        return _local(b)
     record = record_path(b)
     known = read_json(record) if record.is_file() else {}
     folder, file = _snapshot(b, known.get('revision'))
-    if not known: raise _fetch_first(b, 'its weights are in the cache, but nobody recorded which they are')
+    if not known:
+        raise _fetch_first(b, 'its weights are in the cache, but nobody recorded which they are')
     found = sha256(file)
-    if found != known['sha256']: raise _fetch_first(b, f'its weights are not the ones that were fetched (sha256 {found[:12]}…, recorded {known["sha256"][:12]}…)')
+    if found != known['sha256']:
+        raise _fetch_first(
+            b,
+            f'its weights are not the ones that were fetched (sha256 {found[:12]}…, recorded {known["sha256"][:12]}…)',
+        )
     return Weights(folder, file, known['repository'], known['revision'], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #319d96bd
 def _local(b):
     "Weights in a folder of the user's"
     folder = Path(b.source.removeprefix('local:'))
-    file = next((folder/n for n in WEIGHTS if (folder/n).is_file()), None)
-    if not file: raise BadInput(f'there are no weights in {folder}', where=b.name, mend=f'one of {", ".join(WEIGHTS)} is needed, beside open_clip_config.json or config.json')
+    file = next((folder / n for n in WEIGHTS if (folder / n).is_file()), None)
+    if not file:
+        raise BadInput(
+            f'there are no weights in {folder}',
+            where=b.name,
+            mend=f'one of {", ".join(WEIGHTS)} is needed, beside open_clip_config.json or config.json',
+        )
     found = sha256(file)
     return Weights(folder, file, str(folder), found[:12], found)
 
@@ -106,15 +139,26 @@ def _bring(repo, name, commit):
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
+
     url = hf_hub_url(repo, name, revision=commit)
     facts = get_hf_file_metadata(url)
-    blob = hub_cache()/f'models--{repo.replace("/", "--")}'/'blobs'/facts.etag
+    blob = hub_cache() / f'models--{repo.replace("/", "--")}' / 'blobs' / facts.etag
     part = blob.with_name(f'{blob.name}.part')
     blob.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{part}.lock'):
         if not blob.exists():
-            same = urlsplit(facts.location).netloc == urlsplit(url).netloc # a token is for the hub, not for where it keeps its files
-            with open(part, 'ab') as f: http_get(facts.location, f, resume_size=f.tell(), headers=build_hf_headers(token=None if same else False), expected_size=facts.size, displayed_filename=name)
+            same = (
+                urlsplit(facts.location).netloc == urlsplit(url).netloc
+            )  # a token is for the hub, not for where it keeps its files
+            with open(part, 'ab') as f:
+                http_get(
+                    facts.location,
+                    f,
+                    resume_size=f.tell(),
+                    headers=build_hf_headers(token=None if same else False),
+                    expected_size=facts.size,
+                    displayed_filename=name,
+                )
             part.replace(blob)
     return Path(hf_hub_download(repo, name, revision=commit, cache_dir=hub_cache()))
 
@@ -123,49 +167,75 @@ def _download(b, revision):
     "Fetch configuration and weights; their revision, the weights' path and the hash the hub states"
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
     repo = repository(b)
     try:
-        info = HfApi().model_info(repo, revision=revision or b.revision or None, files_metadata=True)
+        info = HfApi().model_info(
+            repo, revision=revision or b.revision or None, files_metadata=True
+        )
         files = {f.rfilename: f for f in info.siblings}
         name = next((n for n in WEIGHTS if n in files), None)
-        if not name: raise BadInput(f'{repo} holds none of {", ".join(WEIGHTS)}', where=b.name)
-        if configuration(b): _bring(repo, configuration(b), info.sha)
+        if not name:
+            raise BadInput(f'{repo} holds none of {", ".join(WEIGHTS)}', where=b.name)
+        if configuration(b):
+            _bring(repo, configuration(b), info.sha)
         return info.sha, _bring(repo, name, info.sha), (files[name].lfs or {}).get('sha256', '')
-    except (*_no_network(), HFValidationError, OfflineModeIsEnabled, OSError) as e: raise BadInput(f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}', where=b.name, mend='fetch on a login node, with HF_HUB_OFFLINE unset; what has arrived is kept') from None
+    except (*_no_network(), HFValidationError, OfflineModeIsEnabled, OSError) as e:
+        raise BadInput(
+            f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}',
+            where=b.name,
+            mend='fetch on a login node, with HF_HUB_OFFLINE unset; what has arrived is kept',
+        ) from None
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
 def _no_network():
     "What the library below the hub's raises when there is no network or it breaks: requests, httpx or httpx2, by version"
     from huggingface_hub.errors import HfHubHTTPError
+
     return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == 'HTTPError')
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #4d5b8a89
-NORMS = ('visual.ln_post.weight', 'norm.weight', 'visual.trunk.norm.weight', 'visual.trunk.fc_norm.weight', 'fc_norm.weight')
+NORMS = (
+    'visual.ln_post.weight',
+    'norm.weight',
+    'visual.trunk.norm.weight',
+    'visual.trunk.fc_norm.weight',
+    'fc_norm.weight',
+)
+
 
 def final_norm(
-    file, # weights, .safetensors or .bin
+    file,  # weights, .safetensors or .bin
 ):
     "Shape of the vision tower's final norm, empty where there is none"
     if Path(file).suffix == '.safetensors':
         from safetensors import safe_open
-        with safe_open(file, 'np') as f: return next((list(f.get_slice(n).get_shape()) for n in NORMS if n in f.keys()), [])
+
+        with safe_open(file, 'np') as f:
+            return next((list(f.get_slice(n).get_shape()) for n in NORMS if n in f.keys()), [])
     import torch
+
     d = torch.load(file, map_location='cpu', weights_only=True, mmap=True)
     d = d.get('state_dict', d)
     return next((list(d[n].shape) for n in NORMS if n in d), [])
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #8785a5ef
 def fetch(
-    names,         # backbones to fetch, a list or one name
-    revision=None, # commit or branch of the repository; its newest
-    quiet=False,   # print nothing
+    names,  # backbones to fetch, a list or one name
+    revision=None,  # commit or branch of the repository; its newest
+    quiet=False,  # print nothing
 ):
     "Download weights into the cache and record what they are; the records"
     records = {}
     for b in map(get_backbone, [names] if isinstance(names, str) else names):
-        if not repository(b): quiet or print(f'{b.name}: nothing to fetch'); continue
+        if not repository(b):
+            quiet or print(f'{b.name}: nothing to fetch')
+            continue
         records[b.name] = r = _fetch_one(b, revision)
-        quiet or print(f'{b.name}: {r["repository"]} at {r["revision"]}\n  {r["file"]}, sha256 {r["sha256"]}\nOK torch.Size({r["norm"]})', flush=True)
+        quiet or print(
+            f'{b.name}: {r["repository"]} at {r["revision"]}\n  {r["file"]}, sha256 {r["sha256"]}\nOK torch.Size({r["norm"]})',
+            flush=True,
+        )
     return records
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #57fd0767
@@ -173,7 +243,20 @@ def _fetch_one(b, revision):
     "Fetch one backbone and write its record"
     commit, file, stated = _download(b, revision)
     found = sha256(file)
-    if stated and stated != found: raise BadInput(f'{file.name} arrived damaged (sha256 {found[:12]}…, the hub says {stated[:12]}…)', where=b.name, mend=f'delete {file.resolve()} and fetch again')
-    record = dict(repository=repository(b), revision=commit, file=file.name, sha256=found, bytes=file.stat().st_size, norm=final_norm(file), fetched=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+    if stated and stated != found:
+        raise BadInput(
+            f'{file.name} arrived damaged (sha256 {found[:12]}…, the hub says {stated[:12]}…)',
+            where=b.name,
+            mend=f'delete {file.resolve()} and fetch again',
+        )
+    record = dict(
+        repository=repository(b),
+        revision=commit,
+        file=file.name,
+        sha256=found,
+        bytes=file.stat().st_size,
+        norm=final_norm(file),
+        fetched=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+    )
     write_json(record, record_path(b))
     return record

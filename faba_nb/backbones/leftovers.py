@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #bb07f7e2
-HOUR = 3600 # seconds
+HOUR = 3600  # seconds
+
 
 @contextmanager
 def writing(
-    folder, # where something will be written; created when missing
+    folder,  # where something will be written; created when missing
 ):
     "Be known as a writer of a folder while the block runs; yields the path that says so"
     Path(folder).mkdir(parents=True, exist_ok=True)
     path, fd = _enter(Path(folder))
-    try: yield path
+    try:
+        yield path
     finally:
         path.unlink(missing_ok=True)
         os.close(fd)
@@ -29,12 +31,15 @@ def writing(
 def _enter(folder):
     "A locked file of this process, and its descriptor"
     while True:
-        path = folder/f'.writer-{socket.gethostname()}-{secrets.token_hex(4)}'
+        path = folder / f'.writer-{socket.gethostname()}-{secrets.token_hex(4)}'
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o664)
-        try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: pass # a file system without locks: the time of the last touch must do
-        if path.exists(): return path, fd
-        os.close(fd) # somebody swept it before it was locked
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass  # a file system without locks: the time of the last touch must do
+        if path.exists():
+            return path, fd
+        os.close(fd)  # somebody swept it before it was locked
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #e314428e
 def _gone(path):
@@ -42,19 +47,25 @@ def _gone(path):
     try:
         fd = os.open(path, os.O_RDWR)
         old = time.time() - os.fstat(fd).st_mtime > HOUR
-    except OSError: return not path.exists()
+    except OSError:
+        return not path.exists()
     here = path.name.startswith(f'.writer-{socket.gethostname()}-')
-    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError: return False
-    except OSError: here = False
-    finally: os.close(fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        here = False
+    finally:
+        os.close(fd)
     return here or old
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #20a95b2c
-_HEX = 8*'[0-9a-f]'
+_HEX = 8 * '[0-9a-f]'
+
 
 def leftovers(
-    folder, # of features
+    folder,  # of features
 ):
     "Temporary files, and files of writers that have ended"
     folder = Path(folder)
@@ -63,19 +74,22 @@ def leftovers(
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #274a1914
 def alone(
-    folder, # of features
-    me,     # what `writing` gave
+    folder,  # of features
+    me,  # what `writing` gave
 ):
     "Does nobody else write here?"
     return all(p == me or _gone(p) for p in Path(folder).glob('.writer-*'))
 
+
 def sweep(
-    folder, # of features
-    me,     # what `writing` gave
+    folder,  # of features
+    me,  # what `writing` gave
 ):
     "Remove what killed writers left: all of it when nobody else writes here, else what is older than an hour"
     all_of_it, limit = alone(folder, me), time.time() - HOUR
     for p in leftovers(folder):
         try:
-            if all_of_it or p.stat().st_mtime < limit: p.unlink()
-        except FileNotFoundError: continue
+            if all_of_it or p.stat().st_mtime < limit:
+                p.unlink()
+        except FileNotFoundError:
+            continue

@@ -21,163 +21,253 @@ from .store import KEYS, _attrs
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #82080b26
 def read_manifest(
-    path, # a CSV with plant (or plant_id), round, view, path; paths relative to its folder
+    path,  # a CSV with plant (or plant_id), round, view, path; paths relative to its folder
 ):
     "The photographs a CSV names, checked"
     t = _cells(path).rename(columns={'plant': 'plant_id'})
     missing = [c for c in [*KEYS, 'path'] if c not in t]
-    if missing: raise BadInput(f'column {missing[0]!r} is missing', where=path, mend='a manifest has the columns plant, round, view, path')
+    if missing:
+        raise BadInput(
+            f'column {missing[0]!r} is missing',
+            where=path,
+            mend='a manifest has the columns plant, round, view, path',
+        )
     twice = t.columns[t.columns.duplicated()]
-    if len(twice): raise BadInput(f'column {twice[0]!r} stands there twice', where=path)
-    if not len(t): raise BadInput('names no photographs', where=path)
+    if len(twice):
+        raise BadInput(f'column {twice[0]!r} stands there twice', where=path)
+    if not len(t):
+        raise BadInput('names no photographs', where=path)
     return checked(t, Path(path).resolve().parent, where=path)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #83f77e4c
-LONGEST = 500_000_000 # bytes of a manifest; millions of rows
+LONGEST = 500_000_000  # bytes of a manifest; millions of rows
+
 
 def _cells(path):
     "All cells of a CSV as text, with the headings as they are written"
     path, mend = Path(path), 'save it as CSV in UTF-8'
-    if not path.is_file(): raise BadInput('not a file', where=path, mend='give a CSV with plant, round, view, path')
-    if path.stat().st_size > LONGEST: raise BadInput('too long for a manifest', where=path)
-    try: t = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
+    if not path.is_file():
+        raise BadInput('not a file', where=path, mend='give a CSV with plant, round, view, path')
+    if path.stat().st_size > LONGEST:
+        raise BadInput('too long for a manifest', where=path)
+    try:
+        t = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
     except (OSError, UnicodeError, ValueError) as e:
-        raise BadInput(f'not a readable CSV ({" ".join(str(e).split())[:120]})', where=path, mend=mend) from None
+        raise BadInput(
+            f'not a readable CSV ({" ".join(str(e).split())[:120]})', where=path, mend=mend
+        ) from None
     heads = t.iloc[0].fillna('').astype(str).str.strip('\ufeff \t')
     return t.iloc[1:].set_axis(heads, axis=1)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #cf51845c
-def _nameless(p): return p in ('', '.', '..') or '/' in p or not p.isprintable()
+def _nameless(p):
+    return p in ('', '.', '..') or '/' in p or not p.isprintable()
 
-_CELLS = {'plant_id': (_nameless, 'plant {}: empty, a dot, with a slash or with signs that do not print'),
-          'round': (lambda r: not re.fullmatch('[0-9]{1,6}', r), 'round {}: not a whole number'),
-          'view': (lambda v: not re.fullmatch(r'\w+', v), 'view {}: letters, digits and underscore only'),
-          'path': (lambda p: not p.isprintable(), 'path {}: with signs that do not print')}
+
+_CELLS = {
+    'plant_id': (_nameless, 'plant {}: empty, a dot, with a slash or with signs that do not print'),
+    'round': (lambda r: not re.fullmatch('[0-9]{1,6}', r), 'round {}: not a whole number'),
+    'view': (lambda v: not re.fullmatch(r'\w+', v), 'view {}: letters, digits and underscore only'),
+    'path': (lambda p: not p.isprintable(), 'path {}: with signs that do not print'),
+}
+
 
 def _first_bad(t):
     "Row number and complaint about the first row that cannot be used, or None"
     for column, (bad, what) in _CELLS.items():
         found = t[column].map(bad).to_numpy(bool)
-        if found.any(): return int(found.argmax()), what.format(repr(t[column].iloc[found.argmax()]))
+        if found.any():
+            return int(found.argmax()), what.format(repr(t[column].iloc[found.argmax()]))
     for what, found in _more(t):
-        if found.any(): return int(found.argmax()), what.format(*t[KEYS].iloc[found.argmax()])
+        if found.any():
+            return int(found.argmax()), what.format(*t[KEYS].iloc[found.argmax()])
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #584dafc3
 def _more(t):
     "Complaints about whole rows, and which rows they are about"
     yield 'plant {}, round {}, view {}: path is empty', (t.path == '').to_numpy()
-    yield 'plant {}, round {}: view {!r} ends in _patches, which readers pass over', t['view'].str.endswith('_patches').to_numpy()
-    yield 'plant {}, round {}, view {} stands there twice', t.assign(round=t['round'].astype(int)).duplicated(KEYS).to_numpy()
+    yield (
+        'plant {}, round {}: view {!r} ends in _patches, which readers pass over',
+        t['view'].str.endswith('_patches').to_numpy(),
+    )
+    yield (
+        'plant {}, round {}, view {} stands there twice',
+        t.assign(round=t['round'].astype(int)).duplicated(KEYS).to_numpy(),
+    )
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #8018a4dc
 def checked(
-    t,        # table with plant_id, round, view, path
-    folder,   # what relative paths are relative to
-    where='', # named in errors
+    t,  # table with plant_id, round, view, path
+    folder,  # what relative paths are relative to
+    where='',  # named in errors
 ):
     "The table sorted by key, with `file` as an absolute path"
-    t = t[[*KEYS, 'path']].fillna('').astype(str).apply(lambda c: c.str.strip(' \t')).reset_index(drop=True)
+    t = (
+        t[[*KEYS, 'path']]
+        .fillna('')
+        .astype(str)
+        .apply(lambda c: c.str.strip(' \t'))
+        .reset_index(drop=True)
+    )
     bad = _first_bad(t)
-    if bad: raise BadInput(bad[1], where=f'{where}, line {bad[0]+2}' if where else None)
+    if bad:
+        raise BadInput(bad[1], where=f'{where}, line {bad[0] + 2}' if where else None)
     t = t.astype({'round': int}).sort_values(KEYS, ignore_index=True)
     return t.assign(file=[os.path.join(folder, p) for p in t.path])
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #0f0043fb
 def expected_images(
-    data, # an experiment's folder, a manifest CSV, or a table with plant_id, round, view, path
+    data,  # an experiment's folder, a manifest CSV, or a table with plant_id, round, view, path
 ):
     "The photographs there should be: plant_id, round, view, path, file; sorted"
-    if isinstance(data, pd.DataFrame): return data if 'file' in data else checked(data, '')
+    if isinstance(data, pd.DataFrame):
+        return data if 'file' in data else checked(data, '')
     path = Path(os.path.abspath(data))
-    if path.is_file(): return read_manifest(path)
-    if path.exists() and not path.is_dir(): raise BadInput('neither a folder nor a file', where=data, mend='give the experiment folder or a CSV with plant, round, view, path')
-    if not path.is_dir(): raise BadInput('no such folder or manifest', where=data, mend='give the experiment folder or a CSV with plant, round, view, path')
+    if path.is_file():
+        return read_manifest(path)
+    if path.exists() and not path.is_dir():
+        raise BadInput(
+            'neither a folder nor a file',
+            where=data,
+            mend='give the experiment folder or a CSV with plant, round, view, path',
+        )
+    if not path.is_dir():
+        raise BadInput(
+            'no such folder or manifest',
+            where=data,
+            mend='give the experiment folder or a CSV with plant, round, view, path',
+        )
     from faba_nb.experiment.dataset import Experiment
+
     return checked(Experiment(path).images, path, where=path)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #6858dedc
-FACTS = [*KEYS, 'path', 'bytes', 'mtime_ns', 'sha256', 'status', 'reason', 'form', 'orientation', 'range', 'kept']
+FACTS = [
+    *KEYS,
+    'path',
+    'bytes',
+    'mtime_ns',
+    'sha256',
+    'status',
+    'reason',
+    'form',
+    'orientation',
+    'range',
+    'kept',
+]
 _NUMBERS = dict(round=int, bytes=int, mtime_ns=int, orientation=int, kept=float)
-_SINCE = dict(mtime_ns=-1, orientation=0, range='') # columns that manifests of the first edition lack
+_SINCE = dict(
+    mtime_ns=-1, orientation=0, range=''
+)  # columns that manifests of the first edition lack
+
 
 def manifest_path(
-    path, # of a file of features
+    path,  # of a file of features
 ):
     "The manifest beside a file of features"
     return Path(path).with_name(Path(path).stem + '_manifest.csv')
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #37248ae4
 def read_facts(
-    source, # a manifest, or an open file
+    source,  # a manifest, or an open file
 ):
     "What is known about photographs: `FACTS`, one row each"
-    if isinstance(source, (str, Path)) and not Path(source).is_file(): raise BadInput('no such manifest', where=source)
+    if isinstance(source, (str, Path)) and not Path(source).is_file():
+        raise BadInput('no such manifest', where=source)
     kinds = {c: _NUMBERS.get(c, str) for c in FACTS}
     read = read_csv if isinstance(source, (str, os.PathLike)) else pd.read_csv
-    try: t = read(source, dtype=kinds, keep_default_na=False, na_values=dict(kept=['']))
-    except (OSError, UnicodeError, ValueError) as e: raise BadInput(f'not a readable manifest ({" ".join(str(e).split())[:120]})', where=source) from None
+    try:
+        t = read(source, dtype=kinds, keep_default_na=False, na_values=dict(kept=['']))
+    except (OSError, UnicodeError, ValueError) as e:
+        raise BadInput(
+            f'not a readable manifest ({" ".join(str(e).split())[:120]})', where=source
+        ) from None
     missing = [c for c in FACTS if c not in t and c not in _SINCE]
-    if missing: raise BadInput(f'column {missing[0]!r} is missing', where=source)
+    if missing:
+        raise BadInput(f'column {missing[0]!r} is missing', where=source)
     return t.assign(**{c: v for c, v in _SINCE.items() if c not in t})[FACTS]
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #67fd65c8
 def looked_at(
-    table, # expected photographs
+    table,  # expected photographs
 ):
     "The table with `now`, size of each file (0: there is none; -1: it is no file), and `now_ns`, time of its last change"
     found = [_state(f) for f in table.file]
     return table.assign(now=[s for s, _ in found], now_ns=[t for _, t in found])
 
+
 def _state(file):
     "Size and time of a file"
-    try: kind = os.stat(file)
-    except (OSError, ValueError): return 0, 0
+    try:
+        kind = os.stat(file)
+    except (OSError, ValueError):
+        return 0, 0
     return (kind.st_size, kind.st_mtime_ns) if stat.S_ISREG(kind.st_mode) else (-1, 0)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #a50e1cf4
 _TAKEN = ['file', 'now', 'now_ns', 'sha256', 'lies']
 
+
 def hashes(
-    table, # photographs that are there, with `file`, `now` and `now_ns`
+    table,  # photographs that are there, with `file`, `now` and `now_ns`
     name,  # under which the cache keeps them
 ):
     "`sha256` of each file, empty where it cannot be read, and `lies`: whether its header asks for turning"
-    kept = cache_folder('photographs')/f'{name}.csv'
+    kept = cache_folder('photographs') / f'{name}.csv'
     known = _taken(kept)
     got = table[_TAKEN[:3]].merge(known, 'left', _TAKEN[:3])
     new = got.sha256.isna()
-    if not new.any(): return got[['sha256', 'lies']]
-    with ThreadPoolExecutor(min(os.cpu_count(), 16)) as pool: fresh = list(pool.map(_taken_from, got.file[new]))
+    if not new.any():
+        return got[['sha256', 'lies']]
+    with ThreadPoolExecutor(min(os.cpu_count(), 16)) as pool:
+        fresh = list(pool.map(_taken_from, got.file[new]))
     got.loc[new, ['sha256', 'lies']] = fresh
-    write_csv(pd.concat([known, got.loc[new & (got.sha256 != ''), _TAKEN]]).drop_duplicates(_TAKEN[:3]), kept)
+    write_csv(
+        pd.concat([known, got.loc[new & (got.sha256 != ''), _TAKEN]]).drop_duplicates(_TAKEN[:3]),
+        kept,
+    )
     return got[['sha256', 'lies']]
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #f371b2cf
 def _taken(kept):
     "Hashes in the cache; none when it cannot be read"
-    try: t = pd.read_csv(kept, dtype=dict(file=str, now=int, now_ns=int, sha256=str, lies=int), keep_default_na=False)
-    except (OSError, ValueError): t = pd.DataFrame({c: pd.Series(dtype=str if c in ('file', 'sha256') else int) for c in _TAKEN})
+    try:
+        t = pd.read_csv(
+            kept,
+            dtype=dict(file=str, now=int, now_ns=int, sha256=str, lies=int),
+            keep_default_na=False,
+        )
+    except (OSError, ValueError):
+        t = pd.DataFrame(
+            {c: pd.Series(dtype=str if c in ('file', 'sha256') else int) for c in _TAKEN}
+        )
     return t[_TAKEN].drop_duplicates(_TAKEN[:3]) if set(_TAKEN) <= set(t) else _taken(os.devnull)
+
 
 def _taken_from(file):
     "Hash of one file and whether it lies"
-    try: return sha256(file), int(lies(file))
-    except OSError: return '', 0
+    try:
+        return sha256(file), int(lies(file))
+    except OSError:
+        return '', 0
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #a30a6d55
 def to_do(
-    table, # expected photographs as `looked_at` gives them; `again`: what bad ones are now, 'status: reason'
+    table,  # expected photographs as `looked_at` gives them; `again`: what bad ones are now, 'status: reason'
     rows,  # what is known
 ):
     "Boolean per row of `table`"
-    if not len(rows): return np.ones(len(table), bool)
+    if not len(rows):
+        return np.ones(len(table), bool)
     now = table.reset_index(drop=True)
     was = _plain_times(now[KEYS].merge(rows[FACTS].astype({'mtime_ns': str}), 'left', KEYS))
     again = now.again if 'again' in now else pd.Series('', now.index)
     good = (was.status == 'ok') | (was.status + ': ' + was.reason == again)
     return ~(good & _holds(was, now)).to_numpy(bool)
 
-def _plain_times(rows): return rows.astype({'mtime_ns': str})
+
+def _plain_times(rows):
+    return rows.astype({'mtime_ns': str})
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #99fdef09
 def _holds(was, now):
@@ -185,24 +275,41 @@ def _holds(was, now):
     same, absent = _same(was, now), now.now <= 0
     return same | absent & ((was.status == 'ok') | (was.bytes == 0))
 
+
 def _same(was, now):
     "Is each file, by its content, the one that is known?"
-    untouched = (was.path == now.path) & (was.bytes == now.now) & (was.mtime_ns == now.now_ns.astype(str)) & (now.now > 0)
+    untouched = (
+        (was.path == now.path)
+        & (was.bytes == now.now)
+        & (was.mtime_ns == now.now_ns.astype(str))
+        & (now.now > 0)
+    )
     doubt = ((was.bytes == now.now) & (now.now > 0) & ~untouched).to_numpy(bool)
-    if not doubt.any(): return untouched
-    found = hashes(now[doubt], fingerprint(os.path.commonpath(map(os.path.abspath, now.file)))).set_index(now.index[doubt])
+    if not doubt.any():
+        return untouched
+    found = hashes(
+        now[doubt], fingerprint(os.path.commonpath(map(os.path.abspath, now.file)))
+    ).set_index(now.index[doubt])
     deep = was.form[doubt].str.contains('16 bit')
-    first_edition = (was.status[doubt] == 'ok') & (was.mtime_ns[doubt] == '-1') & (found.lies.astype(bool) | deep)
+    first_edition = (
+        (was.status[doubt] == 'ok')
+        & (was.mtime_ns[doubt] == '-1')
+        & (found.lies.astype(bool) | deep)
+    )
     equal = (found.sha256 == was.sha256[doubt]) | (found.sha256 == '')
     return untouched | (equal & ~first_edition).reindex(now.index, fill_value=False)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #0cfd56a3
 def outdated(
-    table, # expected photographs as `looked_at` gives them
+    table,  # expected photographs as `looked_at` gives them
     rows,  # what is known, one row or several per photograph
 ):
     "Boolean per row of `rows`: was it said of another file than the one that is there now?"
-    now = rows[KEYS].assign(at=range(len(rows))).merge(table[[*KEYS, 'path', 'file', 'now', 'now_ns']], on=KEYS)
+    now = (
+        rows[KEYS]
+        .assign(at=range(len(rows)))
+        .merge(table[[*KEYS, 'path', 'file', 'now', 'now_ns']], on=KEYS)
+    )
     out = np.zeros(len(rows), bool)
     was = _plain_times(rows.iloc[now['at']].reset_index(drop=True))
     out[now['at']] = ~_holds(was, now).to_numpy(bool)
@@ -210,33 +317,47 @@ def outdated(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #4ff0a30b
 def experiment_of(
-    data, # an experiment or its folder, a manifest CSV, or a table with plant_id
+    data,  # an experiment or its folder, a manifest CSV, or a table with plant_id
 ):
     "What identifies an experiment, 16 hexadecimal digits"
     data = getattr(data, 'folder', data)
-    if not isinstance(data, pd.DataFrame) and not Path(data).is_dir(): data = expected_images(data)
-    if isinstance(data, pd.DataFrame): return fingerprint('plants', sorted(set(data.plant_id.astype(str))))
+    if not isinstance(data, pd.DataFrame) and not Path(data).is_dir():
+        data = expected_images(data)
+    if isinstance(data, pd.DataFrame):
+        return fingerprint('plants', sorted(set(data.plant_id.astype(str))))
     from faba_nb.experiment.dataset import Experiment
+
     e = Experiment(data)
-    e.marks = e.marks.iloc[:0] # as if nothing were left out
+    e.marks = e.marks.iloc[:0]  # as if nothing were left out
     plan = e.plants[['plant_id', 'genotype', 'treatment']].astype(str).sort_values('plant_id')
     return fingerprint('plan', plan.values.tolist(), e.simulated)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #63091647
 def check_experiment(
-    path, # a file of features
-    data, # the experiment they are to be used with: as for `experiment_of`
+    path,  # a file of features
+    data,  # the experiment they are to be used with: as for `experiment_of`
 ):
     "Refuse a file of features that was made from another experiment; files that do not say are let through"
     said = _attrs(path).get('experiment')
-    if not said or said == experiment_of(data) or _same_pictures(path, data): return
-    raise BadInput('these features were made from the photographs of another experiment', where=path,
-                   mend='give another folder with --features, or move the file away to extract anew')
+    if not said or said == experiment_of(data) or _same_pictures(path, data):
+        return
+    raise BadInput(
+        'these features were made from the photographs of another experiment',
+        where=path,
+        mend='give another folder with --features, or move the file away to extract anew',
+    )
+
 
 def _same_pictures(path, data, n=20):
     "Are the photographs that a file and an experiment have in common mostly the same?"
-    if not manifest_path(path).is_file(): return False
-    both = looked_at(expected_images(getattr(data, 'folder', data))).merge(read_facts(manifest_path(path)), on=KEYS)
+    if not manifest_path(path).is_file():
+        return False
+    both = looked_at(expected_images(getattr(data, 'folder', data))).merge(
+        read_facts(manifest_path(path)), on=KEYS
+    )
     both = both[(both.now > 0) & (both.status == 'ok')]
-    some = both.iloc[np.unique(np.linspace(0, len(both)-1, n).astype(int))] if len(both) else both
-    return len(some) > 0 and sum(s == _taken_from(f)[0] for s, f in zip(some.sha256, some.file)) >= len(some)/2
+    some = both.iloc[np.unique(np.linspace(0, len(both) - 1, n).astype(int))] if len(both) else both
+    return (
+        len(some) > 0
+        and sum(s == _taken_from(f)[0] for s, f in zip(some.sha256, some.file)) >= len(some) / 2
+    )

@@ -13,43 +13,72 @@ from scipy.spatial import ConvexHull, QhullError
 def _extent(rows, cols, box, size):
     "Area, height, width, tip, centre and spread from the mask's row and column counts"
     n, h = rows.sum(), size[1]
-    y, x = np.arange(len(rows)) + box[1] + .5, np.arange(len(cols)) + box[0] + .5
-    my, mx = rows@y/n, cols@x/n
-    sy, sx = np.sqrt(rows@(y-my)**2/n), np.sqrt(cols@(x-mx)**2/n)
+    y, x = np.arange(len(rows)) + box[1] + 0.5, np.arange(len(cols)) + box[0] + 0.5
+    my, mx = rows @ y / n, cols @ x / n
+    sy, sx = np.sqrt(rows @ (y - my) ** 2 / n), np.sqrt(cols @ (x - mx) ** 2 / n)
     ys, xs = np.flatnonzero(rows), np.flatnonzero(cols)
-    return dict(area=np.sqrt(n)/h, height=(ys[-1]-ys[0]+1)/h, width=(xs[-1]-xs[0]+1)/h, tip=1-y[ys[0]]/h, base=1-y[ys[-1]]/h,
-                centre_x=(mx-size[0]/2)/h, centre_y=1-my/h, spread_x=sx/h, spread_y=sy/h)
+    return dict(
+        area=np.sqrt(n) / h,
+        height=(ys[-1] - ys[0] + 1) / h,
+        width=(xs[-1] - xs[0] + 1) / h,
+        tip=1 - y[ys[0]] / h,
+        base=1 - y[ys[-1]] / h,
+        centre_x=(mx - size[0] / 2) / h,
+        centre_y=1 - my / h,
+        spread_x=sx / h,
+        spread_y=sy / h,
+    )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #ad6ed88b
 def _outline(mask, h):
     "Hull, solidity, filled share of the rectangle, edge length and mean thickness"
     ys = np.flatnonzero(mask.any(1))
     first, last = mask[ys].argmax(1), mask.shape[1] - mask[ys, ::-1].argmax(1)
-    points = np.concatenate([np.c_[first, ys], np.c_[last, ys], np.c_[first, ys+1], np.c_[last, ys+1]])
+    points = np.concatenate(
+        [np.c_[first, ys], np.c_[last, ys], np.c_[first, ys + 1], np.c_[last, ys + 1]]
+    )
     n = np.count_nonzero(mask)
-    try: hull = ConvexHull(points).volume
-    except QhullError: hull = n
-    edge = sum(np.count_nonzero(a != b) for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1]))) + 1
-    return dict(hull=np.sqrt(hull)/h, solidity=n/max(hull, 1), filled=n/(len(ys)*(last.max()-first.min())), edge=np.log(edge/np.sqrt(n)), thickness=20*n/edge/h)
+    try:
+        hull = ConvexHull(points).volume
+    except QhullError:
+        hull = n
+    edge = (
+        sum(
+            np.count_nonzero(a != b)
+            for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1]))
+        )
+        + 1
+    )
+    return dict(
+        hull=np.sqrt(hull) / h,
+        solidity=n / max(hull, 1),
+        filled=n / (len(ys) * (last.max() - first.min())),
+        edge=np.log(edge / np.sqrt(n)),
+        thickness=20 * n / edge / h,
+    )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #02b18356
 def _profile(rows, top, h):
     "Share of the plant's pixels in eight slices of the picture, the lowest first"
-    slices = np.minimum((np.arange(len(rows)) + top)*8//h, 7)
-    share = np.bincount(slices, rows, minlength=8)[::-1]/rows.sum()
+    slices = np.minimum((np.arange(len(rows)) + top) * 8 // h, 7)
+    share = np.bincount(slices, rows, minlength=8)[::-1] / rows.sum()
     return {f'slice_{i}': s for i, s in enumerate(share)}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #705a4cb4
 def _sample(image, mask, most=60_000):
     "Red, green, blue of the plant's pixels, 0 to 1, at most about `most` of them"
-    step = int(np.sqrt(max(np.count_nonzero(mask)/most, 1)))
-    return np.asarray(image)[::step, ::step][mask[::step, ::step]].astype(np.float32)/255
+    step = int(np.sqrt(max(np.count_nonzero(mask) / most, 1)))
+    return np.asarray(image)[::step, ::step][mask[::step, ::step]].astype(np.float32) / 255
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #d85accb7
 def _colours(c):
     "Means and spreads of the channels, and percentiles of brightness"
     light = c.mean(1)
-    d = {f'{n}_{k}': v for k, f in (('mean', c.mean(0)), ('sd', c.std(0))) for n, v in zip(('red', 'green', 'blue'), f)}
+    d = {
+        f'{n}_{k}': v
+        for k, f in (('mean', c.mean(0)), ('sd', c.std(0)))
+        for n, v in zip(('red', 'green', 'blue'), f)
+    }
     return d | {f'light_{p}': v for p, v in zip((10, 50, 90), np.percentile(light, (10, 50, 90)))}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #ff0972f7
@@ -57,8 +86,15 @@ def _greenness(c):
     "Vegetation indices: means, and the distribution of excess green"
     r, g, b = c.T
     e = 1e-3
-    exg, vari = (2*g-r-b)/(r+g+b+e), np.clip((g-r)/(g+r-b+e), -1, 1)
-    d = dict(gli=((2*g-r-b)/(2*g+r+b+e)).mean(), ngrvi=((g-r)/(g+r+e)).mean(), vari=vari.mean(), tgi=(g-.39*r-.61*b).mean(), exg=exg.mean(), exg_sd=exg.std())
+    exg, vari = (2 * g - r - b) / (r + g + b + e), np.clip((g - r) / (g + r - b + e), -1, 1)
+    d = dict(
+        gli=((2 * g - r - b) / (2 * g + r + b + e)).mean(),
+        ngrvi=((g - r) / (g + r + e)).mean(),
+        vari=vari.mean(),
+        tgi=(g - 0.39 * r - 0.61 * b).mean(),
+        exg=exg.mean(),
+        exg_sd=exg.std(),
+    )
     return d | {f'exg_{p}': v for p, v in zip((10, 50, 90), np.percentile(exg, (10, 50, 90)))}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #72f47295
@@ -66,31 +102,50 @@ def _classes(c):
     "Shares of green, yellow, brown and grey pixels, mean saturation and its spread"
     r, g, b = c.T
     most, least = c.max(1), c.min(1)
-    s = (most-least)/(most+1e-3)
-    dull, warm = s < .12, (b == least) & (r > .9*g)
-    yellow = ~dull & warm & (g > .62*r) & (most > .3)
-    return dict(green=(~dull & (g == most) & ~warm).mean(), yellow=yellow.mean(), brown=(~dull & warm & ~yellow).mean(), grey=dull.mean(), saturation=s.mean(), saturation_sd=s.std())
+    s = (most - least) / (most + 1e-3)
+    dull, warm = s < 0.12, (b == least) & (r > 0.9 * g)
+    yellow = ~dull & warm & (g > 0.62 * r) & (most > 0.3)
+    return dict(
+        green=(~dull & (g == most) & ~warm).mean(),
+        yellow=yellow.mean(),
+        brown=(~dull & warm & ~yellow).mean(),
+        grey=dull.mean(),
+        saturation=s.mean(),
+        saturation_sd=s.std(),
+    )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #6d5a84ae
 def measures(
-    photo, # a `Photograph`
+    photo,  # a `Photograph`
 ):
     "The measures of one photograph by name; zeros where nothing is seen"
     mask, h = photo.mask, photo.size[1]
-    if not mask.any(): return dict.fromkeys(NAMES, 0.)
+    if not mask.any():
+        return dict.fromkeys(NAMES, 0.0)
     rows, cols = mask.sum(1), mask.sum(0)
     c = _sample(photo.image, mask)
-    green = ((c[:, 1] > 1.02*c[:, 2]) & (2*c[:, 1] > 1.02*(c[:, 0]+c[:, 2]))).mean()
-    d = _extent(rows, cols, photo.box, photo.size) | _outline(mask, h) | _profile(rows, photo.box[1], h)
-    return d | dict(leaf_area=d['area']*np.sqrt(green)) | _colours(c) | _greenness(c) | _classes(c)
+    green = ((c[:, 1] > 1.02 * c[:, 2]) & (2 * c[:, 1] > 1.02 * (c[:, 0] + c[:, 2]))).mean()
+    d = (
+        _extent(rows, cols, photo.box, photo.size)
+        | _outline(mask, h)
+        | _profile(rows, photo.box[1], h)
+    )
+    return (
+        d | dict(leaf_area=d['area'] * np.sqrt(green)) | _colours(c) | _greenness(c) | _classes(c)
+    )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #93b0a567
-NAMES = tuple('area height width tip base centre_x centre_y spread_x spread_y hull solidity filled edge thickness'.split()
-    + [f'slice_{i}' for i in range(8)] + ['leaf_area'] + [f'{c}_{k}' for k in ('mean', 'sd') for c in ('red', 'green', 'blue')]
-    + 'light_10 light_50 light_90 gli ngrvi vari tgi exg exg_sd exg_10 exg_50 exg_90 green yellow brown grey saturation saturation_sd'.split())
+NAMES = tuple(
+    'area height width tip base centre_x centre_y spread_x spread_y hull solidity filled edge thickness'.split()
+    + [f'slice_{i}' for i in range(8)]
+    + ['leaf_area']
+    + [f'{c}_{k}' for k in ('mean', 'sd') for c in ('red', 'green', 'blue')]
+    + 'light_10 light_50 light_90 gli ngrvi vari tgi exg exg_sd exg_10 exg_50 exg_90 green yellow brown grey saturation saturation_sd'.split()
+)
+
 
 def measure(
-    photo, # a `Photograph`
+    photo,  # a `Photograph`
 ):
     "The 47 measures as one vector, float32"
     return np.fromiter(measures(photo).values(), np.float32, len(NAMES))

@@ -19,90 +19,128 @@ from fastcore.basics import patch
 # %% ../../nbs/20_backbones/02_photographs.ipynb #9cfa0ee6
 class BadImage(Exception):
     "One photograph cannot be used; the message says why"
-    def __init__(self, reason, status='corrupt'): # `status`: 'corrupt' or 'missing'
+
+    def __init__(self, reason, status='corrupt'):  # `status`: 'corrupt' or 'missing'
         super().__init__(reason)
         self.reason, self.status = reason, status
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #9319c67e
-LARGEST_FILE = 2**30 # bytes; a hundred times a photograph of the experiment
+LARGEST_FILE = 2**30  # bytes; a hundred times a photograph of the experiment
+
 
 def read_bytes(
-    path, # a file that should be there
+    path,  # a file that should be there
 ):
     "The whole content; what is absent, no file, empty or far too large is a `BadImage`"
-    try: kind = os.stat(path)
-    except (OSError, ValueError) as e: raise BadImage(_why(e), 'missing') from None
-    if not stat.S_ISREG(kind.st_mode): raise BadImage('not a file')
-    if kind.st_size > LARGEST_FILE: raise BadImage(f'{kind.st_size} bytes is no photograph')
-    try: data = Path(path).read_bytes()
-    except OSError as e: raise BadImage(_why(e)) from None
-    if not data: raise BadImage('empty file')
+    try:
+        kind = os.stat(path)
+    except (OSError, ValueError) as e:
+        raise BadImage(_why(e), 'missing') from None
+    if not stat.S_ISREG(kind.st_mode):
+        raise BadImage('not a file')
+    if kind.st_size > LARGEST_FILE:
+        raise BadImage(f'{kind.st_size} bytes is no photograph')
+    try:
+        data = Path(path).read_bytes()
+    except OSError as e:
+        raise BadImage(_why(e)) from None
+    if not data:
+        raise BadImage('empty file')
     return data
 
-def _why(e): return (getattr(e, 'strerror', None) or str(e)).lower()
+
+def _why(e):
+    return (getattr(e, 'strerror', None) or str(e)).lower()
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #5dc1ba23
-pyvips.block_untrusted_set(True) # photographs only: no SVG, PDF or other formats that are programs
-LARGEST = 200_000_000 # pixels; more than 20 times a photograph of the experiment
-SMALLEST = 16         # pixels on a side; less shows no plant
+pyvips.block_untrusted_set(True)  # photographs only: no SVG, PDF or other formats that are programs
+LARGEST = 200_000_000  # pixels; more than 20 times a photograph of the experiment
+SMALLEST = 16  # pixels on a side; less shows no plant
+
 
 def _open(data):
     "A lazy libvips image, or the reason why not"
-    try: im = pyvips.Image.new_from_buffer(data, '', access='sequential', fail_on='error')
-    except pyvips.Error as e: raise BadImage(_first_line(e)) from None
-    if data[:4] == b'\x89PNG' and data.rfind(b'IEND\xaeB`\x82') < 0: raise BadImage('truncated PNG, its end is missing')
-    if min(im.width, im.height) < SMALLEST or im.width*im.height > LARGEST: raise BadImage(f'{im.width}×{im.height} pixels is no photograph')
+    try:
+        im = pyvips.Image.new_from_buffer(data, '', access='sequential', fail_on='error')
+    except pyvips.Error as e:
+        raise BadImage(_first_line(e)) from None
+    if data[:4] == b'\x89PNG' and data.rfind(b'IEND\xaeB`\x82') < 0:
+        raise BadImage('truncated PNG, its end is missing')
+    if min(im.width, im.height) < SMALLEST or im.width * im.height > LARGEST:
+        raise BadImage(f'{im.width}×{im.height} pixels is no photograph')
     return im
 
-def _first_line(e): return ' '.join(str(e).replace('unable to call', '').split())[:120]
+
+def _first_line(e):
+    return ' '.join(str(e).replace('unable to call', '').split())[:120]
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #b1be376a
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _KINDS = ('srgb', 'rgb', 'rgb16', 'b-w', 'grey16', 'multiband')
 
+
 def _mode(im):
     "Pillow's name for the kind of pixels, or the reason why they cannot be used"
-    if im.interpretation == 'cmyk': raise BadImage('cmyk, the colours of a printer; save it as RGB')
+    if im.interpretation == 'cmyk':
+        raise BadImage('cmyk, the colours of a printer; save it as RGB')
     if im.interpretation not in _KINDS or im.bands not in _MODES:
         raise BadImage(f'pixels of kind {im.interpretation} with {im.bands} bands')
-    if im.format not in ('uchar', 'ushort'): raise BadImage(f'pixels of type {im.format}')
+    if im.format not in ('uchar', 'ushort'):
+        raise BadImage(f'pixels of type {im.format}')
     return _MODES[im.bands] + (' 16 bit' if im.format == 'ushort' else '')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #9fa9b13b
 def _header(path):
     "The lazy libvips image of a regular file, or None"
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): return None
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
         return pyvips.Image.new_from_file(str(path))
-    except (OSError, ValueError, pyvips.Error): return None
+    except (OSError, ValueError, pyvips.Error):
+        return None
+
 
 def form_of(
-    path, # of an image file
+    path,  # of an image file
 ):
     "Mode and size, upright, from the header alone; empty where it cannot be read"
     im = _header(path)
-    if im is None: return ''
-    try: return _form(_mode(im), _upright_size(im))
-    except BadImage: return ''
+    if im is None:
+        return ''
+    try:
+        return _form(_mode(im), _upright_size(im))
+    except BadImage:
+        return ''
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #25196435
-_TURNS = {2: np.fliplr, 3: lambda a: a[::-1, ::-1], 4: np.flipud, 5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
-          7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90}
+_TURNS = {
+    2: np.fliplr,
+    3: lambda a: a[::-1, ::-1],
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
 
 def _orientation(im):
     "What the header says about how the picture lies, 1 (upright) to 8"
     said = im.get('orientation') if im.get_typeof('orientation') else 1
     return said if said in _TURNS else 1
 
+
 def _upright_size(im):
     "Width and height after turning"
     return (im.height, im.width) if _orientation(im) >= 5 else (im.width, im.height)
 
-def _form(mode, size): return f'{mode} {size[0]}×{size[1]}'
+
+def _form(mode, size):
+    return f'{mode} {size[0]}×{size[1]}'
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #0a171b30
 def lies(
-    path, # of an image file
+    path,  # of an image file
 ):
     "Is the picture stored other than upright? From the header alone"
     im = _header(path)
@@ -113,18 +151,21 @@ def _decoded(data):
     "Mode, upright 8-bit array, orientation, and for 16 bits the range of the colours"
     im = _open(data)
     mode, turn, values = _mode(im), _orientation(im), None
-    try: a = im.numpy()
-    except pyvips.Error as e: raise BadImage(_first_line(e)) from None
-    if a.ndim == 2: a = a[..., None]
+    try:
+        a = im.numpy()
+    except pyvips.Error as e:
+        raise BadImage(_first_line(e)) from None
+    if a.ndim == 2:
+        a = a[..., None]
     if a.dtype == np.uint16:
-        colours = a[..., :1 if a.shape[2] < 3 else 3]
+        colours = a[..., : 1 if a.shape[2] < 3 else 3]
         values = int(colours.min()), int(colours.max())
         a = (a >> 8).astype(np.uint8)
     return mode, np.ascontiguousarray(_TURNS[turn](a)) if turn != 1 else a, turn, values
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #14bf521c
 def decode(
-    data, # the bytes of an image file
+    data,  # the bytes of an image file
 ):
     "Mode and 8-bit array of height × width × (1, 2, 3 or 4), upright"
     mode, a, _, _ = _decoded(data)
@@ -134,35 +175,45 @@ def decode(
 @dataclass
 class Photograph:
     "The visible part of one photograph, composited on black"
+
     image: Image.Image  # RGB, the rectangle `box` only
-    alpha: np.ndarray   # opacity in `box`, 0 to 255; None where the file has no transparency
-    box: tuple          # left, top, right, bottom in the whole picture, pixels
-    size: tuple         # width, height of the whole picture, pixels
-    form: str           # mode and size as in the file, upright: 'RGBA 2560×3476'
-    orientation: int = 1 # as in the file, 1 to 8; already applied
-    range: str = ''     # smallest and largest value of its colours: '0 to 255'
+    alpha: np.ndarray  # opacity in `box`, 0 to 255; None where the file has no transparency
+    box: tuple  # left, top, right, bottom in the whole picture, pixels
+    size: tuple  # width, height of the whole picture, pixels
+    form: str  # mode and size as in the file, upright: 'RGBA 2560×3476'
+    orientation: int = 1  # as in the file, 1 to 8; already applied
+    range: str = ''  # smallest and largest value of its colours: '0 to 255'
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #e9b128f9
 def _visible(a):
     "Left, top, right, bottom of what is not black or transparent in an array, or None"
-    if a.shape[2] == 4: rows = np.ascontiguousarray(a).view('<u4')[..., 0]; shift = 24
-    elif a.shape[2] == 2: rows, shift = a[..., 1], 0
-    else: rows, shift = a.reshape(len(a), -1), 0
+    if a.shape[2] == 4:
+        rows = np.ascontiguousarray(a).view('<u4')[..., 0]
+        shift = 24
+    elif a.shape[2] == 2:
+        rows, shift = a[..., 1], 0
+    else:
+        rows, shift = a.reshape(len(a), -1), 0
     y = np.flatnonzero(rows.max(1) >> shift)
-    if not len(y): return None
-    across = rows[y[0]:y[-1]+1].max(0) >> shift
+    if not len(y):
+        return None
+    across = rows[y[0] : y[-1] + 1].max(0) >> shift
     x = np.flatnonzero(across.reshape(a.shape[1], -1).any(1))
-    return int(x[0]), int(y[0]), int(x[-1])+1, int(y[-1])+1
+    return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #d59c8b1d
 def on_black(
-    a, # 8-bit array of height × width × (1 to 4)
+    a,  # 8-bit array of height × width × (1 to 4)
 ):
     "RGB picture of `a` over black, to the bit what Pillow's `alpha_composite` gives"
     grey = a.shape[2] < 3
-    im = Image.fromarray(np.ascontiguousarray(a[..., 0] if a.shape[2] == 1 else a), _MODES[a.shape[2]])
-    if a.shape[2] in (1, 3): return im.convert('RGB') if grey else im
-    if a.shape[2] == 4 and not ((a[..., 3] + 1) & 254).any(): return _cut_out(a)
+    im = Image.fromarray(
+        np.ascontiguousarray(a[..., 0] if a.shape[2] == 1 else a), _MODES[a.shape[2]]
+    )
+    if a.shape[2] in (1, 3):
+        return im.convert('RGB') if grey else im
+    if a.shape[2] == 4 and not ((a[..., 3] + 1) & 254).any():
+        return _cut_out(a)
     black = Image.new('RGBA', im.size, (0, 0, 0, 255))
     black.alpha_composite(im.convert('RGBA') if grey else im)
     return black.convert('RGB')
@@ -171,20 +222,23 @@ def on_black(
 def _cut_out(a):
     "RGB picture of an RGBA array whose opacity is 0 or 255 everywhere"
     v = np.ascontiguousarray(a).view('<u4')[..., 0]
-    v = v*(v >> 24 > 0)
+    v = v * (v >> 24 > 0)
     return Image.frombytes('RGB', v.shape[::-1], v, 'raw', 'RGBX')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #59dcb59b
-NEARLY_BLACK = 15 # largest value of a background without transparency
-DIMMEST = 1 << 14 # brightest value below which a 16-bit picture holds fewer bits
+NEARLY_BLACK = 15  # largest value of a background without transparency
+DIMMEST = 1 << 14  # brightest value below which a 16-bit picture holds fewer bits
 NO_PLANT = 'no plant found'
+
 
 def _range(image):
     "Smallest and largest value of the colours of an RGB picture"
     low, high = zip(*image.getextrema())
     return min(low), max(high)
 
-def _words(values): return '{} to {}'.format(*values) if values else ''
+
+def _words(values):
+    return '{} to {}'.format(*values) if values else ''
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #c744cef0
 def _too_dark(mode, values):
@@ -193,33 +247,40 @@ def _too_dark(mode, values):
         return f'too dark for a 16-bit file, as of {values[1].bit_length()}-bit data'
     return 'too dark' if not mode.endswith('16 bit') and values[1] <= NEARLY_BLACK else ''
 
+
 def _no_plant(mode, values, why):
     "The reason in full, with the range where it is known"
     return f'{NO_PLANT}: {why}' + (f' (values {_words(values)})' if values else '')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #985b901f
 def read_photograph(
-    source, # path of a file, or its bytes
+    source,  # path of a file, or its bytes
 ):
     "One photograph, decoded and composited on black; one that shows no plant is a `BadImage`"
-    mode, a, orientation, values = _decoded(source if isinstance(source, bytes) else read_bytes(source))
+    mode, a, orientation, values = _decoded(
+        source if isinstance(source, bytes) else read_bytes(source)
+    )
     box = _visible(a)
-    if box is None: raise BadImage(_no_plant(mode, values, 'nothing visible, all black or transparent'))
+    if box is None:
+        raise BadImage(_no_plant(mode, values, 'nothing visible, all black or transparent'))
     l, t, r, b = box
     part = a[t:b, l:r]
     alpha = part[..., -1].copy() if a.shape[2] in (2, 4) else None
     image, size = on_black(part), (a.shape[1], a.shape[0])
     values = values or _range(image)
     fault = _too_dark(mode, values)
-    if fault: raise BadImage(_no_plant(mode, values, fault))
+    if fault:
+        raise BadImage(_no_plant(mode, values, fault))
     return Photograph(image, alpha, box, size, _form(mode, size), orientation, _words(values))
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #49ca1b9f
 def _mask(self):
     "Where there is something to see in `box`, boolean"
-    if self.alpha is not None: return self.alpha > 0
+    if self.alpha is not None:
+        return self.alpha > 0
     r, g, b = (np.asarray(c) for c in self.image.split())
     return np.maximum(np.maximum(r, g), b) > NEARLY_BLACK
+
 
 Photograph.mask = cached_property(_mask)
 Photograph.mask.__set_name__(Photograph, 'mask')
@@ -230,6 +291,7 @@ def _plant(self):
     _, g, b = (np.asarray(c) for c in self.image.split())
     leaf = self.mask & (g - np.minimum(g, b) > (g >> 4))
     return leaf if leaf.any() else self.mask
+
 
 Photograph.plant = cached_property(_plant)
 Photograph.plant.__set_name__(Photograph, 'plant')

@@ -20,32 +20,41 @@ from ..core.errors import BadInput, unknown
 @dataclass(frozen=True)
 class Backbone:
     "Facts about one frozen encoder"
-    source: str                # `open_clip:MODEL/PRETRAINED`, `open_clip:hf-hub:ORG/NAME`, `timm:NAME`, `local:PATH` or `embedded:NAME`
-    taps: dict = field(default_factory=dict) # tap to width; empty: known once the weights are loaded
+
+    source: str  # `open_clip:MODEL/PRETRAINED`, `open_clip:hf-hub:ORG/NAME`, `timm:NAME`, `local:PATH` or `embedded:NAME`
+    taps: dict = field(
+        default_factory=dict
+    )  # tap to width; empty: known once the weights are loaded
     published_tap: str = 'norm'  # the tap of the published comparison, or the library's default
-    published_canvas: str = 'published' # 'square' for encoders that see the whole plant anyway
-    repository: str = ''       # repository on the Hugging Face hub, empty for embedded ones
-    size: int = 224            # side of the square input, pixels
-    batch: int = 64            # photographs per forward pass to start with (halved when memory runs out)
-    parameters: float = 0      # millions, vision part only
-    gflop: float = 0           # per photograph at `size`
-    licence: str = ''          # of the weights
-    citation: str = ''         # where it was described
-    revision: str = ''         # commit of the repository, where it is known
-    build: str = ''            # embedded ones: dotted name of the function that makes or measures
-    adjust: str = ''           # dotted name of a function that changes a loaded encoder, such as its position grid
-    name: str = ''             # filled in by `register_backbone`
-    title: str = ''            # likewise
+    published_canvas: str = 'published'  # 'square' for encoders that see the whole plant anyway
+    repository: str = ''  # repository on the Hugging Face hub, empty for embedded ones
+    size: int = 224  # side of the square input, pixels
+    batch: int = 64  # photographs per forward pass to start with (halved when memory runs out)
+    parameters: float = 0  # millions, vision part only
+    gflop: float = 0  # per photograph at `size`
+    licence: str = ''  # of the weights
+    citation: str = ''  # where it was described
+    revision: str = ''  # commit of the repository, where it is known
+    build: str = ''  # embedded ones: dotted name of the function that makes or measures
+    adjust: str = (
+        ''  # dotted name of a function that changes a loaded encoder, such as its position grid
+    )
+    name: str = ''  # filled in by `register_backbone`
+    title: str = ''  # likewise
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #32df6eba
 _REGISTRY = {}
 
+
 def register_backbone(
-    facts, # a function without arguments that returns a `Backbone`
+    facts,  # a function without arguments that returns a `Backbone`
 ):
     "Decorator: enter a backbone into the registry under the function's name"
     b = replace(facts(), name=facts.__name__, title=(facts.__doc__ or '').strip())
-    if _REGISTRY.get(b.name, b) != b: raise BadInput(f'there is another backbone named {b.name!r} already', mend='choose a new name')
+    if _REGISTRY.get(b.name, b) != b:
+        raise BadInput(
+            f'there is another backbone named {b.name!r} already', mend='choose a new name'
+        )
     _REGISTRY[b.name] = b
     return facts
 
@@ -53,162 +62,334 @@ def register_backbone(
 @register_backbone
 def dinov2():
     "DINOv2 ViT-B/14"
-    return Backbone('timm:vit_base_patch14_dinov2.lvd142m', dict(cls=768, norm=768, mean=768), published_tap='norm',
-        repository='timm/vit_base_patch14_dinov2.lvd142m', parameters=85.7, gflop=46, licence='Apache-2.0',
-        citation='Oquab et al. 2023, arXiv:2304.07193', adjust='faba_nb.backbones.encoders.dinov2_as_published')
+    return Backbone(
+        'timm:vit_base_patch14_dinov2.lvd142m',
+        dict(cls=768, norm=768, mean=768),
+        published_tap='norm',
+        repository='timm/vit_base_patch14_dinov2.lvd142m',
+        parameters=85.7,
+        gflop=46,
+        licence='Apache-2.0',
+        citation='Oquab et al. 2023, arXiv:2304.07193',
+        adjust='faba_nb.backbones.encoders.dinov2_as_published',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #fc260381
 @register_backbone
 def clip():
     "CLIP ViT-B/16 (OpenAI)"
-    return Backbone('open_clip:ViT-B-16-quickgelu/openai', dict(cls=768, norm=768, proj=512, mean=768), published_tap='cls',
-        repository='timm/vit_base_patch16_clip_224.openai', parameters=86.2, gflop=35, licence='MIT',
-        citation='Radford et al. 2021, arXiv:2103.00020')
+    return Backbone(
+        'open_clip:ViT-B-16-quickgelu/openai',
+        dict(cls=768, norm=768, proj=512, mean=768),
+        published_tap='cls',
+        repository='timm/vit_base_patch16_clip_224.openai',
+        parameters=86.2,
+        gflop=35,
+        licence='MIT',
+        citation='Radford et al. 2021, arXiv:2103.00020',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #a3259b43
 def _imageomics(name, width, projected, **facts):
     "A BioCLIP: open_clip loads it from the hub, and its taps differ in widths alone"
-    return Backbone(f'open_clip:hf-hub:imageomics/{name}', dict(cls=width, norm=width, proj=projected, mean=width), repository=f'imageomics/{name}', **facts)
+    return Backbone(
+        f'open_clip:hf-hub:imageomics/{name}',
+        dict(cls=width, norm=width, proj=projected, mean=width),
+        repository=f'imageomics/{name}',
+        **facts,
+    )
+
 
 @register_backbone
 def bioclip():
     "BioCLIP ViT-B/16 (TreeOfLife-10M)"
-    return _imageomics('bioclip', 768, 512, published_tap='norm', parameters=86.2, gflop=35, licence='MIT', citation='Stevens et al. 2024, arXiv:2311.18803')
+    return _imageomics(
+        'bioclip',
+        768,
+        512,
+        published_tap='norm',
+        parameters=86.2,
+        gflop=35,
+        licence='MIT',
+        citation='Stevens et al. 2024, arXiv:2311.18803',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #618e987f
 @register_backbone
 def bioclip2():
     "BioCLIP 2 ViT-L/14 (TreeOfLife-200M)"
-    return _imageomics('bioclip-2', 1024, 768, published_tap='proj', parameters=304, gflop=162, batch=32, licence='MIT', citation='Gu et al. 2025, arXiv:2505.23883')
+    return _imageomics(
+        'bioclip-2',
+        1024,
+        768,
+        published_tap='proj',
+        parameters=304,
+        gflop=162,
+        batch=32,
+        licence='MIT',
+        citation='Gu et al. 2025, arXiv:2505.23883',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #178da06b
 @register_backbone
 def bioclip25():
     "BioCLIP 2.5 ViT-H/14 (TreeOfLife, 233 million images)"
-    return _imageomics('bioclip-2.5-vith14', 1280, 1024, published_tap='proj', parameters=632, gflop=325, batch=32,
-        licence='unknown: see huggingface.co/imageomics/bioclip-2.5-vith14', citation='imageomics.github.io/bioclip-ecosystem')
+    return _imageomics(
+        'bioclip-2.5-vith14',
+        1280,
+        1024,
+        published_tap='proj',
+        parameters=632,
+        gflop=325,
+        batch=32,
+        licence='unknown: see huggingface.co/imageomics/bioclip-2.5-vith14',
+        citation='imageomics.github.io/bioclip-ecosystem',
+    )
+
 
 @register_backbone
 def siglip2():
     "SigLIP 2 ViT-B/16 (WebLI)"
-    return Backbone('open_clip:ViT-B-16-SigLIP2/webli', dict(proj=768, mean=768), published_tap='proj', repository='timm/ViT-B-16-SigLIP2',
-        parameters=92.9, gflop=35, licence='Apache-2.0', citation='Tschannen et al. 2025, arXiv:2502.14786')
+    return Backbone(
+        'open_clip:ViT-B-16-SigLIP2/webli',
+        dict(proj=768, mean=768),
+        published_tap='proj',
+        repository='timm/ViT-B-16-SigLIP2',
+        parameters=92.9,
+        gflop=35,
+        licence='Apache-2.0',
+        citation='Tschannen et al. 2025, arXiv:2502.14786',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0df6cb0d
 @register_backbone
 def pe_core():
     "Perception Encoder, core, ViT-B/16"
-    return Backbone('open_clip:PE-Core-B-16/meta', dict(proj=1024, mean=768), published_tap='proj', repository='timm/PE-Core-B-16',
-        parameters=93.7, gflop=35, licence='Apache-2.0', citation='Bolya et al. 2025, arXiv:2504.13181')
+    return Backbone(
+        'open_clip:PE-Core-B-16/meta',
+        dict(proj=1024, mean=768),
+        published_tap='proj',
+        repository='timm/PE-Core-B-16',
+        parameters=93.7,
+        gflop=35,
+        licence='Apache-2.0',
+        citation='Bolya et al. 2025, arXiv:2504.13181',
+    )
+
 
 @register_backbone
 def dinov2_reg():
     "DINOv2 ViT-B/14 with registers, at its native 518 pixels"
-    return Backbone('timm:vit_base_patch14_reg4_dinov2.lvd142m', dict(cls=768, norm=768, mean=768), published_tap='norm', repository='timm/vit_base_patch14_reg4_dinov2.lvd142m',
-        size=518, batch=16, parameters=86.6, gflop=304, licence='Apache-2.0', citation='Darcet et al. 2023, arXiv:2309.16588')
+    return Backbone(
+        'timm:vit_base_patch14_reg4_dinov2.lvd142m',
+        dict(cls=768, norm=768, mean=768),
+        published_tap='norm',
+        repository='timm/vit_base_patch14_reg4_dinov2.lvd142m',
+        size=518,
+        batch=16,
+        parameters=86.6,
+        gflop=304,
+        licence='Apache-2.0',
+        citation='Darcet et al. 2023, arXiv:2309.16588',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #258a9ef7
 @register_backbone
 def dinov3():
     "DINOv3 ViT-B/16"
-    return Backbone('timm:vit_base_patch16_dinov3.lvd1689m', dict(cls=768, norm=768, mean=768), published_tap='mean', repository='timm/vit_base_patch16_dinov3.lvd1689m',
-        size=256, parameters=85.6, gflop=47, licence='DINOv3 licence, restricted', citation='Siméoni et al. 2025, arXiv:2508.10104')
+    return Backbone(
+        'timm:vit_base_patch16_dinov3.lvd1689m',
+        dict(cls=768, norm=768, mean=768),
+        published_tap='mean',
+        repository='timm/vit_base_patch16_dinov3.lvd1689m',
+        size=256,
+        parameters=85.6,
+        gflop=47,
+        licence='DINOv3 licence, restricted',
+        citation='Siméoni et al. 2025, arXiv:2508.10104',
+    )
+
 
 @register_backbone
 def plantnet():
     "Pl@ntNet's DINOv2 ViT-B/14 with registers, trained on 7 806 plant species"
-    return Backbone('timm:hf-hub:PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all', dict(cls=768, norm=768, mean=768), published_tap='norm',
-        repository='PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all', size=518, batch=16, parameters=86.6, gflop=304, licence='unknown: see huggingface.co/PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
-        citation='Goëau et al. 2024, PlantCLEF, CEUR-WS 3740')
+    return Backbone(
+        'timm:hf-hub:PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
+        dict(cls=768, norm=768, mean=768),
+        published_tap='norm',
+        repository='PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
+        size=518,
+        batch=16,
+        parameters=86.6,
+        gflop=304,
+        licence='unknown: see huggingface.co/PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
+        citation='Goëau et al. 2024, PlantCLEF, CEUR-WS 3740',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2be2174a
 @register_backbone
 def morphology():
     "Shape and colour of the masked plant, measured"
-    return Backbone('embedded:morphology', dict(measures=47), published_tap='measures', published_canvas='square',
-        size=0, build='faba_nb.backbones.morphology.measure')
+    return Backbone(
+        'embedded:morphology',
+        dict(measures=47),
+        published_tap='measures',
+        published_canvas='square',
+        size=0,
+        build='faba_nb.backbones.morphology.measure',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2bba609b
 @register_backbone
 def random_vit():
     "A small vision transformer that was never trained (seed 0)"
-    return Backbone('embedded:random_vit', dict(cls=192, norm=192, mean=192), published_tap='norm', published_canvas='square',
-        parameters=2.4, gflop=0.23, build='faba_nb.backbones.encoders.untrained_vit')
+    return Backbone(
+        'embedded:random_vit',
+        dict(cls=192, norm=192, mean=192),
+        published_tap='norm',
+        published_canvas='square',
+        parameters=2.4,
+        gflop=0.23,
+        build='faba_nb.backbones.encoders.untrained_vit',
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #82cb9fd1
 def get_backbone(
-    name, # a registered name, or a source such as `timm:vit_small_patch16_dinov3.lvd1689m`
+    name,  # a registered name, or a source such as `timm:vit_small_patch16_dinov3.lvd1689m`
 ):
     "The facts of one backbone"
-    if isinstance(name, Backbone): return name
-    if name in _REGISTRY: return _REGISTRY[name]
-    if re.match(r'(open_clip|timm|local):.', str(name)): return _unregistered(name)
+    if isinstance(name, Backbone):
+        return name
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if re.match(r'(open_clip|timm|local):.', str(name)):
+        return _unregistered(name)
     raise unknown('backbone', name, _REGISTRY)
+
 
 def _unregistered(source):
     "What can be said of a source without its weights"
-    tap = 'norm' if source.startswith('timm:') or source.startswith('local:') and not Path(source[6:], 'open_clip_config.json').is_file() else 'proj'
+    tap = (
+        'norm'
+        if source.startswith('timm:')
+        or source.startswith('local:')
+        and not Path(source[6:], 'open_clip_config.json').is_file()
+        else 'proj'
+    )
     return Backbone(source, published_tap=tap, name=source, title='not registered')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0720ade3
-WEIGHTS = ('open_clip_model.safetensors', 'open_clip_pytorch_model.safetensors', 'open_clip_pytorch_model.bin', 'model.safetensors', 'pytorch_model.bin')
+WEIGHTS = (
+    'open_clip_model.safetensors',
+    'open_clip_pytorch_model.safetensors',
+    'open_clip_pytorch_model.bin',
+    'model.safetensors',
+    'pytorch_model.bin',
+)
+
 
 def hub_cache(
-    home=None, # the value of HF_HOME to go by; this process's own by default
+    home=None,  # the value of HF_HOME to go by; this process's own by default
 ):
     "Folder of the Hugging Face hub's cache"
-    home = home or os.environ.get('HF_HOME') or os.path.join(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'huggingface')
+    home = (
+        home
+        or os.environ.get('HF_HOME')
+        or os.path.join(
+            os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'huggingface'
+        )
+    )
     return Path(os.environ.get('HF_HUB_CACHE') or os.path.join(home, 'hub'))
 
+
 def in_cache(
-    repository, # on the Hugging Face hub
+    repository,  # on the Hugging Face hub
     home=None,  # as for `hub_cache`
 ):
     "Are there weights of a repository in the hub's cache?"
-    return any(p.name in WEIGHTS for p in (hub_cache(home)/f'models--{repository.replace("/", "--")}'/'snapshots').glob('*/*'))
+    return any(
+        p.name in WEIGHTS
+        for p in (hub_cache(home) / f'models--{repository.replace("/", "--")}' / 'snapshots').glob(
+            '*/*'
+        )
+    )
 
-def _weights(b): return 'embedded' if b.build else 'cached' if in_cache(b.repository) else 'not fetched'
+
+def _weights(b):
+    return 'embedded' if b.build else 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2
 def backbones(
-    pattern='*', # shell-style wildcard
+    pattern='*',  # shell-style wildcard
 ):
     "The registered backbones and their facts, one per row"
     found = [b for n, b in _REGISTRY.items() if fnmatch(n, pattern)]
-    rows = [dict(name=b.name, title=b.title, width=b.taps[b.published_tap], published_tap=b.published_tap, taps=', '.join(f'{k} {v}' for k, v in b.taps.items()),
-                 size=b.size, parameters=b.parameters, gflop=b.gflop, licence=b.licence, weights=_weights(b), source=b.source, citation=b.citation) for b in found]
+    rows = [
+        dict(
+            name=b.name,
+            title=b.title,
+            width=b.taps[b.published_tap],
+            published_tap=b.published_tap,
+            taps=', '.join(f'{k} {v}' for k, v in b.taps.items()),
+            size=b.size,
+            parameters=b.parameters,
+            gflop=b.gflop,
+            licence=b.licence,
+            weights=_weights(b),
+            source=b.source,
+            citation=b.citation,
+        )
+        for b in found
+    ]
     return pd.DataFrame(rows, columns=['name', *_COLUMNS]).set_index('name')
 
-_COLUMNS = 'title width published_tap taps size parameters gflop licence weights source citation'.split()
+
+_COLUMNS = (
+    'title width published_tap taps size parameters gflop licence weights source citation'.split()
+)
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #4faae38e
 @patch
-def tap(self:Backbone,
-    wanted='published', # 'published', 'cls', 'norm', 'proj' or 'mean'
+def tap(
+    self: Backbone,
+    wanted='published',  # 'published', 'cls', 'norm', 'proj' or 'mean'
 ):
     "The tap that `wanted` means for this backbone"
     name = self.published_tap if wanted == 'published' else wanted
-    if self.taps and name not in self.taps: raise BadInput(f'{self.name} has no tap {wanted!r}', mend=f'it has {", ".join(self.taps)}')
+    if self.taps and name not in self.taps:
+        raise BadInput(f'{self.name} has no tap {wanted!r}', mend=f'it has {", ".join(self.taps)}')
     return name
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0b11c7e5
 CANVASES = ('published', 'square')
 
+
 @patch
-def canvas(self:Backbone,
-    wanted='published', # 'published' or 'square'
+def canvas(
+    self: Backbone,
+    wanted='published',  # 'published' or 'square'
 ):
     "The canvas that `wanted` means for this backbone"
-    if wanted not in CANVASES: raise unknown('canvas', wanted, CANVASES)
-    return self.published_canvas if wanted == 'published' or self.published_canvas == 'square' else wanted
+    if wanted not in CANVASES:
+        raise unknown('canvas', wanted, CANVASES)
+    return (
+        self.published_canvas
+        if wanted == 'published' or self.published_canvas == 'square'
+        else wanted
+    )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #9f31238e
 @patch
-def stem(self:Backbone,
-    tap='published',    # see `Backbone.tap`
-    canvas='published', # see `Backbone.canvas`
+def stem(
+    self: Backbone,
+    tap='published',  # see `Backbone.tap`
+    canvas='published',  # see `Backbone.canvas`
 ):
     "What features of this backbone are called, without folder and ending"
     name = re.sub(r'[^\w.+-]+', '-', self.name).strip('-.')
     tap, canvas = self.tap(tap), self.canvas(canvas)
-    return name if (tap, canvas) == (self.published_tap, self.published_canvas) else f'{name}.{tap}.{canvas}'
+    return (
+        name
+        if (tap, canvas) == (self.published_tap, self.published_canvas)
+        else f'{name}.{tap}.{canvas}'
+    )

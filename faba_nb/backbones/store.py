@@ -21,19 +21,20 @@ from .registry import get_backbone
 
 # %% ../../nbs/20_backbones/07_store.ipynb #85654d2c
 def feature_path(
-    features,           # folder of features, usually `DATA/features`
-    backbone,           # a name, a source or a `Backbone`
-    tap='published',    # where in the encoder
-    canvas='published', # how photographs were fitted
+    features,  # folder of features, usually `DATA/features`
+    backbone,  # a name, a source or a `Backbone`
+    tap='published',  # where in the encoder
+    canvas='published',  # how photographs were fitted
 ):
     "The file that holds these features"
-    return Path(features)/f'{get_backbone(backbone).stem(tap, canvas)}_features.h5'
+    return Path(features) / f'{get_backbone(backbone).stem(tap, canvas)}_features.h5'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #775714a9
 _END = '_features.h5'
 
+
 def gaps_path(
-    path, # of a file of features
+    path,  # of a file of features
 ):
     "Where features lie that the earlier file at `path` lacks"
     path = Path(path)
@@ -43,20 +44,28 @@ def gaps_path(
 # %% ../../nbs/20_backbones/07_store.ipynb #af0655ed
 KEYS = ['plant_id', 'round', 'view']
 
+
 def write_features(
-    path,     # where the file belongs
-    index,    # table with plant_id, round, view; one row per feature
-    features, # (N, D) float32, in the same order
-    attrs,    # backbone, source, revision, weights_sha256, tap, canvas, preprocess, dtype, experiment, …
+    path,  # where the file belongs
+    index,  # table with plant_id, round, view; one row per feature
+    features,  # (N, D) float32, in the same order
+    attrs,  # backbone, source, revision, weights_sha256, tap, canvas, preprocess, dtype, experiment, …
 ):
     "Write a file of features, whole"
     features = np.asarray(features, np.float32)
-    facts = dict(schema='faba features 1', dim=features.shape[1], images=len(index), versions=versions(),
-                 created=time.strftime('%Y-%m-%dT%H:%M:%S%z'), content_sha256=content_hash(index, features))
+    facts = dict(
+        schema='faba features 1',
+        dim=features.shape[1],
+        images=len(index),
+        versions=versions(),
+        created=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+        content_sha256=content_hash(index, features),
+    )
     with whole_file(path) as tmp:
         with h5py.File(tmp, 'w', libver=('v110', 'v110')) as f:
             _datasets(f, index, features)
-            for k, v in (facts | attrs).items(): f.attrs[k] = json.dumps(v) if isinstance(v, (dict, list, tuple)) else v
+            for k, v in (facts | attrs).items():
+                f.attrs[k] = json.dumps(v) if isinstance(v, (dict, list, tuple)) else v
             f.attrs['complete'] = True
         _verify(tmp, path, len(index), features.shape[1])
 
@@ -65,7 +74,8 @@ def _datasets(f, index, features):
     "One dataset per photograph"
     group, at = None, None
     for p, r, v, x in zip(index.plant_id, index['round'], index['view'], features):
-        if (p, r) != at: group, at = f.require_group(f'{p}/{r}'), (p, r)
+        if (p, r) != at:
+            group, at = f.require_group(f'{p}/{r}'), (p, r)
         group.create_dataset(v, data=x, chunks=x.shape, fletcher32=True)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #dacd37b8
@@ -73,51 +83,71 @@ def _verify(tmp, path, n, dim):
     "Read everything back; a file that does not hold `n` finite vectors of `dim` is not finished"
     index, x = _read(tmp)
     _finite(index, x, path)
-    if x.shape != (n, dim) and n: raise BadInput(f'holds {len(x)} vectors of {x.shape[1]}, {n} of {dim} expected', where=path)
+    if x.shape != (n, dim) and n:
+        raise BadInput(f'holds {len(x)} vectors of {x.shape[1]}, {n} of {dim} expected', where=path)
     fault = _not_as_written(_attrs(tmp), index, x)
-    if fault: raise BadInput(fault, where=path, mend='look at the disk')
+    if fault:
+        raise BadInput(fault, where=path, mend='look at the disk')
 
 # %% ../../nbs/20_backbones/07_store.ipynb #38064c5b
 def content_hash(
-    index,    # table with plant_id, round, view
-    features, # (N, D) float32, in the same order
+    index,  # table with plant_id, round, view
+    features,  # (N, D) float32, in the same order
 ):
     "SHA-256 over all keys and vectors, whatever their order"
     order = np.lexsort([index[k].to_numpy() for k in reversed(KEYS)]) if len(index) else []
     rows = index[KEYS].iloc[order].itertuples(index=False, name=None)
     h = hashlib.sha256('\n'.join('{}/{}/{}'.format(*k) for k in rows).encode())
-    for i in order: h.update(np.ascontiguousarray(features[i], '<f4'))
+    for i in order:
+        h.update(np.ascontiguousarray(features[i], '<f4'))
     return h.hexdigest()
 
 # %% ../../nbs/20_backbones/07_store.ipynb #9eaefd6d
 def _not_as_written(attrs, index, x):
     "What differs from the file's own papers, or ''"
     want = attrs.get('content_sha256')
-    if attrs.get('images', len(x)) != len(x): return f'{attrs["images"]} vectors were written, {len(x)} are there'
-    return 'its numbers are not those that were written' if want and content_hash(index, x) != want else ''
+    if attrs.get('images', len(x)) != len(x):
+        return f'{attrs["images"]} vectors were written, {len(x)} are there'
+    return (
+        'its numbers are not those that were written'
+        if want and content_hash(index, x) != want
+        else ''
+    )
+
 
 def _finite(index, x, path):
     "Refuse values that are no numbers"
     fine = np.isfinite(x).all(1) if len(x) else np.ones(0, bool)
-    if fine.all(): return
+    if fine.all():
+        return
     first = index[~fine].iloc[0]
     where = f'plant {first.plant_id}, round {first["round"]}, view {first["view"]}'
-    raise BadInput(f'{(~fine).sum()} vectors with values that are not finite, the first: {where}', where=path, mend=AGAIN)
+    raise BadInput(
+        f'{(~fine).sum()} vectors with values that are not finite, the first: {where}',
+        where=path,
+        mend=AGAIN,
+    )
 
 # %% ../../nbs/20_backbones/07_store.ipynb #8722d64b
 def _hard(group, name):
     "The group and the name of a member that lies in the file itself"
     kind = group.links.get_info(name).type
-    if kind != h5py.h5l.TYPE_HARD: raise BadInput(f'{name.decode()!r} is a link to another place, which is not followed')
+    if kind != h5py.h5l.TYPE_HARD:
+        raise BadInput(f'{name.decode()!r} is a link to another place, which is not followed')
     return group, name
 
-def _group(parent, name): return h5py.h5g.open(*_hard(parent, name))
+
+def _group(parent, name):
+    return h5py.h5g.open(*_hard(parent, name))
+
 
 def _inside(dataset, name):
     "Refuse a vector whose numbers lie in another file, or that is far too wide"
     how = dataset.get_create_plist()
-    if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count(): raise BadInput(f'{name} lies in another file, which is not followed')
-    if dataset.shape[0] > WIDEST: raise BadInput(f'{name} holds {dataset.shape[0]} numbers')
+    if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count():
+        raise BadInput(f'{name} lies in another file, which is not followed')
+    if dataset.shape[0] > WIDEST:
+        raise BadInput(f'{name} holds {dataset.shape[0]} numbers')
 
 # %% ../../nbs/20_backbones/07_store.ipynb #c8bd4e8d
 def _read(path):
@@ -125,125 +155,177 @@ def _read(path):
     keys, found = [], []
     try:
         with h5py.File(path, 'r') as f:
-            for plant in f.id: _plant(_group(f.id, plant), plant.decode(), keys, found)
-    except BadInput as e: raise BadInput(e.what, where=path) from None
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e: raise BadInput(_first(e), where=path) from None
+            for plant in f.id:
+                _plant(_group(f.id, plant), plant.decode(), keys, found)
+    except BadInput as e:
+        raise BadInput(e.what, where=path) from None
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as e:
+        raise BadInput(_first(e), where=path) from None
     widths = {len(x) for x in found}
-    if len(widths) > 1: raise BadInput(f'holds vectors of different widths: {sorted(widths)}', where=path)
+    if len(widths) > 1:
+        raise BadInput(f'holds vectors of different widths: {sorted(widths)}', where=path)
     index = pd.DataFrame(keys, columns=KEYS).astype({'round': int})
     return index, np.stack(found) if found else np.zeros((0, 0), np.float32)
 
-def _first(e): return 'not a readable file of features: ' + ' '.join(str(e).split())[:160]
+
+def _first(e):
+    return 'not a readable file of features: ' + ' '.join(str(e).split())[:160]
 
 # %% ../../nbs/20_backbones/07_store.ipynb #8f86f825
-WIDEST = 1 << 16 # numbers per photograph; no encoder gives more
+WIDEST = 1 << 16  # numbers per photograph; no encoder gives more
+
 
 def _plant(group, plant, keys, found):
     "Append the vectors of one plant to `keys` and `found`"
     for rnd in group:
-        if not rnd.isdigit(): raise BadInput(f'{plant}/{rnd.decode()}: not a round')
+        if not rnd.isdigit():
+            raise BadInput(f'{plant}/{rnd.decode()}: not a round')
         _round(_group(group, rnd), plant, rnd.decode(), keys, found)
+
 
 def _round(group, plant, rnd, keys, found):
     "Append the vectors of one round to `keys` and `found`"
     for name in group:
-        if name.endswith(b'_patches'): continue
+        if name.endswith(b'_patches'):
+            continue
         d = h5py.h5d.open(*_hard(group, name))
-        if d.rank != 1: continue
+        if d.rank != 1:
+            continue
         _inside(d, f'{plant}/{rnd}/{name.decode()}')
         x = np.empty(d.shape, np.float32)
         d.read(h5py.h5s.ALL, h5py.h5s.ALL, x)
-        keys.append((plant, rnd, name.decode())); found.append(x)
+        keys.append((plant, rnd, name.decode()))
+        found.append(x)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #40bbec6d
 def _cached(path, attrs):
     "Index and features of a file, from the cache when this state of it was read and checked before"
     kind = os.stat(path)
-    at = cache_folder('features', fingerprint('checked', str(Path(path).resolve()), kind.st_size, kind.st_mtime_ns))
-    keys, flat = at/'index.csv', at/'features.npy'
-    if not _sealed(keys, flat): _remake(path, attrs, keys, flat)
-    index = pd.read_csv(keys, dtype={'plant_id': str, 'round': int, 'view': str}, keep_default_na=False)
+    at = cache_folder(
+        'features',
+        fingerprint('checked', str(Path(path).resolve()), kind.st_size, kind.st_mtime_ns),
+    )
+    keys, flat = at / 'index.csv', at / 'features.npy'
+    if not _sealed(keys, flat):
+        _remake(path, attrs, keys, flat)
+    index = pd.read_csv(
+        keys, dtype={'plant_id': str, 'round': int, 'view': str}, keep_default_na=False
+    )
     return index, np.load(flat, mmap_mode='r')
+
 
 def _sealed(*paths):
     "Are all files there, and as they were sealed?"
-    return (paths[0].parent/SEALS).is_file() and not any(broken(p) for p in paths)
+    return (paths[0].parent / SEALS).is_file() and not any(broken(p) for p in paths)
+
 
 def _remake(path, attrs, keys, flat):
     "Read and check the file, keep what it holds"
     index, x = _checked(path, attrs)
     write_csv(index, keys)
-    with whole_file(flat) as tmp, open(tmp, 'wb') as f: np.save(f, x)
+    with whole_file(flat) as tmp, open(tmp, 'wb') as f:
+        np.save(f, x)
     seal(keys, flat)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #e5f03629
 def _attrs(path):
     "The attributes of a file of features; what is no readable file is refused"
     path = Path(path)
-    if not path.exists(): raise BadInput('there is no such file of features', where=path, mend='make it with `faba features`')
-    if not path.is_file(): raise BadInput('not a file', where=path, mend='make it with `faba features`')
+    if not path.exists():
+        raise BadInput(
+            'there is no such file of features', where=path, mend='make it with `faba features`'
+        )
+    if not path.is_file():
+        raise BadInput('not a file', where=path, mend='make it with `faba features`')
     try:
-        with h5py.File(path, 'r') as f: return {k: _plain(v) for k, v in f.attrs.items()}
-    except PermissionError: raise BadInput('permission denied', where=path) from None
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError): raise BadInput('not a readable HDF5 file', where=path, mend=AGAIN) from None
+        with h5py.File(path, 'r') as f:
+            return {k: _plain(v) for k, v in f.attrs.items()}
+    except PermissionError:
+        raise BadInput('permission denied', where=path) from None
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        raise BadInput('not a readable HDF5 file', where=path, mend=AGAIN) from None
 
 # %% ../../nbs/20_backbones/07_store.ipynb #112b3e47
 def _checked(path, attrs):
     "Index and features of a file, all of it read and compared with its papers"
-    try: index, x = _read(path)
-    except BadInput as e: raise BadInput(e.what, where=path, mend=AGAIN) from None
+    try:
+        index, x = _read(path)
+    except BadInput as e:
+        raise BadInput(e.what, where=path, mend=AGAIN) from None
     _finite(index, x, path)
     fault = _not_as_written(attrs, index, x)
-    if fault: raise BadInput(fault, where=path, mend=AGAIN)
+    if fault:
+        raise BadInput(fault, where=path, mend=AGAIN)
     return index, x
 
 # %% ../../nbs/20_backbones/07_store.ipynb #7be6048b
 AGAIN = 'run `faba features`, which sets a damaged file aside and makes it anew'
 
+
 class FeatureFile:
     "Features of one backbone: ours, or the earlier system's without attributes"
-    def __init__(self,
-        path,      # a file of features
-        gaps=True, # with an earlier system's file: join what was extracted of its gaps since
+
+    def __init__(
+        self,
+        path,  # a file of features
+        gaps=True,  # with an earlier system's file: join what was extracted of its gaps since
     ):
         self.path = Path(path)
         self.attrs = _attrs(self.path)
-        if self.attrs and not self.attrs.get('complete'): raise BadInput('file of features is not complete', where=path, mend=AGAIN)
+        if self.attrs and not self.attrs.get('complete'):
+            raise BadInput('file of features is not complete', where=path, mend=AGAIN)
         self.index, self.features = _cached(self.path, self.attrs)
         self.dim = self.features.shape[1]
         more = gaps_path(self.path)
-        if gaps and not self.attrs and more.is_file(): self._join(FeatureFile(more, gaps=False))
+        if gaps and not self.attrs and more.is_file():
+            self._join(FeatureFile(more, gaps=False))
 
 # %% ../../nbs/20_backbones/07_store.ipynb #7c77a3a2
 @patch
-def _join(self:FeatureFile, more):
+def _join(self: FeatureFile, more):
     "Add what another file holds"
-    if more.dim != self.dim: raise BadInput(f'{more.dim} numbers per photograph, {self.path.name} has {self.dim}', where=more.path)
+    if more.dim != self.dim:
+        raise BadInput(
+            f'{more.dim} numbers per photograph, {self.path.name} has {self.dim}', where=more.path
+        )
     self.index = pd.concat([self.index, more.index], ignore_index=True)
     self.features = np.concatenate([self.features, more.features])
 
 # %% ../../nbs/20_backbones/07_store.ipynb #aa43ed4a
 def _plain(v):
     "An attribute as a plain value; JSON is read"
-    if isinstance(v, bytes): v = v.decode('utf-8', 'replace')
-    if isinstance(v, (np.generic, np.ndarray)): v = v.tolist()
-    if not isinstance(v, str) or v[:1] not in ('{', '['): return v
-    try: return json.loads(v)
-    except ValueError: return v
+    if isinstance(v, bytes):
+        v = v.decode('utf-8', 'replace')
+    if isinstance(v, (np.generic, np.ndarray)):
+        v = v.tolist()
+    if not isinstance(v, str) or v[:1] not in ('{', '['):
+        return v
+    try:
+        return json.loads(v)
+    except ValueError:
+        return v
+
 
 @patch
-def __repr__(self:FeatureFile):
+def __repr__(self: FeatureFile):
     a = self.attrs
-    whose = f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}' if a else 'of the earlier system'
+    whose = (
+        f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}'
+        if a
+        else 'of the earlier system'
+    )
     return f'{self.path.name}: {len(self.index)} × {self.dim}, {whose}'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #4ea08165
 @patch
-def load(self:FeatureFile,
-    keys, # table with plant_id, round, view
+def load(
+    self: FeatureFile,
+    keys,  # table with plant_id, round, view
 ):
     "Features of `keys`, float32 (N, D), and which of them are there, boolean (N,)"
-    at = pd.MultiIndex.from_frame(self.index[KEYS]).get_indexer(pd.MultiIndex.from_frame(keys[KEYS].astype({'round': int})))
+    at = pd.MultiIndex.from_frame(self.index[KEYS]).get_indexer(
+        pd.MultiIndex.from_frame(keys[KEYS].astype({'round': int}))
+    )
     present = at >= 0
     out = np.zeros((len(keys), self.dim), np.float32)
     out[present] = self.features[at[present]]
@@ -251,12 +333,14 @@ def load(self:FeatureFile,
 
 # %% ../../nbs/20_backbones/07_store.ipynb #6c97f795
 def check_features(
-    path, # a file of features
+    path,  # a file of features
 ):
     "What is wrong with a file of features, in a few words; '' when it is whole"
     try:
         attrs = _attrs(path)
-        if attrs and not attrs.get('complete'): return 'not complete'
+        if attrs and not attrs.get('complete'):
+            return 'not complete'
         _checked(path, attrs)
-    except BadInput as e: return e.what
+    except BadInput as e:
+        return e.what
     return ''

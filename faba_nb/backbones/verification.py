@@ -24,11 +24,23 @@ def _sample(held, table, n):
     "Up to `n` readable photographs that the file holds: their rows, bytes and pictures"
     both = table.merge(held.index[KEYS], on=KEYS)
     found = []
-    for i in np.unique(np.linspace(0, len(both)-1, 2*n).astype(int)) if len(both) else []:
-        try: data = read_bytes(both.file[i]); found.append((i, data, read_photograph(data)))
-        except BadImage: continue
-    keep = [found[i] for i in np.unique(np.linspace(0, len(found)-1, n).astype(int))] if found else []
-    if not keep: raise BadInput('none of the photographs it has features of can be read', where=held.path, mend='give the data these features were made from')
+    for i in np.unique(np.linspace(0, len(both) - 1, 2 * n).astype(int)) if len(both) else []:
+        try:
+            data = read_bytes(both.file[i])
+            found.append((i, data, read_photograph(data)))
+        except BadImage:
+            continue
+    keep = (
+        [found[i] for i in np.unique(np.linspace(0, len(found) - 1, n).astype(int))]
+        if found
+        else []
+    )
+    if not keep:
+        raise BadInput(
+            'none of the photographs it has features of can be read',
+            where=held.path,
+            mend='give the data these features were made from',
+        )
     return both.iloc[[i for i, _, _ in keep]], [d for _, d, _ in keep], [p for _, _, p in keep]
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #c54fe47e
@@ -36,14 +48,18 @@ def _other_activation(encoder):
     "The same encoder with GELU and QuickGELU exchanged; None where it has neither in open_clip's place"
     import copy, torch
     from open_clip.transformer import QuickGELU
+
     e = replace(encoder, model=copy.deepcopy(encoder.model))
     mlps = [m for m in e.model.modules() if hasattr(m, 'gelu')]
-    for m in mlps: m.gelu = torch.nn.GELU() if isinstance(m.gelu, QuickGELU) else QuickGELU()
+    for m in mlps:
+        m.gelu = torch.nn.GELU() if isinstance(m.gelu, QuickGELU) else QuickGELU()
     return e if mlps else None
+
 
 def _resampled_by_timm(b, device):
     "DINOv2 at the published size, but with timm's own resampling of positions"
     from faba_nb.backbones.encoders import load_encoder
+
     e = load_encoder(replace(b, adjust=''), device)
     e.model.set_input_size((224, 224))
     return replace(e, canvas=Canvas('shortest', 256, 224))
@@ -52,72 +68,121 @@ def _resampled_by_timm(b, device):
 def _mistaken(b, encoder, device):
     "Encoders a backbone can have been built as by mistake"
     other = _other_activation(encoder)
-    if other: yield 'GELU' if encoder.papers['activation'] == 'QuickGELU' else 'QuickGELU', other
-    if b.adjust.endswith('dinov2_as_published'): yield 'positions resampled by timm', _resampled_by_timm(b, device)
+    if other:
+        yield 'GELU' if encoder.papers['activation'] == 'QuickGELU' else 'QuickGELU', other
+    if b.adjust.endswith('dinov2_as_published'):
+        yield 'positions resampled by timm', _resampled_by_timm(b, device)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #56802700
 def _transparent(data, canvas):
     "What a transform makes of a transparent picture when nobody composites it"
     from io import BytesIO
+
     im = Image.open(BytesIO(data))
     _, _, size, window = layout(canvas, im.size)
-    return np.asarray(im.resize(size, Image.Resampling[canvas.filter.upper()]).crop(window).convert('RGB'))
+    return np.asarray(
+        im.resize(size, Image.Resampling[canvas.filter.upper()]).crop(window).convert('RGB')
+    )
+
 
 def _pictures(encoder, data, photos):
     "Squares in every way they may have been made: (canvas, mistake, pixels)"
     square = Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
     yield 'published', '', np.stack([fit(p, encoder.canvas) for p in photos])
-    if encoder.canvas.mode != 'pad': yield 'square', '', np.stack([fit(p, square) for p in photos])
-    if encoder.canvas.mode != 'pad' and any(p.alpha is not None for p in photos): yield 'published', 'RGBA into the transform', np.stack([_transparent(d, encoder.canvas) for d in data])
+    if encoder.canvas.mode != 'pad':
+        yield 'square', '', np.stack([fit(p, square) for p in photos])
+    if encoder.canvas.mode != 'pad' and any(p.alpha is not None for p in photos):
+        yield (
+            'published',
+            'RGBA into the transform',
+            np.stack([_transparent(d, encoder.canvas) for d in data]),
+        )
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #10f2d139
 def _likeness(x, y):
     "Mean cosine and largest relative difference of the rows of two arrays"
     x, y = x.astype(float), y.astype(float)
     size = np.linalg.norm(x, axis=1) + 1e-12
-    return float((np.einsum('nd,nd->n', x, y)/size/(np.linalg.norm(y, axis=1) + 1e-12)).mean()), float((np.linalg.norm(x-y, axis=1)/size).max())
+    return float(
+        (np.einsum('nd,nd->n', x, y) / size / (np.linalg.norm(y, axis=1) + 1e-12)).mean()
+    ), float((np.linalg.norm(x - y, axis=1) / size).max())
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #1ab5f6d0
 def _ways(b, built, e, data, photos, want):
     "One row for every way in which this encoder could have given `want`"
     rows = []
     for canvas, mistake, pixels in _pictures(e, data, photos):
-        here = dict(backbone=b.name, activation=built if 'GELU' in built else e.papers['activation'], canvas=b.canvas(canvas), variant=', '.join(v for v in (built, mistake) if v))
-        rows += [here | dict(tap=t) | _compared(want, x) for t, x in e.taps(pixels).items() if x.shape[1] == want.shape[1]]
+        here = dict(
+            backbone=b.name,
+            activation=built if 'GELU' in built else e.papers['activation'],
+            canvas=b.canvas(canvas),
+            variant=', '.join(v for v in (built, mistake) if v),
+        )
+        rows += [
+            here | dict(tap=t) | _compared(want, x)
+            for t, x in e.taps(pixels).items()
+            if x.shape[1] == want.shape[1]
+        ]
     return rows
+
 
 def _measured_ways(b, photos, want):
     "The same for measures of the whole photograph"
     x = np.stack([pkgutil.resolve_name(b.build)(p) for p in photos])
-    return [dict(backbone=b.name, activation='', canvas=b.published_canvas, variant='', tap=b.published_tap, **_compared(want, x))]
+    return [
+        dict(
+            backbone=b.name,
+            activation='',
+            canvas=b.published_canvas,
+            variant='',
+            tap=b.published_tap,
+            **_compared(want, x),
+        )
+    ]
 
-def _compared(want, x): return dict(zip(('cosine', 'difference'), _likeness(want, x)))
+
+def _compared(want, x):
+    return dict(zip(('cosine', 'difference'), _likeness(want, x)))
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #7aacf312
-EXACT, CLOSE = 2e-5, 3e-2 # largest relative difference: the same numbers; the same up to number format, device or version
+EXACT, CLOSE = (
+    2e-5,
+    3e-2,
+)  # largest relative difference: the same numbers; the same up to number format, device or version
+
 
 def _search(candidates, data, photos, want, device):
     "Ways that were tried, until one is exact"
     from faba_nb.backbones.encoders import load_encoder
+
     rows, loaded = [], []
     found = lambda: any(r['difference'] <= EXACT for r in rows)
     for b in candidates:
-        if b.size: loaded.append((b, load_encoder(b, device)))
-        rows += _ways(*loaded[-1][:1], '', loaded[-1][1], data, photos, want) if b.size else _measured_ways(b, photos, want)
-        if found(): return rows
+        if b.size:
+            loaded.append((b, load_encoder(b, device)))
+        rows += (
+            _ways(*loaded[-1][:1], '', loaded[-1][1], data, photos, want)
+            if b.size
+            else _measured_ways(b, photos, want)
+        )
+        if found():
+            return rows
     for b, e in loaded:
-        for built, other in _mistaken(b, e, device): rows += _ways(b, built, other, data, photos, want)
-        if found(): return rows
+        for built, other in _mistaken(b, e, device):
+            rows += _ways(b, built, other, data, photos, want)
+        if found():
+            return rows
     return rows
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #a1268626
 @dataclass
 class Verification:
     "What a file of features was found to hold"
-    table: pd.DataFrame # the ways that were tried, the most likely first
-    matches: bool       # is the first one it?
-    text: str           # the answer in one line
-    missing: list       # backbones of this width whose weights are not here
+
+    table: pd.DataFrame  # the ways that were tried, the most likely first
+    matches: bool  # is the first one it?
+    text: str  # the answer in one line
+    missing: list  # backbones of this width whose weights are not here
 
     @property
     def tried(self):
@@ -136,25 +201,33 @@ class Verification:
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #5ba135d5
 def verify_features(
-    file,           # a file of features
-    data,           # the photographs it was made from: a folder, a manifest or a table
-    backbones=None, # names to try; all registered ones with a tap of that width
-    n=20,           # photographs to encode again
-    device=None,    # 'cpu' or 'cuda'
+    file,  # a file of features
+    data,  # the photographs it was made from: a folder, a manifest or a table
+    backbones=None,  # names to try; all registered ones with a tap of that width
+    n=20,  # photographs to encode again
+    device=None,  # 'cpu' or 'cuda'
 ):
     "Find out which backbone, tap, canvas and activation gave a file's features"
     held = file if isinstance(file, FeatureFile) else FeatureFile(file, gaps=False)
     rows, pictures, photos = _sample(held, expected_images(data), n)
-    names = sorted(backbones or known_backbones().index, key=lambda b: b != held.path.name.split('_features')[0].split('.')[0])
+    names = sorted(
+        backbones or known_backbones().index,
+        key=lambda b: b != held.path.name.split('_features')[0].split('.')[0],
+    )
     candidates = [b for b in map(get_backbone, names) if held.dim in b.taps.values() or not b.taps]
     missing = [b for b in candidates if not _here(b)]
-    ways = _search([b for b in candidates if b not in missing], pictures, photos, held.load(rows)[0], device)
+    ways = _search(
+        [b for b in candidates if b not in missing], pictures, photos, held.load(rows)[0], device
+    )
     return _verdict(held, pd.DataFrame(ways), [b.name for b in missing])
+
 
 def _here(b):
     "Can this backbone be loaded?"
-    try: return bool(b.build or find_weights(b))
-    except BadInput: return False
+    try:
+        return bool(b.build or find_weights(b))
+    except BadInput:
+        return False
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #dba5d5ac
 def _verdict(held, table, missing):
@@ -171,12 +244,23 @@ def _verdict(held, table, missing):
         return replace(v, table=table, text=f'{name}: {none}{fetch}')
     alike = table[table.difference <= best.difference + 1e-6].iloc[1:]
     also = ''.join(f'; the same as {_words(a)}' for _, a in alike.iterrows())
-    nearly = '' if best.difference <= EXACT else ' (not exactly: another number format, device or library version)'
+    nearly = (
+        ''
+        if best.difference <= EXACT
+        else ' (not exactly: another number format, device or library version)'
+    )
     return replace(v, table=table, matches=True, text=f'{name}: {_words(best)}{nearly}{also}')
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #9f973d7e
 def _words(r):
     "One way, in words"
     variant = '' if r.variant in ('', r.activation) else r.variant.removeprefix(f'{r.activation}, ')
-    parts = r.backbone, f'tap {r.tap}', r.activation, f'canvas {r.canvas}', variant, f'cosine {r.cosine:.4f}'
+    parts = (
+        r.backbone,
+        f'tap {r.tap}',
+        r.activation,
+        f'canvas {r.canvas}',
+        variant,
+        f'cosine {r.cosine:.4f}',
+    )
     return ', '.join(p for p in parts if p)

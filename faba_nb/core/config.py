@@ -18,85 +18,125 @@ from .files import TEXT_MOST, read_text, shown
 def _value(kind, x, where):
     "`x` as the type `kind`, or a `BadInput` that names `where`"
     origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal: return _choice(args, x, where)
-    if origin in (Union, types.UnionType): return None if x is None else _value(next(a for a in args if a is not type(None)), x, where)
-    if origin is tuple: return _sequence(args[0], x, where)
-    if origin is dict: return x if isinstance(x, dict) else _refuse('a mapping', x, where)
-    if kind is float: return _finite(x, where)
+    if origin is Literal:
+        return _choice(args, x, where)
+    if origin in (Union, types.UnionType):
+        return None if x is None else _value(next(a for a in args if a is not type(None)), x, where)
+    if origin is tuple:
+        return _sequence(args[0], x, where)
+    if origin is dict:
+        return x if isinstance(x, dict) else _refuse('a mapping', x, where)
+    if kind is float:
+        return _finite(x, where)
     return x if type(x) is kind else _refuse(_NAMES.get(kind, kind.__name__), x, where)
 
 # %% ../../nbs/00_core/04_config.ipynb #06e4879f
 _NAMES = {str: 'text', int: 'a whole number', bool: 'true or false'}
 
+
 def _refuse(wanted, x, where):
     "Raise the line for a value of the wrong type"
     raise BadInput(f'{shown(x)} is not {wanted}', where)
 
+
 def _finite(x, where):
     "`x` as a real number; infinity and nan are none"
-    if type(x) not in (int, float): _refuse('a number', x, where)
-    try: number = float(x)
-    except OverflowError: _refuse('a number that a computer holds', x, where)
+    if type(x) not in (int, float):
+        _refuse('a number', x, where)
+    try:
+        number = float(x)
+    except OverflowError:
+        _refuse('a number that a computer holds', x, where)
     return number if math.isfinite(number) else _refuse('a finite number', x, where)
 
 # %% ../../nbs/00_core/04_config.ipynb #49b0c4fa
 def _choice(args, x, where):
     "`x` if it is one of `args`"
-    if type(x) in {type(a) for a in args} and x in args: return x
+    if type(x) in {type(a) for a in args} and x in args:
+        return x
     raise unknown('value', x if len(str(x)) < 80 else str(x)[:60] + '…', args, where)
 
 # %% ../../nbs/00_core/04_config.ipynb #466fb085
 def _sequence(kind, x, where):
     "`x` as a tuple of `kind`"
-    if not isinstance(x, (list, tuple)): raise BadInput(f'{shown(x)} is not a list', where, f'write [{shown(x)}]' if isinstance(x, (int, float)) else 'write [ ] around it')
+    if not isinstance(x, (list, tuple)):
+        raise BadInput(
+            f'{shown(x)} is not a list',
+            where,
+            f'write [{shown(x)}]' if isinstance(x, (int, float)) else 'write [ ] around it',
+        )
     return tuple(_value(kind, v, f'{where}[{i}]') for i, v in enumerate(x))
 
 # %% ../../nbs/00_core/04_config.ipynb #be72e06a
 def from_dict(
-    cls,      # a dataclass with type annotations
-    d,        # mapping of field names to values, as YAML gives it
-    where='', # prefix of the place named in errors
+    cls,  # a dataclass with type annotations
+    d,  # mapping of field names to values, as YAML gives it
+    where='',  # prefix of the place named in errors
 ):
     "An instance of `cls` from `d`; unknown keys and wrong types raise `BadInput`"
-    if not isinstance(d, dict): _refuse('a mapping', d, where or cls.__name__)
+    if not isinstance(d, dict):
+        _refuse('a mapping', d, where or cls.__name__)
     hints = get_type_hints(cls)
     known = [f.name for f in fields(cls) if f.init]
-    needed = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
+    needed = [
+        f.name
+        for f in fields(cls)
+        if f.init and f.default is MISSING and f.default_factory is MISSING
+    ]
     for key in d:
-        if key not in known: raise unknown('key', key if len(str(key)) < 80 else str(key)[:60] + '…', known, where or cls.__name__)
-    if lost := [k for k in needed if k not in d]: raise BadInput(f'{", ".join(lost)} is missing', where or cls.__name__)
+        if key not in known:
+            raise unknown(
+                'key',
+                key if len(str(key)) < 80 else str(key)[:60] + '…',
+                known,
+                where or cls.__name__,
+            )
+    if lost := [k for k in needed if k not in d]:
+        raise BadInput(f'{", ".join(lost)} is missing', where or cls.__name__)
     return cls(**{k: _value(hints[k], v, f'{where}.{k}' if where else k) for k, v in d.items()})
 
 # %% ../../nbs/00_core/04_config.ipynb #8454a625
 def to_dict(
-    obj, # an instance of a dataclass
+    obj,  # an instance of a dataclass
 ):
     "Field names to plain values, in the order of the fields"
-    if is_dataclass(obj): return {f.name: to_dict(getattr(obj, f.name)) for f in fields(obj)}
-    if isinstance(obj, (list, tuple)): return [to_dict(x) for x in obj]
-    if isinstance(obj, dict): return {k: to_dict(v) for k, v in obj.items()}
+    if is_dataclass(obj):
+        return {f.name: to_dict(getattr(obj, f.name)) for f in fields(obj)}
+    if isinstance(obj, (list, tuple)):
+        return [to_dict(x) for x in obj]
+    if isinstance(obj, dict):
+        return {k: to_dict(v) for k, v in obj.items()}
     return obj
 
 # %% ../../nbs/00_core/04_config.ipynb #5819e7bc
 DEEPEST, LONGEST, MOST = 20, 200, 50_000  # nested values, characters of a key, values of a text
 
+
 class _Loader(yaml.SafeLoader):
     "The part of YAML that says what it means; 1e-4 is a number"
+
     yaml_implicit_resolvers, depth, seen = {}, 0, 0
 
 # %% ../../nbs/00_core/04_config.ipynb #8cd54941
 @patch
-def compose_node(self:_Loader, parent, index):
+def compose_node(self: _Loader, parent, index):
     "One value of the text, within the bounds"
     event = self.peek_event()
-    if self.check_event(yaml.AliasEvent): raise _fault(f'aliases such as *{event.anchor[:40]} are not read; write the values out', event)
-    if event.tag not in (None, '!'): raise _fault(f'tags such as {event.tag[:60]!r} are not read', event)
+    if self.check_event(yaml.AliasEvent):
+        raise _fault(
+            f'aliases such as *{event.anchor[:40]} are not read; write the values out', event
+        )
+    if event.tag not in (None, '!'):
+        raise _fault(f'tags such as {event.tag[:60]!r} are not read', event)
     self.depth, self.seen = self.depth + 1, self.seen + 1
-    if self.depth > DEEPEST: raise _fault(f'more than {DEEPEST} levels inside each other', event)
-    if self.seen > MOST: raise _fault(f'more than {MOST:,} values', event)
+    if self.depth > DEEPEST:
+        raise _fault(f'more than {DEEPEST} levels inside each other', event)
+    if self.seen > MOST:
+        raise _fault(f'more than {MOST:,} values', event)
     node = yaml.SafeLoader.compose_node(self, parent, index)
     self.depth -= 1
     return node
+
 
 def _fault(what, at):
     "The error for one place in a text"
@@ -108,37 +148,51 @@ def _mapping(loader, node, deep=False):
     found = {}
     for k, v in node.value:
         key = _key(loader, k)
-        if key in found: raise _fault(f'the key {shown(key)} stands twice', k)
+        if key in found:
+            raise _fault(f'the key {shown(key)} stands twice', k)
         found[key] = loader.construct_object(v, deep=True)
     return found
 
 # %% ../../nbs/00_core/04_config.ipynb #7501bc45
 _MERGE = 'tag:yaml.org,2002:merge'
 
+
 def _key(loader, node):
     "A key of a mapping"
-    if node.tag == _MERGE: raise _fault('merge keys (<<) are not read; write the values out', node)
+    if node.tag == _MERGE:
+        raise _fault('merge keys (<<) are not read; write the values out', node)
     key = loader.construct_object(node, deep=True)
-    if not isinstance(key, str): raise _fault(f'the key {shown(key)} is not text to YAML; choose another or write quotes', node)
-    if len(key) > LONGEST: raise _fault(f'a key of {len(key)} characters; at most {LONGEST} are read', node)
+    if not isinstance(key, str):
+        raise _fault(
+            f'the key {shown(key)} is not text to YAML; choose another or write quotes', node
+        )
+    if len(key) > LONGEST:
+        raise _fault(f'a key of {len(key)} characters; at most {LONGEST} are read', node)
     return key
 
 # %% ../../nbs/00_core/04_config.ipynb #aa627cf6
 _WHOLE = re.compile(r'[-+]?(0|[1-9][0-9]*)$')
-_REAL = re.compile(r'[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$')
+_REAL = re.compile(
+    r'[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$'
+)
 _TRUTH = re.compile(r'(yes|no|true|false|on|off)$', re.I)
 _NOTHING = re.compile(r'(~|null|Null|NULL|)$')
 
+
 def _resolver(cls):
     "Tell a loader or a writer which plain words are no text"
-    for kind, pattern in dict(int=_WHOLE, float=_REAL, bool=_TRUTH, null=_NOTHING, merge=re.compile('<<$')).items():
+    for kind, pattern in dict(
+        int=_WHOLE, float=_REAL, bool=_TRUTH, null=_NOTHING, merge=re.compile('<<$')
+    ).items():
         cls.add_implicit_resolver(f'tag:yaml.org,2002:{kind}', pattern, None)
 
 # %% ../../nbs/00_core/04_config.ipynb #bdf91d0e
 def _whole(loader, node):
     "A whole number of a length that somebody could mean"
-    if len(node.value) > 20: raise _fault(f'a number of {len(node.value)} digits', node)
+    if len(node.value) > 20:
+        raise _fault(f'a number of {len(node.value)} digits', node)
     return int(node.value)
+
 
 _resolver(_Loader)
 _Loader.add_constructor('tag:yaml.org,2002:map', _mapping)
@@ -146,12 +200,14 @@ _Loader.add_constructor('tag:yaml.org,2002:int', _whole)
 
 # %% ../../nbs/00_core/04_config.ipynb #3a254bac
 def parse_yaml(
-    text,       # YAML
-    where=None, # file or argument, for errors
+    text,  # YAML
+    where=None,  # file or argument, for errors
 ):
     "The plain value that `text` holds"
-    if len(text) > TEXT_MOST: raise BadInput(f'a text of {len(text):,} characters; at most {TEXT_MOST:,} are read', where)
-    try: return yaml.load(text, _Loader)
+    if len(text) > TEXT_MOST:
+        raise BadInput(f'a text of {len(text):,} characters; at most {TEXT_MOST:,} are read', where)
+    try:
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as e:
         mark = getattr(e, 'problem_mark', None)
         place = f'{where or "YAML"}, line {mark.line + 1}' if mark else where
@@ -160,7 +216,7 @@ def parse_yaml(
 
 # %% ../../nbs/00_core/04_config.ipynb #cba57a76
 def read_yaml(
-    path, # a YAML file
+    path,  # a YAML file
 ):
     "The plain value that the file holds"
     return parse_yaml(read_text(path), path)
@@ -168,12 +224,18 @@ def read_yaml(
 # %% ../../nbs/00_core/04_config.ipynb #2c05917e
 class _Dumper(yaml.SafeDumper):
     "Writes what `_Loader` and other readers take for the same"
-    def ignore_aliases(self, data): return True
+
+    def ignore_aliases(self, data):
+        return True
+
 
 _resolver(_Dumper)
 
+
 def dump_yaml(
-    obj, # dictionaries, lists, numbers, texts
+    obj,  # dictionaries, lists, numbers, texts
 ):
     "YAML that reads back to the same values, here and elsewhere"
-    return yaml.dump(obj, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml.dump(
+        obj, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )

@@ -12,10 +12,13 @@ from fastcore.basics import patch
 # %% ../../nbs/00_core/01_errors.ipynb #1e9c3ab5
 class BadInput(ValueError):
     "Something given from outside cannot be used; mending it is the user's part"
+
     exit_code = 2
-    def __init__(self,
-        what,       # what is wrong, without a full stop
-        where=None, # file, sheet, row or argument
+
+    def __init__(
+        self,
+        what,  # what is wrong, without a full stop
+        where=None,  # file, sheet, row or argument
         mend=None,  # what to do about it
     ):
         self.what, self.where, self.mend = what, where, mend
@@ -29,25 +32,27 @@ def _rebuild(cls, fields):
 
 # %% ../../nbs/00_core/01_errors.ipynb #6b3493e8
 @patch
-def __reduce__(self:BadInput):
+def __reduce__(self: BadInput):
     "How pickle makes the error again"
     return _rebuild, (type(self), (self.what, self.where, self.mend))
 
 # %% ../../nbs/00_core/01_errors.ipynb #f834ed16
 class Stopped(RuntimeError):
     "The step left in good order before a deadline; run it again to go on"
+
     exit_code = 75
 
 # %% ../../nbs/00_core/01_errors.ipynb #3d31b2c4
 class StepFailed(RuntimeError):
     "A step's notebook did not run to its end"
+
     exit_code = 1
 
 # %% ../../nbs/00_core/01_errors.ipynb #dbb76a2e
 def unknown(
-    kind,        # what the name should be: 'backbone', 'key', …
-    name,        # the name that is not known
-    known,       # the names that are
+    kind,  # what the name should be: 'backbone', 'key', …
+    name,  # the name that is not known
+    known,  # the names that are
     where=None,  # where it was found
 ):
     "A `BadInput` for an unknown name that suggests the nearest known one"

@@ -16,7 +16,7 @@ from .errors import BadInput
 # %% ../../nbs/00_core/02_files.ipynb #247b242d
 @contextmanager
 def whole_file(
-    path, # where the finished file belongs; its folder is created
+    path,  # where the finished file belongs; its folder is created
 ):
     "Yield a temporary path that becomes `path` when the block ends well"
     path = Path(path)
@@ -26,48 +26,70 @@ def whole_file(
         yield tmp
         _to_disk(tmp)
         os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/00_core/02_files.ipynb #45a6e745
 def _to_disk(path):
     "Wait until the content of `path` is on the disk, not in a cache"
-    with open(path, 'rb') as f: os.fsync(f.fileno())
+    with open(path, 'rb') as f:
+        os.fsync(f.fileno())
 
 # %% ../../nbs/00_core/02_files.ipynb #d79f7832
 def abandoned(
-    folder, # where to look, not deeper
-    older_than=3600, # seconds since the last write
+    folder,  # where to look, not deeper
+    older_than=3600,  # seconds since the last write
 ):
     "Temporary files that no running writer can still own"
     limit = time.time() - older_than
-    return [p for p in Path(folder).glob('.*.' + 8*'[0-9a-f]') if p.is_file() and p.stat().st_mtime < limit]
+    return [
+        p
+        for p in Path(folder).glob('.*.' + 8 * '[0-9a-f]')
+        if p.is_file() and p.stat().st_mtime < limit
+    ]
 
 # %% ../../nbs/00_core/02_files.ipynb #63860952
-TEXT_MOST = 1 << 20    # bytes of a text that a person writes, such as a study
-TABLE_MOST = 4 << 30   # bytes of a table
+TEXT_MOST = 1 << 20  # bytes of a text that a person writes, such as a study
+TABLE_MOST = 4 << 30  # bytes of a table
 
-_KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a named pipe', stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket'}
+_KINDS = {
+    stat.S_IFDIR: 'a folder',
+    stat.S_IFIFO: 'a named pipe',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+    stat.S_IFSOCK: 'a socket',
+}
+
 
 def regular_file(
-    path,           # given by somebody
-    most=TEXT_MOST, # bytes
-    mend=None,      # what to do when it is no such file
-    absent='there is no such file', # what is said when nothing is there
+    path,  # given by somebody
+    most=TEXT_MOST,  # bytes
+    mend=None,  # what to do when it is no such file
+    absent='there is no such file',  # what is said when nothing is there
 ):
     "The path, when an ordinary file of bounded size lies there; nothing is read"
     found = _looked_up(path, mend, absent)
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
-    if kind: raise BadInput(f'this is {kind}, not a file', path, mend)
-    if found.st_size > most: raise BadInput(f'{found.st_size:,} bytes are too many; at most {most:,} are read', path, mend)
+    if kind:
+        raise BadInput(f'this is {kind}, not a file', path, mend)
+    if found.st_size > most:
+        raise BadInput(
+            f'{found.st_size:,} bytes are too many; at most {most:,} are read', path, mend
+        )
     return Path(path)
 
 # %% ../../nbs/00_core/02_files.ipynb #9ebc1bef
 def _looked_up(path, mend, absent):
     "What the file system says of the path"
-    try: return os.stat(path)
-    except (FileNotFoundError, NotADirectoryError): raise BadInput(absent, _printable(path), mend) from None
-    except OSError as e: raise BadInput(f'this cannot be read: {e.strerror}', _printable(path), mend) from None
-    except ValueError: raise BadInput('this cannot be the path of a file', _printable(path), mend) from None
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(absent, _printable(path), mend) from None
+    except OSError as e:
+        raise BadInput(f'this cannot be read: {e.strerror}', _printable(path), mend) from None
+    except ValueError:
+        raise BadInput('this cannot be the path of a file', _printable(path), mend) from None
+
 
 def _printable(path):
     "The path on one line, not longer than a line"
@@ -75,47 +97,64 @@ def _printable(path):
     return text if len(text) < 200 else f'{text[:100]}…{text[-60:]}'
 
 # %% ../../nbs/00_core/02_files.ipynb #86e729d9
-_MARKS = {b'\xff\xfe\x00\x00': 'UTF-32', b'\x00\x00\xfe\xff': 'UTF-32', b'\xff\xfe': 'UTF-16', b'\xfe\xff': 'UTF-16'}
+_MARKS = {
+    b'\xff\xfe\x00\x00': 'UTF-32',
+    b'\x00\x00\xfe\xff': 'UTF-32',
+    b'\xff\xfe': 'UTF-16',
+    b'\xfe\xff': 'UTF-16',
+}
+
 
 def _coding(data):
     "How bytes that are not UTF-8 text seem to be stored"
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), '')
-    if marked: return marked
-    if b'\0' not in data: return 'Latin-1 or another old coding'
-    wide = max(data[::2].count(0), data[1::2].count(0)) > len(data)//4
+    if marked:
+        return marked
+    if b'\0' not in data:
+        return 'Latin-1 or another old coding'
+    wide = max(data[::2].count(0), data[1::2].count(0)) > len(data) // 4
     return 'UTF-16' if wide else 'no text, it holds NUL bytes'
 
 # %% ../../nbs/00_core/02_files.ipynb #a073f0f5
 def read_text(
-    path,           # given by somebody
-    most=TEXT_MOST, # bytes
+    path,  # given by somebody
+    most=TEXT_MOST,  # bytes
 ):
     "The text of an ordinary file in UTF-8, bounded"
-    with open(regular_file(path, most), 'rb') as f: data = f.read(most + 1)
-    if len(data) > most: raise BadInput(f'more than {most:,} bytes', path)
-    try: text = data.decode('utf-8-sig')
+    with open(regular_file(path, most), 'rb') as f:
+        data = f.read(most + 1)
+    if len(data) > most:
+        raise BadInput(f'more than {most:,} bytes', path)
+    try:
+        text = data.decode('utf-8-sig')
     except UnicodeDecodeError as e:
-        line = data[:e.start].count(b'\n') + 1
-        raise BadInput(f'this is not UTF-8 but {_coding(data)} (line {line})', path, 'save it as UTF-8') from None
-    if '\0' in text: raise BadInput(f'this is not UTF-8 but {_coding(data)}', path, 'save it as UTF-8')
+        line = data[: e.start].count(b'\n') + 1
+        raise BadInput(
+            f'this is not UTF-8 but {_coding(data)} (line {line})', path, 'save it as UTF-8'
+        ) from None
+    if '\0' in text:
+        raise BadInput(f'this is not UTF-8 but {_coding(data)}', path, 'save it as UTF-8')
     return text
 
 # %% ../../nbs/00_core/02_files.ipynb #84a1c697
 def write_text(
-    text, # the whole content
-    path, # where it belongs
+    text,  # the whole content
+    path,  # where it belongs
 ):
     "Write a text file whole"
-    with whole_file(path) as tmp: tmp.write_text(text, encoding='utf-8')
+    with whole_file(path) as tmp:
+        tmp.write_text(text, encoding='utf-8')
 
 # %% ../../nbs/00_core/02_files.ipynb #96450c1d
 _LIVE = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
+
 def _guard(v):
     "A text that no spreadsheet takes for a formula; anything else as it is"
     live = isinstance(v, str) and _LIVE.match(v) and not _NUMBER.fullmatch(v)
     return "'" + v if live else v
+
 
 def _bare(v):
     "The text as it was before `_guard`"
@@ -126,15 +165,18 @@ def _textual(column):
     "Can the column hold text?"
     return column.dtype.kind == 'O' or column.dtype.name == 'category'
 
+
 def _texts(column):
     "The different texts in a column; an object column may hold what has no hash, so its cells are looked at one by one"
     values = column if column.dtype == object else column.unique()
     return {v for v in values if isinstance(v, str)}
 
+
 def _changed(column, change):
     "The column with `change` applied to its texts; the column itself when that changes nothing"
     new = {v: w for v in _texts(column) if (w := change(v)) != v}
-    if not new: return column
+    if not new:
+        return column
     return column.astype(object).map(lambda v: new.get(v, v) if isinstance(v, str) else v)
 
 # %% ../../nbs/00_core/02_files.ipynb #14f7e7bb
@@ -143,14 +185,17 @@ def _every_text(df, change):
     columns = [df.iloc[:, i] for i in range(df.shape[1])]
     new = [_changed(c, change) if _textual(c) else c for c in columns]
     heads = [change(h) for h in df.columns]
-    if heads == list(df.columns) and all(a is b for a, b in zip(columns, new)): return df
+    if heads == list(df.columns) and all(a is b for a, b in zip(columns, new)):
+        return df
     import pandas as pd
+
     return pd.concat(new, axis=1).set_axis(heads, axis=1) if new else df.set_axis(heads, axis=1)
 
 # %% ../../nbs/00_core/02_files.ipynb #0d8a5b1c
 def _guarded(df):
     "The table as it is written"
     return _every_text(df, _guard)
+
 
 def _has_return(df):
     "Does a text hold a carriage return, which only stays in its cell when it is quoted?"
@@ -160,27 +205,32 @@ def _has_return(df):
 
 # %% ../../nbs/00_core/02_files.ipynb #08ece60f
 def write_csv(
-    df,             # a tidy table
-    path,           # where it belongs
-    **kwargs,       # for `DataFrame.to_csv`; the index is left out by default
+    df,  # a tidy table
+    path,  # where it belongs
+    **kwargs,  # for `DataFrame.to_csv`; the index is left out by default
 ):
     "Write a table whole, without its index; no cell of it is a formula to a spreadsheet"
     table = _guarded(df)
-    if _has_return(table): kwargs = {'quoting': csv.QUOTE_NONNUMERIC, **kwargs}
-    with whole_file(path) as tmp: table.to_csv(tmp, **{'index': False, **kwargs})
+    if _has_return(table):
+        kwargs = {'quoting': csv.QUOTE_NONNUMERIC, **kwargs}
+    with whole_file(path) as tmp:
+        table.to_csv(tmp, **{'index': False, **kwargs})
 
 # %% ../../nbs/00_core/02_files.ipynb #6c57a975
 def read_csv(
-    path,     # a table that `write_csv` wrote
-    **kwargs, # for `pandas.read_csv`
+    path,  # a table that `write_csv` wrote
+    **kwargs,  # for `pandas.read_csv`
 ):
     "The table as it was before it was written"
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError
+
     path = regular_file(path, most=TABLE_MOST)
-    try: return _every_text(pd.read_csv(path, **kwargs), _bare)
+    try:
+        return _every_text(pd.read_csv(path, **kwargs), _bare)
     except (EmptyDataError, ParserError, UnicodeDecodeError) as e:
         raise BadInput(f'this is no whole table ({_first_line(e)})', path) from None
+
 
 def _first_line(e):
     "What an error says, without what follows"
@@ -189,74 +239,89 @@ def _first_line(e):
 # %% ../../nbs/00_core/02_files.ipynb #5d19776c
 def write_json(
     obj,  # dictionaries, lists, numbers, text; NumPy numbers and paths are converted
-    path, # where it belongs
+    path,  # where it belongs
 ):
     "Write a record whole, keys sorted, one line per entry"
-    write_text(json.dumps(obj, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + '\n', path)
+    write_text(
+        json.dumps(obj, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + '\n', path
+    )
 
 # %% ../../nbs/00_core/02_files.ipynb #603908ea
 def _plain(x):
     "What `json` cannot write by itself"
-    if hasattr(x, 'tolist'): return x.tolist()
-    if isinstance(x, Path): return str(x)
+    if hasattr(x, 'tolist'):
+        return x.tolist()
+    if isinstance(x, Path):
+        return str(x)
     raise TypeError(f'{type(x).__name__} is not JSON')
 
 # %% ../../nbs/00_core/02_files.ipynb #92037053
 def read_json(
-    path, # a file that `write_json` wrote
+    path,  # a file that `write_json` wrote
 ):
     "The record in `path`"
     text = Path(path).read_bytes()
-    try: return json.loads(text)
-    except (ValueError, RecursionError): raise BadInput('this is no whole record (JSON)', path, 'remove it and run again') from None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadInput('this is no whole record (JSON)', path, 'remove it and run again') from None
 
 # %% ../../nbs/00_core/02_files.ipynb #cc8a177b
 def sha256(
-    path, # an existing file
+    path,  # an existing file
 ):
     "SHA-256 of the content, in hexadecimal"
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/00_core/02_files.ipynb #8a253187
 SEALS = 'sha256.json'
 
+
 def seal(
-    *paths, # finished files
+    *paths,  # finished files
 ):
     "Record the hash of each file in `sha256.json` beside it"
     for folder in {Path(p).parent for p in paths}:
         fresh = {Path(p).name: sha256(p) for p in paths if Path(p).parent == folder}
-        write_json(_seals(folder) | fresh, folder/SEALS)
+        write_json(_seals(folder) | fresh, folder / SEALS)
 
 # %% ../../nbs/00_core/02_files.ipynb #4f05a206
 def _seals(folder):
     "File name to recorded hash"
-    try: found = read_json(folder/SEALS)
-    except (FileNotFoundError, ValueError): return {}
+    try:
+        found = read_json(folder / SEALS)
+    except (FileNotFoundError, ValueError):
+        return {}
     return found if isinstance(found, dict) else {}
 
 # %% ../../nbs/00_core/02_files.ipynb #3a43105b
 def broken(
-    path, # a file that may have been sealed
+    path,  # a file that may have been sealed
 ):
     "What is wrong with the file: 'missing', 'changed', 'seal unreadable', or '' when it is as it was sealed or never was sealed"
     path = Path(path)
-    record = path.parent/SEALS
-    if not record.is_file(): return '' if path.is_file() else 'missing'
+    record = path.parent / SEALS
+    if not record.is_file():
+        return '' if path.is_file() else 'missing'
     recorded = _seals(path.parent)
-    if not recorded: return 'seal unreadable'
-    if path.name not in recorded: return '' if path.is_file() else 'missing'
-    if not path.is_file(): return 'missing'
+    if not recorded:
+        return 'seal unreadable'
+    if path.name not in recorded:
+        return '' if path.is_file() else 'missing'
+    if not path.is_file():
+        return 'missing'
     return '' if sha256(path) == recorded[path.name] else 'changed'
 
 # %% ../../nbs/00_core/02_files.ipynb #7ddd2c87
 def check_seal(
-    path, # a file that results are about to be read from
-    mend, # what to run when it is not what was written
+    path,  # a file that results are about to be read from
+    mend,  # what to run when it is not what was written
 ):
     "Refuse a file that is not what was written; returns its path"
     fault = broken(path)
-    if fault: raise BadInput(f'not what was written here ({fault})', path, mend)
+    if fault:
+        raise BadInput(f'not what was written here ({fault})', path, mend)
     return Path(path)
 
 # %% ../../nbs/00_core/02_files.ipynb #46d8f672
@@ -264,16 +329,20 @@ NAME_RULE = 'use up to 64 letters, digits, _ and -, beginning with a letter, dig
 _NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_-]{0,63}')
 _WORDS = {'yes', 'no', 'on', 'off', 'true', 'false', 'null', 'none', 'nan', 'na', 'inf', 'infinity'}
 
+
 def _reads_as_value(name):
     "Would YAML or a table read the name as a number, a date, a truth value or an empty cell?"
-    if name.lower() in _WORDS or re.fullmatch(r'0[xob]\w+|\d{4}-\d\d?-\d\d?', name, re.I): return True
-    try: float(name)
-    except ValueError: return False
+    if name.lower() in _WORDS or re.fullmatch(r'0[xob]\w+|\d{4}-\d\d?-\d\d?', name, re.I):
+        return True
+    try:
+        float(name)
+    except ValueError:
+        return False
     return True
 
 # %% ../../nbs/00_core/02_files.ipynb #7d3b795f
 def shown(
-    x, # any value
+    x,  # any value
 ):
     "A value for an error, not longer than fits a line"
     text = repr(x)
@@ -281,12 +350,18 @@ def shown(
 
 # %% ../../nbs/00_core/02_files.ipynb #4d750446
 def check_name(
-    name,         # of a study, an arm, a site
+    name,  # of a study, an arm, a site
     kind='name',  # what it names, for the error
-    where=None,   # file or argument
+    where=None,  # file or argument
 ):
     "The name, or `BadInput` when it could be something else as a folder, a word in a shell or a cell"
     wrong = f'{shown(name)} cannot be the name of {"an" if kind[0] in "aeiou" else "a"} {kind}'
-    if isinstance(name, str) and not _NAME.fullmatch(name): raise BadInput(wrong, where, NAME_RULE)
-    if not isinstance(name, str) or _reads_as_value(name): raise BadInput(f'{wrong}: it reads as a number, a truth value or an empty cell', where, 'choose another')
+    if isinstance(name, str) and not _NAME.fullmatch(name):
+        raise BadInput(wrong, where, NAME_RULE)
+    if not isinstance(name, str) or _reads_as_value(name):
+        raise BadInput(
+            f'{wrong}: it reads as a number, a truth value or an empty cell',
+            where,
+            'choose another',
+        )
     return name

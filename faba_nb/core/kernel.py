@@ -12,12 +12,15 @@ from .stopping import listen
 # %% ../../nbs/00_core/09_kernel.ipynb #90c54efd
 PR_SET_PDEATHSIG = 1
 
+
 def die_with_parent(
-    parent, # its process number, as the parent gave it
+    parent,  # its process number, as the parent gave it
 ):
     "Ask the system to kill this process when its parent ends (Linux; elsewhere ipykernel's own poller has to do)"
-    if sys.platform == 'linux': ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent: os._exit(0)
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 # %% ../../nbs/00_core/09_kernel.ipynb #e40d9d2a
 def main():
@@ -25,23 +28,49 @@ def main():
     die_with_parent(int(os.environ['FABA_PARENT']))
     listen()
     from ipykernel.kernelapp import launch_new_instance
+
     launch_new_instance()
 
 # %% ../../nbs/00_core/09_kernel.ipynb #c4537cd7
 def manager(
-    folder, # an existing local folder with a short path; sockets and the connection file go there
+    folder,  # an existing local folder with a short path; sockets and the connection file go there
     **env,  # more environment variables for the kernel
 ):
     "A kernel manager class for nbclient: this Python, sockets in `folder`"
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
-    argv = [sys.executable, '-c', 'from faba_nb.core.kernel import main; main()', '-f', '{connection_file}']
+
+    argv = [
+        sys.executable,
+        '-c',
+        'from faba_nb.core.kernel import main; main()',
+        '-f',
+        '{connection_file}',
+    ]
+
     class Manager(AsyncKernelManager):
-        def __init__(self, **kw): super().__init__(**{**kw, 'transport': 'ipc', 'ip': f'{folder}/k', 'connection_file': f'{folder}/kernel.json'})
-        kernel_spec = KernelSpec(argv=argv, display_name='faba_nb', language='python', env={'FABA_PARENT': str(os.getpid()), **env})
-        exit_code = None # of the last kernel, once it ended by itself
+        def __init__(self, **kw):
+            super().__init__(
+                **{
+                    **kw,
+                    'transport': 'ipc',
+                    'ip': f'{folder}/k',
+                    'connection_file': f'{folder}/kernel.json',
+                }
+            )
+
+        kernel_spec = KernelSpec(
+            argv=argv,
+            display_name='faba_nb',
+            language='python',
+            env={'FABA_PARENT': str(os.getpid()), **env},
+        )
+        exit_code = None  # of the last kernel, once it ended by itself
+
         async def cleanup_resources(self, restart=False):
             process = getattr(self.provisioner, 'process', None)
-            if process is not None: Manager.exit_code = process.poll()
+            if process is not None:
+                Manager.exit_code = process.poll()
             await super().cleanup_resources(restart)
+
     return Manager

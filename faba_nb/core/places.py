@@ -16,25 +16,41 @@ from .errors import BadInput
 def root():
     "The repository: the folder that holds `nbs`, `reports`, `slurm` and `data`"
     folder = Path(faba_nb.__file__).resolve().parent.parent
-    if (folder/'settings.ini').is_file() and (folder/'nbs').is_dir(): return folder
-    raise BadInput('this is not the faba_nb repository', where=folder, mend='install it in place with `pip install -e .`')
+    if (folder / 'settings.ini').is_file() and (folder / 'nbs').is_dir():
+        return folder
+    raise BadInput(
+        'this is not the faba_nb repository',
+        where=folder,
+        mend='install it in place with `pip install -e .`',
+    )
 
 # %% ../../nbs/00_core/03_places.ipynb #c4a164c1
 def cache_folder(
-    *parts, # names of folders below the cache, such as 'tables'
+    *parts,  # names of folders below the cache, such as 'tables'
 ):
     "A folder for what can be made again, created when missing"
     base = os.environ.get('FABA_CACHE') or platformdirs.user_cache_dir('faba_nb')
     folder = Path(base, *parts)
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise BadInput(f'the cache cannot be written: {e.strerror}', folder, 'set FABA_CACHE to a folder on a disk that can be written') from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise BadInput(
+            f'the cache cannot be written: {e.strerror}',
+            folder,
+            'set FABA_CACHE to a folder on a disk that can be written',
+        ) from None
     return folder
 
 # %% ../../nbs/00_core/03_places.ipynb #162caad9
 def data_folder(
-    path, # folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
+    path,  # folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
 ):
     "The experiment's folder as an absolute path, links left as written"
     folder = Path(os.path.abspath(path))
-    if folder.is_dir(): return folder
-    raise BadInput('there is no such folder', where=path, mend='give the folder that holds img, 00-Misc and TimeCourse Datasets (`faba twin DIR` writes a simulated one)')
+    if folder.is_dir():
+        return folder
+    raise BadInput(
+        'there is no such folder',
+        where=path,
+        mend='give the folder that holds img, 00-Misc and TimeCourse Datasets (`faba twin DIR` writes a simulated one)',
+    )

@@ -14,39 +14,50 @@ from .files import write_json
 
 # %% ../../nbs/00_core/07_progress.ipynb #d7b2731b
 def duration(
-    seconds, # 0 or more; None when unknown
+    seconds,  # 0 or more; None when unknown
 ):
     "Seconds as a person would say them"
-    if seconds is None: return '?'
+    if seconds is None:
+        return '?'
     s = int(round(seconds))
-    if s < 60: return f'{s} s'
-    return f'{s//60} min {s%60:02d} s' if s < 3600 else f'{s//3600} h {s%3600//60:02d} min'
+    if s < 60:
+        return f'{s} s'
+    return (
+        f'{s // 60} min {s % 60:02d} s' if s < 3600 else f'{s // 3600} h {s % 3600 // 60:02d} min'
+    )
 
 # %% ../../nbs/00_core/07_progress.ipynb #e22cd982
 class Progress:
     "Counts what is done, and shows it where somebody may be looking"
-    def __init__(self,
-        items=None,    # what to iterate over; or give `total` and call `update`
-        label='',      # what is being done
-        total=None,    # how many there will be; taken from `items` where it can be
-        unit='',       # what is counted: 'images', 'fits', …
-        stream=None,   # where lines go; standard error
-        heartbeat=None # file for a watcher; `$FABA_HEARTBEAT` by default
+
+    def __init__(
+        self,
+        items=None,  # what to iterate over; or give `total` and call `update`
+        label='',  # what is being done
+        total=None,  # how many there will be; taken from `items` where it can be
+        unit='',  # what is counted: 'images', 'fits', …
+        stream=None,  # where lines go; standard error
+        heartbeat=None,  # file for a watcher; `$FABA_HEARTBEAT` by default
     ):
         self.items, self.label, self.unit = items, label, unit
-        self.total = total if total is not None else len(items) if hasattr(items, '__len__') else None
+        self.total = (
+            total if total is not None else len(items) if hasattr(items, '__len__') else None
+        )
         self.stream = stream or sys.stderr
         self.heartbeat = heartbeat or os.environ.get('FABA_HEARTBEAT')
         self.done, self.facts, self.start = 0, {}, time.monotonic()
-        self._told = self._beaten = 0.
+        self._told = self._beaten = 0.0
         self._line = _where_to_show(self)
 
 # %% ../../nbs/00_core/07_progress.ipynb #bcb68529
 def _where_to_show(p):
     "The painter for this place: a function of the text and whether it is the last"
-    if p.stream is sys.stderr and p.heartbeat: return lambda text, last: None
-    if p.stream is sys.stderr and _in_notebook(): return _notebook_line()
-    if getattr(p.stream, 'isatty', bool)(): return _terminal_line(p)
+    if p.stream is sys.stderr and p.heartbeat:
+        return lambda text, last: None
+    if p.stream is sys.stderr and _in_notebook():
+        return _notebook_line()
+    if getattr(p.stream, 'isatty', bool)():
+        return _terminal_line(p)
     return _log_line(p)
 
 # %% ../../nbs/00_core/07_progress.ipynb #819ebb13
@@ -59,6 +70,7 @@ def _in_notebook():
 def _notebook_line():
     "One output that changes in place"
     from IPython.display import Code, display
+
     handle = display(Code('…'), display_id=True)
     return lambda text, last: handle.update(Code(text))
 
@@ -66,25 +78,30 @@ def _notebook_line():
 def _terminal_line(p):
     "One line that moves; tqdm knows terminals"
     bar = tqdm(total=p.total, file=p.stream, bar_format='{desc}', leave=True)
+
     def paint(text, last):
         bar.set_description_str(text)
-        if last: bar.close()
+        if last:
+            bar.close()
+
     return paint
 
 # %% ../../nbs/00_core/07_progress.ipynb #c8d135d4
 def _log_line(p):
     "Whole lines, seldom"
-    last_time = [0.]
+    last_time = [0.0]
+
     def paint(text, last):
         now = time.monotonic()
         if last or now - last_time[0] >= 30:
             print(text, file=p.stream, flush=True)
             last_time[0] = now
+
     return paint
 
 # %% ../../nbs/00_core/07_progress.ipynb #ad68d360
 @patch
-def __iter__(self:Progress):
+def __iter__(self: Progress):
     for x in self.items:
         yield x
         self.update()
@@ -92,44 +109,73 @@ def __iter__(self:Progress):
 
 # %% ../../nbs/00_core/07_progress.ipynb #4e2416c1
 @patch
-def update(self:Progress,
-    n=1,     # how many more are done
-    **facts, # anything worth seeing: loss=0.31, arm='clip'
+def update(
+    self: Progress,
+    n=1,  # how many more are done
+    **facts,  # anything worth seeing: loss=0.31, arm='clip'
 ):
     "Count `n` more and show it when it is time to"
     self.done += n
     self.facts.update(facts)
     now = time.monotonic()
-    if now - self._told >= .5: self._told = now; self._line(self.text(), False)
-    if self.heartbeat and now - self._beaten >= 1: self._beaten = now; self._beat()
+    if now - self._told >= 0.5:
+        self._told = now
+        self._line(self.text(), False)
+    if self.heartbeat and now - self._beaten >= 1:
+        self._beaten = now
+        self._beat()
 
 # %% ../../nbs/00_core/07_progress.ipynb #27b26ecd
 @patch
-def remaining(self:Progress):
+def remaining(self: Progress):
     "Seconds left at the present pace, or None"
-    if not self.total or not self.done: return None
+    if not self.total or not self.done:
+        return None
     return (time.monotonic() - self.start) / self.done * (self.total - self.done)
 
 # %% ../../nbs/00_core/07_progress.ipynb #5a8dbe60
 @patch
-def text(self:Progress):
+def text(self: Progress):
     "The line as it would be shown now"
     count = f'{self.done}/{self.total}' if self.total is not None else f'{self.done}'
-    facts = '  '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in self.facts.items())
-    left = f'  {duration(self.remaining())} left' if self.total and 0 < self.done < self.total else f'  {duration(time.monotonic()-self.start)}'
-    return ' '.join(f'{self.label} {count} {self.unit}'.split()) + (f'  {facts}' if facts else '') + left
+    facts = '  '.join(
+        f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in self.facts.items()
+    )
+    left = (
+        f'  {duration(self.remaining())} left'
+        if self.total and 0 < self.done < self.total
+        else f'  {duration(time.monotonic() - self.start)}'
+    )
+    return (
+        ' '.join(f'{self.label} {count} {self.unit}'.split())
+        + (f'  {facts}' if facts else '')
+        + left
+    )
 
 # %% ../../nbs/00_core/07_progress.ipynb #61ce909c
 @patch
-def _beat(self:Progress):
+def _beat(self: Progress):
     "Write the heartbeat file"
-    write_json({'label': self.label, 'done': self.done, 'total': self.total, 'unit': self.unit, 'facts': self.facts,
-                'elapsed': round(time.monotonic() - self.start, 1), 'remaining': self.remaining(),
-                'time': time.time(), 'pid': os.getpid(), 'host': socket.gethostname()}, self.heartbeat)
+    write_json(
+        {
+            'label': self.label,
+            'done': self.done,
+            'total': self.total,
+            'unit': self.unit,
+            'facts': self.facts,
+            'elapsed': round(time.monotonic() - self.start, 1),
+            'remaining': self.remaining(),
+            'time': time.time(),
+            'pid': os.getpid(),
+            'host': socket.gethostname(),
+        },
+        self.heartbeat,
+    )
 
 # %% ../../nbs/00_core/07_progress.ipynb #82f3dd46
 @patch
-def close(self:Progress):
+def close(self: Progress):
     "Show the last state"
     self._line(self.text(), True)
-    if self.heartbeat: self._beat()
+    if self.heartbeat:
+        self._beat()

@@ -15,28 +15,44 @@ from .places import root
 
 # %% ../../nbs/00_core/08_provenance.ipynb #3377f0c2
 def versions(
-    *packages, # distribution names; those that shape numbers by default
+    *packages,  # distribution names; those that shape numbers by default
 ):
     "Python, this package and the libraries that shape numbers, name to version"
-    names = packages or ('numpy', 'pandas', 'torch', 'torchvision', 'open_clip_torch', 'timm', 'h5py', 'pyvips', 'scipy', 'scikit-learn')
+    names = packages or (
+        'numpy',
+        'pandas',
+        'torch',
+        'torchvision',
+        'open_clip_torch',
+        'timm',
+        'h5py',
+        'pyvips',
+        'scipy',
+        'scikit-learn',
+    )
     found = {'python': platform.python_version(), 'faba_nb': faba_nb.__version__}
     for n in names:
-        try: found[n] = version(n)
-        except PackageNotFoundError: pass
+        try:
+            found[n] = version(n)
+        except PackageNotFoundError:
+            pass
     return found
 
 # %% ../../nbs/00_core/08_provenance.ipynb #b35aa8e4
 def commit():
     "The commit of the checkout, with `+` when files differ from it; empty outside git"
     run = lambda *a: subprocess.run(['git', '-C', str(root()), *a], capture_output=True, text=True)
-    try: head = run('rev-parse', '--short=12', 'HEAD')
-    except FileNotFoundError: return ''
-    if head.returncode: return ''
+    try:
+        head = run('rev-parse', '--short=12', 'HEAD')
+    except FileNotFoundError:
+        return ''
+    if head.returncode:
+        return ''
     return head.stdout.strip() + ('+' if run('status', '--porcelain').stdout.strip() else '')
 
 # %% ../../nbs/00_core/08_provenance.ipynb #f9f0ef7f
 def fingerprint(
-    *things, # paths of files, or plain values
+    *things,  # paths of files, or plain values
 ):
     "Sixteen hexadecimal digits that change when any of `things` does"
     h = hashlib.sha256()
@@ -53,29 +69,38 @@ def _torn(fd):
 
 # %% ../../nbs/00_core/08_provenance.ipynb #528d1ced
 def log_event(
-    out,     # the study's folder
-    **facts, # what happened: step='train', arm='clip', seconds=12.3
+    out,  # the study's folder
+    **facts,  # what happened: step='train', arm='clip', seconds=12.3
 ):
     "Append one event to `OUT/log.jsonl`"
-    path = Path(out)/'log.jsonl'
+    path = Path(out) / 'log.jsonl'
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'), **facts}, ensure_ascii=False, default=str) + '\n'
+    line = (
+        json.dumps(
+            {'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'), **facts}, ensure_ascii=False, default=str
+        )
+        + '\n'
+    )
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
-    try: os.write(fd, ('\n'*_torn(fd) + line).encode())
-    finally: os.close(fd)
+    try:
+        os.write(fd, ('\n' * _torn(fd) + line).encode())
+    finally:
+        os.close(fd)
 
 # %% ../../nbs/00_core/08_provenance.ipynb #fb7d0a47
 def _event(line):
     "What a line of the log says; None when it says nothing"
-    try: e = json.loads(line)
-    except ValueError: return None
+    try:
+        e = json.loads(line)
+    except ValueError:
+        return None
     return e if isinstance(e, dict) and isinstance(e.get('time', ''), str) else None
 
 # %% ../../nbs/00_core/08_provenance.ipynb #035fd7ee
 def read_log(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "The events of `OUT/log.jsonl`, oldest first; lines that are no events are left out"
-    path = Path(out)/'log.jsonl'
+    path = Path(out) / 'log.jsonl'
     lines = path.read_text(encoding='utf-8', errors='replace').split('\n') if path.is_file() else []
     return [e for e in map(_event, lines) if e]

@@ -13,18 +13,24 @@ from .errors import Stopped
 # %% ../../nbs/00_core/06_stopping.ipynb #42879c3c
 _signalled = threading.Event()
 
+
 def stop_requested():
     "Has somebody asked this process to leave?"
-    return _signalled.is_set() or Path(os.environ.get('FABA_STOP_FILE') or os.devnull + '/none').exists()
+    return (
+        _signalled.is_set()
+        or Path(os.environ.get('FABA_STOP_FILE') or os.devnull + '/none').exists()
+    )
 
 # %% ../../nbs/00_core/06_stopping.ipynb #8d61d950
 def raise_if_stopping(
-    saved='what is finished is saved', # what the user can rely on, for the message
+    saved='what is finished is saved',  # what the user can rely on, for the message
 ):
     "Leave with `Stopped` when asked to; call it only where the state is on disk"
-    if stop_requested(): raise Stopped(f'stopped before the deadline: {saved}; run the same command again to go on')
+    if stop_requested():
+        raise Stopped(f'stopped before the deadline: {saved}; run the same command again to go on')
 
 # %% ../../nbs/00_core/06_stopping.ipynb #6dde7153
 def listen():
     "Let SIGTERM and SIGUSR1 ask this process to stop in good order; main thread only"
-    for s in (signal.SIGTERM, signal.SIGUSR1): signal.signal(s, lambda *_: _signalled.set())
+    for s in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(s, lambda *_: _signalled.set())

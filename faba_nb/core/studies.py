@@ -19,129 +19,197 @@ from .places import root
 # %% ../../nbs/00_core/05_studies.ipynb #5f46e803
 MODALITIES = ('image', 'fluor', 'env', 'vi', 'water', 'shape')
 
+
 @dataclass(frozen=True)
 class Arm:
     "One model variant of a study, every setting named"
-    backbone: str = 'dinov2'           # name in the registry, or a spec such as `timm:NAME`
-    tap: Literal['published', 'cls', 'norm', 'proj', 'mean'] = 'published' # where in the encoder the feature is taken
-    canvas: Literal['published', 'square'] = 'published' # how a photograph is fitted into the encoder's square
-    modalities: tuple[str, ...] = MODALITIES[:4] # what the model is given
-    preparation: Literal['published', 'clean'] = 'clean' # scaling and imputation
-    fluor_columns: Literal['auto', 'known', 'all'] = 'auto' # auto: all when published, the 90 documented ones when clean
-    estimator: Literal['network', 'logistic', 'random_forest', 'gradient_boosting', 'morphology_logistic'] = 'network'
+
+    backbone: str = 'dinov2'  # name in the registry, or a spec such as `timm:NAME`
+    tap: Literal['published', 'cls', 'norm', 'proj', 'mean'] = (
+        'published'  # where in the encoder the feature is taken
+    )
+    canvas: Literal['published', 'square'] = (
+        'published'  # how a photograph is fitted into the encoder's square
+    )
+    modalities: tuple[str, ...] = MODALITIES[:4]  # what the model is given
+    preparation: Literal['published', 'clean'] = 'clean'  # scaling and imputation
+    fluor_columns: Literal['auto', 'known', 'all'] = (
+        'auto'  # auto: all when published, the 90 documented ones when clean
+    )
+    estimator: Literal[
+        'network', 'logistic', 'random_forest', 'gradient_boosting', 'morphology_logistic'
+    ] = 'network'
     fusion: Literal['gating', 'concat'] = 'gating'
     temporal: Literal['transformer', 'mlp', 'none'] = 'transformer'
     attention: Literal['full', 'causal'] = 'full'
     distillation: Literal['none', 'teacher', 'shuffled', 'self'] = 'none'
-    teacher: str | None = None         # the arm whose predictions are distilled
-    nested: bool = False               # thresholds and calibration from five folds within each fold (six fits instead of one), not cross-fitted
+    teacher: str | None = None  # the arm whose predictions are distilled
+    nested: bool = False  # thresholds and calibration from five folds within each fold (six fits instead of one), not cross-fitted
     readings: tuple[str, ...] = ('retrospective', 'online')
-    split_seeds: tuple[int, ...] = (42,) # draws of the validation genotypes
+    split_seeds: tuple[int, ...] = (42,)  # draws of the validation genotypes
     init_seeds: tuple[int, ...] = (42,)  # initialisations
     max_epochs: int = 100
-    patience: int = 20                 # epochs without a better validation loss
+    patience: int = 20  # epochs without a better validation loss
     warmup_epochs: int = 5
-    batch_size: int = 16               # plants
+    batch_size: int = 16  # plants
     lr: float = 1e-4
     weight_decay: float = 0.01
-    pos_weight: float = 1.5            # of stressed steps in the loss
-    clip_norm: float = 1.0             # gradient norm, per fit
-    dropout: float = 0.1               # 0 to below 1
+    pos_weight: float = 1.5  # of stressed steps in the loss
+    clip_norm: float = 1.0  # gradient norm, per fit
+    dropout: float = 0.1  # 0 to below 1
 
 # %% ../../nbs/00_core/05_studies.ipynb #0a3e7554
 @patch
-def fits(self:Arm,
-    genotypes, # how many the experiment has
+def fits(
+    self: Arm,
+    genotypes,  # how many the experiment has
 ):
     "Models to train: a fold per genotype, split seed and init seed, and five within each fold when nested"
-    return genotypes*len(self.split_seeds)*len(self.init_seeds)*(1 + (min(5, max(0, genotypes - 4)) if self.nested else 0))
+    return (
+        genotypes
+        * len(self.split_seeds)
+        * len(self.init_seeds)
+        * (1 + (min(5, max(0, genotypes - 4)) if self.nested else 0))
+    )
 
 # %% ../../nbs/00_core/05_studies.ipynb #448747c4
 EPOCHS, SEEDS = 10_000, 1000
 
-LIMITS = { # setting: lowest, highest, why
-    'max_epochs':    (1, EPOCHS, 'the highest is a hundred times the published 100'),
-    'patience':      (1, EPOCHS, 'more than the epochs there can be would mean nothing'),
+LIMITS = {  # setting: lowest, highest, why
+    'max_epochs': (1, EPOCHS, 'the highest is a hundred times the published 100'),
+    'patience': (1, EPOCHS, 'more than the epochs there can be would mean nothing'),
     'warmup_epochs': (0, EPOCHS, 'as for patience'),
-    'batch_size':    (1, 4096, 'a batch has to fit into memory; an experiment has a few hundred plants'),
-    'lr':            (1e-6, 1., 'the schedule ends at 1e-6, so that a lower one would rise'),
-    'weight_decay':  (0., 1., 'with lr at most 1, a step never turns the sign of a weight'),
-    'pos_weight':    (1e-3, 1e3, 'beyond, one of the two classes no longer counts in single precision'),
-    'clip_norm':     (1e-6, 1e6, 'the highest clips nothing'),
-    'dropout':       (0., 0.99, 'at 1 nothing is left'),
-    'split_seeds':   (0, 2**32 - 1, 'what the random streams take as a seed'),
-    'init_seeds':    (0, 2**32 - 1, 'what the random streams take as a seed')}
+    'batch_size': (
+        1,
+        4096,
+        'a batch has to fit into memory; an experiment has a few hundred plants',
+    ),
+    'lr': (1e-6, 1.0, 'the schedule ends at 1e-6, so that a lower one would rise'),
+    'weight_decay': (0.0, 1.0, 'with lr at most 1, a step never turns the sign of a weight'),
+    'pos_weight': (
+        1e-3,
+        1e3,
+        'beyond, one of the two classes no longer counts in single precision',
+    ),
+    'clip_norm': (1e-6, 1e6, 'the highest clips nothing'),
+    'dropout': (0.0, 0.99, 'at 1 nothing is left'),
+    'split_seeds': (0, 2**32 - 1, 'what the random streams take as a seed'),
+    'init_seeds': (0, 2**32 - 1, 'what the random streams take as a seed'),
+}
 
 # %% ../../nbs/00_core/05_studies.ipynb #aa658f9e
 def _check_arm(arm, where):
     "Refuse settings that no training could follow"
     for m in arm.modalities:
-        if m not in MODALITIES: raise unknown('modality', m, MODALITIES, f'{where}.modalities')
+        if m not in MODALITIES:
+            raise unknown('modality', m, MODALITIES, f'{where}.modalities')
     for r in arm.readings:
-        if r not in ('retrospective', 'online'): raise unknown('reading', r, ('retrospective', 'online'), f'{where}.readings')
-    for key in ('modalities', 'readings', 'split_seeds', 'init_seeds'): _check_list(getattr(arm, key), f'{where}.{key}')
+        if r not in ('retrospective', 'online'):
+            raise unknown('reading', r, ('retrospective', 'online'), f'{where}.readings')
+    for key in ('modalities', 'readings', 'split_seeds', 'init_seeds'):
+        _check_list(getattr(arm, key), f'{where}.{key}')
     _check_line(arm.backbone, 1, f'{where}.backbone')
-    for key in LIMITS: _check_range(key, getattr(arm, key), f'{where}.{key}')
+    for key in LIMITS:
+        _check_range(key, getattr(arm, key), f'{where}.{key}')
 
 # %% ../../nbs/00_core/05_studies.ipynb #aafe08c1
 def _check_list(v, where):
     "Refuse lists that are empty, endless or name something twice"
-    if not v or len(set(v)) < len(v): raise BadInput('the list is empty or names something twice', where)
-    if len(v) > SEEDS: raise BadInput(f'{len(v)} seeds; at most {SEEDS} are taken, each is a fit per fold', where)
+    if not v or len(set(v)) < len(v):
+        raise BadInput('the list is empty or names something twice', where)
+    if len(v) > SEEDS:
+        raise BadInput(f'{len(v)} seeds; at most {SEEDS} are taken, each is a fit per fold', where)
+
 
 def _check_range(key, value, where):
     "Refuse a number outside its range"
     low, high, why = LIMITS[key]
     for x in value if isinstance(value, tuple) else (value,):
-        if not low <= x <= high: raise BadInput(f'{shown(x)} is not within {low} … {high} ({why})', where)
+        if not low <= x <= high:
+            raise BadInput(f'{shown(x)} is not within {low} … {high} ({why})', where)
+
 
 def _check_line(text, least, where):
     "Refuse a text that is not one line of moderate length"
-    if not least <= len(text) <= 300: raise BadInput(f'{len(text)} characters; {least} to 300 are taken', where)
-    if not text.isprintable(): raise BadInput(f'{shown(text)} holds what is not printed, such as the end of a line', where, 'write one line')
+    if not least <= len(text) <= 300:
+        raise BadInput(f'{len(text)} characters; {least} to 300 are taken', where)
+    if not text.isprintable():
+        raise BadInput(
+            f'{shown(text)} holds what is not printed, such as the end of a line',
+            where,
+            'write one line',
+        )
 
 # %% ../../nbs/00_core/05_studies.ipynb #164f55c8
 @dataclass(frozen=True)
 class Study:
     "A question: named arms, and the contrasts stated beforehand"
-    name: str                           # also the name of the file
-    title: str = ''                     # the question in words
-    contrasts: tuple[tuple[str, ...], ...] = () # pairs of arms, first minus second
+
+    name: str  # also the name of the file
+    title: str = ''  # the question in words
+    contrasts: tuple[tuple[str, ...], ...] = ()  # pairs of arms, first minus second
     arms: dict[str, Arm] = field(default_factory=dict)
-    provenance: dict = field(default_factory=dict) # versions, commit, data: written with the results
+    provenance: dict = field(
+        default_factory=dict
+    )  # versions, commit, data: written with the results
 
 # %% ../../nbs/00_core/05_studies.ipynb #34997982
 def study_from(
-    d,          # the content of a study file
-    where=None, # its path, for errors
+    d,  # the content of a study file
+    where=None,  # its path, for errors
 ):
     "A `Study` from plain values; every unknown key is refused"
     label = Path(where).name if where else 'study'
-    if not isinstance(d, dict): raise BadInput(f'this is {"empty" if d is None else "not a mapping"}', label, 'a study needs at least one arm: write `arms: {dinov2: {backbone: dinov2}}`')
+    if not isinstance(d, dict):
+        raise BadInput(
+            f'this is {"empty" if d is None else "not a mapping"}',
+            label,
+            'a study needs at least one arm: write `arms: {dinov2: {backbone: dinov2}}`',
+        )
     _not_earlier(d, label)
     d = {'name': Path(label).stem, **d}
     defaults, arms = d.pop('defaults', None) or {}, d.pop('arms', None) or {}
     _mappings(defaults, arms, label)
-    full = {n: from_dict(Arm, {**defaults, **(a or {})}, f'{label}, arms.{n}') for n, a in arms.items()}
+    full = {
+        n: from_dict(Arm, {**defaults, **(a or {})}, f'{label}, arms.{n}') for n, a in arms.items()
+    }
     return _checked(replace(from_dict(Study, d, label), arms=full), label)
 
 # %% ../../nbs/00_core/05_studies.ipynb #1b4f9828
-_EARLIER = ('model', 'training', 'logging', 'distillation') # its sections; a study has none of them
+_EARLIER = (
+    'model',
+    'training',
+    'logging',
+    'distillation',
+)  # its sections; a study has none of them
+
 
 def _not_earlier(d, label):
     "Refuse a configuration of the earlier system and say what it is good for"
-    if 'arms' in d or not any(isinstance(d.get(k), dict) for k in _EARLIER): return
-    raise BadInput('this is a configuration of the earlier system, not a study', label, f'its results become an arm with `faba import RESULTS --configuration {label} --data DIR --out DIR --arm NAME`')
+    if 'arms' in d or not any(isinstance(d.get(k), dict) for k in _EARLIER):
+        return
+    raise BadInput(
+        'this is a configuration of the earlier system, not a study',
+        label,
+        f'its results become an arm with `faba import RESULTS --configuration {label} --data DIR --out DIR --arm NAME`',
+    )
 
 # %% ../../nbs/00_core/05_studies.ipynb #eb1e4aa8
 def _mappings(defaults, arms, label):
     "Refuse defaults and arms that are not mappings, and names that could be something else"
-    if not isinstance(defaults, dict): raise BadInput('this is not a mapping', f'{label}, defaults')
-    if not isinstance(arms, dict) or not arms: raise BadInput('a study needs at least one arm', f'{label}, arms', 'write `arms: {dinov2: {backbone: dinov2}}`')
+    if not isinstance(defaults, dict):
+        raise BadInput('this is not a mapping', f'{label}, defaults')
+    if not isinstance(arms, dict) or not arms:
+        raise BadInput(
+            'a study needs at least one arm',
+            f'{label}, arms',
+            'write `arms: {dinov2: {backbone: dinov2}}`',
+        )
     from_dict(Arm, defaults, f'{label}, defaults')
     for n, a in arms.items():
         check_name(n, 'arm', f'{label}, arms')
-        if not isinstance(a or {}, dict): raise BadInput('this is not a mapping', f'{label}, arms.{n}')
+        if not isinstance(a or {}, dict):
+            raise BadInput('this is not a mapping', f'{label}, arms.{n}')
 
 # %% ../../nbs/00_core/05_studies.ipynb #e72be7b5
 def _checked(study, label):
@@ -150,12 +218,21 @@ def _checked(study, label):
     _check_line(study.title.strip(), 0, f'{label}, title')
     for n, a in study.arms.items():
         _check_arm(a, f'{label}, arms.{n}')
-        if (a.distillation == 'none') != (a.teacher is None): raise BadInput('distillation needs a teacher, and a teacher needs distillation', f'{label}, arms.{n}')
-        if a.teacher is not None and a.teacher not in study.arms: raise unknown('arm', a.teacher[:80], study.arms, f'{label}, arms.{n}.teacher')
+        if (a.distillation == 'none') != (a.teacher is None):
+            raise BadInput(
+                'distillation needs a teacher, and a teacher needs distillation',
+                f'{label}, arms.{n}',
+            )
+        if a.teacher is not None and a.teacher not in study.arms:
+            raise unknown('arm', a.teacher[:80], study.arms, f'{label}, arms.{n}.teacher')
     for c in study.contrasts:
-        if len(c) != 2 or c[0] == c[1]: raise BadInput(f'{shown(list(c))} is not a pair of different arms', f'{label}, contrasts')
+        if len(c) != 2 or c[0] == c[1]:
+            raise BadInput(
+                f'{shown(list(c))} is not a pair of different arms', f'{label}, contrasts'
+            )
         for n in c:
-            if n not in study.arms: raise unknown('arm', n[:80], study.arms, f'{label}, contrasts')
+            if n not in study.arms:
+                raise unknown('arm', n[:80], study.arms, f'{label}, contrasts')
     return study
 
 # %% ../../nbs/00_core/05_studies.ipynb #57b25932
@@ -163,7 +240,8 @@ def _apply(d, setting):
     "`d` with one `a.b.c=value` laid over it"
     path, sep, value = setting.partition('=')
     keys, where = path.strip().split('.'), f'--set {shown(setting)[1:-1]}'
-    if not sep or not all(keys): raise BadInput('this is not KEY=VALUE', where, 'for example --set defaults.max_epochs=5')
+    if not sep or not all(keys):
+        raise BadInput('this is not KEY=VALUE', where, 'for example --set defaults.max_epochs=5')
     _check_keys(d, keys, where)
     d = inner = dict(d)
     for k in keys[:-1]:
@@ -173,81 +251,115 @@ def _apply(d, setting):
     return d
 
 # %% ../../nbs/00_core/05_studies.ipynb #0a70cb16
-_DEEPEST = {'defaults': 2, 'arms': 3} # keys in a path; one elsewhere
+_DEEPEST = {'defaults': 2, 'arms': 3}  # keys in a path; one elsewhere
+
 
 def _check_keys(d, keys, where):
     "Refuse a path of keys that leads nowhere, with the one that was meant"
     first, arms = keys[0], d.get('arms') or {}
     top = [f.name for f in fields(Study)] + ['defaults']
-    if first in {f.name for f in fields(Arm)}: raise BadInput(f'{first} is a setting of arms', where, f'for all of them write defaults.{first}=…')
-    if first not in top and first in arms: raise BadInput(f'{first} is an arm', where, f'write arms.{".".join(keys)}=…')
-    if first not in top: raise _no_key(first[:80], where, top)
+    if first in {f.name for f in fields(Arm)}:
+        raise BadInput(
+            f'{first} is a setting of arms', where, f'for all of them write defaults.{first}=…'
+        )
+    if first not in top and first in arms:
+        raise BadInput(f'{first} is an arm', where, f'write arms.{".".join(keys)}=…')
+    if first not in top:
+        raise _no_key(first[:80], where, top)
     last = _DEEPEST.get(first, 1)
-    if len(keys) > last: raise BadInput(f'{".".join(keys[:last])[:80]} is a single value', where, 'leave out what stands behind it')
+    if len(keys) > last:
+        raise BadInput(
+            f'{".".join(keys[:last])[:80]} is a single value',
+            where,
+            'leave out what stands behind it',
+        )
     _check_inner(d, keys, where)
-    idle = first == 'defaults' and len(keys) == 2 and arms and all(keys[1] in (a or {}) for a in arms.values())
-    if idle: raise BadInput(f'this changes nothing: every arm sets {keys[1]} itself', where, f'write arms.NAME.{keys[1]}=… for each')
+    idle = (
+        first == 'defaults'
+        and len(keys) == 2
+        and arms
+        and all(keys[1] in (a or {}) for a in arms.values())
+    )
+    if idle:
+        raise BadInput(
+            f'this changes nothing: every arm sets {keys[1]} itself',
+            where,
+            f'write arms.NAME.{keys[1]}=… for each',
+        )
 
 # %% ../../nbs/00_core/05_studies.ipynb #3d33dfaa
 def _check_inner(d, keys, where):
     "Refuse to lay a key into something that is no mapping, or into an arm that is not there"
     for i, k in enumerate(keys[:-1]):
         inner = d.get(k)
-        if keys[0] == 'arms' and i == 1 and k not in d: raise unknown('arm', k[:80], d, where)
-        if not isinstance(inner or {}, dict): raise BadInput(f'{".".join(keys[:i + 1])[:80]} is not a mapping', where)
+        if keys[0] == 'arms' and i == 1 and k not in d:
+            raise unknown('arm', k[:80], d, where)
+        if not isinstance(inner or {}, dict):
+            raise BadInput(f'{".".join(keys[: i + 1])[:80]} is not a mapping', where)
         d = inner or {}
+
 
 def _no_key(name, where, top):
     "The error for a key that is none, with the full one that is near"
     full = {f.name: f'defaults.{f.name}' for f in fields(Arm)} | {t: t for t in top}
     near = get_close_matches(name, full, n=1, cutoff=0.5)
-    mend = f'did you mean {full[near[0]]!r}?' if near else 'settings begin with defaults. or arms.NAME.'
+    mend = (
+        f'did you mean {full[near[0]]!r}?'
+        if near
+        else 'settings begin with defaults. or arms.NAME.'
+    )
     return BadInput(f'unknown key {name!r}', where, mend)
 
 # %% ../../nbs/00_core/05_studies.ipynb #22a6752c
 def studies():
     "The names of the studies that come with the repository"
-    return sorted(p.stem for p in (root()/'data'/'studies').glob('*.yaml'))
+    return sorted(p.stem for p in (root() / 'data' / 'studies').glob('*.yaml'))
 
 # %% ../../nbs/00_core/05_studies.ipynb #9a4465f4
 def _study_file(name):
     "The file that a name or a path stands for"
-    if Path(name).suffix in ('.yaml', '.yml'): return regular_file(name, absent='there is no such study file')
-    if str(name) not in studies(): raise unknown('study', str(name)[:80], studies())
-    return root()/'data'/'studies'/f'{name}.yaml'
+    if Path(name).suffix in ('.yaml', '.yml'):
+        return regular_file(name, absent='there is no such study file')
+    if str(name) not in studies():
+        raise unknown('study', str(name)[:80], studies())
+    return root() / 'data' / 'studies' / f'{name}.yaml'
+
 
 def read_study(
-    name,        # a study's name, or the path of a YAML file
-    settings=(), # `KEY=VALUE` texts that change single settings
+    name,  # a study's name, or the path of a YAML file
+    settings=(),  # `KEY=VALUE` texts that change single settings
 ):
     "The study with every arm written out in full"
     path = _study_file(name)
     d = read_yaml(path)
-    for s in settings if isinstance(d, dict) else (): d = _apply(d, s)
+    for s in settings if isinstance(d, dict) else ():
+        d = _apply(d, s)
     return study_from(d, path)
 
 # %% ../../nbs/00_core/05_studies.ipynb #55c271d8
 @patch
-def to_yaml(self:Study):
+def to_yaml(self: Study):
     "The study as YAML, every arm in full"
     return dump_yaml(to_dict(self))
 
 # %% ../../nbs/00_core/05_studies.ipynb #e0fe23dd
 @patch
-def difference(self:Study,
-    a, # name of an arm
-    b, # name of another
+def difference(
+    self: Study,
+    a,  # name of an arm
+    b,  # name of another
 ):
     "Settings in which two arms differ: key to the pair of values"
     for n in (a, b):
-        if n not in self.arms: raise unknown('arm', n, self.arms, self.name)
+        if n not in self.arms:
+            raise unknown('arm', n, self.arms, self.name)
     x, y = to_dict(self.arms[a]), to_dict(self.arms[b])
     return {k: (x[k], y[k]) for k in x if x[k] != y[k]}
 
 # %% ../../nbs/00_core/05_studies.ipynb #08324f15
 def imported(
     out,  # folder of the study
-    name, # of an arm
+    name,  # of an arm
 ):
     "Whether the arm came from another system's results"
-    return (Path(out)/'arms'/name/'imported.json').is_file()
+    return (Path(out) / 'arms' / name / 'imported.json').is_file()

@@ -13,233 +13,373 @@ import pandas as pd
 from scipy import stats
 from .metrics import run_means
 from .power import detectable
-from .resampling import bca, bootstrap_draws, drawn_mean, drawn_ratio, jackknife_draws, label_swap, max_t, sign_flip, signs
+from faba_nb.evaluation.resampling import (
+    bca,
+    bootstrap_draws,
+    drawn_mean,
+    drawn_ratio,
+    jackknife_draws,
+    label_swap,
+    max_t,
+    sign_flip,
+    signs,
+)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #82c1e72c
-level = 0.05 # of every decision
-margin = 0.05 # F1: a smaller difference is called equivalent
-rope = 0.02 # F1: region of practical equivalence of the Bayesian test
-lower_is_better = {'mae_measured', 'mae_published', 'log_loss', 'log_loss_drought', 'never_detected'}
+level = 0.05  # of every decision
+margin = 0.05  # F1: a smaller difference is called equivalent
+rope = 0.02  # F1: region of practical equivalence of the Bayesian test
+lower_is_better = {
+    'mae_measured',
+    'mae_published',
+    'log_loss',
+    'log_loss_drought',
+    'never_detected',
+}
+
 
 def verdict(
-    difference, # a - b
-    p, # adjusted p of a difference
-    p_equivalence=np.nan, # adjusted p of the equivalence test, NaN where no margin is stated
-    lower=False, # True where a smaller value is better
-): # better, worse, equivalent or undecided, of a against b
+    difference,  # a - b
+    p,  # adjusted p of a difference
+    p_equivalence=np.nan,  # adjusted p of the equivalence test, NaN where no margin is stated
+    lower=False,  # True where a smaller value is better
+):  # better, worse, equivalent or undecided, of a against b
     "The stated rule"
-    if p <= level and difference != 0: return 'better' if (difference < 0) == lower else 'worse'
+    if p <= level and difference != 0:
+        return 'better' if (difference < 0) == lower else 'worse'
     return 'equivalent' if p_equivalence <= level else 'undecided'
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #ae3ec499
 def equivalence_p(
-    diff, # (G,) differences per genotype
-    margin=margin, # of the metric
-): # p value
+    diff,  # (G,) differences per genotype
+    margin=margin,  # of the metric
+):  # p value
     "Two one-sided paired t tests against -margin and +margin"
     d = diff[np.isfinite(diff)]
-    if len(d) < 2: return np.nan
-    if np.ptp(d) == 0: return 0. if abs(d[0]) < margin else 1.
-    return max(stats.ttest_1samp(d, -margin, alternative='greater').pvalue, stats.ttest_1samp(d, margin, alternative='less').pvalue)
+    if len(d) < 2:
+        return np.nan
+    if np.ptp(d) == 0:
+        return 0.0 if abs(d[0]) < margin else 1.0
+    return max(
+        stats.ttest_1samp(d, -margin, alternative='greater').pvalue,
+        stats.ttest_1samp(d, margin, alternative='less').pvalue,
+    )
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #69d74fbd
 def corrected_t(
-    diff, # (G,) differences per genotype
-    test_train=1/40, # genotypes tested / genotypes trained on
-): # two-sided p value
+    diff,  # (G,) differences per genotype
+    test_train=1 / 40,  # genotypes tested / genotypes trained on
+):  # two-sided p value
     "Nadeau and Bengio's corrected resampled t test"
     d = diff[np.isfinite(diff)]
-    if len(d) < 2 or np.ptp(d) == 0: return np.nan if len(d) < 2 or d[0] == 0 else 0.
-    t = d.mean()/np.sqrt(d.var(ddof=1)*(1/len(d) + test_train))
-    return 2*stats.t.sf(abs(t), len(d) - 1)
+    if len(d) < 2 or np.ptp(d) == 0:
+        return np.nan if len(d) < 2 or d[0] == 0 else 0.0
+    t = d.mean() / np.sqrt(d.var(ddof=1) * (1 / len(d) + test_train))
+    return 2 * stats.t.sf(abs(t), len(d) - 1)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #361ae491
 def signed_rank_probabilities(
-    diff, # (G,) differences per genotype
-    rope=rope, # region of practical equivalence, half width
-    draws=10_000, # of the Dirichlet weights
-    seed=0, # of the draws
-): # P(a better by more than rope), P(practically equal), P(b better by more than rope)
+    diff,  # (G,) differences per genotype
+    rope=rope,  # region of practical equivalence, half width
+    draws=10_000,  # of the Dirichlet weights
+    seed=0,  # of the draws
+):  # P(a better by more than rope), P(practically equal), P(b better by more than rope)
     "Bayesian signed-rank test with one prior pseudo-observation at 0"
-    z = np.r_[0., diff[np.isfinite(diff)]]
-    w = np.random.default_rng(seed).dirichlet(np.r_[.5, np.ones(len(z) - 1)], draws)
+    z = np.r_[0.0, diff[np.isfinite(diff)]]
+    w = np.random.default_rng(seed).dirichlet(np.r_[0.5, np.ones(len(z) - 1)], draws)
     s = z[:, None] + z[None]
-    votes = np.stack([((w @ m)*w).sum(1) for m in (s > 2*rope, np.abs(s) <= 2*rope, s < -2*rope)])
+    votes = np.stack(
+        [((w @ m) * w).sum(1) for m in (s > 2 * rope, np.abs(s) <= 2 * rope, s < -2 * rope)]
+    )
     won = votes == votes.max(0)
-    return tuple((won/won.sum(0)).mean(1))
+    return tuple((won / won.sum(0)).mean(1))
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #4a84f8ac
 from dataclasses import dataclass, field
 
+
 @dataclass
 class Entry:
     "What comparing needs of one arm under one protocol"
-    arm: str # name
-    values: dict # metric -> (R, G), columns in the order of `genotypes`
-    counts: dict # tp, fp, fn -> (R, G)
-    genotypes: list = field(default_factory=list) # names of the columns
-    kind: str = 'arm' # arm, baseline, imported or yardstick
+
+    arm: str  # name
+    values: dict  # metric -> (R, G), columns in the order of `genotypes`
+    counts: dict  # tp, fp, fn -> (R, G)
+    genotypes: list = field(default_factory=list)  # names of the columns
+    kind: str = 'arm'  # arm, baseline, imported or yardstick
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #df9a920a
 def on_genotypes(
-    e, # Entry
-    names, # genotypes in the wanted order
-): # Entry with NaN (values) and 0 (counts) where a genotype is absent
+    e,  # Entry
+    names,  # genotypes in the wanted order
+):  # Entry with NaN (values) and 0 (counts) where a genotype is absent
     "Bring an arm to a common order of genotypes"
     where = pd.Index(e.genotypes).get_indexer(names)
     take = lambda x, empty: np.where(where >= 0, np.asarray(x, float)[:, where], empty)
-    return Entry(e.arm, {k: take(v, np.nan) for k, v in e.values.items()}, {k: take(v, 0.) for k, v in e.counts.items()}, list(names), e.kind)
+    return Entry(
+        e.arm,
+        {k: take(v, np.nan) for k, v in e.values.items()},
+        {k: take(v, 0.0) for k, v in e.counts.items()},
+        list(names),
+        e.kind,
+    )
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #06a4ee02
 def compare_mean(
-    a, # Entry
-    b, # Entry
-    metric, # name
-    tools, # dict with draws, jack, signs
-): # dict, a row of the table
+    a,  # Entry
+    b,  # Entry
+    metric,  # name
+    tools,  # dict with draws, jack, signs
+):  # dict, a row of the table
     "One contrast of a metric that is a mean over genotypes"
     d = run_means(a.values[metric]) - run_means(b.values[metric])
     ok = np.isfinite(d)
-    if not ok.any(): return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test='sign-flip permutation', n=0)
+    if not ok.any():
+        return dict(
+            difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test='sign-flip permutation', n=0
+        )
     x, y = (np.where(ok, e.values[metric], np.nan) for e in (a, b))
     drawn = lambda t: drawn_mean(x, t) - drawn_mean(y, t)
-    low, high = bca(d[ok].mean(), tools['draws'].recentred(drawn, d[ok].mean()), drawn(tools['jack']))
-    row = dict(difference=d[ok].mean(), low=low, high=high, p=sign_flip(d[None], tools['signs'])[0], test='sign-flip permutation', n=int(ok.sum()))
-    row |= dict(sd=d[ok].std(ddof=1) if ok.sum() > 1 else np.nan, correlation=_correlation(run_means(x), run_means(y)))
+    low, high = bca(
+        d[ok].mean(), tools['draws'].recentred(drawn, d[ok].mean()), drawn(tools['jack'])
+    )
+    row = dict(
+        difference=d[ok].mean(),
+        low=low,
+        high=high,
+        p=sign_flip(d[None], tools['signs'])[0],
+        test='sign-flip permutation',
+        n=int(ok.sum()),
+    )
+    row |= dict(
+        sd=d[ok].std(ddof=1) if ok.sum() > 1 else np.nan,
+        correlation=_correlation(run_means(x), run_means(y)),
+    )
     row['detectable_80'] = detectable(row['sd'], row['n'])
-    return row | dict(p_corrected_t=corrected_t(d, 1/max(row['n'] - 4, 1))) | (_of_f1(d) if metric == 'f1' else {})
+    return (
+        row
+        | dict(p_corrected_t=corrected_t(d, 1 / max(row['n'] - 4, 1)))
+        | (_of_f1(d) if metric == 'f1' else {})
+    )
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #592d608c
 def _correlation(
-    x, # (G,)
-    y, # (G,)
-): # Pearson's r over genotypes, NaN where one does not vary
+    x,  # (G,)
+    y,  # (G,)
+):  # Pearson's r over genotypes, NaN where one does not vary
     ok = np.isfinite(x) & np.isfinite(y)
-    return np.corrcoef(x[ok], y[ok])[0, 1] if ok.sum() > 2 and np.ptp(x[ok]) and np.ptp(y[ok]) else np.nan
+    return (
+        np.corrcoef(x[ok], y[ok])[0, 1]
+        if ok.sum() > 2 and np.ptp(x[ok]) and np.ptp(y[ok])
+        else np.nan
+    )
+
 
 def _of_f1(
-    d, # (G,) differences of F1
-): # the tests that need a margin
+    d,  # (G,) differences of F1
+):  # the tests that need a margin
     better, equal, worse = signed_rank_probabilities(d)
-    return dict(p_equivalence=equivalence_p(d), prob_better=better, prob_equal=equal, prob_worse=worse)
+    return dict(
+        p_equivalence=equivalence_p(d), prob_better=better, prob_equal=equal, prob_worse=worse
+    )
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #fedb8fde
 def compare_pooled(
-    a, # Entry
-    b, # Entry
-    tools, # dict with draws, jack, signs
-): # dict, a row of the table
+    a,  # Entry
+    b,  # Entry
+    tools,  # dict with draws, jack, signs
+):  # dict, a row of the table
     "The contrast of pooled F1: label swap within genotypes, BCa interval"
     both = np.isfinite(run_means(a.values['f1'])) & np.isfinite(run_means(b.values['f1']))
-    part = [{k: np.where(both, v, 0.) for k, v in e.counts.items()} for e in (a, b)]
-    drawn = lambda t: np.subtract(*(drawn_ratio(2*c['tp'], 2*c['tp'] + c['fp'] + c['fn'], t) for c in part))
-    total = [(2*c['tp'].sum(1)/(2*c['tp'] + c['fp'] + c['fn']).sum(1)).mean() if (c['tp'] + c['fp'] + c['fn']).sum() else np.nan for c in part]
-    low, high = bca(total[0] - total[1], tools['draws'].recentred(drawn, total[0] - total[1]), drawn(tools['jack']))
-    p = label_swap(*(_one_run(c) if len(part[0]['tp']) != len(part[1]['tp']) else c for c in part), tools['signs'])
-    return dict(difference=total[0] - total[1], low=low, high=high, p=p, test='label swap within genotypes', n=int(both.sum()))
+    part = [{k: np.where(both, v, 0.0) for k, v in e.counts.items()} for e in (a, b)]
+    drawn = lambda t: np.subtract(
+        *(drawn_ratio(2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn'], t) for c in part)
+    )
+    total = [
+        (2 * c['tp'].sum(1) / (2 * c['tp'] + c['fp'] + c['fn']).sum(1)).mean()
+        if (c['tp'] + c['fp'] + c['fn']).sum()
+        else np.nan
+        for c in part
+    ]
+    low, high = bca(
+        total[0] - total[1],
+        tools['draws'].recentred(drawn, total[0] - total[1]),
+        drawn(tools['jack']),
+    )
+    p = label_swap(
+        *(_one_run(c) if len(part[0]['tp']) != len(part[1]['tp']) else c for c in part),
+        tools['signs'],
+    )
+    return dict(
+        difference=total[0] - total[1],
+        low=low,
+        high=high,
+        p=p,
+        test='label swap within genotypes',
+        n=int(both.sum()),
+    )
+
 
 def _one_run(
-    counts, # dict of (R, G)
-): # dict of (1, G): mean over runs, for arms with different numbers of runs
+    counts,  # dict of (R, G)
+):  # dict of (1, G): mean over runs, for arms with different numbers of runs
     return {k: v.mean(0, keepdims=True) for k, v in counts.items()}
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #29d9633d
 def adjust(
-    p, # p values, NaN allowed
-    method, # holm or fdr_bh
-): # adjusted p values
+    p,  # p values, NaN allowed
+    method,  # holm or fdr_bh
+):  # adjusted p values
     "Holm, or Benjamini-Hochberg as scipy has it, around missing values"
     p = np.asarray(p, float)
     out, ok = np.full(len(p), np.nan), np.isfinite(p)
-    if ok.any(): out[ok] = stats.false_discovery_control(p[ok]) if method == 'fdr_bh' else holm(p[ok])
+    if ok.any():
+        out[ok] = stats.false_discovery_control(p[ok]) if method == 'fdr_bh' else holm(p[ok])
     return out
 
+
 def holm(
-    p, # p values
-): # adjusted p values
+    p,  # p values
+):  # adjusted p values
     "The i-th smallest times (n - i), never below the one before"
     order = np.argsort(p)
     out = np.empty(len(p))
-    out[order] = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1)).clip(max=1)
+    out[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return out
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #5e58a371
 def pairs_of(
-    names, # arms in the order of the study
-    stated, # list of (a, b)
-    rivals=(), # yardsticks each arm is set against
-): # list of (a, b, stated)
+    names,  # arms in the order of the study
+    stated,  # list of (a, b)
+    rivals=(),  # yardsticks each arm is set against
+):  # list of (a, b, stated)
     "Stated pairs in their stated direction, then all others"
     stated = [tuple(c) for c in stated if set(c) <= set(names)]
     done = {frozenset(c) for c in stated}
-    rest = [(a, b) for i, a in enumerate(names) for b in names[i+1:] if frozenset((a, b)) not in done]
-    return [(*c, 1) for c in stated] + [(*c, 0) for c in rest] + [(a, r, 0) for a in names for r in rivals]
+    rest = [
+        (a, b) for i, a in enumerate(names) for b in names[i + 1 :] if frozenset((a, b)) not in done
+    ]
+    return (
+        [(*c, 1) for c in stated]
+        + [(*c, 0) for c in rest]
+        + [(a, r, 0) for a in names for r in rivals]
+    )
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #4fa97300
-primary = 'f1' # the metric that decides
-metric_words = dict(f1='F1', auc='AUC', accuracy='accuracy', precision='precision', recall='recall', mae_measured='MAE (measured steps, d)', mae_published='MAE (published, d)',
-                    pooled_f1='pooled F1', log_loss='log-loss', log_loss_drought='log-loss on drought plants')
+primary = 'f1'  # the metric that decides
+metric_words = dict(
+    f1='F1',
+    auc='AUC',
+    accuracy='accuracy',
+    precision='precision',
+    recall='recall',
+    mae_measured='MAE (measured steps, d)',
+    mae_published='MAE (published, d)',
+    pooled_f1='pooled F1',
+    log_loss='log-loss',
+    log_loss_drought='log-loss on drought plants',
+)
+
 
 def contrasts(
-    entries, # list of Entry: arms and yardsticks
-    stated=(), # list of (arm, arm)
-    protocol='retrospective', # for the table
-    metrics=('f1', 'auc', 'mae_measured', 'mae_published', 'log_loss', 'log_loss_drought'), # those an arm lacks are skipped
-    rivals=(), # yardsticks each arm is set against
-    draws=10_000, # of bootstrap and permutation
-    seed=0, # of both
-): # table without adjustment
+    entries,  # list of Entry: arms and yardsticks
+    stated=(),  # list of (arm, arm)
+    protocol='retrospective',  # for the table
+    metrics=(
+        'f1',
+        'auc',
+        'mae_measured',
+        'mae_published',
+        'log_loss',
+        'log_loss_drought',
+    ),  # those an arm lacks are skipped
+    rivals=(),  # yardsticks each arm is set against
+    draws=10_000,  # of bootstrap and permutation
+    seed=0,  # of both
+):  # table without adjustment
     "Every pair and metric of one protocol"
     names = sorted({g for e in entries for g in e.genotypes})
     by = {e.arm: on_genotypes(e, names) for e in entries}
-    tools = dict(draws=bootstrap_draws(len(names), max(len(e.counts['tp']) for e in entries), draws, seed), jack=jackknife_draws(len(names)), signs=signs(len(names), draws, seed))
+    tools = dict(
+        draws=bootstrap_draws(len(names), max(len(e.counts['tp']) for e in entries), draws, seed),
+        jack=jackknife_draws(len(names)),
+        signs=signs(len(names), draws, seed),
+    )
     rows = []
-    for a, b, told in pairs_of([e.arm for e in entries if e.kind != 'yardstick'], stated, [r for r in rivals if r in by]):
+    for a, b, told in pairs_of(
+        [e.arm for e in entries if e.kind != 'yardstick'], stated, [r for r in rivals if r in by]
+    ):
         base = dict(arm_a=a, arm_b=b, stated=told, protocol=protocol)
-        rows += [base | dict(metric=m) | compare_mean(by[a], by[b], m, tools) for m in metrics if m in by[a].values and m in by[b].values]
+        rows += [
+            base | dict(metric=m) | compare_mean(by[a], by[b], m, tools)
+            for m in metrics
+            if m in by[a].values and m in by[b].values
+        ]
         rows.append(base | dict(metric='pooled_f1') | compare_pooled(by[a], by[b], tools))
     out = pd.DataFrame(rows)
     return _with_max_t(out, by, tools) if len(out) else out
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #6cd0bff4
 def _with_max_t(
-    table, # from `contrasts`
-    by, # dict arm -> Entry
-    tools, # dict with signs
-): # the table with max-T p values over all pairs of arms on the primary metric
+    table,  # from `contrasts`
+    by,  # dict arm -> Entry
+    tools,  # dict with signs
+):  # the table with max-T p values over all pairs of arms on the primary metric
     at = (table.metric == primary).to_numpy()
-    d = np.stack([run_means(by[a].values[primary]) - run_means(by[b].values[primary]) for a, b in zip(table.arm_a[at], table.arm_b[at])])
+    d = np.stack(
+        [
+            run_means(by[a].values[primary]) - run_means(by[b].values[primary])
+            for a, b in zip(table.arm_a[at], table.arm_b[at])
+        ]
+    )
     table.loc[at, 'p_max_t'] = max_t(d, tools['signs'])
     return table
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #c2f5b685
 def decide(
-    table, # `contrasts` of all protocols, concatenated
-): # the same with p_adjusted, adjustment, verdict, sentence
+    table,  # `contrasts` of all protocols, concatenated
+):  # the same with p_adjusted, adjustment, verdict, sentence
     "Holm over the stated pairs, Benjamini-Hochberg over the rest, then the verdict"
     t = table.reset_index(drop=True)
     for c in ['p_equivalence', 'p_max_t', 'detectable_80']:
-        if c not in t: t[c] = np.nan
+        if c not in t:
+            t[c] = np.nan
     stated = ((t.stated == 1) & (t.metric == primary) & (t.protocol == 'retrospective')).to_numpy()
     t['primary'] = stated.astype(int)
     t['adjustment'] = np.where(stated, 'Holm', 'Benjamini-Hochberg')
     for column, raw in [('p_adjusted', 'p'), ('p_equivalence_adjusted', 'p_equivalence')]:
-        for at, method in [(stated, 'holm'), (~stated, 'fdr_bh')]: t.loc[at, column] = adjust(t[raw][at], method)
-    t['verdict'] = [verdict(r.difference, r.p_adjusted, r.p_equivalence_adjusted, r.metric in lower_is_better) for r in t.itertuples()]
+        for at, method in [(stated, 'holm'), (~stated, 'fdr_bh')]:
+            t.loc[at, column] = adjust(t[raw][at], method)
+    t['verdict'] = [
+        verdict(r.difference, r.p_adjusted, r.p_equivalence_adjusted, r.metric in lower_is_better)
+        for r in t.itertuples()
+    ]
     t['sentence'] = [sentence(r) for r in t.itertuples()]
     return t
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #7f7dc857
 def sentence(
-    r, # a row of the table
-): # one sentence that says no more than the row
+    r,  # a row of the table
+):  # one sentence that says no more than the row
     "The verdict in words"
-    if not np.isfinite(r.difference): return f'{r.arm_a} and {r.arm_b} cannot be compared on {metric_words.get(r.metric, r.metric)}: no genotype has both values.'
+    if not np.isfinite(r.difference):
+        return f'{r.arm_a} and {r.arm_b} cannot be compared on {metric_words.get(r.metric, r.metric)}: no genotype has both values.'
     digits = 1 if 'mae' in r.metric else 3
     num = lambda x: f'{x:.{digits}f}'.replace('-', '\N{MINUS SIGN}')
     interval = f'95 % interval {num(r.low)} to {num(r.high)}, ' if np.isfinite(r.low) else ''
     start = f'{r.arm_a} against {r.arm_b}, {metric_words.get(r.metric, r.metric)} ({r.protocol}): difference {num(r.difference)} ({interval}p = {r.p_adjusted:.2g} after {r.adjustment})'
-    end = dict(better=f'{r.arm_a} is better', worse=f'{r.arm_a} is worse', equivalent=f'equivalent within {margin:g}', undecided='undecided')[r.verdict]
-    if r.verdict == 'undecided' and np.isfinite(r.detectable_80): end += f'; {r.n} genotypes would have shown a difference of {num(r.detectable_80)} with 80 % power'
-    if r.verdict in ('better', 'worse') and r.metric == primary and r.p_equivalence_adjusted <= level: end += f', by less than {margin:g}'
+    end = dict(
+        better=f'{r.arm_a} is better',
+        worse=f'{r.arm_a} is worse',
+        equivalent=f'equivalent within {margin:g}',
+        undecided='undecided',
+    )[r.verdict]
+    if r.verdict == 'undecided' and np.isfinite(r.detectable_80):
+        end += f'; {r.n} genotypes would have shown a difference of {num(r.detectable_80)} with 80 % power'
+    if (
+        r.verdict in ('better', 'worse')
+        and r.metric == primary
+        and r.p_equivalence_adjusted <= level
+    ):
+        end += f', by less than {margin:g}'
     return f'{start}: {end}.'

@@ -26,13 +26,52 @@ from ..experiment.dataset import Experiment
 from ..experiment.plan import onset_class
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #126f8a48
-from .predictions import Scores, check_predictions, merge_days, read_predictions, read_rounds, scores
-from .metrics import as_counted, average_precision, by_genotype, fold_table, fold_values, overall, pooled_f1, ratio, run_means, undefined_values, within_day_pairs
+from faba_nb.evaluation.predictions import (
+    Scores,
+    check_predictions,
+    merge_days,
+    read_predictions,
+    read_rounds,
+    scores,
+)
+from faba_nb.evaluation.metrics import (
+    as_counted,
+    average_precision,
+    by_genotype,
+    fold_table,
+    fold_values,
+    overall,
+    pooled_f1,
+    ratio,
+    run_means,
+    undefined_values,
+    within_day_pairs,
+)
 from .yardsticks import rule_on_all_days, yardsticks
-from .information import alarm_order, error_matrices, genotype_onsets, information, permutation_table
+from faba_nb.evaluation.information import (
+    alarm_order,
+    error_matrices,
+    genotype_onsets,
+    information,
+    permutation_table,
+)
 from .alarms import alarm_curve, alarm_rows, delay_table
-from .probabilities import calibration_table, decision_curve, log_losses, probability_rows, scaled
-from .resampling import bca, bootstrap_draws, drawn_average_precision, drawn_mean, drawn_pairs, drawn_ratio, jackknife_draws
+from faba_nb.evaluation.probabilities import (
+    calibration_table,
+    decision_curve,
+    log_losses,
+    probability_rows,
+    scaled,
+)
+from faba_nb.evaluation.resampling import (
+    bca,
+    bootstrap_draws,
+    drawn_average_precision,
+    drawn_mean,
+    drawn_pairs,
+    drawn_ratio,
+    jackknife_draws,
+)
 from .comparing import Entry, contrasts, decide
 from .power import observed_power
 from .strata import strata_rows
@@ -41,120 +80,184 @@ from .variance import variance_split
 from .presymptomatic import presymptomatic_tables
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fad5ea93
-IMPORT_AGAIN, TRAIN_AGAIN = 'run `faba import` again for this arm', 'remove this file and run `faba train` again' # what to do about a file that is not what was written
+IMPORT_AGAIN, TRAIN_AGAIN = (
+    'run `faba import` again for this arm',
+    'remove this file and run `faba train` again',
+)  # what to do about a file that is not what was written
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #895da6ab
 def arms_of(
-    out, # the study's output folder
-    study, # from `read_study`
-): # list of (name, kind, backbone), and names without predictions
+    out,  # the study's output folder
+    study,  # from `read_study`
+):  # list of (name, kind, backbone), and names without predictions
     "Which arms can be evaluated"
     found = {p.parent.name for p in Path(out).glob('arms/*/predictions.csv')}
     brought = {p.parent.name for p in Path(out).glob('arms/*/imported.json')}
-    kind = lambda n, a: 'imported' if n in brought else 'arm' if a.estimator == 'network' else 'baseline'
-    known = [(n, kind(n, a), a.backbone if 'image' in a.modalities or a.estimator == 'morphology_logistic' else '') for n, a in study.arms.items() if n in found]
-    return known + [(n, 'imported', None) for n in sorted(found - set(study.arms))], [n for n in study.arms if n not in found]
+    kind = lambda n, a: (
+        'imported' if n in brought else 'arm' if a.estimator == 'network' else 'baseline'
+    )
+    known = [
+        (
+            n,
+            kind(n, a),
+            a.backbone if 'image' in a.modalities or a.estimator == 'morphology_logistic' else '',
+        )
+        for n, a in study.arms.items()
+        if n in found
+    ]
+    return known + [(n, 'imported', None) for n in sorted(found - set(study.arms))], [
+        n for n in study.arms if n not in found
+    ]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #89b26207
 def summary_rows(
-    out, # the study's output folder
-): # list of no table or one
+    out,  # the study's output folder
+):  # list of no table or one
     "The imported summaries in OUT/tables/earlier.csv"
-    path = Path(out)/'tables'/'earlier.csv'
-    if not path.is_file(): return []
+    path = Path(out) / 'tables' / 'earlier.csv'
+    if not path.is_file():
+        return []
     check_seal(path, IMPORT_AGAIN)
     empty = dict(backbone='', stratum='', unit='', note='')
     return [read_csv(path, dtype=dict.fromkeys(empty, object)).fillna(empty)]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53cd2807
 def read_all_rounds(
-    out, # the study's output folder
-    arm, # name
-    mend=TRAIN_AGAIN, # what to do when the file is not what was written
-): # table or None
+    out,  # the study's output folder
+    arm,  # name
+    mend=TRAIN_AGAIN,  # what to do when the file is not what was written
+):  # table or None
     "Predictions on all 22 rounds, one row per plant and round"
-    path = Path(out)/'arms'/arm/'predictions_all_rounds.csv'
+    path = Path(out) / 'arms' / arm / 'predictions_all_rounds.csv'
     return read_rounds(check_seal(path, mend)) if path.exists() else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7542b2dd
 def read_arm(
-    out, # the study's output folder
-    name, # arm
-    kind='arm', # arm, baseline or imported
-    backbone='', # of the arm; None: as its predictions say
-): # list of (Scores, Scores on all rounds or None), gate weights
+    out,  # the study's output folder
+    name,  # arm
+    kind='arm',  # arm, baseline or imported
+    backbone='',  # of the arm; None: as its predictions say
+):  # list of (Scores, Scores on all rounds or None), gate weights
     "All readings of an arm"
-    path, mend = Path(out)/'arms'/name/'predictions.csv', IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN
-    if path.exists(): check_seal(path, mend)
+    path, mend = (
+        Path(out) / 'arms' / name / 'predictions.csv',
+        IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN,
+    )
+    if path.exists():
+        check_seal(path, mend)
     df, rounds = read_predictions(path), read_all_rounds(out, name, mend)
-    if backbone is None: backbone = str(df.backbone.iloc[0]) if 'backbone' in df else ''
+    if backbone is None:
+        backbone = str(df.backbone.iloc[0]) if 'backbone' in df else ''
     as_scores = lambda table, protocol: scores(table, protocol, name, kind, backbone)
     readings = [as_scores(df, protocol) for protocol in ['retrospective', 'online']]
-    return [(s, None if rounds is None else wide_scores(rounds, s, as_scores)) for s in readings if s is not None], gate_table(df, name)
+    return [
+        (s, None if rounds is None else wide_scores(rounds, s, as_scores))
+        for s in readings
+        if s is not None
+    ], gate_table(df, name)
+
 
 def wide_scores(
-    rounds, # from `read_all_rounds`
-    s, # Scores on measured steps
-    as_scores, # function of a table and a protocol
-): # Scores on all rounds, which know what was counted as published
+    rounds,  # from `read_all_rounds`
+    s,  # Scores on measured steps
+    as_scores,  # function of a table and a protocol
+):  # Scores on all rounds, which know what was counted as published
     "Predictions on all rounds, a step per day, with the measured rounds beside them"
     wide = as_scores(check_predictions(merge_days(rounds)), s.protocol)
-    return None if wide is None else replace(wide, counted=as_scores(rounds[rounds.measured == 1], s.protocol))
+    return (
+        None
+        if wide is None
+        else replace(wide, counted=as_scores(rounds[rounds.measured == 1], s.protocol))
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #bbc47110
 def counted_like(
-    y, # Scores of a yardstick, a step per day
-    counted, # Scores of an arm on the rows the earlier evaluator counted, or None
-): # Scores or None
+    y,  # Scores of a yardstick, a step per day
+    counted,  # Scores of an arm on the rows the earlier evaluator counted, or None
+):  # Scores or None
     "A yardstick on the rows of an arm"
-    if counted is None: return None
+    if counted is None:
+        return None
     key = ['plant_id', 'round']
-    at = pd.MultiIndex.from_frame(y.steps[key]).get_indexer(pd.MultiIndex.from_frame(counted.steps[key]))
-    day = pd.MultiIndex.from_frame(y.steps[['plant_id', 'dag']]).get_indexer(pd.MultiIndex.from_frame(counted.steps[['plant_id', 'dag']]))
-    at = np.where(at < 0, day, at) # a round whose day another round stands for
+    at = pd.MultiIndex.from_frame(y.steps[key]).get_indexer(
+        pd.MultiIndex.from_frame(counted.steps[key])
+    )
+    day = pd.MultiIndex.from_frame(y.steps[['plant_id', 'dag']]).get_indexer(
+        pd.MultiIndex.from_frame(counted.steps[['plant_id', 'dag']])
+    )
+    at = np.where(at < 0, day, at)  # a round whose day another round stands for
     steps = counted.steps[at >= 0].reset_index(drop=True)
-    if list(steps.genotype.unique()) != list(y.genotypes): return None
+    if list(steps.genotype.unique()) != list(y.genotypes):
+        return None
     return replace(y, steps=steps, p=y.p[:, at[at >= 0]], fold=y.fold[at[at >= 0]])
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #e0816b05
 class Tools:
     "Draws shared by all arms of a study"
-    def __init__(self,
-        G, # genotypes
-        R, # most runs of an arm
-        draws, # of bootstrap and permutation
-        seed, # of both
+
+    def __init__(
+        self,
+        G,  # genotypes
+        R,  # most runs of an arm
+        draws,  # of bootstrap and permutation
+        seed,  # of both
     ):
         self.G, self.draws, self.seed = G, draws, seed
         self.boot, self.jack = bootstrap_draws(G, R, draws, seed), jackknife_draws(G)
         self.few = bootstrap_draws(G, R, min(draws, 2000), seed)
 
-    def row(self,
-        value, # the estimate
-        drawn, # function of Draws giving (draws,) values
-        few=False, # True: 2000 draws, for statistics that need a sort
-    ): # value, low, high
+    def row(
+        self,
+        value,  # the estimate
+        drawn,  # function of Draws giving (draws,) values
+        few=False,  # True: 2000 draws, for statistics that need a sort
+    ):  # value, low, high
         "Estimate with its BCa interval"
-        if not np.isfinite(value): return dict(value=np.nan, low=np.nan, high=np.nan)
-        low, high = bca(value, (self.few if few else self.boot).recentred(drawn, value), drawn(self.jack))
+        if not np.isfinite(value):
+            return dict(value=np.nan, low=np.nan, high=np.nan)
+        low, high = bca(
+            value, (self.few if few else self.boot).recentred(drawn, value), drawn(self.jack)
+        )
         return dict(value=value, low=low, high=high)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #cdce9e2c
-units = dict(mae_published='d', mae_measured='d', onset_error_published='d', onset_error_measured='d', never_detected='plants')
+units = dict(
+    mae_published='d',
+    mae_measured='d',
+    onset_error_published='d',
+    onset_error_measured='d',
+    never_detected='plants',
+)
+
 
 def published_rows(
-    v, # fold values
-    tools, # Tools
-): # list of dict
+    v,  # fold values
+    tools,  # Tools
+):  # list of dict
     "Means over folds and runs"
-    names = ['f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published']
-    return [dict(group='published', metric=m, unit=units.get(m, ''), undefined=int(np.isnan(v[m]).sum())) | tools.row(overall(v[m]), lambda d, m=m: drawn_mean(v[m], d)) for m in names if m in v]
+    names = [
+        'f1',
+        'auc',
+        'accuracy',
+        'precision',
+        'recall',
+        'mae_published',
+        'onset_error_published',
+    ]
+    return [
+        dict(
+            group='published', metric=m, unit=units.get(m, ''), undefined=int(np.isnan(v[m]).sum())
+        )
+        | tools.row(overall(v[m]), lambda d, m=m: drawn_mean(v[m], d))
+        for m in names
+        if m in v
+    ]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #5169c5d8
 def measured_rows(
-    s, # Scores
-    tools, # Tools
-): # list of dict
+    s,  # Scores
+    tools,  # Tools
+):  # list of dict
     "Onset error on measured steps, plants never detected, skill"
     onset = genotype_onsets(s)
     e, c, n = error_matrices(s, onset)
@@ -164,318 +267,562 @@ def measured_rows(
     drought = np.bincount(s.plants.g, s.plants.drought)
     missed = drought - n
     base = dict(group='measured', undefined=int(missed.sum()))
-    pooled = lambda a, b: float(ratio(a.sum(), b.sum())) # of all runs together: one that detects few plants counts little
+    pooled = lambda a, b: float(
+        ratio(a.sum(), b.sum())
+    )  # of all runs together: one that detects few plants counts little
     drawn = lambda a, b: lambda d: drawn_ratio(a, b, d, together=True)
     note = f'over detected plants of all runs; {missed.sum(1).mean():.1f} of {drought.sum():.0f} never detected (mean over runs)'
-    return [base | dict(metric='mae_measured', unit='d', note=note) | tools.row(pooled(e, n), drawn(e, n)),
-            base | dict(metric='onset_error_measured', unit='d', note=note) | tools.row(pooled(signed, n), drawn(signed, n)),
-            base | dict(metric='skill', unit='', note='1 - MAE / MAE of the treatment clock on the same plants') | tools.row(1 - pooled(e, c), lambda d: 1 - drawn(e, c)(d)),
-            base | dict(metric='never_detected', unit='plants', note=f'of {drought.sum():.0f} drought plants, mean over runs') | tools.row(missed.sum(1).mean(), lambda d: tools.G*drawn_mean(missed.astype(float), d))]
+    return [
+        base
+        | dict(metric='mae_measured', unit='d', note=note)
+        | tools.row(pooled(e, n), drawn(e, n)),
+        base
+        | dict(metric='onset_error_measured', unit='d', note=note)
+        | tools.row(pooled(signed, n), drawn(signed, n)),
+        base
+        | dict(
+            metric='skill', unit='', note='1 - MAE / MAE of the treatment clock on the same plants'
+        )
+        | tools.row(1 - pooled(e, c), lambda d: 1 - drawn(e, c)(d)),
+        base
+        | dict(
+            metric='never_detected',
+            unit='plants',
+            note=f'of {drought.sum():.0f} drought plants, mean over runs',
+        )
+        | tools.row(missed.sum(1).mean(), lambda d: tools.G * drawn_mean(missed.astype(float), d)),
+    ]
+
 
 def _nanmean(
-    x, # array
-): # mean of what is finite
+    x,  # array
+):  # mean of what is finite
     return x[np.isfinite(x)].mean() if np.isfinite(x).any() else np.nan
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #a9c3eb2d
-reference_words = dict(train="each fold ranked by its training genotypes' controls", none='folds as they are: the predictions hold no controls of the same fits',
-                       validation="each fold ranked by its three validation genotypes' controls, since the predictions hold no training rows")
+reference_words = dict(
+    train="each fold ranked by its training genotypes' controls",
+    none='folds as they are: the predictions hold no controls of the same fits',
+    validation="each fold ranked by its three validation genotypes' controls, since the predictions hold no training rows",
+)
+
 
 def pooled_rows(
-    s, # Scores
-    tools, # Tools
-): # list of dict
+    s,  # Scores
+    tools,  # Tools
+):  # list of dict
     "Pooled F1, AUPRC, and AUC within a day"
     c = s.counts()
-    top, bottom = 2*c['tp'], 2*c['tp'] + c['fp'] + c['fn']
+    top, bottom = 2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn']
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     base = dict(group='pooled', unit='')
-    rows = [base | dict(metric='f1', undefined=int((bottom.sum(1) == 0).sum())) | tools.row(_nanmean(pooled_f1(c)), lambda d: drawn_ratio(top, bottom, d)),
-            base | dict(metric='auprc', undefined=0, note=f'prevalence {s.y.mean():.3f}') | tools.row(_nanmean(average_precision(s.y, s.p)), lambda d: drawn_average_precision(s.y, s.p, s.g, d), few=True)]
+    rows = [
+        base
+        | dict(metric='f1', undefined=int((bottom.sum(1) == 0).sum()))
+        | tools.row(_nanmean(pooled_f1(c)), lambda d: drawn_ratio(top, bottom, d)),
+        base
+        | dict(metric='auprc', undefined=0, note=f'prevalence {s.y.mean():.3f}')
+        | tools.row(
+            _nanmean(average_precision(s.y, s.p)),
+            lambda d: drawn_average_precision(s.y, s.p, s.g, d),
+            few=True,
+        ),
+    ]
     known = within_day_pairs(drought.astype(float), s.y, s.dag, s.g, tools.G)
-    for name, only, note in [('auc_within_day_drought', drought, ''), ('auc_within_day_all', None, f'knowing the treatment alone: {known[0].sum()/known[1].sum():.3f}')]:
+    for name, only, note in [
+        ('auc_within_day_drought', drought, ''),
+        (
+            'auc_within_day_all',
+            None,
+            f'knowing the treatment alone: {known[0].sum() / known[1].sum():.3f}',
+        ),
+    ]:
         right, total, reference = s.within_day(only)
         note = f'{note}{"; " if note else ""}{reference_words[reference]}'
-        rows.append(base | dict(metric=name, undefined=int(total.sum() == 0), note=note) | tools.row(_nanmean(ratio(right.sum((1, 2)), total.sum())), lambda d: drawn_pairs(right, total, d)))
+        rows.append(
+            base
+            | dict(metric=name, undefined=int(total.sum() == 0), note=note)
+            | tools.row(
+                _nanmean(ratio(right.sum((1, 2)), total.sum())),
+                lambda d: drawn_pairs(right, total, d),
+            )
+        )
     return rows
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #df69557d
 def genotype_rows(
-    s, # Scores
-    table, # permutation table of this arm
-    tools, # Tools
-): # list of dict
+    s,  # Scores
+    table,  # permutation table of this arm
+    tools,  # Tools
+):  # list of dict
     "Concordance of alarm day and onset"
     o = np.sign(genotype_onsets(s)[None] - genotype_onsets(s)[:, None])
     o = np.nan_to_num(o)
     orders = [alarm_order(a, s.plants, tools.G) for a in s.alarm_day()]
-    right = np.stack([(pairs + order*o)/2*(o != 0) for order, pairs in orders])
-    total = orders[0][1]*(o != 0)
+    right = np.stack([(pairs + order * o) / 2 * (o != 0) for order, pairs in orders])
+    total = orders[0][1] * (o != 0)
     null = table.set_index('statistic').loc['concordance']
     note = f'without information {null.null_low:.2f} to {null.null_high:.2f} (onsets permuted, p = {null.p:.2g})'
-    return [dict(group='genotype', metric='concordance', unit='', undefined=int(total.sum() == 0), note=note) | tools.row(_nanmean(ratio(right.sum((1, 2)), total.sum())), lambda d: drawn_pairs(right, total, d))]
+    return [
+        dict(
+            group='genotype',
+            metric='concordance',
+            unit='',
+            undefined=int(total.sum() == 0),
+            note=note,
+        )
+        | tools.row(
+            _nanmean(ratio(right.sum((1, 2)), total.sum())), lambda d: drawn_pairs(right, total, d)
+        )
+    ]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b3feb186
 fair_clock = dict(retrospective='treatment_clock', online='clock')
 
+
 def metric_rows(
-    s, # Scores
-    t, # Scores, scaled
-    v, # fold values
-    permuted, # permutation table of this arm
-    clocks, # dict name -> Scores of the yardsticks on the same steps
-    tools_for, # function of Scores giving Tools
-    flagged=None, # plant_id and round of steps that look wrong
-): # DataFrame, rows of metrics.csv
+    s,  # Scores
+    t,  # Scores, scaled
+    v,  # fold values
+    permuted,  # permutation table of this arm
+    clocks,  # dict name -> Scores of the yardsticks on the same steps
+    tools_for,  # function of Scores giving Tools
+    flagged=None,  # plant_id and round of steps that look wrong
+):  # DataFrame, rows of metrics.csv
     "Every group of metrics"
     tools = tools_for(s)
-    rows = published_rows(v, tools) + measured_rows(s, tools) + pooled_rows(s, tools) + genotype_rows(s, permuted, tools)
+    rows = (
+        published_rows(v, tools)
+        + measured_rows(s, tools)
+        + pooled_rows(s, tools)
+        + genotype_rows(s, permuted, tools)
+    )
     rows += probability_rows(s, t, clocks[fair_clock[s.protocol]], tools)
-    if s.protocol == 'online': rows += alarm_rows(s, tools)
+    if s.protocol == 'online':
+        rows += alarm_rows(s, tools)
     rows += strata_rows(s, tools_for, flagged)
-    base = dict(arm=s.arm, kind=s.kind, backbone=s.backbone, protocol=s.protocol, group='', stratum='', metric='', unit='', value=np.nan, low=np.nan, high=np.nan, n=tools.G, undefined=0, note='')
+    base = dict(
+        arm=s.arm,
+        kind=s.kind,
+        backbone=s.backbone,
+        protocol=s.protocol,
+        group='',
+        stratum='',
+        metric='',
+        unit='',
+        value=np.nan,
+        low=np.nan,
+        high=np.nan,
+        n=tools.G,
+        undefined=0,
+        note='',
+    )
     out = pd.DataFrame([base | r for r in rows])
-    if s.note: out['note'] = [f'{s.note}; {n}' if n else s.note for n in out.note]
+    if s.note:
+        out['note'] = [f'{s.note}; {n}' if n else s.note for n in out.note]
     return out
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #36d29c6a
 def curve_tables(
-    s, # Scores
-    t, # Scores, scaled
-    tools, # Tools
-): # dict of tables
+    s,  # Scores
+    t,  # Scores, scaled
+    tools,  # Tools
+):  # dict of tables
     "Calibration, decision curve and, online, delay and false alarms"
-    out = dict(calibration=pd.concat([calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]), decision=decision_curve(t))
-    if s.protocol == 'online': out |= dict(delay=delay_table(s, tools.few), alarm_curve=alarm_curve(s))
+    out = dict(
+        calibration=pd.concat(
+            [calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]
+        ),
+        decision=decision_curve(t),
+    )
+    if s.protocol == 'online':
+        out |= dict(delay=delay_table(s, tools.few), alarm_curve=alarm_curve(s))
     return out
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #a1d8bd39
 def evaluate_scores(
-    s, # Scores
-    all_rounds, # Scores on all rounds or None
-    clocks, # dict name -> Scores of the yardsticks on the same steps
-    tools_for, # function of Scores giving Tools
-    flagged=None, # plant_id and round of steps that look wrong
-    counted=None, # Scores on the rows the earlier evaluator counted, where `all_rounds` does not know them
-): # dict of tables, and the Entry for comparing
+    s,  # Scores
+    all_rounds,  # Scores on all rounds or None
+    clocks,  # dict name -> Scores of the yardsticks on the same steps
+    tools_for,  # function of Scores giving Tools
+    flagged=None,  # plant_id and round of steps that look wrong
+    counted=None,  # Scores on the rows the earlier evaluator counted, where `all_rounds` does not know them
+):  # dict of tables, and the Entry for comparing
     "Everything about one arm under one protocol"
     tools, v, t = tools_for(s), fold_values(s, all_rounds, counted), scaled(s)
     permuted = permutation_table(s, information(s, tools.draws, tools.seed))
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     losses = dict(log_loss=log_losses(t), log_loss_drought=log_losses(t, drought))
-    entry = Entry(s.arm, v | losses, {k: c for k, c in s.counts().items() if k != 'tn'}, list(s.genotypes), s.kind)
-    return dict(metrics=metric_rows(s, t, v, permuted, clocks, tools_for, flagged), folds=fold_table(s, v), undefined=undefined_values(as_counted(s, all_rounds, counted), v),
-                genotypes=genotype_table(s, v), plants=plant_table(s), permutation=permuted, entry=entry) | curve_tables(s, t, tools)
+    entry = Entry(
+        s.arm,
+        v | losses,
+        {k: c for k, c in s.counts().items() if k != 'tn'},
+        list(s.genotypes),
+        s.kind,
+    )
+    return dict(
+        metrics=metric_rows(s, t, v, permuted, clocks, tools_for, flagged),
+        folds=fold_table(s, v),
+        undefined=undefined_values(as_counted(s, all_rounds, counted), v),
+        genotypes=genotype_table(s, v),
+        plants=plant_table(s),
+        permutation=permuted,
+        entry=entry,
+    ) | curve_tables(s, t, tools)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #51d4b01d
 def genotype_table(
-    s, # Scores
-    v, # fold values
-): # a row per genotype
+    s,  # Scores
+    v,  # fold values
+):  # a row per genotype
     "Means over runs per genotype"
     onset = genotype_onsets(s)
-    base = dict(arm=s.arm, kind=s.kind, protocol=s.protocol, genotype=s.genotypes, onset_dag=onset, onset_class=onset_class(onset))
+    base = dict(
+        arm=s.arm,
+        kind=s.kind,
+        protocol=s.protocol,
+        genotype=s.genotypes,
+        onset_dag=onset,
+        onset_class=onset_class(onset),
+    )
     alarm = np.where(s.plants.drought, s.alarm_day(), np.nan)
     ok = np.isfinite(alarm)
-    mean_alarm = ratio(by_genotype(np.where(ok, alarm, 0), s.plants.g.to_numpy()).sum(0), by_genotype(ok, s.plants.g.to_numpy()).sum(0))
-    return pd.DataFrame(base | {k: run_means(x) for k, x in v.items()} | dict(mean_alarm_dag=mean_alarm))
+    mean_alarm = ratio(
+        by_genotype(np.where(ok, alarm, 0), s.plants.g.to_numpy()).sum(0),
+        by_genotype(ok, s.plants.g.to_numpy()).sum(0),
+    )
+    return pd.DataFrame(
+        base | {k: run_means(x) for k, x in v.items()} | dict(mean_alarm_dag=mean_alarm)
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #59c11ae0
 def plant_table(
-    s, # Scores
-): # a row per plant and run
+    s,  # Scores
+):  # a row per plant and run
     "Alarm day of every plant in every run, empty where there is none"
-    p = s.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag', 'label_low_dag', 'label_high_dag']]
+    p = s.plants[
+        [
+            'plant_id',
+            'genotype',
+            'treatment',
+            'replicate',
+            'onset_dag',
+            'label_low_dag',
+            'label_high_dag',
+        ]
+    ]
     alarm = s.alarm_day()
-    parts = [p.assign(split_seed=r.split_seed, init_seed=r.init_seed, alarm_dag=a, error_d=a - p.onset_dag) for r, a in zip(s.runs.itertuples(), alarm)]
+    parts = [
+        p.assign(
+            split_seed=r.split_seed, init_seed=r.init_seed, alarm_dag=a, error_d=a - p.onset_dag
+        )
+        for r, a in zip(s.runs.itertuples(), alarm)
+    ]
     out = pd.concat(parts, ignore_index=True)
-    return pd.concat([pd.DataFrame(dict(arm=s.arm, kind=s.kind, protocol=s.protocol), index=out.index), out], axis=1)
+    return pd.concat(
+        [pd.DataFrame(dict(arm=s.arm, kind=s.kind, protocol=s.protocol), index=out.index), out],
+        axis=1,
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #99c63c2c
 def earlier_summary(
-    s, # Scores, retrospective
-    v, # fold values
-    draws=10_000, # of its bootstrap
-): # dict
+    s,  # Scores, retrospective
+    v,  # fold values
+    draws=10_000,  # of its bootstrap
+):  # dict
     "The form of `<arm>_ablation_evaluation.json`"
-    names = dict(accuracy='accuracy', precision='precision', recall='recall', f1='f1', auc='auc', onset_mae='mae_published', mean_onset_error='onset_error_published')
+    names = dict(
+        accuracy='accuracy',
+        precision='precision',
+        recall='recall',
+        f1='f1',
+        auc='auc',
+        onset_mae='mae_published',
+        mean_onset_error='onset_error_published',
+    )
     one = len(s.runs.split_seed.unique()) == 1
     label = lambda r: f'seed_{r.init_seed}' if one else f'seed_{r.init_seed}_split_{r.split_seed}'
     fold = pd.Series(s.fold).groupby(s.g).first().to_numpy()
     drought = np.bincount(s.plants.g, s.plants.drought).astype(int)
-    cell = lambda i, j: {old: _number(v[new][i, j]) if new in v else None for old, new in names.items()} | {'n_plants': int(drought[j])}
-    per = {label(r): {f'fold_{fold[j]}': cell(i, j) for j in np.argsort(fold)} for i, r in enumerate(s.runs.itertuples())}
-    return dict(ablation_name=s.arm, seeds=[k.removeprefix('seed_') for k in per], per_seed_per_fold=per, aggregated={old: _fold_bootstrap(run_means(v[new]) if new in v else np.array([]), draws) for old, new in names.items()})
+    cell = lambda i, j: (
+        {old: _number(v[new][i, j]) if new in v else None for old, new in names.items()}
+        | {'n_plants': int(drought[j])}
+    )
+    per = {
+        label(r): {f'fold_{fold[j]}': cell(i, j) for j in np.argsort(fold)}
+        for i, r in enumerate(s.runs.itertuples())
+    }
+    return dict(
+        ablation_name=s.arm,
+        seeds=[k.removeprefix('seed_') for k in per],
+        per_seed_per_fold=per,
+        aggregated={
+            old: _fold_bootstrap(run_means(v[new]) if new in v else np.array([]), draws)
+            for old, new in names.items()
+        },
+    )
+
 
 def _number(
-    x, # float
-): # float, or None where undefined: JSON knows no NaN
+    x,  # float
+):  # float, or None where undefined: JSON knows no NaN
     return float(x) if np.isfinite(x) else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7584a8b8
 def _fold_bootstrap(
-    x, # (folds,) means over seeds
-    draws, # number of resamples
-): # mean, ci_lower, ci_upper as the earlier system computed them
+    x,  # (folds,) means over seeds
+    draws,  # number of resamples
+):  # mean, ci_lower, ci_upper as the earlier system computed them
     x = x[np.isfinite(x)]
-    if not len(x): return dict(mean=None, ci_lower=None, ci_upper=None)
+    if not len(x):
+        return dict(mean=None, ci_lower=None, ci_upper=None)
     m = np.random.default_rng(0).choice(x, (draws, len(x))).mean(1)
-    return dict(mean=float(x.mean()), ci_lower=float(np.quantile(m, .025)), ci_upper=float(np.quantile(m, .975)))
+    return dict(
+        mean=float(x.mean()),
+        ci_lower=float(np.quantile(m, 0.025)),
+        ci_upper=float(np.quantile(m, 0.975)),
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #c6d88556
 def cost_table(
-    out, # the study's output folder
-    names, # arms
-): # a row per arm
+    out,  # the study's output folder
+    names,  # arms
+):  # a row per arm
     "Seconds, best epoch and parameters per arm, from OUT/arms/*/fits/*.json; plain estimators have no epochs"
     rows = []
     for arm in names:
-        fits = pd.DataFrame([read_json(p) for p in sorted((Path(out)/'arms'/arm/'fits').glob('*.json'))], columns=['seconds', 'best_epoch', 'parameters'])
-        if len(fits): rows.append(dict(arm=arm, fits=len(fits), train_seconds=fits.seconds.sum(), mean_best_epoch=fits.best_epoch.astype(float).mean(), parameters=fits.parameters.iloc[0]))
-    return pd.DataFrame(rows, columns=['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters'])
+        fits = pd.DataFrame(
+            [read_json(p) for p in sorted((Path(out) / 'arms' / arm / 'fits').glob('*.json'))],
+            columns=['seconds', 'best_epoch', 'parameters'],
+        )
+        if len(fits):
+            rows.append(
+                dict(
+                    arm=arm,
+                    fits=len(fits),
+                    train_seconds=fits.seconds.sum(),
+                    mean_best_epoch=fits.best_epoch.astype(float).mean(),
+                    parameters=fits.parameters.iloc[0],
+                )
+            )
+    return pd.DataFrame(
+        rows, columns=['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters']
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #3fe46cf4
 def gate_table(
-    df, # a checked table of predictions
-    arm, # name
-): # a row per protocol, treatment, DAG and modality
+    df,  # a checked table of predictions
+    arm,  # name
+):  # a row per protocol, treatment, DAG and modality
     "Mean gate weights over test steps; empty where the arm has no gates"
     gates = [c for c in df if c.startswith('gate_') and df[c].notna().any()]
-    if not gates: return pd.DataFrame(columns=['arm', 'protocol', 'treatment', 'dag', 'modality', 'weight', 'sd', 'n'])
-    long = df[df.split == 'test'].melt(['protocol', 'treatment', 'dag'], gates, 'modality', 'weight').dropna(subset='weight')
-    out = long.groupby(['protocol', 'treatment', 'dag', 'modality']).weight.agg(weight='mean', sd='std', n='size').reset_index()
-    return pd.concat([pd.DataFrame(dict(arm=arm), index=out.index), out.assign(modality=out.modality.str.removeprefix('gate_'))], axis=1)
+    if not gates:
+        return pd.DataFrame(
+            columns=['arm', 'protocol', 'treatment', 'dag', 'modality', 'weight', 'sd', 'n']
+        )
+    long = (
+        df[df.split == 'test']
+        .melt(['protocol', 'treatment', 'dag'], gates, 'modality', 'weight')
+        .dropna(subset='weight')
+    )
+    out = (
+        long.groupby(['protocol', 'treatment', 'dag', 'modality'])
+        .weight.agg(weight='mean', sd='std', n='size')
+        .reset_index()
+    )
+    return pd.concat(
+        [
+            pd.DataFrame(dict(arm=arm), index=out.index),
+            out.assign(modality=out.modality.str.removeprefix('gate_')),
+        ],
+        axis=1,
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b2e74cfe
 def tools_maker(
-    draws, # of bootstrap and permutation
-    seed, # of both
-): # function of Scores giving Tools
+    draws,  # of bootstrap and permutation
+    seed,  # of both
+):  # function of Scores giving Tools
     "Draws for every number of genotypes and runs, made once"
     cache = {}
+
     def tools_for(s):
         key = len(s.genotypes), len(s.runs)
-        if key not in cache: cache[key] = Tools(*key, draws, seed)
+        if key not in cache:
+            cache[key] = Tools(*key, draws, seed)
         return cache[key]
+
     return tools_for
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b23e12a0
 def experiment_of(
-    out, # the study's output folder
-    data=None, # raw data folder; the one recorded in OUT/run.json where None, none where ''
-): # Experiment or None
+    out,  # the study's output folder
+    data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
+):  # Experiment or None
     "The raw experiment behind a study, where it is still there"
-    path = Path(out)/'run.json'
-    if data is None and path.is_file(): data = read_json(path).get('data')
+    path = Path(out) / 'run.json'
+    if data is None and path.is_file():
+        data = read_json(path).get('data')
     return Experiment(data) if data and Path(data).is_dir() else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #20c125a7
-doubtful = {'dead', 'treatment_swapped', 'weights_swapped'} # flags of plants whose labels or pictures may be another plant's
+doubtful = {
+    'dead',
+    'treatment_swapped',
+    'weights_swapped',
+}  # flags of plants whose labels or pictures may be another plant's
+
 
 def flagged_steps(
-    e, # Experiment or None
-): # plant_id, round of measured steps, or None
+    e,  # Experiment or None
+):  # plant_id, round of measured steps, or None
     "All steps of plants that died or look swapped, and steps with a photograph marked as outlier"
-    if e is None: return None
-    plants = e.plants.plant_id[[bool(doubtful & set(f.split())) for f in e.plants['flags'].fillna('')]]
+    if e is None:
+        return None
+    plants = e.plants.plant_id[
+        [bool(doubtful & set(f.split())) for f in e.plants['flags'].fillna('')]
+    ]
     marked = e.images.loc[e.images.outlier.astype(bool), ['plant_id', 'round']]
-    return pd.concat([e.measured.loc[e.measured.plant_id.isin(plants), ['plant_id', 'round']], marked]).drop_duplicates(ignore_index=True)
+    return pd.concat(
+        [e.measured.loc[e.measured.plant_id.isin(plants), ['plant_id', 'round']], marked]
+    ).drop_duplicates(ignore_index=True)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #22049e48
 def without_inner(
-    s, # Scores of an arm with `nested`
-): # Scores, with a note where its predictions hold no inner rows
+    s,  # Scores of an arm with `nested`
+):  # Scores, with a note where its predictions hold no inner rows
     "Say that nested thresholds were asked for and could not be had"
-    if s.nested_threshold() is not None: return s
-    return replace(s, note='nested thresholds were asked for, but the predictions hold no inner rows: thresholds are cross-fitted')
+    if s.nested_threshold() is not None:
+        return s
+    return replace(
+        s,
+        note='nested thresholds were asked for, but the predictions hold no inner rows: thresholds are cross-fitted',
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #74323735
 def readings_of(
-    out, # the study's output folder
-    study, # from `read_study`
-    shape=None, # table of plant sizes
-): # list of (Scores, all rounds or None), dict protocol -> yardsticks by name, gates, names without predictions
+    out,  # the study's output folder
+    study,  # from `read_study`
+    shape=None,  # table of plant sizes
+):  # list of (Scores, all rounds or None), dict protocol -> yardsticks by name, gates, names without predictions
     "All arms in all readings, and the yardsticks on the steps of the first arm of each protocol"
     arms, absent = arms_of(out, study)
-    if not arms: raise BadInput('no arm has predictions', where=str(Path(out)/'arms'), mend='import the checkpoints of the summaries, too' if list(Path(out).glob('arms/*/summary.json')) else 'train the study first')
+    if not arms:
+        raise BadInput(
+            'no arm has predictions',
+            where=str(Path(out) / 'arms'),
+            mend='import the checkpoints of the summaries, too'
+            if list(Path(out).glob('arms/*/summary.json'))
+            else 'train the study first',
+        )
     found, gates = [], []
     for name, kind, backbone in Progress(arms, 'reading predictions', unit='arms'):
         readings, gate = read_arm(out, name, kind, backbone)
-        found += [(without_inner(s), wide) for s, wide in readings] if name in study.arms and study.arms[name].nested else readings
-        if len(readings[0][0].genotypes) < 2: raise BadInput('all predictions are of one genotype', where=f'{out}/arms/{name}/predictions.csv', mend='every yardstick leaves a genotype out and needs another one')
+        found += (
+            [(without_inner(s), wide) for s, wide in readings]
+            if name in study.arms and study.arms[name].nested
+            else readings
+        )
+        if len(readings[0][0].genotypes) < 2:
+            raise BadInput(
+                'all predictions are of one genotype',
+                where=f'{out}/arms/{name}/predictions.csv',
+                mend='every yardstick leaves a genotype out and needs another one',
+            )
         gates.append(gate)
     clocks = {}
     for protocol in ['retrospective', 'online']:
         carrier = next((s for s, _ in found if s.protocol == protocol), None)
-        if carrier is None: continue
-        rules = yardsticks(carrier) + ([inferred_clock(carrier, shape)] if protocol == 'online' and shape is not None else [])
+        if carrier is None:
+            continue
+        rules = yardsticks(carrier) + (
+            [inferred_clock(carrier, shape)] if protocol == 'online' and shape is not None else []
+        )
         clocks[protocol] = {y.arm: y for y in rules}
         found += [(y, rule_on_all_days(y)) for y in rules]
     return found, clocks, pd.concat(gates, ignore_index=True), absent
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7018dbf8
 def write_tables(
-    out, # the study's output folder
-    tables, # dict name -> DataFrame
-): # dict name -> number of rows
+    out,  # the study's output folder
+    tables,  # dict name -> DataFrame
+):  # dict name -> number of rows
     "OUT/tables/<name>.csv for every table, sealed"
-    for name, t in tables.items(): write_csv(t, Path(out)/'tables'/f'{name}.csv')
-    seal(*(Path(out)/'tables'/f'{name}.csv' for name in tables))
+    for name, t in tables.items():
+        write_csv(t, Path(out) / 'tables' / f'{name}.csv')
+    seal(*(Path(out) / 'tables' / f'{name}.csv' for name in tables))
     return {name: len(t) for name, t in tables.items()}
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f80ece61
 def read_again(
-    out, # the study's output folder
-    study, # from `read_study`
-    e, # Experiment or None
-    draws, # of the bootstrap
-    seed, # of exchanges and bootstrap
-): # dict with importance or nothing, a note for the log
+    out,  # the study's output folder
+    study,  # from `read_study`
+    e,  # Experiment or None
+    draws,  # of the bootstrap
+    seed,  # of exchanges and bootstrap
+):  # dict with importance or nothing, a note for the log
     "Modality importance, where fits, data and features are within reach"
-    path = Path(out)/'run.json'
+    path = Path(out) / 'run.json'
     features = read_json(path).get('features') if path.is_file() else None
-    if e is None or not features or not Path(features).is_dir(): return {}, 'not computed: raw data or features are not within reach'
-    from faba_nb.evaluation.importance import importance_table # loads PyTorch
-    try: table, left_out = importance_table(study, e.folder, features, out, min(draws, 2000), seed)
-    except BadInput as err: return {}, f'not computed: {err}'
-    if not len(table): return {}, 'not computed: no fits of a network that belong to these data'
-    return dict(importance=table), 'computed' + (f' without {", ".join(left_out)}' if left_out else '')
+    if e is None or not features or not Path(features).is_dir():
+        return {}, 'not computed: raw data or features are not within reach'
+    from faba_nb.evaluation.importance import importance_table  # loads PyTorch
+
+    try:
+        table, left_out = importance_table(study, e.folder, features, out, min(draws, 2000), seed)
+    except BadInput as err:
+        return {}, f'not computed: {err}'
+    if not len(table):
+        return {}, 'not computed: no fits of a network that belong to these data'
+    return dict(importance=table), 'computed' + (
+        f' without {", ".join(left_out)}' if left_out else ''
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dc2d1fa0
 def write_summaries(
-    out, # the study's output folder
-    found, # from `readings_of`
-    done, # from `evaluate_scores`, in the same order
+    out,  # the study's output folder
+    found,  # from `readings_of`
+    done,  # from `evaluate_scores`, in the same order
 ):
     "OUT/tables/summary/<arm>_ablation_evaluation.json for every arm, sealed"
-    folder = Path(out)/'tables'/'summary'
-    mine = [(s, d) for (s, _), d in zip(found, done) if s.kind != 'yardstick' and s.protocol == 'retrospective']
-    for s, d in mine: write_json(earlier_summary(s, d['entry'].values), folder/f'{s.arm}_ablation_evaluation.json')
-    seal(*(folder/f'{s.arm}_ablation_evaluation.json' for s, _ in mine))
+    folder = Path(out) / 'tables' / 'summary'
+    mine = [
+        (s, d)
+        for (s, _), d in zip(found, done)
+        if s.kind != 'yardstick' and s.protocol == 'retrospective'
+    ]
+    for s, d in mine:
+        write_json(
+            earlier_summary(s, d['entry'].values), folder / f'{s.arm}_ablation_evaluation.json'
+        )
+    seal(*(folder / f'{s.arm}_ablation_evaluation.json' for s, _ in mine))
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #2f7ed639
 def clocks_on(
-    s, # Scores
-    clocks, # dict protocol -> dict name -> Scores
-): # dict name -> Scores
+    s,  # Scores
+    clocks,  # dict protocol -> dict name -> Scores
+):  # dict name -> Scores
     "Yardsticks on exactly the steps of an arm"
     mine = clocks[s.protocol]
     same = next(iter(mine.values())).steps
     keys = ['plant_id', 'dag']
-    if len(same) == len(s.steps) and (same[keys].to_numpy() == s.steps[keys].to_numpy()).all(): return mine
+    if len(same) == len(s.steps) and (same[keys].to_numpy() == s.steps[keys].to_numpy()).all():
+        return mine
     return {y.arm: y for y in yardsticks(s)}
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fa6cc95a
 def evaluate_readings(
-    found, # from `readings_of`
-    clocks, # likewise
-    e, # Experiment or None
-    draws, # of bootstrap and permutation
-    seed, # of both
-): # list of dict, from `evaluate_scores`
+    found,  # from `readings_of`
+    clocks,  # likewise
+    e,  # Experiment or None
+    draws,  # of bootstrap and permutation
+    seed,  # of both
+):  # list of dict, from `evaluate_scores`
     "Every reading beside the yardsticks on its own steps"
     flagged, tools_for, done = flagged_steps(e), tools_maker(draws, seed), []
-    rows = {s.protocol: w.counted for s, w in reversed(found) if w is not None and w.counted is not None} # of the first arm that has some
+    rows = {
+        s.protocol: w.counted for s, w in reversed(found) if w is not None and w.counted is not None
+    }  # of the first arm that has some
     for s, wide in Progress(found, 'evaluating', unit='readings'):
         raise_if_stopping()
         counted = counted_like(s, rows.get(s.protocol)) if s.kind == 'yardstick' else None
@@ -484,69 +831,114 @@ def evaluate_readings(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #e7c06238
 def variance_table(
-    folds, # folds.csv
-): # a row per protocol and component
+    folds,  # folds.csv
+):  # a row per protocol and component
     "Variance components of F1, arms only"
     models = folds[folds.kind != 'yardstick']
-    parts = [variance_split(d).assign(protocol=p) for p, d in models.groupby('protocol', sort=False)]
+    parts = [
+        variance_split(d).assign(protocol=p) for p, d in models.groupby('protocol', sort=False)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f76fe1e2
-per_reading = ['metrics', 'folds', 'genotypes', 'plants', 'permutation', 'undefined', 'calibration', 'decision', 'delay', 'alarm_curve']
+per_reading = [
+    'metrics',
+    'folds',
+    'genotypes',
+    'plants',
+    'permutation',
+    'undefined',
+    'calibration',
+    'decision',
+    'delay',
+    'alarm_curve',
+]
+
 
 def tables_of(
-    out, # the study's output folder
-    found, # from `readings_of`
-    done, # from `evaluate_readings`
-): # dict name -> DataFrame
+    out,  # the study's output folder
+    found,  # from `readings_of`
+    done,  # from `evaluate_readings`
+):  # dict name -> DataFrame
     "Tables that say something of each arm"
-    tables = {k: pd.concat([d[k] for d in done if k in d], ignore_index=True) for k in per_reading if any(k in d for d in done)}
+    tables = {
+        k: pd.concat([d[k] for d in done if k in d], ignore_index=True)
+        for k in per_reading
+        if any(k in d for d in done)
+    }
     tables['metrics'] = pd.concat([tables['metrics'], *summary_rows(out)], ignore_index=True)
     models = dict.fromkeys(s.arm for s, _ in found if s.kind != 'yardstick')
     return tables | dict(cost=cost_table(out, models), variance=variance_table(tables['folds']))
 
+
 def sensor_tables(
-    e, # Experiment or None
-    found, # from `readings_of`
-    draws, # of the bootstrap
-): # dict name -> DataFrame
+    e,  # Experiment or None
+    found,  # from `readings_of`
+    draws,  # of the bootstrap
+):  # dict name -> DataFrame
     "When the sensors change before the eye sees anything, where the experiment is within reach"
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
-    return {} if e is None else presymptomatic_tables(e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000))
+    return (
+        {}
+        if e is None
+        else presymptomatic_tables(
+            e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
+        )
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #ba63b67d
 rivals = dict(retrospective=('treatment_clock',), online=('inferred_treatment_clock', 'clock'))
 
+
 def compare_study(
-    found, # from `readings_of`
-    done, # from `evaluate_scores`, in the same order
-    study, # from `read_study`
-    draws, # of bootstrap and permutation
-    seed, # of both
-): # dict with contrasts and power
+    found,  # from `readings_of`
+    done,  # from `evaluate_scores`, in the same order
+    study,  # from `read_study`
+    draws,  # of bootstrap and permutation
+    seed,  # of both
+):  # dict with contrasts and power
     "The contrasts of both protocols, decided together, and the power of this study"
     parts, power = [], None
     for protocol in ['retrospective', 'online']:
         entries = [d['entry'] for (s, _), d in zip(found, done) if s.protocol == protocol]
-        if not entries: continue
-        parts.append(contrasts(entries, study.contrasts, protocol, rivals=rivals[protocol], draws=draws, seed=seed))
-        if power is None: power = observed_power([e for e in entries if e.kind != 'yardstick'])
+        if not entries:
+            continue
+        parts.append(
+            contrasts(
+                entries, study.contrasts, protocol, rivals=rivals[protocol], draws=draws, seed=seed
+            )
+        )
+        if power is None:
+            power = observed_power([e for e in entries if e.kind != 'yardstick'])
     return dict(contrasts=decide(pd.concat(parts, ignore_index=True)), power=power)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7eb5efa8
 def evaluate_study(
-    out, # the study's output folder, with study.yaml and arms/*/predictions*.csv
-    data=None, # raw data folder; the one recorded in OUT/run.json where None, none where ''
-    draws=10_000, # bootstrap draws and permutations
-    seed=0, # of both
-): # dict table -> number of rows
+    out,  # the study's output folder, with study.yaml and arms/*/predictions*.csv
+    data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
+    draws=10_000,  # bootstrap draws and permutations
+    seed=0,  # of both
+):  # dict table -> number of rows
     "Write OUT/tables from the study's predictions"
-    study, e = read_study(Path(out)/'study.yaml'), experiment_of(out, data)
+    study, e = read_study(Path(out) / 'study.yaml'), experiment_of(out, data)
     found, clocks, gates, absent = readings_of(out, study, None if e is None else e.shape)
     done = evaluate_readings(found, clocks, e, draws, seed)
-    tables = tables_of(out, found, done) | dict(gates=gates) | compare_study(found, done, study, draws, seed) | sensor_tables(e, found, draws)
+    tables = (
+        tables_of(out, found, done)
+        | dict(gates=gates)
+        | compare_study(found, done, study, draws, seed)
+        | sensor_tables(e, found, draws)
+    )
     again, note = read_again(out, study, e, draws, seed)
     rows = write_tables(out, tables | again)
     write_summaries(out, found, done)
-    log_event(out, step='evaluate', arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}), without_predictions=absent, importance=note, draws=draws, seed=seed)
+    log_event(
+        out,
+        step='evaluate',
+        arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}),
+        without_predictions=absent,
+        importance=note,
+        draws=draws,
+        seed=seed,
+    )
     return rows

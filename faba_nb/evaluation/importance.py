@@ -24,18 +24,20 @@ from .metrics import overall, rates, ratio
 from .resampling import bca, bootstrap_draws, drawn_mean, jackknife_draws
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #23cc855f
-repeats = 3 # random exchanges per modality, averaged
+repeats = 3  # random exchanges per modality, averaged
+
 
 def _as_they_are(grid, test):
     "(test plants, steps) plant and step of every test step itself"
     return [x.copy() for x in np.broadcast_arrays(test[:, None], np.arange(grid.dag.shape[1]))]
 
+
 def from_other_plants(
-    grid, # the `Grid` of measured steps
-    test, # positions of the test plants
-    m, # modality
-    rng, # random generator
-): # (test plants, steps) plant, (test plants, steps) step
+    grid,  # the `Grid` of measured steps
+    test,  # positions of the test plants
+    m,  # modality
+    rng,  # random generator
+):  # (test plants, steps) plant, (test plants, steps) step
     "A plant of another genotype on the same day for every step that has the modality"
     plant, step = _as_they_are(grid, test)
     there = grid.real & grid.present[m]
@@ -44,18 +46,19 @@ def from_other_plants(
     for d in np.unique(grid.dag[test][there[test]]):
         q, t = np.nonzero(donor & (grid.dag == d))
         at = np.nonzero(there[test] & (grid.dag[test] == d))
-        if not len(q): continue
+        if not len(q):
+            continue
         i = rng.integers(0, len(q), len(at[0]))
         plant[at], step[at] = q[i], t[i]
     return plant, step
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #4c2f9c66
 def from_other_days(
-    grid, # the `Grid` of measured steps
-    test, # positions of the test plants
-    m, # modality
-    rng, # random generator
-): # (test plants, steps) plant, (test plants, steps) step
+    grid,  # the `Grid` of measured steps
+    test,  # positions of the test plants
+    m,  # modality
+    rng,  # random generator
+):  # (test plants, steps) plant, (test plants, steps) step
     "The steps of each plant that have the modality, in random order"
     plant, step = _as_they_are(grid, test)
     for i, p in enumerate(test):
@@ -65,123 +68,183 @@ def from_other_days(
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #83041fd9
 def versions_of(
-    modalities, # the arm's
-    reading='retrospective', # or 'online'
-): # list of (modality, how), the intact version first
+    modalities,  # the arm's
+    reading='retrospective',  # or 'online'
+):  # list of (modality, how), the intact version first
     "What is read: intact, and each modality spoilt in each way"
     exchanged = ['other_plant', 'other_day'] if reading == 'retrospective' else ['other_plant']
-    return [('', 'intact')] + [(m, how) for m in modalities for how in exchanged*repeats + ['dropped']]
+    return [('', 'intact')] + [
+        (m, how) for m in modalities for how in exchanged * repeats + ['dropped']
+    ]
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #4bd233ff
 @torch.no_grad()
 def read_versions(
-    p, # parameters of one fit, name to (1, …)
-    bp, # its `Blueprint`
-    arm, # its `Arm`
-    bundle, # its `Bundle`
-    fold, # its `Fold`
-    rng, # random generator
-    reading='retrospective', # or 'online'
-): # (versions, test plants, steps) probabilities
+    p,  # parameters of one fit, name to (1, …)
+    bp,  # its `Blueprint`
+    arm,  # its `Arm`
+    bundle,  # its `Bundle`
+    fold,  # its `Fold`
+    rng,  # random generator
+    reading='retrospective',  # or 'online'
+):  # (versions, test plants, steps) probabilities
     "Probabilities on the test fold, with each modality spoilt in turn"
     m, online = members(fold, bundle.plants.genotype), reading == 'online'
     test, todo = m['test'], versions_of(arm.modalities, reading)
-    b = Feed(bundle, arm, [scaling(bundle, arm, m['train'])], online=online).batch(torch.arange(len(bundle.plants))[None])
+    b = Feed(bundle, arm, [scaling(bundle, arm, m['train'])], online=online).batch(
+        torch.arange(len(bundle.plants))[None]
+    )
     draw = dict(other_plant=from_other_plants, other_day=from_other_days)
     values, present = {k: [] for k in b.values}, {k: [] for k in b.present}
     for name, how in todo:
         at = draw[how](bundle.steps, test, name, rng) if how in draw else None
-        for k in values: values[k].append(_spoilt(b.values[k][0], test, at if k == name else None, k == name and how == 'dropped'))
-        for k in present: present[k].append(b.present[k][0, test] & ~(k == name and how == 'dropped'))
+        for k in values:
+            values[k].append(
+                _spoilt(
+                    b.values[k][0], test, at if k == name else None, k == name and how == 'dropped'
+                )
+            )
+        for k in present:
+            present[k].append(b.present[k][0, test] & ~(k == name and how == 'dropped'))
     many = lambda x: torch.cat(x)[None]
-    again = replace(b, real=many([b.real[0, test]]*len(todo)), position=many([b.position[0, test]]*len(todo)), values={k: many(v) for k, v in values.items()}, present={k: many(v) for k, v in present.items()})
-    return torch.sigmoid((replay if online else forward)(p, bp, again)[0])[0].view(len(todo), len(test), -1).numpy()
+    again = replace(
+        b,
+        real=many([b.real[0, test]] * len(todo)),
+        position=many([b.position[0, test]] * len(todo)),
+        values={k: many(v) for k, v in values.items()},
+        present={k: many(v) for k, v in present.items()},
+    )
+    return (
+        torch.sigmoid((replay if online else forward)(p, bp, again)[0])[0]
+        .view(len(todo), len(test), -1)
+        .numpy()
+    )
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #9f7e0313
 def _spoilt(
-    x, # (plants, steps, …) values of one modality
-    test, # positions of the test plants
-    at, # (plant, step) to take instead, or None
-    dropped, # True: nothing instead
-): # (test plants, steps, …)
+    x,  # (plants, steps, …) values of one modality
+    test,  # positions of the test plants
+    at,  # (plant, step) to take instead, or None
+    dropped,  # True: nothing instead
+):  # (test plants, steps, …)
     own = x[test]
-    if dropped: return torch.zeros_like(own)
+    if dropped:
+        return torch.zeros_like(own)
     return own if at is None else x[at[0], at[1]]
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #48ca5979
 def fold_scores(
-    p, # (versions, cells) probabilities
-    y, # (cells,) bool
-): # dict metric -> (versions,)
+    p,  # (versions, cells) probabilities
+    y,  # (cells,) bool
+):  # dict metric -> (versions,)
     "F1 at 0.5, AUC and log-loss of one fold, version by version"
-    said, q = p > .5, np.clip(p, 1e-6, 1 - 1e-6)
-    c = dict(tp=(said & y).sum(1), fp=(said & ~y).sum(1), fn=(~said & y).sum(1), tn=(~said & ~y).sum(1))
+    said, q = p > 0.5, np.clip(p, 1e-6, 1 - 1e-6)
+    c = dict(
+        tp=(said & y).sum(1), fp=(said & ~y).sum(1), fn=(~said & y).sum(1), tn=(~said & ~y).sum(1)
+    )
     n1, n0 = y.sum(), (~y).sum()
-    auc = ratio(rankdata(p, axis=1)[:, y].sum(1) - n1*(n1 + 1)/2, n1*n0)
+    auc = ratio(rankdata(p, axis=1)[:, y].sum(1) - n1 * (n1 + 1) / 2, n1 * n0)
     return dict(f1=rates(c)['f1'], auc=auc, log_loss=-np.where(y, np.log(q), np.log(1 - q)).mean(1))
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #8deecda3
 def fold_losses(
-    p, # (versions, test plants, steps) from `read_versions`
-    y, # (test plants, steps) labels
-    real, # (test plants, steps) bool: measured
-    modalities, # the arm's
-    reading='retrospective', # or 'online'
-): # dict (modality, how, metric) -> what is lost
+    p,  # (versions, test plants, steps) from `read_versions`
+    y,  # (test plants, steps) labels
+    real,  # (test plants, steps) bool: measured
+    modalities,  # the arm's
+    reading='retrospective',  # or 'online'
+):  # dict (modality, how, metric) -> what is lost
     "Importance on one test fold"
-    v, out, todo = fold_scores(p[:, real], y[real].astype(bool)), {}, versions_of(modalities, reading)
+    v, out, todo = (
+        fold_scores(p[:, real], y[real].astype(bool)),
+        {},
+        versions_of(modalities, reading),
+    )
     for m, how in dict.fromkeys(todo[1:]):
         at = [i for i, t in enumerate(todo) if t == (m, how)]
-        for k, x in v.items(): out[m, how, k] = (x[at].mean() - x[0])*(1 if k == 'log_loss' else -1)
+        for k, x in v.items():
+            out[m, how, k] = (x[at].mean() - x[0]) * (1 if k == 'log_loss' else -1)
     return out
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #3fb1145c
 def arm_importance(
-    work, # the `Work` of an arm, all fits done
-    draws=2000, # of the bootstrap
-    seed=0, # of exchanges and bootstrap
-): # a row per reading, modality, way and metric
+    work,  # the `Work` of an arm, all fits done
+    draws=2000,  # of the bootstrap
+    seed=0,  # of exchanges and bootstrap
+):  # a row per reading, modality, way and metric
     "What an arm's networks lose, mean over genotypes with its 95 % interval"
     b, cells = work.bundle, {}
     for f in (f for f in work.marks if not f.fold.part):
         raise_if_stopping()
-        for k, x in _fit_losses(work, f, seed): cells.setdefault(k, {})[f.key] = x
-    return pd.DataFrame([dict(arm=work.name, protocol=r, modality=m, how=how, metric=k, **_interval(v, draws, seed), available=b.steps.present[m][b.steps.real].mean()) for (r, m, how, k), v in cells.items()])
+        for k, x in _fit_losses(work, f, seed):
+            cells.setdefault(k, {})[f.key] = x
+    return pd.DataFrame(
+        [
+            dict(
+                arm=work.name,
+                protocol=r,
+                modality=m,
+                how=how,
+                metric=k,
+                **_interval(v, draws, seed),
+                available=b.steps.present[m][b.steps.real].mean(),
+            )
+            for (r, m, how, k), v in cells.items()
+        ]
+    )
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #7f8bd54a
 def _fit_losses(work, f, seed):
     "Pairs of (reading, modality, how, metric) and what is lost on the fit's test fold"
-    bp, b, test = blueprint(work.arm, work.bundle.widths()), work.bundle, members(f.fold, work.bundle.plants.genotype)['test']
-    weights = load_fit(fit_path(work.folder/'fits', f), bp)
+    bp, b, test = (
+        blueprint(work.arm, work.bundle.widths()),
+        work.bundle,
+        members(f.fold, work.bundle.plants.genotype)['test'],
+    )
+    weights = load_fit(fit_path(work.folder / 'fits', f), bp)
     for reading in work.arm.readings:
-        p = read_versions(weights, bp, work.arm, b, f.fold, np.random.default_rng([seed, *f.key]), reading)
-        for k, x in fold_losses(p, b.label[test], b.steps.real[test], work.arm.modalities, reading).items(): yield (reading, *k), x
+        p = read_versions(
+            weights, bp, work.arm, b, f.fold, np.random.default_rng([seed, *f.key]), reading
+        )
+        for k, x in fold_losses(
+            p, b.label[test], b.steps.real[test], work.arm.modalities, reading
+        ).items():
+            yield (reading, *k), x
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #8763aed2
 def _interval(
-    cells, # dict (split_seed, init_seed, fold) -> number
-    draws, # of the bootstrap
-    seed, # of it
-): # dict loss, low, high, n
+    cells,  # dict (split_seed, init_seed, fold) -> number
+    draws,  # of the bootstrap
+    seed,  # of it
+):  # dict loss, low, high, n
     v = pd.Series(cells).unstack().to_numpy()
     G, R = v.shape[1], v.shape[0]
     drawn = lambda d: drawn_mean(v, d)
-    low, high = bca(overall(v), bootstrap_draws(G, R, draws, seed).recentred(drawn, overall(v)), drawn(jackknife_draws(G)))
+    low, high = bca(
+        overall(v),
+        bootstrap_draws(G, R, draws, seed).recentred(drawn, overall(v)),
+        drawn(jackknife_draws(G)),
+    )
     return dict(loss=overall(v), low=low, high=high, n=G)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #4439c71e
 columns = ['arm', 'protocol', 'modality', 'how', 'metric', 'loss', 'low', 'high', 'n', 'available']
 
+
 def importance_table(
-    study, # from `read_study`
-    data, # raw data folder
-    features, # folder of features
-    out, # the study's output folder
-    draws=2000, # of the bootstrap
-    seed=0, # of exchanges and bootstrap
-): # rows of importance.csv, names of arms whose fits could not be read again
+    study,  # from `read_study`
+    data,  # raw data folder
+    features,  # folder of features
+    out,  # the study's output folder
+    draws=2000,  # of the bootstrap
+    seed=0,  # of exchanges and bootstrap
+):  # rows of importance.csv, names of arms whose fits could not be read again
     "Importance of every modality for every network of a study"
     works = [w for w in plan(study, Shelf(data, features), out) if w.arm.estimator == 'network']
     known = [w for w in works if w.marks and all(w.done(f) for f in w.marks)]
-    parts = [arm_importance(w, draws, seed) for w in Progress(known, 'reading fits again', unit='arms')]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns), [w.name for w in works if w not in known]
+    parts = [
+        arm_importance(w, draws, seed) for w in Progress(known, 'reading fits again', unit='arms')
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns), [
+        w.name for w in works if w not in known
+    ]

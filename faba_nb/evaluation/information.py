@@ -15,10 +15,10 @@ from .yardsticks import clock_share, yardsticks
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #9a22a500
 def alarm_order(
-    alarm, # (plants,) DAG, NaN = no alarm
-    plants, # of the Scores
-    G, # number of genotypes
-): # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
+    alarm,  # (plants,) DAG, NaN = no alarm
+    plants,  # of the Scores
+    G,  # number of genotypes
+):  # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
     "How often genotype g raises its alarm before genotype h"
     order, pairs = np.zeros((G, G)), np.zeros((G, G))
     for _, p in plants[plants.drought].groupby('replicate'):
@@ -29,54 +29,67 @@ def alarm_order(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a41a04aa
 def concordance(
-    order, # (..., G, G) from `alarm_order`
-    pairs, # (G, G)
-    onset, # (draws, G) DAG
-): # (draws, ...) share of concordant pairs
+    order,  # (..., G, G) from `alarm_order`
+    pairs,  # (G, G)
+    onset,  # (draws, G) DAG
+):  # (draws, ...) share of concordant pairs
     "(1 + mean of sign(onset difference) x sign(alarm difference)) / 2 over pairs of different onset"
     o = np.sign(onset[:, None, :] - onset[:, :, None]).reshape(len(onset), -1)
     order = np.asarray(order).reshape(-1, o.shape[1])
-    return .5 + .5*ratio(o @ order.T, (np.abs(o) @ pairs.ravel())[:, None])
+    return 0.5 + 0.5 * ratio(o @ order.T, (np.abs(o) @ pairs.ravel())[:, None])
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #8ef2d90d
 def genotype_onsets(
-    s, # Scores
-): # (G,) DAG, NaN for a genotype without drought plants
+    s,  # Scores
+):  # (G,) DAG, NaN for a genotype without drought plants
     "Annotated onset per genotype"
-    return s.plants[s.plants.drought].groupby('g').onset_dag.first().reindex(range(len(s.genotypes))).to_numpy(float)
+    return (
+        s.plants[s.plants.drought]
+        .groupby('g')
+        .onset_dag.first()
+        .reindex(range(len(s.genotypes)))
+        .to_numpy(float)
+    )
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #198ec1d1
 def clock_alarms(
-    s, # Scores
-    onset, # (G,) DAG
-): # (plants, G): alarm day of the treatment clock on each plant's own steps, were its genotype's onset that of genotype h
+    s,  # Scores
+    onset,  # (G,) DAG
+):  # (plants, G): alarm day of the treatment clock on each plant's own steps, were its genotype's onset that of genotype h
     "What the leave-one-out clock says, depending on the onset left out"
     known = onset[np.isfinite(onset)]
     day = s.on_grid(s.dag, np.nan)
     passed = (known[:, None, None] <= day).sum(0)
     out = np.full((len(s.plants), len(onset)), np.nan)
     for h, o in enumerate(onset):
-        above = (passed - (o <= day))/(len(known) - 1) > .5
+        above = (passed - (o <= day)) / (len(known) - 1) > 0.5
         out[:, h] = np.where(above.any(1), day[np.arange(len(day)), above.argmax(1)], np.nan)
     return out
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #7688535f
 def error_matrices(
-    s, # Scores
-    onset, # (G,) DAG
-): # (runs, G, G) sums of |alarm - onset_h| over detected drought plants of g; the same of the clock; (runs, G) numbers
+    s,  # Scores
+    onset,  # (G,) DAG
+):  # (runs, G, G) sums of |alarm - onset_h| over detected drought plants of g; the same of the clock; (runs, G) numbers
     "Onset errors of the model and of the clock for every assignment of onsets to genotypes"
     alarm, clock = s.alarm_day(), clock_alarms(s, onset)
     ok = np.isfinite(alarm) & s.plants.drought.to_numpy() & np.isfinite(clock).all(1)
     member = np.eye(len(onset))[s.plants.g.to_numpy()]
-    e = np.stack([member.T @ np.where(o[:, None], np.abs(np.nan_to_num(a)[:, None] - onset), 0) for a, o in zip(alarm, ok)])
-    c = np.stack([member.T @ np.where(o[:, None], np.abs(np.nan_to_num(clock) - onset), 0) for o in ok])
+    e = np.stack(
+        [
+            member.T @ np.where(o[:, None], np.abs(np.nan_to_num(a)[:, None] - onset), 0)
+            for a, o in zip(alarm, ok)
+        ]
+    )
+    c = np.stack(
+        [member.T @ np.where(o[:, None], np.abs(np.nan_to_num(clock) - onset), 0) for o in ok]
+    )
     return e, c, ok @ member
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a29bf34b
 def daily_wins(
-    s, # Scores
-): # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
+    s,  # Scores
+):  # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
     "How often steps of genotype g score above steps of genotype h; days between two onsets together"
     p, _ = s.normalised()
     drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
@@ -85,30 +98,30 @@ def daily_wins(
     for d in np.unique(s.dag[drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])]):
         at = np.flatnonzero((s.dag == d) & drought)
         m, q = np.eye(G)[s.g[at]], p[:, at]
-        win = (q[:, :, None] > q[:, None, :]) + .5*(q[:, :, None] == q[:, None, :])
-        w, n = out.get(last := onsets[onsets <= d][-1], (0., 0.))
+        win = (q[:, :, None] > q[:, None, :]) + 0.5 * (q[:, :, None] == q[:, None, :])
+        w, n = out.get(last := onsets[onsets <= d][-1], (0.0, 0.0))
         out[last] = w + m.T @ win @ m, n + m.T @ np.ones((len(at), len(at))) @ m
     return [(d, w, n) for d, (w, n) in out.items()]
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #0ea784aa
 def permuted_within_day(
-    wins, # from `daily_wins`, runs averaged or not
-    onset, # (draws, G) DAG
-): # (draws,) AUC within a day, mean over runs
+    wins,  # from `daily_wins`, runs averaged or not
+    onset,  # (draws, G) DAG
+):  # (draws,) AUC within a day, mean over runs
     "AUC within a day among drought plants for given onsets"
     right = total = 0
     for d, w, n in wins:
         z = (onset <= d).astype(float)
-        right = right + ((z @ w.mean(0))*(1 - z)).sum(1)
-        total = total + ((z @ n)*(1 - z)).sum(1)
+        right = right + ((z @ w.mean(0)) * (1 - z)).sum(1)
+        total = total + ((z @ n) * (1 - z)).sum(1)
     return ratio(right, total)
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #5e11d8fe
 def information(
-    s, # Scores
-    draws=10_000, # permutations
-    seed=0, # of the shuffling
-): # dict name -> (draws + 1,) statistic, the observed one first
+    s,  # Scores
+    draws=10_000,  # permutations
+    seed=0,  # of the shuffling
+):  # dict name -> (draws + 1,) statistic, the observed one first
     "Concordance, skill of the onset day and AUC within a day, observed and with onsets permuted"
     onset, G = genotype_onsets(s), len(s.genotypes)
     orders = [alarm_order(a, s.plants, G) for a in s.alarm_day()]
@@ -119,7 +132,7 @@ def information(
     at = np.concatenate([g[None], at])
     wins = daily_wins(s)
     out = {k: [] for k in ['concordance', 'mae_skill', 'auc_within_day_drought']}
-    for part in np.array_split(at, max(1, len(at)//1000)):
+    for part in np.array_split(at, max(1, len(at) // 1000)):
         out['concordance'].append(concordance(order, pairs, onset[part])[:, 0])
         out['mae_skill'].append(1 - ratio(e[g, part].sum(1), c[g, part].sum(1)))
         out['auc_within_day_drought'].append(permuted_within_day(wins, onset[part]))
@@ -127,15 +140,32 @@ def information(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #d44ff9f2
 def permutation_table(
-    s, # Scores
-    stats, # from `information`
+    s,  # Scores
+    stats,  # from `information`
 ):
     "Observed value, mean and 95 % range without information, one-sided p"
     rows = []
     for k, v in stats.items():
         value, null = v[0], v[1:]
         known = null[np.isfinite(null)]
-        low, mean, high = (np.quantile(known, .025), known.mean(), np.quantile(known, .975)) if len(known) else [np.nan]*3
-        p = (1 + np.sum(null >= value - 1e-12))/(1 + len(null)) if np.isfinite(value) else np.nan
-        rows.append(dict(arm=s.arm, kind=s.kind, protocol=s.protocol, statistic=k, value=value, null_mean=mean, null_low=low, null_high=high, p=p, draws=len(null)))
+        low, mean, high = (
+            (np.quantile(known, 0.025), known.mean(), np.quantile(known, 0.975))
+            if len(known)
+            else [np.nan] * 3
+        )
+        p = (1 + np.sum(null >= value - 1e-12)) / (1 + len(null)) if np.isfinite(value) else np.nan
+        rows.append(
+            dict(
+                arm=s.arm,
+                kind=s.kind,
+                protocol=s.protocol,
+                statistic=k,
+                value=value,
+                null_mean=mean,
+                null_low=low,
+                null_high=high,
+                p=p,
+                draws=len(null),
+            )
+        )
     return pd.DataFrame(rows)

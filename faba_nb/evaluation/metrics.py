@@ -16,26 +16,30 @@ from .predictions import Scores
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #49245c65
 def by_genotype(
-    values, # (runs, steps)
-    g, # (steps,) code of the genotype
-): # (runs, genotypes) sums
+    values,  # (runs, steps)
+    g,  # (steps,) code of the genotype
+):  # (runs, genotypes) sums
     "Sum over the steps of each genotype"
     return np.asarray(values, float) @ np.eye(g.max() + 1)[g]
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d9f03a79
 @patch
-def counts(self:Scores,
-    threshold=None, # stressed is said above it; the scores' own (0.5) where None
-): # dict of (runs, genotypes) arrays
+def counts(
+    self: Scores,
+    threshold=None,  # stressed is said above it; the scores' own (0.5) where None
+):  # dict of (runs, genotypes) arrays
     "True positives, false positives, false negatives, true negatives"
     said, y = self.p > (self.threshold if threshold is None else threshold), self.y
-    return {k: by_genotype(v, self.g) for k, v in dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y).items()}
+    return {
+        k: by_genotype(v, self.g)
+        for k, v in dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y).items()
+    }
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #1847e9ee
 def ratio(
-    a, # numerator
-    b, # denominator
-    empty=np.nan, # value where the denominator is 0
+    a,  # numerator
+    b,  # denominator
+    empty=np.nan,  # value where the denominator is 0
 ):
     "a / b with a stated value where b is 0"
     a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
@@ -43,52 +47,62 @@ def ratio(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d57bb265
 def rates(
-    c, # counts
-    empty=0., # value of an undefined ratio; 0 as published (zero_division of scikit-learn)
+    c,  # counts
+    empty=0.0,  # value of an undefined ratio; 0 as published (zero_division of scikit-learn)
 ):
     "accuracy = (TP+TN)/N, precision = TP/(TP+FP), recall = TP/(TP+FN), F1 = 2TP/(2TP+FP+FN)"
     tp, fp, fn, tn = (c[k] for k in ['tp', 'fp', 'fn', 'tn'])
-    return dict(accuracy=ratio(tp + tn, tp + fp + fn + tn), precision=ratio(tp, tp + fp, empty),
-                recall=ratio(tp, tp + fn, empty), f1=ratio(2*tp, 2*tp + fp + fn, empty))
+    return dict(
+        accuracy=ratio(tp + tn, tp + fp + fn + tn),
+        precision=ratio(tp, tp + fp, empty),
+        recall=ratio(tp, tp + fn, empty),
+        f1=ratio(2 * tp, 2 * tp + fp + fn, empty),
+    )
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #18d1e9e8
 @patch
-def fold_auc(self:Scores): # (runs, genotypes); NaN where a fold has one class only
+def fold_auc(self: Scores):  # (runs, genotypes); NaN where a fold has one class only
     "Area under the ROC curve per run and genotype"
     auc = np.full((len(self.runs), len(self.genotypes)), np.nan)
     for j in range(auc.shape[1]):
         at = self.g == j
         y = self.y[at]
         n1, n0 = y.sum(), (~y).sum()
-        if n1 and n0: auc[:, j] = (rankdata(self.p[:, at], axis=1)[:, y].sum(1) - n1*(n1 + 1)/2)/(n1*n0)
+        if n1 and n0:
+            auc[:, j] = (rankdata(self.p[:, at], axis=1)[:, y].sum(1) - n1 * (n1 + 1) / 2) / (
+                n1 * n0
+            )
     return auc
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7d0b8d1d
 @patch
-def on_grid(self:Scores,
-    values, # (runs, steps) or (steps,)
-    empty, # where a plant has fewer steps than others
-): # (runs, plants, steps of a plant) or (plants, steps of a plant)
+def on_grid(
+    self: Scores,
+    values,  # (runs, steps) or (steps,)
+    empty,  # where a plant has fewer steps than others
+):  # (runs, plants, steps of a plant) or (plants, steps of a plant)
     "Arrange values of steps by plant and time"
     return np.where(self.grid >= 0, values[..., self.grid], empty)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #a4912878
 def streak(
-    values, # (..., T) in time order
-    k, # number of consecutive steps
-): # (..., T): the smallest of the last k values, -inf before there are k
+    values,  # (..., T) in time order
+    k,  # number of consecutive steps
+):  # (..., T): the smallest of the last k values, -inf before there are k
     "A run of k values above a threshold ends where this is above it"
     out = np.array(values, float)
-    for i in range(1, k): out[..., i:] = np.minimum(out[..., i:], np.asarray(values)[..., :-i])
-    out[..., :k-1] = -np.inf
+    for i in range(1, k):
+        out[..., i:] = np.minimum(out[..., i:], np.asarray(values)[..., :-i])
+    out[..., : k - 1] = -np.inf
     return out
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #69958ef3
 @patch
-def alarm_day(self:Scores,
-    threshold=None, # number, or (runs, plants); the scores' own (0.5) where None
-    k=1, # consecutive steps above the threshold
-): # (runs, plants) DAG of the alarm, NaN where there is none
+def alarm_day(
+    self: Scores,
+    threshold=None,  # number, or (runs, plants); the scores' own (0.5) where None
+    k=1,  # consecutive steps above the threshold
+):  # (runs, plants) DAG of the alarm, NaN where there is none
     "The day on which each plant raises its alarm"
     threshold = self.threshold if threshold is None else threshold
     above = streak(self.on_grid(self.p, -np.inf), k) > np.asarray(threshold)[..., None]
@@ -96,28 +110,30 @@ def alarm_day(self:Scores,
     return np.where(above.any(-1), first, np.nan)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #85092bb1
-never_day = 38. # DAG given to a plant without an alarm by the published evaluation
+never_day = 38.0  # DAG given to a plant without an alarm by the published evaluation
+
 
 @patch
-def published_error(self:Scores): # (runs, plants) days, NaN for controls
+def published_error(self: Scores):  # (runs, plants) days, NaN for controls
     "Alarm minus onset on all rounds, never = DAG 38"
     alarm = np.nan_to_num(self.alarm_day(), nan=never_day)
     return alarm - self.plants.onset_dag.to_numpy(float)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #0c82c097
 @patch
-def measured_error(self:Scores,
-    threshold=None, # of the alarm; the scores' own (0.5) where None
-    k=1, # consecutive steps
-): # (runs, plants) days, NaN for controls and plants without an alarm
+def measured_error(
+    self: Scores,
+    threshold=None,  # of the alarm; the scores' own (0.5) where None
+    k=1,  # consecutive steps
+):  # (runs, plants) days, NaN for controls and plants without an alarm
     "Alarm minus onset on measured steps"
     return self.alarm_day(threshold, k) - self.plants.onset_dag.to_numpy(float)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #aeb40660
 def plant_means(
-    values, # (runs, plants), NaN = not counted
-    g, # (plants,) code of the genotype
-): # (runs, genotypes) means, and (runs, genotypes) numbers of plants
+    values,  # (runs, plants), NaN = not counted
+    g,  # (plants,) code of the genotype
+):  # (runs, genotypes) means, and (runs, genotypes) numbers of plants
     "Mean over the plants of each genotype that have a value"
     ok = np.isfinite(values)
     n = by_genotype(ok, g)
@@ -125,112 +141,149 @@ def plant_means(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #22fe22aa
 def run_means(
-    values, # (R, G), NaN = undefined
-): # (G,) NaN where no run has a value
+    values,  # (R, G), NaN = undefined
+):  # (G,) NaN where no run has a value
     "Mean over runs per genotype"
     ok = np.isfinite(values)
     return ratio(np.where(ok, values, 0).sum(0), ok.sum(0))
 
+
 def overall(
-    values, # (R, G), NaN = undefined
-): # number, NaN where nothing is defined
+    values,  # (R, G), NaN = undefined
+):  # number, NaN where nothing is defined
     "Mean over genotypes of the mean over runs"
     x = run_means(values)
     return x[np.isfinite(x)].mean() if np.isfinite(x).any() else np.nan
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #dc3103a8
 def as_counted(
-    s, # Scores on measured steps
-    all_rounds=None, # Scores on all 22 rounds
-    counted=None, # Scores on the rows the earlier evaluator counted
-): # Scores
+    s,  # Scores on measured steps
+    all_rounds=None,  # Scores on all 22 rounds
+    counted=None,  # Scores on the rows the earlier evaluator counted
+):  # Scores
     "The rows that F1, AUC, accuracy, precision and recall as published are made of"
     # the contract lets MAE_published alone read the table of all rounds; its measured rows are read here too, since only they are what was counted
-    if counted is None and all_rounds is not None: counted = all_rounds.counted
+    if counted is None and all_rounds is not None:
+        counted = all_rounds.counted
     return s if counted is None else counted
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #477b81a5
 def fold_values(
-    s, # Scores on measured steps
-    all_rounds=None, # Scores on all 22 rounds, for MAE_published
-    counted=None, # Scores on the rows the earlier evaluator counted; those of `all_rounds`, or the steps, where None
-): # dict name -> (runs, genotypes)
+    s,  # Scores on measured steps
+    all_rounds=None,  # Scores on all 22 rounds, for MAE_published
+    counted=None,  # Scores on the rows the earlier evaluator counted; those of `all_rounds`, or the steps, where None
+):  # dict name -> (runs, genotypes)
     "Every per-fold metric"
     g, c = s.plants.g.to_numpy(), as_counted(s, all_rounds, counted)
     error = s.measured_error()
-    out = rates(c.counts()) | dict(auc=c.fold_auc(), mae_measured=plant_means(np.abs(error), g)[0], onset_error_measured=plant_means(error, g)[0])
+    out = rates(c.counts()) | dict(
+        auc=c.fold_auc(),
+        mae_measured=plant_means(np.abs(error), g)[0],
+        onset_error_measured=plant_means(error, g)[0],
+    )
     out['never_detected'] = by_genotype(np.isnan(error) & s.plants.drought.to_numpy(), g)
     if all_rounds is not None:
         e = all_rounds.published_error()
-        out |= dict(mae_published=plant_means(np.abs(e), g)[0], onset_error_published=plant_means(e, g)[0])
+        out |= dict(
+            mae_published=plant_means(np.abs(e), g)[0], onset_error_published=plant_means(e, g)[0]
+        )
     return out
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7cc5d5b1
 def fold_table(
-    s, # Scores
-    values, # dict name -> (runs, genotypes), from `fold_values`
+    s,  # Scores
+    values,  # dict name -> (runs, genotypes), from `fold_values`
 ):
     "The per-fold metrics as a tidy table: a row per run and left-out genotype"
     fold = pd.Series(s.fold).groupby(s.g).first().to_numpy()
     n = len(s.genotypes)
-    base = dict(arm=s.arm, kind=s.kind, protocol=s.protocol, split_seed=np.repeat(s.runs.split_seed.to_numpy(), n), init_seed=np.repeat(s.runs.init_seed.to_numpy(), n),
-                fold=np.tile(fold, len(s.runs)), genotype=np.tile(s.genotypes, len(s.runs)))
+    base = dict(
+        arm=s.arm,
+        kind=s.kind,
+        protocol=s.protocol,
+        split_seed=np.repeat(s.runs.split_seed.to_numpy(), n),
+        init_seed=np.repeat(s.runs.init_seed.to_numpy(), n),
+        fold=np.tile(fold, len(s.runs)),
+        genotype=np.tile(s.genotypes, len(s.runs)),
+    )
     return pd.DataFrame(base | {k: v.ravel() for k, v in values.items()})
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #5e2e77ee
 def undefined_values(
-    s, # Scores
-    values, # from `fold_values`
+    s,  # Scores
+    values,  # from `fold_values`
 ):
     "A row per undefined fold value: metric, run, fold, reason and treatment"
     c = s.counts()
-    cases = dict(precision=(c['tp'] + c['fp'] == 0, 'no step above 0.5', 'counted as 0'), recall=(c['tp'] + c['fn'] == 0, 'no stressed step', 'counted as 0'),
-                 f1=(c['tp'] + c['fp'] + c['fn'] == 0, 'no stressed step and none above 0.5', 'counted as 0'), auc=(np.isnan(values['auc']), 'one class only', 'left out of the mean'),
-                 mae_measured=(np.isnan(values['mae_measured']), 'no drought plant detected', 'left out of the mean'))
+    cases = dict(
+        precision=(c['tp'] + c['fp'] == 0, 'no step above 0.5', 'counted as 0'),
+        recall=(c['tp'] + c['fn'] == 0, 'no stressed step', 'counted as 0'),
+        f1=(
+            c['tp'] + c['fp'] + c['fn'] == 0,
+            'no stressed step and none above 0.5',
+            'counted as 0',
+        ),
+        auc=(np.isnan(values['auc']), 'one class only', 'left out of the mean'),
+        mae_measured=(
+            np.isnan(values['mae_measured']),
+            'no drought plant detected',
+            'left out of the mean',
+        ),
+    )
     table = fold_table(s, {})
-    rows = [table[bad.ravel()].assign(metric=k, reason=why, treated_as=what) for k, (bad, why, what) in cases.items() if bad.any()]
-    return pd.concat(rows, ignore_index=True) if rows else table.iloc[:0].assign(metric='', reason='', treated_as='')
+    rows = [
+        table[bad.ravel()].assign(metric=k, reason=why, treated_as=what)
+        for k, (bad, why, what) in cases.items()
+        if bad.any()
+    ]
+    return (
+        pd.concat(rows, ignore_index=True)
+        if rows
+        else table.iloc[:0].assign(metric='', reason='', treated_as='')
+    )
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #9bd065e0
 def pooled_f1(
-    c, # counts, (runs, genotypes)
-): # (runs,)
+    c,  # counts, (runs, genotypes)
+):  # (runs,)
     "F1 from TP, FP, FN summed over folds"
-    return ratio(2*c['tp'].sum(-1), 2*c['tp'].sum(-1) + c['fp'].sum(-1) + c['fn'].sum(-1))
+    return ratio(2 * c['tp'].sum(-1), 2 * c['tp'].sum(-1) + c['fp'].sum(-1) + c['fn'].sum(-1))
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #47e3740b
 def average_precision(
-    y, # (steps,) bool
-    p, # (runs, steps)
-    w=None, # (steps,) weights, e.g. how often a genotype was drawn
-): # (runs,)
+    y,  # (steps,) bool
+    p,  # (runs, steps)
+    w=None,  # (steps,) weights, e.g. how often a genotype was drawn
+):  # (runs,)
     "Sum over thresholds of (recall gained) x precision; tied scores form one threshold"
     w = np.ones(len(y)) if w is None else w
     out = np.full(len(p), np.nan)
     for i, q in enumerate(p):
         o = np.argsort(-q, kind='stable')
-        tp, all_ = np.cumsum((w*y)[o]), np.cumsum(w[o])
+        tp, all_ = np.cumsum((w * y)[o]), np.cumsum(w[o])
         last = np.r_[np.diff(q[o]) != 0, True]
         tp, all_ = tp[last], all_[last]
-        if tp[-1] > 0: out[i] = np.sum(np.diff(np.r_[0, tp])*ratio(tp, all_, 0))/tp[-1]
+        if tp[-1] > 0:
+            out[i] = np.sum(np.diff(np.r_[0, tp]) * ratio(tp, all_, 0)) / tp[-1]
     return out
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #57da61aa
 def reference_rank(
-    p, # (n,) scores
-    reference, # (m,) scores of the fold's reference controls
-): # (n,) between 0 and 1, strictly increasing in p
+    p,  # (n,) scores
+    reference,  # (m,) scores of the fold's reference controls
+):  # (n,) between 0 and 1, strictly increasing in p
     "Share of the reference below a score, ties half; the score itself breaks ties"
     r = np.sort(reference)
-    below = (np.searchsorted(r, p, 'left') + np.searchsorted(r, p, 'right'))/2
-    return (below + p)/(len(r) + 1)
+    below = (np.searchsorted(r, p, 'left') + np.searchsorted(r, p, 'right')) / 2
+    return (below + p) / (len(r) + 1)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #84b09ef5
 @patch
-def normalised(self:Scores): # (runs, steps), and which controls served
+def normalised(self: Scores):  # (runs, steps), and which controls served
     "Test scores on the scale of each fold's controls, or as they are where the table holds none"
     held = self.held
-    if held is None or not len(held): return self.p, 'none'
+    if held is None or not len(held):
+        return self.p, 'none'
     split = 'train' if (held.split == 'train').any() else 'validation'
     ref = held[(held.split == split) & (held.treatment == 'WHC-80')]
     ref = {k: v.to_numpy() for k, v in ref.groupby(['split_seed', 'init_seed', 'fold']).probability}
@@ -238,22 +291,24 @@ def normalised(self:Scores): # (runs, steps), and which controls served
     for i, run in enumerate(self.runs.itertuples()):
         for f in np.unique(self.fold):
             at = self.fold == f
-            out[i, at] = reference_rank(self.p[i, at], ref.get((run.split_seed, run.init_seed, f), np.array([])))
+            out[i, at] = reference_rank(
+                self.p[i, at], ref.get((run.split_seed, run.init_seed, f), np.array([]))
+            )
     return out, split
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #194ac484
 def within_day_pairs(
-    p, # (steps,) scores
-    y, # (steps,) bool
-    day, # (steps,) DAG
-    g, # (steps,) genotype codes
-    G, # number of genotypes
-): # two (G, G) arrays: pairs in the right order (ties half), all pairs
+    p,  # (steps,) scores
+    y,  # (steps,) bool
+    day,  # (steps,) DAG
+    g,  # (steps,) genotype codes
+    G,  # number of genotypes
+):  # two (G, G) arrays: pairs in the right order (ties half), all pairs
     "Compare stressed with unstressed steps of the same day"
     right, total = np.zeros((G, G)), np.zeros((G, G))
     for d in np.unique(day[y]):
         a, b = np.flatnonzero((day == d) & y), np.flatnonzero((day == d) & ~y)
-        win = (p[a][:, None] > p[b]) + .5*(p[a][:, None] == p[b])
+        win = (p[a][:, None] > p[b]) + 0.5 * (p[a][:, None] == p[b])
         A, B = np.eye(G)[g[a]], np.eye(G)[g[b]]
         right += A.T @ win @ B
         total += A.T @ np.ones_like(win) @ B
@@ -261,11 +316,15 @@ def within_day_pairs(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #97343996
 @patch
-def within_day(self:Scores,
-    only=None, # (steps,) bool: which steps take part, e.g. those of drought plants
-): # (runs, G, G) right pairs, (G, G) all pairs, name of the reference
+def within_day(
+    self: Scores,
+    only=None,  # (steps,) bool: which steps take part, e.g. those of drought plants
+):  # (runs, G, G) right pairs, (G, G) all pairs, name of the reference
     "Pairs within a day per run, scores normalised fold by fold"
     p, reference = self.normalised()
     at = np.ones(len(self.y), bool) if only is None else only
-    done = [within_day_pairs(q[at], self.y[at], self.dag[at], self.g[at], len(self.genotypes)) for q in p]
+    done = [
+        within_day_pairs(q[at], self.y[at], self.dag[at], self.g[at], len(self.genotypes))
+        for q in p
+    ]
     return np.stack([r for r, _ in done]), done[0][1], reference

@@ -19,35 +19,96 @@ from ..core.files import read_csv
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #58b501b0
 text_columns = ['protocol', 'split', 'genotype', 'plant_id', 'treatment']
-number_columns = ['split_seed', 'init_seed', 'fold', 'replicate', 'round', 'dag', 'onset_dag', 'label', 'probability']
+number_columns = [
+    'split_seed',
+    'init_seed',
+    'fold',
+    'replicate',
+    'round',
+    'dag',
+    'onset_dag',
+    'label',
+    'probability',
+]
 key_columns = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag']
-step_columns = ['genotype', 'plant_id', 'treatment', 'replicate', 'round', 'dag', 'onset_dag', 'label', 'label_low_dag', 'label_high_dag']
-allowed_values = dict(protocol=['retrospective', 'online', 'plan'], split=['test', 'validation', 'train', 'inner'],
-                      treatment=['WHC-80', 'WHC-30'], label=[0, 1])
+step_columns = [
+    'genotype',
+    'plant_id',
+    'treatment',
+    'replicate',
+    'round',
+    'dag',
+    'onset_dag',
+    'label',
+    'label_low_dag',
+    'label_high_dag',
+]
+allowed_values = dict(
+    protocol=['retrospective', 'online', 'plan'],
+    split=['test', 'validation', 'train', 'inner'],
+    treatment=['WHC-80', 'WHC-30'],
+    label=[0, 1],
+)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #bc472654
 def toy_steps(
-    n_genotypes=12, # genotypes, each with 2 treatments x 3 replicates
-    seed=0, # of the onsets
-    onsets=None, # DAG per genotype; drawn from the real experiment's days where None
+    n_genotypes=12,  # genotypes, each with 2 treatments x 3 replicates
+    seed=0,  # of the onsets
+    onsets=None,  # DAG per genotype; drawn from the real experiment's days where None
 ):
     "The measured steps of an imaginary experiment on the real calendar, a row per plant and day"
     rng = np.random.default_rng(seed)
-    days = {1: [3,5,10,12,17,19,24,29,31,33,38], 2: [3,6,10,13,17,20,24,27,31,34,38], 3: [3,7,10,14,17,21,24,28,31,35,38]}
-    if onsets is None: onsets = rng.choice(real_onsets, n_genotypes, replace=n_genotypes > len(real_onsets))
-    rows = [(f'G{g:02d}', f'P{g*6 + h*3 + r:03d}', t, r, d, onsets[g] if h else np.nan)
-            for g in range(n_genotypes) for h, t in enumerate(['WHC-80', 'WHC-30']) for r in (1, 2, 3) for d in days[r]]
-    df = pd.DataFrame(rows, columns=['genotype', 'plant_id', 'treatment', 'replicate', 'dag', 'onset_dag'])
+    days = {
+        1: [3, 5, 10, 12, 17, 19, 24, 29, 31, 33, 38],
+        2: [3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38],
+        3: [3, 7, 10, 14, 17, 21, 24, 28, 31, 35, 38],
+    }
+    if onsets is None:
+        onsets = rng.choice(real_onsets, n_genotypes, replace=n_genotypes > len(real_onsets))
+    rows = [
+        (f'G{g:02d}', f'P{g * 6 + h * 3 + r:03d}', t, r, d, onsets[g] if h else np.nan)
+        for g in range(n_genotypes)
+        for h, t in enumerate(['WHC-80', 'WHC-30'])
+        for r in (1, 2, 3)
+        for d in days[r]
+    ]
+    df = pd.DataFrame(
+        rows, columns=['genotype', 'plant_id', 'treatment', 'replicate', 'dag', 'onset_dag']
+    )
     df['round'] = df.dag.map(round_of_dag)
     return with_labels(df)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #faec1e36
-round_of_dag = {3:2, 5:3, 6:4, 7:5, 10:6, 12:7, 13:8, 14:9, 17:10, 19:11, 20:12, 21:13, 24:14, 27:15, 28:16, 29:17, 31:18, 33:19, 34:20, 35:21, 38:23}
-real_onsets = np.repeat([10,13,14,17,19,20,24,28,29,33,34,35,38], [1,3,1,1,3,5,1,12,2,5,4,1,5]).astype(float)
+round_of_dag = {
+    3: 2,
+    5: 3,
+    6: 4,
+    7: 5,
+    10: 6,
+    12: 7,
+    13: 8,
+    14: 9,
+    17: 10,
+    19: 11,
+    20: 12,
+    21: 13,
+    24: 14,
+    27: 15,
+    28: 16,
+    29: 17,
+    31: 18,
+    33: 19,
+    34: 20,
+    35: 21,
+    38: 23,
+}
+real_onsets = np.repeat(
+    [10, 13, 14, 17, 19, 20, 24, 28, 29, 33, 34, 35, 38], [1, 3, 1, 1, 3, 5, 1, 12, 2, 5, 4, 1, 5]
+).astype(float)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #2cec3e21
 def with_labels(
-    steps, # rows with plant_id, dag, onset_dag (NaN for controls)
+    steps,  # rows with plant_id, dag, onset_dag (NaN for controls)
 ):
     "Add `label` and, per plant, the last measured day before the onset and the first at or after it"
     s = steps.sort_values(['plant_id', 'dag'], ignore_index=True)
@@ -59,116 +120,195 @@ def with_labels(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #963842eb
 def toy_logits(
-    steps, # from `toy_steps` or an experiment's measured steps
-    skill, # 0 ... 1: how much the onset of the genotype itself counts
-): # (rows,) log odds of stress without noise
+    steps,  # from `toy_steps` or an experiment's measured steps
+    skill,  # 0 ... 1: how much the onset of the genotype itself counts
+):  # (rows,) log odds of stress without noise
     "Drought plants pass 0 on a day between the typical onset and their own; controls stay at -4"
     onset = steps.groupby('genotype').onset_dag.first()
     onset = onset.fillna(onset.max())
-    centre = skill*steps.genotype.map(onset) + (1 - skill)*onset.median()
-    return np.where(steps.treatment == 'WHC-30', (steps.dag - centre)/3, -4)
+    centre = skill * steps.genotype.map(onset) + (1 - skill) * onset.median()
+    return np.where(steps.treatment == 'WHC-30', (steps.dag - centre) / 3, -4)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #7dfe9b7d
 def toy_predictions(
-    steps, # from `toy_steps` or an experiment's measured steps
-    skill=0.5, # 0 ... 1: how much the onset of the genotype itself moves the probability
-    noise=1., # standard deviation on the logit scale
-    protocol='retrospective', # or `online`
-    init_seeds=(42, 123), # one fit per fold for each
-    split_seeds=(42,), # the validation genotypes' seeds
-    validation=3, # validation genotypes per fold
-    seed=0, # of the noise
+    steps,  # from `toy_steps` or an experiment's measured steps
+    skill=0.5,  # 0 ... 1: how much the onset of the genotype itself moves the probability
+    noise=1.0,  # standard deviation on the logit scale
+    protocol='retrospective',  # or `online`
+    init_seeds=(42, 123),  # one fit per fold for each
+    split_seeds=(42,),  # the validation genotypes' seeds
+    validation=3,  # validation genotypes per fold
+    seed=0,  # of the noise
 ):
     "Predictions of an imaginary model in the form training writes them"
     rng = np.random.default_rng(seed)
     genotypes, logit, parts = sorted(steps.genotype.unique()), toy_logits(steps, skill), []
-    drift = dict(zip(genotypes, rng.normal(0, noise/2, len(genotypes))))
+    drift = dict(zip(genotypes, rng.normal(0, noise / 2, len(genotypes))))
     for split_seed in split_seeds:
         for init_seed in init_seeds:
             for fold, g in enumerate(genotypes):
                 others = [h for h in genotypes if h != g]
                 held = set(rng.choice(others, min(validation, len(others)), replace=False))
                 d = steps[(steps.genotype == g) | steps.genotype.isin(held)]
-                z = logit[d.index] + d.genotype.map(drift) + rng.normal(0, noise/4) + rng.normal(0, noise, len(d))
-                parts.append(d.assign(protocol=protocol, split_seed=split_seed, init_seed=init_seed, fold=fold,
-                    split=np.where(d.genotype == g, 'test', 'validation'), probability=1/(1 + np.exp(-z))))
+                z = (
+                    logit[d.index]
+                    + d.genotype.map(drift)
+                    + rng.normal(0, noise / 4)
+                    + rng.normal(0, noise, len(d))
+                )
+                parts.append(
+                    d.assign(
+                        protocol=protocol,
+                        split_seed=split_seed,
+                        init_seed=init_seed,
+                        fold=fold,
+                        split=np.where(d.genotype == g, 'test', 'validation'),
+                        probability=1 / (1 + np.exp(-z)),
+                    )
+                )
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a2529b4d
 def _row(
-    mask, # True where a row is wrong
-): # the first such row as a reader of the file counts it, header = 1
+    mask,  # True where a row is wrong
+):  # the first such row as a reader of the file counts it, header = 1
     return int(np.flatnonzero(np.asarray(mask))[0]) + 2
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #3c2fc633
 def check_columns(
-    df, # a table of predictions
-    where, # file, for the message
-    extra=(), # more columns that must be there
+    df,  # a table of predictions
+    where,  # file, for the message
+    extra=(),  # more columns that must be there
 ):
     "Refuse missing columns, text in number columns and values that are not allowed"
     missing = [c for c in [*text_columns, *number_columns, *extra] if c not in df]
-    if missing: raise BadInput(f'column {", ".join(missing)} missing', where=where, mend='write the columns of the predictions table')
-    if not len(df): raise BadInput('no rows', where=where, mend='write a row per measured step')
+    if missing:
+        raise BadInput(
+            f'column {", ".join(missing)} missing',
+            where=where,
+            mend='write the columns of the predictions table',
+        )
+    if not len(df):
+        raise BadInput('no rows', where=where, mend='write a row per measured step')
     for c in [*number_columns, *extra]:
         bad = pd.to_numeric(df[c], errors='coerce').isna() & ~(df[c].isna())
-        if bad.any(): raise BadInput(f'{c} is {df[c][bad].iloc[0]!r}, not a number', where=f'{where}, row {_row(bad)}', mend='write a number')
+        if bad.any():
+            raise BadInput(
+                f'{c} is {df[c][bad].iloc[0]!r}, not a number',
+                where=f'{where}, row {_row(bad)}',
+                mend='write a number',
+            )
     for c, allowed in allowed_values.items():
         bad = ~df[c].isin(allowed)
-        if bad.any(): raise BadInput(f'{c} is {df[c][bad].iloc[0]!r}', where=f'{where}, row {_row(bad)}', mend='use one of ' + ', '.join(map(str, allowed)))
+        if bad.any():
+            raise BadInput(
+                f'{c} is {df[c][bad].iloc[0]!r}',
+                where=f'{where}, row {_row(bad)}',
+                mend='use one of ' + ', '.join(map(str, allowed)),
+            )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #13da58f7
 def check_values(
-    df, # a table with the right columns
-    where, # file, for the message
+    df,  # a table with the right columns
+    where,  # file, for the message
 ):
     "Refuse missing or impossible values"
     for c in [*text_columns, *number_columns]:
         bad = df[c].isna() & ((c != 'onset_dag') | (df.treatment == 'WHC-30'))
-        if bad.any(): raise BadInput(f'{c} is missing', where=f'{where}, row {_row(bad)}', mend='fill it in or leave the row out')
+        if bad.any():
+            raise BadInput(
+                f'{c} is missing',
+                where=f'{where}, row {_row(bad)}',
+                mend='fill it in or leave the row out',
+            )
     bad = ~df.probability.between(0, 1)
-    if bad.any(): raise BadInput(f'probability {df.probability[bad].iloc[0]:g} is not between 0 and 1', where=f'{where}, row {_row(bad)}', mend='write probabilities, not logits')
+    if bad.any():
+        raise BadInput(
+            f'probability {df.probability[bad].iloc[0]:g} is not between 0 and 1',
+            where=f'{where}, row {_row(bad)}',
+            mend='write probabilities, not logits',
+        )
     bad = df.duplicated(key_columns)
-    if bad.any(): raise BadInput(f'plant {df.plant_id[bad].iloc[0]} on DAG {df.dag[bad].iloc[0]:g} stands twice', where=f'{where}, row {_row(bad)}', mend='keep one row per key')
+    if bad.any():
+        raise BadInput(
+            f'plant {df.plant_id[bad].iloc[0]} on DAG {df.dag[bad].iloc[0]:g} stands twice',
+            where=f'{where}, row {_row(bad)}',
+            mend='keep one row per key',
+        )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #17c1e1f6
 def check_folds(
-    df, # a table with the right values
-    where, # file, for the message
+    df,  # a table with the right values
+    where,  # file, for the message
 ):
     "Refuse a genotype tested in two folds of a run, or tested and used for validation in one"
     run = ['protocol', 'split_seed', 'init_seed']
-    fold = df[df.split == 'test'].groupby([*run, 'genotype']).fold.transform('nunique').reindex(df.index)
+    fold = (
+        df[df.split == 'test']
+        .groupby([*run, 'genotype'])
+        .fold.transform('nunique')
+        .reindex(df.index)
+    )
     bad = fold > 1
-    if bad.any(): raise BadInput(f'genotype {df.genotype[bad].iloc[0]} is tested in two folds', where=f'{where}, row {_row(bad)}', mend='leave each genotype out once')
-    tested = df[df.split == 'test'][[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
-    bad = df[[*run, 'fold', 'genotype']].merge(tested, how='left').tested.notna().to_numpy() & (df.split != 'test').to_numpy()
-    if bad.any(): raise BadInput(f'genotype {df.genotype[bad].iloc[0]} is both test and {df.split[bad].iloc[0]} in fold {df.fold[bad].iloc[0]:g}', where=f'{where}, row {_row(bad)}', mend='separate the splits by genotype')
+    if bad.any():
+        raise BadInput(
+            f'genotype {df.genotype[bad].iloc[0]} is tested in two folds',
+            where=f'{where}, row {_row(bad)}',
+            mend='leave each genotype out once',
+        )
+    tested = (
+        df[df.split == 'test'][[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
+    )
+    bad = (
+        df[[*run, 'fold', 'genotype']].merge(tested, how='left').tested.notna().to_numpy()
+        & (df.split != 'test').to_numpy()
+    )
+    if bad.any():
+        raise BadInput(
+            f'genotype {df.genotype[bad].iloc[0]} is both test and {df.split[bad].iloc[0]} in fold {df.fold[bad].iloc[0]:g}',
+            where=f'{where}, row {_row(bad)}',
+            mend='separate the splits by genotype',
+        )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #cc296140
 def check_facts(
-    df, # a table with the right folds
-    where, # file, for the message
+    df,  # a table with the right folds
+    where,  # file, for the message
 ):
     "Refuse plants that change their genotype, treatment or onset, labels that contradict the onset, runs with other steps"
     for c in ['genotype', 'treatment', 'replicate', 'onset_dag']:
         first = df.groupby('plant_id')[c].transform('first')
         bad = (df[c] != first) & ~(df[c].isna() & first.isna())
-        if bad.any(): raise BadInput(f'plant {df.plant_id[bad].iloc[0]} changes its {c}', where=f'{where}, row {_row(bad)}', mend='one value per plant')
+        if bad.any():
+            raise BadInput(
+                f'plant {df.plant_id[bad].iloc[0]} changes its {c}',
+                where=f'{where}, row {_row(bad)}',
+                mend='one value per plant',
+            )
     bad = df.label != (df.dag >= df.onset_dag).astype(int)
-    if bad.any(): raise BadInput(f'label {df.label[bad].iloc[0]:g} on DAG {df.dag[bad].iloc[0]:g} contradicts onset_dag', where=f'{where}, row {_row(bad)}', mend='label = 1 from onset_dag on')
+    if bad.any():
+        raise BadInput(
+            f'label {df.label[bad].iloc[0]:g} on DAG {df.dag[bad].iloc[0]:g} contradicts onset_dag',
+            where=f'{where}, row {_row(bad)}',
+            mend='label = 1 from onset_dag on',
+        )
     test = df[df.split == 'test']
     runs = test.groupby(['protocol', 'split_seed', 'init_seed']).size()
     for protocol, n in runs.groupby(level=0):
         per_step = test[test.protocol == protocol].groupby(['plant_id', 'dag']).size()
         short = per_step[per_step < len(n)]
-        if len(short): raise BadInput(f'plant {short.index[0][0]} on DAG {short.index[0][1]:g} is tested in {short.iloc[0]} of {len(n)} runs ({protocol})', where=where, mend='the fits are not complete: train what is missing')
+        if len(short):
+            raise BadInput(
+                f'plant {short.index[0][0]} on DAG {short.index[0][1]:g} is tested in {short.iloc[0]} of {len(n)} runs ({protocol})',
+                where=where,
+                mend='the fits are not complete: train what is missing',
+            )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #b4cdf2ef
 def check_predictions(
-    df, # a table of predictions
-    where='predictions', # file, for the messages
-): # the same table, with columns added that may be absent
+    df,  # a table of predictions
+    where='predictions',  # file, for the messages
+):  # the same table, with columns added that may be absent
     "All refusals, cheap ones first"
     check_columns(df, where)
     df = df.astype({c: float for c in ['onset_dag', 'probability']})
@@ -179,12 +319,14 @@ def check_predictions(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #c213ab85
 def read_predictions(
-    path, # OUT/arms/<arm>/predictions.csv
+    path,  # OUT/arms/<arm>/predictions.csv
 ):
     "Read and check a table of predictions; accessions and plant ids stay text"
     path = Path(path)
-    if not path.exists(): raise BadInput('not there', where=str(path), mend='train the arm first')
+    if not path.exists():
+        raise BadInput('not there', where=str(path), mend='train the arm first')
     return check_predictions(_read(path), str(path))
+
 
 def _read(path):
     "The table, its names as text"
@@ -193,27 +335,46 @@ def _read(path):
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
 def read_rounds(
-    path, # OUT/arms/<arm>/predictions_all_rounds.csv
+    path,  # OUT/arms/<arm>/predictions_all_rounds.csv
 ):
     "Read and check predictions on all rounds, a row per plant and round"
     df = _read(path)
     check_columns(df, str(path), ['measured'])
     bad = df.duplicated([*key_columns, 'round'])
-    if bad.any(): raise BadInput(f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} stands twice', where=f'{path}, row {_row(bad)}', mend='keep one row per key')
+    if bad.any():
+        raise BadInput(
+            f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} stands twice',
+            where=f'{path}, row {_row(bad)}',
+            mend='keep one row per key',
+        )
     check_predictions(merge_days(df), str(path))
-    rows = df[(df.split == 'test') & (df.measured == 1)].groupby(['protocol', 'split_seed', 'init_seed']).size()
-    if rows.groupby(level=0).nunique().gt(1).any(): raise BadInput('the runs differ in their measured rounds', where=str(path), mend='the fits are not complete: train what is missing')
+    rows = (
+        df[(df.split == 'test') & (df.measured == 1)]
+        .groupby(['protocol', 'split_seed', 'init_seed'])
+        .size()
+    )
+    if rows.groupby(level=0).nunique().gt(1).any():
+        raise BadInput(
+            'the runs differ in their measured rounds',
+            where=str(path),
+            mend='the fits are not complete: train what is missing',
+        )
     return df.astype({c: float for c in ['onset_dag', 'probability']})
 
+
 def merge_days(
-    df, # from `read_rounds`
+    df,  # from `read_rounds`
 ):
     "One row per plant and day: of two rounds of one day the one with the higher probability"
-    return df.sort_values('probability').drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
+    return (
+        df.sort_values('probability')
+        .drop_duplicates(key_columns, keep='last')
+        .sort_index(ignore_index=True)
+    )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #29a80a19
 def check_all_rounds(
-    path, # OUT/arms/<arm>/predictions_all_rounds.csv
+    path,  # OUT/arms/<arm>/predictions_all_rounds.csv
 ):
     "Read and check predictions on all rounds, a row per plant and day"
     return check_predictions(merge_days(read_rounds(path)), str(path))
@@ -222,75 +383,111 @@ def check_all_rounds(
 @dataclass
 class Scores:
     "Test predictions of one arm under one protocol"
-    arm: str # name
-    protocol: str # retrospective, online or plan
-    steps: pd.DataFrame # a row per measured step, sorted by genotype, plant, DAG
-    runs: pd.DataFrame # split_seed, init_seed
-    p: np.ndarray # (runs, steps) probabilities
-    fold: np.ndarray # (steps,) the fold in which a step was tested
-    held: pd.DataFrame = None # validation (and training) rows of the same fits
-    kind: str = 'arm' # arm, baseline, imported or yardstick
-    backbone: str = '' # of the arm
-    threshold: float = 0.5 # stressed is said above it
-    note: str = '' # what a reader must know beside its numbers
-    counted: 'Scores' = None # of all rounds: the measured rows as the earlier evaluator counted them, two rounds of one day being two
+
+    arm: str  # name
+    protocol: str  # retrospective, online or plan
+    steps: pd.DataFrame  # a row per measured step, sorted by genotype, plant, DAG
+    runs: pd.DataFrame  # split_seed, init_seed
+    p: np.ndarray  # (runs, steps) probabilities
+    fold: np.ndarray  # (steps,) the fold in which a step was tested
+    held: pd.DataFrame = None  # validation (and training) rows of the same fits
+    kind: str = 'arm'  # arm, baseline, imported or yardstick
+    backbone: str = ''  # of the arm
+    threshold: float = 0.5  # stressed is said above it
+    note: str = ''  # what a reader must know beside its numbers
+    counted: 'Scores' = None  # of all rounds: the measured rows as the earlier evaluator counted them, two rounds of one day being two
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
 def _cached(
-    cls, # class to which the property belongs
-): # decorator: like `cached_property`, for classes that grow in several cells
+    cls,  # class to which the property belongs
+):  # decorator: like `cached_property`, for classes that grow in several cells
     def add(f):
         prop = cached_property(f)
         prop.__set_name__(cls, f.__name__)
         setattr(cls, f.__name__, prop)
         return f
+
     return add
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a9a54a33
 @_cached(Scores)
-def y(self): return self.steps.label.to_numpy(bool)
+def y(self):
+    return self.steps.label.to_numpy(bool)
+
 
 @_cached(Scores)
-def dag(self): return self.steps.dag.to_numpy(float)
+def dag(self):
+    return self.steps.dag.to_numpy(float)
+
 
 @_cached(Scores)
-def g(self): return pd.factorize(self.steps.genotype)[0]
+def g(self):
+    return pd.factorize(self.steps.genotype)[0]
+
 
 @_cached(Scores)
-def genotypes(self): return self.steps.genotype.unique().astype(object)
+def genotypes(self):
+    return self.steps.genotype.unique().astype(object)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #935afa26
 @_cached(Scores)
 def plants(self):
-    cols = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag', 'label_low_dag', 'label_high_dag']
+    cols = [
+        'plant_id',
+        'genotype',
+        'treatment',
+        'replicate',
+        'onset_dag',
+        'label_low_dag',
+        'label_high_dag',
+    ]
     p = self.steps.drop_duplicates('plant_id')[cols].reset_index(drop=True)
     return p.assign(g=pd.factorize(p.genotype)[0], drought=p.treatment == 'WHC-30')
 
+
 @_cached(Scores)
-def plant(self): return pd.factorize(self.steps.plant_id)[0]
+def plant(self):
+    return pd.factorize(self.steps.plant_id)[0]
+
 
 @_cached(Scores)
 def grid(self):
     count = np.bincount(self.plant)
     grid = np.full((len(count), count.max()), -1)
-    grid[self.plant, np.arange(len(self.plant)) - np.r_[0, np.cumsum(count)[:-1]][self.plant]] = np.arange(len(self.plant))
+    grid[self.plant, np.arange(len(self.plant)) - np.r_[0, np.cumsum(count)[:-1]][self.plant]] = (
+        np.arange(len(self.plant))
+    )
     return grid
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de7cd4d6
 def scores(
-    df, # a checked table of predictions
-    protocol='retrospective', # which reading
-    arm='', # name
-    kind='arm', # arm, baseline, imported or yardstick
-    backbone='', # of the arm
+    df,  # a checked table of predictions
+    protocol='retrospective',  # which reading
+    arm='',  # name
+    kind='arm',  # arm, baseline, imported or yardstick
+    backbone='',  # of the arm
 ):
     "Arrange the test predictions of one protocol as a matrix of runs by steps"
     df = df[df.protocol == protocol]
-    if not len(df): return None
+    if not len(df):
+        return None
     for c in ['label_low_dag', 'label_high_dag']:
-        if c not in df: df = df.assign(**{c: np.nan})
-    test = df[df.split == 'test'].sort_values(['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag'], kind='stable')
+        if c not in df:
+            df = df.assign(**{c: np.nan})
+    test = df[df.split == 'test'].sort_values(
+        ['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag'], kind='stable'
+    )
     runs = test[['split_seed', 'init_seed']].drop_duplicates().reset_index(drop=True)
-    n = len(test)//len(runs)
+    n = len(test) // len(runs)
     steps = test.iloc[:n].reset_index(drop=True)
-    return Scores(arm, protocol, steps[step_columns], runs, test.probability.to_numpy(float).reshape(len(runs), n), steps.fold.to_numpy(int), df[df.split != 'test'], kind, backbone)
+    return Scores(
+        arm,
+        protocol,
+        steps[step_columns],
+        runs,
+        test.probability.to_numpy(float).reshape(len(runs), n),
+        steps.fold.to_numpy(int),
+        df[df.split != 'test'],
+        kind,
+        backbone,
+    )

@@ -15,38 +15,54 @@ import warnings
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
-from . import alarms # gives Scores its thresholds
+from . import alarms  # gives Scores its thresholds
 from .predictions import Scores, step_columns, with_labels
 from .metrics import ratio
 from .comparing import adjust
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #141e13a1
 def pair_differences(
-    table, # plant_id, dag and the columns of `names`
-    plants, # plant_id, genotype, treatment, replicate
-    names, # columns to take
-): # differences (genotypes, days, names) in control standard deviations, genotypes, days
+    table,  # plant_id, dag and the columns of `names`
+    plants,  # plant_id, genotype, treatment, replicate
+    names,  # columns to take
+):  # differences (genotypes, days, names) in control standard deviations, genotypes, days
     "Drought minus control of the same genotype, replicate and day, over the day's standard deviation between controls"
-    d = table[['plant_id', 'dag', *names]].merge(plants[['plant_id', 'genotype', 'treatment', 'replicate']], on='plant_id')
+    d = table[['plant_id', 'dag', *names]].merge(
+        plants[['plant_id', 'genotype', 'treatment', 'replicate']], on='plant_id'
+    )
     keys = ['genotype', 'dag', 'replicate']
     side = {t: q.groupby(keys)[names].mean() for t, q in d.groupby('treatment')}
     spread = side['WHC-80'].groupby('dag').std().replace(0, np.nan).mean()
-    diff = ((side['WHC-30'] - side['WHC-80'])/spread).dropna(how='all').groupby(['genotype', 'dag']).mean()
+    diff = (
+        ((side['WHC-30'] - side['WHC-80']) / spread)
+        .dropna(how='all')
+        .groupby(['genotype', 'dag'])
+        .mean()
+    )
     genotypes, days = sorted(diff.index.unique('genotype')), sorted(diff.index.unique('dag'))
     full = diff.reindex(pd.MultiIndex.from_product([genotypes, days]))
-    return full.to_numpy(float).reshape(len(genotypes), len(days), len(names)), genotypes, np.array(days, float)
+    return (
+        full.to_numpy(float).reshape(len(genotypes), len(days), len(names)),
+        genotypes,
+        np.array(days, float),
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #49865642
-fluor_days = {1: [5, 12, 19, 29, 33], 2: [6, 13, 20, 27, 34], 3: [7, 14, 21, 28, 35]} # DAG per replicate
+fluor_days = {
+    1: [5, 12, 19, 29, 33],
+    2: [6, 13, 20, 27, 34],
+    3: [7, 14, 21, 28, 35],
+}  # DAG per replicate
+
 
 def toy_signal(
-    onsets, # DAG per genotype
-    leads, # dict name -> days before the onset at which half of the change is done
-    effect=3., # full change in control standard deviations
-    s=2.5, # days of the logistic
-    days=fluor_days, # DAG per replicate
-    seed=0, # of the noise
-): # table, plants
+    onsets,  # DAG per genotype
+    leads,  # dict name -> days before the onset at which half of the change is done
+    effect=3.0,  # full change in control standard deviations
+    s=2.5,  # days of the logistic
+    days=fluor_days,  # DAG per replicate
+    seed=0,  # of the noise
+):  # table, plants
     "A tidy sensor table with known leads, and its plants"
     rng, rows, plants = np.random.default_rng(seed), [], []
     for g, on in enumerate(onsets):
@@ -54,296 +70,508 @@ def toy_signal(
         for treatment in ['WHC-80', 'WHC-30']:
             for r, when in days.items():
                 plant = f'{g:02d}{treatment[-2]}{r}'
-                plants.append((plant, f'G{g:02d}', treatment, r, on if treatment == 'WHC-30' else np.nan))
-                moved = [effect/(1 + np.exp(-(np.array(when) - on + lead)/s))*(treatment == 'WHC-30') for lead in leads.values()]
-                rows.append(pd.DataFrame(dict(plant_id=plant, dag=when) | {k: own[i] + moved[i] + rng.normal(0, 1, len(when)) for i, k in enumerate(leads)}))
-    return pd.concat(rows, ignore_index=True), pd.DataFrame(plants, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag'])
+                plants.append(
+                    (plant, f'G{g:02d}', treatment, r, on if treatment == 'WHC-30' else np.nan)
+                )
+                moved = [
+                    effect
+                    / (1 + np.exp(-(np.array(when) - on + lead) / s))
+                    * (treatment == 'WHC-30')
+                    for lead in leads.values()
+                ]
+                rows.append(
+                    pd.DataFrame(
+                        dict(plant_id=plant, dag=when)
+                        | {
+                            k: own[i] + moved[i] + rng.normal(0, 1, len(when))
+                            for i, k in enumerate(leads)
+                        }
+                    )
+                )
+    return pd.concat(rows, ignore_index=True), pd.DataFrame(
+        plants, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #86403c7e
 def treatment_effects(
-    d, # rows of one parameter: y, dag, drought (0/1), genotype
-    draws=20_000, # for the simultaneous band
-    seed=0, # of those draws
-): # a row per day: effect, se, low, high (pointwise), band_low, band_high, p; and the Wald p of all days together
+    d,  # rows of one parameter: y, dag, drought (0/1), genotype
+    draws=20_000,  # for the simultaneous band
+    seed=0,  # of those draws
+):  # a row per day: effect, se, low, high (pointwise), band_low, band_high, p; and the Wald p of all days together
     "Treatment effect per day from a mixed model with a random genotype"
     d = d.dropna(subset='y')
     dag, effect, cov = day_model(d)
     se = np.sqrt(np.diag(cov))
-    z = np.random.default_rng(seed).multivariate_normal(np.zeros(len(se)), cov/np.outer(se, se), draws, method='eigh')
-    wide = np.quantile(np.abs(z).max(1), .95)
-    return pd.DataFrame(dict(dag=dag, effect=effect, se=se, low=effect - 1.96*se, high=effect + 1.96*se, band_low=effect - wide*se, band_high=effect + wide*se, p=2*stats.norm.sf(np.abs(effect/se)),
-                             p_all=stats.chi2.sf(effect @ np.linalg.solve(cov, effect), len(effect))))
+    z = np.random.default_rng(seed).multivariate_normal(
+        np.zeros(len(se)), cov / np.outer(se, se), draws, method='eigh'
+    )
+    wide = np.quantile(np.abs(z).max(1), 0.95)
+    return pd.DataFrame(
+        dict(
+            dag=dag,
+            effect=effect,
+            se=se,
+            low=effect - 1.96 * se,
+            high=effect + 1.96 * se,
+            band_low=effect - wide * se,
+            band_high=effect + wide * se,
+            p=2 * stats.norm.sf(np.abs(effect / se)),
+            p_all=stats.chi2.sf(effect @ np.linalg.solve(cov, effect), len(effect)),
+        )
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #604374b1
 def day_model(
-    d, # rows of one parameter: y, dag, drought (0/1), genotype
-): # (days,) DAG, (days,) treatment effects, (days, days) their covariance
+    d,  # rows of one parameter: y, dag, drought (0/1), genotype
+):  # (days,) DAG, (days,) treatment effects, (days, days) their covariance
     "y = day + day x drought + a random level per genotype, by restricted maximum likelihood"
     day, code = np.unique(d.dag.to_numpy(float), return_inverse=True)
     level = np.eye(len(day))[code]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
         warnings.simplefilter('ignore', UserWarning)
-        fit = MixedLM(d.y.to_numpy(float), np.hstack([level, level*d.drought.to_numpy(float)[:, None]]), groups=d.genotype.to_numpy()).fit(reml=True)
-    mine = slice(len(day), 2*len(day))
+        fit = MixedLM(
+            d.y.to_numpy(float),
+            np.hstack([level, level * d.drought.to_numpy(float)[:, None]]),
+            groups=d.genotype.to_numpy(),
+        ).fit(reml=True)
+    mine = slice(len(day), 2 * len(day))
     return day, np.asarray(fit.fe_params)[mine], np.asarray(fit.cov_params())[mine, mine]
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #03b2583c
 def divergence_day(
-    e, # from `treatment_effects`
-): # DAG, NaN where the treatments never part
+    e,  # from `treatment_effects`
+):  # DAG, NaN where the treatments never part
     "First of two consecutive days on which the simultaneous band excludes 0 on the same side"
-    side = np.sign(e.effect)*((e.band_low > 0) | (e.band_high < 0))
+    side = np.sign(e.effect) * ((e.band_low > 0) | (e.band_high < 0))
     hit = (side != 0) & (side == side.shift(-1, fill_value=side.iloc[-1]))
     return e.dag[hit].min() if hit.any() else np.nan
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #95fbb771
 def fluorescence_change(
-    fluor, # plant_id, dag, parameters
-    plants, # plant_id, genotype, treatment
-    names, # parameters
-): # two tables: a row per parameter and day; a row per parameter
+    fluor,  # plant_id, dag, parameters
+    plants,  # plant_id, genotype, treatment
+    names,  # parameters
+):  # two tables: a row per parameter and day; a row per parameter
     "Treatment effects of all parameters, and their days of divergence"
-    d = fluor[['plant_id', 'dag', *names]].merge(plants[['plant_id', 'genotype', 'treatment']], on='plant_id')
+    d = fluor[['plant_id', 'dag', *names]].merge(
+        plants[['plant_id', 'genotype', 'treatment']], on='plant_id'
+    )
     d['drought'], parts = (d.treatment == 'WHC-30').astype(float), []
     for k in names:
         spread = d[k][d.drought == 0].groupby(d.dag).std().mean()
-        if not (spread > 0) or d[k].notna().sum() < 20: continue
-        parts.append(pd.DataFrame(dict(parameter=k), index=(e := treatment_effects(d.assign(y=(d[k] - d[k].mean())/spread))).index).join(e))
+        if not (spread > 0) or d[k].notna().sum() < 20:
+            continue
+        parts.append(
+            pd.DataFrame(
+                dict(parameter=k),
+                index=(e := treatment_effects(d.assign(y=(d[k] - d[k].mean()) / spread))).index,
+            ).join(e)
+        )
     t = pd.concat(parts, ignore_index=True)
-    t['p_bh'], t['p_holm'] = adjust(t.p, 'fdr_bh'), t.groupby('dag').p.transform(lambda p: adjust(p, 'holm'))
-    one = pd.DataFrame([dict(parameter=k, divergence_dag=divergence_day(q), largest_effect=q.effect[q.effect.abs().idxmax()], p=q.p_all.iloc[0], n_genotypes=d.genotype.nunique()) for k, q in t.groupby('parameter', sort=False)])
+    t['p_bh'], t['p_holm'] = (
+        adjust(t.p, 'fdr_bh'),
+        t.groupby('dag').p.transform(lambda p: adjust(p, 'holm')),
+    )
+    one = pd.DataFrame(
+        [
+            dict(
+                parameter=k,
+                divergence_dag=divergence_day(q),
+                largest_effect=q.effect[q.effect.abs().idxmax()],
+                p=q.p_all.iloc[0],
+                n_genotypes=d.genotype.nunique(),
+            )
+            for k, q in t.groupby('parameter', sort=False)
+        ]
+    )
     return t.drop(columns='p_all'), one.assign(p_adjusted=adjust(one.p, 'holm'))
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #d5cb3b7e
-leads = np.arange(-20, 24.25, .25) # days
-widths = (1., 1.5, 2., 2.5, 3., 4., 6.) # days of the logistic
+leads = np.arange(-20, 24.25, 0.25)  # days
+widths = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)  # days of the logistic
+
 
 def dealt_sums(
-    D, # (genotypes, days) differences of one signal
-    days, # (days,) DAG
-    known, # (onsets,) DAG, each once
-): # (genotypes, onsets, grid) x.x and x.y
+    D,  # (genotypes, days) differences of one signal
+    days,  # (days,) DAG
+    known,  # (onsets,) DAG, each once
+):  # (genotypes, onsets, grid) x.x and x.y
     "Least-squares sums of every curve of the grid, were a genotype's onset any of the known ones"
     ok, y = np.isfinite(D).astype(float), np.nan_to_num(D)
     t = (days[None, None] - known[:, None, None]) + leads[:, None]
     xx, xy = [], []
     for s in widths:
-        x = 1/(1 + np.exp(-np.clip(t/s, -40, 40)))
+        x = 1 / (1 + np.exp(-np.clip(t / s, -40, 40)))
         xx.append(np.tensordot(ok, x**2, (1, 2)))
         xy.append(np.tensordot(y, x, (1, 2)))
     return np.concatenate(xx, 2), np.concatenate(xy, 2)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #aa30d539
 def lead_sums(
-    D, # (genotypes, days) differences of one signal
-    days, # (days,) DAG
-    onset, # (genotypes,) DAG
-): # (genotypes, grid) x.x and x.y, (genotypes,) y.y
+    D,  # (genotypes, days) differences of one signal
+    days,  # (days,) DAG
+    onset,  # (genotypes,) DAG
+):  # (genotypes, grid) x.x and x.y, (genotypes,) y.y
     "Least-squares sums of every curve of the grid, genotype by genotype"
     xx, xy = dealt_sums(D, days, known := np.unique(onset))
     own = np.arange(len(D)), np.searchsorted(known, onset)
-    return xx[own], xy[own], (np.nan_to_num(D)**2).sum(1)
+    return xx[own], xy[own], (np.nan_to_num(D) ** 2).sum(1)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4d77440a
 def best_lead(
-    xx, # (draws, grid)
-    xy, # (draws, grid)
-): # (draws,) lead, (draws,) gain: sum of squares explained, (draws,) effect, (draws,) width
+    xx,  # (draws, grid)
+    xy,  # (draws, grid)
+):  # (draws,) lead, (draws,) gain: sum of squares explained, (draws,) effect, (draws,) width
     "The curve that explains most"
     gain = ratio(xy**2, xx, 0)
     i = gain.argmax(-1)
     row = np.arange(len(i))
-    return leads[i % len(leads)], gain[row, i], ratio(xy, xx, 0)[row, i], np.array(widths)[i//len(leads)]
+    return (
+        leads[i % len(leads)],
+        gain[row, i],
+        ratio(xy, xx, 0)[row, i],
+        np.array(widths)[i // len(leads)],
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #298711be
 def dealt_gains(
-    D, # (genotypes, days) differences of one signal
-    days, # (days,) DAG
-    onset, # (genotypes,) DAG
-    rng, # random generator
-    draws, # permutations
-): # (draws,) sum of squares explained
+    D,  # (genotypes, days) differences of one signal
+    days,  # (days,) DAG
+    onset,  # (genotypes,) DAG
+    rng,  # random generator
+    draws,  # permutations
+):  # (draws,) sum of squares explained
     "What the best curve explains with onsets dealt anew over the genotypes"
     known, code = np.unique(onset, return_inverse=True)
     dealt = np.array([rng.permutation(code) for _ in range(draws)])
     pick = np.eye(len(known))[dealt].reshape(draws, -1)
-    sums = [x.reshape(len(D)*len(known), -1) for x in dealt_sums(D, days, known)]
-    return np.concatenate([best_lead(*(q @ x for x in sums))[1] for q in np.array_split(pick, max(1, draws//250))])
+    sums = [x.reshape(len(D) * len(known), -1) for x in dealt_sums(D, days, known)]
+    return np.concatenate(
+        [best_lead(*(q @ x for x in sums))[1] for q in np.array_split(pick, max(1, draws // 250))]
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #052c430a
 def onset_lead(
-    D, # (genotypes, days) differences of one signal
-    days, # (days,) DAG
-    onset, # (genotypes,) DAG
-    draws=1000, # of bootstrap and permutation
-    seed=0, # of both; the same seed gives the same genotypes for all signals
-): # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
+    D,  # (genotypes, days) differences of one signal
+    days,  # (days,) DAG
+    onset,  # (genotypes,) DAG
+    draws=1000,  # of bootstrap and permutation
+    seed=0,  # of both; the same seed gives the same genotypes for all signals
+):  # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
     "Lead of a change before the onset with its bootstrap interval, and whether it follows the onset at all"
     rng, G = np.random.default_rng(seed), len(onset)
-    w = rng.multinomial(G, np.full(G, 1/G), draws).astype(float)
+    w = rng.multinomial(G, np.full(G, 1 / G), draws).astype(float)
     xx, xy, yy = lead_sums(D, days, onset)
-    lead, gain, effect, width = (x[0] for x in best_lead(xx.sum(0, keepdims=True), xy.sum(0, keepdims=True)))
+    lead, gain, effect, width = (
+        x[0] for x in best_lead(xx.sum(0, keepdims=True), xy.sum(0, keepdims=True))
+    )
     boot = best_lead(w @ xx, w @ xy)[0]
     null = dealt_gains(D, days, onset, rng, min(draws, 999))
-    low, high = np.quantile(boot, [.025, .975])
-    return dict(lead_d=lead, low=low, high=high, effect=effect, width_d=width, explained=gain/yy.sum() if yy.sum() else np.nan, p_onset=(1 + np.sum(null >= gain*(1 - 1e-9)))/(1 + len(null)), n_genotypes=G, boot=boot)
+    low, high = np.quantile(boot, [0.025, 0.975])
+    return dict(
+        lead_d=lead,
+        low=low,
+        high=high,
+        effect=effect,
+        width_d=width,
+        explained=gain / yy.sum() if yy.sum() else np.nan,
+        p_onset=(1 + np.sum(null >= gain * (1 - 1e-9))) / (1 + len(null)),
+        n_genotypes=G,
+        boot=boot,
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #19fc031a
 def lead_table(
-    signals, # dict name -> (D, days, onset) as for `onset_lead`, genotypes in a common order
-    kinds, # dict name -> e.g. fluorescence, shape, index, model
-    draws=1000, # of bootstrap and permutation
-): # two tables: a row per signal; a row per pair of signals of different kind
+    signals,  # dict name -> (D, days, onset) as for `onset_lead`, genotypes in a common order
+    kinds,  # dict name -> e.g. fluorescence, shape, index, model
+    draws=1000,  # of bootstrap and permutation
+):  # two tables: a row per signal; a row per pair of signals of different kind
     "Leads of all signals before the onset, and of one kind of signal before another"
     fits = {k: onset_lead(*v, draws) for k, v in signals.items()}
-    one = pd.DataFrame([dict(signal=k, kind=kinds[k]) | {a: b for a, b in f.items() if a != 'boot'} for k, f in fits.items()])
+    one = pd.DataFrame(
+        [
+            dict(signal=k, kind=kinds[k]) | {a: b for a, b in f.items() if a != 'boot'}
+            for k, f in fits.items()
+        ]
+    )
     one['p_onset_holm'] = adjust(one.p_onset, 'holm')
-    one['follows_onset'] = (one.p_onset_holm <= .05).astype(int)
+    one['follows_onset'] = (one.p_onset_holm <= 0.05).astype(int)
     ok, pairs = dict(zip(one.signal, one.follows_onset)), []
     for a in fits:
         for b in fits:
-            if kinds[a] == kinds[b] or list(fits).index(a) > list(fits).index(b): continue
+            if kinds[a] == kinds[b] or list(fits).index(a) > list(fits).index(b):
+                continue
             d = fits[a]['boot'] - fits[b]['boot']
-            pairs.append(dict(first=a, first_kind=kinds[a], second=b, second_kind=kinds[b], lead_d=fits[a]['lead_d'] - fits[b]['lead_d'], low=np.quantile(d, .025), high=np.quantile(d, .975), both_follow_onset=ok[a]*ok[b]))
-    return one, pd.DataFrame(pairs, columns=['first', 'first_kind', 'second', 'second_kind', 'lead_d', 'low', 'high', 'both_follow_onset'])
+            pairs.append(
+                dict(
+                    first=a,
+                    first_kind=kinds[a],
+                    second=b,
+                    second_kind=kinds[b],
+                    lead_d=fits[a]['lead_d'] - fits[b]['lead_d'],
+                    low=np.quantile(d, 0.025),
+                    high=np.quantile(d, 0.975),
+                    both_follow_onset=ok[a] * ok[b],
+                )
+            )
+    return one, pd.DataFrame(
+        pairs,
+        columns=[
+            'first',
+            'first_kind',
+            'second',
+            'second_kind',
+            'lead_d',
+            'low',
+            'high',
+            'both_follow_onset',
+        ],
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #02fa7cfd
 def deviation_scores(
-    fluor, # plant_id, dag, parameters
-    plants, # plant_id, genotype, treatment, replicate, onset_dag
-    names, # parameters
-    allowance=0.5, # subtracted from each day's deviation, in standard deviations
-    late=28, # DAG from which the direction of the drought effect is learned
-): # Scores, protocol online, one run
+    fluor,  # plant_id, dag, parameters
+    plants,  # plant_id, genotype, treatment, replicate, onset_dag
+    names,  # parameters
+    allowance=0.5,  # subtracted from each day's deviation, in standard deviations
+    late=28,  # DAG from which the direction of the drought effect is learned
+):  # Scores, protocol online, one run
     "CUSUM of the fluorescence deviation of every plant, learned from other genotypes"
-    d = fluor[['plant_id', 'dag', *names]].merge(plants, on='plant_id').sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
+    d = (
+        fluor[['plant_id', 'dag', *names]]
+        .merge(plants, on='plant_id')
+        .sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
+    )
     x, g = d[names].to_numpy(float), pd.factorize(d.genotype)[0]
     drought, z = d.treatment.to_numpy() == 'WHC-30', np.empty(len(d))
     for j in range(g.max() + 1):
         mine = g == j
         dev = standardised(x, d.dag.to_numpy(), ~mine & ~drought)
         w = np.nan_to_num(np.nanmean(dev[~mine & drought & (d.dag >= late)], axis=0))
-        score = np.nansum(dev*w, axis=1)
+        score = np.nansum(dev * w, axis=1)
         level = score[~mine & ~drought]
-        z[mine] = ((score - level.mean())/max(level.std(), 1e-12))[mine]
-    d['cusum'] = pd.Series(z).groupby(d.plant_id).transform(lambda v: cusum(v.to_numpy(), allowance))
-    steps = with_labels(d.assign(round=d.get('round', 0)).drop(columns=names))[step_columns + ['cusum']].sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
-    p = 1 - np.exp(-steps.cusum.to_numpy()/5)
-    return Scores('fluorescence', 'online', steps[step_columns], pd.DataFrame(dict(split_seed=[0], init_seed=[0])), p[None], pd.factorize(steps.genotype)[0], None, 'sensor', '', note='CUSUM of the deviation from control plants of other genotypes')
+        z[mine] = ((score - level.mean()) / max(level.std(), 1e-12))[mine]
+    d['cusum'] = (
+        pd.Series(z).groupby(d.plant_id).transform(lambda v: cusum(v.to_numpy(), allowance))
+    )
+    steps = with_labels(d.assign(round=d.get('round', 0)).drop(columns=names))[
+        step_columns + ['cusum']
+    ].sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
+    p = 1 - np.exp(-steps.cusum.to_numpy() / 5)
+    return Scores(
+        'fluorescence',
+        'online',
+        steps[step_columns],
+        pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
+        p[None],
+        pd.factorize(steps.genotype)[0],
+        None,
+        'sensor',
+        '',
+        note='CUSUM of the deviation from control plants of other genotypes',
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #e4f95655
 def standardised(
-    x, # (rows, names)
-    day, # (rows,) DAG
-    reference, # (rows,) bool: the control plants of other genotypes
-): # (rows, names) deviations in standard deviations of the reference on that day
+    x,  # (rows, names)
+    day,  # (rows,) DAG
+    reference,  # (rows,) bool: the control plants of other genotypes
+):  # (rows, names) deviations in standard deviations of the reference on that day
     "Deviation from the reference plants of the day"
     out = np.full(x.shape, np.nan)
     for d in np.unique(day):
         at, r = day == d, (day == d) & reference
-        if r.sum() > 2: out[at] = (x[at] - np.nanmean(x[r], 0))/np.where((s := np.nanstd(x[r], 0)) > 0, s, np.nan)
+        if r.sum() > 2:
+            out[at] = (x[at] - np.nanmean(x[r], 0)) / np.where(
+                (s := np.nanstd(x[r], 0)) > 0, s, np.nan
+            )
     return out
 
+
 def cusum(
-    z, # deviations in time order
-    allowance, # subtracted from each
-): # the running sum that never falls below 0
+    z,  # deviations in time order
+    allowance,  # subtracted from each
+):  # the running sum that never falls below 0
     "One-sided cumulative sum (Page 1954)"
-    out, total = np.empty(len(z)), 0.
-    for i, v in enumerate(np.nan_to_num(z)): out[i] = total = max(0., total + v - allowance)
+    out, total = np.empty(len(z)), 0.0
+    for i, v in enumerate(np.nan_to_num(z)):
+        out[i] = total = max(0.0, total + v - allowance)
     return out
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #393c31ec
 def alarm_dates(
-    s, # Scores, online
-    rule=alarms.accession_rule, # when a plant counts as alarmed
-): # a row per genotype
+    s,  # Scores, online
+    rule=alarms.accession_rule,  # when a plant counts as alarmed
+):  # a row per genotype
     "Middle, first and last alarm of a genotype's drought plants (runs together), and how many never alarm"
     q = alarms.plant_alarms(s, rule).groupby('genotype')
-    out = q.agg(onset_dag=('onset_dag', 'first'), last_before_dag=('label_low_dag', 'max'), first_after_dag=('label_high_dag', 'min'),
-                alarm_dag=('alarm_dag', alarms.middle_day), first_alarm_dag=('alarm_dag', 'min'), last_alarm_dag=('alarm_dag', 'max'),
-                n=('alarm_dag', 'size'), never=('alarm_dag', lambda v: v.isna().sum()))
+    out = q.agg(
+        onset_dag=('onset_dag', 'first'),
+        last_before_dag=('label_low_dag', 'max'),
+        first_after_dag=('label_high_dag', 'min'),
+        alarm_dag=('alarm_dag', alarms.middle_day),
+        first_alarm_dag=('alarm_dag', 'min'),
+        last_alarm_dag=('alarm_dag', 'max'),
+        n=('alarm_dag', 'size'),
+        never=('alarm_dag', lambda v: v.isna().sum()),
+    )
     signal = pd.DataFrame(dict(signal=s.arm, kind=s.kind), index=out.index)
     return pd.concat([signal, out.assign(rule=rule.words)], axis=1).reset_index()
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #fd2a9fdf
 def row_correlations(
-    x, # (n,) or (rows, n)
-    y, # (rows, n)
-): # (rows,)
+    x,  # (n,) or (rows, n)
+    y,  # (rows, n)
+):  # (rows,)
     "Pearson correlation of each row"
     x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))
-    return (x*y).sum(-1)/np.sqrt((x**2).sum(-1)*(y**2).sum(-1))
+    return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #977355fe
 def dates_agree(
-    a, # (genotypes,) DAG of one signal
-    b, # (genotypes,) DAG of another
-    onset, # (genotypes,) DAG
-    draws=2000, # permutations
-    seed=0, # of them
-): # dict
+    a,  # (genotypes,) DAG of one signal
+    b,  # (genotypes,) DAG of another
+    onset,  # (genotypes,) DAG
+    draws=2000,  # permutations
+    seed=0,  # of them
+):  # dict
     "Spearman correlation of two dates with its permutation p; and the trap: the correlation of both leads, beside its value without any agreement"
     ok = np.isfinite(a) & np.isfinite(b) & np.isfinite(onset)
     a, b, o = a[ok], b[ok], onset[ok]
-    empty = dict.fromkeys(['r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high'], np.nan)
-    if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0: return empty | dict(n=int(ok.sum()))
+    empty = dict.fromkeys(
+        ['r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high'], np.nan
+    )
+    if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return empty | dict(n=int(ok.sum()))
     shuffled = np.random.default_rng(seed).permuted(np.tile(b, (draws, 1)), axis=1)
     ranks = lambda x: stats.rankdata(x, axis=-1)
-    rho, null = row_correlations(ranks(a), ranks(b)[None])[0], row_correlations(ranks(a), ranks(shuffled))
+    rho, null = (
+        row_correlations(ranks(a), ranks(b)[None])[0],
+        row_correlations(ranks(a), ranks(shuffled)),
+    )
     leads = row_correlations(o - a, o - shuffled)
-    return dict(r_dates=rho, p_dates=(1 + np.sum(np.abs(null) >= abs(rho) - 1e-12))/(draws + 1), r_leads=row_correlations(o - a, (o - b)[None])[0], r_leads_null=leads.mean(), null_low=np.quantile(leads, .025), null_high=np.quantile(leads, .975), n=int(ok.sum()))
+    return dict(
+        r_dates=rho,
+        p_dates=(1 + np.sum(np.abs(null) >= abs(rho) - 1e-12)) / (draws + 1),
+        r_leads=row_correlations(o - a, (o - b)[None])[0],
+        r_leads_null=leads.mean(),
+        null_low=np.quantile(leads, 0.025),
+        null_high=np.quantile(leads, 0.975),
+        n=int(ok.sum()),
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #0f6983e5
-image_signals = dict(shape=['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'], index=['ExG', 'GLI', 'NGRVI'])
-classic = ['Fo', 'Fm', 'QY_max', 'Fv/Fm_Lss', 'QY_Lss', 'NPQ_Lss', 'qN_Lss', 'qP_Lss', 'Rfd_Lss'] # the parameters most often reported
+image_signals = dict(
+    shape=['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'],
+    index=['ExG', 'GLI', 'NGRVI'],
+)
+classic = [
+    'Fo',
+    'Fm',
+    'QY_max',
+    'Fv/Fm_Lss',
+    'QY_Lss',
+    'NPQ_Lss',
+    'qN_Lss',
+    'qP_Lss',
+    'Rfd_Lss',
+]  # the parameters most often reported
+
 
 def signal_differences(
-    tables, # dict kind -> (table, names): fluorescence, shape, index
-    plants, # plant_id, genotype, treatment, replicate, genotype_onset_dag
-): # dict name -> (D, days, onset), dict name -> kind
+    tables,  # dict kind -> (table, names): fluorescence, shape, index
+    plants,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
+):  # dict name -> (D, days, onset), dict name -> kind
     "Pair differences of every signal, all on the genotypes that have both treatments"
     onset = plants.groupby('genotype').genotype_onset_dag.first()
     signals, kinds = {}, {}
     for kind, (table, names) in tables.items():
         names = [n for n in names if n in table and table[n].notna().any()]
-        if not names: continue
+        if not names:
+            continue
         D, genotypes, days = pair_differences(table, plants, names)
         at = pd.Index(genotypes).get_indexer(sorted(onset.dropna().index))
         full = np.where((at >= 0)[:, None, None], D[at], np.nan)
-        for i, n in enumerate(names): signals[n], kinds[n] = (full[..., i], days, onset.dropna().sort_index().to_numpy(float)), kind
+        for i, n in enumerate(names):
+            signals[n], kinds[n] = (
+                (full[..., i], days, onset.dropna().sort_index().to_numpy(float)),
+                kind,
+            )
     return signals, kinds
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4ae3d57a
 def presymptomatic_tables(
-    fluor, # plant_id, round, dag and parameters
-    plants, # the plant table of the experiment
-    known, # names of the fluorescence parameters
-    shape=None, # plant_id, dag and plant sizes
-    vi=None, # plant_id, dag and vegetation indices
-    models=(), # Scores, online: the arms whose alarms stand beside
-    draws=1000, # of bootstrap and permutation
-): # dict name -> table
+    fluor,  # plant_id, round, dag and parameters
+    plants,  # the plant table of the experiment
+    known,  # names of the fluorescence parameters
+    shape=None,  # plant_id, dag and plant sizes
+    vi=None,  # plant_id, dag and vegetation indices
+    models=(),  # Scores, online: the arms whose alarms stand beside
+    draws=1000,  # of bootstrap and permutation
+):  # dict name -> table
     "Everything about the time before the symptoms"
     known = [k for k in known if k in fluor and fluor[k].notna().any()]
     change, parting = fluorescence_change(fluor, plants, known)
-    tables = dict(fluorescence=(fluor, known)) | {k: (t, image_signals[k]) for k, t in [('shape', shape), ('index', vi)] if t is not None}
+    tables = dict(fluorescence=(fluor, known)) | {
+        k: (t, image_signals[k]) for k, t in [('shape', shape), ('index', vi)] if t is not None
+    }
     signals, kinds = signal_differences(tables, plants)
     shown = [k for k in signals if kinds[k] != 'fluorescence' or k in classic]
     single, pairs = lead_table({k: signals[k] for k in shown}, kinds, draws)
-    f = deviation_scores(fluor, plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']], known)
+    f = deviation_scores(
+        fluor, plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']], known
+    )
     dates = pd.concat([alarm_dates(s) for s in [f, *models]], ignore_index=True)
-    own = dates[dates.signal == 'fluorescence'].rename(columns={'alarm_dag': 'change_dag'})[['genotype', 'onset_dag', 'change_dag', 'first_alarm_dag', 'last_alarm_dag', 'n', 'never', 'rule']]
-    return dict(fluorescence_effects=change, fluorescence_divergence=parting, fluorescence_change=own, presymptomatic_leads=single, presymptomatic_order=pairs,
-                presymptomatic_dates=dates, presymptomatic_agreement=agreement_table(dates))
+    own = dates[dates.signal == 'fluorescence'].rename(columns={'alarm_dag': 'change_dag'})[
+        [
+            'genotype',
+            'onset_dag',
+            'change_dag',
+            'first_alarm_dag',
+            'last_alarm_dag',
+            'n',
+            'never',
+            'rule',
+        ]
+    ]
+    return dict(
+        fluorescence_effects=change,
+        fluorescence_divergence=parting,
+        fluorescence_change=own,
+        presymptomatic_leads=single,
+        presymptomatic_order=pairs,
+        presymptomatic_dates=dates,
+        presymptomatic_agreement=agreement_table(dates),
+    )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #843c7fe0
 def agreement_table(
-    dates, # from `alarm_dates`, all signals
-): # a row per pair of signals
+    dates,  # from `alarm_dates`, all signals
+):  # a row per pair of signals
     "How the dates of every pair of signals agree over genotypes"
-    wide, onset = dates.pivot(index='genotype', columns='signal', values='alarm_dag'), dates.groupby('genotype').onset_dag.first()
+    wide, onset = (
+        dates.pivot(index='genotype', columns='signal', values='alarm_dag'),
+        dates.groupby('genotype').onset_dag.first(),
+    )
     names = list(dict.fromkeys(dates.signal))
-    rows = [dict(first=a, second=b) | dates_agree(wide[a].to_numpy(float), wide[b].to_numpy(float), onset.to_numpy(float)) for i, a in enumerate(names) for b in names[i+1:]]
-    return pd.DataFrame(rows, columns=['first', 'second', 'r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high', 'n'])
+    rows = [
+        dict(first=a, second=b)
+        | dates_agree(wide[a].to_numpy(float), wide[b].to_numpy(float), onset.to_numpy(float))
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    return pd.DataFrame(
+        rows,
+        columns=[
+            'first',
+            'second',
+            'r_dates',
+            'p_dates',
+            'r_leads',
+            'r_leads_null',
+            'null_low',
+            'null_high',
+            'n',
+        ],
+    )

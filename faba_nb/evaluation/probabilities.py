@@ -16,46 +16,52 @@ from .metrics import by_genotype, ratio
 from .resampling import drawn_ratio
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #5bc476b1
-tiny = 1e-6 # probabilities are kept this far from 0 and 1 before taking logits
+tiny = 1e-6  # probabilities are kept this far from 0 and 1 before taking logits
+
 
 def logits(
-    p, # probabilities
-): # log odds, finite
+    p,  # probabilities
+):  # log odds, finite
     "Log odds of clipped probabilities"
     return logit(np.clip(p, tiny, 1 - tiny))
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #7fd80025
 def fit_scaling(
-    x, # (steps,) logits
-    y, # (steps,) bool
-    w, # (fits, steps) weights
-    steps=40, # at most; ends when nothing moves
-): # (fits, 2) intercept and slope
+    x,  # (steps,) logits
+    y,  # (steps,) bool
+    w,  # (fits, steps) weights
+    steps=40,  # at most; ends when nothing moves
+):  # (fits, 2) intercept and slope
     "Weighted logistic regressions of y on x, one per row of w, by Newton's method with a faint ridge"
     z = np.stack([np.ones_like(x), x], 1)
     beta = np.zeros((len(w), 2))
     for _ in range(steps):
         p = expit(beta @ z.T)
-        grad = (w*(y - p)) @ z - 1e-6*beta
-        h = np.einsum('fs,si,sj->fij', w*p*(1 - p), z, z, optimize=True) + 1e-6*np.eye(2)
+        grad = (w * (y - p)) @ z - 1e-6 * beta
+        h = np.einsum('fs,si,sj->fij', w * p * (1 - p), z, z, optimize=True) + 1e-6 * np.eye(2)
         move = np.linalg.solve(h, grad[..., None])[..., 0]
         beta += np.clip(move, -2, 2)
-        if np.abs(move).max() < 1e-8: break
+        if np.abs(move).max() < 1e-8:
+            break
     return beta
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #cec4b2f4
 def scaled(
-    s, # Scores
-): # Scores with scaled probabilities
+    s,  # Scores
+):  # Scores with scaled probabilities
     "Each genotype's probabilities corrected by what unseen predictions of the other genotypes need"
-    others = 1. - np.eye(len(s.genotypes))[:, s.g]
+    others = 1.0 - np.eye(len(s.genotypes))[:, s.g]
     inner = None if s.held is None else s.held[s.held.split == 'inner']
-    nested = {k: d for k, d in inner.groupby(['split_seed', 'init_seed', 'fold'])} if inner is not None else {}
+    nested = (
+        {k: d for k, d in inner.groupby(['split_seed', 'init_seed', 'fold'])}
+        if inner is not None
+        else {}
+    )
     p = np.empty_like(s.p)
     for i, (q, run) in enumerate(zip(s.p, s.runs.itertuples())):
         x = logits(q)
         beta = _from_within(s, run, nested) if nested else fit_scaling(x, s.y, others)[s.g]
-        p[i] = expit(beta[:, 0] + beta[:, 1]*x)
+        p[i] = expit(beta[:, 0] + beta[:, 1] * x)
     return replace(s, p=p)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #05007fa9
@@ -64,20 +70,23 @@ def _from_within(s, run, nested):
     out = np.empty((len(s.fold), 2))
     for f in np.unique(s.fold):
         d = nested[run.split_seed, run.init_seed, f]
-        out[s.fold == f] = fit_scaling(logits(d.probability.to_numpy()), d.label.to_numpy(bool), np.ones((1, len(d))))[0]
+        out[s.fold == f] = fit_scaling(
+            logits(d.probability.to_numpy()), d.label.to_numpy(bool), np.ones((1, len(d)))
+        )[0]
     return out
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #627e4158
 def squared_error(
-    s, # Scores
-): # (runs, genotypes) sums, (genotypes,) steps
+    s,  # Scores
+):  # (runs, genotypes) sums, (genotypes,) steps
     "Contributions to the Brier score"
-    return by_genotype((s.p - s.y)**2, s.g), np.bincount(s.g).astype(float)
+    return by_genotype((s.p - s.y) ** 2, s.g), np.bincount(s.g).astype(float)
+
 
 def log_losses(
-    s, # Scores
-    only=None, # (steps,) bool: which steps count
-): # (runs, genotypes) means over a genotype's steps, NaN where none counts
+    s,  # Scores
+    only=None,  # (steps,) bool: which steps count
+):  # (runs, genotypes) means over a genotype's steps, NaN where none counts
     "Log-loss per genotype"
     at = np.ones(len(s.y), bool) if only is None else only
     q = np.clip(s.p, tiny, 1 - tiny)
@@ -86,39 +95,53 @@ def log_losses(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #df375ce9
 def bins_of(
-    p, # (steps,)
-    bins=10, # of equal mass
-): # (steps,) bin number
+    p,  # (steps,)
+    bins=10,  # of equal mass
+):  # (steps,) bin number
     "Equal-mass bins; steps with the same probability stay together"
     edges = np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, p, 'left')
 
+
 def calibration_table(
-    s, # Scores
-    label, # 'as predicted' or 'scaled'
-    bins=10, # of equal mass
-): # a row per bin, all runs together
+    s,  # Scores
+    label,  # 'as predicted' or 'scaled'
+    bins=10,  # of equal mass
+):  # a row per bin, all runs together
     "Said and happened per bin"
     p, y = s.p.ravel(), np.tile(s.y, len(s.p))
-    q = pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y)).groupby('bin').agg(n=('y', 'size'), said=('p', 'mean'), happened=('y', 'mean')).reset_index()
-    return pd.concat([pd.DataFrame(dict(arm=s.arm, kind=s.kind, protocol=s.protocol, scaling=label), index=q.index), q], axis=1)
+    q = (
+        pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y))
+        .groupby('bin')
+        .agg(n=('y', 'size'), said=('p', 'mean'), happened=('y', 'mean'))
+        .reset_index()
+    )
+    return pd.concat(
+        [
+            pd.DataFrame(
+                dict(arm=s.arm, kind=s.kind, protocol=s.protocol, scaling=label), index=q.index
+            ),
+            q,
+        ],
+        axis=1,
+    )
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #c3000db1
 def calibration_error(
-    p, # (steps,)
-    y, # (steps,) bool
-    bins=10, # of equal mass
+    p,  # (steps,)
+    y,  # (steps,) bool
+    bins=10,  # of equal mass
 ):
     "Mean over steps of |mean said - share happened| of their bin"
     b = bins_of(p, bins)
     n = np.bincount(b, minlength=bins)
     gap = np.abs(np.bincount(b, p, bins) - np.bincount(b, y, bins))
-    return gap.sum()/n.sum()
+    return gap.sum() / n.sum()
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #880e723f
 def slope_intercept(
-    s, # Scores
-): # dict name -> (value, low, high), mean over runs
+    s,  # Scores
+):  # dict name -> (value, low, high), mean over runs
     "Calibration slope and intercept with cluster-robust 95 % intervals"
     parts = []
     for q in s.p:
@@ -126,44 +149,97 @@ def slope_intercept(
         beta = fit_scaling(x, s.y, np.ones((1, len(x))))[0]
         z = np.stack([np.ones_like(x), x], 1)
         p = expit(z @ beta)
-        bread = np.linalg.pinv(z.T @ (z*(p*(1 - p))[:, None]))
-        score = np.eye(s.g.max() + 1)[s.g].T @ (z*(s.y - p)[:, None])
+        bread = np.linalg.pinv(z.T @ (z * (p * (1 - p))[:, None]))
+        score = np.eye(s.g.max() + 1)[s.g].T @ (z * (s.y - p)[:, None])
         G = len(score)
-        var = bread @ (score.T @ score) @ bread*G/(G - 1)
+        var = bread @ (score.T @ score) @ bread * G / (G - 1)
         parts.append((beta, np.sqrt(np.diag(var).clip(0))))
     beta, se = (np.mean([p[i] for p in parts], 0) for i in (0, 1))
-    return {k: (beta[i], beta[i] - 1.96*se[i], beta[i] + 1.96*se[i]) for i, k in enumerate(['calibration_intercept', 'calibration_slope'])}
+    return {
+        k: (beta[i], beta[i] - 1.96 * se[i], beta[i] + 1.96 * se[i])
+        for i, k in enumerate(['calibration_intercept', 'calibration_slope'])
+    }
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #ac6869df
 def decision_curve(
-    s, # Scores
-    thresholds=np.linspace(.02, .9, 45), # probabilities at which one would act
-): # a row per threshold
+    s,  # Scores
+    thresholds=np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
+):  # a row per threshold
     "Net benefit = TP/N - FP/N x t/(1 - t), mean over runs"
     n, rows = s.p.size, []
     for t in thresholds:
         said = s.p > t
-        net = ((said & s.y).sum() - (said & ~s.y).sum()*t/(1 - t))/n
-        rows.append(dict(arm=s.arm, kind=s.kind, protocol=s.protocol, threshold=t, net_benefit=net, act_always=s.y.mean() - (1 - s.y.mean())*t/(1 - t), act_never=0.))
+        net = ((said & s.y).sum() - (said & ~s.y).sum() * t / (1 - t)) / n
+        rows.append(
+            dict(
+                arm=s.arm,
+                kind=s.kind,
+                protocol=s.protocol,
+                threshold=t,
+                net_benefit=net,
+                act_always=s.y.mean() - (1 - s.y.mean()) * t / (1 - t),
+                act_never=0.0,
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #4473b064
 def probability_rows(
-    s, # Scores
-    t, # Scores, scaled
-    clock, # Scores of the rival clock
-    tools, # with `row`
-): # list of dict
+    s,  # Scores
+    t,  # Scores, scaled
+    clock,  # Scores of the rival clock
+    tools,  # with `row`
+):  # list of dict
     "Brier score and skill, log-loss, calibration error, slope and intercept, before and after scaling"
     n = np.bincount(s.g).astype(float)
     rival, rows = squared_error(clock)[0].mean(0, keepdims=True), []
     for q, end in [(s, ''), (t, '_scaled')]:
         e, many = squared_error(q)[0], np.tile(n, (len(q.p), 1))
-        base = dict(group='probabilities', unit='', undefined=0, note='' if not end else 'after scaling fitted on the other genotypes')
-        rows.append(base | dict(metric='brier' + end) | tools.row((e.sum(1)/n.sum()).mean(), lambda d, e=e, m=many: drawn_ratio(e, m, d)))
-        rows.append(base | dict(metric='brier_skill' + end, note=f'against {clock.arm}') | tools.row(1 - (e.sum(1)/rival.sum()).mean(), lambda d, e=e: 1 - drawn_ratio(e, np.tile(rival, (len(e), 1)), d)))
-        loss = log_losses(q)*n
-        rows.append(base | dict(metric='log_loss' + end) | tools.row((loss.sum(1)/n.sum()).mean(), lambda d, e=loss, m=many: drawn_ratio(e, m, d)))
-        rows.append(base | dict(metric='calibration_error' + end, value=np.mean([calibration_error(p, q.y) for p in q.p]), low=np.nan, high=np.nan))
-        rows += [base | dict(metric=k + end, value=v, low=low, high=high, note=(base['note'] + '; ' if end else '') + 'cluster-robust interval') for k, (v, low, high) in slope_intercept(q).items()]
+        base = dict(
+            group='probabilities',
+            unit='',
+            undefined=0,
+            note='' if not end else 'after scaling fitted on the other genotypes',
+        )
+        rows.append(
+            base
+            | dict(metric='brier' + end)
+            | tools.row((e.sum(1) / n.sum()).mean(), lambda d, e=e, m=many: drawn_ratio(e, m, d))
+        )
+        rows.append(
+            base
+            | dict(metric='brier_skill' + end, note=f'against {clock.arm}')
+            | tools.row(
+                1 - (e.sum(1) / rival.sum()).mean(),
+                lambda d, e=e: 1 - drawn_ratio(e, np.tile(rival, (len(e), 1)), d),
+            )
+        )
+        loss = log_losses(q) * n
+        rows.append(
+            base
+            | dict(metric='log_loss' + end)
+            | tools.row(
+                (loss.sum(1) / n.sum()).mean(), lambda d, e=loss, m=many: drawn_ratio(e, m, d)
+            )
+        )
+        rows.append(
+            base
+            | dict(
+                metric='calibration_error' + end,
+                value=np.mean([calibration_error(p, q.y) for p in q.p]),
+                low=np.nan,
+                high=np.nan,
+            )
+        )
+        rows += [
+            base
+            | dict(
+                metric=k + end,
+                value=v,
+                low=low,
+                high=high,
+                note=(base['note'] + '; ' if end else '') + 'cluster-robust interval',
+            )
+            for k, (v, low, high) in slope_intercept(q).items()
+        ]
     return rows

@@ -13,43 +13,75 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
 # %% ../../nbs/40_evaluation/12_variance.ipynb #4ab1bc56
-components = dict(genotype='some genotypes are harder than others', genotype_x_arm='an arm suits some genotypes better: what comparing arms has to see through',
-                  split='the choice of validation genotypes', init='initialisation and order of training plants')
+components = dict(
+    genotype='some genotypes are harder than others',
+    genotype_x_arm='an arm suits some genotypes better: what comparing arms has to see through',
+    split='the choice of validation genotypes',
+    init='initialisation and order of training plants',
+)
+
 
 def variance_split(
-    folds, # rows of folds.csv of one protocol, arms only
-    metric='f1', # column to split
-): # a row per component: variance, sd, share, estimable
+    folds,  # rows of folds.csv of one protocol, arms only
+    metric='f1',  # column to split
+):  # a row per component: variance, sd, share, estimable
     "Variance components of a fold metric"
     d = folds.dropna(subset=[metric])
     many = {c: d[c].nunique() > 1 for c in ['arm', 'split_seed', 'init_seed']}
     runs = d.groupby(['arm', 'genotype']).size().min() > 1
-    known = dict(genotype=d.genotype.nunique() > 1 and (many['arm'] or runs), genotype_x_arm=many['arm'] and runs, split=many['split_seed'], init=runs)
+    known = dict(
+        genotype=d.genotype.nunique() > 1 and (many['arm'] or runs),
+        genotype_x_arm=many['arm'] and runs,
+        split=many['split_seed'],
+        init=runs,
+    )
     value = _fit(d, metric, known) if known['genotype'] and d[metric].var() > 0 else {}
     total = sum(value.values())
-    rows = [dict(metric=metric, component=k, variance=value.get(k, np.nan), sd=np.sqrt(value.get(k, np.nan)), share=value[k]/total if k in value and total else np.nan,
-                 estimable=int(k in value), note=why if k in value else f'not estimable: {_reason(k)}') for k, why in components.items()]
+    rows = [
+        dict(
+            metric=metric,
+            component=k,
+            variance=value.get(k, np.nan),
+            sd=np.sqrt(value.get(k, np.nan)),
+            share=value[k] / total if k in value and total else np.nan,
+            estimable=int(k in value),
+            note=why if k in value else f'not estimable: {_reason(k)}',
+        )
+        for k, why in components.items()
+    ]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/40_evaluation/12_variance.ipynb #f612aa5a
 def _reason(
-    component, # name
-): # why it cannot be estimated
-    return dict(genotype='one value per genotype', genotype_x_arm='one arm, or one run per arm', split='one split seed', init='one run per arm')[component]
+    component,  # name
+):  # why it cannot be estimated
+    return dict(
+        genotype='one value per genotype',
+        genotype_x_arm='one arm, or one run per arm',
+        split='one split seed',
+        init='one run per arm',
+    )[component]
+
 
 def _fit(
-    d, # rows with arm, genotype, split_seed and the metric
-    metric, # column
-    known, # dict component -> bool
-): # dict component -> variance
+    d,  # rows with arm, genotype, split_seed and the metric
+    metric,  # column
+    known,  # dict component -> bool
+):  # dict component -> variance
     "The mixed model with the components that can be estimated"
     vc = {}
-    if known['genotype_x_arm']: vc['genotype_x_arm'] = '0 + C(arm)'
-    if known['split']: vc['split'] = '0 + C(split_seed)'
+    if known['genotype_x_arm']:
+        vc['genotype_x_arm'] = '0 + C(arm)'
+    if known['split']:
+        vc['split'] = '0 + C(split_seed)'
     formula = f'{metric} ~ C(arm)' if d.arm.nunique() > 1 else f'{metric} ~ 1'
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning) # a component at its bound of 0
+        warnings.simplefilter('ignore', ConvergenceWarning)  # a component at its bound of 0
         warnings.simplefilter('ignore', UserWarning)
-        fit = MixedLM.from_formula(formula, groups='genotype', vc_formula=vc or None, re_formula='1', data=d).fit(reml=True)
-    out = dict(genotype=float(np.asarray(fit.cov_re)[0, 0])) | dict(zip(fit.model.exog_vc.names if vc else [], map(float, fit.vcomp)))
+        fit = MixedLM.from_formula(
+            formula, groups='genotype', vc_formula=vc or None, re_formula='1', data=d
+        ).fit(reml=True)
+    out = dict(genotype=float(np.asarray(fit.cov_re)[0, 0])) | dict(
+        zip(fit.model.exog_vc.names if vc else [], map(float, fit.vcomp))
+    )
     return out | {'init' if known['init'] else 'genotype_x_arm': float(fit.scale)}

@@ -21,8 +21,21 @@ from ..core.progress import Progress
 from .cleaning import tidy_text, unseen
 from .dataset import Experiment
 from .images import image_folder, png_fault, png_size
-from .plan import design, germination, onset_class, read_plant_table, tidy_accession_num, unread_cells
-from .plants import RATIO, genotypes_by_class, plants_from_workbooks, swapped_treatments, swapped_weights
+from faba_nb.experiment.plan import (
+    design,
+    germination,
+    onset_class,
+    read_plant_table,
+    tidy_accession_num,
+    unread_cells,
+)
+from faba_nb.experiment.plants import (
+    RATIO,
+    genotypes_by_class,
+    plants_from_workbooks,
+    swapped_treatments,
+    swapped_weights,
+)
 from .sheets import Finding
 from .tables import Table, read_table, table_key
 from .workbooks import Absent
@@ -31,11 +44,12 @@ from .workbooks import Absent
 @dataclass
 class Check:
     "Everything that was found out about a folder"
+
     xp: Experiment
     tables: dict = field(default_factory=dict)  # name -> Table, those that could be read
-    remarks: list = field(default_factory=list) # of `Finding`
-    plants: pd.DataFrame = None                 # the plant table, None when it could not be made
-    photographs: pd.DataFrame = None            # the listing of images, None without `img`
+    remarks: list = field(default_factory=list)  # of `Finding`
+    plants: pd.DataFrame = None  # the plant table, None when it could not be made
+    photographs: pd.DataFrame = None  # the listing of images, None without `img`
 
     def add(self, table, what, action='', severity='suspicious', file='', sheet='', row=0):
         "Write down one finding"
@@ -45,28 +59,52 @@ class Check:
 def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
     "One finding per row of a list; beyond `most` the rest as one line. `by_row`: the rows are Excel's row numbers"
     rows = list(rows)
-    for r in rows[:most]: check.add(table, what(r), action, row=r if by_row else 0, **kwargs)
-    if (more := len(rows) - most) > 0: check.add(table, f'… and {more} more of this kind (last: {what(rows[-1])})', action, **kwargs)
+    for r in rows[:most]:
+        check.add(table, what(r), action, row=r if by_row else 0, **kwargs)
+    if (more := len(rows) - most) > 0:
+        check.add(
+            table, f'… and {more} more of this kind (last: {what(rows[-1])})', action, **kwargs
+        )
 
-def _frame(check, name): return check.tables[name].frame if name in check.tables else None
+
+def _frame(check, name):
+    return check.tables[name].frame if name in check.tables else None
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #e6e6e973
-HARM = dict(plants='without it nobody knows who was grown', default='the default model needs it; only arms without it can run',
-            wanted='dates come from the plan, nothing is marked as an outlier', optional='only arms that ask for it are affected')
+HARM = dict(
+    plants='without it nobody knows who was grown',
+    default='the default model needs it; only arms without it can run',
+    wanted='dates come from the plan, nothing is marked as an outlier',
+    optional='only arms that ask for it are affected',
+)
 SPOILT = 'fatal for arms that ask for it; the others can run'
 
+
 def read_all(
-    check, # a fresh `Check`
+    check,  # a fresh `Check`
 ):
     "Read every table of the list; failures become findings"
     own = check.xp.own('plant_metadata.csv') is not None
     for t in design('tables').itertuples():
-        try: check.tables[t.table] = read_table(check.xp.folder, t.table)
+        try:
+            check.tables[t.table] = read_table(check.xp.folder, t.table)
         except BadInput as e:
             fatal = t.needed == 'default' or (t.needed == 'plants' and not own)
             spoilt = t.needed == 'optional' and not isinstance(e, Absent)
-            action = 'plant_metadata.csv serves instead' if t.needed == 'plants' and own else SPOILT if spoilt else HARM[t.needed]
-            severity = 'fatal' if fatal else 'info' if t.needed == 'optional' and not spoilt else 'suspicious'
+            action = (
+                'plant_metadata.csv serves instead'
+                if t.needed == 'plants' and own
+                else SPOILT
+                if spoilt
+                else HARM[t.needed]
+            )
+            severity = (
+                'fatal'
+                if fatal
+                else 'info'
+                if t.needed == 'optional' and not spoilt
+                else 'suspicious'
+            )
             check.add(t.table, _said(e), action, severity, *_place(e, t.file))
     check.remarks += [f for t in check.tables.values() for f in t.findings]
 
@@ -75,10 +113,12 @@ def _said(error):
     "What a `BadInput` says without its place"
     return error.what + (f'; {error.mend}' if error.mend else '')
 
+
 def _place(error, file, folder=None):
     "File, sheet and row that a `BadInput` names; the file as it is called inside the folder"
     where = str(error.where or file)
-    if folder is not None: where = where.removeprefix(f'{folder}/')
+    if folder is not None:
+        where = where.removeprefix(f'{folder}/')
     name = re.split(r', (?=(?:sheet|row|line|column) )', where)[0]
     sheet = m[1] if (m := re.search(r', sheet (.*?)(?:, row |$)', where)) else ''
     row = m[1] if (m := re.search(r', (?:row|line) (\d+)', where)) else 0
@@ -88,16 +128,27 @@ def _place(error, file, folder=None):
 def read_plants(check):
     "Make the plant table and the listing of photographs, or say why not"
     known = any(f.severity == 'fatal' and f.table in ('weights', 'onsets') for f in check.remarks)
-    try: check.plants = check.xp.plants
+    try:
+        check.plants = check.xp.plants
     except BadInput as e:
-        if not known: check.add('plants', e.what, e.mend or '', 'fatal', *_place(e, '', check.xp.folder))
-        if 'onset' in e.what: check.remarks = [f for f in check.remarks if f.table != 'onsets' or f.action not in ('taken as missing', 'kept as it is')]
-    try: check.photographs, found = check.xp.listing
-    except BadInput as e: check.add('images', e.what, e.mend or '', 'fatal', str(e.where))
-    else: check.remarks += found
+        if not known:
+            check.add('plants', e.what, e.mend or '', 'fatal', *_place(e, '', check.xp.folder))
+        if 'onset' in e.what:
+            check.remarks = [
+                f
+                for f in check.remarks
+                if f.table != 'onsets' or f.action not in ('taken as missing', 'kept as it is')
+            ]
+    try:
+        check.photographs, found = check.xp.listing
+    except BadInput as e:
+        check.add('images', e.what, e.mend or '', 'fatal', str(e.where))
+    else:
+        check.remarks += found
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #481d4c1a
 KEPT = 'kept and flagged; reports repeat the analysis without'
+
 
 def look_at_plants(check):
     "Plants that died, and weights that are missing or implausible"
@@ -109,57 +160,139 @@ def look_at_plants(check):
         lost = [w for w, v in (('fresh weight', x.fw_g), ('dry weight', x.dw_g)) if np.isnan(v)]
         check.add('plants', f'{x.plant_id} has no ' + ' and no '.join(lost), no_input)
     for x in p[p['flags'].str.contains('odd_ratio')].itertuples():
-        check.add('plants', f'{x.plant_id}: dry / fresh weight is {x.dw_g/x.fw_g:.3f} ({x.dw_g:.1f} / {x.fw_g:.1f} g), expected {RATIO[0]} … {RATIO[1]}', KEPT)
+        check.add(
+            'plants',
+            f'{x.plant_id}: dry / fresh weight is {x.dw_g / x.fw_g:.3f} ({x.dw_g:.1f} / {x.fw_g:.1f} g), expected {RATIO[0]} … {RATIO[1]}',
+            KEPT,
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #dda31be2
 def look_for_swaps(check):
     "Pairs of plants or weights that look exchanged"
-    for a, b in swapped_weights(check.plants): check.add('plants', f'the fresh weights of {a} and {b} look swapped', KEPT)
+    for a, b in swapped_weights(check.plants):
+        check.add('plants', f'the fresh weights of {a} and {b} look swapped', KEPT)
     for a, b in swapped_treatments(check.plants):
-        check.add('plants', f'{a} (control) and {b} (drought) look like swapped treatments: each weighs what the other should', KEPT)
+        check.add(
+            'plants',
+            f'{a} (control) and {b} (drought) look like swapped treatments: each weighs what the other should',
+            KEPT,
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #89dc7124
 def look_at_design(check):
     "Plants per accession and treatment; accessions beside the plan"
     p, plan = check.plants, set(design('accessions').genotype)
     size = p.groupby(['genotype', 'treatment']).size()
-    _each(check, 'plants', size[size != 3].items(), lambda r: f'{r[0][0]} has {r[1]} plants of {r[0][1]}, planned are 3', 'folds use what is there')
+    _each(
+        check,
+        'plants',
+        size[size != 3].items(),
+        lambda r: f'{r[0][0]} has {r[1]} plants of {r[0][1]}, planned are 3',
+        'folds use what is there',
+    )
     here = set(p.genotype)
-    _each(check, 'plants', sorted(here - plan), lambda g: f'accession {g} is not in the plan' + (f' (it has {unseen(g)})' if unseen(g) else ''), 'kept under this name')
-    if here < plan: check.add('plants', f'{len(here)} of the {len(plan)} accessions are here', 'folds are made of these', 'info')
+    _each(
+        check,
+        'plants',
+        sorted(here - plan),
+        lambda g: (
+            f'accession {g} is not in the plan' + (f' (it has {unseen(g)})' if unseen(g) else '')
+        ),
+        'kept under this name',
+    )
+    if here < plan:
+        check.add(
+            'plants',
+            f'{len(here)} of the {len(plan)} accessions are here',
+            'folds are made of these',
+            'info',
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #3b28ad1e
 def look_at_onsets(check):
     "Onsets that differ from the plan's (a simulation may have its own), and classes as written that do not fit"
     _written_classes(check)
-    if check.xp.simulated: return
+    if check.xp.simulated:
+        return
     plan = design('accessions').set_index('genotype').onset_dag
-    own = check.plants.drop_duplicates('genotype').assign(planned=lambda p: p.genotype.map(plan)).dropna(subset=['planned', 'genotype_onset_dag'])
-    _each(check, 'onsets', own[own.genotype_onset_dag != own.planned].itertuples(),
-          lambda r: f'onset of {r.genotype} is {r.genotype_onset_dag:g}, the plan says {r.planned:g}', 'the data folder counts')
+    own = (
+        check.plants.drop_duplicates('genotype')
+        .assign(planned=lambda p: p.genotype.map(plan))
+        .dropna(subset=['planned', 'genotype_onset_dag'])
+    )
+    _each(
+        check,
+        'onsets',
+        own[own.genotype_onset_dag != own.planned].itertuples(),
+        lambda r: f'onset of {r.genotype} is {r.genotype_onset_dag:g}, the plan says {r.planned:g}',
+        'the data folder counts',
+    )
+
 
 def _written_classes(check):
     "Accessions whose onset does not fit the class written beside it"
     f = _frame(check, 'onsets')
-    if f is None or 'class_written' not in f: return
+    if f is None or 'class_written' not in f:
+        return
     known = [c.casefold() for c in design('onset_classes').onset_class]
-    said, true = f.class_written.str.casefold(), pd.Series(onset_class(f.onset_dag), f.index).str.casefold()
+    said, true = (
+        f.class_written.str.casefold(),
+        pd.Series(onset_class(f.onset_dag), f.index).str.casefold(),
+    )
     wrong = f.index[said.isin(known) & (true != '') & (said != true)]
-    say = lambda i: f'{f.genotype[i]} is called {f.class_written[i]}, and an onset of {f.onset_dag[i]:g} is {true[i].title()}'
-    _each(check, 'onsets', wrong, say, 'the day counts', by_row=True, file=check.tables['onsets'].file, sheet=check.tables['onsets'].sheet)
+    say = lambda i: (
+        f'{f.genotype[i]} is called {f.class_written[i]}, and an onset of {f.onset_dag[i]:g} is {true[i].title()}'
+    )
+    _each(
+        check,
+        'onsets',
+        wrong,
+        say,
+        'the day counts',
+        by_row=True,
+        file=check.tables['onsets'].file,
+        sheet=check.tables['onsets'].sheet,
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #a73914da
 def look_at_owners_table(check):
     "Differences between plant_metadata.csv and the workbooks"
-    if not (path := check.xp.own('plant_metadata.csv')): return
-    for column, row, cell in unread_cells(path): check.add('plants', f'{column} holds {cell!r}', 'taken as missing', 'suspicious', 'plant_metadata.csv', '', row)
-    if not {'weights', 'onsets'} <= set(check.tables): return
-    logs = [check.tables[t].frame for t in ('observations_side', 'observations_top') if t in check.tables]
-    try: made = plants_from_workbooks(check.tables['weights'].frame, check.tables['onsets'].frame, logs).set_index('plant_id')
-    except BadInput as e: return check.add('plants', e.what, 'plant_metadata.csv serves instead', 'suspicious', *_place(e, ''))
+    if not (path := check.xp.own('plant_metadata.csv')):
+        return
+    for column, row, cell in unread_cells(path):
+        check.add(
+            'plants',
+            f'{column} holds {cell!r}',
+            'taken as missing',
+            'suspicious',
+            'plant_metadata.csv',
+            '',
+            row,
+        )
+    if not {'weights', 'onsets'} <= set(check.tables):
+        return
+    logs = [
+        check.tables[t].frame
+        for t in ('observations_side', 'observations_top')
+        if t in check.tables
+    ]
+    try:
+        made = plants_from_workbooks(
+            check.tables['weights'].frame, check.tables['onsets'].frame, logs
+        ).set_index('plant_id')
+    except BadInput as e:
+        return check.add(
+            'plants', e.what, 'plant_metadata.csv serves instead', 'suspicious', *_place(e, '')
+        )
     own = read_plant_table(path).set_index('plant_id')
     place = lambda p: 'plant_metadata.csv' if p in own.index else 'the workbooks'
-    _each(check, 'plants', sorted(set(own.index) ^ set(made.index)), lambda p: f'{p} is in {place(p)} only', 'plant_metadata.csv counts')
+    _each(
+        check,
+        'plants',
+        sorted(set(own.index) ^ set(made.index)),
+        lambda p: f'{p} is in {place(p)} only',
+        'plant_metadata.csv counts',
+    )
     _two_stories(check, own.join(made, rsuffix='_made', how='inner'))
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #1de07e90
@@ -167,13 +300,23 @@ def _two_stories(check, both):
     "Facts of the same plant that differ between the owner's table and the workbooks (`_made`)"
     for c in ('genotype', 'treatment', 'replicate', 'onset_dag', 'is_dead', 'fw_g', 'dw_g'):
         apart = both[~_same(both[c], both[f'{c}_made'])]
-        _each(check, 'plants', apart[[c, f'{c}_made']].itertuples(),
-              lambda r, c=c: f'{c} of {r[0]} is {r[1]} in plant_metadata.csv and {r[2]} in the workbooks', 'plant_metadata.csv counts', most=4, file='plant_metadata.csv')
+        _each(
+            check,
+            'plants',
+            apart[[c, f'{c}_made']].itertuples(),
+            lambda r, c=c: (
+                f'{c} of {r[0]} is {r[1]} in plant_metadata.csv and {r[2]} in the workbooks'
+            ),
+            'plant_metadata.csv counts',
+            most=4,
+            file='plant_metadata.csv',
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #42f06c2a
 def _same(a, b):
     "Elementwise equality; numbers to a hundredth, missing equals missing"
-    if a.dtype.kind == 'f': return (a - b).abs().le(.01) | (a.isna() & b.isna())
+    if a.dtype.kind == 'f':
+        return (a - b).abs().le(0.01) | (a.isna() & b.isna())
     return a == b
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #2cb1728a
@@ -182,27 +325,63 @@ def look_at_keys(check):
     known, rounds = set(check.plants.plant_id), set(check.xp.rounds['round'])
     for t in check.tables.values():
         if 'plant_id' in t.frame:
-            _strangers(check, t, ~t.frame.plant_id.isin(known), 'plant_id', 'no such plant in the plant table')
+            _strangers(
+                check,
+                t,
+                ~t.frame.plant_id.isin(known),
+                'plant_id',
+                'no such plant in the plant table',
+            )
             _contradictions(check, t)
-        if 'round' in t.frame: _strangers(check, t, ~t.frame['round'].isin(rounds), 'round', 'no such round in the plan')
+        if 'round' in t.frame:
+            _strangers(
+                check, t, ~t.frame['round'].isin(rounds), 'round', 'no such round in the plan'
+            )
+
 
 def _strangers(check, t, bad, column, what):
     "Rows that no join will find"
     rows = t.frame.index[bad]
     say = lambda i: f'{column} {tidy_text(t.frame.at[i, column])}: {what}'
-    _each(check, t.name, rows, say, 'the row is ignored', most=4, by_row=True, file=t.file, sheet=t.sheet)
+    _each(
+        check,
+        t.name,
+        rows,
+        say,
+        'the row is ignored',
+        most=4,
+        by_row=True,
+        file=t.file,
+        sheet=t.sheet,
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #6c6634ad
 def _contradictions(check, t):
     "Treatment or accession that differs from the plant table, once per plant"
-    if t.name == 'weights' and not check.xp.own('plant_metadata.csv'): return
+    if t.name == 'weights' and not check.xp.own('plant_metadata.csv'):
+        return
     facts = check.plants.set_index('plant_id')
     for column in ('treatment', 'accession_num'):
-        if column not in t.frame: continue
+        if column not in t.frame:
+            continue
         said, true = t.frame[column], t.frame.plant_id.map(facts[column])
-        wrong = t.frame[true.notna() & said.notna() & (said != '') & (said != true)].drop_duplicates('plant_id')
-        say = lambda i: f'{t.frame.at[i, "plant_id"]} has {column} {t.frame.at[i, column]} here and {true[i]} in the plant table'
-        _each(check, t.name, wrong.index, say, 'the plant table counts', most=4, by_row=True, file=t.file, sheet=t.sheet)
+        wrong = t.frame[
+            true.notna() & said.notna() & (said != '') & (said != true)
+        ].drop_duplicates('plant_id')
+        say = lambda i: (
+            f'{t.frame.at[i, "plant_id"]} has {column} {t.frame.at[i, column]} here and {true[i]} in the plant table'
+        )
+        _each(
+            check,
+            t.name,
+            wrong.index,
+            say,
+            'the plant table counts',
+            most=4,
+            by_row=True,
+            file=t.file,
+            sheet=t.sheet,
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #a51699b2
 def look_at_days(check):
@@ -210,28 +389,50 @@ def look_at_days(check):
     plan = check.xp.rounds.set_index('round').dag
     for t in check.tables.values():
         f, where = t.frame, dict(by_row=True, file=t.file, sheet=t.sheet)
-        if not {'date', 'round'} <= set(f): continue
+        if not {'date', 'round'} <= set(f):
+            continue
         day = (f.date.dt.normalize() - germination()).dt.days
         off = day - f['round'].map(plan)
-        say = lambda i: f'{f.plant_id[i]} round {f["round"][i]:g} is dated {f.date[i]:%Y-%m-%d}, {off[i]:+g} days from the plan'
+        say = lambda i: (
+            f'{f.plant_id[i]} round {f["round"][i]:g} is dated {f.date[i]:%Y-%m-%d}, {off[i]:+g} days from the plan'
+        )
         _each(check, t.name, f.index[off.abs() > 1], say, "the plan's day counts", most=4, **where)
-        if 'dag' not in f: continue
-        say = lambda i: f'DAG {f.dag[i]:g} beside the date {f.date[i]:%Y-%m-%d}, which is DAG {day[i]:g}'
-        _each(check, t.name, f.index[f.dag.notna() & day.notna() & (f.dag != day)], say, 'the date counts', most=2, **where)
+        if 'dag' not in f:
+            continue
+        say = lambda i: (
+            f'DAG {f.dag[i]:g} beside the date {f.date[i]:%Y-%m-%d}, which is DAG {day[i]:g}'
+        )
+        _each(
+            check,
+            t.name,
+            f.index[f.dag.notna() & day.notna() & (f.dag != day)],
+            say,
+            'the date counts',
+            most=2,
+            **where,
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #d070dcea
 def look_for_long_rounds(check):
     "Rounds that met plants on more than one day"
     days = check.xp.days.dropna(subset=['when'])
     for r, g in days.groupby('round'):
-        if g.dag.nunique() < 2: continue
-        shares = ', '.join(f'DAG {d} ({n} plants)' for d, n in g.dag.value_counts().sort_index().items())
-        check.add('observations', f'round {r} took several days: {shares}', 'each plant has its own day; the published preparation uses one for all', 'info')
+        if g.dag.nunique() < 2:
+            continue
+        shares = ', '.join(
+            f'DAG {d} ({n} plants)' for d, n in g.dag.value_counts().sort_index().items()
+        )
+        check.add(
+            'observations',
+            f'round {r} took several days: {shares}',
+            'each plant has its own day; the published preparation uses one for all',
+            'info',
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #b763f778
 def expected_rounds(
-    plants, # plant table
-    what,   # 'images' or 'fluorescence'
+    plants,  # plant table
+    what,  # 'images' or 'fluorescence'
 ):
     "Planned (plant_id, round) pairs, rounds 22 and 23 counted as one (23)"
     plan = design('replicate_rounds')
@@ -242,78 +443,177 @@ def expected_rounds(
 def look_for_gaps(check):
     "Plants not photographed or measured in a planned round, and visits that no plan knows"
     possible = {(p, r) for p in check.plants.plant_id for r in check.xp.rounds['round']}
-    for what, frame, verb in (('images', check.photographs, 'photographed'), ('fluorescence', _frame(check, 'fluorescence'), 'measured')):
-        if frame is None: continue
-        planned, there = expected_rounds(check.plants, what), set(zip(frame.plant_id, frame['round'].astype(int).replace(22, 23)))
+    for what, frame, verb in (
+        ('images', check.photographs, 'photographed'),
+        ('fluorescence', _frame(check, 'fluorescence'), 'measured'),
+    ):
+        if frame is None:
+            continue
+        planned, there = (
+            expected_rounds(check.plants, what),
+            set(zip(frame.plant_id, frame['round'].astype(int).replace(22, 23))),
+        )
         say = lambda r, word='': f'{r[0]} was {word}{verb} in round {r[1]}'
         _each(check, what, sorted(planned - there), lambda r: say(r, 'not '), 'no step there')
-        _each(check, what, sorted((there - planned) & possible), lambda r: say(r) + ', which its replicate was not planned for', 'used like any other', severity='info')
+        _each(
+            check,
+            what,
+            sorted((there - planned) & possible),
+            lambda r: say(r) + ', which its replicate was not planned for',
+            'used like any other',
+            severity='info',
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #4796e818
 def look_for_views(check):
     "Visits of which a view is missing"
-    if check.photographs is None: return
+    if check.photographs is None:
+        return
     views = design('views').view.tolist()
     seen = check.photographs.groupby(['plant_id', 'round'])['view'].agg(set)
-    lost = [(p, r, [v for v in views if v not in s]) for (p, r), s in seen.items() if len(s) < len(views)]
-    _each(check, 'images', lost, lambda x: f'{x[0]} round {x[1]}: no {", ".join(x[2])}', 'the other views are used')
+    lost = [
+        (p, r, [v for v in views if v not in s])
+        for (p, r), s in seen.items()
+        if len(s) < len(views)
+    ]
+    _each(
+        check,
+        'images',
+        lost,
+        lambda x: f'{x[0]} round {x[1]}: no {", ".join(x[2])}',
+        'the other views are used',
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #9830c235
 def look_at_log(check):
     "Photographs without a line in the log, and lines without a photograph"
     log = check.xp.observations
-    if not len(log) or check.photographs is None: return
+    if not len(log) or check.photographs is None:
+        return
     key, name = ['plant_id', 'round', 'view'], '{0[0]} round {0[1]} {0[2]}'.format
-    taken, noted = (set(map(tuple, f[key].to_numpy())) for f in (check.photographs, log[log['view'] != 'fluor']))
-    _each(check, 'images', sorted(taken - noted), lambda k: name(k) + ' has no line in the log',
-          'used; its day comes from the other lines or the plan', most=3, severity='info')
-    _each(check, 'observations', sorted(noted - taken), lambda k: name(k) + ' is in the log, and no photograph is there',
-          'no photograph, no feature', most=3, severity='info')
+    taken, noted = (
+        set(map(tuple, f[key].to_numpy())) for f in (check.photographs, log[log['view'] != 'fluor'])
+    )
+    _each(
+        check,
+        'images',
+        sorted(taken - noted),
+        lambda k: name(k) + ' has no line in the log',
+        'used; its day comes from the other lines or the plan',
+        most=3,
+        severity='info',
+    )
+    _each(
+        check,
+        'observations',
+        sorted(noted - taken),
+        lambda k: name(k) + ' is in the log, and no photograph is there',
+        'no photograph, no feature',
+        most=3,
+        severity='info',
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #d93c59e7
 MEASURED_IN = dict(side='side', height='side', top='top', indices='top', biomass='top')
 
+
 def look_at_measures(check):
     "Photographs without a row in the tables made from them"
-    if check.photographs is None: return
-    shots = check.photographs.assign(angle_deg=check.photographs['view'].str.extract(r'_(\d+)$')[0].astype(float))
+    if check.photographs is None:
+        return
+    shots = check.photographs.assign(
+        angle_deg=check.photographs['view'].str.extract(r'_(\d+)$')[0].astype(float)
+    )
     for name, camera in MEASURED_IN.items():
         f = _frame(check, name)
-        if f is None: continue
-        mine = shots[shots['view'].str.startswith(camera) & shots.plant_id.isin(check.plants.plant_id)]
+        if f is None:
+            continue
+        mine = shots[
+            shots['view'].str.startswith(camera) & shots.plant_id.isin(check.plants.plant_id)
+        ]
         absent = sorted(set(mine.plant_id) - set(f.plant_id))
-        _without_row(check, name, mine[~mine.plant_id.isin(absent)], f, [k for k in ('plant_id', 'round', 'angle_deg') if k in f])
-        if absent: check.add(name, f'no row of {len(absent)} photographed plant{"s"*(len(absent) != 1)}: {", ".join(absent[:5])}{" …"*(len(absent) > 5)}', 'missing for these', 'info', check.tables[name].file)
+        _without_row(
+            check,
+            name,
+            mine[~mine.plant_id.isin(absent)],
+            f,
+            [k for k in ('plant_id', 'round', 'angle_deg') if k in f],
+        )
+        if absent:
+            check.add(
+                name,
+                f'no row of {len(absent)} photographed plant{"s" * (len(absent) != 1)}: {", ".join(absent[:5])}{" …" * (len(absent) > 5)}',
+                'missing for these',
+                'info',
+                check.tables[name].file,
+            )
+
 
 def _without_row(check, name, shots, f, key):
     "Photographs of a plant that the table knows, but not this one"
     there = set(map(tuple, f[key].to_numpy()))
-    lost = [k for k in shots[key].drop_duplicates().itertuples(index=False, name=None) if tuple(k) not in there]
-    say = lambda k: f'{k[0]} round {k[1]}{f" angle {k[2]:.0f}" if len(k) > 2 else ""} was photographed and has no row'
-    _each(check, name, lost, say, 'missing there', most=3, severity='suspicious' if name == 'indices' else 'info', file=check.tables[name].file)
+    lost = [
+        k
+        for k in shots[key].drop_duplicates().itertuples(index=False, name=None)
+        if tuple(k) not in there
+    ]
+    say = lambda k: (
+        f'{k[0]} round {k[1]}{f" angle {k[2]:.0f}" if len(k) > 2 else ""} was photographed and has no row'
+    )
+    _each(
+        check,
+        name,
+        lost,
+        say,
+        'missing there',
+        most=3,
+        severity='suspicious' if name == 'indices' else 'info',
+        file=check.tables[name].file,
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #8afd5f2e
 def look_at_outliers(check):
     "What the observers marked, by remark"
     for name in ('observations_side', 'observations_top', 'observations_fluor'):
         f = _frame(check, name)
-        if f is None: continue
+        if f is None:
+            continue
         for remark, g in f[f.outlier].groupby('remark' if 'remark' in f else 'outlier'):
             plants = sorted(g.plant_id.unique())
             who = ', '.join(plants[:3]) + (' …' if len(plants) > 3 else '')
-            what = f'{len(g)} row{"s"*(len(g) != 1)} marked as outlier: "{remark}" ({who})'
-            check.add(name, what, KEPT, 'info', check.tables[name].file, check.tables[name].sheet, g.index[0])
+            what = f'{len(g)} row{"s" * (len(g) != 1)} marked as outlier: "{remark}" ({who})'
+            check.add(
+                name,
+                what,
+                KEPT,
+                'info',
+                check.tables[name].file,
+                check.tables[name].sheet,
+                g.index[0],
+            )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #1f05ba83
 def look_at_files(check):
     "Truncated, empty or foreign files, and photographs of an unusual size"
-    if check.photographs is None: return
+    if check.photographs is None:
+        return
     paths = check.photographs.path.tolist()
     with ThreadPoolExecutor(8) as pool:
-        found = list(Progress(pool.map(lambda p: _file_facts(check.xp.folder/p), paths), 'looking at photographs', unit='files', total=len(paths)))
+        found = list(
+            Progress(
+                pool.map(lambda p: _file_facts(check.xp.folder / p), paths),
+                'looking at photographs',
+                unit='files',
+                total=len(paths),
+            )
+        )
     for path, (fault, _) in zip(paths, found):
-        if fault: check.add('images', fault, 'skipped and named in the feature manifest', 'suspicious', path)
+        if fault:
+            check.add(
+                'images', fault, 'skipped and named in the feature manifest', 'suspicious', path
+            )
     _odd_sizes(check, paths, [size for _, size in found])
+
 
 def _file_facts(path):
     "Fault and size of one photograph"
@@ -325,23 +625,52 @@ def _odd_sizes(check, paths, sizes):
     "Photographs whose size differs from most of the same camera"
     for camera, mine in (('top', lambda v: v == 'top'), ('side', lambda v: v != 'top')):
         rows = [(p, s) for p, s, v in zip(paths, sizes, check.photographs['view']) if mine(v) and s]
-        if not rows: continue
+        if not rows:
+            continue
         usual = pd.Series([s for _, s in rows]).mode()[0]
-        check.add('images', f'{len(rows)} {camera} views, {usual[0]} × {usual[1]} pixels', '', 'info')
-        _each(check, 'images', [r for r in rows if r[1] != usual], lambda r: f'{r[0].rsplit("/", 1)[-1]} is {r[1][0]} × {r[1][1]}', 'scaled like the others', most=4)
+        check.add(
+            'images', f'{len(rows)} {camera} views, {usual[0]} × {usual[1]} pixels', '', 'info'
+        )
+        _each(
+            check,
+            'images',
+            [r for r in rows if r[1] != usual],
+            lambda r: f'{r[0].rsplit("/", 1)[-1]} is {r[1][0]} × {r[1][1]}',
+            'scaled like the others',
+            most=4,
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #229ed64a
 def look_at_folders(check):
     "Folder names whose accent is decomposed or lost or whose slash is an underscore, and links"
-    links = [n for n in sorted(os.listdir(check.xp.folder)) if (check.xp.folder/n).is_symlink()]
-    if links: check.add('folder', f'{", ".join(links)}: symbolic links', 'followed; paths stay as written', 'info')
-    if check.photographs is None: return
+    links = [n for n in sorted(os.listdir(check.xp.folder)) if (check.xp.folder / n).is_symlink()]
+    if links:
+        check.add(
+            'folder',
+            f'{", ".join(links)}: symbolic links',
+            'followed; paths stay as written',
+            'info',
+        )
+    if check.photographs is None:
+        return
     by_number = 'plants are joined by number'
     written = list(_accession_folders(check))
     if slashes := sorted({g for _, w, g in written if '/' in g and w != g}):
-        check.add('images', f'{len(slashes)} accessions have a slash that is an underscore in the folder name: {", ".join(slashes)}', by_number, 'info')
+        check.add(
+            'images',
+            f'{len(slashes)} accessions have a slash that is an underscore in the folder name: {", ".join(slashes)}',
+            by_number,
+            'info',
+        )
     for folder, w, g in written:
-        if w not in (g, g.replace('/', '_')): check.add('images', f'{g} is written {ascii(w)} in the folder name', by_number, 'info', 'img/…/' + folder)
+        if w not in (g, g.replace('/', '_')):
+            check.add(
+                'images',
+                f'{g} is written {ascii(w)} in the folder name',
+                by_number,
+                'info',
+                'img/…/' + folder,
+            )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #b8bcc57a
 def _accession_folders(check):
@@ -349,99 +678,218 @@ def _accession_folders(check):
     names = check.plants.drop_duplicates('accession_num').set_index('accession_num').genotype
     for folder in sorted({p.split('/')[2] for p in check.photographs.path if p.count('/') > 2}):
         number, _, name = folder.partition(' - ')
-        if (n := tidy_accession_num(number)) in names: yield folder, name, names[n]
+        if (n := tidy_accession_num(number)) in names:
+            yield folder, name, names[n]
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #8b8a21c0
 def look_at_climate(check, longest=15):
     "Gaps in the climate log longer than `longest` minutes, and measuring days without a record"
     f = _frame(check, 'environment')
-    if f is None: return
+    if f is None:
+        return
     t, file = f['time'].sort_values(), check.tables['environment'].file
     gap = t.diff()
-    gaps = gap[gap > max(pd.Timedelta(minutes=longest), 3*gap.median())]
-    _each(check, 'environment', gaps.index, lambda i: f'no record for {gap[i].total_seconds()/60:.0f} minutes before {t[i]:%Y-%m-%d %H:%M}',
-          'daily means are taken over what is there', most=5, by_row=True, severity='info', file=file)
+    gaps = gap[gap > max(pd.Timedelta(minutes=longest), 3 * gap.median())]
+    _each(
+        check,
+        'environment',
+        gaps.index,
+        lambda i: (
+            f'no record for {gap[i].total_seconds() / 60:.0f} minutes before {t[i]:%Y-%m-%d %H:%M}'
+        ),
+        'daily means are taken over what is there',
+        most=5,
+        by_row=True,
+        severity='info',
+        file=file,
+    )
     lost = sorted(set(check.xp.rounds.dag) - set((t.dt.normalize() - germination()).dt.days))
-    _each(check, 'environment', lost, lambda d: f'no record on DAG {d}, a measuring day', 'the climate of that day is missing', file=file)
+    _each(
+        check,
+        'environment',
+        lost,
+        lambda d: f'no record on DAG {d}, a measuring day',
+        'the climate of that day is missing',
+        file=file,
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #8ff13d66
 def look_at_dose(check, from_dag=21):
     "Plants whose soil water from `from_dag` on does not fit their treatment"
     f = _frame(check, 'watering')
-    if f is None: return
+    if f is None:
+        return
     late = f[(f.date.dt.normalize() - germination()).dt.days >= from_dag]
-    p = check.plants.merge(late.groupby('plant_id').whc_before_pct.median().rename('soil'), on='plant_id')
+    p = check.plants.merge(
+        late.groupby('plant_id').whc_before_pct.median().rename('soil'), on='plant_id'
+    )
     middle = p.groupby('treatment').soil.median()
-    if len(middle) < 2 or middle['WHC-80'] - middle['WHC-30'] < 10: return # no dose to compare with
+    if len(middle) < 2 or middle['WHC-80'] - middle['WHC-30'] < 10:
+        return  # no dose to compare with
     wrong = p[(p.soil > middle.mean()) != (p.treatment == 'WHC-80')]
-    say = lambda r: f'{r.plant_id} is {r.treatment} but stood at {r.soil:.0f} % of water-holding capacity from DAG {from_dag} on'
-    _each(check, 'watering', wrong.itertuples(), say, 'kept; look whether treatments were swapped', file=check.tables['watering'].file)
+    say = lambda r: (
+        f'{r.plant_id} is {r.treatment} but stood at {r.soil:.0f} % of water-holding capacity from DAG {from_dag} on'
+    )
+    _each(
+        check,
+        'watering',
+        wrong.itertuples(),
+        say,
+        'kept; look whether treatments were swapped',
+        file=check.tables['watering'].file,
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #39d11de5
 def look_for_lost_marks(check):
     "Marks about plants and rounds that are not there"
     marks = check.xp.marks
-    say = lambda m: f'a mark is about plant {m.plant_id}' + (f', round {m.round}' if m.round else '') + ', which is not there'
+    say = lambda m: (
+        f'a mark is about plant {m.plant_id}'
+        + (f', round {m.round}' if m.round else '')
+        + ', which is not there'
+    )
     rounds = {0, *check.xp.rounds['round']}
     lost = marks[~marks.plant_id.isin(check.plants.plant_id) | ~marks['round'].isin(rounds)]
-    _each(check, 'marks', lost.itertuples(), say, 'no effect; look whether another was meant', file='marks.csv')
+    _each(
+        check,
+        'marks',
+        lost.itertuples(),
+        say,
+        'no effect; look whether another was meant',
+        file='marks.csv',
+    )
+
 
 def look_at_marks(check):
     "What people marked, and whether the tree is a finished simulation"
-    try: marks = check.xp.marks
-    except BadInput as e: return check.add('marks', e.what, e.mend or '', 'fatal', *_place(e, 'marks.csv'))
-    for m, g in marks.groupby('mark'): check.add('marks', f'{len(g)} records are marked {m}', {'exclude': 'left out of every table', 'doubtful': 'kept'}.get(m, ''), 'info', 'marks.csv')
+    try:
+        marks = check.xp.marks
+    except BadInput as e:
+        return check.add('marks', e.what, e.mend or '', 'fatal', *_place(e, 'marks.csv'))
+    for m, g in marks.groupby('mark'):
+        check.add(
+            'marks',
+            f'{len(g)} records are marked {m}',
+            {'exclude': 'left out of every table', 'doubtful': 'kept'}.get(m, ''),
+            'info',
+            'marks.csv',
+        )
     said = check.xp.simulated
-    if said and said.get('complete') is False: check.add('folder', 'the simulated tree is unfinished', 'run `faba twin` with the same arguments again', 'fatal', 'SIMULATED.txt')
+    if said and said.get('complete') is False:
+        check.add(
+            'folder',
+            'the simulated tree is unfinished',
+            'run `faba twin` with the same arguments again',
+            'fatal',
+            'SIMULATED.txt',
+        )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #e46b3ff1
 def look_at_steps(check):
     "Whether there is anything to train on"
     known = {f.table for f in check.remarks if f.severity == 'fatal'}
     bad = lambda table, what, action='no study can run': check.add(table, what, action, 'fatal')
-    if 'images' in known: return
-    if not len(check.xp.images): return bad('images', 'there is no photograph of a plant in the plant table', 'look whether img holds this experiment')
+    if 'images' in known:
+        return
+    if not len(check.xp.images):
+        return bad(
+            'images',
+            'there is no photograph of a plant in the plant table',
+            'look whether img holds this experiment',
+        )
     m, p = check.xp.measured, check.plants
-    if p.genotype.nunique() < 2: bad('plants', 'there is one genotype only, and a fold leaves one out')
+    if p.genotype.nunique() < 2:
+        bad('plants', 'there is one genotype only, and a fold leaves one out')
     for t in design('treatments').treatment:
-        if t not in set(m.treatment): bad('plants', f'there is no measured plant of {t}')
-    if len(m) and not m.label.any(): bad('plants', 'no measured step lies on or after an onset, so nothing is stressed')
-    _each(check, 'plants', sorted(set(p.plant_id) - set(m.plant_id)), lambda i: f'{i} was never photographed or measured', 'it has no step')
-    check.add('plants', 'genotypes with both treatments: ' + ', '.join(f'{n} {c}' for c, n in genotypes_by_class(p).items()), '', 'info')
+        if t not in set(m.treatment):
+            bad('plants', f'there is no measured plant of {t}')
+    if len(m) and not m.label.any():
+        bad('plants', 'no measured step lies on or after an onset, so nothing is stressed')
+    _each(
+        check,
+        'plants',
+        sorted(set(p.plant_id) - set(m.plant_id)),
+        lambda i: f'{i} was never photographed or measured',
+        'it has no step',
+    )
+    check.add(
+        'plants',
+        'genotypes with both treatments: '
+        + ', '.join(f'{n} {c}' for c, n in genotypes_by_class(p).items()),
+        '',
+        'info',
+    )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #f83aa551
 def look_at_modalities(check):
     "Columns of the default model's tables in which no plant has a value"
     for name, table in (('fluor', 'fluorescence'), ('vi', 'indices'), ('env', 'environment')):
-        if table not in check.tables or check.photographs is None: continue
+        if table not in check.tables or check.photographs is None:
+            continue
         frame, file = getattr(check.xp, name), check.tables[table].file
         values = frame.drop(columns=['plant_id', 'round', 'dag'])
         lost = values.columns[values.isna().all()] if len(frame) else []
-        if not len(frame): check.add(table, 'no row is about a known plant and round', HARM['default'], 'fatal', file)
-        elif len(lost): check.add(table, f'no known plant has a value of {", ".join(lost)}', HARM['default'], 'suspicious' if table == 'fluorescence' else 'fatal', file)
+        if not len(frame):
+            check.add(
+                table, 'no row is about a known plant and round', HARM['default'], 'fatal', file
+            )
+        elif len(lost):
+            check.add(
+                table,
+                f'no known plant has a value of {", ".join(lost)}',
+                HARM['default'],
+                'suspicious' if table == 'fluorescence' else 'fatal',
+                file,
+            )
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #56d5db29
 FIRST = [look_at_marks, read_all, read_plants, look_at_files]
-THEN = [look_at_plants, look_for_swaps, look_at_design, look_at_onsets, look_at_owners_table, look_at_keys, look_at_days, look_for_lost_marks, look_for_long_rounds, look_for_gaps,
-        look_for_views, look_at_log, look_at_measures, look_at_outliers, look_at_folders, look_at_climate, look_at_dose, look_at_steps, look_at_modalities]
+THEN = [
+    look_at_plants,
+    look_for_swaps,
+    look_at_design,
+    look_at_onsets,
+    look_at_owners_table,
+    look_at_keys,
+    look_at_days,
+    look_for_lost_marks,
+    look_for_long_rounds,
+    look_for_gaps,
+    look_for_views,
+    look_at_log,
+    look_at_measures,
+    look_at_outliers,
+    look_at_folders,
+    look_at_climate,
+    look_at_dose,
+    look_at_steps,
+    look_at_modalities,
+]
+
 
 def check(
     folder,  # the experiment's folder
-    more=(), # further functions of a `Check` with known plants, such as one that asks which studies can run
+    more=(),  # further functions of a `Check` with known plants, such as one that asks which studies can run
 ):
     "Look at everything the pipeline would read; nothing is changed"
     c = Check(Experiment(folder))
-    for look in FIRST: _run(look, c)
+    for look in FIRST:
+        _run(look, c)
     if c.plants is not None:
-        for look in [*THEN, *more]: _run(look, c)
+        for look in [*THEN, *more]:
+            _run(look, c)
     return c
+
 
 def _run(look, check):
     "Do one check; what stops it is a fatal finding, unless it is written down already"
-    try: look(check)
+    try:
+        look(check)
     except BadInput as e:
         file, sheet, row = _place(e, '', check.xp.folder)
-        if not any(f.severity == 'fatal' and f.file == file for f in check.remarks): check.add(_table_of(file), _said(e), '', 'fatal', file, sheet, row)
+        if not any(f.severity == 'fatal' and f.file == file for f in check.remarks):
+            check.add(_table_of(file), _said(e), '', 'fatal', file, sheet, row)
+
 
 def _table_of(file):
     "The first table that stands in a file"
@@ -451,46 +899,84 @@ def _table_of(file):
 # %% ../../nbs/10_experiment/80_checking.ipynb #5882af73
 SEVERITIES = ['fatal', 'suspicious', 'info']
 
+
 def findings(self):
     "All findings, the gravest first: table, file, sheet, row, what, severity, action"
-    f = pd.DataFrame([asdict(r) for r in self.remarks], columns=['table', 'file', 'sheet', 'row', 'what', 'severity', 'action'])
-    return f.sort_values('severity', key=lambda s: s.map(SEVERITIES.index), kind='stable', ignore_index=True)
+    f = pd.DataFrame(
+        [asdict(r) for r in self.remarks],
+        columns=['table', 'file', 'sheet', 'row', 'what', 'severity', 'action'],
+    )
+    return f.sort_values(
+        'severity', key=lambda s: s.map(SEVERITIES.index), kind='stable', ignore_index=True
+    )
+
+
 Check.findings = property(findings)
 Check.fatal = property(lambda self: any(r.severity == 'fatal' for r in self.remarks))
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #dd9e6154
-IMAGES = 11626 # photographs of the whole experiment
+IMAGES = 11626  # photographs of the whole experiment
+
 
 def summary(
-    check, # a `Check`
+    check,  # a `Check`
 ):
     "One row per table: rows, rows expected for the whole experiment, plants, rounds, missing cells, remarks"
     rows = [_summary_row(check, t) for t in design('tables').itertuples()]
     if (p := check.photographs) is not None:
-        rows.append(dict(table='images', rows=len(p), described=IMAGES, plants=p.plant_id.nunique(), rounds=p['round'].nunique(),
-                         missing=0, remarks=_count(check, 'images')))
+        rows.append(
+            dict(
+                table='images',
+                rows=len(p),
+                described=IMAGES,
+                plants=p.plant_id.nunique(),
+                rounds=p['round'].nunique(),
+                missing=0,
+                remarks=_count(check, 'images'),
+            )
+        )
     return pd.DataFrame(rows)
 
-def _count(check, name): return sum(r.table == name and r.severity != 'info' for r in check.remarks)
+
+def _count(check, name):
+    return sum(r.table == name and r.severity != 'info' for r in check.remarks)
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #7b93fd5d
 def _summary_row(check, t):
     "The summary of one table; without rows when it could not be read"
     f = _frame(check, t.table)
-    row = dict(table=t.table, rows='–', described=int(t.rows), plants='–', rounds='–', missing='–', remarks=_count(check, t.table))
-    if f is None: return row
+    row = dict(
+        table=t.table,
+        rows='–',
+        described=int(t.rows),
+        plants='–',
+        rounds='–',
+        missing='–',
+        remarks=_count(check, t.table),
+    )
+    if f is None:
+        return row
     needed = design('columns').query('table == @t.table and required').column
     row |= dict(rows=len(f), missing=int(f[[c for c in needed if c in f]].isna().sum().sum()))
     for name, column in (('plants', 'plant_id'), ('rounds', 'round')):
-        if column in f: row[name] = f[column].nunique()
+        if column in f:
+            row[name] = f[column].nunique()
     return row
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #e275964e
 def line(
-    f, # a row of `findings`
+    f,  # a row of `findings`
 ):
     "A finding as one line; signs that a terminal would obey are written out"
-    place = ', '.join(x for x in (f.file or f.table, f'sheet {f.sheet}' if f.sheet else '', f'row {f.row}' if f.row else '') if x)
+    place = ', '.join(
+        x
+        for x in (
+            f.file or f.table,
+            f'sheet {f.sheet}' if f.sheet else '',
+            f'row {f.row}' if f.row else '',
+        )
+        if x
+    )
     text = f'{place}: {f.what}' + (f' → {f.action}' if f.action else '')
     return ''.join(c if c.isprintable() or c == '\u00a0' else ascii(c)[1:-1] for c in text)
 
@@ -498,22 +984,38 @@ def line(
 def _headline(check):
     "What the folder holds, in two lines"
     said = check.xp.simulated
-    first = str(check.xp.folder) + (f'   SIMULATED DATA (world {said.get("world")}, seed {said.get("seed")})' if said else '')
-    if check.plants is None: return first + '\nthe plants are not known'
-    try: m = check.xp.measured
-    except BadInput: return first + f'\n{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes'
+    first = str(check.xp.folder) + (
+        f'   SIMULATED DATA (world {said.get("world")}, seed {said.get("seed")})' if said else ''
+    )
+    if check.plants is None:
+        return first + '\nthe plants are not known'
+    try:
+        m = check.xp.measured
+    except BadInput:
+        return first + f'\n{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes'
     grown = f'{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes, {m.dag.nunique()} days'
     return first + f'\n{grown}; {len(m)} measured steps, {m.label.sum()} of them stressed'
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #e3006028
 TITLES = dict(fatal='The study cannot run', suspicious='Somebody should look', info='Good to know')
 
+
 def text(self, verdict=True):
     "The whole page as text; the last line is the verdict"
     parts = [_headline(self), summary(self).to_string(index=False)]
     f = self.findings
     for s in SEVERITIES:
-        if len(g := f[f.severity == s]): parts.append(f'{TITLES[s]} ({len(g)})\n' + '\n'.join('  ' + line(r) for r in g.itertuples()))
-    if verdict: parts.append('fatal: mend these first' if self.fatal else 'ready: nothing stands in the way of a study')
+        if len(g := f[f.severity == s]):
+            parts.append(
+                f'{TITLES[s]} ({len(g)})\n' + '\n'.join('  ' + line(r) for r in g.itertuples())
+            )
+    if verdict:
+        parts.append(
+            'fatal: mend these first'
+            if self.fatal
+            else 'ready: nothing stands in the way of a study'
+        )
     return '\n\n'.join(parts)
+
+
 Check.text = text

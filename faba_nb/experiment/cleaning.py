@@ -12,111 +12,169 @@ import numpy as np, pandas as pd
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #c7b19de7
 def without_invisible(
-    text, # any text
+    text,  # any text
 ):
     "The text without characters that take no place on the page"
-    if text.isascii(): return text
+    if text.isascii():
+        return text
     return ''.join(c for c in text if unicodedata.category(c) != 'Cf')
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #19037a7a
 def tidy_text(
-    x, # one cell of any type
+    x,  # one cell of any type
 ):
     "A cell as text in NFC with single blanks; missing cells become ''"
-    if x is None or (isinstance(x, float) and np.isnan(x)): return ''
-    if isinstance(x, float) and x.is_integer(): x = int(x)
+    if x is None or (isinstance(x, float) and np.isnan(x)):
+        return ''
+    if isinstance(x, float) and x.is_integer():
+        x = int(x)
     return ' '.join(unicodedata.normalize('NFC', without_invisible(str(x))).split())
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #e5c23a5a
 def same_name(
-    x, # a name as written
+    x,  # a name as written
 ):
     "A key under which spellings of one name agree"
     text = tidy_text(x)
-    if text.isascii(): return text.translate(_JOINTS).casefold()
+    if text.isascii():
+        return text.translate(_JOINTS).casefold()
     plain = unicodedata.normalize('NFKD', text)
     return ''.join(c for c in plain if not unicodedata.combining(c)).translate(_JOINTS).casefold()
+
 
 _JOINTS = str.maketrans('', '', ' /_')
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #6f313ae9
 _ID = re.compile(r'(\d{2})_([A-Za-z]+)_0*(\d{1,3})', re.ASCII)
+
+
 def tidy_id(
-    x, # a cell such as ' 24_FabaDr_7 '
+    x,  # a cell such as ' 24_FabaDr_7 '
 ):
     "A plant id in its one spelling, or '' when the cell holds none"
     text = unicodedata.normalize('NFKC', tidy_text(x))
-    if re.search(r'\d \d', text): return ''
+    if re.search(r'\d \d', text):
+        return ''
     m = _ID.fullmatch(text.replace(' ', ''))
     return f'{m[1]}_{m[2]}_{int(m[3]):03d}' if m else ''
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #9fcd6d8b
 def unseen(
-    text, # a cell that was refused
+    text,  # a cell that was refused
 ):
     "The characters of a text that are no plain letter, digit or sign, by name; '' when there are none"
     odd = dict.fromkeys(c for c in str(text) if not (c.isascii() and c.isprintable()))
-    return ', '.join(f'U+{ord(c):04X} {unicodedata.name(c, "a control character").lower()}' for c in odd)
+    return ', '.join(
+        f'U+{ord(c):04X} {unicodedata.name(c, "a control character").lower()}' for c in odd
+    )
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #86118243
-MISSING = {'', '-', '–', 'na', 'n/a', 'n.a.', 'nan', 'none', 'null', '#n/a', '#div/0!', '#value!', '#ref!', '#num!', '#null!', '#name?'}
+MISSING = {
+    '',
+    '-',
+    '–',
+    'na',
+    'n/a',
+    'n.a.',
+    'nan',
+    'none',
+    'null',
+    '#n/a',
+    '#div/0!',
+    '#value!',
+    '#ref!',
+    '#num!',
+    '#null!',
+    '#name?',
+}
+
+
 def is_missing(
-    x, # one cell
+    x,  # one cell
 ):
     "True for an empty cell and for the usual ways to write that there is no value"
-    if isinstance(x, str): return without_invisible(x).strip().casefold() in MISSING
+    if isinstance(x, str):
+        return without_invisible(x).strip().casefold() in MISSING
     return x is None or x is pd.NaT or (isinstance(x, float) and np.isnan(x))
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #a3e07d02
 _PLAIN = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.ASCII | re.IGNORECASE)
-_GROUPS = re.compile(r'[+-]?\d{1,3}(?:( )\d{3}(?: \d{3})*(?:[.,]\d*)?|(\.)\d{3}(?:\.\d{3})*,\d*|(,)\d{3}(?:,\d{3})*\.\d*)', re.ASCII)
+_GROUPS = re.compile(
+    r'[+-]?\d{1,3}(?:( )\d{3}(?: \d{3})*(?:[.,]\d*)?|(\.)\d{3}(?:\.\d{3})*,\d*|(,)\d{3}(?:,\d{3})*\.\d*)',
+    re.ASCII,
+)
+
 
 def _number(x):
     "One cell as float, or None when it is no number"
-    if isinstance(x, (bool, np.bool_)): return None
-    if isinstance(x, (int, float, np.number)): return float(x) if np.isfinite(x) else None
-    if not isinstance(x, str): return None
-    s = unicodedata.normalize('NFKC', tidy_text(x)).replace('\u2212', '-').removesuffix('%').rstrip()
-    if len(s) > 2 and s[0] in '+-': s = s[0] + s[1:].lstrip()
-    if m := _GROUPS.fullmatch(s): s = s.replace(m[1] or m[2] or m[3], '')
+    if isinstance(x, (bool, np.bool_)):
+        return None
+    if isinstance(x, (int, float, np.number)):
+        return float(x) if np.isfinite(x) else None
+    if not isinstance(x, str):
+        return None
+    s = (
+        unicodedata.normalize('NFKC', tidy_text(x))
+        .replace('\u2212', '-')
+        .removesuffix('%')
+        .rstrip()
+    )
+    if len(s) > 2 and s[0] in '+-':
+        s = s[0] + s[1:].lstrip()
+    if m := _GROUPS.fullmatch(s):
+        s = s.replace(m[1] or m[2] or m[3], '')
     s = s.replace(',', '.')
     return float(s) if _PLAIN.fullmatch(s) and np.isfinite(float(s)) else None
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #e502d09e
 def tidy_numbers(
-    cells, # array of cells of any type, shape (N,)
+    cells,  # array of cells of any type, shape (N,)
 ):
     "Float64 values and a mask of the cells that hold something else"
     cells = np.asarray(cells, dtype=object)
     out, bad = np.full(len(cells), np.nan), np.zeros(len(cells), bool)
     for i, x in enumerate(cells):
-        if type(x) is float and x - x == 0: out[i] = x
-        elif (v := None if is_missing(x) else _number(x)) is not None: out[i] = v
-        else: bad[i] = tidy_text(x) != ''
+        if type(x) is float and x - x == 0:
+            out[i] = x
+        elif (v := None if is_missing(x) else _number(x)) is not None:
+            out[i] = v
+        else:
+            bad[i] = tidy_text(x) != ''
     return out, bad
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #16017f4c
-_DATE = re.compile(r'(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d{1,2})-(\d{1,2}))(?:[ T]+(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?.*)?$')
+_DATE = re.compile(
+    r'(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d{1,2})-(\d{1,2}))(?:[ T]+(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?.*)?$'
+)
 _EPOCH = pd.Timestamp('1899-12-30')
+
+
 def _date(x):
     "One cell as `Timestamp`, or None when it is no date"
-    if hasattr(x, 'year'): return pd.Timestamp(x)
-    if isinstance(x, (int, float)): return _EPOCH + pd.Timedelta(seconds=round(x*86400)) if 30000 < x < 60000 else None
+    if hasattr(x, 'year'):
+        return pd.Timestamp(x)
+    if isinstance(x, (int, float)):
+        return _EPOCH + pd.Timedelta(seconds=round(x * 86400)) if 30000 < x < 60000 else None
     m = _DATE.match(tidy_text(x))
-    if not m: return None
+    if not m:
+        return None
     d, mo, y = (m[1], m[2], m[3]) if m[1] else (m[6], m[5], m[4])
-    try: return pd.Timestamp(int(y), int(mo), int(d), *(int(v or 0) for v in m.groups()[6:]))
-    except ValueError: return None
+    try:
+        return pd.Timestamp(int(y), int(mo), int(d), *(int(v or 0) for v in m.groups()[6:]))
+    except ValueError:
+        return None
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #99198a43
 def tidy_dates(
-    cells, # array of cells of any type, shape (N,)
+    cells,  # array of cells of any type, shape (N,)
 ):
     "Timestamps (missing: NaT) and a mask of the cells that hold something else"
     cells = np.asarray(cells, dtype=object)
     missing = np.array([is_missing(x) for x in cells], bool)
     if all(hasattr(x, 'hour') for x in cells[~missing]):
-        return pd.to_datetime(pd.Series(np.where(missing, None, cells)), errors='coerce').astype('datetime64[s]').to_numpy(), np.zeros(len(cells), bool)
+        return pd.to_datetime(pd.Series(np.where(missing, None, cells)), errors='coerce').astype(
+            'datetime64[s]'
+        ).to_numpy(), np.zeros(len(cells), bool)
     read = [None if m else _date(x) for x, m in zip(cells, missing)]
     bad = np.array([d is None and not m for d, m in zip(read, missing)], bool)
     return pd.Series(read, dtype='datetime64[s]').to_numpy(), bad
@@ -124,24 +182,33 @@ def tidy_dates(
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #d055b158
 def _seconds(x):
     "One cell as seconds after midnight, or None"
-    if hasattr(x, 'hour'): return x.hour*3600. + x.minute*60 + x.second
-    if hasattr(x, 'total_seconds'): return x.total_seconds() % 86400
-    if isinstance(x, (int, float)): return float(round((x % 1)*86400)) if 0 <= x < 60000 else None
+    if hasattr(x, 'hour'):
+        return x.hour * 3600.0 + x.minute * 60 + x.second
+    if hasattr(x, 'total_seconds'):
+        return x.total_seconds() % 86400
+    if isinstance(x, (int, float)):
+        return float(round((x % 1) * 86400)) if 0 <= x < 60000 else None
     m = re.match(r'(?:.*[ T])?(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?', tidy_text(x))
-    return int(m[1])*3600. + int(m[2])*60 + int(m[3] or 0) if m and int(m[1]) < 24 and int(m[2]) < 60 else None
+    return (
+        int(m[1]) * 3600.0 + int(m[2]) * 60 + int(m[3] or 0)
+        if m and int(m[1]) < 24 and int(m[2]) < 60
+        else None
+    )
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #ad54a4ef
 def tidy_times(
-    cells, # array of cells of any type, shape (N,)
+    cells,  # array of cells of any type, shape (N,)
 ):
     "Seconds after midnight (missing: NaN) and a mask of the cells that hold something else"
     missing = np.array([is_missing(x) for x in cells], bool)
     read = [None if m else _seconds(x) for x, m in zip(cells, missing)]
-    return np.array(read, float), np.array([s is None and not m for s, m in zip(read, missing)], bool)
+    return np.array(read, float), np.array(
+        [s is None and not m for s, m in zip(read, missing)], bool
+    )
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #9207e2e2
 def tidy_yes(
-    cells, # array of cells of any type, shape (N,)
+    cells,  # array of cells of any type, shape (N,)
 ):
     "Booleans and a mask of the cells that hold something else"
     words = [tidy_text(x).casefold() for x in cells]

@@ -18,7 +18,14 @@ from ..core.places import data_folder
 from .images import list_images
 from .labels import label_steps, merge_on_dag
 from .marks import excluded, read_marks
-from .plan import PLANTS, design, germination, plan_rounds, read_plant_table, read_round_table
+from faba_nb.experiment.plan import (
+    PLANTS,
+    design,
+    germination,
+    plan_rounds,
+    read_plant_table,
+    read_round_table,
+)
 from .plants import flag_plants, plants_from_workbooks
 from .sheets import find_file
 from .workbooks import Absent
@@ -27,34 +34,53 @@ from .tables import FLUOR, read_table
 # %% ../../nbs/10_experiment/70_dataset.ipynb #5be9c130
 class Experiment:
     "The tables of one experiment's folder, read when asked for"
-    def __init__(self,
-        folder, # the folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
-    ): self.folder = _holding(data_folder(folder))
-    def __repr__(self): return f'Experiment({str(self.folder)!r})'
+
+    def __init__(
+        self,
+        folder,  # the folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
+    ):
+        self.folder = _holding(data_folder(folder))
+
+    def __repr__(self):
+        return f'Experiment({str(self.folder)!r})'
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #c7797ba6
 _PARTS = ['img', '00-Misc', 'TimeCourse Datasets', 'plant_metadata.csv']
+
+
 def _holding(folder):
     "The folder itself when it holds an experiment, else `BadInput`"
-    holds = lambda d: any(os.path.exists(d/p) for p in _PARTS)
-    if holds(folder): return folder
-    try: inside = [d.name for d in sorted(folder.iterdir()) if holds(d)]
-    except OSError as e: raise BadInput(f'the folder cannot be read ({e.strerror})', folder, 'ask its owner for the right to read it')
-    mend = f'give {folder/inside[0]}' if inside else 'give the folder that holds img and 00-Misc'
+    holds = lambda d: any(os.path.exists(d / p) for p in _PARTS)
+    if holds(folder):
+        return folder
+    try:
+        inside = [d.name for d in sorted(folder.iterdir()) if holds(d)]
+    except OSError as e:
+        raise BadInput(
+            f'the folder cannot be read ({e.strerror})',
+            folder,
+            'ask its owner for the right to read it',
+        )
+    mend = f'give {folder / inside[0]}' if inside else 'give the folder that holds img and 00-Misc'
     raise BadInput('this folder holds no experiment', folder, mend)
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #32965c19
-def own(self,
-    name, # such as 'plant_metadata.csv'
+def own(
+    self,
+    name,  # such as 'plant_metadata.csv'
 ):
     "The path of a file beside the workbooks, None where there is none; anything but a readable file is refused"
-    try: return find_file(self.folder, name)
-    except Absent: return None
+    try:
+        return find_file(self.folder, name)
+    except Absent:
+        return None
+
+
 Experiment.own = own
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #636bc203
 def table(
-    f, # function of an `Experiment`
+    f,  # function of an `Experiment`
 ):
     "Add a property to `Experiment` that is made at first use and then kept; treat what it returns as read-only"
     made = cached_property(f)
@@ -68,11 +94,15 @@ def marks(self):
     self.own('marks.csv')
     return read_marks(self.folder)
 
+
 def _kept(self, frame, view=''):
     "Rows of known plants and rounds that no mark excludes"
     out = frame[~excluded(frame, self.marks, view)]
-    if 'round' in out: out = out[out['round'].isin(self.rounds['round'])]
+    if 'round' in out:
+        out = out[out['round'].isin(self.rounds['round'])]
     return out[out.plant_id.isin(self.plants.plant_id)].reset_index(drop=True)
+
+
 Experiment._kept = _kept
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #91029b0e
@@ -84,60 +114,107 @@ def rounds(self):
 # %% ../../nbs/10_experiment/70_dataset.ipynb #014b286a
 OBSERVATIONS = {'RGB1': 'observations_side', 'RGB2': 'observations_top', 'FC': 'observations_fluor'}
 
+
 @table
 def observations(self):
     "plant_id, round, view, when (NaT without a date), outlier, remark: one row per line of the log"
-    frames = [_observed(f, camera) for camera, name in OBSERVATIONS.items() if (f := _maybe(self.folder, name)) is not None]
+    frames = [
+        _observed(f, camera)
+        for camera, name in OBSERVATIONS.items()
+        if (f := _maybe(self.folder, name)) is not None
+    ]
     none = dict(plant_id=str, round=int, view=str, when='datetime64[s]', outlier=bool, remark=str)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
+    return (
+        pd.concat(frames, ignore_index=True)
+        if frames
+        else pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #9e915be0
 def _maybe(folder, name):
     "A tidy table, or None when its workbook is not there; a workbook that is there but broken is an error"
-    try: find_file(folder, design('tables').set_index('table').file[name])
-    except Absent: return None
+    try:
+        find_file(folder, design('tables').set_index('table').file[name])
+    except Absent:
+        return None
     return read_table(folder, name).frame
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #d2398853
 def _observed(frame, camera):
     "One observation sheet in the common form"
-    view = 'side_' + frame.angle_deg.map('{:03.0f}'.format) if camera == 'RGB1' else 'top' if camera == 'RGB2' else 'fluor'
+    view = (
+        'side_' + frame.angle_deg.map('{:03.0f}'.format)
+        if camera == 'RGB1'
+        else 'top'
+        if camera == 'RGB2'
+        else 'fluor'
+    )
     seconds = pd.to_timedelta(frame['time'] if 'time' in frame else np.nan, unit='s')
     when = frame.date + seconds if 'date' in frame else pd.NaT
-    return pd.DataFrame(dict(plant_id=frame.plant_id, round=frame['round'].astype(int), view=view, when=when, outlier=frame.outlier, remark=frame.get('remark', '')))
+    return pd.DataFrame(
+        dict(
+            plant_id=frame.plant_id,
+            round=frame['round'].astype(int),
+            view=view,
+            when=when,
+            outlier=frame.outlier,
+            remark=frame.get('remark', ''),
+        )
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #db9a0e0e
 @table
 def plants(self):
     "One row per plant, sorted by plant_id; without plants that a mark excludes altogether"
     path = self.own('plant_metadata.csv')
-    if path: plants = read_plant_table(path)[PLANTS]
-    else: plants = plants_from_workbooks(read_table(self.folder, 'weights').frame, read_table(self.folder, 'onsets').frame, [self.observations])
+    if path:
+        plants = read_plant_table(path)[PLANTS]
+    else:
+        plants = plants_from_workbooks(
+            read_table(self.folder, 'weights').frame,
+            read_table(self.folder, 'onsets').frame,
+            [self.observations],
+        )
     return flag_plants(plants[~excluded(plants, self.marks)].reset_index(drop=True))
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #d5f0291f
 @table
 def days(self):
     "plant_id, round, dag and `when` (earliest logged time, NaT where unknown) for every plant and round"
-    grid = self.plants[['plant_id']].merge(self.rounds[['round', 'dag', 'published_dag']], how='cross')
-    seen = self.observations.dropna(subset=['when']).groupby(['plant_id', 'round'], as_index=False).when.min()
+    grid = self.plants[['plant_id']].merge(
+        self.rounds[['round', 'dag', 'published_dag']], how='cross'
+    )
+    seen = (
+        self.observations.dropna(subset=['when'])
+        .groupby(['plant_id', 'round'], as_index=False)
+        .when.min()
+    )
     grid = grid.merge(seen, on=['plant_id', 'round'], how='left')
     logged = (pd.to_datetime(grid.when).dt.normalize() - germination()).dt.days
     trusted = (logged - grid.dag).abs() <= 1
-    return grid.assign(dag=logged.where(trusted, grid.dag).astype(int), when=pd.to_datetime(grid.when).where(trusted))
+    return grid.assign(
+        dag=logged.where(trusted, grid.dag).astype(int),
+        when=pd.to_datetime(grid.when).where(trusted),
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #93331c81
 @table
 def plant_rounds(self):
     "plant_id, round, dag: all rounds of each plant, on the days of the published analysis"
-    return self.days[['plant_id', 'round', 'published_dag']].rename(columns={'published_dag': 'dag'})
+    return self.days[['plant_id', 'round', 'published_dag']].rename(
+        columns={'published_dag': 'dag'}
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #9acb04ba
 def _dated(self, frame):
     "Add each row's day from its plant and round, after plant_id and round"
     out = frame.merge(self.days[['plant_id', 'round', 'dag']], on=['plant_id', 'round'], how='left')
     front = ['plant_id', 'round', 'dag']
-    return out[front + [c for c in out if c not in front]].sort_values(['plant_id', 'round'], ignore_index=True, kind='stable')
+    return out[front + [c for c in out if c not in front]].sort_values(
+        ['plant_id', 'round'], ignore_index=True, kind='stable'
+    )
+
+
 Experiment._dated = _dated
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #4ae74390
@@ -151,17 +228,26 @@ def listing(self):
 def images(self):
     "One row per photograph: plant_id, round, dag, view, path (as written, below the folder), outlier"
     found, _ = self.listing
-    marked = self.observations.query('outlier')[['plant_id', 'round', 'view']].drop_duplicates().assign(outlier=True)
+    marked = (
+        self.observations.query('outlier')[['plant_id', 'round', 'view']]
+        .drop_duplicates()
+        .assign(outlier=True)
+    )
     out = self._kept(found).merge(marked, on=['plant_id', 'round', 'view'], how='left')
     out['outlier'] = out.outlier.eq(True)
-    return self._dated(out)[['plant_id', 'round', 'dag', 'view', 'path', 'outlier']].sort_values(['plant_id', 'round', 'view'], ignore_index=True)
+    return self._dated(out)[['plant_id', 'round', 'dag', 'view', 'path', 'outlier']].sort_values(
+        ['plant_id', 'round', 'view'], ignore_index=True
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #7f18964d
-def image_path(self,
-    row, # a row of `images`, or its path
+def image_path(
+    self,
+    row,  # a row of `images`, or its path
 ):
     "Where a photograph lies"
-    return self.folder/(row if isinstance(row, str) else row.path)
+    return self.folder / (row if isinstance(row, str) else row.path)
+
+
 Experiment.image_path = image_path
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #4128ebe9
@@ -171,7 +257,9 @@ def fluor(self):
     t = read_table(self.folder, 'fluorescence')
     columns = [p for p in FLUOR if p in t.frame] + t.other
     keep = t.frame[['plant_id', 'round']].astype({'round': int})
-    return self._dated(self._kept(pd.concat([keep, t.frame[columns].astype('float32')], axis=1), 'fluor'))
+    return self._dated(
+        self._kept(pd.concat([keep, t.frame[columns].astype('float32')], axis=1), 'fluor')
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #6036614e
 @table
@@ -182,8 +270,13 @@ def fluor_known(self):
 # %% ../../nbs/10_experiment/70_dataset.ipynb #7417c95e
 def _of(frame, table):
     "plant_id, round and the numeric columns of one table, as in data/design/columns.csv"
-    columns = [c for c in design('columns').query('table == @table and kind == "number"').column if c in frame]
+    columns = [
+        c
+        for c in design('columns').query('table == @table and kind == "number"').column
+        if c in frame
+    ]
     return frame[['plant_id', 'round', *columns]].astype({'round': int})
+
 
 @table
 def vi(self):
@@ -195,11 +288,13 @@ def vi(self):
 def measured(self):
     "The labelled measured steps, rounds on one day merged, sorted by plant_id and dag"
     seen = [self.images[['plant_id', 'round', 'dag']]]
-    if _maybe(self.folder, 'fluorescence') is not None: seen.append(self.fluor[['plant_id', 'round', 'dag']])
+    if _maybe(self.folder, 'fluorescence') is not None:
+        seen.append(self.fluor[['plant_id', 'round', 'dag']])
     return label_steps(merge_on_dag(pd.concat(seen).drop_duplicates()), self.plants)
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #6da1c29f
 ENV = ['li1_Buffer_uE', 't1_Buffer_C', 'rh1_Buffer_%', 't2_Tunnel_C', 'rh2_Tunnel_%']
+
 
 @table
 def env_daily(self):
@@ -211,96 +306,156 @@ def env_daily(self):
 # %% ../../nbs/10_experiment/70_dataset.ipynb #fb241e7b
 def mean_until(
     times,  # sorted times of a log, shape (N,)
-    values, # its readings, shape (N, K); NaN where missing
+    values,  # its readings, shape (N, K); NaN where missing
     begin,  # begin of each window, shape (M,)
-    end,    # end of each window, included, shape (M,)
+    end,  # end of each window, included, shape (M,)
 ):
     "Mean of the readings within each window, shape (M, K); NaN where there are none"
     ok = ~np.isnan(values)
     sums = np.vstack([np.zeros(values.shape[1]), np.where(ok, values, 0).cumsum(0)])
     counts = np.vstack([np.zeros(values.shape[1]), ok.cumsum(0)])
     a, b = np.searchsorted(times, begin, 'left'), np.searchsorted(times, end, 'right')
-    with np.errstate(invalid='ignore'): return (sums[b] - sums[a])/(counts[b] - counts[a])
+    with np.errstate(invalid='ignore'):
+        return (sums[b] - sums[a]) / (counts[b] - counts[a])
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #7e29d027
 @table
 def env(self):
     "plant_id, round, dag and the sensors' means from midnight to the measuring time, or the whole day where no time is known"
     log = read_table(self.folder, 'environment').frame.sort_values('time')
-    steps = self.measured[['plant_id', 'round', 'dag']].merge(self.days[['plant_id', 'round', 'when']], on=['plant_id', 'round'])
+    steps = self.measured[['plant_id', 'round', 'dag']].merge(
+        self.days[['plant_id', 'round', 'when']], on=['plant_id', 'round']
+    )
     begin = germination() + pd.to_timedelta(steps.dag, 'D')
     end = steps.when.fillna(begin + pd.Timedelta(days=1, seconds=-1))
     ns = lambda t: t.to_numpy('datetime64[s]')
     means = mean_until(ns(log['time']), log[ENV].to_numpy(float), ns(begin), ns(end))
-    return pd.concat([steps[['plant_id', 'round', 'dag']], pd.DataFrame(means, columns=ENV)], axis=1)
+    return pd.concat(
+        [steps[['plant_id', 'round', 'dag']], pd.DataFrame(means, columns=ENV)], axis=1
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #fa9ac51d
-DRY = 40.0 # % of water-holding capacity; a day that starts a watering below it is a dry day
+DRY = 40.0  # % of water-holding capacity; a day that starts a watering below it is a dry day
+
 
 def _events(log):
     "Waterings in order, with the moment from which they are known"
-    seconds = pd.to_timedelta(log['time'], unit='s') if 'time' in log else pd.Series(pd.NaT, log.index, dtype='timedelta64[s]')
+    seconds = (
+        pd.to_timedelta(log['time'], unit='s')
+        if 'time' in log
+        else pd.Series(pd.NaT, log.index, dtype='timedelta64[s]')
+    )
     known = log.date + seconds.fillna(pd.Timedelta(days=1, seconds=-1))
     log = log.assign(known=known).sort_values(['plant_id', 'known'], kind='stable')
     by = log.groupby('plant_id', sort=False)
-    dry = (log.whc_before_pct < DRY) & ~log.assign(dry=log.whc_before_pct < DRY).duplicated(['plant_id', 'date', 'dry'])
-    return log.assign(water_total_g=by.water_added_g.cumsum(), dry_days=dry.groupby(log.plant_id).cumsum())
+    dry = (log.whc_before_pct < DRY) & ~log.assign(dry=log.whc_before_pct < DRY).duplicated(
+        ['plant_id', 'date', 'dry']
+    )
+    return log.assign(
+        water_total_g=by.water_added_g.cumsum(), dry_days=dry.groupby(log.plant_id).cumsum()
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #acdf5d8d
 WATER = ['whc_before_pct', 'whc_after_pct', 'water_loss_g_per_h', 'water_total_g', 'dry_days']
 
+
 @table
 def water(self):
     "plant_id, round, dag and the soil water known at the measurement: last watering, total received, days below 40 %"
-    events = _events(read_table(self.folder, 'watering').frame).reindex(columns=['plant_id', 'known', *WATER])
-    steps = self.measured[['plant_id', 'round', 'dag']].merge(self.days[['plant_id', 'round', 'when']], on=['plant_id', 'round'])
-    steps['until'] = steps.when.fillna(germination() + pd.to_timedelta(steps.dag, 'D')).astype('datetime64[s]')
+    events = _events(read_table(self.folder, 'watering').frame).reindex(
+        columns=['plant_id', 'known', *WATER]
+    )
+    steps = self.measured[['plant_id', 'round', 'dag']].merge(
+        self.days[['plant_id', 'round', 'when']], on=['plant_id', 'round']
+    )
+    steps['until'] = steps.when.fillna(germination() + pd.to_timedelta(steps.dag, 'D')).astype(
+        'datetime64[s]'
+    )
     events = events.astype({'known': 'datetime64[s]'}).sort_values('known')
-    out = pd.merge_asof(steps.sort_values('until'), events, left_on='until', right_on='known', by='plant_id')
-    return out[['plant_id', 'round', 'dag', *WATER]].sort_values(['plant_id', 'dag'], ignore_index=True)
+    out = pd.merge_asof(
+        steps.sort_values('until'), events, left_on='until', right_on='known', by='plant_id'
+    )
+    return out[['plant_id', 'round', 'dag', *WATER]].sort_values(
+        ['plant_id', 'dag'], ignore_index=True
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #2a9e7ec5
 @table
 def shape(self):
     "plant_id, round, dag, height_cm, side_area_cm2, top_area_cm2, digital_biomass"
-    side = _of(read_table(self.folder, 'side').frame, 'side').groupby(['plant_id', 'round'], as_index=False)[['height_cm', 'area_cm2']].mean()
+    side = (
+        _of(read_table(self.folder, 'side').frame, 'side')
+        .groupby(['plant_id', 'round'], as_index=False)[['height_cm', 'area_cm2']]
+        .mean()
+    )
     top = _of(read_table(self.folder, 'top').frame, 'top')[['plant_id', 'round', 'area_cm2']]
-    biomass = _of(read_table(self.folder, 'biomass').frame, 'biomass')[['plant_id', 'round', 'digital_biomass']]
-    out = side.rename(columns={'area_cm2': 'side_area_cm2'}).merge(top.rename(columns={'area_cm2': 'top_area_cm2'}), how='outer').merge(biomass, how='outer')
+    biomass = _of(read_table(self.folder, 'biomass').frame, 'biomass')[
+        ['plant_id', 'round', 'digital_biomass']
+    ]
+    out = (
+        side.rename(columns={'area_cm2': 'side_area_cm2'})
+        .merge(top.rename(columns={'area_cm2': 'top_area_cm2'}), how='outer')
+        .merge(biomass, how='outer')
+    )
     return self._dated(self._kept(out))
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #b58ed5a7
 @table
 def outliers(self):
     "plant_id, round, view (`fluor` for a fluorescence row), remark: rows the observers marked"
-    return self._kept(self.observations.query('outlier')[['plant_id', 'round', 'view', 'remark']].drop_duplicates())
+    return self._kept(
+        self.observations.query('outlier')[
+            ['plant_id', 'round', 'view', 'remark']
+        ].drop_duplicates()
+    )
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #7ae31cb1
 @table
 def simulated(self):
     "What SIMULATED.txt says as a dictionary (world, seed, genotypes, …), or None for real data"
-    if not (path := self.own('SIMULATED.txt')): return None
-    try: said = _flat_yaml(path.read_bytes()[:4096].decode('utf-8'))
-    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as e: raise BadInput(f'cannot be read ({str(e).splitlines()[0]})', 'SIMULATED.txt', 'write the twin again')
-    if not isinstance(said, dict): return dict(world=str(said)[:80])
-    plain = lambda v: v if isinstance(v, (bool, int, float)) or v is None else str(v)[:80] if isinstance(v, str) else ''
+    if not (path := self.own('SIMULATED.txt')):
+        return None
+    try:
+        said = _flat_yaml(path.read_bytes()[:4096].decode('utf-8'))
+    except (UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as e:
+        raise BadInput(
+            f'cannot be read ({str(e).splitlines()[0]})', 'SIMULATED.txt', 'write the twin again'
+        )
+    if not isinstance(said, dict):
+        return dict(world=str(said)[:80])
+    plain = lambda v: (
+        v
+        if isinstance(v, (bool, int, float)) or v is None
+        else str(v)[:80]
+        if isinstance(v, str)
+        else ''
+    )
     return {str(k): plain(v) for k, v in said.items()}
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #ae74f412
 def _flat_yaml(text):
     "A small YAML file without references, which could grow without end"
-    if any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)): raise ValueError('it refers to itself')
+    if any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
+        raise ValueError('it refers to itself')
     return yaml.safe_load(text)
 
 # %% ../../nbs/10_experiment/70_dataset.ipynb #c02061ed
 @table
 def fingerprint(self):
     "Hash of everything the tables are made from, 16 hexadecimal digits"
-    named = ['plant_metadata.csv', 'timepoint_metadata.csv', 'marks.csv'] + sorted(set(design('tables').file))
+    named = ['plant_metadata.csv', 'timepoint_metadata.csv', 'marks.csv'] + sorted(
+        set(design('tables').file)
+    )
     parts = []
     for name in named:
-        try: parts.append((name, sha256(find_file(self.folder, name))))
-        except Absent: pass # a table that is not there is part of what the data are
-    found = self.listing[0] if (self.folder/'img').is_dir() else pd.DataFrame(columns=['path', 'bytes'])
+        try:
+            parts.append((name, sha256(find_file(self.folder, name))))
+        except Absent:
+            pass  # a table that is not there is part of what the data are
+    found = (
+        self.listing[0]
+        if (self.folder / 'img').is_dir()
+        else pd.DataFrame(columns=['path', 'bytes'])
+    )
     parts += list(found[['path', 'bytes']].itertuples(index=False, name=None))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

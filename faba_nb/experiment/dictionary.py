@@ -15,38 +15,57 @@ from .tables import FLUOR
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #4f539867
 def _range(c):
     "The plausible range in words"
-    if pd.isna(c.low) and pd.isna(c.high): return ''
+    if pd.isna(c.low) and pd.isna(c.high):
+        return ''
     return f'≥ {c.low:g}' if pd.isna(c.high) else f'{c.low:g} … {c.high:g}'
 
-def _usual(c): return '' if pd.isna(c.usual_low) else f'{c.usual_low:g} … {c.usual_high:g}'
+
+def _usual(c):
+    return '' if pd.isna(c.usual_low) else f'{c.usual_low:g} … {c.usual_high:g}'
+
 
 def _column_row(c):
     "One line of the dictionary"
-    written = ' or '.join(f'`{w}`' if not w.startswith('@') else 'first column' for w in c.written.split('|')[:2])
+    written = ' or '.join(
+        f'`{w}`' if not w.startswith('@') else 'first column' for w in c.written.split('|')[:2]
+    )
     return f'| `{c.column}`{"*" if c.required else ""} | {written} | {c.kind} | {c.unit} | {_range(c)} | {_usual(c)} | {c.source} | {c.meaning} |'
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #a2288d9e
 def describe_table(
-    name, # as in data/design/tables.csv
+    name,  # as in data/design/tables.csv
 ):
     "One raw table as a Markdown section"
     t = design('tables').set_index('table').loc[name]
     sheet = f', sheet `{t.sheet}`' if t.sheet else ''
-    head = [f'### {name}', '', f'{t.meaning[0].upper() + t.meaning[1:]}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {", ".join(k for k in t.key.split() if k != "*")}.', '',
-            '| column | written | kind | unit | range | usual middle | source of both | meaning |', '|---|---|---|---|---|---|---|---|']
-    return '\n'.join(head + [_column_row(c) for c in design('columns').query('table == @name').itertuples()])
+    head = [
+        f'### {name}',
+        '',
+        f'{t.meaning[0].upper() + t.meaning[1:]}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {", ".join(k for k in t.key.split() if k != "*")}.',
+        '',
+        '| column | written | kind | unit | range | usual middle | source of both | meaning |',
+        '|---|---|---|---|---|---|---|---|',
+    ]
+    return '\n'.join(
+        head + [_column_row(c) for c in design('columns').query('table == @name').itertuples()]
+    )
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #7720e981
 def dictionary():
     "All raw tables as Markdown, and the names of the fluorescence parameters"
     parts = [describe_table(t) for t in design('tables').table]
-    fluor = 'Fluorescence parameters, in the order of our tables: ' + ' '.join(f'`{p}`' for p in FLUOR) + '. Other numeric columns from the sixteenth on are kept apart.'
+    fluor = (
+        'Fluorescence parameters, in the order of our tables: '
+        + ' '.join(f'`{p}`' for p in FLUOR)
+        + '. Other numeric columns from the sixteenth on are kept apart.'
+    )
     return '\n\n'.join(parts + ['### fluorescence parameters', fluor]) + '\n'
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #e83c2984
 MARK = '<!-- below: written by faba_nb.experiment.dictionary.write_dictionary -->\n'
 
+
 def write_dictionary():
     "Renew the dictionary in data/README.md"
-    path = root()/'data'/'README.md'
+    path = root() / 'data' / 'README.md'
     write_text(path.read_text(encoding='utf-8').split(MARK)[0] + MARK + '\n' + dictionary(), path)

@@ -13,129 +13,217 @@ from .tables import FLUOR, table_spec
 
 # %% ../../nbs/10_experiment/67_example.ipynb #6c45b1c7
 def write_workbook(
-    path,   # an .xlsx file; its folder is created
-    sheets, # sheet name -> DataFrame
+    path,  # an .xlsx file; its folder is created
+    sheets,  # sheet name -> DataFrame
 ):
     "Write frames as sheets of one workbook; missing values become empty cells"
     from openpyxl import Workbook
+
     book = Workbook(write_only=True)
     for name, frame in sheets.items():
         sheet = book.create_sheet(name)
         sheet.append(list(frame))
-        for row in frame.astype(object).where(frame.notna(), None).itertuples(index=False): sheet.append(row)
+        for row in frame.astype(object).where(frame.notna(), None).itertuples(index=False):
+            sheet.append(row)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     book.save(path)
 
 # %% ../../nbs/10_experiment/67_example.ipynb #c5100fad
 def example_plants():
     "Twelve plants: n, id, acc, name, slug, treatment, rep"
-    rows = [dict(n=6*i + 3*j + r, acc=a.accession_num, name=a.genotype, slug=a.slug, treatment=t, rep=r)
-            for i, a in enumerate(design('accessions').iloc[[1, 2]].itertuples()) for j, t in enumerate(['WHC-80', 'WHC-30']) for r in (1, 2, 3)]
+    rows = [
+        dict(
+            n=6 * i + 3 * j + r,
+            acc=a.accession_num,
+            name=a.genotype,
+            slug=a.slug,
+            treatment=t,
+            rep=r,
+        )
+        for i, a in enumerate(design('accessions').iloc[[1, 2]].itertuples())
+        for j, t in enumerate(['WHC-80', 'WHC-30'])
+        for r in (1, 2, 3)
+    ]
     return pd.DataFrame(rows).assign(id=lambda p: p.n.map('24_FabaDr_{:03d}'.format))
 
 # %% ../../nbs/10_experiment/67_example.ipynb #633b9e95
 def example_visits(
-    plants, # from `example_plants`
+    plants,  # from `example_plants`
 ):
     "One row per plant and photographed round; `dry` goes from 0 (wet) to 1, `size` is the height in cm"
     plan = design('replicate_rounds').merge(design('rounds'))
-    seen = plants.merge(plan, left_on='rep', right_on='replicate').sort_values(['n', 'round'], ignore_index=True)
-    seen['dry'] = (seen.treatment == 'WHC-30') * seen.dag/38
-    seen['size'] = (8 + 2.1*seen.dag*(1 - .5*seen.dry)).round(1)
+    seen = plants.merge(plan, left_on='rep', right_on='replicate').sort_values(
+        ['n', 'round'], ignore_index=True
+    )
+    seen['dry'] = (seen.treatment == 'WHC-30') * seen.dag / 38
+    seen['size'] = (8 + 2.1 * seen.dag * (1 - 0.5 * seen.dry)).round(1)
     return seen
 
 # %% ../../nbs/10_experiment/67_example.ipynb #edd09bb5
 def _head(seen, old_names=False):
     "Descriptive columns of a sheet"
-    treatment = seen.treatment.map({'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'}) if old_names else seen.treatment + '%'
-    return pd.DataFrame({'Measuring Date': pd.to_datetime(seen.date).dt.strftime('%d.%m.%Y'), 'Measuring Time': '09:30:00', 'Round Order': seen['round'],
-                         'Plant ID': seen.id + ' ', 'Treatment': treatment, 'DAG': seen.dag})
+    treatment = (
+        seen.treatment.map({'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'})
+        if old_names
+        else seen.treatment + '%'
+    )
+    return pd.DataFrame(
+        {
+            'Measuring Date': pd.to_datetime(seen.date).dt.strftime('%d.%m.%Y'),
+            'Measuring Time': '09:30:00',
+            'Round Order': seen['round'],
+            'Plant ID': seen.id + ' ',
+            'Treatment': treatment,
+            'DAG': seen.dag,
+        }
+    )
 
 # %% ../../nbs/10_experiment/67_example.ipynb #8623db04
 def _three_sides(frame):
     "The same rows for the three angles of the side camera"
     return pd.concat([frame.assign(Angle=a) for a in (0, 120, 240)], ignore_index=True)
 
+
 def _observations(seen):
     "The log of the cameras: three sheets"
     log = _head(seen, old_names=True).assign(Outlier='No', Obs=None)
-    return dict(RGB1=_three_sides(log), RGB2=log, FC=log[seen.fluorescence].drop(columns='Treatment'))
+    return dict(
+        RGB1=_three_sides(log), RGB2=log, FC=log[seen.fluorescence].drop(columns='Treatment')
+    )
 
 # %% ../../nbs/10_experiment/67_example.ipynb #4a40511e
 def _weights(plants):
     "Weights at harvest, bag included"
     control = plants.treatment == 'WHC-80'
-    return {'TrayID': plants.id, 'Accession Num': plants.acc, 'Accession Name': plants.name, 'Treatment': plants.treatment + '%', 'Rep': plants.rep,
-            'Bag Weight (g)': 10., 'Plant+Bag FW (g)': np.where(control, 176., 86.), 'P+B DW (g)': np.where(control, 26.7, 17.7)}
+    return {
+        'TrayID': plants.id,
+        'Accession Num': plants.acc,
+        'Accession Name': plants.name,
+        'Treatment': plants.treatment + '%',
+        'Rep': plants.rep,
+        'Bag Weight (g)': 10.0,
+        'Plant+Bag FW (g)': np.where(control, 176.0, 86.0),
+        'P+B DW (g)': np.where(control, 26.7, 17.7),
+    }
+
 
 def _onsets(plants):
     "Annotated onset of the two accessions"
     own = design('accessions').query('accession_num in @plants.acc')
-    return {'Accession Name': own.genotype, 'Drought Impact (DAG)': own.onset_dag, 'Stress Impact': own.onset_class}
+    return {
+        'Accession Name': own.genotype,
+        'Drought Impact (DAG)': own.onset_dag,
+        'Stress Impact': own.onset_class,
+    }
 
 # %% ../../nbs/10_experiment/67_example.ipynb #80d963f8
 def _fluorescence(seen):
     "Fifteen descriptive columns, the 90 parameters, and one that nobody documented"
     rows = seen[seen.fluorescence]
-    noise = np.random.default_rng(1).normal(0, .02, (len(rows), 91))
-    values = pd.DataFrame(.5 + noise - .2*rows[['dry']].to_numpy(), rows.index, FLUOR + ['Mystery'])
-    return pd.concat([_head(rows), pd.DataFrame('', rows.index, [f'about {i}' for i in range(9)]), values], axis=1)
+    noise = np.random.default_rng(1).normal(0, 0.02, (len(rows), 91))
+    values = pd.DataFrame(
+        0.5 + noise - 0.2 * rows[['dry']].to_numpy(), rows.index, FLUOR + ['Mystery']
+    )
+    return pd.concat(
+        [_head(rows), pd.DataFrame('', rows.index, [f'about {i}' for i in range(9)]), values],
+        axis=1,
+    )
 
 # %% ../../nbs/10_experiment/67_example.ipynb #9481520f
 def _indices(seen):
     "Eleven vegetation indices that sink with drought"
     names = design('columns').query('table == "indices" and kind == "number"').written
-    return pd.concat([_head(seen), pd.DataFrame({n: .4 - .1*seen.dry for n in names})], axis=1)
+    return pd.concat([_head(seen), pd.DataFrame({n: 0.4 - 0.1 * seen.dry for n in names})], axis=1)
+
 
 def _climate():
     "One row an hour; a text date, and decimal commas in one column"
     t = pd.date_range('2024-10-11', '2024-11-19 23:00', freq='h')
-    light = np.clip(150*np.sin((t.hour - 6)/12*np.pi), 0, None).round(1)
-    return {'Time': t.strftime('%d.%m.%Y %H:%M:%S'), 'li1_Buffer_uE': light, 't1_Buffer_C': 21., 'rh1_Buffer_%': 60., 't2_Tunnel_C': '20,5', 'rh2_Tunnel_%': 55.}
+    light = np.clip(150 * np.sin((t.hour - 6) / 12 * np.pi), 0, None).round(1)
+    return {
+        'Time': t.strftime('%d.%m.%Y %H:%M:%S'),
+        'li1_Buffer_uE': light,
+        't1_Buffer_C': 21.0,
+        'rh1_Buffer_%': 60.0,
+        't2_Tunnel_C': '20,5',
+        'rh2_Tunnel_%': 55.0,
+    }
 
 # %% ../../nbs/10_experiment/67_example.ipynb #3900e5e3
 def _watering(plants):
     "One watering every afternoon"
     days = plants.merge(pd.DataFrame(dict(dag=range(1, 39))), how='cross')
     dry = days.treatment == 'WHC-30'
-    return {'Measuring Date': (germination() + pd.to_timedelta(days.dag, 'D')).dt.strftime('%d.%m.%Y'), 'Measuring Time': '15:00', 'Tray ID': days.id, 'Action Time': '02-Afternoon',
-            'Water Added': np.where(dry, 20, 80), 'WHC.Bf': np.where(dry, (75 - 2*days.dag).clip(28), 72), 'WHC.Af': np.where(dry, (78 - 2*days.dag).clip(30), 80), 'Water Loss per Hours': 3.}
+    return {
+        'Measuring Date': (germination() + pd.to_timedelta(days.dag, 'D')).dt.strftime('%d.%m.%Y'),
+        'Measuring Time': '15:00',
+        'Tray ID': days.id,
+        'Action Time': '02-Afternoon',
+        'Water Added': np.where(dry, 20, 80),
+        'WHC.Bf': np.where(dry, (75 - 2 * days.dag).clip(28), 72),
+        'WHC.Af': np.where(dry, (78 - 2 * days.dag).clip(30), 80),
+        'Water Loss per Hours': 3.0,
+    }
 
 # %% ../../nbs/10_experiment/67_example.ipynb #61fd4d8c
 def example_tables(
-    plants, # from `example_plants`
-    seen,   # from `example_visits`
+    plants,  # from `example_plants`
+    seen,  # from `example_visits`
 ):
     "Table name -> sheets of its workbook"
     one = lambda columns: dict(Sheet1=pd.DataFrame(columns))
     head = _head(seen)
-    return dict(observations_side=_observations(seen), weights=one(_weights(plants)), onsets=one(_onsets(plants)), fluorescence=one(_fluorescence(seen)),
-                indices=one(_indices(seen)), environment=one(_climate()), watering=one(_watering(plants)),
-                side=one(_three_sides(head.assign(AREA_CM=seen['size']*3, HEIGHT_CM=seen['size']))), top=one(head.assign(AREA_CM=seen['size']*2)),
-                biomass=one(head.assign(**{'Digital Biomass (e+2)': seen['size']/10})))
+    return dict(
+        observations_side=_observations(seen),
+        weights=one(_weights(plants)),
+        onsets=one(_onsets(plants)),
+        fluorescence=one(_fluorescence(seen)),
+        indices=one(_indices(seen)),
+        environment=one(_climate()),
+        watering=one(_watering(plants)),
+        side=one(_three_sides(head.assign(AREA_CM=seen['size'] * 3, HEIGHT_CM=seen['size']))),
+        top=one(head.assign(AREA_CM=seen['size'] * 2)),
+        biomass=one(head.assign(**{'Digital Biomass (e+2)': seen['size'] / 10})),
+    )
 
 # %% ../../nbs/10_experiment/67_example.ipynb #79f23a40
 def draw_bean(
-    size, # height of the plant, cm
+    size,  # height of the plant, cm
     dry,  # 0 (wet) to 1
 ):
     "A 64 × 87 RGBA picture of a bean plant"
     from PIL import Image, ImageDraw
+
     picture = Image.new('RGBA', (64, 87))
-    d, h, leaf = ImageDraw.Draw(picture), int(min(size, 84)), (70 + int(70*dry), 140 - int(20*dry), 70, 255)
+    d, h, leaf = (
+        ImageDraw.Draw(picture),
+        int(min(size, 84)),
+        (70 + int(70 * dry), 140 - int(20 * dry), 70, 255),
+    )
     d.line([(32, 87), (32, 4)], fill=(110, 95, 80, 255))
     d.line([(30, 87), (30, 87 - h)], fill=(70, 110, 60, 255), width=2)
     for y in range(87 - h, 80, 10):
-        d.ellipse([28 - h/5, y, 29, y + 8], fill=leaf)
-        d.ellipse([32, y + 4, 33 + h/5, y + 12], fill=leaf)
+        d.ellipse([28 - h / 5, y, 29, y + 8], fill=leaf)
+        d.ellipse([32, y + 4, 33 + h / 5, y + 12], fill=leaf)
     return picture
 
 # %% ../../nbs/10_experiment/67_example.ipynb #d4c7f1cd
 def _photograph(folder, v):
     "Write the four photographs of one visit"
-    place, picture = f'Acc-{v.acc:02d} - {v.slug}/{v.treatment}%/Rep-{v.rep} - {v.id}', draw_bean(v.size, v.dry)
-    for a in ('000', '120', '240'): _save(picture, folder/f'img/side_view/{place}/{a}/124-{v.round}-{v.id}-RGB1-{a}-FishEyeMasked.png')
-    _save(picture.convert('RGB'), folder/f'img/top_view/{place}/124-{v.round}-{v.id}-RGB2-FishEyeMasked.png')
+    place, picture = (
+        f'Acc-{v.acc:02d} - {v.slug}/{v.treatment}%/Rep-{v.rep} - {v.id}',
+        draw_bean(v.size, v.dry),
+    )
+    for a in ('000', '120', '240'):
+        _save(
+            picture,
+            folder / f'img/side_view/{place}/{a}/124-{v.round}-{v.id}-RGB1-{a}-FishEyeMasked.png',
+        )
+    _save(
+        picture.convert('RGB'),
+        folder / f'img/top_view/{place}/124-{v.round}-{v.id}-RGB2-FishEyeMasked.png',
+    )
+
 
 def _save(picture, path):
     "Save a picture, folder included"
@@ -144,11 +232,14 @@ def _save(picture, path):
 
 # %% ../../nbs/10_experiment/67_example.ipynb #1fb5d38c
 def write_example(
-    folder, # where; created
+    folder,  # where; created
 ):
     "Write the tiny experiment and return its folder"
     folder = Path(folder)
-    plants = example_plants(); seen = example_visits(plants)
-    for name, sheets in example_tables(plants, seen).items(): write_workbook(folder/table_spec(name).file, sheets)
-    for v in seen.itertuples(): _photograph(folder, v)
+    plants = example_plants()
+    seen = example_visits(plants)
+    for name, sheets in example_tables(plants, seen).items():
+        write_workbook(folder / table_spec(name).file, sheets)
+    for v in seen.itertuples():
+        _photograph(folder, v)
     return folder

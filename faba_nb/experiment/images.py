@@ -16,14 +16,19 @@ from .plan import design, tidy_accession_num, tidy_treatment
 from .sheets import Finding
 
 # %% ../../nbs/10_experiment/50_images.ipynb #116d3b89
-_NAME = re.compile(r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png', re.IGNORECASE)
+_NAME = re.compile(
+    r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png',
+    re.IGNORECASE,
+)
+
 
 def image_name(
-    name, # a file name without its folder
+    name,  # a file name without its folder
 ):
     "plant_id, round and view of a photograph, or None for any other file"
     m = _NAME.fullmatch(name)
-    if not m or (m['camera'].upper() == 'RGB1') != bool(m['angle']): return None
+    if not m or (m['camera'].upper() == 'RGB1') != bool(m['angle']):
+        return None
     view = f'side_{int(m["angle"]):03d}' if m['angle'] else 'top'
     return (tidy_id(m['plant']), int(m['round']), view) if view in _views() else None
 
@@ -34,44 +39,72 @@ def _views():
     return frozenset(design('views').view)
 
 # %% ../../nbs/10_experiment/50_images.ipynb #a742db62
-_FOLDER = re.compile(r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$', re.IGNORECASE)
+_FOLDER = re.compile(
+    r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$',
+    re.IGNORECASE,
+)
+
 
 def image_folder(
-    folder, # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
+    folder,  # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
 ):
     "What a folder says about its photographs, as a dictionary; empty where its name has another form"
     m = _FOLDER.search(folder)
-    if not m: return {}
-    return dict(kind=m['kind'].lower(), accession_num=tidy_accession_num(m['acc']), treatment=tidy_treatment(m['treatment']),
-                replicate=int(m['rep']), plant_id=tidy_id(m['plant']), angle=m['angle'])
+    if not m:
+        return {}
+    return dict(
+        kind=m['kind'].lower(),
+        accession_num=tidy_accession_num(m['acc']),
+        treatment=tidy_treatment(m['treatment']),
+        replicate=int(m['rep']),
+        plant_id=tidy_id(m['plant']),
+        angle=m['angle'],
+    )
 
 # %% ../../nbs/10_experiment/50_images.ipynb #9bbd5920
 def _walk(top, inside, seen, findings):
     "(folder, its path inside the experiment, names of files) below `top`, sorted, links followed, each folder once"
-    say = lambda what, action: findings.append(Finding('images', what, action, 'suspicious', inside))
+    say = lambda what, action: findings.append(
+        Finding('images', what, action, 'suspicious', inside)
+    )
     real = os.path.realpath(top)
-    if real in seen: return say('this folder is listed already under another path', 'not followed a second time')
+    if real in seen:
+        return say('this folder is listed already under another path', 'not followed a second time')
     seen.add(real)
-    try: folders, files = _entries(top)
-    except OSError as e: raise BadInput(f'the folder cannot be read ({e.strerror})', inside, 'ask its owner for the right to read it')
-    if files: yield top, inside, files
-    for name in folders: yield from _walk(os.path.join(top, name), f'{inside}/{name}', seen, findings)
+    try:
+        folders, files = _entries(top)
+    except OSError as e:
+        raise BadInput(
+            f'the folder cannot be read ({e.strerror})',
+            inside,
+            'ask its owner for the right to read it',
+        )
+    if files:
+        yield top, inside, files
+    for name in folders:
+        yield from _walk(os.path.join(top, name), f'{inside}/{name}', seen, findings)
+
 
 def _entries(folder):
     "Names of folders, links to folders last, and of everything else"
-    with os.scandir(folder) as entries: names = sorted((e.is_symlink(), e.name) for e in entries)
+    with os.scandir(folder) as entries:
+        names = sorted((e.is_symlink(), e.name) for e in entries)
     is_dir = {n: os.path.isdir(os.path.join(folder, n)) for _, n in names}
     return [n for _, n in names if is_dir[n]], sorted(n for _, n in names if not is_dir[n])
 
 # %% ../../nbs/10_experiment/50_images.ipynb #ad8740a9
 def list_images(
-    folder, # the experiment's folder, which holds `img`
+    folder,  # the experiment's folder, which holds `img`
 ):
     "Every photograph below `img`: plant_id, round, view, path, bytes; and findings about files and folders"
     top = os.path.join(folder, 'img')
-    if not os.path.isdir(top): raise BadInput('the folder of photographs is missing', 'img', f'put or link it into {folder}')
+    if not os.path.isdir(top):
+        raise BadInput(
+            'the folder of photographs is missing', 'img', f'put or link it into {folder}'
+        )
     rows, findings = [], []
-    for where, inside, names in _walk(top, 'img', set(), findings): _list_folder(inside, where, names, rows, findings)
+    for where, inside, names in _walk(top, 'img', set(), findings):
+        _list_folder(inside, where, names, rows, findings)
     frame = pd.DataFrame(rows, columns=['plant_id', 'round', 'view', 'path', 'bytes'])
     return _one_each(frame, findings), findings
 
@@ -81,27 +114,52 @@ def _list_folder(inside, where, names, rows, findings):
     said, other = image_folder(unicodedata.normalize('NFC', inside)), []
     for name in names:
         what = image_name(unicodedata.normalize('NFC', name))
-        if what is None: other.append(name); continue
+        if what is None:
+            other.append(name)
+            continue
         size, fault = _size(os.path.join(where, name))
-        if fault: findings.append(Finding('images', fault, 'ignored', 'suspicious', f'{inside}/{name}')); continue
+        if fault:
+            findings.append(Finding('images', fault, 'ignored', 'suspicious', f'{inside}/{name}'))
+            continue
         rows.append((*what, f'{inside}/{name}', size))
-        if said: findings += _contradictions(what, said, f'{inside}/{name}')
-    pictures = [n for n in other if n.lower().endswith(('.png', '.jpg', '.jpeg', '.tif', '.tiff')) and not n.startswith('.')]
-    findings += [Finding('images', 'the name is not that of a photograph of this experiment', 'ignored', 'suspicious', f'{inside}/{n}') for n in pictures]
+        if said:
+            findings += _contradictions(what, said, f'{inside}/{name}')
+    pictures = [
+        n
+        for n in other
+        if n.lower().endswith(('.png', '.jpg', '.jpeg', '.tif', '.tiff')) and not n.startswith('.')
+    ]
+    findings += [
+        Finding(
+            'images',
+            'the name is not that of a photograph of this experiment',
+            'ignored',
+            'suspicious',
+            f'{inside}/{n}',
+        )
+        for n in pictures
+    ]
 
 # %% ../../nbs/10_experiment/50_images.ipynb #0d5b87cc
 def _size(path):
     "Bytes of a photograph, and what is wrong when it is no regular file"
-    try: state = os.stat(path)
-    except OSError as e: return 0, f'cannot be read ({e.strerror})'
-    return state.st_size, '' if stat.S_ISREG(state.st_mode) else 'this is no file but a pipe, a device or the like'
+    try:
+        state = os.stat(path)
+    except OSError as e:
+        return 0, f'cannot be read ({e.strerror})'
+    return state.st_size, '' if stat.S_ISREG(
+        state.st_mode
+    ) else 'this is no file but a pipe, a device or the like'
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1b9ebefa
 def _contradictions(what, said, path):
     "Findings where a file's name and its folder disagree"
     plant, _, view = what
     wrong = [] if said['plant_id'] == plant else [f'the folder says {said["plant_id"]}']
-    if (view == 'top') != (said['kind'] == 'top_view') or (said['angle'] and view != f'side_{said["angle"]}'): wrong.append('the folder says another view')
+    if (view == 'top') != (said['kind'] == 'top_view') or (
+        said['angle'] and view != f'side_{said["angle"]}'
+    ):
+        wrong.append('the folder says another view')
     return [Finding('images', w, 'the file name counts', 'suspicious', path) for w in wrong]
 
 # %% ../../nbs/10_experiment/50_images.ipynb #51264964
@@ -109,28 +167,41 @@ def _one_each(frame, findings):
     "One row per plant, round and view, sorted; later copies are reported"
     frame = frame.sort_values(['plant_id', 'round', 'view', 'path'], ignore_index=True)
     twice = frame.duplicated(['plant_id', 'round', 'view'])
-    findings += [Finding('images', f'{r.plant_id} round {r.round} {r.view} was photographed twice', 'the first path counts', 'suspicious', r.path) for r in frame[twice].itertuples()]
+    findings += [
+        Finding(
+            'images',
+            f'{r.plant_id} round {r.round} {r.view} was photographed twice',
+            'the first path counts',
+            'suspicious',
+            r.path,
+        )
+        for r in frame[twice].itertuples()
+    ]
     return frame[~twice].reset_index(drop=True)
 
 # %% ../../nbs/10_experiment/50_images.ipynb #d9dbe1f8
 _BEGIN, _END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
+
 def png_fault(
-    path, # an image file
+    path,  # an image file
 ):
     "What is wrong with a PNG, judged by its two ends; '' when nothing is"
     try:
         with open(path, 'rb') as f:
             head = f.read(33)
-            if head[:8] != _BEGIN: return 'empty file' if not head else 'not a PNG'
+            if head[:8] != _BEGIN:
+                return 'empty file' if not head else 'not a PNG'
             f.seek(-min(8, f.seek(0, 2)), 2)
             return '' if f.read() == _END else 'truncated'
-    except OSError as e: return f'cannot be read ({e.strerror})'
+    except OSError as e:
+        return f'cannot be read ({e.strerror})'
 
 # %% ../../nbs/10_experiment/50_images.ipynb #0ea523b9
 def png_size(
-    path, # a PNG file
+    path,  # a PNG file
 ):
     "Width and height in pixels, without decoding"
-    with open(path, 'rb') as f: head = f.read(24)
+    with open(path, 'rb') as f:
+        head = f.read(24)
     return int.from_bytes(head[16:20], 'big'), int.from_bytes(head[20:24], 'big')

@@ -12,30 +12,40 @@ from .plan import read_plant_table, read_round_table
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #26fe9387
 def plan_steps(
-    plants, # from `read_plant_table`: plant_id and available_timepoints
-    rounds, # from `read_round_table` or `plan_rounds`: round and dag
+    plants,  # from `read_plant_table`: plant_id and available_timepoints
+    rounds,  # from `read_round_table` or `plan_rounds`: round and dag
 ):
     "One row per plant and photographed round: plant_id, round, dag"
     steps = plants[['plant_id', 'available_timepoints']].explode('available_timepoints').dropna()
     steps = steps.rename(columns={'available_timepoints': 'round'}).astype({'round': int})
-    return steps.merge(rounds[['round', 'dag']], on='round').sort_values(['plant_id', 'dag', 'round'], ignore_index=True)
+    return steps.merge(rounds[['round', 'dag']], on='round').sort_values(
+        ['plant_id', 'dag', 'round'], ignore_index=True
+    )
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #62ae1176
 def merge_on_dag(
-    steps, # plant_id, round, dag
+    steps,  # plant_id, round, dag
 ):
     "One row per plant and day; the later round is kept"
-    return steps.sort_values(['plant_id', 'dag', 'round']).drop_duplicates(['plant_id', 'dag'], keep='last').reset_index(drop=True)
+    return (
+        steps.sort_values(['plant_id', 'dag', 'round'])
+        .drop_duplicates(['plant_id', 'dag'], keep='last')
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #649e415f
 def label_steps(
     steps,  # plant_id, round, dag: one row per measured step
-    plants, # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls)
+    plants,  # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls)
 ):
     "The steps with label 0 or 1 and, for drought plants, the two measured days around onset"
     _refuse_unknown_onsets(plants)
     facts = plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
-    out = steps[['plant_id', 'round', 'dag']].merge(facts, on='plant_id').sort_values(['plant_id', 'dag'], ignore_index=True)
+    out = (
+        steps[['plant_id', 'round', 'dag']]
+        .merge(facts, on='plant_id')
+        .sort_values(['plant_id', 'dag'], ignore_index=True)
+    )
     out['label'] = (out.dag >= out.onset_dag).astype(int)
     before, after = out.dag.where(out.dag < out.onset_dag), out.dag.where(out.dag >= out.onset_dag)
     out['label_low_dag'] = before.groupby(out.plant_id).transform('max')
@@ -46,16 +56,32 @@ def label_steps(
 def _refuse_unknown_onsets(plants):
     "A drought plant without an onset would pass as healthy to the end"
     lost = plants.loc[(plants.treatment == 'WHC-30') & plants.onset_dag.isna(), 'genotype'].unique()
-    if len(lost): raise BadInput(f'no onset is known of {", ".join(lost)}, and their drought plants would count as healthy', 'the plant table', 'write one day after germination for each')
+    if len(lost):
+        raise BadInput(
+            f'no onset is known of {", ".join(lost)}, and their drought plants would count as healthy',
+            'the plant table',
+            'write one day after germination for each',
+        )
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #d966d325
-MEASURED = ['plant_id', 'genotype', 'treatment', 'replicate', 'round', 'dag', 'onset_dag', 'label', 'label_low_dag', 'label_high_dag']
+MEASURED = [
+    'plant_id',
+    'genotype',
+    'treatment',
+    'replicate',
+    'round',
+    'dag',
+    'onset_dag',
+    'label',
+    'label_low_dag',
+    'label_high_dag',
+]
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #f69a7f0e
 def measured_steps(
-    plants,     # from `read_plant_table`
-    rounds,     # from `read_round_table` or `plan_rounds`
-    merge=True, # count two rounds on one day as one step
+    plants,  # from `read_plant_table`
+    rounds,  # from `read_round_table` or `plan_rounds`
+    merge=True,  # count two rounds on one day as one step
 ):
     "Labelled measured steps of the plan alone"
     steps = plan_steps(plants, rounds)

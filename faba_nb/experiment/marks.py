@@ -22,18 +22,21 @@ COLUMNS = ['plant_id', 'round', 'view', 'mark', 'note', 'author', 'time']
 # %% ../../nbs/10_experiment/55_marks.ipynb #235dabe9
 def _lines(folder):
     "The lines of `marks.csv` as they stand there, all of them text"
-    path = Path(folder)/'marks.csv'
-    if not path.is_file(): return pd.DataFrame(columns=COLUMNS, dtype=object)
+    path = Path(folder) / 'marks.csv'
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS, dtype=object)
     return read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig')
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #b61ffea2
 def read_marks(
-    folder, # the experiment's folder; `marks.csv` in it may be absent
+    folder,  # the experiment's folder; `marks.csv` in it may be absent
 ):
     "All marks in the order written; round is 0 where all rounds are meant"
     marks = _lines(folder)
     if lost := [c for c in ('plant_id', 'mark') if c not in marks]:
-        raise BadInput(f'column {", ".join(lost)} is missing', 'marks.csv', 'columns are ' + ', '.join(COLUMNS))
+        raise BadInput(
+            f'column {", ".join(lost)} is missing', 'marks.csv', 'columns are ' + ', '.join(COLUMNS)
+        )
     return _typed(marks.reindex(columns=COLUMNS, fill_value='').map(tidy_text))
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #c709b405
@@ -42,55 +45,78 @@ def _typed(marks):
     rounds = pd.to_numeric(marks['round'].replace('', '0'), errors='coerce')
     for i, m in marks.iterrows():
         where = f'marks.csv, line {i + 2}'
-        if not tidy_id(m.plant_id): raise BadInput(f'plant_id is {m.plant_id!r}', where)
-        if m['mark'] not in MARKS: raise unknown('mark', m['mark'], MARKS, where)
-        if m['view'] not in ['', 'fluor', *design('views').view]: raise unknown('view', m['view'], ['fluor', *design('views').view], where)
-        if not rounds[i] == rounds[i] or rounds[i] % 1: raise BadInput(f'round is {m["round"]!r}', where)
+        if not tidy_id(m.plant_id):
+            raise BadInput(f'plant_id is {m.plant_id!r}', where)
+        if m['mark'] not in MARKS:
+            raise unknown('mark', m['mark'], MARKS, where)
+        if m['view'] not in ['', 'fluor', *design('views').view]:
+            raise unknown('view', m['view'], ['fluor', *design('views').view], where)
+        if not rounds[i] == rounds[i] or rounds[i] % 1:
+            raise BadInput(f'round is {m["round"]!r}', where)
     return marks.assign(plant_id=marks.plant_id.map(tidy_id), round=rounds.astype(int))
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #4c3fa6d9
 def add_mark(
-    folder,          # the experiment's folder
-    plant_id,        # the plant
-    round=None,      # number of the round; None means all
-    view='',         # one view, 'fluor', or '' for everything of that round
-    mark='doubtful', # one of `MARKS`
-    note='',         # why, in a few words
-    author=None,     # who says so; the user's login by default
+    folder,  # the experiment's folder
+    plant_id,  # the plant
+    round=None,  # number of the round; None means all
+    view='',  # one view, 'fluor', or '' for everything of that round
+    mark='doubtful',  # one of `MARKS`
+    note='',  # why, in a few words
+    author=None,  # who says so; the user's login by default
 ):
     "Append one line to `marks.csv` and return all marks"
     time = datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
-    said = [plant_id, '' if round is None else str(round), view, mark, note, author or getpass.getuser(), time]
+    said = [
+        plant_id,
+        '' if round is None else str(round),
+        view,
+        mark,
+        note,
+        author or getpass.getuser(),
+        time,
+    ]
     line = pd.DataFrame([said], columns=COLUMNS)
     _typed(line)
     read_marks(folder)  # a file that cannot be understood is named, not written over
-    write_csv(pd.concat([_lines(folder), line], ignore_index=True), Path(folder)/'marks.csv')
+    write_csv(pd.concat([_lines(folder), line], ignore_index=True), Path(folder) / 'marks.csv')
     return read_marks(folder)
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #e17a0782
 def take_back(
-    folder, # the experiment's folder
-    mark,   # a row of `read_marks`
+    folder,  # the experiment's folder
+    mark,  # a row of `read_marks`
 ):
     "Remove that mark, the last one like it, and no other; returns all marks"
     lines, marks = _lines(folder), read_marks(folder)
     same = (marks == pd.Series(mark)[COLUMNS]).all(axis=1)
-    if not same.any(): raise BadInput(f'the mark of {mark["plant_id"]} is not there any more', 'marks.csv', 'somebody else removed it')
-    write_csv(lines.drop(index=same[same].index[-1]), Path(folder)/'marks.csv')
+    if not same.any():
+        raise BadInput(
+            f'the mark of {mark["plant_id"]} is not there any more',
+            'marks.csv',
+            'somebody else removed it',
+        )
+    write_csv(lines.drop(index=same[same].index[-1]), Path(folder) / 'marks.csv')
     return read_marks(folder)
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #fcbf2e4f
 def excluded(
-    frame,   # rows with plant_id, and round and view where they have one
-    marks,   # from `read_marks`
-    view='', # the view of all rows, such as 'fluor', where the frame has no such column
+    frame,  # rows with plant_id, and round and view where they have one
+    marks,  # from `read_marks`
+    view='',  # the view of all rows, such as 'fluor', where the frame has no such column
 ):
     "True for each row that a mark takes out"
-    last = marks.drop_duplicates(['plant_id', 'round', 'view'], keep='last').query('mark == "exclude"')
+    last = marks.drop_duplicates(['plant_id', 'round', 'view'], keep='last').query(
+        'mark == "exclude"'
+    )
     out = np.zeros(len(frame), bool)
     for m in last.itertuples():
         hit = (frame.plant_id == m.plant_id).to_numpy()
-        if m.round: hit = hit & ((frame['round'] == m.round).to_numpy() if 'round' in frame else False)
-        if m.view: hit = hit & ((frame['view'] == m.view).to_numpy() if 'view' in frame else m.view == view)
+        if m.round:
+            hit = hit & ((frame['round'] == m.round).to_numpy() if 'round' in frame else False)
+        if m.view:
+            hit = hit & (
+                (frame['view'] == m.view).to_numpy() if 'view' in frame else m.view == view
+            )
         out |= hit
     return out

@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.places import root
-from .cleaning import is_missing, same_name, tidy_id, tidy_numbers, tidy_text, tidy_yes, unseen
+from faba_nb.experiment.cleaning import (
+    is_missing,
+    same_name,
+    tidy_id,
+    tidy_numbers,
+    tidy_text,
+    tidy_yes,
+    unseen,
+)
 from .workbooks import Absent, regular_file
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #e39384b6
@@ -23,29 +31,53 @@ DESIGN = dict(
     rounds=dict(round=int, date=str, das=int, dag=int, published_dag=int),
     replicate_rounds=dict(replicate=int, round=int, images=bool, fluorescence=bool),
     treatments=dict(treatment=str, role=str, target_whc_pct=float, written=str),
-    views=dict(view=str, camera=str, angle_deg=float, folder=str, width_px=int, height_px=int, mode=str),
-    published=dict(system=str, arm=str, backbone=str, metric=str, value=float, unit=str, source=str),
+    views=dict(
+        view=str, camera=str, angle_deg=float, folder=str, width_px=int, height_px=int, mode=str
+    ),
+    published=dict(
+        system=str, arm=str, backbone=str, metric=str, value=float, unit=str, source=str
+    ),
     tables=dict(table=str, file=str, sheet=str, rows=float, key=str, needed=str, meaning=str),
-    columns=dict(table=str, column=str, written=str, kind=str, unit=str, required=bool, low=float, high=float,
-                 usual_low=float, usual_high=float, source=str, meaning=str))
+    columns=dict(
+        table=str,
+        column=str,
+        written=str,
+        kind=str,
+        unit=str,
+        required=bool,
+        low=float,
+        high=float,
+        usual_low=float,
+        usual_high=float,
+        source=str,
+        meaning=str,
+    ),
+)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #d1b5acf8
 @lru_cache
 def _design(name):
     "Read one design table, once"
-    if name not in DESIGN: raise unknown('design table', name, DESIGN)
-    path = root()/'data'/'design'/f'{name}.csv'
+    if name not in DESIGN:
+        raise unknown('design table', name, DESIGN)
+    path = root() / 'data' / 'design' / f'{name}.csv'
     df = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(df) != list(DESIGN[name]): raise BadInput(f'columns are {", ".join(df)}', path, 'they should be ' + ', '.join(DESIGN[name]))
+    if list(df) != list(DESIGN[name]):
+        raise BadInput(
+            f'columns are {", ".join(df)}', path, 'they should be ' + ', '.join(DESIGN[name])
+        )
     for column, kind in DESIGN[name].items():
-        if kind is float: df[column] = pd.to_numeric(df[column].replace('', np.nan))
-        elif kind is bool: df[column] = df[column] == '1'
-        elif kind is not str: df[column] = df[column].astype(kind)
+        if kind is float:
+            df[column] = pd.to_numeric(df[column].replace('', np.nan))
+        elif kind is bool:
+            df[column] = df[column] == '1'
+        elif kind is not str:
+            df[column] = df[column].astype(kind)
     return df
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #78b2e467
 def design(
-    name, # file name in data/design without `.csv`
+    name,  # file name in data/design without `.csv`
 ):
     "A table of the plan, columns typed; a fresh copy each time"
     return _design(name).copy()
@@ -56,12 +88,13 @@ def germination():
     "The date of DAG 0"
     r = design('rounds')
     zero = set(pd.to_datetime(r.date) - pd.to_timedelta(r.dag, 'D'))
-    if len(zero) != 1: raise BadInput('date and dag disagree between rows', 'data/design/rounds.csv')
+    if len(zero) != 1:
+        raise BadInput('date and dag disagree between rows', 'data/design/rounds.csv')
     return zero.pop()
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #97cbe622
 def onset_class(
-    onset_dag, # days after germination, array-like; NaN stays empty
+    onset_dag,  # days after germination, array-like; NaN stays empty
 ):
     "`Early`, `Mid` or `Late` for each onset day, '' where there is none"
     classes = design('onset_classes')
@@ -76,8 +109,9 @@ def onset_limits():
     c = design('columns').query('table == "onsets" and column == "onset_dag"').iloc[0]
     return c.low, c.high
 
+
 def tidy_onset(
-    x, # a cell such as '28'
+    x,  # a cell such as '28'
 ):
     "The day of an onset, NaN when the cell holds no day of the experiment"
     day, (low, high) = tidy_numbers([x])[0][0], onset_limits()
@@ -85,26 +119,34 @@ def tidy_onset(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #53a25739
 def no_onset(
-    genotype, # the accession
+    genotype,  # the accession
     written,  # the cell as written, '' when it is empty
-    where,    # file, sheet, row or line
+    where,  # file, sheet, row or line
     more='',  # what else the message has to say
 ):
     "A `BadInput` about a drought plant whose onset is not known"
     said = f'{tidy_text(written)!r}' if tidy_text(written) else 'empty'
     low, high = onset_limits()
     mend = f'write one number there, the day after germination from {low:g} to {high:g}, such as 24'
-    return BadInput(f'the onset of {genotype} is {said}, and its drought plants would count as healthy{more}', where, mend)
+    return BadInput(
+        f'the onset of {genotype} is {said}, and its drought plants would count as healthy{more}',
+        where,
+        mend,
+    )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #9af90a58
 @lru_cache
 def _written_treatments():
     "Spelling as written -> treatment"
-    return {same_name(w): t.treatment for t in _design('treatments').itertuples() for w in t.written.split('|')}
+    return {
+        same_name(w): t.treatment
+        for t in _design('treatments').itertuples()
+        for w in t.written.split('|')
+    }
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #043a088c
 def tidy_treatment(
-    x, # a cell such as 'WHC-70%'
+    x,  # a cell such as 'WHC-70%'
 ):
     "`WHC-80` or `WHC-30`, or '' when the cell names no treatment"
     return _written_treatments().get(same_name(x).rstrip('%').strip(), '')
@@ -113,18 +155,21 @@ def tidy_treatment(
 @lru_cache
 def _accessions():
     "Name without case, accents, blanks and slashes -> (number, genotype)"
-    return {same_name(a.genotype): (a.accession_num, a.genotype) for a in _design('accessions').itertuples()}
+    return {
+        same_name(a.genotype): (a.accession_num, a.genotype)
+        for a in _design('accessions').itertuples()
+    }
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #c03eb8e9
 def tidy_genotype(
-    x, # a name such as 'Melodie_2'
+    x,  # a name such as 'Melodie_2'
 ):
     "The accession's name as the plan writes it; an unknown name is only tidied"
     return _accessions().get(same_name(x), (None, tidy_text(x)))[1]
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #da6df6a6
 def tidy_accession_num(
-    x, # a cell such as 'Acc-01' or 1
+    x,  # a cell such as 'Acc-01' or 1
 ):
     "The accession's number, or 0 when the cell holds none"
     m = re.fullmatch(r'(?:acc\w*?[-_ ]*)?0*(\d{1,3})', tidy_text(x).casefold())
@@ -132,27 +177,53 @@ def tidy_accession_num(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #cec31b2c
 _PLANT_COLUMNS = ['plant_id', 'accession', 'treatment', 'replicate', 'dag_drought_onset']
+
+
 def _rounds_in(text, where):
     "The list of rounds in a cell such as '[2, 3, 6]'"
-    try: rounds = list(ast.literal_eval(text or '[]'))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError): rounds = [None]
-    if all(type(r) is int and 0 < r < 100 for r in rounds): return rounds
-    raise BadInput(f'available_timepoints {text[:80]!r} is no list of rounds', where, 'write it like [2, 3, 6]')
+    try:
+        rounds = list(ast.literal_eval(text or '[]'))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        rounds = [None]
+    if all(type(r) is int and 0 < r < 100 for r in rounds):
+        return rounds
+    raise BadInput(
+        f'available_timepoints {text[:80]!r} is no list of rounds', where, 'write it like [2, 3, 6]'
+    )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #6fb4de36
 def _csv_rows(path):
     "The rows of a CSV as lists of text, all of one length"
-    try: path = regular_file(path, most=50e6)
-    except Absent: raise BadInput('there is no such file', path)
-    try: text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as e: raise BadInput(f'not a readable CSV ({e})', path, 'save it as CSV in UTF-8')
-    if '\0' in text: raise BadInput('not a readable CSV (it holds NUL characters)', path, 'save it as CSV in UTF-8')
+    try:
+        path = regular_file(path, most=50e6)
+    except Absent:
+        raise BadInput('there is no such file', path)
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise BadInput(f'not a readable CSV ({e})', path, 'save it as CSV in UTF-8')
+    if '\0' in text:
+        raise BadInput(
+            'not a readable CSV (it holds NUL characters)', path, 'save it as CSV in UTF-8'
+        )
     reader = csv.reader(text.splitlines(keepends=True), strict=True)
-    try: rows = [r for r in reader if r]
-    except csv.Error: raise BadInput(f'not a readable CSV (the quotation marks in line {reader.line_num} do not match)', path, 'save it as CSV in UTF-8') from None
-    if not rows: raise BadInput('not a readable CSV (it is empty)', path)
+    try:
+        rows = [r for r in reader if r]
+    except csv.Error:
+        raise BadInput(
+            f'not a readable CSV (the quotation marks in line {reader.line_num} do not match)',
+            path,
+            'save it as CSV in UTF-8',
+        ) from None
+    if not rows:
+        raise BadInput('not a readable CSV (it is empty)', path)
     odd = next((i for i, r in enumerate(rows) if len(r) != len(rows[0])), None)
-    if odd: raise BadInput(f'{len(rows[odd])} cells under {len(rows[0])} headings', f'{path}, line {odd + 1}', 'put text with commas into quotation marks')
+    if odd:
+        raise BadInput(
+            f'{len(rows[odd])} cells under {len(rows[0])} headings',
+            f'{path}, line {odd + 1}',
+            'put text with commas into quotation marks',
+        )
     return rows
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #d51cc10b
@@ -161,21 +232,29 @@ def _csv_of_text(path, needed):
     heading, *rows = _csv_rows(path)
     heading = [tidy_text(c) for c in heading]
     twice = next((c for c in heading if c and heading.count(c) > 1), None)
-    if twice: raise BadInput(f'column {twice} stands twice', path, 'remove one of them')
+    if twice:
+        raise BadInput(f'column {twice} stands twice', path, 'remove one of them')
     df = pd.DataFrame(rows, columns=heading, dtype=str)
     if lost := [c for c in needed if c not in df]:
         odd = '; '.join(f'{c!r} has {unseen(c)}' for c in heading if unseen(c))
-        raise BadInput(f'column {", ".join(lost)} is missing' + (f' ({odd})' if odd else ''), path, 'restore the heading; cells are parted by commas')
-    if not len(df): raise BadInput('the table has no rows', path)
+        raise BadInput(
+            f'column {", ".join(lost)} is missing' + (f' ({odd})' if odd else ''),
+            path,
+            'restore the heading; cells are parted by commas',
+        )
+    if not len(df):
+        raise BadInput('the table has no rows', path)
     return df
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #68a535a3
 def _refuse_first(bad, say, path):
     "Name the first bad row with its line"
-    if not np.any(bad): return
+    if not np.any(bad):
+        return
     i = int(np.flatnonzero(bad)[0])
     odd = unseen(say(i))
     raise BadInput(say(i) + (f' ({odd})' if odd else ''), f'{path}, line {i + 2}', 'mend the cell')
+
 
 def _whole(cells, low, high):
     "Whole numbers within limits as float, NaN for any other cell"
@@ -188,12 +267,25 @@ def _checked_cells(df, path):
     ids, treatment = df.plant_id.map(tidy_id), df.treatment.map(tidy_treatment)
     replicate, genotype = _whole(df.replicate, 1, 99), df.accession.map(tidy_genotype)
     cell = lambda column, i: f'{column} is {df[column].iloc[i]!r}'
-    for bad, column in [(ids == '', 'plant_id'), (treatment == '', 'treatment'), (np.isnan(replicate), 'replicate'), (genotype == '', 'accession')]:
+    for bad, column in [
+        (ids == '', 'plant_id'),
+        (treatment == '', 'treatment'),
+        (np.isnan(replicate), 'replicate'),
+        (genotype == '', 'accession'),
+    ]:
         _refuse_first(bad, lambda i: cell(column, i), path)
     _refuse_first(ids.duplicated(), lambda i: f'plant_id (a second time) is {ids.iloc[i]!r}', path)
     drought = treatment == 'WHC-30'
     onset = _checked_onsets(df.dag_drought_onset, drought, genotype, path)
-    return pd.DataFrame(dict(plant_id=ids, genotype=genotype, treatment=treatment, replicate=replicate.astype(int), onset_dag=onset.where(drought)))
+    return pd.DataFrame(
+        dict(
+            plant_id=ids,
+            genotype=genotype,
+            treatment=treatment,
+            replicate=replicate.astype(int),
+            onset_dag=onset.where(drought),
+        )
+    )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #65f82c83
 def _checked_onsets(cells, drought, genotype, path):
@@ -203,8 +295,17 @@ def _checked_onsets(cells, drought, genotype, path):
     if len(lost):
         others = genotype.iloc[lost].unique()[1:]
         more = f'; so for {", ".join(others)}' if len(others) else ''
-        raise no_onset(genotype.iloc[lost[0]], cells.iloc[lost[0]], f'{path}, line {lost[0] + 2}, column dag_drought_onset', more)
-    _refuse_first(onset.isna() & ~cells.map(is_missing), lambda i: f'dag_drought_onset is {cells.iloc[i]!r}', path)
+        raise no_onset(
+            genotype.iloc[lost[0]],
+            cells.iloc[lost[0]],
+            f'{path}, line {lost[0] + 2}, column dag_drought_onset',
+            more,
+        )
+    _refuse_first(
+        onset.isna() & ~cells.map(is_missing),
+        lambda i: f'dag_drought_onset is {cells.iloc[i]!r}',
+        path,
+    )
     return onset
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #a2bf57d9
@@ -212,9 +313,15 @@ def _genotype_facts(plants, numbers, path):
     "Add accession number, and the genotype's onset and class for controls too"
     onset = plants.groupby('genotype').onset_dag.agg(['min', 'max'])
     if (apart := onset[onset['min'] != onset['max']].dropna(how='all')).size:
-        raise BadInput(f'genotype {apart.index[0]!r} has onset {apart["min"].iloc[0]:g} and {apart["max"].iloc[0]:g}', path, 'onset is one value per genotype')
+        raise BadInput(
+            f'genotype {apart.index[0]!r} has onset {apart["min"].iloc[0]:g} and {apart["max"].iloc[0]:g}',
+            path,
+            'onset is one value per genotype',
+        )
     own = plants.genotype.map(onset['max'])
-    return plants.assign(accession_num=numbers, genotype_onset_dag=own, onset_class=onset_class(own))
+    return plants.assign(
+        accession_num=numbers, genotype_onset_dag=own, onset_class=onset_class(own)
+    )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #e2aae800
 def _numbers(df, genotypes):
@@ -225,25 +332,45 @@ def _numbers(df, genotypes):
     return pd.to_numeric(folder).fillna(known).fillna(order).astype(int)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #b646f118
-PLANTS = ['plant_id', 'genotype', 'accession_num', 'treatment', 'replicate', 'onset_dag', 'onset_class', 'genotype_onset_dag', 'fw_g', 'dw_g', 'is_dead']
+PLANTS = [
+    'plant_id',
+    'genotype',
+    'accession_num',
+    'treatment',
+    'replicate',
+    'onset_dag',
+    'onset_class',
+    'genotype_onset_dag',
+    'fw_g',
+    'dw_g',
+    'is_dead',
+]
+
+
 def read_plant_table(
-    path, # CSV in the form of the owner's plant_metadata.csv
+    path,  # CSV in the form of the owner's plant_metadata.csv
 ):
     "One row per plant, sorted by plant_id, with its list of photographed rounds (`available_timepoints`)"
     df = _csv_of_text(path, _PLANT_COLUMNS)
     plants = _checked_cells(df, path)
     empty = pd.Series('', df.index)
     plants = _genotype_facts(plants, _numbers(df, plants.genotype), path)
-    for c in ('fw_g', 'dw_g'): plants[c] = tidy_numbers(df.get(c, empty))[0]
+    for c in ('fw_g', 'dw_g'):
+        plants[c] = tidy_numbers(df.get(c, empty))[0]
     plants['is_dead'] = tidy_yes(df.get('is_dead', empty))[0]
     rounds = df.get('available_timepoints', empty)
-    plants['available_timepoints'] = [_rounds_in(t, f'{path}, line {i + 2}') for i, t in enumerate(rounds)]
-    for c in ('image_side_dir', 'image_top_dir'): plants[c] = df.get(c, '')
-    return plants[PLANTS + ['available_timepoints', 'image_side_dir', 'image_top_dir']].sort_values('plant_id', ignore_index=True)
+    plants['available_timepoints'] = [
+        _rounds_in(t, f'{path}, line {i + 2}') for i, t in enumerate(rounds)
+    ]
+    for c in ('image_side_dir', 'image_top_dir'):
+        plants[c] = df.get(c, '')
+    return plants[PLANTS + ['available_timepoints', 'image_side_dir', 'image_top_dir']].sort_values(
+        'plant_id', ignore_index=True
+    )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #9f90be21
 def unread_cells(
-    path, # CSV in the form of the owner's plant_metadata.csv
+    path,  # CSV in the form of the owner's plant_metadata.csv
 ):
     "(column, line, cell) of every cell that was taken as missing though something stands there"
     df, out = _csv_of_text(path, _PLANT_COLUMNS), []
@@ -254,20 +381,33 @@ def unread_cells(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #c9f1bb03
 def read_round_table(
-    path, # CSV in the form of the owner's timepoint_metadata.csv
+    path,  # CSV in the form of the owner's timepoint_metadata.csv
 ):
     "round, dag, das, date and published_dag, one row per round"
     df = _csv_of_text(path, ['round', 'dag'])
     das = df['das'] if 'das' in df else pd.Series('', df.index)
     read = dict(round=_whole(df['round'], 1, 99), dag=_whole(df.dag, 0, 80), das=_whole(das, 0, 90))
-    for c in read: _refuse_first(np.isnan(read[c]) & ((c != 'das') | ~das.map(is_missing)), lambda i: f'{c} is {df[c].iloc[i]!r}', path)
+    for c in read:
+        _refuse_first(
+            np.isnan(read[c]) & ((c != 'das') | ~das.map(is_missing)),
+            lambda i: f'{c} is {df[c].iloc[i]!r}',
+            path,
+        )
     out = pd.DataFrame(read)
-    if out['round'].duplicated().any(): raise BadInput(f'round {out["round"][out["round"].duplicated()].iloc[0]:g} stands twice', path)
+    if out['round'].duplicated().any():
+        raise BadInput(
+            f'round {out["round"][out["round"].duplicated()].iloc[0]:g} stands twice', path
+        )
     out = out.assign(das=out.das.fillna(out.dag + 7)).astype(int)
     out['date'] = (germination() + pd.to_timedelta(out.dag, 'D')).dt.strftime('%Y-%m-%d')
     out = out.sort_values('round', ignore_index=True)
     back = np.flatnonzero(np.diff(out.dag) < 0)
-    if len(back): raise BadInput(f'round {out["round"][back[0] + 1]} is on an earlier day than round {out["round"][back[0]]}', path, 'correct the DAG of one of them')
+    if len(back):
+        raise BadInput(
+            f'round {out["round"][back[0] + 1]} is on an earlier day than round {out["round"][back[0]]}',
+            path,
+            'correct the DAG of one of them',
+        )
     return _published_dag(out)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #30bb4d12

@@ -15,7 +15,7 @@ from .plan import PLANTS, design, no_onset, onset_class, tidy_genotype, tidy_ons
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #16538717
 def net_weights(
-    weights, # tidy `weights` table
+    weights,  # tidy `weights` table
 ):
     "Fresh and dry weight of each plant in grams, NaN where a weighing is missing"
     return weights.bag_fresh_g - weights.bag_g, weights.bag_dry_g - weights.bag_g
@@ -23,61 +23,96 @@ def net_weights(
 # %% ../../nbs/10_experiment/65_plants.ipynb #3698de4b
 ONSETS = 'SinglePoint Datasets/Drought_Impact(DAG).xlsx'
 
+
 def _onset_of(plants, onsets):
     "Annotated onset of each plant's genotype; NaN only where no drought plant needs it"
     days = onsets.onset_dag.map(tidy_onset)
     by_name = {same_name(g): (d, row) for g, d, row in zip(onsets.genotype, days, onsets.index)}
     for g in plants.genotype.unique():
-        if same_name(g) not in by_name: raise unknown('accession', g, onsets.genotype, ONSETS)
+        if same_name(g) not in by_name:
+            raise unknown('accession', g, onsets.genotype, ONSETS)
     needing = plants.genotype[plants.treatment == 'WHC-30'].unique()
     lost = [(g, by_name[same_name(g)][1]) for g in needing if np.isnan(by_name[same_name(g)][0])]
-    if lost: raise _lost_onsets(lost, onsets)
+    if lost:
+        raise _lost_onsets(lost, onsets)
     return plants.genotype.map(lambda g: by_name[same_name(g)][0]).astype(float)
+
 
 def _lost_onsets(lost, onsets):
     "The `BadInput` about (genotype, row) pairs without an onset: the first in full, the others by name"
     written = onsets['onset_written'] if 'onset_written' in onsets else onsets.onset_dag
     more = ''.join(f'; so for {g} in row {row} ({written[row]!r})' for g, row in lost[1:])
-    return no_onset(lost[0][0], written[lost[0][1]], f'{ONSETS}, row {lost[0][1]}, column Drought Impact (DAG)', more)
+    return no_onset(
+        lost[0][0],
+        written[lost[0][1]],
+        f'{ONSETS}, row {lost[0][1]}, column Drought Impact (DAG)',
+        more,
+    )
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #6da6a3df
 def _placed(weights, where):
     "plant_id, genotype, accession_num, treatment, replicate from the weights table"
-    if (none := weights.index[weights.treatment == '']).size: raise BadInput(f'{weights.plant_id[none[0]]} has no treatment', f'{where}, row {none[0]}', 'write WHC-80% or WHC-30%')
-    if (none := weights.index[weights.genotype == '']).size: raise BadInput(f'{weights.plant_id[none[0]]} has no accession', f'{where}, row {none[0]}')
+    if (none := weights.index[weights.treatment == '']).size:
+        raise BadInput(
+            f'{weights.plant_id[none[0]]} has no treatment',
+            f'{where}, row {none[0]}',
+            'write WHC-80% or WHC-30%',
+        )
+    if (none := weights.index[weights.genotype == '']).size:
+        raise BadInput(f'{weights.plant_id[none[0]]} has no accession', f'{where}, row {none[0]}')
     in_threes = (weights.plant_id.str[-3:].astype(int) - 1) % 3 + 1
     replicate = weights.get('replicate', pd.Series(np.nan, weights.index)).fillna(in_threes)
     number = weights.get('accession_num', pd.Series(np.nan, weights.index))
     plan = design('accessions').set_index('genotype').accession_num
-    number = number.fillna(weights.genotype.map(plan)).fillna(pd.Series(pd.factorize(weights.genotype)[0] + 1, weights.index))
-    return pd.DataFrame(dict(plant_id=weights.plant_id, genotype=weights.genotype, accession_num=number.astype(int), treatment=weights.treatment, replicate=replicate.astype(int)))
+    number = number.fillna(weights.genotype.map(plan)).fillna(
+        pd.Series(pd.factorize(weights.genotype)[0] + 1, weights.index)
+    )
+    return pd.DataFrame(
+        dict(
+            plant_id=weights.plant_id,
+            genotype=weights.genotype,
+            accession_num=number.astype(int),
+            treatment=weights.treatment,
+            replicate=replicate.astype(int),
+        )
+    )
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #fe9438b4
 def dead_plants(
-    observations, # tidy observation tables: plant_id and remark
+    observations,  # tidy observation tables: plant_id and remark
 ):
     "The set of plants that an observer's remark calls dead"
-    said = [o.plant_id[o.remark.str.contains(r'\b(?:died|dead)\b', case=False, regex=True)] for o in observations if 'remark' in o]
+    said = [
+        o.plant_id[o.remark.str.contains(r'\b(?:died|dead)\b', case=False, regex=True)]
+        for o in observations
+        if 'remark' in o
+    ]
     return set(pd.concat(said)) if said else set()
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #0bfb5c3d
 def plants_from_workbooks(
-    weights,      # tidy `weights` table
-    onsets,       # tidy `onsets` table
-    observations, # list of tidy observation tables, may be empty
-    where='00-Misc/EndPoint_Raw_FW&DW.xlsx', # how messages call the weights table
+    weights,  # tidy `weights` table
+    onsets,  # tidy `onsets` table
+    observations,  # list of tidy observation tables, may be empty
+    where='00-Misc/EndPoint_Raw_FW&DW.xlsx',  # how messages call the weights table
 ):
     "The plant table made from its sources, sorted by plant_id"
     plants = _placed(weights, where)
     own = _onset_of(plants, onsets)
     fresh, dry = net_weights(weights)
-    plants = plants.assign(onset_dag=own.where(plants.treatment == 'WHC-30'), onset_class=onset_class(own), genotype_onset_dag=own, fw_g=fresh, dw_g=dry,
-                           is_dead=plants.plant_id.isin(dead_plants(observations)))
+    plants = plants.assign(
+        onset_dag=own.where(plants.treatment == 'WHC-30'),
+        onset_class=onset_class(own),
+        genotype_onset_dag=own,
+        fw_g=fresh,
+        dw_g=dry,
+        is_dead=plants.plant_id.isin(dead_plants(observations)),
+    )
     return plants[PLANTS].sort_values('plant_id', ignore_index=True)
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #29ef63e9
 def genotypes_by_class(
-    plants, # plant table
+    plants,  # plant table
 ):
     "Onset class -> number of genotypes with plants of both treatments, in the order Early, Mid, Late"
     both = plants.groupby('genotype').treatment.nunique() == 2
@@ -85,9 +120,11 @@ def genotypes_by_class(
     return {c: int((of == c).sum()) for c in design('onset_classes').onset_class}
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #635bff13
-RATIO = 0.06, 0.16 # plausible dry / fresh weight, from the spread of 259 plants
+RATIO = 0.06, 0.16  # plausible dry / fresh weight, from the spread of 259 plants
+
+
 def odd_ratio(
-    plants, # fw_g and dw_g
+    plants,  # fw_g and dw_g
 ):
     "True where dry / fresh weight is outside the plausible range"
     ratio = plants.dw_g / plants.fw_g
@@ -95,8 +132,8 @@ def odd_ratio(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c0d52adf
 def sibling_log(
-    plants, # plant table
-    column, # 'fw_g' or 'dw_g'
+    plants,  # plant table
+    column,  # 'fw_g' or 'dw_g'
 ):
     "Log weight of each plant, and the mean of its siblings' (itself left out; NaN without any)"
     own = np.log(plants[column])
@@ -105,28 +142,38 @@ def sibling_log(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #75b61ef7
 def swapped_weights(
-    plants, # plant table
+    plants,  # plant table
 ):
     "Pairs of plant ids whose fresh weights look exchanged"
     own, siblings = sibling_log(plants, 'fw_g')
     odd = plants.assign(own=own, siblings=siblings)[odd_ratio(plants)]
     odd = list(odd.itertuples())
-    gains = sorted(((g, a.plant_id, b.plant_id) for i, a in enumerate(odd) for b in odd[i + 1:] if (g := _exchange_gain(a, b)) > 0), reverse=True)
+    gains = sorted(
+        (
+            (g, a.plant_id, b.plant_id)
+            for i, a in enumerate(odd)
+            for b in odd[i + 1 :]
+            if (g := _exchange_gain(a, b)) > 0
+        ),
+        reverse=True,
+    )
     pairs, taken = [], set()
     for _, a, b in gains:
-        if not {a, b} & taken: pairs.append((a, b)); taken |= {a, b}
+        if not {a, b} & taken:
+            pairs.append((a, b))
+            taken |= {a, b}
     return pairs
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c2fdb3cc
 def _exchange_gain(a, b):
     "How much nearer to their siblings two fresh weights come by an exchange; 0 when it does not suit both"
     gain = [abs(p.own - p.siblings) - abs(q.own - p.siblings) for p, q in ((a, b), (b, a))]
-    plausible = all(RATIO[0] <= p.dw_g/q.fw_g <= RATIO[1] for p, q in ((a, b), (b, a)))
+    plausible = all(RATIO[0] <= p.dw_g / q.fw_g <= RATIO[1] for p, q in ((a, b), (b, a)))
     return sum(gain) if plausible and min(gain) > 0 else 0
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #52b17a34
 def swapped_treatments(
-    plants, # plant table
+    plants,  # plant table
 ):
     "Pairs (control, drought) of one genotype that look exchanged"
     control, drought = (plants.treatment == t for t in ('WHC-80', 'WHC-30'))
@@ -135,42 +182,83 @@ def swapped_treatments(
         own, siblings = sibling_log(plants, column)
         facts = plants[['plant_id', 'genotype']].assign(own=own, siblings=siblings)
         pairs = facts[control].merge(facts[drought], on='genotype', suffixes=('', '_d'))
-        alike = (pairs.own_d > pairs.own) & _nearer(pairs.own, pairs.siblings_d, pairs.siblings) & _nearer(pairs.own_d, pairs.siblings, pairs.siblings_d)
+        alike = (
+            (pairs.own_d > pairs.own)
+            & _nearer(pairs.own, pairs.siblings_d, pairs.siblings)
+            & _nearer(pairs.own_d, pairs.siblings, pairs.siblings_d)
+        )
         suspect = alike if suspect is None else suspect & alike
     return list(pairs[suspect][['plant_id', 'plant_id_d']].itertuples(index=False, name=None))
 
-def _nearer(x, a, b): return (x - a).abs() < (x - b).abs()
+
+def _nearer(x, a, b):
+    return (x - a).abs() < (x - b).abs()
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #62c1100c
-FLAGS = dict(dead='died during the experiment', no_weight='a weight at harvest is missing', odd_ratio='dry / fresh weight is implausible',
-             weights_swapped='fresh weight looks exchanged with another plant', treatment_swapped='looks exchanged with a plant of the other treatment')
+FLAGS = dict(
+    dead='died during the experiment',
+    no_weight='a weight at harvest is missing',
+    odd_ratio='dry / fresh weight is implausible',
+    weights_swapped='fresh weight looks exchanged with another plant',
+    treatment_swapped='looks exchanged with a plant of the other treatment',
+)
+
 
 def flag_plants(
-    plants, # plant table
+    plants,  # plant table
 ):
     "The plant table with a column `flags`: names from `FLAGS`, separated by blanks"
     pairs = lambda found: plants.plant_id.isin({p for pair in found for p in pair})
-    marks = dict(dead=plants.is_dead, no_weight=plants.fw_g.isna() | plants.dw_g.isna(), odd_ratio=odd_ratio(plants),
-                 weights_swapped=pairs(swapped_weights(plants)), treatment_swapped=pairs(swapped_treatments(plants)))
-    return plants.assign(flags=[' '.join(f for f in FLAGS if marks[f].iloc[i]) for i in range(len(plants))])
+    marks = dict(
+        dead=plants.is_dead,
+        no_weight=plants.fw_g.isna() | plants.dw_g.isna(),
+        odd_ratio=odd_ratio(plants),
+        weights_swapped=pairs(swapped_weights(plants)),
+        treatment_swapped=pairs(swapped_treatments(plants)),
+    )
+    return plants.assign(
+        flags=[' '.join(f for f in FLAGS if marks[f].iloc[i]) for i in range(len(plants))]
+    )
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #570a8b32
 def owners_form(
-    plants, # plant table
-    images, # from `list_images`, for rounds and counts
+    plants,  # plant table
+    images,  # from `list_images`, for rounds and counts
 ):
     "The plant table with the columns of the owner's plant_metadata.csv"
     side = images['view'].str.startswith('side')
     rounds = images[side].groupby('plant_id')['round'].unique().map(sorted)
-    count = lambda rows: plants.plant_id.map(images[rows].groupby('plant_id').size()).fillna(0).astype(int)
-    return pd.DataFrame(dict(
-        plant_id=plants.plant_id, accession=plants.genotype, accession_slug=plants.genotype.str.replace('/', '_'), treatment=plants.treatment, replicate=plants.replicate,
-        dag_drought_onset=plants.onset_dag, drought_category=np.where(plants.treatment == 'WHC-30', plants.onset_class, ''), fw_g=plants.fw_g, dw_g=plants.dw_g,
-        image_side_dir=_folders(plants, images[side], 2), image_top_dir=_folders(plants, images[~side], 1),
-        available_timepoints=[str([int(r) for r in rounds.get(p, [])]) for p in plants.plant_id], num_images_side=count(side), num_images_top=count(~side), is_dead=plants.is_dead))
+    count = lambda rows: (
+        plants.plant_id.map(images[rows].groupby('plant_id').size()).fillna(0).astype(int)
+    )
+    return pd.DataFrame(
+        dict(
+            plant_id=plants.plant_id,
+            accession=plants.genotype,
+            accession_slug=plants.genotype.str.replace('/', '_'),
+            treatment=plants.treatment,
+            replicate=plants.replicate,
+            dag_drought_onset=plants.onset_dag,
+            drought_category=np.where(plants.treatment == 'WHC-30', plants.onset_class, ''),
+            fw_g=plants.fw_g,
+            dw_g=plants.dw_g,
+            image_side_dir=_folders(plants, images[side], 2),
+            image_top_dir=_folders(plants, images[~side], 1),
+            available_timepoints=[
+                str([int(r) for r in rounds.get(p, [])]) for p in plants.plant_id
+            ],
+            num_images_side=count(side),
+            num_images_top=count(~side),
+            is_dead=plants.is_dead,
+        )
+    )
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #941a2c0b
 def _folders(plants, images, up):
     "The folder of each plant's photographs, `up` levels above the files, as the owner writes it"
-    folders = images.drop_duplicates('plant_id').set_index('plant_id').path.map(lambda p: 'data/' + '/'.join(p.split('/')[:-up]))
+    folders = (
+        images.drop_duplicates('plant_id')
+        .set_index('plant_id')
+        .path.map(lambda p: 'data/' + '/'.join(p.split('/')[:-up]))
+    )
     return plants.plant_id.map(folders).fillna('')

@@ -16,55 +16,87 @@ from ..core.errors import BadInput
 from ..core.files import sha256, whole_file
 from ..core.places import cache_folder, root
 from .cleaning import is_missing, same_name, tidy_text, unseen
-from .workbooks import Absent, Blind, blind_cells, check_corner, column_letters, guarded, open_workbook, regular_file
+from faba_nb.experiment.workbooks import (
+    Absent,
+    Blind,
+    blind_cells,
+    check_corner,
+    column_letters,
+    guarded,
+    open_workbook,
+    regular_file,
+)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #df25e00f
 @dataclass(frozen=True)
 class Finding:
     "One remark about the raw data"
-    table: str          # table, or `images`, `plants`, …
-    what: str           # what is wrong or worth knowing
-    action: str = ''    # what the pipeline does about it
-    severity: str = 'suspicious' # `info`, `suspicious` or `fatal`
-    file: str = ''      # path inside the experiment's folder
-    sheet: str = ''     # name of the sheet
-    row: int = 0        # row number as Excel counts it, 0 where no single row is meant
+
+    table: str  # table, or `images`, `plants`, …
+    what: str  # what is wrong or worth knowing
+    action: str = ''  # what the pipeline does about it
+    severity: str = 'suspicious'  # `info`, `suspicious` or `fatal`
+    file: str = ''  # path inside the experiment's folder
+    sheet: str = ''  # name of the sheet
+    row: int = 0  # row number as Excel counts it, 0 where no single row is meant
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #34231a25
 def find_file(
-    folder, # the experiment's folder
-    name,   # path inside it, such as '00-Misc/DateIndex.xlsx'
+    folder,  # the experiment's folder
+    name,  # path inside it, such as '00-Misc/DateIndex.xlsx'
 ):
     "The path of a file whose name may differ in case, blanks or accents; `Absent` when there is none"
     here = Path(folder)
     for part in Path(name).parts:
         near = _near(here, part, name)
-        if not near: raise Absent('the file is missing', name, f'put it into {folder}')
-        if len(near) > 1: raise BadInput(f'{near[0].name!r} and {near[1].name!r} could both be meant', name, 'keep one of them')
+        if not near:
+            raise Absent('the file is missing', name, f'put it into {folder}')
+        if len(near) > 1:
+            raise BadInput(
+                f'{near[0].name!r} and {near[1].name!r} could both be meant',
+                name,
+                'keep one of them',
+            )
         here = near[0]
     return regular_file(here, name)
 
+
 def _near(folder, part, name):
     "What in a folder bears a name, exactly or nearly"
-    if (folder/part).is_file() or (folder/part).is_dir(): return [folder/part]
-    try: return sorted(p for p in folder.iterdir() if same_name(p.name) == same_name(part))
-    except NotADirectoryError: return []
-    except OSError as e: raise BadInput(f'the folder {folder.name} cannot be read ({e.strerror})', name, 'ask its owner for the right to read it')
+    if (folder / part).is_file() or (folder / part).is_dir():
+        return [folder / part]
+    try:
+        return sorted(p for p in folder.iterdir() if same_name(p.name) == same_name(part))
+    except NotADirectoryError:
+        return []
+    except OSError as e:
+        raise BadInput(
+            f'the folder {folder.name} cannot be read ({e.strerror})',
+            name,
+            'ask its owner for the right to read it',
+        )
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #65430088
 @dataclass
 class Raw:
     "A sheet as laid out by the reader"
-    name: str    # the sheet's name
-    rows: list   # lists of cells, the first being row 1
-    blind: Blind # cells that only look empty
+
+    name: str  # the sheet's name
+    rows: list  # lists of cells, the first being row 1
+    blind: Blind  # cells that only look empty
     findings: list = field(default_factory=list)
+
 
 def _raw(book, xml, i, where):
     "One sheet of an opened workbook, by its place in the list"
     name = book.sheet_names[i]
     place = f'{where}, sheet {name}'
-    if xml[i] is None: raise BadInput('not a readable workbook (the sheet is not where the list of sheets says)', place, 'save it again')
+    if xml[i] is None:
+        raise BadInput(
+            'not a readable workbook (the sheet is not where the list of sheets says)',
+            place,
+            'save it again',
+        )
     check_corner(xml[i], place)
     rows = guarded(lambda: book.get_sheet_by_index(i).to_python(skip_empty_area=False), where)
     return Raw(name, rows, blind_cells(xml[i]))
@@ -73,14 +105,29 @@ def _raw(book, xml, i, where):
 def _shown(book):
     "Places of the sheets that hold tables and are visible"
     word = lambda x: str(x).rsplit('.', 1)[-1]
-    return [i for i, m in enumerate(book.sheets_metadata) if word(m.typ) == 'WorkSheet' and word(m.visible) == 'Visible']
+    return [
+        i
+        for i, m in enumerate(book.sheets_metadata)
+        if word(m.typ) == 'WorkSheet' and word(m.visible) == 'Visible'
+    ]
+
 
 def _named(book, sheet, where):
     "Place of the sheet with a given name"
     found = [i for i, s in enumerate(book.sheet_names) if same_name(s) == same_name(sheet)]
-    if not found: raise BadInput(f'sheet "{sheet}" is missing, there is {", ".join(book.sheet_names)}', where, 'restore its name')
+    if not found:
+        raise BadInput(
+            f'sheet "{sheet}" is missing, there is {", ".join(book.sheet_names)}',
+            where,
+            'restore its name',
+        )
     best = [i for i in found if i in _shown(book)] or found
-    if len(best) > 1: raise BadInput(f'the sheets {", ".join(book.sheet_names[i] for i in best)} could all be meant', where, f'keep one of them and call it {sheet}')
+    if len(best) > 1:
+        raise BadInput(
+            f'the sheets {", ".join(book.sheet_names[i] for i in best)} could all be meant',
+            where,
+            f'keep one of them and call it {sheet}',
+        )
     return best[0]
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #724e87d0
@@ -88,15 +135,21 @@ def _rows(path, names, sheet, table, where):
     "The `Raw` sheet that holds a table, and findings about the others"
     book, xml = open_workbook(path, where)
     shown = _shown(book)
-    if not sheet and not shown: raise BadInput('every sheet is hidden', where, 'show the sheet with the table')
+    if not sheet and not shown:
+        raise BadInput('every sheet is hidden', where, 'show the sheet with the table')
     raws = [_raw(book, xml, i, where) for i in ([_named(book, sheet, where)] if sheet else shown)]
     best = max(raws, key=lambda r: _hits(r.rows, names)[1])
-    say = lambda what, action, severity, name: best.findings.append(Finding(table, what, action, severity, where, name))
-    if sheet and book.sheet_names.index(best.name) not in shown: say('the sheet is hidden', 'read all the same', 'suspicious', best.name)
+    say = lambda what, action, severity, name: best.findings.append(
+        Finding(table, what, action, severity, where, name)
+    )
+    if sheet and book.sheet_names.index(best.name) not in shown:
+        say('the sheet is hidden', 'read all the same', 'suspicious', best.name)
     for r in raws:
-        if r is not best and 1 < _hits(r.rows, names)[1] == _hits(best.rows, names)[1]: say('this sheet holds such a table, too', f'{best.name} is read', 'suspicious', r.name)
+        if r is not best and 1 < _hits(r.rows, names)[1] == _hits(best.rows, names)[1]:
+            say('this sheet holds such a table, too', f'{best.name} is read', 'suspicious', r.name)
     for i, other in enumerate(book.sheet_names):
-        if not sheet and i not in shown: say('the sheet is hidden', 'not read', 'suspicious', other)
+        if not sheet and i not in shown:
+            say('the sheet is hidden', 'not read', 'suspicious', other)
     return best
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #7ee63c3d
@@ -105,6 +158,7 @@ def _hits(rows, names):
     want = {same_name(n) for n in names}
     hits = [len({same_name(c) for c in row if isinstance(c, str)} & want) for row in rows[:10]]
     return (hits.index(max(hits)), max(hits)) if hits else (-1, 0)
+
 
 def _heading(rows, names):
     "Index of the heading among the first ten rows, -1 when no row looks like one"
@@ -115,31 +169,61 @@ def _heading(rows, names):
 @dataclass
 class Sheet:
     "A sheet's cells under their headings, the index being Excel's row numbers"
-    cells: pd.DataFrame # objects of any type, columns as written
-    name: str           # the sheet's name
+
+    cells: pd.DataFrame  # objects of any type, columns as written
+    name: str  # the sheet's name
     findings: list = field(default_factory=list)
-    blind: Blind = field(default_factory=Blind) # cells that only look empty
+    blind: Blind = field(default_factory=Blind)  # cells that only look empty
     copies: dict = field(default_factory=dict)  # heading -> later columns with the same heading
     places: dict = field(default_factory=dict)  # heading -> number of its column, 1 for A
-    top: int = 1                                # row number of the heading
+    top: int = 1  # row number of the heading
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #646ae684
 def read_sheet(
-    path,       # an .xlsx file
-    names,      # headings one expects some of, to find the heading row
-    sheet='',   # sheet name; '' takes the visible one that has most of these headings
-    table='',   # table name for findings
-    where=None, # how messages call the file; its path by default
+    path,  # an .xlsx file
+    names,  # headings one expects some of, to find the heading row
+    sheet='',  # sheet name; '' takes the visible one that has most of these headings
+    table='',  # table name for findings
+    where=None,  # how messages call the file; its path by default
 ):
     "The cells of one sheet, with headings and row numbers"
     where = where or str(path)
     raw = _rows(path, names, sheet, table, where)
     top = _heading(raw.rows, names)
-    if top < 0: raise BadInput(f'no heading with any of {", ".join(list(names)[:4])}, …', f'{where}, sheet {raw.name}', 'restore the heading')
+    if top < 0:
+        raise BadInput(
+            f'no heading with any of {", ".join(list(names)[:4])}, …',
+            f'{where}, sheet {raw.name}',
+            'restore the heading',
+        )
     heading = [' '.join(str(c).split()) or f'@{i + 1}' for i, c in enumerate(raw.rows[top])]
-    cells = pd.DataFrame(raw.rows[top + 1:], columns=_distinct(heading), index=range(top + 2, len(raw.rows) + 1), dtype=object)
-    out = Sheet(cells, raw.name, raw.findings, raw.blind, _copies(heading, list(cells)), {c: i + 1 for i, c in enumerate(cells)}, top + 1)
-    if top: out.findings.append(Finding(table, f'the heading stands in row {top + 1}', 'the rows above it are skipped', 'info', where, raw.name, top + 1))
+    cells = pd.DataFrame(
+        raw.rows[top + 1 :],
+        columns=_distinct(heading),
+        index=range(top + 2, len(raw.rows) + 1),
+        dtype=object,
+    )
+    out = Sheet(
+        cells,
+        raw.name,
+        raw.findings,
+        raw.blind,
+        _copies(heading, list(cells)),
+        {c: i + 1 for i, c in enumerate(cells)},
+        top + 1,
+    )
+    if top:
+        out.findings.append(
+            Finding(
+                table,
+                f'the heading stands in row {top + 1}',
+                'the rows above it are skipped',
+                'info',
+                where,
+                raw.name,
+                top + 1,
+            )
+        )
     return _without_nameless(_data_rows(out, heading, table, where), table, where)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #55336e6b
@@ -148,17 +232,24 @@ def _distinct(names):
     seen, out = set(), []
     for n in names:
         new, i = n, 1
-        while new in seen: i += 1; new = f'{n}.{i}'
-        seen.add(new); out.append(new)
+        while new in seen:
+            i += 1
+            new = f'{n}.{i}'
+        seen.add(new)
+        out.append(new)
     return out
+
 
 def _copies(heading, distinct):
     "First heading -> later columns whose heading means the same"
     first, out = {}, {}
     for written, name in zip(heading, distinct):
-        if written.startswith('@'): continue
-        if (key := same_name(written)) in first: out.setdefault(first[key], []).append(name)
-        else: first[key] = name
+        if written.startswith('@'):
+            continue
+        if (key := same_name(written)) in first:
+            out.setdefault(first[key], []).append(name)
+        else:
+            first[key] = name
     return out
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #cae0eeab
@@ -166,8 +257,21 @@ def _data_rows(sheet, heading, table, where):
     "Drop empty rows and repeated headings, and report the latter"
     cells = sheet.cells
     empty = cells.map(is_missing).all(axis=1)
-    again = (cells.iloc[:, :8].map(same_name) == [same_name(h) for h in heading[:8]]).sum(axis=1) >= min(3, len(heading))
-    sheet.findings += [Finding(table, 'a heading stands among the data', 'the row is skipped', 'suspicious', where, sheet.name, int(i)) for i in cells.index[again]]
+    again = (cells.iloc[:, :8].map(same_name) == [same_name(h) for h in heading[:8]]).sum(
+        axis=1
+    ) >= min(3, len(heading))
+    sheet.findings += [
+        Finding(
+            table,
+            'a heading stands among the data',
+            'the row is skipped',
+            'suspicious',
+            where,
+            sheet.name,
+            int(i),
+        )
+        for i in cells.index[again]
+    ]
     sheet.cells = cells[~(empty | again)]
     return sheet
 
@@ -177,48 +281,72 @@ def _without_nameless(sheet, table, where):
     nameless = [c for c in sheet.cells.columns[1:] if re.fullmatch(r'@\d+', c)]
     for c in nameless:
         held = ~sheet.cells[c].map(is_missing)
-        what = f'column {column_letters(int(c[1:]))} has no heading and holds {held.sum()} values, such as {tidy_text(sheet.cells[c][held].iloc[0])!r}' if held.any() else ''
-        if what: sheet.findings.append(Finding(table, what, 'ignored', 'suspicious', where, sheet.name, int(held.idxmax())))
+        what = (
+            f'column {column_letters(int(c[1:]))} has no heading and holds {held.sum()} values, such as {tidy_text(sheet.cells[c][held].iloc[0])!r}'
+            if held.any()
+            else ''
+        )
+        if what:
+            sheet.findings.append(
+                Finding(table, what, 'ignored', 'suspicious', where, sheet.name, int(held.idxmax()))
+            )
     sheet.cells = sheet.cells.drop(columns=nameless)
     return sheet
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #ea146315
 def find_column(
-    columns, # headings as written
-    written, # spellings to accept, best first
+    columns,  # headings as written
+    written,  # spellings to accept, best first
 ):
     "The heading that one of the spellings means, or None"
     by_key = {}
-    for c in columns: by_key.setdefault(same_name(c), c)
+    for c in columns:
+        by_key.setdefault(same_name(c), c)
     for w in written:
-        if w.startswith('@'): return list(columns)[int(w[1:]) - 1] if len(columns) >= int(w[1:]) else None
-        if same_name(w) in by_key: return by_key[same_name(w)]
+        if w.startswith('@'):
+            return list(columns)[int(w[1:]) - 1] if len(columns) >= int(w[1:]) else None
+        if same_name(w) in by_key:
+            return by_key[same_name(w)]
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #bfa68156
 def missing_column(
-    sheet,   # a `Sheet`
-    written, # spellings that were looked for
-    where,   # how messages call the file
+    sheet,  # a `Sheet`
+    written,  # spellings that were looked for
+    where,  # how messages call the file
 ):
     "A `BadInput` that names the lost column and what it may have become"
     near = get_close_matches(written[0], list(sheet.cells.columns), n=1, cutoff=0.5)
     odd = f', with {unseen(near[0])}' if near and unseen(near[0]) else ''
     hint = f' (there is "{near[0]}"{odd})' if near else ''
-    return BadInput(f'column "{written[0]}" is missing{hint}', f'{where}, sheet {sheet.name}', 'restore the heading')
+    return BadInput(
+        f'column "{written[0]}" is missing{hint}',
+        f'{where}, sheet {sheet.name}',
+        'restore the heading',
+    )
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #109f4f34
 @lru_cache
 def _reader_version():
     "Hash of the modules and design tables that decide what a sheet means"
-    code = [root()/'faba_nb'/'experiment'/f'{m}.py' for m in ('cleaning', 'plan', 'workbooks', 'sheets', 'units', 'tables')]
-    design = [root()/'data'/'design'/f'{t}.csv' for t in ('tables', 'columns', 'treatments', 'accessions')]
-    return hashlib.sha256(b''.join(p.read_bytes() for p in code + design) + pd.__version__.encode()).hexdigest()
+    code = [
+        root() / 'faba_nb' / 'experiment' / f'{m}.py'
+        for m in ('cleaning', 'plan', 'workbooks', 'sheets', 'units', 'tables')
+    ]
+    design = [
+        root() / 'data' / 'design' / f'{t}.csv'
+        for t in ('tables', 'columns', 'treatments', 'accessions')
+    ]
+    return hashlib.sha256(
+        b''.join(p.read_bytes() for p in code + design) + pd.__version__.encode()
+    ).hexdigest()
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #5f3a0d66
 def _load(path):
     "What was kept under `path`, or None when there is nothing whole"
-    try: digest, content = (b := path.read_bytes())[:32], b[32:]
-    except OSError: return None
+    try:
+        digest, content = (b := path.read_bytes())[:32], b[32:]
+    except OSError:
+        return None
     return pickle.loads(content) if hashlib.sha256(content).digest() == digest else None
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #06a767bf
@@ -226,16 +354,24 @@ def _keep(value, path):
     "Keep `value` under `path`; a cache that cannot be written costs time, not the run"
     content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     try:
-        with whole_file(path) as tmp: tmp.write_bytes(hashlib.sha256(content).digest() + content)
-    except OSError as e: warnings.warn(f'{path.parent}: cannot keep what was read ({e}); set FABA_CACHE to a folder with space')
+        with whole_file(path) as tmp:
+            tmp.write_bytes(hashlib.sha256(content).digest() + content)
+    except OSError as e:
+        warnings.warn(
+            f'{path.parent}: cannot keep what was read ({e}); set FABA_CACHE to a folder with space'
+        )
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #d91da124
 def parsed_once(
-    path, # the source file
-    what, # what is read from it: part of the key
-    make, # function without arguments that reads it
+    path,  # the source file
+    what,  # what is read from it: part of the key
+    make,  # function without arguments that reads it
 ):
     "The result of `make`, from the cache when this content was read before"
-    kept = cache_folder('tables')/f'{what}-{hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()[:24]}.pickle'
-    if (value := _load(kept)) is None: _keep(value := make(), kept)
+    kept = (
+        cache_folder('tables')
+        / f'{what}-{hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()[:24]}.pickle'
+    )
+    if (value := _load(kept)) is None:
+        _keep(value := make(), kept)
     return value

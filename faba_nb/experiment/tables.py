@@ -12,19 +12,45 @@ from dataclasses import dataclass, field
 import numpy as np, pandas as pd
 import pandera.pandas as pa
 from ..core.errors import BadInput, unknown
-from .cleaning import is_missing, tidy_dates, tidy_id, tidy_numbers, tidy_text, tidy_times, tidy_yes, same_name, unseen, without_invisible
-from .plan import design, onset_limits, tidy_accession_num, tidy_genotype, tidy_treatment
-from .sheets import Finding, find_column, find_file, missing_column, parsed_once, read_sheet
+from faba_nb.experiment.cleaning import (
+    is_missing,
+    tidy_dates,
+    tidy_id,
+    tidy_numbers,
+    tidy_text,
+    tidy_times,
+    tidy_yes,
+    same_name,
+    unseen,
+    without_invisible,
+)
+from faba_nb.experiment.plan import (
+    design,
+    onset_limits,
+    tidy_accession_num,
+    tidy_genotype,
+    tidy_treatment,
+)
+from faba_nb.experiment.sheets import (
+    Finding,
+    find_column,
+    find_file,
+    missing_column,
+    parsed_once,
+    read_sheet,
+)
 from .units import changed_part, unusual_level
 from .workbooks import column_letters
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #552072b7
 def _by_cell(tidy, none):
     "A kind from a function of one cell that answers `none` when it cannot read it"
+
     def kind(cells):
         values = [tidy(x) for x in cells]
         empty = np.array([tidy_text(x) == '' for x in cells], bool)
         return np.array(values, object), np.array([v == none for v in values], bool) & ~empty
+
     return kind
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f59803f9
@@ -40,26 +66,47 @@ def _replicate(x):
     m = re.fullmatch(r'(?:rep\w*?)?[-_. ]*0*(\d)', tidy_text(x).casefold())
     return float(m[1]) if m else np.nan
 
+
 def _all(read):
     "A kind from a function of one cell that answers NaN when it cannot read it"
+
     def kind(cells):
         values = np.array([read(x) for x in cells], float)
         return values, np.isnan(values) & np.array([tidy_text(x) != '' for x in cells], bool)
+
     return kind
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #6aa2c3ae
-KINDS = dict(text=_by_cell(tidy_text, None), id=_by_cell(tidy_id, ''), treatment=_by_cell(tidy_treatment, ''), genotype=_by_cell(tidy_genotype, ''),
-             accession_num=_all(lambda x: tidy_accession_num(x) or np.nan), replicate=_all(_replicate),
-             integer=_integers, number=tidy_numbers, date=tidy_dates, time=tidy_times, yes=tidy_yes)
+KINDS = dict(
+    text=_by_cell(tidy_text, None),
+    id=_by_cell(tidy_id, ''),
+    treatment=_by_cell(tidy_treatment, ''),
+    genotype=_by_cell(tidy_genotype, ''),
+    accession_num=_all(lambda x: tidy_accession_num(x) or np.nan),
+    replicate=_all(_replicate),
+    integer=_integers,
+    number=tidy_numbers,
+    date=tidy_dates,
+    time=tidy_times,
+    yes=tidy_yes,
+)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #84263f86
 LIGHT, DARK = ['L1', 'L2', 'L3', 'L4', 'Lss'], ['D1', 'D2', 'D3']
-FLUOR = ['Fo', 'Fm', 'Fv', 'Fp', 'QY_max'] + [p + s for p in ('Fm_', 'Ft_', 'Fv_', 'Fq_', 'Fv/Fm_', 'QY_', 'NPQ_', 'qN_', 'qP_', 'qL_') for s in LIGHT + DARK] + ['Rfd_' + s for s in LIGHT]
+FLUOR = (
+    ['Fo', 'Fm', 'Fv', 'Fp', 'QY_max']
+    + [
+        p + s
+        for p in ('Fm_', 'Ft_', 'Fv_', 'Fq_', 'Fv/Fm_', 'QY_', 'NPQ_', 'qN_', 'qP_', 'qL_')
+        for s in LIGHT + DARK
+    ]
+    + ['Rfd_' + s for s in LIGHT]
+)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8b4f477f
 def fluor_columns(
-    cells,     # cells of the fluorescence sheet, headings as written
-    copies={}, # heading -> later columns with the same heading
+    cells,  # cells of the fluorescence sheet, headings as written
+    copies={},  # heading -> later columns with the same heading
 ):
     "Headings of the parameters: known name -> heading, and the other numeric columns from the 16th on"
     known = {p: h for p in FLUOR if (h := find_column(cells.columns, [p])) is not None}
@@ -76,32 +123,48 @@ def _mostly_numbers(cells):
 # %% ../../nbs/10_experiment/40_tables.ipynb #615cd607
 def _lost_parameters(spec, sheet, known, other):
     "Findings for known parameters without a column or with an empty one, and for the columns that nobody documented"
-    if spec.table != 'fluorescence': return []
-    say = lambda what, action, severity: Finding(spec.table, what, action, severity, spec.file, sheet.name, 1)
+    if spec.table != 'fluorescence':
+        return []
+    say = lambda what, action, severity: Finding(
+        spec.table, what, action, severity, spec.file, sheet.name, 1
+    )
     lost = [p for p in FLUOR if p not in known]
-    if len(lost) > len(FLUOR)//2: raise missing_column(sheet, lost[:1], spec.file)
-    out = [say(str(missing_column(sheet, [p], '').what), 'this parameter is left out', 'suspicious') for p in lost]
-    if other: out.append(say(f'{_count(len(other), "more numeric column")} from the 16th on, used with `fluor_columns: all` alone: {", ".join(other)}', '', 'info'))
+    if len(lost) > len(FLUOR) // 2:
+        raise missing_column(sheet, lost[:1], spec.file)
+    out = [
+        say(str(missing_column(sheet, [p], '').what), 'this parameter is left out', 'suspicious')
+        for p in lost
+    ]
+    if other:
+        out.append(
+            say(
+                f'{_count(len(other), "more numeric column")} from the 16th on, used with `fluor_columns: all` alone: {", ".join(other)}',
+                '',
+                'info',
+            )
+        )
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #945a75d0
 @dataclass
 class Table:
     "A workbook's sheet, read"
-    name: str           # as in data/design/tables.csv
-    frame: pd.DataFrame # tidy columns; the index is Excel's row number
-    file: str           # path inside the experiment's folder
-    sheet: str          # name of the sheet
+
+    name: str  # as in data/design/tables.csv
+    frame: pd.DataFrame  # tidy columns; the index is Excel's row number
+    file: str  # path inside the experiment's folder
+    sheet: str  # name of the sheet
     findings: list = field(default_factory=list)
-    other: list = field(default_factory=list) # fluorescence only: parameters beyond the known ones
+    other: list = field(default_factory=list)  # fluorescence only: parameters beyond the known ones
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a21a9075
 def table_spec(
-    name, # as in data/design/tables.csv
+    name,  # as in data/design/tables.csv
 ):
     "The row of the table list for one table"
     tables = design('tables').set_index('table', drop=False)
-    if name not in tables.index: raise unknown('table', name, tables.index)
+    if name not in tables.index:
+        raise unknown('table', name, tables.index)
     return tables.loc[name]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2a972518
@@ -110,8 +173,10 @@ def _find_columns(spec, sheet):
     found = {}
     for c in design('columns').query('table == @spec.table').itertuples():
         heading = find_column(sheet.cells.columns, c.written.split('|'))
-        if heading is not None: found[c.column] = heading, c.kind
-        elif c.required: raise missing_column(sheet, c.written.split('|'), spec.file)
+        if heading is not None:
+            found[c.column] = heading, c.kind
+        elif c.required:
+            raise missing_column(sheet, c.written.split('|'), spec.file)
     return found
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b10f9a98
@@ -121,11 +186,35 @@ def _choose(spec, sheet, columns, needed):
     for name, (heading, kind) in columns.items():
         for copy in sheet.copies.get(heading, ()):
             apart = _apart(sheet.cells[heading], sheet.cells[copy])
-            if not len(apart): findings.append(Finding(spec.table, f'{heading} stands twice, with equal cells', '', 'info', spec.file, sheet.name, 1)); continue
+            if not len(apart):
+                findings.append(
+                    Finding(
+                        spec.table,
+                        f'{heading} stands twice, with equal cells',
+                        '',
+                        'info',
+                        spec.file,
+                        sheet.name,
+                        1,
+                    )
+                )
+                continue
             what = f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, first in row {apart[0]}'
-            if name in needed: raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'remove the wrong one')
-            findings.append(Finding(spec.table, what, 'the first counts', 'suspicious', spec.file, sheet.name, int(apart[0])))
+            if name in needed:
+                raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'remove the wrong one')
+            findings.append(
+                Finding(
+                    spec.table,
+                    what,
+                    'the first counts',
+                    'suspicious',
+                    spec.file,
+                    sheet.name,
+                    int(apart[0]),
+                )
+            )
     return out, findings
+
 
 def _apart(a, b):
     "Rows in which two columns differ"
@@ -134,36 +223,71 @@ def _apart(a, b):
 # %% ../../nbs/10_experiment/40_tables.ipynb #529a8d28
 def _rival_ids(spec, sheet, columns):
     "A finding where Plant ID and Tray ID are both there and name different plants"
-    written = [w for c in design('columns').query('table == @spec.table and kind == "id"').written for w in c.split('|')]
+    written = [
+        w
+        for c in design('columns').query('table == @spec.table and kind == "id"').written
+        for w in c.split('|')
+    ]
     heading = columns['plant_id'][0] if 'plant_id' in columns else None
-    ids = {h: sheet.cells[h].map(tidy_id) for w in written if (h := find_column(sheet.cells.columns, [w]))}
+    ids = {
+        h: sheet.cells[h].map(tidy_id)
+        for w in written
+        if (h := find_column(sheet.cells.columns, [w]))
+    }
     out = []
     for other, theirs in ids.items():
         rows = theirs.index[(theirs != '') & (ids[heading] != '') & (theirs != ids[heading])]
-        if other == heading or not len(rows): continue
+        if other == heading or not len(rows):
+            continue
         what = f'{other} names another plant than {heading} in {_count(len(rows), "row")}'
-        out.append(Finding(spec.table, what, f'{heading} counts', 'suspicious', spec.file, sheet.name, int(rows[0])))
+        out.append(
+            Finding(
+                spec.table,
+                what,
+                f'{heading} counts',
+                'suspicious',
+                spec.file,
+                sheet.name,
+                int(rows[0]),
+            )
+        )
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b1a8c69b
 def _tidy(spec, sheet, columns):
     "Tidy frame of the found columns, and a finding for each unreadable cell"
     frame, findings = {}, []
-    written = design('columns').query('table == @spec.table').set_index('column').written.str.split('|').str[0]
+    written = (
+        design('columns')
+        .query('table == @spec.table')
+        .set_index('column')
+        .written.str.split('|')
+        .str[0]
+    )
     for name, (heading, kind) in columns.items():
         cells = sheet.cells[heading]
         frame[name], bad = KINDS[kind](cells.to_numpy())
-        findings += _habits(spec, sheet, heading, kind, cells, frame[name], written.get(name, heading))
-        findings += _bad_cells(spec, sheet, heading, cells[bad], 'the row is skipped' if name in spec.key.split() else 'taken as missing')
+        findings += _habits(
+            spec, sheet, heading, kind, cells, frame[name], written.get(name, heading)
+        )
+        findings += _bad_cells(
+            spec,
+            sheet,
+            heading,
+            cells[bad],
+            'the row is skipped' if name in spec.key.split() else 'taken as missing',
+        )
         findings += _blind_cells(spec, sheet, heading)
     return pd.DataFrame(frame, index=sheet.cells.index), findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f91393ae
 def _bad_cells(spec, sheet, heading, cells, action):
     "One finding per unreadable cell, up to five"
+
     def say(i):
         odd = unseen(cells[i]) if isinstance(cells[i], str) else ''
         return f'{heading} holds {tidy_text(cells[i])!r}' + (f', with {odd}' if odd else '')
+
     return _some(spec, sheet, cells.index, say, action, column=heading)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #6966e5c4
@@ -172,60 +296,136 @@ def _blind_cells(spec, sheet, heading):
     number, rows = sheet.places[heading], set(sheet.cells.index)
     mine = lambda cells: sorted(r for r, c in cells if c == number and r > sheet.top)
     formulas, errors = mine(sheet.blind.formulas), mine(sheet.blind.errors)
-    merged = [r for r in mine(sheet.blind.merged) if r in rows and is_missing(sheet.cells.at[r, heading])]
-    say = lambda rows, what, action: [Finding(spec.table, f'{heading}: {what}', action, 'suspicious', spec.file, sheet.name, rows[0])] if rows else []
+    merged = [
+        r for r in mine(sheet.blind.merged) if r in rows and is_missing(sheet.cells.at[r, heading])
+    ]
+    say = lambda rows, what, action: (
+        [
+            Finding(
+                spec.table,
+                f'{heading}: {what}',
+                action,
+                'suspicious',
+                spec.file,
+                sheet.name,
+                rows[0],
+            )
+        ]
+        if rows
+        else []
+    )
     cell = lambda r: f'{column_letters(number)}{r}'
-    return (say(formulas, f'{_count(len(formulas), "formula")} without a stored value, first in {cell((formulas or [0])[0])}', 'taken as missing; open and save the workbook in a spreadsheet program')
-            + say(errors, f'{_count(len(errors), "cell")} with an error such as {sheet.blind.errors[errors[0], number] if errors else ""}', 'taken as missing')
-            + say(merged, f'{_count(len(merged), "cell")} merged into another, first {sheet.blind.merged[merged[0], number] if merged else ""}', 'taken as missing; part the cells and fill them'))
+    return (
+        say(
+            formulas,
+            f'{_count(len(formulas), "formula")} without a stored value, first in {cell((formulas or [0])[0])}',
+            'taken as missing; open and save the workbook in a spreadsheet program',
+        )
+        + say(
+            errors,
+            f'{_count(len(errors), "cell")} with an error such as {sheet.blind.errors[errors[0], number] if errors else ""}',
+            'taken as missing',
+        )
+        + say(
+            merged,
+            f'{_count(len(merged), "cell")} merged into another, first {sheet.blind.merged[merged[0], number] if merged else ""}',
+            'taken as missing; part the cells and fill them',
+        )
+    )
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #27201f00
 def _emptied(spec, sheet, frame, columns, needed):
     "Findings for columns without a single value; a needed one ends the reading"
     findings = []
     for name, (heading, kind) in columns.items():
-        if kind == 'text' or not _nothing(frame[name], sheet.cells[heading]): continue
+        if kind == 'text' or not _nothing(frame[name], sheet.cells[heading]):
+            continue
         held = _held(sheet, heading)
         what = f'column "{heading}" has no value in any row' + (f' ({held})' if held else '')
-        if name in needed or (held and name in FLUOR): raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'open and save the workbook in a spreadsheet program, or restore the column')
-        findings.append(Finding(spec.table, what, 'taken as absent', 'suspicious', spec.file, sheet.name, 1))
+        if name in needed or (held and name in FLUOR):
+            raise BadInput(
+                what,
+                f'{spec.file}, sheet {sheet.name}',
+                'open and save the workbook in a spreadsheet program, or restore the column',
+            )
+        findings.append(
+            Finding(spec.table, what, 'taken as absent', 'suspicious', spec.file, sheet.name, 1)
+        )
     return findings
+
 
 def _nothing(values, cells):
     "True when a column gave no value at all"
-    if values.dtype == bool: return bool(cells.map(is_missing).all())
+    if values.dtype == bool:
+        return bool(cells.map(is_missing).all())
     return not len(values) or bool((values.isna() | (values.astype(object) == '')).all())
+
 
 def _held(sheet, heading):
     "What stands in a column that gave no value, in words"
     number, cells = sheet.places[heading], sheet.cells[heading]
     count = lambda found: sum(c == number and r > sheet.top for r, c in found)
-    parts = [(count(sheet.blind.formulas), 'formulas without a stored value'), (count(sheet.blind.errors), 'errors'), (int((~cells.map(is_missing)).sum()), 'cells that cannot be read')]
+    parts = [
+        (count(sheet.blind.formulas), 'formulas without a stored value'),
+        (count(sheet.blind.errors), 'errors'),
+        (int((~cells.map(is_missing)).sum()), 'cells that cannot be read'),
+    ]
     return ', '.join(f'{n} {word}' for n, word in parts if n)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #488936a9
 def _habits(spec, sheet, heading, kind, cells, values, written):
     "Remarks about how a column was written, one per habit"
-    def say(rows, what, action): return [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))] if len(rows) else []
-    def some(mask, word, more=''): return f'{heading} holds {_count(mask.sum(), word)}{more}, such as {cells[mask].iloc[0]!r}' if mask.any() else ''
+
+    def say(rows, what, action):
+        return (
+            [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))]
+            if len(rows)
+            else []
+        )
+
+    def some(mask, word, more=''):
+        return (
+            f'{heading} holds {_count(mask.sum(), word)}{more}, such as {cells[mask].iloc[0]!r}'
+            if mask.any()
+            else ''
+        )
+
     text = np.array([isinstance(x, str) and x.strip() != '' for x in cells], bool)
     out = []
-    if not written.startswith('@') and same_name(heading) != same_name(written): out += say([1], f'the column is called {heading}', f'read as {written}')
-    if kind in ('number', 'integer'): mask = text & np.isfinite(values.astype(float)); out += say(cells.index[mask], some(mask, 'number', ' as text'), 'read as numbers')
-    if kind == 'date': mask = text & ~pd.isna(values); out += say(cells.index[mask], some(mask, 'date', ' as text'), 'read day first')
+    if not written.startswith('@') and same_name(heading) != same_name(written):
+        out += say([1], f'the column is called {heading}', f'read as {written}')
+    if kind in ('number', 'integer'):
+        mask = text & np.isfinite(values.astype(float))
+        out += say(cells.index[mask], some(mask, 'number', ' as text'), 'read as numbers')
+    if kind == 'date':
+        mask = text & ~pd.isna(values)
+        out += say(cells.index[mask], some(mask, 'date', ' as text'), 'read day first')
     hidden = np.array([isinstance(x, str) and without_invisible(x) != x for x in cells], bool)
-    if hidden.any(): out += say(cells.index[hidden], some(hidden, 'cell', ' with invisible characters'), 'they are dropped')
-    if kind == 'id': mask = text & ~hidden & (values != '') & (cells.to_numpy() != values); out += say(cells.index[mask], some(mask, 'id', ' with stray blanks'), 'blanks are dropped')
-    if kind == 'treatment': out += _treatment_names(say, heading, cells, values)
+    if hidden.any():
+        out += say(
+            cells.index[hidden],
+            some(hidden, 'cell', ' with invisible characters'),
+            'they are dropped',
+        )
+    if kind == 'id':
+        mask = text & ~hidden & (values != '') & (cells.to_numpy() != values)
+        out += say(cells.index[mask], some(mask, 'id', ' with stray blanks'), 'blanks are dropped')
+    if kind == 'treatment':
+        out += _treatment_names(say, heading, cells, values)
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #40e91c76
-def _count(n, word): return f'{n} {word}' + ('s' if n != 1 else '')
+def _count(n, word):
+    return f'{n} {word}' + ('s' if n != 1 else '')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a0fa47d2
 def _treatment_names(say, heading, cells, values):
     "A remark when treatments are written in another way than `WHC-80%` and `WHC-30%`"
-    names = pd.DataFrame(dict(written=[tidy_text(x) for x in cells], read=values, row=cells.index)).query('read != ""').drop_duplicates('written')
+    names = (
+        pd.DataFrame(dict(written=[tidy_text(x) for x in cells], read=values, row=cells.index))
+        .query('read != ""')
+        .drop_duplicates('written')
+    )
     other = names[names.written != names['read'] + '%']
     what = f'{heading} is written {", ".join(other.written)} instead of {", ".join(other["read"] + "%")}'
     return say(other.row.tolist(), what, 'read as ' + ', '.join(other['read']))
@@ -236,22 +436,40 @@ def _unique_rows(spec, sheet, frame, known):
     key = table_key(spec)
     lost = frame[key].isna().any(axis=1) | (frame[key] == '').any(axis=1)
     twice = frame.duplicated(key) & ~lost & ('*' not in spec.key)
-    if spec.needed == 'plants': _refuse_contradictions(spec, sheet, frame[~lost], key)
-    findings = _some(spec, sheet, frame.index[lost].difference(known), lambda i: 'no ' + ' or '.join(key), 'the row is skipped')
-    findings += _some(spec, sheet, frame.index[twice], lambda i: f'{_name_key(frame, key, i)} stands twice', 'the first row counts', most=20)
+    if spec.needed == 'plants':
+        _refuse_contradictions(spec, sheet, frame[~lost], key)
+    findings = _some(
+        spec,
+        sheet,
+        frame.index[lost].difference(known),
+        lambda i: 'no ' + ' or '.join(key),
+        'the row is skipped',
+    )
+    findings += _some(
+        spec,
+        sheet,
+        frame.index[twice],
+        lambda i: f'{_name_key(frame, key, i)} stands twice',
+        'the first row counts',
+        most=20,
+    )
     return frame[~(lost | twice)], findings
+
 
 def _refuse_contradictions(spec, sheet, frame, key):
     "Refuse rows of one key that differ"
     for _, rows in frame[frame.duplicated(key, keep=False)].groupby(key):
         differ = [c for c in rows if rows[c].astype(str).nunique() > 1]
-        if not differ: continue
+        if not differ:
+            continue
         what = f'{_name_key(frame, key, rows.index[0])} stands twice with different {", ".join(differ)} (rows {", ".join(map(str, rows.index))})'
-        raise BadInput(what, f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}', 'remove the wrong row')
+        raise BadInput(
+            what, f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}', 'remove the wrong row'
+        )
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #88cad1db
 def table_key(
-    spec, # from `table_spec`
+    spec,  # from `table_spec`
 ):
     "The columns that say what a row is about; a `*` in the list means that a key may repeat"
     return [k for k in spec.key.split() if k != '*']
@@ -261,50 +479,92 @@ def _some(spec, sheet, rows, what, action, most=5, column=''):
     "One finding per row; beyond `most` only their number"
     where = dict(action=action, file=spec.file, sheet=sheet.name)
     findings = [Finding(spec.table, what(i), row=int(i), **where) for i in rows[:most]]
-    if (more := len(rows) - most) > 0: findings.append(Finding(spec.table, f'{more} more rows of this kind' + (f' in {column}' if column else ''), row=int(rows[most]), **where))
+    if (more := len(rows) - most) > 0:
+        findings.append(
+            Finding(
+                spec.table,
+                f'{more} more rows of this kind' + (f' in {column}' if column else ''),
+                row=int(rows[most]),
+                **where,
+            )
+        )
     return findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2eb39fc9
 def _name_key(frame, key, i):
     "A key in words, such as '24_FabaDr_001 round 3'"
-    words = {'plant_id': '{}', 'round': 'round {:g}', 'angle_deg': 'angle {:g}', 'genotype': '{}', 'date': '{:%Y-%m-%d}', 'time': '{:%Y-%m-%d %H:%M:%S}'}
+    words = {
+        'plant_id': '{}',
+        'round': 'round {:g}',
+        'angle_deg': 'angle {:g}',
+        'genotype': '{}',
+        'date': '{:%Y-%m-%d}',
+        'time': '{:%Y-%m-%d %H:%M:%S}',
+    }
     return ' '.join(words[k].format(frame.at[i, k]) for k in key)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #452704fc
 # text has another type in every pandas, so it is not checked
-PANDAS_TYPES = dict(text=None, id=None, treatment=None, genotype=None, yes=bool, date='datetime64[s]')
+PANDAS_TYPES = dict(
+    text=None, id=None, treatment=None, genotype=None, yes=bool, date='datetime64[s]'
+)
+
 
 def schema(
-    name, # as in data/design/tables.csv
+    name,  # as in data/design/tables.csv
 ):
     "The pandera schema of a tidy table, made from data/design/columns.csv"
-    spec = table_spec(name); key = table_key(spec)
-    columns = {c.column: pa.Column(PANDAS_TYPES.get(c.kind, float), nullable=c.column not in key, required=bool(c.required), checks=_range(c))
-               for c in design('columns').query('table == @name').itertuples()}
+    spec = table_spec(name)
+    key = table_key(spec)
+    columns = {
+        c.column: pa.Column(
+            PANDAS_TYPES.get(c.kind, float),
+            nullable=c.column not in key,
+            required=bool(c.required),
+            checks=_range(c),
+        )
+        for c in design('columns').query('table == @name').itertuples()
+    }
     return pa.DataFrameSchema(columns, unique=None if '*' in spec.key else key, name=name)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2dfc6bb4
 def _range(c):
     "The range check of one column, if it has one"
     low, high = (None if np.isnan(v) else v for v in (c.low, c.high))
-    if low is not None and high is not None: return [pa.Check.in_range(low, high, error=f'{low:g} … {high:g}')]
-    if low is not None: return [pa.Check.ge(low, error=f'at least {low:g}')]
+    if low is not None and high is not None:
+        return [pa.Check.in_range(low, high, error=f'{low:g} … {high:g}')]
+    if low is not None:
+        return [pa.Check.ge(low, error=f'at least {low:g}')]
     return []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ac924548
 def _against_schema(spec, sheet, frame):
     "Findings for values outside their range; a wrong type would be our own mistake and is raised"
-    try: schema(spec.table).validate(frame, lazy=True)
+    try:
+        schema(spec.table).validate(frame, lazy=True)
     except pa.errors.SchemaErrors as e:
         bad = e.failure_cases
-        if bad['index'].isna().any(): raise
-        return [f for (column, check), b in bad.groupby(['column', 'check']) for f in _out_of_range(spec, sheet, column, check, b.set_index('index').failure_case)]
+        if bad['index'].isna().any():
+            raise
+        return [
+            f
+            for (column, check), b in bad.groupby(['column', 'check'])
+            for f in _out_of_range(spec, sheet, column, check, b.set_index('index').failure_case)
+        ]
     return []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b9ec5fa6
 def _out_of_range(spec, sheet, column, check, values):
     "One finding per value out of range, up to three"
-    return _some(spec, sheet, values.index, lambda i: f'{column} is {values[i]:g}, expected {check}', 'kept as it is', most=3, column=column)
+    return _some(
+        spec,
+        sheet,
+        values.index,
+        lambda i: f'{column} is {values[i]:g}, expected {check}',
+        'kept as it is',
+        most=3,
+        column=column,
+    )
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ea842ec4
 def _units(spec, sheet, frame):
@@ -312,19 +572,36 @@ def _units(spec, sheet, frame):
     out = []
     within, along = _groups(frame)
     for c in design('columns').query('table == @spec.table and kind == "number"').itertuples():
-        if c.column not in frame: continue
-        say = lambda what, row: out.append(Finding(spec.table, f'{c.column}: {what}', 'kept as it is; look whether the unit changed', 'suspicious', spec.file, sheet.name, row))
+        if c.column not in frame:
+            continue
+        say = lambda what, row: out.append(
+            Finding(
+                spec.table,
+                f'{c.column}: {what}',
+                'kept as it is; look whether the unit changed',
+                'suspicious',
+                spec.file,
+                sheet.name,
+                row,
+            )
+        )
         values = frame[c.column].to_numpy(float)
-        if whole := unusual_level(values, c.usual_low, c.usual_high): say(whole, 1)
-        if part := changed_part(c.column, values, within, along): say(part[1], int(frame.index[part[0]]))
+        if whole := unusual_level(values, c.usual_low, c.usual_high):
+            say(whole, 1)
+        if part := changed_part(c.column, values, within, along):
+            say(part[1], int(frame.index[part[0]]))
     return out
+
 
 def _groups(frame):
     "What values are compared within, and the order of time: rounds, days, hours and days, or nothing"
-    if 'round' in frame: return (frame['round'].to_numpy(),)*2
-    if 'date' in frame: return (frame.date.dt.normalize().to_numpy(),)*2
-    if 'time' in frame and frame['time'].dtype.kind == 'M': return frame['time'].dt.hour.to_numpy(), frame['time'].dt.normalize().to_numpy()
-    return (np.zeros(len(frame)),)*2
+    if 'round' in frame:
+        return (frame['round'].to_numpy(),) * 2
+    if 'date' in frame:
+        return (frame.date.dt.normalize().to_numpy(),) * 2
+    if 'time' in frame and frame['time'].dtype.kind == 'M':
+        return frame['time'].dt.hour.to_numpy(), frame['time'].dt.normalize().to_numpy()
+    return (np.zeros(len(frame)),) * 2
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f5706520
 def _read(path, spec):
@@ -332,15 +609,25 @@ def _read(path, spec):
     names = '|'.join(design('columns').query('table == @spec.table').written).split('|')
     sheet = read_sheet(path, names, spec.sheet, spec.table, spec.file)
     columns, needed = _find_columns(spec, sheet), _needed(spec)
-    known, other = fluor_columns(sheet.cells, sheet.copies) if spec.table == 'fluorescence' else ({}, [])
+    known, other = (
+        fluor_columns(sheet.cells, sheet.copies) if spec.table == 'fluorescence' else ({}, [])
+    )
     columns |= {p: (h, 'number') for p, h in {**known, **{h: h for h in other}}.items()}
     columns, twice = _choose(spec, sheet, columns, needed)
     frame, unreadable = _tidy(spec, sheet, columns)
     empty = _emptied(spec, sheet, frame, columns, needed - set(FLUOR))
     frame, ambiguous = _unique_rows(spec, sheet, frame, [f.row for f in unreadable])
-    if not len(frame): raise BadInput('the table has no rows', f'{spec.file}, sheet {sheet.name}')
-    findings = sheet.findings + twice + _rival_ids(spec, sheet, columns) + unreadable + empty + ambiguous
-    findings += _against_schema(spec, sheet, frame) + _units(spec, sheet, frame) + _lost_parameters(spec, sheet, known, other) + _missing(spec, sheet, frame)
+    if not len(frame):
+        raise BadInput('the table has no rows', f'{spec.file}, sheet {sheet.name}')
+    findings = (
+        sheet.findings + twice + _rival_ids(spec, sheet, columns) + unreadable + empty + ambiguous
+    )
+    findings += (
+        _against_schema(spec, sheet, frame)
+        + _units(spec, sheet, frame)
+        + _lost_parameters(spec, sheet, known, other)
+        + _missing(spec, sheet, frame)
+    )
     return Table(spec.table, frame, spec.file, sheet.name, findings, other)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #7634f1b9
@@ -349,16 +636,21 @@ def _needed(spec):
     required = design('columns').query('table == @spec.table and required').column
     return set(required) | (set(FLUOR) if spec.table == 'fluorescence' else set())
 
+
 def _missing(spec, sheet, frame):
     "One line with the number of missing cells of each column"
     lost = frame.select_dtypes('number').isna().sum()
     said = ', '.join(f'{c} {n}' for c, n in lost[lost > 0].items())
-    return [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)] if said else []
+    return (
+        [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)]
+        if said
+        else []
+    )
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8dcf38a5
 def read_table(
-    folder, # the experiment's folder
-    name,   # as in data/design/tables.csv
+    folder,  # the experiment's folder
+    name,  # as in data/design/tables.csv
 ):
     "One raw table, tidy, from the cache when this workbook was read before"
     spec = table_spec(name)

@@ -9,10 +9,11 @@ __all__ = ['FACTORS', 'SHARE', 'TWO_BY_NATURE', 'sizes', 'unusual_level', 'decad
 import numpy as np, pandas as pd
 
 # %% ../../nbs/10_experiment/35_units.ipynb #ad2f3bf7
-FACTORS = (10, .1, 100, .01, 1000, .001)
+FACTORS = (10, 0.1, 100, 0.01, 1000, 0.001)
+
 
 def sizes(
-    values, # numbers, NaN where missing
+    values,  # numbers, NaN where missing
 ):
     "Absolute values; NaN for zero, missing and infinite"
     v = np.abs(np.asarray(values, float))
@@ -20,77 +21,96 @@ def sizes(
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0647796b
 def unusual_level(
-    values,    # numbers of a column, NaN where missing
-    low, high, # where the middle of such a column usually lies; NaN: not known
-    fewest=10, # with fewer numbers nothing is said
+    values,  # numbers of a column, NaN where missing
+    low,
+    high,  # where the middle of such a column usually lies; NaN: not known
+    fewest=10,  # with fewer numbers nothing is said
 ):
     "What is unusual about a column's middle value, '' when nothing is"
     v = sizes(values)
-    if np.isnan(low) or np.isfinite(v).sum() < fewest: return ''
+    if np.isnan(low) or np.isfinite(v).sum() < fewest:
+        return ''
     middle = float(np.nanmedian(v))
-    if low <= middle <= high: return ''
-    times = next((f for f in FACTORS if low <= middle*f <= high), None)
-    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}' + (f'; it would fit when multiplied by {times:g}' if times else '')
+    if low <= middle <= high:
+        return ''
+    times = next((f for f in FACTORS if low <= middle * f <= high), None)
+    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}' + (
+        f'; it would fit when multiplied by {times:g}' if times else ''
+    )
 
 # %% ../../nbs/10_experiment/35_units.ipynb #d74b67c3
 def decades(
-    values, # numbers of a column
-    groups, # what each value is compared within: a round, a day; shape (N,)
+    values,  # numbers of a column
+    groups,  # what each value is compared within: a round, a day; shape (N,)
 ):
     "Each value's distance from the middle of its group in powers of ten; NaN in groups of fewer than three"
     log = pd.Series(np.log10(sizes(values)))
     by = log.groupby(pd.Series(groups).to_numpy())
-    middle = by.transform(lambda g: g.quantile(.5, interpolation='lower'))
+    middle = by.transform(lambda g: g.quantile(0.5, interpolation='lower'))
     return (log - middle.where(by.transform('count') >= 3)).to_numpy()
 
 # %% ../../nbs/10_experiment/35_units.ipynb #a2ecfdeb
-SHARE = .02 # a heap smaller than this share of a column is no change of unit but single values
+SHARE = 0.02  # a heap smaller than this share of a column is no change of unit but single values
+
 
 def two_heaps(
-    ratio, # from `decades`
-    gap=.6, # the empty space between the heaps, in powers of ten
+    ratio,  # from `decades`
+    gap=0.6,  # the empty space between the heaps, in powers of ten
 ):
     "Which values lie in the smaller heap and by how many powers of ten it differs; (None, 0) for one heap"
     known = np.flatnonzero(np.isfinite(ratio))
     order = known[np.argsort(ratio[known], kind='stable')]
-    least = max(3, int(np.ceil(SHARE*len(order))))
-    if len(order) < 2*least: return None, 0
-    steps = np.diff(ratio[order])[least - 1:len(order) - least]
+    least = max(3, int(np.ceil(SHARE * len(order))))
+    if len(order) < 2 * least:
+        return None, 0
+    steps = np.diff(ratio[order])[least - 1 : len(order) - least]
     cut = least + int(steps.argmax())
     apart = np.median(ratio[order[cut:]]) - np.median(ratio[order[:cut]])
-    if steps.max() < gap or abs(apart - round(apart)) > .15: return None, 0
+    if steps.max() < gap or abs(apart - round(apart)) > 0.15:
+        return None, 0
     upper = cut >= len(order) - cut
     return (order[cut:], round(apart)) if upper else (order[:cut], -round(apart))
 
 # %% ../../nbs/10_experiment/35_units.ipynb #1d4cbcd4
 def step(
-    values, # numbers of a column
-    groups, # rounds or days, in the order of time; NaN or NaT where unknown
-    least=.75, # powers of ten that no plant grows from one round to the next
+    values,  # numbers of a column
+    groups,  # rounds or days, in the order of time; NaN or NaT where unknown
+    least=0.75,  # powers of ten that no plant grows from one round to the next
 ):
     "The group at which a column jumps and by how many powers of ten; (None, 0) when it never does"
     by = pd.Series(np.log10(sizes(values))).groupby(pd.Series(groups).to_numpy())
     middle = by.median()[by.count() >= 3].sort_index()
     jump = middle.diff().dropna()
-    jump = jump[(jump.abs() >= least) & ((jump - jump.round()).abs() <= .25)]
+    jump = jump[(jump.abs() >= least) & ((jump - jump.round()).abs() <= 0.25)]
     return (jump.abs().idxmax(), int(round(jump[jump.abs().idxmax()]))) if len(jump) else (None, 0)
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0f6af17b
 TWO_BY_NATURE = {'li1_Buffer_uE', 'water_added_g', 'water_loss_g', 'water_loss_g_per_h'}
 
+
 def changed_part(
-    name,   # the column
-    values, # its numbers
-    within, # what each value is compared within
+    name,  # the column
+    values,  # its numbers
+    within,  # what each value is compared within
     along,  # rounds or days in the order of time
 ):
     "(index of the first changed value, what to say), or None"
-    if name in TWO_BY_NATURE: return None
+    if name in TWO_BY_NATURE:
+        return None
     rows, powers = two_heaps(decades(values, within))
-    if rows is not None: return int(rows.min()), f'{len(rows)} of {np.isfinite(sizes(values)).sum()} values are {_times(powers)} the others'
+    if rows is not None:
+        return (
+            int(rows.min()),
+            f'{len(rows)} of {np.isfinite(sizes(values)).sum()} values are {_times(powers)} the others',
+        )
     at, powers = step(values, along)
-    if at is None: return None
+    if at is None:
+        return None
     when = f'{at:%Y-%m-%d}' if hasattr(at, 'year') else f'round {at:g}'
-    return int(np.flatnonzero(pd.Series(along).to_numpy() == at)[0]), f'from {when} on the values are {_times(powers)} those before'
+    return int(
+        np.flatnonzero(pd.Series(along).to_numpy() == at)[0]
+    ), f'from {when} on the values are {_times(powers)} those before'
 
-def _times(powers): return f'{10**abs(powers)} times {"larger" if powers > 0 else "smaller"} than'
+
+def _times(powers):
+    return f'{10 ** abs(powers)} times {"larger" if powers > 0 else "smaller"} than'

@@ -16,179 +16,283 @@ from ..core.errors import BadInput
 class Absent(BadInput):
     "A file that is not there, as opposed to one that is there and cannot be used"
 
-_KINDS = dict(S_ISDIR='a folder', S_ISFIFO='a pipe', S_ISCHR='a device', S_ISBLK='a device', S_ISSOCK='a socket')
+
+_KINDS = dict(
+    S_ISDIR='a folder',
+    S_ISFIFO='a pipe',
+    S_ISCHR='a device',
+    S_ISBLK='a device',
+    S_ISSOCK='a socket',
+)
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #be9652b9
 def regular_file(
-    path,       # where a file should be
-    where=None, # how messages call it; its path by default
-    most=2**30, # bytes; a larger file is refused
+    path,  # where a file should be
+    where=None,  # how messages call it; its path by default
+    most=2**30,  # bytes; a larger file is refused
 ):
     "The path of a file that can be read; `Absent` when nothing is there"
     where = where or path
-    if not os.path.lexists(path): raise Absent('the file is missing', where)
-    try: state = os.stat(path)
-    except OSError as e: raise BadInput(f'cannot be read ({e.strerror})', where, 'put the file itself there')
+    if not os.path.lexists(path):
+        raise Absent('the file is missing', where)
+    try:
+        state = os.stat(path)
+    except OSError as e:
+        raise BadInput(f'cannot be read ({e.strerror})', where, 'put the file itself there')
     kind = next((word for test, word in _KINDS.items() if getattr(stat, test)(state.st_mode)), None)
-    if kind: raise BadInput(f'is {kind}, not a file', where, 'put the file itself there')
-    if not os.access(path, os.R_OK): raise BadInput('cannot be read (permission denied)', where, 'ask its owner for the right to read it')
-    if state.st_size > most: raise BadInput(f'has {state.st_size/1e6:.0f} MB, which is no table of this experiment', where, 'put the right file there')
+    if kind:
+        raise BadInput(f'is {kind}, not a file', where, 'put the file itself there')
+    if not os.access(path, os.R_OK):
+        raise BadInput(
+            'cannot be read (permission denied)', where, 'ask its owner for the right to read it'
+        )
+    if state.st_size > most:
+        raise BadInput(
+            f'has {state.st_size / 1e6:.0f} MB, which is no table of this experiment',
+            where,
+            'put the right file there',
+        )
     return Path(path)
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #569cb978
 def _foreign(head, whole):
     "What a file is that is no archive, in words, and how to mend it; `whole` gives all its bytes"
-    if not head: return 'is empty', 'copy it again from its source'
-    if head.startswith(b'\xd0\xcf\x11\xe0') and 'EncryptedPackage'.encode('utf-16-le') in whole(): return 'is protected by a password', 'save it without one'
-    if head.startswith(b'\xd0\xcf\x11\xe0'): return 'is a workbook in the old .xls format', 'save it as .xlsx'
+    if not head:
+        return 'is empty', 'copy it again from its source'
+    if head.startswith(b'\xd0\xcf\x11\xe0') and 'EncryptedPackage'.encode('utf-16-le') in whole():
+        return 'is protected by a password', 'save it without one'
+    if head.startswith(b'\xd0\xcf\x11\xe0'):
+        return 'is a workbook in the old .xls format', 'save it as .xlsx'
     return 'not a readable workbook (it is no .xlsx file)', 'copy it again from its source'
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #46ce8efb
-MOST = 200*2**20 # bytes of one workbook's tables and texts when unpacked; the largest of the experiment has about 20
-_DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, IndexError, OverflowError)
+MOST = (
+    200 * 2**20
+)  # bytes of one workbook's tables and texts when unpacked; the largest of the experiment has about 20
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    IndexError,
+    OverflowError,
+)
+
 
 def read_parts(
     path,  # an .xlsx file
-    where, # how messages call it
+    where,  # how messages call it
 ):
     "Name -> bytes of the XML parts of a workbook, every checksum compared"
-    with open(path, 'rb') as f: head = f.read(8)
-    if not head.startswith(b'PK'): raise BadInput(_foreign(head, Path(path).read_bytes)[0], where, _foreign(head, Path(path).read_bytes)[1])
+    with open(path, 'rb') as f:
+        head = f.read(8)
+    if not head.startswith(b'PK'):
+        raise BadInput(
+            _foreign(head, Path(path).read_bytes)[0],
+            where,
+            _foreign(head, Path(path).read_bytes)[1],
+        )
     try:
-        with zipfile.ZipFile(path) as z: return _unpacked(z, where)
-    except BadInput: raise
-    except (*_DAMAGED, zipfile.LargeZipFile) as e: raise BadInput(f'not a readable workbook ({e})', where, 'copy it again from its source')
+        with zipfile.ZipFile(path) as z:
+            return _unpacked(z, where)
+    except BadInput:
+        raise
+    except (*_DAMAGED, zipfile.LargeZipFile) as e:
+        raise BadInput(f'not a readable workbook ({e})', where, 'copy it again from its source')
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #a68d9a06
 def _unpacked(archive, where):
     "The XML parts, up to `MOST` bytes together"
     parts, left = {}, MOST
     for info in archive.infolist():
-        if not info.filename.endswith(('.xml', '.rels')): continue
-        if info.filename in parts: raise BadInput(f'holds {info.filename} twice', where, 'save it again')
-        with archive.open(info) as f: parts[info.filename] = f.read(left + 1)
+        if not info.filename.endswith(('.xml', '.rels')):
+            continue
+        if info.filename in parts:
+            raise BadInput(f'holds {info.filename} twice', where, 'save it again')
+        with archive.open(info) as f:
+            parts[info.filename] = f.read(left + 1)
         left -= len(parts[info.filename])
-        if left < 0: raise BadInput(f'holds more than {MOST/2**20:.0f} MB when it is unpacked', where, 'put the right file there')
+        if left < 0:
+            raise BadInput(
+                f'holds more than {MOST / 2**20:.0f} MB when it is unpacked',
+                where,
+                'put the right file there',
+            )
     return parts
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #822032ab
-AREA = 4_000_000 # cells; the climate log, the largest table, has 0.3 million
-_CELL = re.compile(rb'<(?:\w+:)?c\s(?:[^>]*?\s)?r\s*=\s*["\']\$?([A-Za-z]+)\$?(\d+)["\'][^>]*?(/?)>')
+AREA = 4_000_000  # cells; the climate log, the largest table, has 0.3 million
+_CELL = re.compile(
+    rb'<(?:\w+:)?c\s(?:[^>]*?\s)?r\s*=\s*["\']\$?([A-Za-z]+)\$?(\d+)["\'][^>]*?(/?)>'
+)
 _ROW = re.compile(rb'<(?:\w+:)?row\s(?:[^>]*?\s)?r\s*=\s*["\'](\d+)["\']')
+
 
 def column_number(letters):
     "28 for AB"
     number = 0
-    for c in letters.upper(): number = 26*number + ord(c) - 64
+    for c in letters.upper():
+        number = 26 * number + ord(c) - 64
     return number
+
 
 def column_letters(number):
     "AB for 28"
     letters = ''
-    while number: number, rest = divmod(number - 1, 26); letters = chr(65 + rest) + letters
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(65 + rest) + letters
     return letters
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #6188f32e
 def check_corner(
-    xml,   # a sheet's XML
-    where, # how messages call the sheet
+    xml,  # a sheet's XML
+    where,  # how messages call the sheet
 ):
     "Refuse a sheet whose cells stand so far apart that laying it out would fill the memory"
     widest, longest = (0, ''), (0, '')
     wide = {}
     for letters, row, empty in _CELL.findall(xml):
-        if empty: continue
-        if (n := wide.get(letters) or wide.setdefault(letters, column_number(letters.decode()))) > widest[0]: widest = n, (letters + row).decode()
-        if int(row) > longest[0]: longest = int(row), (letters + row).decode()
+        if empty:
+            continue
+        if (
+            n := wide.get(letters) or wide.setdefault(letters, column_number(letters.decode()))
+        ) > widest[0]:
+            widest = n, (letters + row).decode()
+        if int(row) > longest[0]:
+            longest = int(row), (letters + row).decode()
     last = max([longest[0], *map(int, _ROW.findall(xml))])
-    if widest[0] > 16384 or last > 1048576 or widest[0]*last > AREA:
-        stray = longest[1] if longest[0] > 100_000 and longest[0]*100 > widest[0] else widest[1]
-        raise BadInput(f'cell {stray} stands far from the table (the sheet would have {last} × {widest[0]} cells)', where, 'delete that cell')
+    if widest[0] > 16384 or last > 1048576 or widest[0] * last > AREA:
+        stray = longest[1] if longest[0] > 100_000 and longest[0] * 100 > widest[0] else widest[1]
+        raise BadInput(
+            f'cell {stray} stands far from the table (the sheet would have {last} × {widest[0]} cells)',
+            where,
+            'delete that cell',
+        )
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #2063ecb8
 @dataclass
 class Blind:
     "Cells of one sheet that look empty to the reader and are not: (row, column) as Excel counts"
-    formulas: set = field(default_factory=set) # without a stored value
-    errors: dict = field(default_factory=dict) # what stands there, such as '#DIV/0!'
-    merged: dict = field(default_factory=dict) # the range that swallowed the cell, such as 'B2:B4'
+
+    formulas: set = field(default_factory=set)  # without a stored value
+    errors: dict = field(default_factory=dict)  # what stands there, such as '#DIV/0!'
+    merged: dict = field(default_factory=dict)  # the range that swallowed the cell, such as 'B2:B4'
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #ca119b3c
 _FULL = re.compile(rb'<(?:\w+:)?c\s([^>]*[^/>])>(.*?)</(?:\w+:)?c>', re.DOTALL)
 _PLACE = re.compile(rb'\br\s*=\s*["\']([A-Za-z]+)(\d+)["\']')
 _VALUE = re.compile(rb'<(?:\w+:)?(?:v|t)(?:\s[^>]*)?>([^<]+)<')
 
+
 def _place(attributes):
     "(row, column) of a cell"
     m = _PLACE.search(attributes)
     return (int(m[2]), column_number(m[1].decode())) if m else None
 
+
 def _look_blind(xml):
     "Formulas without value and errors of a sheet"
     out = Blind()
-    if b'<f' not in xml and b':f' not in xml and b'"e"' not in xml and b"'e'" not in xml: return out
+    if b'<f' not in xml and b':f' not in xml and b'"e"' not in xml and b"'e'" not in xml:
+        return out
     for attributes, body in _FULL.findall(xml):
         value, kind = _VALUE.search(body), re.search(rb'\bt\s*=\s*["\'](\w+)["\']', attributes)
-        if kind and kind[1] == b'e': out.errors[_place(attributes)] = value[1].decode(errors='replace') if value else '#?'
-        elif not value and re.search(rb'<(?:\w+:)?f[\s/>]', body) and not (kind and kind[1] == b'str'): out.formulas.add(_place(attributes))
+        if kind and kind[1] == b'e':
+            out.errors[_place(attributes)] = value[1].decode(errors='replace') if value else '#?'
+        elif (
+            not value
+            and re.search(rb'<(?:\w+:)?f[\s/>]', body)
+            and not (kind and kind[1] == b'str')
+        ):
+            out.formulas.add(_place(attributes))
     return out
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #1f1d13e8
-_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*ref\s*=\s*["\']([A-Za-z]+)(\d+):([A-Za-z]+)(\d+)["\']')
+_MERGED = re.compile(
+    rb'<(?:\w+:)?mergeCell\s[^>]*ref\s*=\s*["\']([A-Za-z]+)(\d+):([A-Za-z]+)(\d+)["\']'
+)
+
 
 def blind_cells(
-    xml, # a sheet's XML
+    xml,  # a sheet's XML
 ):
     "The `Blind` cells of a sheet"
     out = _look_blind(xml)
     for a, top, b, bottom in _MERGED.findall(xml):
         name = f'{a.decode()}{top.decode()}:{b.decode()}{bottom.decode()}'
-        rows, columns = range(int(top), int(bottom) + 1), range(column_number(a.decode()), column_number(b.decode()) + 1)
-        if len(rows)*len(columns) > AREA: continue
-        out.merged |= {(r, c): name for r in rows for c in columns if (r, c) != (rows[0], columns[0])}
+        rows, columns = (
+            range(int(top), int(bottom) + 1),
+            range(column_number(a.decode()), column_number(b.decode()) + 1),
+        )
+        if len(rows) * len(columns) > AREA:
+            continue
+        out.merged |= {
+            (r, c): name for r in rows for c in columns if (r, c) != (rows[0], columns[0])
+        }
     return out
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #d554f426
 _SHEET = re.compile(rb'<(?:\w+:)?sheet\s([^>]*)>')
 _LINK = re.compile(rb'<(?:\w+:)?Relationship\s([^>]*)>')
 
+
 def _attribute(text, name):
     "One attribute of an XML element"
     m = re.search(rb'(?:^|[\s:])' + name + rb'\s*=\s*(?:"([^"]*)"|\'([^\']*)\')', text)
     return (m[1] or m[2] or b'').decode(errors='replace') if m else ''
 
+
 def sheet_parts(
-    parts, # from `read_parts`
+    parts,  # from `read_parts`
 ):
     "The XML of each sheet, in the order of the workbook's list; None where it is not found"
-    links = {_attribute(r, b'Id'): _attribute(r, b'Target') for r in _LINK.findall(parts.get('xl/_rels/workbook.xml.rels', b''))}
+    links = {
+        _attribute(r, b'Id'): _attribute(r, b'Target')
+        for r in _LINK.findall(parts.get('xl/_rels/workbook.xml.rels', b''))
+    }
     inside = lambda target: target.lstrip('/') if target.startswith('/') else 'xl/' + target
-    return [parts.get(inside(links.get(_attribute(s, b'id'), ''))) for s in _SHEET.findall(parts.get('xl/workbook.xml', b''))]
+    return [
+        parts.get(inside(links.get(_attribute(s, b'id'), '')))
+        for s in _SHEET.findall(parts.get('xl/workbook.xml', b''))
+    ]
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #1d41eb34
 def open_workbook(
     path,  # an .xlsx file
-    where, # how messages call it
+    where,  # how messages call it
 ):
     "The opened workbook and the XML of its sheets; refused in one line when it cannot be read safely"
     from python_calamine import CalamineWorkbook
+
     parts = read_parts(regular_file(path, where), where)
     book = guarded(lambda: CalamineWorkbook.from_path(str(path)), where)
-    if not book.sheet_names: raise BadInput('the workbook has no sheet', where)
+    if not book.sheet_names:
+        raise BadInput('the workbook has no sheet', where)
     xml = sheet_parts(parts)
-    if len(xml) != len(book.sheet_names): raise BadInput('not a readable workbook (its list of sheets cannot be read)', where, 'save it again')
+    if len(xml) != len(book.sheet_names):
+        raise BadInput(
+            'not a readable workbook (its list of sheets cannot be read)', where, 'save it again'
+        )
     return book, xml
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #f963d556
 def guarded(
     read,  # function without arguments that reads a workbook
-    where, # how messages call it
+    where,  # how messages call it
 ):
     "The result of `read`; whatever stops the reader is one line"
     from python_calamine import CalamineError
-    try: return read()
-    except (CalamineError, OSError, ValueError, OverflowError) as e: problem = e
+
+    try:
+        return read()
+    except (CalamineError, OSError, ValueError, OverflowError) as e:
+        problem = e
     except BaseException as e:
-        if type(e).__name__ != 'PanicException': raise
+        if type(e).__name__ != 'PanicException':
+            raise
         problem = e
     raise BadInput(f'not a readable workbook ({problem})', where, 'copy it again from its source')

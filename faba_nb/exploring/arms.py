@@ -20,25 +20,32 @@ from ..reporting.results import NotThere, with_interval
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #4af3d693
 def alarms_at(
-    s,         # `Scores` of one arm and protocol
-    threshold, # probability
-    k=1,       # consecutive measured steps above it
+    s,  # `Scores` of one arm and protocol
+    threshold,  # probability
+    k=1,  # consecutive measured steps above it
 ):
     "False alarms, detection, delay and F1 of one threshold"
     day, drought = s.alarm_day(threshold, k), s.plants.drought.to_numpy()
-    delay = (day - s.plants.onset_dag.to_numpy(float))[:, drought]; found = np.isfinite(delay)
+    delay = (day - s.plants.onset_dag.to_numpy(float))[:, drought]
+    found = np.isfinite(delay)
     mean = lambda v: float(np.mean(v)) if np.size(v) else np.nan
-    return {'controls alarmed': mean(np.isfinite(day[:, ~drought])), 'drought plants found': mean(found),
-            'found by onset + 3 d': mean(found & (delay <= 3)), 'alarm before onset': mean(found & (delay < 0)),
-            'median delay, d': float(np.median(delay[found])) if found.any() else np.nan, 'mean |delay|, d': mean(np.abs(delay[found])),
-            'F1 of steps': mean(rates(s.counts(threshold))['f1'])}
+    return {
+        'controls alarmed': mean(np.isfinite(day[:, ~drought])),
+        'drought plants found': mean(found),
+        'found by onset + 3 d': mean(found & (delay <= 3)),
+        'alarm before onset': mean(found & (delay < 0)),
+        'median delay, d': float(np.median(delay[found])) if found.any() else np.nan,
+        'mean |delay|, d': mean(np.abs(delay[found])),
+        'F1 of steps': mean(rates(s.counts(threshold))['f1']),
+    }
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #7f0a9a45
 GRID = np.r_[-1e-9, np.linspace(0, 1, 41)]
 
+
 def sweep(
-    s,   # `Scores`
-    k=1, # consecutive measured steps
+    s,  # `Scores`
+    k=1,  # consecutive measured steps
 ):
     "A row of `alarms_at` for every threshold of a grid, without F1"
     rows = [{n: v for n, v in alarms_at(s, t, k).items() if n != 'F1 of steps'} for t in GRID]
@@ -46,15 +53,31 @@ def sweep(
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #2287a8c0
 GROUPS = ['published', 'measured', 'pooled', 'probabilities', 'genotype']
-DIFFER = ['f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_measured', 'mean_alarm_dag', 'never_detected']
+DIFFER = [
+    'f1',
+    'auc',
+    'accuracy',
+    'precision',
+    'recall',
+    'mae_measured',
+    'mean_alarm_dag',
+    'never_detected',
+]
 
-SAID = {'mean_alarm_dag': 'mean DAG of the first measured step above 0.5, plants never above it left out'}
+SAID = {
+    'mean_alarm_dag': 'mean DAG of the first measured step above 0.5, plants never above it left out'
+}
+
 
 class ArmsExplorer(Explorer):
     "Metrics, contrasts, genotypes and alarms of the chosen arms"
-    def __init__(self,
-        data=None, out=None, features=None, # as for `Sources`
-        sources=None, # a `Sources` that is already open
+
+    def __init__(
+        self,
+        data=None,
+        out=None,
+        features=None,  # as for `Sources`
+        sources=None,  # a `Sources` that is already open
     ):
         self.src, self._sweeps = sources or Sources(data, out, features), {}
         arms = self.src.arms
@@ -62,126 +85,231 @@ class ArmsExplorer(Explorer):
         self.picture, self.delays, self.genotypes = Picture(), Picture(), Picture()
         super().__init__([self.notice])
         self.notice.value = self.src.notice()
-        if not arms: return
-        self._controls(arms); self._connect(); self._arrange()
-        self.draw(); self.tabulate(); self.compare()
+        if not arms:
+            return
+        self._controls(arms)
+        self._connect()
+        self._arrange()
+        self.draw()
+        self.tabulate()
+        self.compare()
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #1ae67ef7
 @patch
-def _controls(self:ArmsExplorer, arms):
+def _controls(self: ArmsExplorer, arms):
     "What is shown"
     wide = w.Layout(width='420px')
-    self.arms = w.SelectMultiple(options=arms, value=tuple(arms[:8]), rows=min(max(len(arms) + 1, 4), 8), description='arms')
+    self.arms = w.SelectMultiple(
+        options=arms, value=tuple(arms[:8]), rows=min(max(len(arms) + 1, 4), 8), description='arms'
+    )
     self.protocol = w.Dropdown(options=['online', 'retrospective'], description='protocol')
-    self.threshold = w.FloatSlider(value=.5, min=0, max=1, step=.02, description='threshold', layout=wide)
+    self.threshold = w.FloatSlider(
+        value=0.5, min=0, max=1, step=0.02, description='threshold', layout=wide
+    )
     self.k = w.IntSlider(value=1, min=1, max=5, description='k steps', layout=wide)
     self.group = w.Dropdown(options=GROUPS, description='metrics')
-    self.differ = w.Dropdown(options=DIFFER, description='difference of', style={'description_width': '100px'})
-    self.first, self.second = (w.Dropdown(options=arms, value=arms[min(i, len(arms) - 1)], description=d) for i, d in enumerate(('arm', 'minus')))
+    self.differ = w.Dropdown(
+        options=DIFFER, description='difference of', style={'description_width': '100px'}
+    )
+    self.first, self.second = (
+        w.Dropdown(options=arms, value=arms[min(i, len(arms) - 1)], description=d)
+        for i, d in enumerate(('arm', 'minus'))
+    )
+
 
 @patch
-def _connect(self:ArmsExplorer):
+def _connect(self: ArmsExplorer):
     "Who listens to what"
-    for c in (self.arms, self.protocol, self.threshold, self.k): c.observe(lambda _: self.draw(), 'value')
-    for c in (self.arms, self.protocol, self.group): c.observe(lambda _: self.tabulate(), 'value')
-    for c in (self.first, self.second, self.differ, self.protocol): c.observe(lambda _: self.compare(), 'value')
+    for c in (self.arms, self.protocol, self.threshold, self.k):
+        c.observe(lambda _: self.draw(), 'value')
+    for c in (self.arms, self.protocol, self.group):
+        c.observe(lambda _: self.tabulate(), 'value')
+    for c in (self.first, self.second, self.differ, self.protocol):
+        c.observe(lambda _: self.compare(), 'value')
+
 
 @patch
-def _arrange(self:ArmsExplorer):
+def _arrange(self: ArmsExplorer):
     "Thresholds first, then tables, then genotypes"
     title = lambda t: w.HTML(f'<h3 style="margin:8px 0 0">{t}</h3>')
-    self.children = [self.notice, w.HBox([self.arms, w.VBox([self.protocol, self.threshold, self.k])]), title('Alarms'), self.alarmed, w.HBox([self.picture, self.delays]),
-                     title('Metrics and contrasts'), self.group, self.numbers, self.sentences, title('Genotype by genotype'), w.HBox([self.differ, self.first, self.second]), self.genotypes]
+    self.children = [
+        self.notice,
+        w.HBox([self.arms, w.VBox([self.protocol, self.threshold, self.k])]),
+        title('Alarms'),
+        self.alarmed,
+        w.HBox([self.picture, self.delays]),
+        title('Metrics and contrasts'),
+        self.group,
+        self.numbers,
+        self.sentences,
+        title('Genotype by genotype'),
+        w.HBox([self.differ, self.first, self.second]),
+        self.genotypes,
+    ]
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #58f47d10
 @patch
-def _have(self:ArmsExplorer):
+def _have(self: ArmsExplorer):
     "(arm, colour, its `Scores`) of the chosen arms that have such predictions"
     every = list(self.arms.options)
-    found = [(a, COLOURS[every.index(a) % len(COLOURS)], self.src.scores(a, self.protocol.value)) for a in self.arms.value]
+    found = [
+        (a, COLOURS[every.index(a) % len(COLOURS)], self.src.scores(a, self.protocol.value))
+        for a in self.arms.value
+    ]
     self.notice.value = self.src.notice()
     return [f for f in found if f[2] is not None]
 
+
 @patch
-def _sweep(self:ArmsExplorer, arm, s):
+def _sweep(self: ArmsExplorer, arm, s):
     "All thresholds of an arm, computed once for each k"
     at = arm, self.protocol.value, self.k.value
-    if at not in self._sweeps: self._sweeps[at] = sweep(s, self.k.value)
+    if at not in self._sweeps:
+        self._sweeps[at] = sweep(s, self.k.value)
     return self._sweeps[at]
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #7c11e1af
 @patch
-def draw(self:ArmsExplorer):
+def draw(self: ArmsExplorer):
     "Numbers and rings at the chosen threshold, on the curves of all thresholds"
     have, k, t = self._have(), self.k.value, self.threshold.value
-    now, all_ = {a: alarms_at(s, t, k) for a, _, s in have}, {a: self._sweep(a, s) for a, _, s in have}
+    now, all_ = (
+        {a: alarms_at(s, t, k) for a, _, s in have},
+        {a: self._sweep(a, s) for a, _, s in have},
+    )
     x, y, z = 'controls alarmed', 'drought plants found', 'median delay, d'
-    lines = lambda v: [(a, c, all_[a][x].to_numpy(), all_[a][v].to_numpy(), (now[a][x], now[a][v])) for a, c, _ in have]
+    lines = lambda v: [
+        (a, c, all_[a][x].to_numpy(), all_[a][v].to_numpy(), (now[a][x], now[a][v]))
+        for a, c, _ in have
+    ]
     days = np.concatenate([all_[a][z].dropna() for a in all_] or [np.zeros(1)])
     stamp = words(self.src.simulated, 405, 258, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
-    self.picture.html = curves(lines(y), ('share of controls alarmed', 'share of drought plants found'), (0, 1, 0, 1)).replace('</svg>', stamp)
-    self.delays.html = curves(lines(z), ('share of controls alarmed', 'median delay after the onset, d'), (0, 1, min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1)).replace('</svg>', stamp)
+    self.picture.html = curves(
+        lines(y), ('share of controls alarmed', 'share of drought plants found'), (0, 1, 0, 1)
+    ).replace('</svg>', stamp)
+    self.delays.html = curves(
+        lines(z),
+        ('share of controls alarmed', 'median delay after the onset, d'),
+        (0, 1, min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1),
+    ).replace('</svg>', stamp)
     self.alarmed.value = self._alarm_table(now, {a: c for a, c, _ in have})
 
+
 @patch
-def _alarm_table(self:ArmsExplorer, now, colour):
+def _alarm_table(self: ArmsExplorer, now, colour):
     "HTML: a row per arm"
     rule = Rule(self.protocol.value, None, self.threshold.value, self.k.value)
     head = f'<b>{rule.words}; means over runs; delays: plants that are never alarmed left out</b>'
-    if not now: return head + f'<p>none of these arms has {self.protocol.value} predictions</p>'
+    if not now:
+        return head + f'<p>none of these arms has {self.protocol.value} predictions</p>'
     return head + table(pd.DataFrame(now).T.map('{:.3f}'.format), colour)
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #51d73a85
 def table(
-    t,         # DataFrame of texts, one row per arm
-    colour={}, # arm -> colour of its name
+    t,  # DataFrame of texts, one row per arm
+    colour={},  # arm -> colour of its name
 ):
     "HTML of a small table"
-    th, td = '<th style="padding:1px 10px;text-align:right">', '<td style="padding:1px 10px;text-align:right">'
+    th, td = (
+        '<th style="padding:1px 10px;text-align:right">',
+        '<td style="padding:1px 10px;text-align:right">',
+    )
     head = ''.join(f'{th}{escape(str(c))}</th>' for c in t.columns)
-    line = lambda name, row: f'<tr><th style="text-align:left;color:{colour.get(name, "#555")}">{escape(str(name))}</th>' + ''.join(f'{td}{escape(str(v))}</td>' for v in row) + '</tr>'
+    line = lambda name, row: (
+        f'<tr><th style="text-align:left;color:{colour.get(name, "#555")}">{escape(str(name))}</th>'
+        + ''.join(f'{td}{escape(str(v))}</td>' for v in row)
+        + '</tr>'
+    )
     return f'<table class="faba-table"><tr><th></th>{head}</tr>{"".join(line(n, r) for n, r in zip(t.index, t.to_numpy()))}</table>'
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #eaf4dcf2
 @patch
-def _table(self:ArmsExplorer, name):
+def _table(self: ArmsExplorer, name):
     "A table of the study; None, and a word about the command that makes it, where it is missing"
-    try: return self.src.results.table(name)
-    except BadInput as e: self.src.miss(str(e)); self.notice.value = self.src.notice(); return
-    except NotThere: pass
-    self.src.miss(f'{name}.csv is not there yet: faba evaluate {self.src.results.study.name} --data {self.src.data} --out {self.src.out}')
+    try:
+        return self.src.results.table(name)
+    except BadInput as e:
+        self.src.miss(str(e))
+        self.notice.value = self.src.notice()
+        return
+    except NotThere:
+        pass
+    self.src.miss(
+        f'{name}.csv is not there yet: faba evaluate {self.src.results.study.name} --data {self.src.data} --out {self.src.out}'
+    )
     self.notice.value = self.src.notice()
 
+
 @patch
-def tabulate(self:ArmsExplorer):
+def tabulate(self: ArmsExplorer):
     "Metrics and contrasts of the chosen arms"
     m, c = self._table('metrics'), self._table('contrasts')
     self.numbers.value = '' if m is None else self._metrics(m)
-    if c is None: self.sentences.value = ''; return
-    c = c[c.arm_a.isin(self.arms.value) & c.arm_b.isin(self.arms.value) & (c.protocol == self.protocol.value)]
-    c = c.sort_values(['primary', 'stated'], ascending=False, kind='stable') if 'primary' in c else c
-    self.sentences.value = '<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">' + (''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s) or '<li>none between these arms</li>') + '</ul>'
+    if c is None:
+        self.sentences.value = ''
+        return
+    c = c[
+        c.arm_a.isin(self.arms.value)
+        & c.arm_b.isin(self.arms.value)
+        & (c.protocol == self.protocol.value)
+    ]
+    c = (
+        c.sort_values(['primary', 'stated'], ascending=False, kind='stable')
+        if 'primary' in c
+        else c
+    )
+    self.sentences.value = (
+        '<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">'
+        + (
+            ''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s)
+            or '<li>none between these arms</li>'
+        )
+        + '</ul>'
+    )
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #d7ce035a
 @patch
-def _metrics(self:ArmsExplorer, m):
+def _metrics(self: ArmsExplorer, m):
     "HTML: chosen arms and yardsticks against the metrics of a group, with 95 % intervals"
-    m = m[(m.protocol == self.protocol.value) & (m.group == self.group.value) & (m.stratum == '') & (m.arm.isin(self.arms.value) | (m.kind == 'yardstick'))]
-    if m.empty: return f'<p>no {self.group.value} metrics under the {self.protocol.value} protocol</p>'
+    m = m[
+        (m.protocol == self.protocol.value)
+        & (m.group == self.group.value)
+        & (m.stratum == '')
+        & (m.arm.isin(self.arms.value) | (m.kind == 'yardstick'))
+    ]
+    if m.empty:
+        return f'<p>no {self.group.value} metrics under the {self.protocol.value} protocol</p>'
     m = m.assign(text=[with_interval(r.value, r.low, r.high) for r in m.itertuples()])
     rows = [*self.arms.value, *m.arm[m.kind == 'yardstick'].unique()]
-    wide = m.pivot_table(index='arm', columns='metric', values='text', aggfunc='first', sort=False).reindex(rows).dropna(how='all').fillna('–')
-    return table(wide, dict(zip(self.arms.options, COLOURS*9)))
+    wide = (
+        m.pivot_table(index='arm', columns='metric', values='text', aggfunc='first', sort=False)
+        .reindex(rows)
+        .dropna(how='all')
+        .fillna('–')
+    )
+    return table(wide, dict(zip(self.arms.options, COLOURS * 9)))
 
 # %% ../../nbs/70_exploring/80_arms.ipynb #b8686e9c
 @patch
-def compare(self:ArmsExplorer):
+def compare(self: ArmsExplorer):
     "Difference of two arms for every genotype"
     a, b, t = self.first.value, self.second.value, self._table('genotypes')
-    if t is None: self.genotypes.html = ''; return
+    if t is None:
+        self.genotypes.html = ''
+        return
     t = t[t.protocol == self.protocol.value]
-    if self.differ.value not in t: self.genotypes.html = note(f'the study has no {self.differ.value} per genotype'); return
-    t = t.assign(v=pd.to_numeric(t[self.differ.value], errors='coerce')).pivot_table(index='genotype', columns='arm', values='v', dropna=False)
-    if a not in t or b not in t: self.genotypes.html = note(f'no {self.protocol.value} values per genotype for {a} and {b}'); return
+    if self.differ.value not in t:
+        self.genotypes.html = note(f'the study has no {self.differ.value} per genotype')
+        return
+    t = t.assign(v=pd.to_numeric(t[self.differ.value], errors='coerce')).pivot_table(
+        index='genotype', columns='arm', values='v', dropna=False
+    )
+    if a not in t or b not in t:
+        self.genotypes.html = note(f'no {self.protocol.value} values per genotype for {a} and {b}')
+        return
     d = (t[a] - t[b]).sort_values()
-    self.genotypes.html = bars(d.index, d, f'{SAID.get(self.differ.value, self.differ.value)}: {a} minus {b}, {self.protocol.value}; mean {d.mean():+.3f}')
+    self.genotypes.html = bars(
+        d.index,
+        d,
+        f'{SAID.get(self.differ.value, self.differ.value)}: {a} minus {b}, {self.protocol.value}; mean {d.mean():+.3f}',
+    )

@@ -19,44 +19,59 @@ from ..reporting.results import counted
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #de3f88f7
 def alone(
-    folder, # the experiment's folder
+    folder,  # the experiment's folder
 ):
     "A lock that lets one person at a time change the marks"
-    return FileLock(Path(folder)/'.marks.csv.lock', timeout=60)
+    return FileLock(Path(folder) / '.marks.csv.lock', timeout=60)
+
 
 def mark(
-    folder,          # the experiment's folder
-    *args, **kwargs, # as for `add_mark`
+    folder,  # the experiment's folder
+    *args,
+    **kwargs,  # as for `add_mark`
 ):
     "Add a mark and return all; waits while somebody else adds one"
-    with alone(folder): return add_mark(folder, *args, **kwargs)
+    with alone(folder):
+        return add_mark(folder, *args, **kwargs)
+
 
 def unmark(
-    folder, # the experiment's folder
-    one,    # a row of `read_marks`
+    folder,  # the experiment's folder
+    one,  # a row of `read_marks`
 ):
     "Take a mark back and return all others; waits like `mark`"
-    with alone(folder): return take_back(folder, one)
+    with alone(folder):
+        return take_back(folder, one)
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #08964edb
 _READ = {}
 
+
 def marks_of(
-    folder, # the experiment's folder
+    folder,  # the experiment's folder
 ):
     "All marks; a file that cannot be understood is reported by `BadInput`"
-    path = Path(folder)/'marks.csv'
-    try: at = (path.stat().st_mtime_ns, path.stat().st_size, path.stat().st_ino)
-    except OSError: at = None
-    if _READ.get(path, (0,))[0] != at: _READ[path] = at, read_marks(folder)
+    path = Path(folder) / 'marks.csv'
+    try:
+        at = (path.stat().st_mtime_ns, path.stat().st_size, path.stat().st_ino)
+    except OSError:
+        at = None
+    if _READ.get(path, (0,))[0] != at:
+        _READ[path] = at, read_marks(folder)
     return _READ[path][1]
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #460214bf
-SCOPES = ['this photograph', 'everything of this round', 'fluorescence of this round', 'the whole plant']
+SCOPES = [
+    'this photograph',
+    'everything of this round',
+    'fluorescence of this round',
+    'the whole plant',
+]
+
 
 def scope(
     row,  # plant_id, round, view of a photograph
-    what, # one of `SCOPES`
+    what,  # one of `SCOPES`
 ):
     "plant_id, round and view as `add_mark` wants them"
     view = {'this photograph': row['view'], 'fluorescence of this round': 'fluor'}.get(what, '')
@@ -65,17 +80,23 @@ def scope(
 # %% ../../nbs/70_exploring/55_marking.ipynb #0b1b7102
 class Marking(w.VBox):
     "Fields and buttons that mark the record one looks at, and take the mark back"
-    def __init__(self,
-        folder, # the experiment's folder
-        done=lambda: None, # called after a mark was written or taken back
+
+    def __init__(
+        self,
+        folder,  # the experiment's folder
+        done=lambda: None,  # called after a mark was written or taken back
     ):
         self.folder, self.done, self.row, self.written = folder, done, None, []
         wide = w.Layout(width='330px')
         self.kind = w.Dropdown(options=MARKS, description='mark as', layout=wide)
         self.what = w.Dropdown(options=SCOPES, description='what', layout=wide)
         self.note = w.Text(placeholder='why, in a few words', description='note', layout=wide)
-        self.button = w.Button(description='mark', tooltip='writes a line to marks.csv', disabled=True)
-        self.back = w.Button(description='undo', tooltip='takes back the last mark made here', disabled=True)
+        self.button = w.Button(
+            description='mark', tooltip='writes a line to marks.csv', disabled=True
+        )
+        self.back = w.Button(
+            description='undo', tooltip='takes back the last mark made here', disabled=True
+        )
         self.which, self.said = w.HTML(), w.HTML()
         buttons = w.HBox([self.button, self.back])
         super().__init__([self.which, self.what, self.kind, self.note, buttons, self.said])
@@ -84,69 +105,96 @@ class Marking(w.VBox):
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #6a21d5ff
 @patch
-def about(self:Marking,
-    row, # a row of `Experiment.images`, None for none
+def about(
+    self: Marking,
+    row,  # a row of `Experiment.images`, None for none
 ):
     "The record that the button marks from now on"
-    if row is None or self.row is None or row['plant_id'] != self.row['plant_id']: self.note.value = ''
+    if row is None or self.row is None or row['plant_id'] != self.row['plant_id']:
+        self.note.value = ''
     self.row, self.button.disabled = row, row is None
     self.which.value, self.said.value = record(row), ''
-    if row is None: return
-    try: self.said.value = listed(marks_of(self.folder), row['plant_id'])
-    except BadInput as e: self.said.value = refused(e)
+    if row is None:
+        return
+    try:
+        self.said.value = listed(marks_of(self.folder), row['plant_id'])
+    except BadInput as e:
+        self.said.value = refused(e)
+
 
 def record(
-    row, # a row of `Experiment.images`, None for none
+    row,  # a row of `Experiment.images`, None for none
 ):
     "HTML that names a photograph"
-    if row is None: return ''
+    if row is None:
+        return ''
     day = f', DAG {row["dag"]}' if 'dag' in row else ''
     return f'<b>{escape(row["plant_id"])}</b>{day}, round {row["round"]}, {row["view"]}'
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #ade20c5d
 def listed(
-    marks, # from `read_marks`
-    plant, # its id
+    marks,  # from `read_marks`
+    plant,  # its id
 ):
     "HTML of what was said about a plant so far"
     m = marks[marks.plant_id == plant]
-    if m.empty: return ''
-    lines = ''.join(f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>' for r in m.itertuples())
+    if m.empty:
+        return ''
+    lines = ''.join(
+        f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>' for r in m.itertuples()
+    )
     return f'<div>{counted(len(m), "mark")} of {plant} in marks.csv</div><ul>{lines}</ul>'
 
+
 def told(
-    m, # a row of `read_marks`
+    m,  # a row of `read_marks`
 ):
     "HTML of one mark"
     where = f'{escape(str(m.round or "all rounds"))} {escape(m.view or "all views")}'
     return f'{where}: <b>{m.mark}</b> {escape(m.note)}'
 
+
 def refused(
-    e, # what was raised
+    e,  # what was raised
 ):
     "HTML of why nothing was written"
     return f'<span style="color:#b00">not marked: {escape(str(e))}</span>'
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #3e1841b4
 @patch
-def write(self:Marking):
+def write(self: Marking):
     "Write the mark; where it cannot be written, say why"
-    if self.row is None: return
-    try: marks = mark(self.folder, *scope(self.row, self.what.value), self.kind.value, self.note.value)
-    except (OSError, NotImplementedError, BadInput) as e: self.said.value = refused(e); return
+    if self.row is None:
+        return
+    try:
+        marks = mark(
+            self.folder, *scope(self.row, self.what.value), self.kind.value, self.note.value
+        )
+    except (OSError, NotImplementedError, BadInput) as e:
+        self.said.value = refused(e)
+        return
     self.written.append(marks.iloc[-1])
     self.note.value, self.back.disabled = '', False
-    self.about(self.row); self.done()
+    self.about(self.row)
+    self.done()
+
 
 @patch
-def undo(self:Marking):
+def undo(self: Marking):
     "Take back the last mark made here; say which one it was"
-    if not self.written: return
-    try: unmark(self.folder, one := self.written[-1])
-    except (OSError, NotImplementedError) as e: self.said.value = refused(e); return
-    except BadInput as e: said = refused(e)
-    else: said = f'<div>taken back: {one.plant_id}, {told(next(one.to_frame().T.itertuples()))}</div>'
-    self.written.pop(); self.back.disabled = not self.written
+    if not self.written:
+        return
+    try:
+        unmark(self.folder, one := self.written[-1])
+    except (OSError, NotImplementedError) as e:
+        self.said.value = refused(e)
+        return
+    except BadInput as e:
+        said = refused(e)
+    else:
+        said = f'<div>taken back: {one.plant_id}, {told(next(one.to_frame().T.itertuples()))}</div>'
+    self.written.pop()
+    self.back.disabled = not self.written
     self.about(self.row)
     self.said.value = said + self.said.value
     self.done()

@@ -65,8 +65,9 @@ DRAG = """
 # %% ../../nbs/70_exploring/10_picture.ipynb #9094f369
 STYLE = '.faba-picture:focus { outline: 2px solid #3b6fb688; outline-offset: -2px } .faba-picture [data-key] { cursor: pointer }'
 
+
 def _script(
-    keys, # names of keys that are told
+    keys,  # names of keys that are told
 ):
     "HTML that makes the box around it listen"
     start = """const box = this.closest('.faba-picture'); if (!box || box.dataset.listens) return;
@@ -78,51 +79,80 @@ def _script(
 # %% ../../nbs/70_exploring/10_picture.ipynb #625c6f84
 class Picture(w.VBox):
     "HTML that reports clicks, keys and boxes to functions given to `listen`"
-    def __init__(self,
-        html='', # what is shown
-        keys=('left', 'right', 'up', 'down'), # keys that are told while the picture has the keyboard
+
+    def __init__(
+        self,
+        html='',  # what is shown
+        keys=(
+            'left',
+            'right',
+            'up',
+            'down',
+        ),  # keys that are told while the picture has the keyboard
     ):
         hidden = w.Layout(display='none')
         self.shown, self.said, self.heard, self._seen = w.HTML(html), w.Text(layout=hidden), {}, {}
-        self.shown.add_class('faba-html'); self.said.add_class('faba-said')
+        self.shown.add_class('faba-html')
+        self.said.add_class('faba-said')
         super().__init__([self.shown, self.said, w.HTML(_script(list(keys)))])
-        self.add_class('faba-picture'); self.said.observe(self._hear, 'value')
+        self.add_class('faba-picture')
+        self.said.observe(self._hear, 'value')
 
     @property
-    def html(self): return self.shown.value
+    def html(self):
+        return self.shown.value
+
     @html.setter
-    def html(self, value): self.shown.value = value
+    def html(self, value):
+        self.shown.value = value
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #2b955cf4
 def _hear(self, change):
     "Call those who listen for every new event, in order; keys in a row come together"
     new = [e for e in json.loads(change.new or '[]') if e['n'] > self._seen.get(e['view'], 0)]
-    for e in new: self._seen[e['view']] = e['n']
+    for e in new:
+        self._seen[e['view']] = e['n']
     for pressed, some in groupby(new, lambda e: e['event'] == 'pressed'):
-        if pressed: self._tell('pressed', [e['key'] for e in some])
+        if pressed:
+            self._tell('pressed', [e['key'] for e in some])
         else:
-            for e in some: self._tell(e['event'], e.get('keys', e.get('key')))
+            for e in some:
+                self._tell(e['event'], e.get('keys', e.get('key')))
+
+
 Picture._hear = _hear
 
+
 def _tell(self, event, what):
-    for f in self.heard.get(event, []): f(what)
+    for f in self.heard.get(event, []):
+        f(what)
+
+
 Picture._tell = _tell
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #b56e3fb7
-def listen(self,
-    event, # 'clicked', 'pressed' or 'boxed'
-    f,     # called with the key of a click, the keys pressed, or the keys inside a box
+def listen(
+    self,
+    event,  # 'clicked', 'pressed' or 'boxed'
+    f,  # called with the key of a click, the keys pressed, or the keys inside a box
 ):
     "Call `f` whenever the event happens"
     self.heard.setdefault(event, []).append(f)
+
+
 Picture.listen = listen
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #8d8a627d
-def play(self,
-    event, # 'clicked', 'pressed' or 'boxed'
+def play(
+    self,
+    event,  # 'clicked', 'pressed' or 'boxed'
     what,  # key, or list of keys for 'boxed'
 ):
     "What the browser does when it happens there"
     n = self._seen.get('play', 0) + 1
-    self.said.value = json.dumps([dict(view='play', n=n, event=event, **{'keys' if event == 'boxed' else 'key': what})])
+    self.said.value = json.dumps(
+        [dict(view='play', n=n, event=event, **{'keys' if event == 'boxed' else 'key': what})]
+    )
+
+
 Picture.play = play

@@ -25,14 +25,21 @@ from .thumbnails import Thumbnails, data_uri, reduce_photograph
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #60f98e9e
 KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
-HELP = ('← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, '
-        'm marks the framed photograph, u takes the last mark back, Esc closes it')
+HELP = (
+    '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, '
+    'm marks the framed photograph, u takes the last mark back, Esc closes it'
+)
+
 
 class PlantsExplorer(Explorer):
     "Choose an accession and replicate, see its pair, enlarge and mark photographs"
-    def __init__(self,
-        data=None, out=None, features=None, # as for `Sources`
-        sources=None, # a `Sources` that is already open
+
+    def __init__(
+        self,
+        data=None,
+        out=None,
+        features=None,  # as for `Sources`
+        sources=None,  # a `Sources` that is already open
     ):
         self.src = sources or Sources(data, out, features)
         self.notice, self.said, self.big = w.HTML(self.src.notice()), w.HTML(), w.HTML()
@@ -40,108 +47,184 @@ class PlantsExplorer(Explorer):
         self.dates = w.HTML()
         self._held, self._loaded, self._parts, self._enlarged = False, False, (), ()
         super().__init__([self.notice])
-        if self.src.xp is None: return
+        if self.src.xp is None:
+            return
         self.thumbs = Thumbnails(self.src.xp.folder)
         self.marking = Marking(self.src.xp.folder, self.draw)
-        self._places(); self._controls(); self._connect(); self._arrange()
-        self.draw(); later(self.load)
+        self._places()
+        self._controls()
+        self._connect()
+        self._arrange()
+        self.draw()
+        later(self.load)
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #1d901020
 @patch
-def _places(self:PlantsExplorer,
-    plants=None, # ids of plants; None for all
+def _places(
+    self: PlantsExplorer,
+    plants=None,  # ids of plants; None for all
 ):
     "Pairs to step through; the first is shown"
     p = self.src.xp.plants.set_index('plant_id')[['genotype', 'replicate']]
     p = p.sort_values(['genotype', 'replicate']) if plants is None else p.loc[list(plants)]
-    self.places, self.some = list(dict.fromkeys(p.itertuples(index=False, name=None))), plants is not None
+    self.places, self.some = (
+        list(dict.fromkeys(p.itertuples(index=False, name=None))),
+        plants is not None,
+    )
     self.at = self.places[0]
 
+
 @patch
-def go(self:PlantsExplorer,
-    plants, # ids of plants; None for all
+def go(
+    self: PlantsExplorer,
+    plants,  # ids of plants; None for all
 ):
     "Step through these plants only"
-    self._places(plants); self.every.layout.display = '' if self.some else 'none'
+    self._places(plants)
+    self.every.layout.display = '' if self.some else 'none'
     self._show()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #85832436
 @patch
-def _controls(self:PlantsExplorer):
+def _controls(self: PlantsExplorer):
     "What is chosen and shown"
     p, arms = self.src.xp.plants, self.src.arms
-    self.search = w.Combobox(options=[*sorted(p.genotype.unique()), *p.plant_id], value=self.at[0], placeholder='type to search', description='find', continuous_update=False)
-    self.treatment = w.Dropdown(options=['both', *sorted(p.treatment.unique(), reverse=True)], description='treatment')
-    self.replicate = w.ToggleButtons(options=sorted(p.replicate.unique().tolist()), value=self.at[1], description='replicate', style={'button_width': '36px'}, layout=w.Layout(width='240px'))
+    self.search = w.Combobox(
+        options=[*sorted(p.genotype.unique()), *p.plant_id],
+        value=self.at[0],
+        placeholder='type to search',
+        description='find',
+        continuous_update=False,
+    )
+    self.treatment = w.Dropdown(
+        options=['both', *sorted(p.treatment.unique(), reverse=True)], description='treatment'
+    )
+    self.replicate = w.ToggleButtons(
+        options=sorted(p.replicate.unique().tolist()),
+        value=self.at[1],
+        description='replicate',
+        style={'button_width': '36px'},
+        layout=w.Layout(width='240px'),
+    )
     views = sorted(self.src.images['view'].unique(), key=lambda v: (v == 'top', v))
     self.view = w.Dropdown(options=[*views, 'all views'], description='view')
     self.shown = w.SelectMultiple(options=series_names(), rows=6, description='measured')
     self.arms = w.SelectMultiple(options=arms, value=tuple(arms[:2]), rows=6, description='arms')
     self.protocol = w.Dropdown(options=['both', 'online', 'retrospective'], description='protocol')
-    self.threshold = w.FloatSlider(value=.5, min=.02, max=.98, step=.02, description='threshold')
+    self.threshold = w.FloatSlider(
+        value=0.5, min=0.02, max=0.98, step=0.02, description='threshold'
+    )
     self.gates = w.Checkbox(value=False, description='gate weights')
     self.every = w.Button(description='all plants again', layout=w.Layout(display='none'))
 
+
 @patch
-def _arrange(self:PlantsExplorer):
+def _arrange(self: PlantsExplorer):
     "Controls, photographs, the enlarged day with what is said about it, charts"
     self.large = w.HBox([self.big, self.marking], layout=w.Layout(display='none'))
     models = [w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])]
-    self.children = [self.notice, w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]), *models, self.said, self.picture, self.large, self.dates, self.charts,
-                     w.HTML(f'<small style="color:#666">{HELP}</small>')]
+    self.children = [
+        self.notice,
+        w.HBox([self.search, self.treatment, self.replicate, self.view, self.every]),
+        *models,
+        self.said,
+        self.picture,
+        self.large,
+        self.dates,
+        self.charts,
+        w.HTML(f'<small style="color:#666">{HELP}</small>'),
+    ]
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #23177d1d
 @patch
-def _connect(self:PlantsExplorer):
+def _connect(self: PlantsExplorer):
     "Who listens to what"
-    for c in (self.treatment, self.view, self.shown, self.arms, self.protocol, self.threshold, self.gates): c.observe(lambda _: self.draw(), 'value')
+    for c in (
+        self.treatment,
+        self.view,
+        self.shown,
+        self.arms,
+        self.protocol,
+        self.threshold,
+        self.gates,
+    ):
+        c.observe(lambda _: self.draw(), 'value')
     self.search.observe(lambda c: self.find(c.new), 'value')
     self.replicate.observe(lambda c: self._goto(self.at[0], c.new), 'value')
     self.picture.listen('clicked', self.enlarge)
-    for p in (self.picture, self.charts): p.listen('pressed', self.press)
+    for p in (self.picture, self.charts):
+        p.listen('pressed', self.press)
     self.every.on_click(lambda _: self.go(None))
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #297b962d
 @patch
 @contextmanager
-def hold(self:PlantsExplorer):
+def hold(self: PlantsExplorer):
     "Draw once, after all changes"
-    if self._held: yield; return
+    if self._held:
+        yield
+        return
     self._held = True
-    try: yield
-    finally: self._held = False
+    try:
+        yield
+    finally:
+        self._held = False
     self.draw()
 
-@patch
-def _show(self:PlantsExplorer):
-    "Let the controls say where we are, and draw"
-    self.said.value = f'<i>stepping through {len(self.places)} selected pairs</i>' if self.some else ''
-    with self.hold(): self.search.value, self.replicate.value = self.at
 
 @patch
-def _goto(self:PlantsExplorer, genotype, replicate):
+def _show(self: PlantsExplorer):
+    "Let the controls say where we are, and draw"
+    self.said.value = (
+        f'<i>stepping through {len(self.places)} selected pairs</i>' if self.some else ''
+    )
+    with self.hold():
+        self.search.value, self.replicate.value = self.at
+
+
+@patch
+def _goto(self: PlantsExplorer, genotype, replicate):
     "Show a place, which need not be among those stepped through"
-    if self.at == (genotype, replicate) or self._held: return
-    self.at = genotype, replicate; self._show()
+    if self.at == (genotype, replicate) or self._held:
+        return
+    self.at = genotype, replicate
+    self._show()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #c67e34c9
 @patch
-def find(self:PlantsExplorer,
-    text, # what was typed
+def find(
+    self: PlantsExplorer,
+    text,  # what was typed
 ):
     "Go to the accession or plant that the text means; say so when it is none or several"
-    if self._held or not text.strip(): return
-    p = self.src.xp.plants; wanted = plain(text)
+    if self._held or not text.strip():
+        return
+    p = self.src.xp.plants
+    wanted = plain(text)
     number = p.plant_id.str.extract(r'(\d+)$')[0].astype(int)
-    one = p[(p.plant_id.map(plain) == wanted) | (number == int(wanted) if wanted.isdigit() else False)]
-    if len(one): return self._go_to_plant(one.iloc[0])
-    names = pd.Series(sorted(p.genotype.unique())); short = names.map(plain)
-    found = list(names[short == wanted]) or list(names[short.str.startswith(wanted)]) or list(names[short.str.contains(wanted, regex=False)])
-    if len(found) == 1: self.at = found[0], self.at[1]; return self._show()
-    self.said.value = note(f'{len(found) or "no"} accessions match {text!r}' + (': ' + ', '.join(found[:12]) if found else ''))
+    one = p[
+        (p.plant_id.map(plain) == wanted) | (number == int(wanted) if wanted.isdigit() else False)
+    ]
+    if len(one):
+        return self._go_to_plant(one.iloc[0])
+    names = pd.Series(sorted(p.genotype.unique()))
+    short = names.map(plain)
+    found = (
+        list(names[short == wanted])
+        or list(names[short.str.startswith(wanted)])
+        or list(names[short.str.contains(wanted, regex=False)])
+    )
+    if len(found) == 1:
+        self.at = found[0], self.at[1]
+        return self._show()
+    self.said.value = note(
+        f'{len(found) or "no"} accessions match {text!r}'
+        + (': ' + ', '.join(found[:12]) if found else '')
+    )
+
 
 @patch
-def _go_to_plant(self:PlantsExplorer, p):
+def _go_to_plant(self: PlantsExplorer, p):
     "Show the place of a row of the plant table; where a day is enlarged, it is that plant's"
     self.at = p.genotype, p.replicate
     self._follow(p.plant_id)
@@ -149,27 +232,38 @@ def _go_to_plant(self:PlantsExplorer, p):
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #f4eef50c
 @patch
-def press(self:PlantsExplorer,
-    keys, # names of keys, in order
+def press(
+    self: PlantsExplorer,
+    keys,  # names of keys, in order
 ):
     "Arrows go on to other plants, brackets to other days, m marks, u takes the mark back"
-    act = {'[': lambda: self.other_day(-1), ']': lambda: self.other_day(1), 'Escape': self.hide,
-           'm': self.marking.write, 'u': self.marking.undo}
+    act = {
+        '[': lambda: self.other_day(-1),
+        ']': lambda: self.other_day(1),
+        'Escape': self.hide,
+        'm': self.marking.write,
+        'u': self.marking.undo,
+    }
     moved = set(keys) - set(act)
     with self.hold() if moved else nullcontext():
         for k in keys:
-            if k in act: act[k]()
-            else: self._step(k); self._follow()
-        if moved: self._show()
+            if k in act:
+                act[k]()
+            else:
+                self._step(k)
+                self._follow()
+        if moved:
+            self._show()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #c403c1a4
 @patch
-def _step(self:PlantsExplorer, key):
+def _step(self: PlantsExplorer, key):
     "left, right: the places one by one; up, down: accession by accession"
     names = list(dict.fromkeys(g for g, _ in self.places))
     if key in ('left', 'right'):
         at = self.places.index(self.at) if self.at in self.places else -1
-        self.at = self.places[(at + (1 if key == 'right' else -1)) % len(self.places)]; return
+        self.at = self.places[(at + (1 if key == 'right' else -1)) % len(self.places)]
+        return
     at = names.index(self.at[0]) if self.at[0] in names else -1
     name = names[(at + (1 if key == 'down' else -1)) % len(names)]
     same = [q for q in self.places if q[0] == name]
@@ -177,150 +271,214 @@ def _step(self:PlantsExplorer, key):
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #73fdaf16
 @patch
-def pair(self:PlantsExplorer):
+def pair(self: PlantsExplorer):
     "Control and droughted plant, or the chosen one of them, as rows of the plant table"
     p = self.src.xp.plants
-    p = p[(p.genotype == self.at[0]) & (p.replicate == self.at[1])].sort_values('treatment', ascending=False)
+    p = p[(p.genotype == self.at[0]) & (p.replicate == self.at[1])].sort_values(
+        'treatment', ascending=False
+    )
     return p if self.treatment.value == 'both' else p[p.treatment == self.treatment.value]
 
+
 @patch
-def views(self:PlantsExplorer):
+def views(self: PlantsExplorer):
     "Names of the views shown"
     return self.view.options[:-1] if self.view.value == 'all views' else [self.view.value]
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #52f7cb01
-PATIENCE, BATCH = 1., 8 # seconds; photographs at a time
+PATIENCE, BATCH = 1.0, 8  # seconds; photographs at a time
+
 
 @patch
-def _small(self:PlantsExplorer, paths, patience):
+def _small(self: PlantsExplorer, paths, patience):
     "path -> JPEG bytes of those that are ready"
     out, end, paths = {}, time.monotonic() + patience, list(paths)
     for i in range(0, len(paths), BATCH):
-        if i and time.monotonic() > end: break
-        out |= self.thumbs.get(paths[i:i + BATCH])
+        if i and time.monotonic() > end:
+            break
+        out |= self.thumbs.get(paths[i : i + BATCH])
     return out
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #28e52bf8
 @patch
-def draw(self:PlantsExplorer,
-    patience=PATIENCE, # seconds for photographs that were never seen
+def draw(
+    self: PlantsExplorer,
+    patience=PATIENCE,  # seconds for photographs that were never seen
 ):
     "Show the chosen pair, and the enlarged day of this pair or none"
-    if self._held or self.src.xp is None: return
-    pair = self.pair(); self._follow(); self._enlarge()
-    if pair.empty: return self._nobody()
+    if self._held or self.src.xp is None:
+        return
+    pair = self.pair()
+    self._follow()
+    self._enlarge()
+    if pair.empty:
+        return self._nobody()
     im = pd.concat([self.src.rows('images', p) for p in pair.plant_id])
-    paths = im.path[im['view'].isin(self.views())]; small = self._small(paths, patience)
-    self._parts = (photographs(self.src, pair, self.views(), small, self._marks()), measurements(self.src, pair, **self._chosen()))
+    paths = im.path[im['view'].isin(self.views())]
+    small = self._small(paths, patience)
+    self._parts = (
+        photographs(self.src, pair, self.views(), small, self._marks()),
+        measurements(self.src, pair, **self._chosen()),
+    )
     self.picture.html, self.charts.html = (svg(WIDTH, h, drawn) for drawn, h in self._parts)
     self.dates.value = self._dates()
-    if len(small) < paths.nunique(): later(self.draw)
+    if len(small) < paths.nunique():
+        later(self.draw)
+
 
 @patch
-def _chosen(self:PlantsExplorer):
+def _chosen(self: PlantsExplorer):
     "What the controls say about the charts, as for `charts`"
     label = {v: k for k, v in self.shown.options}
-    protocols = ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
-    return dict(arms=self.arms.value, protocols=protocols, threshold=self.threshold.value, gated=self.gates.value,
-                shown=[(label[s], s) for s in self.shown.value])
+    protocols = (
+        ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
+    )
+    return dict(
+        arms=self.arms.value,
+        protocols=protocols,
+        threshold=self.threshold.value,
+        gated=self.gates.value,
+        shown=[(label[s], s) for s in self.shown.value],
+    )
+
 
 @patch
-def _nobody(self:PlantsExplorer):
+def _nobody(self: PlantsExplorer):
     "There is no such plant here, so no plant is shown"
     self._parts, self.charts.html, self.dates.value = (), '', ''
-    self.picture.html = note(f'there is no {self.treatment.value} plant of {self.at[0]}, replicate {self.at[1]}')
+    self.picture.html = note(
+        f'there is no {self.treatment.value} plant of {self.at[0]}, replicate {self.at[1]}'
+    )
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #6b1d90ab
 @patch
-def _dates(self:PlantsExplorer):
+def _dates(self: PlantsExplorer):
     "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
-    days = {a: d.alarm_dag.get(self.at[0], np.nan) for a in self.arms.value if (d := self.src.dates(a)) is not None}
-    if not days: return ''
-    told = '; '.join(f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items())
-    marks = ' and '.join(Rule(p, None, self.threshold.value).words for p in self._chosen()['protocols'])
-    return (f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {escape(self.at[0])}: {escape(told)}</b> ({accession_rule.words}; '
-            f'median over drought plants and runs, {never_words}). Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>')
+    days = {
+        a: d.alarm_dag.get(self.at[0], np.nan)
+        for a in self.arms.value
+        if (d := self.src.dates(a)) is not None
+    }
+    if not days:
+        return ''
+    told = '; '.join(
+        f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()
+    )
+    marks = ' and '.join(
+        Rule(p, None, self.threshold.value).words for p in self._chosen()['protocols']
+    )
+    return (
+        f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {escape(self.at[0])}: {escape(told)}</b> ({accession_rule.words}; '
+        f'median over drought plants and runs, {never_words}). Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
+    )
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #19b82510
 @patch
-def drawing(self:PlantsExplorer):
+def drawing(self: PlantsExplorer):
     "SVG of photographs and charts, '' for nothing"
     return stacked(*self._parts) if self._parts else ''
 
+
 @patch
-def _marks(self:PlantsExplorer):
+def _marks(self: PlantsExplorer):
     "All marks, or none when their file cannot be understood, which is said"
-    try: return marks_of(self.src.xp.folder)
-    except BadInput as e: self.src.miss(str(e)); self.notice.value = self.src.notice(); return self.src.xp.marks
+    try:
+        return marks_of(self.src.xp.folder)
+    except BadInput as e:
+        self.src.miss(str(e))
+        self.notice.value = self.src.notice()
+        return self.src.xp.marks
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #a9731a72
 FIRST = (('shape', 'height_cm'), ('fluor', 'NPQ_Lss'), ('water', 'whc_before_pct'), ('vi', 'GLI'))
 
-@patch
-def load(self:PlantsExplorer):
-    "Show what was measured, and gate weights; done once"
-    if self._loaded or self.src.xp is None: return
-    self._loaded = True
-    with self.hold(): self.shown.value, self.gates.value = [s for s in FIRST if s in dict(map(reversed, self.shown.options))], bool(self.src.arms)
-    self.notice.value = self.src.notice()
 
 @patch
-def still(self:PlantsExplorer):
+def load(self: PlantsExplorer):
+    "Show what was measured, and gate weights; done once"
+    if self._loaded or self.src.xp is None:
+        return
+    self._loaded = True
+    with self.hold():
+        self.shown.value, self.gates.value = (
+            [s for s in FIRST if s in dict(map(reversed, self.shown.options))],
+            bool(self.src.arms),
+        )
+    self.notice.value = self.src.notice()
+
+
+@patch
+def still(self: PlantsExplorer):
     "The drawing as it stands, complete; None where there is nothing to show"
-    self.load(); self.draw(np.inf)
+    self.load()
+    self.draw(np.inf)
     return super(PlantsExplorer, self).still()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #adff509c
 @patch(as_prop=True)
-def photo(self:PlantsExplorer):
+def photo(self: PlantsExplorer):
     "The enlarged photograph, which is the one that can be marked; None for none"
     return self.marking.row
 
+
 @patch
-def enlarge(self:PlantsExplorer,
-    key, # 'photo|' and the path of a photograph
+def enlarge(
+    self: PlantsExplorer,
+    key,  # 'photo|' and the path of a photograph
 ):
     "Show one day large; a second click on the same photograph hides it"
     found = self.src.images[self.src.images.path == key.removeprefix('photo|')]
-    if found.empty: return
+    if found.empty:
+        return
     photo, p = found.iloc[0], self.src.xp.plants
-    if self.photo is not None and photo.path == self.photo.path: return self.hide()
+    if self.photo is not None and photo.path == self.photo.path:
+        return self.hide()
     self.marking.about(photo)
-    if photo.plant_id in set(self.pair().plant_id): self._enlarge()
-    else: self._go_to_plant(p[p.plant_id == photo.plant_id].iloc[0])
+    if photo.plant_id in set(self.pair().plant_id):
+        self._enlarge()
+    else:
+        self._go_to_plant(p[p.plant_id == photo.plant_id].iloc[0])
+
 
 @patch
-def hide(self:PlantsExplorer):
+def hide(self: PlantsExplorer):
     "Enlarge nothing, so that nothing can be marked"
-    self.marking.about(None); self._enlarge()
+    self.marking.about(None)
+    self._enlarge()
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #ee3ac307
 @patch
-def _follow(self:PlantsExplorer,
-    plant=None, # its id; default: the one of this pair that has the treatment enlarged so far
+def _follow(
+    self: PlantsExplorer,
+    plant=None,  # its id; default: the one of this pair that has the treatment enlarged so far
 ):
     "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
-    if self.photo is None: return
+    if self.photo is None:
+        return
     pair, old = self.pair(), self.photo
     mine = plant == old.plant_id if plant else old.plant_id in set(pair.plant_id)
-    if mine and old['view'] in self.views(): return
+    if mine and old['view'] in self.views():
+        return
     treatment = self.src.xp.plants.set_index('plant_id').treatment
     same = pair.plant_id[pair.treatment == treatment.get(old.plant_id)]
     plant = plant or (old.plant_id if mine else next(iter([*same, *pair.plant_id]), None))
     view = old['view'] if old['view'] in self.views() else self.views()[0]
     self.marking.about(self._nearest(plant, view, old.dag))
 
+
 @patch
-def _nearest(self:PlantsExplorer, plant, view, dag):
+def _nearest(self: PlantsExplorer, plant, view, dag):
     "The plant's photograph of the nearest day; None where it has none"
-    mine = self.src.rows('images', plant); mine = mine[mine['view'] == view]
+    mine = self.src.rows('images', plant)
+    mine = mine[mine['view'] == view]
     return mine.loc[(mine.dag - dag).abs().idxmin()] if len(mine) else None
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #a08ec6b9
 @patch
-def _enlarge(self:PlantsExplorer):
+def _enlarge(self: PlantsExplorer):
     "Show the chosen photograph large beside that of the other plant, or nothing"
-    if self._held: return
+    if self._held:
+        return
     at = () if self.photo is None else (self.photo.path, *self.pair().plant_id)
     if at != self._enlarged:
         shown = ''.join(map(self._large, self._same_day())) if at else ''
@@ -328,32 +486,48 @@ def _enlarge(self:PlantsExplorer):
         self._enlarged = at
     self.large.layout.display = '' if at else 'none'
 
+
 @patch
-def _same_day(self:PlantsExplorer):
+def _same_day(self: PlantsExplorer):
     "The photograph and that of the other plant on the nearest day, in the order of the strip"
     for plant in self.pair().plant_id:
-        if plant == self.photo.plant_id: yield self.photo; continue
+        if plant == self.photo.plant_id:
+            yield self.photo
+            continue
         other = self._nearest(plant, self.photo['view'], self.photo.dag)
-        if other is not None: yield other
+        if other is not None:
+            yield other
 
 # %% ../../nbs/70_exploring/60_plants.ipynb #082367c5
 @patch
-def _large(self:PlantsExplorer, r):
+def _large(self: PlantsExplorer, r):
     "HTML of one enlarged photograph, with what is in doubt about its plant"
-    p, frame = self.src.xp.plants.set_index('plant_id').loc[r.plant_id], '#e0a800' if r.path == self.photo.path else 'transparent'
+    p, frame = (
+        self.src.xp.plants.set_index('plant_id').loc[r.plant_id],
+        '#e0a800' if r.path == self.photo.path else 'transparent',
+    )
     style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
-    try: body = f'<img style="{style}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 700))}" alt="{r.plant_id}, DAG {r.dag}">'
-    except pyvips.Error as e: body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
+    try:
+        body = f'<img style="{style}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 700))}" alt="{r.plant_id}, DAG {r.dag}">'
+    except pyvips.Error as e:
+        body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
     name = f'<b style="color:{TREATMENT.get(p.treatment, "#222")}">{r.plant_id} {p.treatment}</b>, DAG {r.dag}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
     return f'<div>{name}<div style="color:#b00;min-height:1.2em">{escape(doubt)}</div>{body}</div>'
 
+
 @patch
-def other_day(self:PlantsExplorer,
-    by, # 1 for the next measured day, -1 for the one before
+def other_day(
+    self: PlantsExplorer,
+    by,  # 1 for the next measured day, -1 for the one before
 ):
     "Enlarge another day of the same plant and view"
-    if self.photo is None: return
-    im = self.src.images; mine = im[(im.plant_id == self.photo.plant_id) & (im['view'] == self.photo['view'])].sort_values('dag')
+    if self.photo is None:
+        return
+    im = self.src.images
+    mine = im[
+        (im.plant_id == self.photo.plant_id) & (im['view'] == self.photo['view'])
+    ].sort_values('dag')
     at = list(mine.path).index(self.photo.path) + by
-    if 0 <= at < len(mine): self.enlarge('photo|' + mine.path.iloc[at])
+    if 0 <= at < len(mine):
+        self.enlarge('photo|' + mine.path.iloc[at])

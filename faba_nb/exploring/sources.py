@@ -27,28 +27,34 @@ from ..reporting.results import Results
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #e09f6f06
 def settle(
-    path=None, # a file of `export NAME=VALUE` lines; default: slurm/here.sh of this checkout
+    path=None,  # a file of `export NAME=VALUE` lines; default: slurm/here.sh of this checkout
 ):
     "Put the site's folders into the environment where they are not set yet"
-    path = Path(path or root()/'slurm'/'here.sh')
+    path = Path(path or root() / 'slurm' / 'here.sh')
     for line in path.read_text().splitlines() if path.is_file() else []:
         name, _, value = line.removeprefix('export ').partition('=')
-        if name in ('FABA_DATA', 'FABA_RESULTS', 'FABA_CACHE'): os.environ.setdefault(name, shlex.split(value)[0])
+        if name in ('FABA_DATA', 'FABA_RESULTS', 'FABA_CACHE'):
+            os.environ.setdefault(name, shlex.split(value)[0])
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #25a1e435
 def last_study():
     "The folder of the study last begun below $FABA_RESULTS, else that of `make demo`"
-    if not os.environ.get('FABA_RESULTS'): return root()/'results'/'demo'
-    found = sorted(Path(os.environ['FABA_RESULTS']).glob('*/study.yaml'), key=lambda p: p.stat().st_mtime)
-    return found[-1].parent if found else Path(os.environ['FABA_RESULTS'])/'demo'
+    if not os.environ.get('FABA_RESULTS'):
+        return root() / 'results' / 'demo'
+    found = sorted(
+        Path(os.environ['FABA_RESULTS']).glob('*/study.yaml'), key=lambda p: p.stat().st_mtime
+    )
+    return found[-1].parent if found else Path(os.environ['FABA_RESULTS']) / 'demo'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #60ce1bf9
 class Sources:
     "What an explorer can show; `.missing` says what it cannot"
-    def __init__(self,
-        data=None,     # the experiment's folder; default: $FABA_DATA, else the one the study was run on
-        out=None,      # a study's folder; default: $FABA_OUT, else as `last_study`
-        features=None, # folder of features; default: the one the study used, else DATA/features
+
+    def __init__(
+        self,
+        data=None,  # the experiment's folder; default: $FABA_DATA, else the one the study was run on
+        out=None,  # a study's folder; default: $FABA_OUT, else as `last_study`
+        features=None,  # folder of features; default: the one the study used, else DATA/features
     ):
         self.missing, self._frames, self._scores, self._means, self._rows = [], {}, {}, {}, {}
         settle()
@@ -58,62 +64,102 @@ class Sources:
         self.data = data or os.environ.get('FABA_DATA') or run.get('data')
         self.xp = self._experiment()
         same = run.get('features') if str(self.data) == run.get('data') else None
-        self.features = Path(features or same or Path(self.data or '.')/'features')
+        self.features = Path(features or same or Path(self.data or '.') / 'features')
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #d9a41c2b
 @patch
-def _results(self:Sources):
+def _results(self: Sources):
     "The study, or None"
-    try: return Results(self.out)
+    try:
+        return Results(self.out)
     except BadInput:
-        self.missing.append(f'No study has been run in {self.out}: no probabilities, alarms or tables. They come from: make demo (simulated plants), or faba run STUDY --data DIR --out {self.out}')
+        self.missing.append(
+            f'No study has been run in {self.out}: no probabilities, alarms or tables. They come from: make demo (simulated plants), or faba run STUDY --data DIR --out {self.out}'
+        )
+
 
 @patch
-def _experiment(self:Sources):
+def _experiment(self: Sources):
     "The experiment, or None; records that marks exclude are shown, too, so that a mark can be taken back"
-    if not self.data: self.missing.append('No experiment is named: set FABA_DATA to its folder, or make a simulated one: faba twin data/twin/demo --genotypes 12'); return None
-    try: xp = Experiment(self.data); xp.marks = pd.DataFrame({c: pd.Series(dtype=int if c == 'round' else str) for c in COLUMNS}); xp.plants
-    except BadInput as e: self.missing.append(f'{e}. A simulated experiment: faba twin data/twin/demo --genotypes 12'); return None
-    if not (xp.folder/'img').is_dir(): self.missing.append(f'There are no photographs in {self.data}: copy or link the folder img there, then faba check {self.data}')
+    if not self.data:
+        self.missing.append(
+            'No experiment is named: set FABA_DATA to its folder, or make a simulated one: faba twin data/twin/demo --genotypes 12'
+        )
+        return None
+    try:
+        xp = Experiment(self.data)
+        xp.marks = pd.DataFrame({c: pd.Series(dtype=int if c == 'round' else str) for c in COLUMNS})
+        xp.plants
+    except BadInput as e:
+        self.missing.append(f'{e}. A simulated experiment: faba twin data/twin/demo --genotypes 12')
+        return None
+    if not (xp.folder / 'img').is_dir():
+        self.missing.append(
+            f'There are no photographs in {self.data}: copy or link the folder img there, then faba check {self.data}'
+        )
     return xp
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #0abb871b
 @patch
-def table(self:Sources,
-    name, # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
+def table(
+    self: Sources,
+    name,  # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
 ):
     "The table, or an empty one"
-    try: return getattr(self.xp, name)
+    try:
+        return getattr(self.xp, name)
     except BadInput as e:
         self.miss(f'{e}; what the folder holds is listed by: faba check {self.data}')
-        return pd.DataFrame({'plant_id': pd.Series(dtype=str), 'round': pd.Series(dtype=int), 'dag': pd.Series(dtype=float)})
+        return pd.DataFrame(
+            {
+                'plant_id': pd.Series(dtype=str),
+                'round': pd.Series(dtype=int),
+                'dag': pd.Series(dtype=float),
+            }
+        )
+
 
 @patch
-def miss(self:Sources,
-    text, # what is missing, and the command that makes it
+def miss(
+    self: Sources,
+    text,  # what is missing, and the command that makes it
 ):
     "Remember something that is missing"
-    if text not in self.missing: self.missing.append(text)
+    if text not in self.missing:
+        self.missing.append(text)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #dface267
 @patch(as_prop=True)
-def images(self:Sources):
+def images(self: Sources):
     "The photographs, as in `Experiment.images`; none where the folder img is missing"
-    if self.xp is not None and (self.xp.folder/'img').is_dir(): return self.xp.images
+    if self.xp is not None and (self.xp.folder / 'img').is_dir():
+        return self.xp.images
     types = dict(plant_id=str, round=int, dag=int, view=str, path=str, outlier=bool)
     return pd.DataFrame({c: pd.Series(dtype=t) for c, t in types.items()})
 
+
 @patch(as_prop=True)
-def simulated(self:Sources):
+def simulated(self: Sources):
     "What a simulated experiment says about itself, '' for a real one"
-    facts = self.xp.simulated if self.xp is not None else self.results.run.get('simulated') if self.results else None
-    return '' if facts is None else f'simulated data (world {facts.get("world", "?")}, {facts.get("genotypes", "?")} genotypes)'
+    facts = (
+        self.xp.simulated
+        if self.xp is not None
+        else self.results.run.get('simulated')
+        if self.results
+        else None
+    )
+    return (
+        ''
+        if facts is None
+        else f'simulated data (world {facts.get("world", "?")}, {facts.get("genotypes", "?")} genotypes)'
+    )
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #6d463197
 @patch
-def rows(self:Sources,
+def rows(
+    self: Sources,
     name,  # 'images', or as for `table`
-    plant, # its id
+    plant,  # its id
 ):
     "Rows of one plant"
     if name not in self._rows:
@@ -123,59 +169,97 @@ def rows(self:Sources,
     return by_plant.get(plant, none)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #346a90c7
-SERIES = {'shape': 'side top biomass', 'water': 'watering', 'vi': 'indices', 'env': 'environment', 'fluor': 'fluorescence'}
-SHAPE = {'height_cm': 'height, cm', 'side_area_cm2': 'side area, cm²', 'top_area_cm2': 'top area, cm²', 'digital_biomass': 'digital biomass, 100 cm³'}
-WATER = {'whc_before_pct': 'soil water before watering, %', 'whc_after_pct': 'soil water after watering, %', 'water_loss_g_per_h': 'water loss, g/h',
-         'water_total_g': 'water received so far, g', 'dry_days': 'days below 40 % so far'}
+SERIES = {
+    'shape': 'side top biomass',
+    'water': 'watering',
+    'vi': 'indices',
+    'env': 'environment',
+    'fluor': 'fluorescence',
+}
+SHAPE = {
+    'height_cm': 'height, cm',
+    'side_area_cm2': 'side area, cm²',
+    'top_area_cm2': 'top area, cm²',
+    'digital_biomass': 'digital biomass, 100 cm³',
+}
+WATER = {
+    'whc_before_pct': 'soil water before watering, %',
+    'whc_after_pct': 'soil water after watering, %',
+    'water_loss_g_per_h': 'water loss, g/h',
+    'water_total_g': 'water received so far, g',
+    'dry_days': 'days below 40 % so far',
+}
+
 
 def series_names():
     "(label, (table, column)) of everything that can be shown over time"
-    known = [(t, d) for t, d in (('shape', SHAPE), ('water', WATER))] + [(t, _labels(name)) for t, name in (('vi', 'indices'), ('env', 'environment'))]
+    known = [(t, d) for t, d in (('shape', SHAPE), ('water', WATER))] + [
+        (t, _labels(name)) for t, name in (('vi', 'indices'), ('env', 'environment'))
+    ]
     out = [(label, (t, c)) for t, d in known for c, label in d.items()]
     return out + [(f'fluorescence {p}', ('fluor', p)) for p in FLUOR]
+
 
 def _labels(table):
     "column -> meaning with unit"
     rows = design('columns').query('table == @table and kind == "number"')
-    return {r.column: f'{r.column}: {r.meaning}' + (f', {r.unit}' if isinstance(r.unit, str) and r.unit else '') for r in rows.itertuples()}
+    return {
+        r.column: f'{r.column}: {r.meaning}'
+        + (f', {r.unit}' if isinstance(r.unit, str) and r.unit else '')
+        for r in rows.itertuples()
+    }
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #2853c87c
 @patch
-def series(self:Sources,
+def series(
+    self: Sources,
     table,  # such as 'fluor'
-    column, # such as 'NPQ_Lss'
+    column,  # such as 'NPQ_Lss'
     plant,  # its id
 ):
     "Days and values of one plant"
     t = self.rows(table, plant)
-    if column not in t: return np.zeros(0), np.zeros(0)
+    if column not in t:
+        return np.zeros(0), np.zeros(0)
     return t.dag.to_numpy(float), t[column].to_numpy(float)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #72c05da9
 @patch(as_prop=True)
-def arms(self:Sources):
+def arms(self: Sources):
     "Arms with predictions on disk, in the study's order, then others"
-    if not self.results: return []
-    have = [p.parent.name for p in sorted((self.out/'arms').glob('*/predictions.csv'))]
+    if not self.results:
+        return []
+    have = [p.parent.name for p in sorted((self.out / 'arms').glob('*/predictions.csv'))]
     lacking = [a for a in self.results.study.arms if a not in have]
-    if lacking: self.miss(f'No predictions yet of {", ".join(lacking)}: faba train {self.results.study.name} --data {self.data or "DIR"} --out {self.out}')
-    return [a for a in self.results.study.arms if a in have] + [a for a in have if a not in self.results.study.arms]
+    if lacking:
+        self.miss(
+            f'No predictions yet of {", ".join(lacking)}: faba train {self.results.study.name} --data {self.data or "DIR"} --out {self.out}'
+        )
+    return [a for a in self.results.study.arms if a in have] + [
+        a for a in have if a not in self.results.study.arms
+    ]
+
 
 @patch
-def frame(self:Sources,
-    arm, # an arm of the study
+def frame(
+    self: Sources,
+    arm,  # an arm of the study
 ):
     "All predictions of an arm, checked; None where they cannot be used"
     if arm not in self._frames:
-        try: self._frames[arm] = read_predictions(self.out/'arms'/arm/'predictions.csv')
-        except BadInput as e: self._frames[arm] = None; self.miss(str(e))
+        try:
+            self._frames[arm] = read_predictions(self.out / 'arms' / arm / 'predictions.csv')
+        except BadInput as e:
+            self._frames[arm] = None
+            self.miss(str(e))
     return self._frames[arm]
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #8cc5e615
 @patch
-def scores(self:Sources,
-    arm,      # an arm of the study
-    protocol, # 'retrospective' or 'online'
+def scores(
+    self: Sources,
+    arm,  # an arm of the study
+    protocol,  # 'retrospective' or 'online'
 ):
     "`Scores` of an arm, or None without such predictions"
     at = arm, protocol
@@ -184,22 +268,30 @@ def scores(self:Sources,
         self._scores[at] = None if f is None else scores(f, protocol, arm)
     return self._scores[at]
 
+
 @patch
-def means(self:Sources, arm, protocol):
+def means(self: Sources, arm, protocol):
     "plant -> dag, and means over seeds of the probability and of every gate weight"
     at = arm, protocol
     if at not in self._means:
         f = self.frame(arm)
-        f = f[(f.protocol == protocol) & (f.split == 'test')] if f is not None else pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
+        f = (
+            f[(f.protocol == protocol) & (f.split == 'test')]
+            if f is not None
+            else pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
+        )
         gates = [c for c in f if c.startswith('gate_') and f[c].notna().any()]
         m = f.groupby(['plant_id', 'dag'])[['probability', *gates]].mean().reset_index()
-        self._means[at] = {k: t.drop(columns='plant_id').reset_index(drop=True) for k, t in m.groupby('plant_id')}
+        self._means[at] = {
+            k: t.drop(columns='plant_id').reset_index(drop=True) for k, t in m.groupby('plant_id')
+        }
     return self._means[at]
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #5c0e7b21
 @patch
-def dates(self:Sources,
-    arm, # an arm of the study
+def dates(
+    self: Sources,
+    arm,  # an arm of the study
 ):
     "Alarm day of every accession by the rule of the pages, from `alarm_dates`; None without online predictions"
     at = arm, 'dates'
@@ -210,45 +302,70 @@ def dates(self:Sources,
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #c3f743a0
 @patch(as_prop=True)
-def feature_files(self:Sources):
+def feature_files(self: Sources):
     "name -> file of features, for every file in the folder"
     found = sorted(self.features.glob('*_features.h5'))
     return {p.name.removesuffix('_features.h5'): p for p in found if '.gaps_' not in p.name}
 
+
 @patch
-def featureless(self:Sources):
+def featureless(self: Sources):
     "Published encoders without features here, each with the commands that make them"
     table, have = backbones(), {n.split('.')[0] for n in self.feature_files}
     lacking = [b for b in ('dinov2', 'clip', 'bioclip', 'bioclip2') if b not in have]
     fetch = [b for b in lacking if table.weights[b] == 'not fetched']
-    first = f'faba fetch {" ".join(fetch)} (weights are not on this machine; needs the network), then ' if fetch else ''
-    return f'No features of {", ".join(lacking)} in {self.features}: {first}faba features --data {self.data} --backbones {",".join(lacking)}' if lacking else ''
+    first = (
+        f'faba fetch {" ".join(fetch)} (weights are not on this machine; needs the network), then '
+        if fetch
+        else ''
+    )
+    return (
+        f'No features of {", ".join(lacking)} in {self.features}: {first}faba features --data {self.data} --backbones {",".join(lacking)}'
+        if lacking
+        else ''
+    )
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #58ce8caf
 def note(
-    text, # plain text
-    colour='#fff6d6', # of the background
+    text,  # plain text
+    colour='#fff6d6',  # of the background
 ):
     "A line of HTML on a coloured ground"
     return f'<div style="background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4">{escape(text)}</div>'
 
+
 @patch
-def notice(self:Sources):
+def notice(self: Sources):
     "What is missing, and that plants are simulated, as HTML"
-    return ''.join(([note(self.simulated[0].upper() + self.simulated[1:] + ': no plant was grown for it.', '#e8eefc')] if self.simulated else []) + [note(m) for m in self.missing])
+    return ''.join(
+        (
+            [
+                note(
+                    self.simulated[0].upper() + self.simulated[1:] + ': no plant was grown for it.',
+                    '#e8eefc',
+                )
+            ]
+            if self.simulated
+            else []
+        )
+        + [note(m) for m in self.missing]
+    )
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #3ba2ac61
 def later(
-    f, # function without arguments
+    f,  # function without arguments
 ):
     "Call `f` as soon as the kernel is free, or now where no kernel runs"
-    try: loop = asyncio.get_running_loop()
-    except RuntimeError: return f()
-    loop.call_later(.02, f)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return f()
+    loop.call_later(0.02, f)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #1142e7f5
 class Explorer(w.VBox):
     "A view with a `picture` and a `src`; shows as widget, or as PNG where `FABA_STILL` is set"
+
     def drawing(self):
         "SVG of what is shown, '' for nothing"
         return self.picture.html
@@ -259,13 +376,18 @@ class Explorer(w.VBox):
 
     def _repr_mimebundle_(self, **kwargs):
         "The widget; the still picture where that is wanted"
-        if not os.environ.get('FABA_STILL'): return super()._repr_mimebundle_(**kwargs)
+        if not os.environ.get('FABA_STILL'):
+            return super()._repr_mimebundle_(**kwargs)
         still = self.still()
         return {'text/plain': type(self).__name__, **({'image/png': still.data} if still else {})}
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #322c81b2
 def plain(
-    text, # a name
+    text,  # a name
 ):
     "Lower case without accents: 'Mélodie/2' becomes 'melodie/2'"
-    return ''.join(c for c in unicodedata.normalize('NFD', text) if not unicodedata.combining(c)).casefold().strip()
+    return (
+        ''.join(c for c in unicodedata.normalize('NFD', text) if not unicodedata.combining(c))
+        .casefold()
+        .strip()
+    )

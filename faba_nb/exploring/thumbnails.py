@@ -16,18 +16,20 @@ from ..core.places import cache_folder
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #b80d4aea
 def reduce_photograph(
-    path,       # a photograph
-    height=200, # pixels of the thumbnail
-    middle=1.,  # share of the width that is kept, around the middle
+    path,  # a photograph
+    height=200,  # pixels of the thumbnail
+    middle=1.0,  # share of the width that is kept, around the middle
 ):
     "JPEG bytes of a small photograph on black"
     im = pyvips.Image.thumbnail(str(path), 10**6, height=height, no_rotate=True)
-    if im.hasalpha(): im = im.flatten(background=0)
-    width = max(1, round(im.width*middle))
-    return im.crop((im.width - width)//2, 0, width, im.height).jpegsave_buffer(Q=82, strip=True)
+    if im.hasalpha():
+        im = im.flatten(background=0)
+    width = max(1, round(im.width * middle))
+    return im.crop((im.width - width) // 2, 0, width, im.height).jpegsave_buffer(Q=82, strip=True)
+
 
 def data_uri(
-    jpeg, # JPEG bytes
+    jpeg,  # JPEG bytes
 ):
     "The picture as an address that HTML can show"
     return 'data:image/jpeg;base64,' + base64.b64encode(jpeg).decode()
@@ -35,65 +37,91 @@ def data_uri(
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #de200cc3
 class Thumbnails:
     "Small photographs of one experiment, made at first sight"
-    def __init__(self,
-        folder,     # the experiment's folder
-        height=200, # pixels
-        middle=.62, # share of the width that is kept
+
+    def __init__(
+        self,
+        folder,  # the experiment's folder
+        height=200,  # pixels
+        middle=0.62,  # share of the width that is kept
     ):
         self.folder, self.height, self.middle = Path(folder), height, middle
-        name = hashlib.sha256(f'{self.folder.absolute()} {height} {middle}'.encode()).hexdigest()[:16]
-        self.path = cache_folder('thumbnails')/f'{name}.sqlite'
-        try: self._create()
-        except sqlite3.DatabaseError: self.path.unlink(); self._create() # damaged: it can be made again
+        name = hashlib.sha256(f'{self.folder.absolute()} {height} {middle}'.encode()).hexdigest()[
+            :16
+        ]
+        self.path = cache_folder('thumbnails') / f'{name}.sqlite'
+        try:
+            self._create()
+        except sqlite3.DatabaseError:
+            self.path.unlink()
+            self._create()  # damaged: it can be made again
 
     def _create(self):
-        with self._open() as db: db.execute('create table if not exists small (path text primary key, stamp text, jpeg blob)')
+        with self._open() as db:
+            db.execute(
+                'create table if not exists small (path text primary key, stamp text, jpeg blob)'
+            )
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #31f380f5
 @patch
 @contextmanager
-def _open(self:Thumbnails):
+def _open(self: Thumbnails):
     "The database; committed when all went well, and closed"
     db = sqlite3.connect(self.path, timeout=60)
     try:
-        with db: yield db
-    finally: db.close()
+        with db:
+            yield db
+    finally:
+        db.close()
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #d2a0df24
 @patch
-def known(self:Thumbnails,
-    paths, # photographs as in `Experiment.images.path`
+def known(
+    self: Thumbnails,
+    paths,  # photographs as in `Experiment.images.path`
 ):
     "path -> (stamp, JPEG bytes) of those in the file"
     with self._open() as db:
-        rows = [db.execute('select path, stamp, jpeg from small where path = ?', (p,)).fetchone() for p in paths]
+        rows = [
+            db.execute('select path, stamp, jpeg from small where path = ?', (p,)).fetchone()
+            for p in paths
+        ]
     return {p: (s, j) for p, s, j in filter(None, rows)}
+
 
 def _stamp(path):
     "Changes when the file changes; None without a file"
-    try: s = os.stat(path)
-    except OSError: return None
+    try:
+        s = os.stat(path)
+    except OSError:
+        return None
     return f'{s.st_size} {s.st_mtime_ns}'
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #0890e74b
 @patch
-def get(self:Thumbnails,
-    paths, # photographs as in `Experiment.images.path`
+def get(
+    self: Thumbnails,
+    paths,  # photographs as in `Experiment.images.path`
 ):
     "path -> JPEG bytes; None where the photograph cannot be read"
     paths = list(dict.fromkeys(paths))
-    known, stamps = self.known(paths), {p: _stamp(self.folder/p) for p in paths}
+    known, stamps = self.known(paths), {p: _stamp(self.folder / p) for p in paths}
     new = [p for p in paths if stamps[p] and known.get(p, ('',))[0] != stamps[p]]
     made = self._made(new)
     if kept := [(p, stamps[p], j) for p, j in made.items() if j]:
-        with self._open() as db: db.executemany('insert or replace into small values (?, ?, ?)', kept)
+        with self._open() as db:
+            db.executemany('insert or replace into small values (?, ?, ?)', kept)
     return {p: made[p] if p in made else known[p][1] if stamps[p] else None for p in paths}
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #2d845b01
 @patch
-def _made(self:Thumbnails, paths):
+def _made(self: Thumbnails, paths):
     "path -> JPEG bytes, or None for a file that is no readable picture"
+
     def one(path):
-        try: return reduce_photograph(self.folder/path, self.height, self.middle)
-        except pyvips.Error: return None
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool: return dict(zip(paths, pool.map(one, paths)))
+        try:
+            return reduce_photograph(self.folder / path, self.height, self.middle)
+        except pyvips.Error:
+            return None
+
+    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+        return dict(zip(paths, pool.map(one, paths)))

@@ -21,16 +21,20 @@ from .tables import nice
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #ff9b7447
 def alarm_days(
-    results,             # `Results`
-    rule=accession_rule, # when a plant counts as alarmed
+    results,  # `Results`
+    rule=accession_rule,  # when a plant counts as alarmed
 ):
     "arm, genotype, plant, seed and alarm day of drought plants in every run; NaN = never"
     parts = {}
     for a in results.arms:
-        try: parts[a] = _alarms_of(results, a, rule)
-        except NotThere: pass
-    if not parts: raise NotThere(f'No arm has {rule.protocol} alarms.')
+        try:
+            parts[a] = _alarms_of(results, a, rule)
+        except NotThere:
+            pass
+    if not parts:
+        raise NotThere(f'No arm has {rule.protocol} alarms.')
     return pd.concat([p.assign(arm=a) for a, p in parts.items()], ignore_index=True)
+
 
 def _alarms_of(results, arm, rule):
     "The alarms of one arm, computed once"
@@ -40,22 +44,42 @@ def _alarms_of(results, arm, rule):
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #2f921962
 def ranking(
-    results,             # `Results`
-    arm,                 # an arm
-    rule=accession_rule, # when a plant counts as alarmed
-    draws=2000,          # resamplings of plants
-    seed=0,              # of the resampling
+    results,  # `Results`
+    arm,  # an arm
+    rule=accession_rule,  # when a plant counts as alarmed
+    draws=2000,  # resamplings of plants
+    seed=0,  # of the resampling
 ):
     "Per genotype: alarm day, 95 % interval over its plants (infinite = never), rank and the interval of the rank"
     a = _alarms_of(results, arm, rule)
-    days = {g: q.pivot(index='plant_id', columns='seed', values='alarm_dag').to_numpy() for g, q in a.groupby('genotype')}
+    days = {
+        g: q.pivot(index='plant_id', columns='seed', values='alarm_dag').to_numpy()
+        for g, q in a.groupby('genotype')
+    }
     rng = np.random.default_rng(seed)
     middles = np.stack([_drawn_middles(x, rng, draws) for x in days.values()])
-    ranks, q = rankdata(middles, axis=0), lambda x, p: np.quantile(x, p, axis=1, method='inverted_cdf')
-    out = pd.DataFrame(dict(genotype=list(days), onset_dag=a.groupby('genotype').onset_dag.first().to_numpy(), day=[middle_day(x) for x in days.values()],
-                            day_low=q(middles, .025), day_high=q(middles, .975), plants=[len(x) for x in days.values()], never=[np.isnan(x).mean() for x in days.values()],
-                            rank_low=q(ranks, .025), rank_high=q(ranks, .975), rule=rule.words))
-    return out.sort_values(['day', 'genotype'], ignore_index=True).assign(rank=lambda f: rankdata(f.day.fillna(np.inf)))
+    ranks, q = (
+        rankdata(middles, axis=0),
+        lambda x, p: np.quantile(x, p, axis=1, method='inverted_cdf'),
+    )
+    out = pd.DataFrame(
+        dict(
+            genotype=list(days),
+            onset_dag=a.groupby('genotype').onset_dag.first().to_numpy(),
+            day=[middle_day(x) for x in days.values()],
+            day_low=q(middles, 0.025),
+            day_high=q(middles, 0.975),
+            plants=[len(x) for x in days.values()],
+            never=[np.isnan(x).mean() for x in days.values()],
+            rank_low=q(ranks, 0.025),
+            rank_high=q(ranks, 0.975),
+            rule=rule.words,
+        )
+    )
+    return out.sort_values(['day', 'genotype'], ignore_index=True).assign(
+        rank=lambda f: rankdata(f.day.fillna(np.inf))
+    )
+
 
 def _drawn_middles(days, rng, draws):
     "Alarm days of an accession (plants × runs) whose plants are drawn again, infinite = never"
@@ -66,28 +90,44 @@ def _drawn_middles(days, rng, draws):
 # %% ../../nbs/50_reporting/75_accessions.ipynb #f149f0de
 def ranking_figure(
     results,  # `Results`
-    width,    # mm
-    arm=None, # the study's first arm by default
-    rule=accession_rule, # when a plant counts as alarmed
+    width,  # mm
+    arm=None,  # the study's first arm by default
+    rule=accession_rule,  # when a plant counts as alarmed
 ):
     "Accessions from first to last alarm, with intervals and annotated onset"
     arm = arm or results.arms[0]
     r = results.once(('ranking', arm, rule), lambda: ranking(results, arm, rule))
     results.keep('ranking', r.replace(np.inf, np.nan))
     plants = plants_shown(results, _alarms_of(results, arm, rule).plant_id)
-    fig, ax = canvas(width, 18 + 3.3*len(r))
-    _ranks(ax, r, arm_tone(results, arm), [g + dagger(plants[plants.genotype == g]) for g in r.genotype])
+    fig, ax = canvas(width, 18 + 3.3 * len(r))
+    _ranks(
+        ax,
+        r,
+        arm_tone(results, arm),
+        [g + dagger(plants[plants.genotype == g]) for g in r.genotype],
+    )
     fig.legend(loc='outside upper right', ncols=2)
     return Drawn(fig, _ranking_caption(fig, r, nice(arm), rule) + in_doubt(plants), _ranking_alt(r))
+
 
 def _ranks(ax, r, tone, names):
     "A mark, an interval and the onset of every accession; an interval without end goes to the edge"
     y, edge = np.arange(len(r)), 1 + np.nanmax([*r.day, *r.onset_dag, 1])
     low, high = (np.minimum(r[c], edge) for c in ('day_low', 'day_high'))
-    ax.hlines(y, low, high, color=tone, lw=2, alpha=.45)
-    shows(ax.plot(r.day, y, 'o', color=tone, ms=4, label='alarm day')[0], 'dated accession', int(r.day.notna().sum()))
+    ax.hlines(y, low, high, color=tone, lw=2, alpha=0.45)
+    shows(
+        ax.plot(r.day, y, 'o', color=tone, ms=4, label='alarm day')[0],
+        'dated accession',
+        int(r.day.notna().sum()),
+    )
     ax.plot(r.onset_dag, y, '|', color=colour('ink'), ms=7, mew=1.4, label='annotated onset')
-    ax.set(yticks=y, yticklabels=names, ylim=(len(r) - .3, -.7), xlim=(None, edge), xlabel='Days after germination')
+    ax.set(
+        yticks=y,
+        yticklabels=names,
+        ylim=(len(r) - 0.3, -0.7),
+        xlim=(None, edge),
+        xlabel='Days after germination',
+    )
     ax.tick_params(axis='y', labelsize=6)
     ax.grid(axis='x', color=colour('rule'))
 
@@ -95,146 +135,251 @@ def _ranks(ax, r, tone, names):
 def _ranking_caption(fig, r, name, rule):
     "What a date is, how many accessions have one, how sure their places are"
     n, wide = how_many(fig, 'dated accession'), np.median(r.rank_high - r.rank_low)
-    return (f'Accessions by alarm day, {name}: {rule.words}; median over drought plants and runs, {never_words}. '
-            f'{n} of {counted(len(r), "accession")} have a date, with {spread(r.plants, "drought plant")} each. '
-            'Lines: 95 % intervals over plants, to the right edge where they have no end. '
-            f'Half of the accessions could stand within {number(wide, 0)} ranks or more of where they stand.')
+    return (
+        f'Accessions by alarm day, {name}: {rule.words}; median over drought plants and runs, {never_words}. '
+        f'{n} of {counted(len(r), "accession")} have a date, with {spread(r.plants, "drought plant")} each. '
+        'Lines: 95 % intervals over plants, to the right edge where they have no end. '
+        f'Half of the accessions could stand within {number(wide, 0)} ranks or more of where they stand.'
+    )
+
 
 def _ranking_alt(r):
     "The ends of the ranking"
     names, wide = r.genotype[r.day.notna()], np.median(r.rank_high - r.rank_low)
-    ends = f'First: {listed(names[:3])}; last: {listed(names[-3:])}. ' if len(names) else 'No accession has a date. '
+    ends = (
+        f'First: {listed(names[:3])}; last: {listed(names[-3:])}. '
+        if len(names)
+        else 'No accession has a date. '
+    )
     return ends + f'The median width of a rank interval is {number(wide, 0)} of {len(r)} ranks.'
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #7fa9169b
 def stability(
-    results,             # `Results`
-    rule=accession_rule, # when a plant counts as alarmed
+    results,  # `Results`
+    rule=accession_rule,  # when a plant counts as alarmed
 ):
     "Kendall's τ between pairs of rankings: mean, range, number of pairs, by what differs between them"
     a = alarm_days(results, rule)
     rows = []
     for arm, of in a.groupby('arm'):
-        rows += [('another seed', arm, t) for t in _taus(of, 'seed')] + [('another replicate', arm, t) for t in _taus(of, 'replicate')]
-        both = of.groupby('genotype').agg(day=('alarm_dag', middle_day), onset=('onset_dag', 'first'))
+        rows += [('another seed', arm, t) for t in _taus(of, 'seed')] + [
+            ('another replicate', arm, t) for t in _taus(of, 'replicate')
+        ]
+        both = of.groupby('genotype').agg(
+            day=('alarm_dag', middle_day), onset=('onset_dag', 'first')
+        )
         rows.append(('the annotated onset', arm, _tau(_ordered(both.day), both.onset)))
     rows += [('another arm', '', t) for t in _taus(a, 'arm')]
     return pd.DataFrame(rows, columns=['against', 'arm', 'tau']).dropna(subset=['tau'])
+
 
 def _ordered(days):
     "Days for ordering alone: those without an alarm share the last place"
     return days.fillna(np.nanmax([*np.ravel(days), 0]) + 1)
 
+
 def _tau(x, y):
     "Kendall's τ, NaN where one side does not vary"
     return kendalltau(x, y).statistic if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0 else np.nan
 
+
 def _taus(frame, by):
     "τ of every pair of levels of a column"
     wide = _ordered(frame.groupby(['genotype', by]).alarm_dag.agg(middle_day).unstack())
-    return [_tau(wide.iloc[:, i], wide.iloc[:, j]) for i in range(wide.shape[1]) for j in range(i + 1, wide.shape[1])]
+    return [
+        _tau(wide.iloc[:, i], wide.iloc[:, j])
+        for i in range(wide.shape[1])
+        for j in range(i + 1, wide.shape[1])
+    ]
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #078204e4
 def chance_tau(
-    n, # things that are ordered
+    n,  # things that are ordered
 ):
     "Half the width of the 95 % range of Kendall's τ between unrelated orders"
-    return 1.96*np.sqrt(2*(2*n + 5)/(9*n*(n - 1))) if n > 1 else np.nan
+    return 1.96 * np.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) if n > 1 else np.nan
+
 
 def stability_sentence(
-    results,             # `Results`
-    rule=accession_rule, # when a plant counts as alarmed
+    results,  # `Results`
+    rule=accession_rule,  # when a plant counts as alarmed
 ):
     "Whether other plants give the same ranking"
     s, chance = stability(results, rule), chance_tau(results.table('plants').genotype.nunique())
     tau = s.tau[s.against == 'another replicate']
-    if tau.empty: raise NotThere('The rankings of single replicates cannot be compared: fewer than three accessions have alarms that differ.')
+    if tau.empty:
+        raise NotThere(
+            'The rankings of single replicates cannot be compared: fewer than three accessions have alarms that differ.'
+        )
     start = f'Rankings made from one replicate each agree with a mean Kendall’s τ of {number(tau.mean(), 2)} ({counted(len(tau), "pair")}); unrelated orders lie within ±{number(chance, 2)}.'
-    return start + (' Other plants of the same accessions give a similar ranking.' if tau.mean() > chance else ' That other plants of the same accessions would give the same ranking is not shown, so it is no basis for selection.')
+    return start + (
+        ' Other plants of the same accessions give a similar ranking.'
+        if tau.mean() > chance
+        else ' That other plants of the same accessions would give the same ranking is not shown, so it is no basis for selection.'
+    )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #e9cae21e
 def stability_table(
-    results,             # `Results`
-    rule=accession_rule, # when a plant counts as alarmed
+    results,  # `Results`
+    rule=accession_rule,  # when a plant counts as alarmed
 ):
     "How alike rankings are that ought to be the same"
     s = stability(results, rule)
-    if s.empty: raise NotThere('Rankings cannot be compared: fewer than three accessions have alarms that differ.')
-    t = s.groupby('against').tau.agg(['mean', 'min', 'max', 'size']).reindex(['another seed', 'another arm', 'another replicate', 'the annotated onset']).dropna(subset=['mean']).reset_index()
+    if s.empty:
+        raise NotThere(
+            'Rankings cannot be compared: fewer than three accessions have alarms that differ.'
+        )
+    t = (
+        s.groupby('against')
+        .tau.agg(['mean', 'min', 'max', 'size'])
+        .reindex(['another seed', 'another arm', 'another replicate', 'the annotated onset'])
+        .dropna(subset=['mean'])
+        .reset_index()
+    )
     t['span'] = [f'{number(r["min"], 2)} to {number(r["max"], 2)}' for r in t.to_dict('records')]
     G = results.table('plants').genotype.nunique()
-    return Table(t, [Column('against', 'Ranking beside that of'), Column('mean', 'Kendall’s τ', 'mean', 2), Column('span', 'Range'), Column('size', 'Pairs', digits=0)],
-                 f'Stability of the ranking of {counted(G, "accession")} by alarm day ({rule.words}), {counted(alarm_days(results, rule).arm.nunique(), "arm")}.', note=f'1: the same order; two unrelated orders lie within ±{number(chance_tau(G), 2)} in 95 % of cases.')
+    return Table(
+        t,
+        [
+            Column('against', 'Ranking beside that of'),
+            Column('mean', 'Kendall’s τ', 'mean', 2),
+            Column('span', 'Range'),
+            Column('size', 'Pairs', digits=0),
+        ],
+        f'Stability of the ranking of {counted(G, "accession")} by alarm day ({rule.words}), {counted(alarm_days(results, rule).arm.nunique(), "arm")}.',
+        note=f'1: the same order; two unrelated orders lie within ±{number(chance_tau(G), 2)} in 95 % of cases.',
+    )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #21a960f3
 def accession_table(
     results,  # `Results`
-    protocol='retrospective', # reading of the F1
-    most=6,   # arms shown, the study's first
-    rule=accession_rule, # when a plant counts as alarmed
+    protocol='retrospective',  # reading of the F1
+    most=6,  # arms shown, the study's first
+    rule=accession_rule,  # when a plant counts as alarmed
 ):
     "Onset, F1 of the arms, alarm day of the first arm, and what is in doubt, per accession"
     g = results.table('genotypes')
     g = g[(g.protocol == protocol) & g.arm.isin(results.arms)]
-    if g.empty: raise NotThere('There are no results per accession.')
+    if g.empty:
+        raise NotThere('There are no results per accession.')
     arms = results.arms[:most]
     f1 = g.pivot_table(index='genotype', columns='arm', values='f1')[arms]
     t = g.groupby('genotype')[['onset_dag', 'onset_class']].first().join(f1)
-    t = t.join([_dates(results, arms[0], rule), _harvest(results), _doubts(results)]).rename_axis('genotype').sort_values(['onset_dag']).reset_index()
-    more = dict(alarm=Column('alarm', 'Alarm', f'DAG, {nice(arms[0])}', 1), kept=Column('kept', 'Fresh weight', 'drought / control', 2), doubt=Column('doubt', 'In doubt'))
-    columns = [Column('genotype', 'Accession'), Column('onset_dag', 'Onset', 'DAG', 0), Column('onset_class', 'Class'),
-               *(Column(a, nice(a), 'F1', 2) for a in arms), *(c for k, c in more.items() if k in t)]
-    dates = f' Alarm day of {nice(arms[0])}: {rule.words}; median over drought plants and runs, {never_words}.' if 'alarm' in t else ''
-    return Table(t, columns, f'Accessions, n = {len(t)}. F1: {protocol} reading, mean over seeds.{dates}',
-                 note=f'The first {most} of {len(results.arms)} arms; tables/genotypes.csv has all.' if len(results.arms) > most else '')
+    t = (
+        t.join([_dates(results, arms[0], rule), _harvest(results), _doubts(results)])
+        .rename_axis('genotype')
+        .sort_values(['onset_dag'])
+        .reset_index()
+    )
+    more = dict(
+        alarm=Column('alarm', 'Alarm', f'DAG, {nice(arms[0])}', 1),
+        kept=Column('kept', 'Fresh weight', 'drought / control', 2),
+        doubt=Column('doubt', 'In doubt'),
+    )
+    columns = [
+        Column('genotype', 'Accession'),
+        Column('onset_dag', 'Onset', 'DAG', 0),
+        Column('onset_class', 'Class'),
+        *(Column(a, nice(a), 'F1', 2) for a in arms),
+        *(c for k, c in more.items() if k in t),
+    ]
+    dates = (
+        f' Alarm day of {nice(arms[0])}: {rule.words}; median over drought plants and runs, {never_words}.'
+        if 'alarm' in t
+        else ''
+    )
+    return Table(
+        t,
+        columns,
+        f'Accessions, n = {len(t)}. F1: {protocol} reading, mean over seeds.{dates}',
+        note=f'The first {most} of {len(results.arms)} arms; tables/genotypes.csv has all.'
+        if len(results.arms) > most
+        else '',
+    )
+
 
 def _dates(results, arm, rule):
     "Alarm day of every accession; no column where the arm has no predictions"
-    try: days = _alarms_of(results, arm, rule)
-    except NotThere: return pd.DataFrame(index=[])
+    try:
+        days = _alarms_of(results, arm, rule)
+    except NotThere:
+        return pd.DataFrame(index=[])
     return days.groupby('genotype').alarm_dag.agg(middle_day).to_frame('alarm')
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #620831c1
 def _harvest(results):
     "Fresh weight under drought as a share of the control, where the weights are at hand"
-    try: p = results.experiment.plants
-    except NotThere: return pd.DataFrame(index=[])
+    try:
+        p = results.experiment.plants
+    except NotThere:
+        return pd.DataFrame(index=[])
     w = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
-    return pd.DataFrame({'kept': w['WHC-30']/w['WHC-80']}) if {'WHC-30', 'WHC-80'} <= set(w) else pd.DataFrame(index=[])
+    return (
+        pd.DataFrame({'kept': w['WHC-30'] / w['WHC-80']})
+        if {'WHC-30', 'WHC-80'} <= set(w)
+        else pd.DataFrame(index=[])
+    )
+
 
 def _doubts(results):
     "What is in doubt about an accession's plants; no column where nothing is, or where the experiment is not at hand"
-    try: p = results.experiment.plants
-    except NotThere: return pd.DataFrame(index=[])
+    try:
+        p = results.experiment.plants
+    except NotThere:
+        return pd.DataFrame(index=[])
     said = {g: in_doubt(q).removeprefix(' In doubt (†): ') for g, q in p.groupby('genotype')}
-    return pd.Series(said, name='doubt').to_frame() if any(said.values()) else pd.DataFrame(index=[])
+    return (
+        pd.Series(said, name='doubt').to_frame() if any(said.values()) else pd.DataFrame(index=[])
+    )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #53060dfc
 def accession_rows(
     results,  # `Results`
-    width,    # mm
-    arm=None, # the study's first arm by default
+    width,  # mm
+    arm=None,  # the study's first arm by default
     most=44,  # accessions shown, in the order of onset
 ):
     "One row per accession: its plants, a drought plant over time, probability curves, errors"
     arm = arm or results.arms[0]
     test = results.predictions(arm)
-    probs = test.groupby(['genotype', 'treatment', 'plant_id', 'dag']).probability.mean().reset_index()
+    probs = (
+        test.groupby(['genotype', 'treatment', 'plant_id', 'dag']).probability.mean().reset_index()
+    )
     onset, errors = test.groupby('genotype').onset_dag.max(), _errors(results, arm)
     names = sorted(probs.genotype.unique(), key=lambda g: (onset[g], g))[:most]
     plants = plants_shown(results, probs.plant_id[probs.genotype.isin(names)])
     pictures, wide = _photographs(results, names), width > 120
-    fig, axes = canvas(width, 14 + 17*len(names), len(names), 3 if wide else 2, width_ratios=[1.15, 1.15, 1] if wide else [1.1, 1], squeeze=False)
-    fig.get_layout_engine().set(h_pad=.01, hspace=0)
+    fig, axes = canvas(
+        width,
+        14 + 17 * len(names),
+        len(names),
+        3 if wide else 2,
+        width_ratios=[1.15, 1.15, 1] if wide else [1.1, 1],
+        squeeze=False,
+    )
+    fig.get_layout_engine().set(h_pad=0.01, hspace=0)
     for row, g in zip(axes, names):
         title = textwrap.fill(g + dagger(plants[plants.genotype == g]), 18)
         _plants(row[0], pictures.get(g, ([], []))[0], f'{title}\nonset {number(onset[g], 0)}')
-        if wide: _plants(row[1], pictures.get(g, ([], []))[1], '')
-        _lines(row[-1], probs[probs.genotype == g], onset[g], errors.get(g, ''), 'Days after germination' if wide else 'Days after\ngermination', last=g == names[-1])
-    return Drawn(fig, _rows_caption(fig, axes, nice(arm), probs.genotype.nunique()) + in_doubt(plants), _rows_alt(fig, names, onset))
+        if wide:
+            _plants(row[1], pictures.get(g, ([], []))[1], '')
+        _lines(
+            row[-1],
+            probs[probs.genotype == g],
+            onset[g],
+            errors.get(g, ''),
+            'Days after germination' if wide else 'Days after\ngermination',
+            last=g == names[-1],
+        )
+    return Drawn(
+        fig,
+        _rows_caption(fig, axes, nice(arm), probs.genotype.nunique()) + in_doubt(plants),
+        _rows_alt(fig, names, onset),
+    )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #58c110d5
-CURVES = Rule('retrospective', None, .5, 1) # what is said above the curves
+CURVES = Rule('retrospective', None, 0.5, 1)  # what is said above the curves
+
 
 def _rows_caption(fig, axes, name, n):
     "What stands in the columns, counted in them"
@@ -242,17 +387,25 @@ def _rows_caption(fig, axes, name, n):
     all_ = 'Every accession' if len(axes) == n else f'{len(axes)} of {n} accessions'
     seen = 'its plants on their last day, controls first; ' if first else ''
     seen += 'one drought plant over time; ' if strip else ''
-    photos = f' {counted(first + strip, "photograph")}, one scale.' if first + strip else ' No photographs are at hand.'
+    photos = (
+        f' {counted(first + strip, "photograph")}, one scale.'
+        if first + strip
+        else ' No photographs are at hand.'
+    )
     curves = spread([how_many(ax, 'curve') for ax in axes[:, -1]], 'curve')
-    return (f'{all_} in the order of annotated onset. {"From the left: " if seen else ""}{seen}the probability of stress of {name}, retrospective, mean over seeds, {curves} each '
-            f'(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
-            f'median over runs, “never” where half of them or more never alarm).{photos}')
+    return (
+        f'{all_} in the order of annotated onset. {"From the left: " if seen else ""}{seen}the probability of stress of {name}, retrospective, mean over seeds, {curves} each '
+        f'(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
+        f'median over runs, “never” where half of them or more never alarm).{photos}'
+    )
+
 
 def how_many_in(
-    axes, # an array of axes
+    axes,  # an array of axes
 ):
     "Photographs in all of them"
     return sum(how_many(ax, 'photograph') for ax in np.ravel(axes))
+
 
 def _rows_alt(fig, names, onset):
     "Rows and photographs, and where they begin and end"
@@ -264,44 +417,78 @@ def _errors(results, arm):
     "{genotype: days from onset to the alarm of each drought plant, median over runs}"
     p = results.table('plants')
     p = p[(p.arm == arm) & (p.protocol == CURVES.protocol) & (p.treatment == 'WHC-30')]
-    days = pd.to_numeric(p.error_d, errors='coerce').groupby([p.genotype, p.replicate]).agg(middle_day)
-    return {g: ', '.join('never' if v != v else f'{number(v, 0, sign=True)} d' for v in x) for g, x in days.groupby(level=0)}
+    days = (
+        pd.to_numeric(p.error_d, errors='coerce').groupby([p.genotype, p.replicate]).agg(middle_day)
+    )
+    return {
+        g: ', '.join('never' if v != v else f'{number(v, 0, sign=True)} d' for v in x)
+        for g, x in days.groupby(level=0)
+    }
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #ab5f4255
 def _photographs(results, names):
     "{genotype: (plants on the last day, one drought plant over time)} in one scale, read once; without photographs, nothing"
-    try: e = results.experiment
-    except NotThere: return {}
+    try:
+        e = results.experiment
+    except NotThere:
+        return {}
     return results.once('small photographs', lambda: _read_photographs(e, names))
+
 
 def _read_photographs(e, names):
     "The pictures of all accessions, cut to one common frame"
     side = e.images[e.images['view'] == 'side_000'].sort_values(['plant_id', 'dag'])
-    p = e.plants[e.plants.genotype.isin(names)].sort_values(['genotype', 'treatment', 'replicate'], ascending=[True, False, True])
+    p = e.plants[e.plants.genotype.isin(names)].sort_values(
+        ['genotype', 'treatment', 'replicate'], ascending=[True, False, True]
+    )
     last, paths = side.groupby('plant_id').path.last(), []
-    for r in p[p.plant_id.isin(last.index)].itertuples(): paths.append((r.genotype, 0, last[r.plant_id]))
+    for r in p[p.plant_id.isin(last.index)].itertuples():
+        paths.append((r.genotype, 0, last[r.plant_id]))
     for r in p[p.treatment == 'WHC-30'].drop_duplicates('genotype').itertuples():
         of = side[side.plant_id == r.plant_id].path.to_numpy()
-        paths += [(r.genotype, 1, of[i]) for i in np.unique(np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int))]
+        paths += [
+            (r.genotype, 1, of[i])
+            for i in np.unique(np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int))
+        ]
     paths = [x for x in paths if e.image_path(x[2]).is_file()]
     out = {}
-    for (g, k, _), image in zip(paths, cut([e.image_path(x) for _, _, x in paths], 90) if paths else []): out.setdefault(g, ([], []))[k].append(image)
+    for (g, k, _), image in zip(
+        paths, cut([e.image_path(x) for _, _, x in paths], 90) if paths else []
+    ):
+        out.setdefault(g, ([], []))[k].append(image)
     return out
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #c4cd65c7
 def _plants(ax, images, name):
     "Photographs side by side"
-    if images: shows(ax.imshow(np.concatenate(images, axis=1), interpolation='none', aspect='equal'), 'photograph', len(images))
+    if images:
+        shows(
+            ax.imshow(np.concatenate(images, axis=1), interpolation='none', aspect='equal'),
+            'photograph',
+            len(images),
+        )
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=6)
 
+
 def _lines(ax, probs, onset, errors, label, last):
     "A curve per plant, the errors over them"
-    for (t, _), one in probs.groupby(['treatment', 'plant_id']): shows(ax.plot(one.dag, one.probability, color=colour(t), lw=.8)[0], 'curve')
-    if onset == onset: ax.axvline(onset, 0, .78, color=colour('ink'), lw=.8)
-    ax.axhline(.5, color=colour('muted'), lw=.5, ls=':')
-    ax.set(ylim=(-.05, 1.3), yticks=[0, 1], xlabel=label if last else '')
-    ax.text(.99, .99, errors, fontsize=5.5, color=colour('muted'), ha='right', va='top', transform=ax.transAxes)
+    for (t, _), one in probs.groupby(['treatment', 'plant_id']):
+        shows(ax.plot(one.dag, one.probability, color=colour(t), lw=0.8)[0], 'curve')
+    if onset == onset:
+        ax.axvline(onset, 0, 0.78, color=colour('ink'), lw=0.8)
+    ax.axhline(0.5, color=colour('muted'), lw=0.5, ls=':')
+    ax.set(ylim=(-0.05, 1.3), yticks=[0, 1], xlabel=label if last else '')
+    ax.text(
+        0.99,
+        0.99,
+        errors,
+        fontsize=5.5,
+        color=colour('muted'),
+        ha='right',
+        va='top',
+        transform=ax.transAxes,
+    )
     ax.tick_params(axis='x', labelbottom=last, labelsize=6, length=4.8 if last else 0)
     ax.tick_params(axis='y', labelsize=6)

@@ -17,37 +17,66 @@ from ..core.places import root
 from ..evaluation.alarms import Rule, accession_rule
 from ..evaluation.comparing import margin
 from .layout import Column, Table, latex_text
-from .results import NotThere, begin, counted, listed, number, p_equals, with_interval
+from faba_nb.reporting.results import (
+    NotThere,
+    begin,
+    counted,
+    listed,
+    number,
+    p_equals,
+    with_interval,
+)
 from .tables import METRICS, difference, nice
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #1ec776b2
-COLUMNS = ['id', 'place', 'claim', 'check', 'arm', 'other', 'metric', 'group', 'protocol', 'printed', 'half_width', 'unit']
+COLUMNS = [
+    'id',
+    'place',
+    'claim',
+    'check',
+    'arm',
+    'other',
+    'metric',
+    'group',
+    'protocol',
+    'printed',
+    'half_width',
+    'unit',
+]
+
 
 def read_claims(
-    path=None, # the list that comes with the project by default
+    path=None,  # the list that comes with the project by default
 ):
     "The claims, every check known"
-    path = path or root()/'data'/'design'/'claims.csv'
+    path = path or root() / 'data' / 'design' / 'claims.csv'
     c = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(c) != COLUMNS: raise BadInput(f'columns are {", ".join(c)}', path, f'they should be {", ".join(COLUMNS)}')
-    if c.id.duplicated().any(): raise BadInput(f'{c.id[c.id.duplicated()].iloc[0]!r} stands twice in column id', path)
+    if list(c) != COLUMNS:
+        raise BadInput(f'columns are {", ".join(c)}', path, f'they should be {", ".join(COLUMNS)}')
+    if c.id.duplicated().any():
+        raise BadInput(f'{c.id[c.id.duplicated()].iloc[0]!r} stands twice in column id', path)
     for k in c.check:
-        if k not in CHECKS: raise unknown('check', k, CHECKS, path)
+        if k not in CHECKS:
+            raise unknown('check', k, CHECKS, path)
     return c.assign(printed=pd.to_numeric(c.printed), half_width=pd.to_numeric(c.half_width))
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #dfe3cbe5
 STANDS, WEAKER, CANNOT, OPEN = 'stands', 'weaker', 'cannot be said', 'not computed here'
 
+
 @dataclass
 class Found:
     "The outcome of a check"
-    verdict: str       # one of the four above
-    now: str = ''      # what was computed
-    yardstick: str = ''# what a rule without plants scores, or the range without information
+
+    verdict: str  # one of the four above
+    now: str = ''  # what was computed
+    yardstick: str = ''  # what a rule without plants scores, or the range without information
     instead: str = ''  # the sentence that can be written, plain text
-    answer: str = ''   # a line for the response to reviewers
+    answer: str = ''  # a line for the response to reviewers
+
 
 CHECKS = {}
+
 
 def check(f):
     "Decorator: a function of results and a claim that returns `Found`, known by its name"
@@ -57,41 +86,60 @@ def check(f):
 # %% ../../nbs/50_reporting/80_claims.ipynb #d3125d83
 ALSO = {'full': ('full', 'dinov2', 'teacher')}
 
+
 def locate(
-    results, # `Results`
-    names,   # arms that must be in one study, such as ('clip', 'full')
+    results,  # `Results`
+    names,  # arms that must be in one study, such as ('clip', 'full')
 ):
     "The study of the family that has results of all of them, and their names there"
     for r in results.family:
         there = [next((a for a in ALSO.get(n, (n,)) if a in r.arms), None) for n in names]
-        if all(there) and len(set(there)) == len(there): return r, there
+        if all(there) and len(set(there)) == len(there):
+            return r, there
     have = [s for s in _shipped() if all(any(a in s[1] for a in ALSO.get(n, (n,))) for n in names)]
-    gone = [n for n in names if not any(a in r.arms for r in results.family for a in ALSO.get(n, (n,)))]
-    mend = f'the study “{have[0][0]}” has {"it" if len(gone or names) == 1 else "them"}' if have else 'no study that comes with the project has them together'
-    raise NotThere(f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no results {"here" if gone else "in one study"}; {mend}.')
+    gone = [
+        n for n in names if not any(a in r.arms for r in results.family for a in ALSO.get(n, (n,)))
+    ]
+    mend = (
+        f'the study “{have[0][0]}” has {"it" if len(gone or names) == 1 else "them"}'
+        if have
+        else 'no study that comes with the project has them together'
+    )
+    raise NotThere(
+        f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no results {"here" if gone else "in one study"}; {mend}.'
+    )
+
 
 def _shipped():
     "(name, arms) of the studies that come with the project"
     from faba_nb.core.studies import read_study, studies
+
     return [(s, read_study(s).arms) for s in studies()]
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #b12e7dbd
 HIGHER = {'f1', 'auc', 'accuracy', 'precision', 'recall'}
 
+
 def _value(results, claim):
     "The row of the metric, its study and arm"
     r, (arm,) = locate(results, [claim.arm])
     row = r.metric(arm, claim.metric, claim.group, claim.protocol)
-    if row is None or row.value == '' or row.value != row.value: raise NotThere(f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study “{r.study.name}”.')
+    if row is None or row.value == '' or row.value != row.value:
+        raise NotThere(
+            f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study “{r.study.name}”.'
+        )
     return r, arm, row
+
 
 def _within(name):
     "A heading inside a sentence: 'Onset MAE' begins small, 'F1' and 'AUC' do not"
     return name[0].lower() + name[1:] if name[1:2].islower() else name
 
+
 def _clock_reaches(value, clock, metric):
     "Whether the clock is at least as good"
-    if clock is None or clock.value == '' or metric == 'onset_error_published': return False
+    if clock is None or clock.value == '' or metric == 'onset_error_published':
+        return False
     return clock.value >= value if metric in HIGHER else clock.value <= value
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #51e84661
@@ -99,13 +147,33 @@ def _clock_reaches(value, clock, metric):
 def value(results, claim):
     "A printed number against its interval and the clock"
     r, arm, row = _value(results, claim)
-    clock, (name, unit, digits, _) = r.metric('treatment_clock', claim.metric, claim.group, claim.protocol), METRICS[claim.metric]
+    clock, (name, unit, digits, _) = (
+        r.metric('treatment_clock', claim.metric, claim.group, claim.protocol),
+        METRICS[claim.metric],
+    )
     again = row.low <= claim.printed <= row.high
     reached = _clock_reaches(row.value, clock, claim.metric)
     unit = f' {unit}' if unit else ''
-    now, level = with_interval(row.value, row.low, row.high, digits) + unit, '' if clock is None else number(clock.value, digits) + unit
-    instead = f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} accessions)' + (f'; a clock that is told the treatment, and sees no plant, reached {level}.' if level else '.')
-    answer = f'{"The printed value lies within the new interval" if again else "The value comes out as " + now}' + (f'; the clock told the treatment reaches {level}, so the number is no evidence of information about the plants.' if reached else '.')
+    now, level = (
+        with_interval(row.value, row.low, row.high, digits) + unit,
+        '' if clock is None else number(clock.value, digits) + unit,
+    )
+    instead = (
+        f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} accessions)'
+        + (
+            f'; a clock that is told the treatment, and sees no plant, reached {level}.'
+            if level
+            else '.'
+        )
+    )
+    answer = (
+        f'{"The printed value lies within the new interval" if again else "The value comes out as " + now}'
+        + (
+            f'; the clock told the treatment reaches {level}, so the number is no evidence of information about the plants.'
+            if reached
+            else '.'
+        )
+    )
     return Found(STANDS if again and not reached else WEAKER, now, level, instead, answer)
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #afca6aad
@@ -114,19 +182,28 @@ def beats_clock(results, claim):
     "A claim of generalisation: the arm against the clock told the treatment"
     r, (arm,) = locate(results, [claim.arm])
     row = difference(r, arm, 'treatment_clock', claim.metric, claim.protocol)
-    if row is None: raise NotThere(f'{nice(arm)} was not compared with the treatment clock.')
+    if row is None:
+        raise NotThere(f'{nice(arm)} was not compared with the treatment clock.')
     gap = with_interval(row['difference'], row['low'], row['high'], 3, sign=True)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
     instead = f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
-    return Found(verdict, gap, '0', instead, 'Retrospective predictions can read the treatment off the late photographs; generalisation to new accessions is shown only by what exceeds the clock.')
+    return Found(
+        verdict,
+        gap,
+        '0',
+        instead,
+        'Retrospective predictions can read the treatment off the late photographs; generalisation to new accessions is shown only by what exceeds the clock.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #7c0610e3
 def _pair(results, claim, a, b):
     "The contrast of two arms in whichever study has both"
     r, (x, y) = locate(results, [a, b])
     row = difference(r, x, y, claim.metric, claim.protocol)
-    if row is None: raise NotThere(f'{nice(x)} and {nice(y)} were not compared.')
+    if row is None:
+        raise NotThere(f'{nice(x)} and {nice(y)} were not compared.')
     return r, x, y, row
+
 
 def _gap(row):
     "Difference, interval and p in words"
@@ -138,9 +215,24 @@ def contrast(results, claim):
     "A is better than B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
-    words = {'better': f'{nice(a)} was better than {nice(b)}', 'worse': f'{nice(a)} was worse than {nice(b)}', 'equivalent': f'{nice(a)} and {nice(b)} were equivalent', 'undecided': f'{nice(a)} could not be told from {nice(b)}'}[row['verdict']]
-    need = f'; {int(row["n"])} accessions would have shown a difference of {number(row["detectable_80"], 3)} with 80 % power' if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80']) else ''
-    return Found(verdict, _gap(row), '0', f'{words}: difference of genotype-mean F1 {_gap(row)}{need}.', f'The comparison is now paired over accessions and adjusted; the difference is {_gap(row)}.')
+    words = {
+        'better': f'{nice(a)} was better than {nice(b)}',
+        'worse': f'{nice(a)} was worse than {nice(b)}',
+        'equivalent': f'{nice(a)} and {nice(b)} were equivalent',
+        'undecided': f'{nice(a)} could not be told from {nice(b)}',
+    }[row['verdict']]
+    need = (
+        f'; {int(row["n"])} accessions would have shown a difference of {number(row["detectable_80"], 3)} with 80 % power'
+        if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80'])
+        else ''
+    )
+    return Found(
+        verdict,
+        _gap(row),
+        '0',
+        f'{words}: difference of genotype-mean F1 {_gap(row)}{need}.',
+        f'The comparison is now paired over accessions and adjusted; the difference is {_gap(row)}.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #9fddb162
 @check
@@ -149,7 +241,13 @@ def equivalent(results, claim):
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
     instead = f'{nice(a)} and {nice(b)} {f"were equivalent within {margin} F1" if verdict == STANDS else "could not be shown to be equivalent"}: difference {_gap(row)}.'
-    return Found(verdict, _gap(row), f'±{margin}', instead, f'The absence of a significant difference is not equivalence; equivalence is now tested with a margin of {margin} F1.')
+    return Found(
+        verdict,
+        _gap(row),
+        f'±{margin}',
+        instead,
+        f'The absence of a significant difference is not equivalence; equivalence is now tested with a margin of {margin} F1.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #c4dd0b4c
 @check
@@ -157,30 +255,54 @@ def best(results, claim):
     "A is better than every rival"
     rows = [_pair(results, claim, claim.arm, other) for other in claim.other.split('|')]
     lost = [(y, row) for _, _, y, row in rows if row['verdict'] != 'better']
-    gaps = listed(f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} to {nice(y)}' for _, _, y, row in rows)
+    gaps = listed(
+        f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} to {nice(y)}'
+        for _, _, y, row in rows
+    )
     name = nice(rows[0][1])
-    instead = f'{name} was better than all of its rivals ({gaps}).' if not lost else f'That {name} is the best cannot be said: it is not told from {listed(nice(y) for y, _ in lost)} ({gaps}).'
-    return Found(CANNOT if lost else STANDS, gaps, '0', instead, 'A first place among several arms needs every comparison to be decided; see the probability that identical arms show such a gap.')
+    instead = (
+        f'{name} was better than all of its rivals ({gaps}).'
+        if not lost
+        else f'That {name} is the best cannot be said: it is not told from {listed(nice(y) for y, _ in lost)} ({gaps}).'
+    )
+    return Found(
+        CANNOT if lost else STANDS,
+        gaps,
+        '0',
+        instead,
+        'A first place among several arms needs every comparison to be decided; see the probability that identical arms show such a gap.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #fff600f5
 RULE = Rule(k=2)
 STRATUM = f'k={RULE.k},target={RULE.target:g}'
 
+
 def _early_row(results, claim):
     "The online earliness metric at one threshold"
     r, (arm,) = locate(results, [claim.arm])
     row = r.metric(arm, claim.metric, 'earliness', 'online', STRATUM)
-    if row is None or row.value == '' or row.value != row.value: raise NotThere(f'{nice(arm)} has no online alarms with a threshold set on controls.')
+    if row is None or row.value == '' or row.value != row.value:
+        raise NotThere(f'{nice(arm)} has no online alarms with a threshold set on controls.')
     return r, arm, row
+
 
 @check
 def early(results, claim):
     "Alarms before onset beyond those of the matched controls"
     r, arm, row = _early_row(results, claim)
     gap = with_interval(row.value, row.low, row.high, 2, sign=True)
-    instead = (f'{begin(RULE.words)}: {nice(arm)} alarmed {"more" if row.low > 0 else "not demonstrably more"} drought plants before the annotated onset than matched controls '
-               f'(difference of shares {gap}).')
-    return Found(STANDS if row.low > 0 else CANNOT, gap, '0', instead, 'Only the online reading is used for statements about time, and alarms are set against the matched controls.')
+    instead = (
+        f'{begin(RULE.words)}: {nice(arm)} alarmed {"more" if row.low > 0 else "not demonstrably more"} drought plants before the annotated onset than matched controls '
+        f'(difference of shares {gap}).'
+    )
+    return Found(
+        STANDS if row.low > 0 else CANNOT,
+        gap,
+        '0',
+        instead,
+        'Only the online reading is used for statements about time, and alarms are set against the matched controls.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #cedfd29e
 @check
@@ -188,9 +310,17 @@ def lead(results, claim):
     "A number of days by which the model leads"
     r, arm, row = _early_row(results, claim)
     now = with_interval(row.value, row.low, row.high, 1, sign=True) + ' d'
-    verdict = CANNOT if not row.low > 0 else STANDS if row.low <= claim.printed <= row.high else WEAKER
+    verdict = (
+        CANNOT if not row.low > 0 else STANDS if row.low <= claim.printed <= row.high else WEAKER
+    )
     instead = f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within ±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
-    return Found(verdict, now, '0 d', instead, 'A lead is a difference to the matched control’s alarms; retrospective onset errors are no leads.')
+    return Found(
+        verdict,
+        now,
+        '0 d',
+        instead,
+        'A lead is a difference to the matched control’s alarms; retrospective onset errors are no leads.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #21b6e0a6
 @check
@@ -199,12 +329,22 @@ def information(results, claim):
     r, (arm,) = locate(results, [claim.arm])
     p = r.table('permutation')
     p = p[(p.arm == arm) & (p.statistic == 'concordance') & (p.protocol == claim.protocol)]
-    if p.empty: raise NotThere(f'Genotype information of {nice(arm)} was not tested ({claim.protocol}).')
+    if p.empty:
+        raise NotThere(f'Genotype information of {nice(arm)} was not tested ({claim.protocol}).')
     p = p.iloc[0]
-    now, chance = f'concordance {number(p.value, 2)} ({p_equals(p.p)})', f'{number(p.null_low, 2)} to {number(p.null_high, 2)}'
+    now, chance = (
+        f'concordance {number(p.value, 2)} ({p_equals(p.p)})',
+        f'{number(p.null_low, 2)} to {number(p.null_high, 2)}',
+    )
     verdict = STANDS if p.value > p.null_high else CANNOT
     instead = f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were {"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond permutation ({now}; without information {chance}).'
-    return Found(verdict, now, chance, instead, 'What alarms know of the accessions is now tested by the concordance of alarm and onset against permuted onsets; two leads that share an onset correlate at about 0.7 even for independent series.')
+    return Found(
+        verdict,
+        now,
+        chance,
+        instead,
+        'What alarms know of the accessions is now tested by the concordance of alarm and onset against permuted onsets; two leads that share an onset correlate at about 0.7 even for independent series.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #efc65f83
 @check
@@ -212,31 +352,54 @@ def gate(results, claim):
     "A mean gate weight of drought plants, in all steps or before or after onset"
     r, (arm,) = locate(results, [claim.arm])
     p = r.predictions(arm, claim.protocol)
-    if f'gate_{claim.metric}' not in p or p[f'gate_{claim.metric}'].isna().all(): raise NotThere(f'{nice(arm)} has no gate weights.')
-    if claim.group != 'all': p = p[(p.treatment == 'WHC-30') & ((p.dag >= p.onset_dag) == (claim.group == 'after'))]
+    if f'gate_{claim.metric}' not in p or p[f'gate_{claim.metric}'].isna().all():
+        raise NotThere(f'{nice(arm)} has no gate weights.')
+    if claim.group != 'all':
+        p = p[(p.treatment == 'WHC-30') & ((p.dag >= p.onset_dag) == (claim.group == 'after'))]
     by = p.groupby('genotype')[f'gate_{claim.metric}'].mean()
-    now, half = by.mean(), 1.96*by.std()/np.sqrt(len(by))
+    now, half = by.mean(), 1.96 * by.std() / np.sqrt(len(by))
     again = now - half <= claim.printed <= now + half
     text = with_interval(now, now - half, now + half, 3)
-    return Found(STANDS if again else WEAKER, text, '', f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; it describes the model and is not importance.', 'Gate weights are reported as description only; importance is taken from ablations.')
+    return Found(
+        STANDS if again else WEAKER,
+        text,
+        '',
+        f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; it describes the model and is not importance.',
+        'Gate weights are reported as description only; importance is taken from ablations.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #022841fe
 @check
 def description(results, claim):
     "Gates read as importance"
-    return Found(CANNOT, 'a weight may multiply a small vector', 'ablations', 'Gate weights describe how the model mixes its inputs; which sensor matters is answered by leaving it out (Table ablation).',
-                 'We no longer read importance from gates; the ablation table, each variant against its own base, takes their place.')
+    return Found(
+        CANNOT,
+        'a weight may multiply a small vector',
+        'ablations',
+        'Gate weights describe how the model mixes its inputs; which sensor matters is answered by leaving it out (Table ablation).',
+        'We no longer read importance from gates; the ablation table, each variant against its own base, takes their place.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #83c7a621
 @check
 def senescence(results, claim):
     "False alarms of old controls"
     r, (arm,) = locate(results, [claim.arm])
-    row, young = (r.metric(arm, claim.metric, claim.group, claim.protocol, s) for s in ('controls,dag>=31', 'controls,dag<31'))
-    if row is None or young is None: raise NotThere(f'False alarms of old controls were not computed for {nice(arm)}.')
-    now = f'{with_interval(100*row.value, 100*row.low, 100*row.high, 1)} %'
+    row, young = (
+        r.metric(arm, claim.metric, claim.group, claim.protocol, s)
+        for s in ('controls,dag>=31', 'controls,dag<31')
+    )
+    if row is None or young is None:
+        raise NotThere(f'False alarms of old controls were not computed for {nice(arm)}.')
+    now = f'{with_interval(100 * row.value, 100 * row.low, 100 * row.high, 1)} %'
     inside = claim.printed - claim.half_width <= row.value <= claim.printed + claim.half_width
-    return Found(STANDS if inside else WEAKER, now, f'{number(100*young.value, 1)} % before day 31', f'From day 31 on, {now} of the control steps were falsely alarmed, against {number(100*young.value, 1)} % before.', 'Counted on measured steps only.')
+    return Found(
+        STANDS if inside else WEAKER,
+        now,
+        f'{number(100 * young.value, 1)} % before day 31',
+        f'From day 31 on, {now} of the control steps were falsely alarmed, against {number(100 * young.value, 1)} % before.',
+        'Counted on measured steps only.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #c3624124
 @check
@@ -244,78 +407,170 @@ def fluorescence_day(results, claim):
     "First lasting difference of a parameter, with simultaneous bands"
     t = results.table('fluorescence_divergence')
     t = t[t.parameter == claim.metric]
-    if t.empty: raise NotThere(f'{claim.metric} is not among the fluorescence parameters.')
+    if t.empty:
+        raise NotThere(f'{claim.metric} is not among the fluorescence parameters.')
     day, p = pd.to_numeric(t.divergence_dag).iloc[0], t.p_adjusted.iloc[0]
-    if day != day: return Found(CANNOT, 'no lasting difference', '', f'{claim.metric} showed no difference that lasted within simultaneous 95 % bands.', 'Days are now dated with simultaneous bands and adjusted over parameters.')
+    if day != day:
+        return Found(
+            CANNOT,
+            'no lasting difference',
+            '',
+            f'{claim.metric} showed no difference that lasted within simultaneous 95 % bands.',
+            'Days are now dated with simultaneous bands and adjusted over parameters.',
+        )
     verdict = STANDS if abs(day - claim.printed) <= 2 else WEAKER
-    return Found(verdict, f'day {number(day, 0)}', '', f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, {p_equals(p)} after adjustment over parameters).', 'Days are now dated with simultaneous bands and adjusted over parameters.')
+    return Found(
+        verdict,
+        f'day {number(day, 0)}',
+        '',
+        f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, {p_equals(p)} after adjustment over parameters).',
+        'Days are now dated with simultaneous bands and adjusted over parameters.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #dc97476f
 @check
 def order(results, claim):
     "Fluorescence, then model, then eye, in one accession after another"
     from faba_nb.reporting.presymptomatic import dates
+
     r, (arm,) = locate(results, [claim.arm])
     t = dates(r, arm)
     n, k = len(t), int(((t.fluor_alarm_dag < t.alarm_dag) & (t.alarm_dag < t.onset_dag)).sum())
-    return Found(STANDS if k > .9*n else CANNOT, f'{k} of {n} accessions', f'{number(n/6, 0)} of {n} in a random order', f'The order fluorescence, alarm, annotation held in {k} of {n} accessions ({accession_rule.words}).', 'The order is counted accession by accession instead of being read off mean dates.')
+    return Found(
+        STANDS if k > 0.9 * n else CANNOT,
+        f'{k} of {n} accessions',
+        f'{number(n / 6, 0)} of {n} in a random order',
+        f'The order fluorescence, alarm, annotation held in {k} of {n} accessions ({accession_rule.words}).',
+        'The order is counted accession by accession instead of being read off mean dates.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #8a25a09c
 @check
 def attention(results, claim):
     "Attention read as evidence"
-    return Found(CANNOT, 'attention weights are not evidence of use', '', 'No statement on attention is made.', 'Attention weights of a two-layer encoder do not show what a prediction depends on; the analysis was withdrawn.')
+    return Found(
+        CANNOT,
+        'attention weights are not evidence of use',
+        '',
+        'No statement on attention is made.',
+        'Attention weights of a two-layer encoder do not show what a prediction depends on; the analysis was withdrawn.',
+    )
+
 
 @check
 def shared_trend(results, claim):
     "Correlations over all days between two things that both follow age"
-    return Found(CANNOT, 'both follow age', '', 'Image features and fluorescence both change with age, so their correlation over all days says nothing about drought.', 'Separation is now shown within days (page Features), where age is the same for all plants.')
+    return Found(
+        CANNOT,
+        'both follow age',
+        '',
+        'Image features and fluorescence both change with age, so their correlation over all days says nothing about drought.',
+        'Separation is now shown within days (page Features), where age is the same for all plants.',
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #f96ddf1c
 def judge(
-    results,    # `Results`
-    claims=None,# from `read_claims`
+    results,  # `Results`
+    claims=None,  # from `read_claims`
 ):
     "One line per claim: verdict, what was found, the sentence instead, the answer"
-    return results.once('claims', lambda: _judge(results, read_claims())) if claims is None else _judge(results, claims)
+    return (
+        results.once('claims', lambda: _judge(results, read_claims()))
+        if claims is None
+        else _judge(results, claims)
+    )
+
 
 def _judge(results, claims):
     "Every check in turn; one that misses its numbers says which"
     rows = []
     for c in claims.itertuples():
-        try: f = CHECKS[c.check](results, c)
-        except NotThere as e: f = Found(OPEN, '', '', '', str(e))
+        try:
+            f = CHECKS[c.check](results, c)
+        except NotThere as e:
+            f = Found(OPEN, '', '', '', str(e))
         f.instead, f.answer = begin(f.instead), begin(f.answer)
-        rows.append(dict(id=c.id, place=c.place, claim=c.claim, printed=c.printed, unit=c.unit, verdict=f.verdict, now=f.now, yardstick=f.yardstick, instead=f.instead, latex=latex_text(f.instead), answer=f.answer))
+        rows.append(
+            dict(
+                id=c.id,
+                place=c.place,
+                claim=c.claim,
+                printed=c.printed,
+                unit=c.unit,
+                verdict=f.verdict,
+                now=f.now,
+                yardstick=f.yardstick,
+                instead=f.instead,
+                latex=latex_text(f.instead),
+                answer=f.answer,
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #93297b2b
 def claims_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The claims as printed"
     j = judge(results)
     order = {STANDS: 0, WEAKER: 1, CANNOT: 2, OPEN: 3}
     j = j.sort_values('verdict', key=lambda v: v.map(order), kind='stable').reset_index(drop=True)
-    j['before'] = [number(p, 0 if u and p % 1 == 0 else 1 if u else 3) + (f' {u}' if u else '') if p == p else '' for p, u in zip(j.printed, j.unit)]
+    j['before'] = [
+        number(p, 0 if u and p % 1 == 0 else 1 if u else 3) + (f' {u}' if u else '')
+        if p == p
+        else ''
+        for p, u in zip(j.printed, j.unit)
+    ]
     j['block'] = j.verdict.str.capitalize()
-    return Table(j, [Column('claim', 'Claim'), Column('place', 'Where'), Column('before', 'Printed'), Column('now', 'Computed now'), Column('yardstick', 'Yardstick'), Column('instead', 'What can be written'), Column('answer', 'Answer to reviewers')],
-                 f'{counted(len(j), "claim")} of the earlier paper, judged by rule.', groups='block', note='The replacement sentences, escaped for a manuscript, are in claims.tex.')
+    return Table(
+        j,
+        [
+            Column('claim', 'Claim'),
+            Column('place', 'Where'),
+            Column('before', 'Printed'),
+            Column('now', 'Computed now'),
+            Column('yardstick', 'Yardstick'),
+            Column('instead', 'What can be written'),
+            Column('answer', 'Answer to reviewers'),
+        ],
+        f'{counted(len(j), "claim")} of the earlier paper, judged by rule.',
+        groups='block',
+        note='The replacement sentences, escaped for a manuscript, are in claims.tex.',
+    )
+
 
 def tally(
-    results, # `Results`
+    results,  # `Results`
 ):
     "How many claims stand"
     v = judge(results).verdict.value_counts()
-    told = listed(f'{v[k]} {w}' for k, w in ((STANDS, 'stood the check'), (WEAKER, 'came out weaker than printed'), (CANNOT, 'cannot be said'), (OPEN, 'could not be computed in this study or those beside it')) if k in v)
-    return f'Of {v.sum()} claims, {told}.' + (' The data are simulated: this is a rehearsal, and no verdict on the paper.' if results.simulated is not None else '')
+    told = listed(
+        f'{v[k]} {w}'
+        for k, w in (
+            (STANDS, 'stood the check'),
+            (WEAKER, 'came out weaker than printed'),
+            (CANNOT, 'cannot be said'),
+            (OPEN, 'could not be computed in this study or those beside it'),
+        )
+        if k in v
+    )
+    return f'Of {v.sum()} claims, {told}.' + (
+        ' The data are simulated: this is a rehearsal, and no verdict on the paper.'
+        if results.simulated is not None
+        else ''
+    )
 
 # %% ../../nbs/50_reporting/80_claims.ipynb #7b9eb63d
 def claims_latex(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The replacement sentences as LaTeX, claims as comments"
     lines = []
     for c in judge(results).itertuples():
-        lines += [f'% {c.id} ({c.place}): {c.verdict}', f'% was: {c.claim}'.replace('\n', ' '), c.latex or f'% open: {c.answer}', '']
+        lines += [
+            f'% {c.id} ({c.place}): {c.verdict}',
+            f'% was: {c.claim}'.replace('\n', ' '),
+            c.latex or f'% open: {c.answer}',
+            '',
+        ]
     return '\n'.join(lines)

@@ -13,57 +13,122 @@ from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import plant_strip
 from .layout import Column, Table
-from .results import NotThere, Nothing, counted, in_doubt, listed, names_only, number
+from faba_nb.reporting.results import (
+    NotThere,
+    Nothing,
+    counted,
+    in_doubt,
+    listed,
+    names_only,
+    number,
+)
 from .style import canvas, colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
 def counts_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Plants, accessions, measurements, labels"
     e, n = results.experiment, lambda x: int(x)
     m, side = e.measured, e.images['view'].str.startswith('side')
-    rows = [('Plants', len(e.plants), f'{counted(e.plants.genotype.nunique(), "accession")} × {counted(e.plants.treatment.nunique(), "treatment")} × {counted(e.plants.replicate.nunique(), "replicate")}'),
-            ('Side photographs', n(side.sum()), f'{counted(e.images["view"][side].nunique(), "direction")} a visit'), ('Top photographs', n((~side).sum()), ''),
-            ('Fluorescence records', len(e.fluor), f'{counted(len(e.fluor_known), "parameter")} each'), ('Watering steps', len(e.water), 'plant-days with a soil-water record'),
-            ('Measured steps', len(m), 'plant-days with a photograph or a fluorescence record'),
-            ('Stressed steps', n(m.label.sum()), f'{number(100*m.label.mean(), 1)} % of the measured steps'),
-            ('Steps per plant', round(len(m)/m.plant_id.nunique(), 1), f'days {n(m.dag.min())} to {n(m.dag.max())} after germination')]
-    return Table(pd.DataFrame(rows, columns=['what', 'count', 'detail']), [Column('what', 'What'), Column('count', 'Number', format=lambda v: number(v, int(v % 1 > 0)), digits=0), Column('detail', 'Detail')], 'The experiment in numbers.')
+    rows = [
+        (
+            'Plants',
+            len(e.plants),
+            f'{counted(e.plants.genotype.nunique(), "accession")} × {counted(e.plants.treatment.nunique(), "treatment")} × {counted(e.plants.replicate.nunique(), "replicate")}',
+        ),
+        (
+            'Side photographs',
+            n(side.sum()),
+            f'{counted(e.images["view"][side].nunique(), "direction")} a visit',
+        ),
+        ('Top photographs', n((~side).sum()), ''),
+        ('Fluorescence records', len(e.fluor), f'{counted(len(e.fluor_known), "parameter")} each'),
+        ('Watering steps', len(e.water), 'plant-days with a soil-water record'),
+        ('Measured steps', len(m), 'plant-days with a photograph or a fluorescence record'),
+        (
+            'Stressed steps',
+            n(m.label.sum()),
+            f'{number(100 * m.label.mean(), 1)} % of the measured steps',
+        ),
+        (
+            'Steps per plant',
+            round(len(m) / m.plant_id.nunique(), 1),
+            f'days {n(m.dag.min())} to {n(m.dag.max())} after germination',
+        ),
+    ]
+    return Table(
+        pd.DataFrame(rows, columns=['what', 'count', 'detail']),
+        [
+            Column('what', 'What'),
+            Column('count', 'Number', format=lambda v: number(v, int(v % 1 > 0)), digits=0),
+            Column('detail', 'Detail'),
+        ],
+        'The experiment in numbers.',
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #98481493
 SENSORS = {'side photographs': 'image', 'top photographs': 'vi', 'fluorescence': 'fluor'}
 
+
 def visits(
-    experiment, # `Experiment`
+    experiment,  # `Experiment`
 ):
     "Plants per sensor, replicate and day"
     rep = experiment.plants.set_index('plant_id').replicate
     side = experiment.images['view'].str.startswith('side')
-    frames = {'side photographs': experiment.images[side], 'top photographs': experiment.images[~side], 'fluorescence': experiment.fluor}
-    parts = [f[['plant_id', 'dag']].drop_duplicates().assign(sensor=s) for s, f in frames.items() if len(f)]
+    frames = {
+        'side photographs': experiment.images[side],
+        'top photographs': experiment.images[~side],
+        'fluorescence': experiment.fluor,
+    }
+    parts = [
+        f[['plant_id', 'dag']].drop_duplicates().assign(sensor=s)
+        for s, f in frames.items()
+        if len(f)
+    ]
     v = pd.concat(parts).assign(replicate=lambda x: x.plant_id.map(rep))
     return v.groupby(['sensor', 'replicate', 'dag']).size().rename('plants').reset_index()
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #9904629d
 def calendar(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Sensor × replicate × day"
     v = visits(results.experiment)
     lines = [(s, r) for s in SENSORS if s in set(v.sensor) for r in sorted(v.replicate.unique())]
-    if not lines: raise NotThere('No photograph and no fluorescence record was found.')
-    fig, ax = canvas(width, 14 + 4.6*len(lines))
+    if not lines:
+        raise NotThere('No photograph and no fluorescence record was found.')
+    fig, ax = canvas(width, 14 + 4.6 * len(lines))
     most = v.groupby('replicate').plants.max()
     for i, (s, r) in enumerate(lines):
         of = v[(v.sensor == s) & (v.replicate == r)]
-        ax.scatter(of.dag, np.full(len(of), i), s=(width/40)**2*1.6*of.plants/most[r], marker='s', color=colour(SENSORS[s]))
-    ax.set(yticks=range(len(lines)), yticklabels=[f'{s}, rep. {r}' for s, r in lines], ylim=(len(lines) - .4, -.6), xlabel='Days after germination')
+        ax.scatter(
+            of.dag,
+            np.full(len(of), i),
+            s=(width / 40) ** 2 * 1.6 * of.plants / most[r],
+            marker='s',
+            color=colour(SENSORS[s]),
+        )
+    ax.set(
+        yticks=range(len(lines)),
+        yticklabels=[f'{s}, rep. {r}' for s, r in lines],
+        ylim=(len(lines) - 0.4, -0.6),
+        xlabel='Days after germination',
+    )
     ax.grid(axis='x', color=colour('rule'))
     together = _together(v)
-    return Drawn(fig, f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, n = {counted(_met(results.experiment), "plant")}. The area of a square is the share of the replicate’s plants. '
-                 + (f'Days with photographs of all replicates: {listed(together)}.' if together else 'No day has photographs of all replicates.'), _calendar_alt(v))
+    return Drawn(
+        fig,
+        f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, n = {counted(_met(results.experiment), "plant")}. The area of a square is the share of the replicate’s plants. '
+        + (
+            f'Days with photographs of all replicates: {listed(together)}.'
+            if together
+            else 'No day has photographs of all replicates.'
+        ),
+        _calendar_alt(v),
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #05d94ed8
 def _together(v):
@@ -71,71 +136,113 @@ def _together(v):
     side = v[v.sensor == 'side photographs'].groupby('dag').replicate.nunique()
     return [str(d) for d in side.index[side == v.replicate.nunique()]]
 
+
 def _met(experiment):
     "Plants that a sensor met at least once"
     return len({*experiment.images.plant_id, *experiment.fluor.plant_id})
 
+
 def _calendar_alt(v):
     "Days per sensor and replicate in words"
     days = v.groupby(['sensor', 'replicate']).dag.nunique()
-    return 'Days measured: ' + listed(f'{s}, replicate {r}: {n}' for (s, r), n in days.items()) + '.'
+    return (
+        'Days measured: ' + listed(f'{s}, replicate {r}: {n}' for (s, r), n in days.items()) + '.'
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #b89ed119
 def gaps_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Planned, present and marked records by sensor"
     e = results.experiment
     plan = design('replicate_rounds')
     planned = e.plants[['plant_id', 'replicate']].merge(plan, on='replicate')
     rows = []
-    for view in ('side_000', 'side_120', 'side_240', 'top'): rows.append(_gap_row(view, planned[planned.images], e.images[e.images['view'] == view]))
+    for view in ('side_000', 'side_120', 'side_240', 'top'):
+        rows.append(_gap_row(view, planned[planned.images], e.images[e.images['view'] == view]))
     rows.append(_gap_row('fluorescence', planned[planned.fluorescence], e.fluor))
-    return Table(pd.DataFrame(rows), [Column('sensor', 'Sensor'), Column('planned', 'Planned', 'plant-rounds', 0), Column('present', 'Present', 'of these', 0), Column('missing', 'Missing', digits=0),
-                                      Column('extra', 'Unplanned', digits=0), Column('marked', 'Marked', 'outliers', 0)], f'Records by sensor, n = {counted(len(e.plants), "plant")}.',
-                 note='Planned: every plant of a replicate on the rounds of its replicate.' + _one_of_two(plan))
+    return Table(
+        pd.DataFrame(rows),
+        [
+            Column('sensor', 'Sensor'),
+            Column('planned', 'Planned', 'plant-rounds', 0),
+            Column('present', 'Present', 'of these', 0),
+            Column('missing', 'Missing', digits=0),
+            Column('extra', 'Unplanned', digits=0),
+            Column('marked', 'Marked', 'outliers', 0),
+        ],
+        f'Records by sensor, n = {counted(len(e.plants), "plant")}.',
+        note='Planned: every plant of a replicate on the rounds of its replicate.'
+        + _one_of_two(plan),
+    )
+
 
 def _one_of_two(plan):
     "Which planned rounds of photographs fall on one day, where a plant needs one of them only"
     days = plan[plan.images].merge(design('rounds')[['round', 'dag']], on='round')
-    twice = days[days.duplicated(['replicate', 'dag'], keep=False)].groupby('replicate')['round'].agg(listed)
+    twice = (
+        days[days.duplicated(['replicate', 'dag'], keep=False)]
+        .groupby('replicate')['round']
+        .agg(listed)
+    )
     told = listed(f'rounds {rounds} of replicate {r}' for r, rounds in twice.items())
-    return f' {told[:1].upper()}{told[1:]} fell on the same day; a plant that was photographed in one of them counts as missing in the other.' if told else ''
+    return (
+        f' {told[:1].upper()}{told[1:]} fell on the same day; a plant that was photographed in one of them counts as missing in the other.'
+        if told
+        else ''
+    )
+
 
 def _gap_row(sensor, planned, present):
     "One line: planned and present plant-rounds"
     keys = lambda f: set(map(tuple, f[['plant_id', 'round']].drop_duplicates().to_numpy()))
     a, b = keys(planned), keys(present)
-    return dict(sensor=sensor.replace('_', ' '), planned=len(a), present=len(a & b), missing=len(a - b), extra=len(b - a), marked=int(present.outlier.sum()) if 'outlier' in present else np.nan)
+    return dict(
+        sensor=sensor.replace('_', ' '),
+        planned=len(a),
+        present=len(a & b),
+        missing=len(a - b),
+        extra=len(b - a),
+        marked=int(present.outlier.sum()) if 'outlier' in present else np.nan,
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #e1e99838
 def onsets(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Accessions by annotated day of onset"
     p = results.experiment.plants.drop_duplicates('genotype').dropna(subset=['genotype_onset_dag'])
-    if p.empty: raise NotThere('No accession has an annotated onset.')
+    if p.empty:
+        raise NotThere('No accession has an annotated onset.')
     fig, ax = canvas(width, 42)
     for k in ('Early', 'Mid', 'Late'):
         n = p[p.onset_class == k].genotype_onset_dag.value_counts().sort_index()
-        ax.bar(n.index, n.values, width=.8, color=colour(k), label=f'{k} ({n.sum()})')
+        ax.bar(n.index, n.values, width=0.8, color=colour(k), label=f'{k} ({n.sum()})')
     median = p.genotype_onset_dag.median()
-    ax.axvline(median, color=colour('ink'), ls='--', lw=.9)
+    ax.axvline(median, color=colour('ink'), ls='--', lw=0.9)
     ax.set(xlabel='Annotated onset (days after germination)', ylabel='Accessions')
     ax.yaxis.get_major_locator().set_params(integer=True)
-    ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, .5))
-    told = listed(f'{n} on day {number(day, 0)}' for day, n in p.genotype_onset_dag.value_counts().sort_index().items())
-    return Drawn(fig, f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, one value each; how it was annotated is not documented. Dashed: median, day {number(median, 0)}.', f'Accessions by onset: {told}.')
+    ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
+    told = listed(
+        f'{n} on day {number(day, 0)}'
+        for day, n in p.genotype_onset_dag.value_counts().sort_index().items()
+    )
+    return Drawn(
+        fig,
+        f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, one value each; how it was annotated is not documented. Dashed: median, day {number(median, 0)}.',
+        f'Accessions by onset: {told}.',
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #dab63f70
 def biomass(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Fresh weight by treatment, and what drought left of it"
     p = results.experiment.plants.dropna(subset=['fw_g'])
-    if p.empty: raise NotThere('No fresh weights were found.')
+    if p.empty:
+        raise NotThere('No fresh weights were found.')
     mean = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
     fig, axes = canvas(width, 55 if width > 120 else 105, *((1, 2) if width > 120 else (2, 1)))
     _weights(axes[0], p)
@@ -143,8 +250,12 @@ def biomass(
     med = p.groupby('treatment').fw_g.median()
     one, other = ('Left', 'right') if width > 120 else ('Above', 'below')
     most = p.groupby(['genotype', 'treatment']).size().max()
-    return Drawn(fig, f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; {other}: fresh weight under drought as a share of the control, mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, against annotated onset.' + in_doubt(p),
-                 f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; drought leaves between {number(100*ratio.min(), 0)} and {number(100*ratio.max(), 0)} % of the control.')
+    return Drawn(
+        fig,
+        f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; {other}: fresh weight under drought as a share of the control, mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, against annotated onset.'
+        + in_doubt(p),
+        f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; drought leaves between {number(100 * ratio.min(), 0)} and {number(100 * ratio.max(), 0)} % of the control.',
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4
 def _weights(ax, p):
@@ -152,46 +263,85 @@ def _weights(ax, p):
     rng = np.random.default_rng(0)
     for i, t in enumerate(('WHC-80', 'WHC-30')):
         w = p.fw_g[p.treatment == t]
-        ax.scatter(i + rng.uniform(-.18, .18, len(w)), w, s=9, color=colour(t), alpha=.6, lw=0)
-        ax.hlines(w.median(), i - .3, i + .3, color=colour('ink'), lw=1.5)
-    ax.set(xticks=[0, 1], xticklabels=['WHC-80 (control)', 'WHC-30 (drought)'], ylabel='Fresh weight (g)', xlim=(-.6, 1.6), ylim=(0, None))
+        ax.scatter(i + rng.uniform(-0.18, 0.18, len(w)), w, s=9, color=colour(t), alpha=0.6, lw=0)
+        ax.hlines(w.median(), i - 0.3, i + 0.3, color=colour('ink'), lw=1.5)
+    ax.set(
+        xticks=[0, 1],
+        xticklabels=['WHC-80 (control)', 'WHC-30 (drought)'],
+        ylabel='Fresh weight (g)',
+        xlim=(-0.6, 1.6),
+        ylim=(0, None),
+    )
+
 
 def _ratios(ax, mean, p):
     "Drought over control by annotated onset"
-    if not {'WHC-30', 'WHC-80'} <= set(mean): raise NotThere('One treatment has no fresh weights, so there is no ratio.')
-    ratio = (mean['WHC-30']/mean['WHC-80']).dropna()
+    if not {'WHC-30', 'WHC-80'} <= set(mean):
+        raise NotThere('One treatment has no fresh weights, so there is no ratio.')
+    ratio = (mean['WHC-30'] / mean['WHC-80']).dropna()
     facts = p.drop_duplicates('genotype').set_index('genotype')
     for k in ('Early', 'Mid', 'Late'):
         of = ratio[[g for g in ratio.index if facts.onset_class[g] == k]]
         ax.scatter(facts.genotype_onset_dag[of.index], of, s=16, color=colour(k), label=k)
-    ax.set(xlabel='Annotated onset (days after germination)', ylabel='Fresh weight, drought / control', ylim=(0, None))
-    ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, .5))
+    ax.set(
+        xlabel='Annotated onset (days after germination)',
+        ylabel='Fresh weight, drought / control',
+        ylim=(0, None),
+    )
+    ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
     return ratio
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #2883b0f8
 def findings_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Everything the reader of the raw tables found"
     from faba_nb.experiment.checking import check
-    with capture_output(): f = check(results.experiment.folder).findings  # its progress is no part of a page
-    if f.empty: raise Nothing('The reader of the raw tables found nothing to remark.')
+
+    with capture_output():
+        f = check(results.experiment.folder).findings  # its progress is no part of a page
+    if f.empty:
+        raise Nothing('The reader of the raw tables found nothing to remark.')
     order = {'fatal': 0, 'suspicious': 1, 'info': 2}
     f = f.sort_values('severity', key=lambda s: s.map(order), kind='stable').reset_index(drop=True)
-    f['place'] = [', '.join(filter(None, (str(r.file).split('/')[-1], str(r.sheet), f'row {r.row}' if r.row else ''))) for r in f.itertuples()]
+    f['place'] = [
+        ', '.join(
+            filter(
+                None, (str(r.file).split('/')[-1], str(r.sheet), f'row {r.row}' if r.row else '')
+            )
+        )
+        for r in f.itertuples()
+    ]
     f['what'] = [names_only(w, results.experiment.folder) for w in f.what]
-    f['block'] = f.severity.map({'fatal': 'Cannot go on', 'suspicious': 'Suspicious', 'info': 'For information'})
-    return Table(f, [Column('table', 'Table'), Column('place', 'Where'), Column('what', 'What'), Column('action', 'What was done')], f'Findings in the raw tables and photographs: {counted(len(f), "remark")}.', groups='block')
+    f['block'] = f.severity.map(
+        {'fatal': 'Cannot go on', 'suspicious': 'Suspicious', 'info': 'For information'}
+    )
+    return Table(
+        f,
+        [
+            Column('table', 'Table'),
+            Column('place', 'Where'),
+            Column('what', 'What'),
+            Column('action', 'What was done'),
+        ],
+        f'Findings in the raw tables and photographs: {counted(len(f), "remark")}.',
+        groups='block',
+    )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #9d3a5985
 def class_strip(
-    results, # `Results`
-    width,   # mm
-    onset_class='Mid', # Early, Mid or Late
-    replicate=1,       # 1, 2 or 3
+    results,  # `Results`
+    width,  # mm
+    onset_class='Mid',  # Early, Mid or Late
+    replicate=1,  # 1, 2 or 3
 ):
     "Side views of a control and a drought plant of a typical accession of an onset class"
     p = results.experiment.plants
-    of = p[(p.onset_class == onset_class) & (p.replicate == replicate)].drop_duplicates('genotype').sort_values(['genotype_onset_dag', 'genotype'])
-    if of.empty: raise NotThere(f'No accession is in onset class {onset_class}.')
-    return plant_strip(results, width, genotype=of.genotype.iloc[len(of)//2], replicate=replicate)
+    of = (
+        p[(p.onset_class == onset_class) & (p.replicate == replicate)]
+        .drop_duplicates('genotype')
+        .sort_values(['genotype_onset_dag', 'genotype'])
+    )
+    if of.empty:
+        raise NotThere(f'No accession is in onset class {onset_class}.')
+    return plant_strip(results, width, genotype=of.genotype.iloc[len(of) // 2], replicate=replicate)

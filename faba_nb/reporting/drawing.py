@@ -24,57 +24,69 @@ from .style import PALETTE, WIDTHS, mark_simulated
 @dataclass
 class Drawn:
     "A figure with what belongs to it"
-    figure: plt.Figure
-    caption: str # what is drawn, units, n, what the marks mean
-    alt: str     # what one would see: the message in words
 
-    def __post_init__(self): self.caption = begin(self.caption)
+    figure: plt.Figure
+    caption: str  # what is drawn, units, n, what the marks mean
+    alt: str  # what one would see: the message in words
+
+    def __post_init__(self):
+        self.caption = begin(self.caption)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #3242f7fd
 def shows(
-    artist, # of matplotlib
-    what,   # a noun: 'photograph', 'control plant'
-    n=1,    # how many of them
+    artist,  # of matplotlib
+    what,  # a noun: 'photograph', 'control plant'
+    n=1,  # how many of them
 ):
     "The artist, which remembers what it shows"
     artist.shown = {what: n}
     return artist
 
+
 def how_many(
     fig,  # a figure, or axes
-    what, # as for `shows`
+    what,  # as for `shows`
 ):
     "How many of them the figure shows"
     found = fig.findobj(lambda a: what in getattr(a, 'shown', {}))
     return sum(a.shown[what] for a in found)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #db62ca88
-UNDATED = {'pdf': {'CreationDate': None, 'Producer': None, 'Creator': None}, 'svg': {'Date': None, 'Creator': None}, 'png': {'Software': None}}
+UNDATED = {
+    'pdf': {'CreationDate': None, 'Producer': None, 'Creator': None},
+    'svg': {'Date': None, 'Creator': None},
+    'png': {'Software': None},
+}
+
 
 def save_figure(
-    fig,    # a finished figure
-    folder, # OUT/figures
-    name,   # file name without ending, such as 'fig2_main_results'
+    fig,  # a finished figure
+    folder,  # OUT/figures
+    name,  # file name without ending, such as 'fig2_main_results'
     width,  # mm, part of the file name
 ):
     "Write PDF, SVG and PNG; returns the paths by ending"
-    paths = {e: Path(folder)/f'{name}_{width}mm.{e}' for e in UNDATED}
+    paths = {e: Path(folder) / f'{name}_{width}mm.{e}' for e in UNDATED}
     fig.draw_without_rendering()
     fig.set_layout_engine('none')  # the layout is found once, not once per file
-    for ax in fig.axes: ax.set_position(np.round(ax.get_position(original=True).bounds, 9), which='original')
+    for ax in fig.axes:
+        ax.set_position(np.round(ax.get_position(original=True).bounds, 9), which='original')
     for ending, path in paths.items():
         paper = 'none' if ending == 'svg' else '#ffffff'
-        with whole_file(path) as tmp: fig.savefig(tmp, format=ending, metadata=UNDATED[ending], facecolor=paper)
+        with whole_file(path) as tmp:
+            fig.savefig(tmp, format=ending, metadata=UNDATED[ending], facecolor=paper)
     return paths
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #de5954a6
 def css_name(
-    name, # a key of the palette
+    name,  # a key of the palette
 ):
     "The CSS variable of a colour"
     return '--c-' + re.sub(r'\W+', '-', name)
 
+
 TONES = {light: f'var({css_name(n)}, {light})' for n, (light, _) in PALETTE.items()}
+
 
 def _themed(svg):
     "Palette colours as CSS variables, text in the page's font"
@@ -82,13 +94,16 @@ def _themed(svg):
     return svg.replace("'DejaVu Sans'", "var(--sans, 'DejaVu Sans', sans-serif)")
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #8396bbee
-SMALL = 5000 # pixels: below that a picture is a map with a number in each pixel, and kept exactly
+SMALL = 5000  # pixels: below that a picture is a map with a number in each pixel, and kept exactly
+
 
 def _webp(match):
     "An embedded PNG as WebP: exact, or lossy where that is smaller and the picture is a photograph"
     image = Image.open(io.BytesIO(base64.b64decode(match[1])))
     tries = []
-    for options in ({'lossless': True}, {'quality': 80})[:1 if image.width*image.height < SMALL else 2]:
+    for options in ({'lossless': True}, {'quality': 80})[
+        : 1 if image.width * image.height < SMALL else 2
+    ]:
         image.save(b := io.BytesIO(), 'webp', method=4, **options)
         tries.append(b.getvalue())
     small = min(tries, key=len)
@@ -97,55 +112,72 @@ def _webp(match):
 # %% ../../nbs/50_reporting/30_drawing.ipynb #36683cfe
 def _slim(svg, prefix):
     "Markup reduced to what a browser draws, with its own identifiers"
-    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', svg[svg.index('<svg'):], flags=re.S)
+    svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', svg[svg.index('<svg') :], flags=re.S)
     svg = re.sub(r'<[^>]*>', lambda tag: re.sub(r'(\.\d\d)\d+(?![\w.])', r'\1', tag[0]), svg)
-    svg = re.sub(r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 ', lambda m: f'M{m[1]} {m[2]}h0' if abs(float(m[1]) - float(m[3])) < .04 else m[0], svg)  # a dot
+    svg = re.sub(
+        r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 ',
+        lambda m: f'M{m[1]} {m[2]}h0' if abs(float(m[1]) - float(m[3])) < 0.04 else m[0],
+        svg,
+    )  # a dot
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf'\g<1>{prefix}-', svg)
     return re.sub(r'\n\s*', '\n', svg)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #c4b82dca
 def page_svg(
-    svg, # SVG text as matplotlib writes it
+    svg,  # SVG text as matplotlib writes it
     id,  # unique on the page
-    alt, # replaces the picture for those who cannot see it
+    alt,  # replaces the picture for those who cannot see it
 ):
     "The SVG for a page: themed, slim, labelled"
     svg = re.sub(r'data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)', _webp, svg)
     svg = _themed(_slim(svg, id))
     viewbox = re.search(r'viewBox="[^"]*"', svg)[0]
-    body = svg[svg.index('>') + 1:]
-    return Markup('<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {} role="img" aria-label="{}">{}').format(
-        Markup(viewbox), alt, Markup(body))
+    body = svg[svg.index('>') + 1 :]
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {} role="img" aria-label="{}">{}'
+    ).format(Markup(viewbox), alt, Markup(body))
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #6c940943
 def dots(
-    ax,   # axes
-    x, y, # coordinates (N,)
-    tone, # colour
-    size=2,    # points
-    label=None,# in the legend
-    alpha=.65, # of a dot
+    ax,  # axes
+    x,
+    y,  # coordinates (N,)
+    tone,  # colour
+    size=2,  # points
+    label=None,  # in the legend
+    alpha=0.65,  # of a dot
 ):
     "Many points of one colour as one path"
-    ends = np.column_stack([x, y, np.add(x, 1e-5*np.ptp(x) if len(x) else 0), y]).reshape(-1, 2)
-    ax.add_patch(PathPatch(Outline(ends, [Outline.MOVETO, Outline.LINETO]*len(x)), fc='none', ec=tone, lw=size, capstyle='round', alpha=alpha, snap=False))
+    ends = np.column_stack([x, y, np.add(x, 1e-5 * np.ptp(x) if len(x) else 0), y]).reshape(-1, 2)
+    ax.add_patch(
+        PathPatch(
+            Outline(ends, [Outline.MOVETO, Outline.LINETO] * len(x)),
+            fc='none',
+            ec=tone,
+            lw=size,
+            capstyle='round',
+            alpha=alpha,
+            snap=False,
+        )
+    )
     ax.plot([], [], 'o', color=tone, ms=size + 1, mew=0, label=label)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #37a4098f
 def figure_html(
-    draw,            # function that takes `width` (mm) and returns a `Drawn`
-    folder,          # OUT/figures
-    name,            # file name without ending, also the element's id
+    draw,  # function that takes `width` (mm) and returns a `Drawn`
+    folder,  # OUT/figures
+    name,  # file name without ending, also the element's id
     label='Figure',  # 'Figure 1.'
-    link='',         # from the page to `folder`
-    simulated=False, # mark the figure as drawn from simulated data
+    link='',  # from the page to `folder`
+    simulated=False,  # mark the figure as drawn from simulated data
 ):
     "Draw at both widths, write the files, return the figure as HTML, each drawing with its own caption"
     parts = []
     for width in reversed(WIDTHS):
         drawn = draw(width=width)
-        if simulated: mark_simulated(drawn.figure)
+        if simulated:
+            mark_simulated(drawn.figure)
         paths = save_figure(drawn.figure, folder, name, width)
         plt.close(drawn.figure)
         picture = page_svg(paths['svg'].read_text(encoding='utf-8'), f'{name}-{width}', drawn.alt)
@@ -155,11 +187,15 @@ def figure_html(
 # %% ../../nbs/50_reporting/30_drawing.ipynb #01aa9040
 def _caption(label, caption, stem):
     "Label, text and links to the files of one drawing"
-    files = Markup(' ').join(Markup('<a href="{0}.{1}">{2}</a>').format(stem, e, e.upper()) for e in UNDATED)
+    files = Markup(' ').join(
+        Markup('<a href="{0}.{1}">{2}</a>').format(stem, e, e.upper()) for e in UNDATED
+    )
     return Markup('<b>{}</b> {} <span class="files">{}</span>').format(label, caption, files)
+
 
 def _figure(name, wide, wide_caption, narrow, narrow_caption):
     "A figure element with a wide and a narrow picture; the page shows one of them, and that one's caption"
     both = Markup('<div class="wide">{}</div><div class="narrow" hidden>{}</div>')
     return Markup('<figure id="{}">{}<figcaption>{}</figcaption></figure>').format(
-        name, both.format(wide, narrow), both.format(wide_caption, narrow_caption))
+        name, both.format(wide, narrow), both.format(wide_caption, narrow_caption)
+    )

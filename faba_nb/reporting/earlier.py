@@ -22,17 +22,29 @@ from .drawing import Drawn
 from .figures import pair_panel
 from .layout import Column, Table
 from .results import NotThere, counted, listed, number, p_equals, with_interval
-from .tables import DETECTABLE, METRICS, PAIR, difference, genotypes, grouped, metric_column, metric_frame, nice
+from faba_nb.reporting.tables import (
+    DETECTABLE,
+    METRICS,
+    PAIR,
+    difference,
+    genotypes,
+    grouped,
+    metric_column,
+    metric_frame,
+    nice,
+)
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #d8906da7
 def brought(
-    results, # `Results`
+    results,  # `Results`
 ):
     "{arm: record of its import}, in the order of the study"
     found = {p.parent.name: read_json(p) for p in sorted(results.out.glob('arms/*/imported.json'))}
-    if not found: raise NotThere('Nothing was imported into this study.')
+    if not found:
+        raise NotThere('Nothing was imported into this study.')
     order = [*results.study.arms, *found]
     return {a: found[a] for a in dict.fromkeys(order) if a in found}
+
 
 def _value(results, arm, metric, group='published', protocol='retrospective'):
     "A metric, or NaN"
@@ -40,24 +52,57 @@ def _value(results, arm, metric, group='published', protocol='retrospective'):
     return float('nan') if row is None or row.value == '' else float(row.value)
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #36e806c9
-CLOSE = .0005 # F1: nearer than half of its third digit, a printed number was found again
+CLOSE = 0.0005  # F1: nearer than half of its third digit, a printed number was found again
+
 
 def imports_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Each import: where it came from, what was compared, what its summary says, what comes out again"
-    rows = [dict(name=nice(a), checkpoints=r['checkpoints'], seeds=listed(r.get('seeds', [])) or '–', gates=_compared(r, 'gates'), loss=_compared(r, 'loss'),
-                 configuration='read' if r.get('configuration') else 'none', said=_value(results, a, 'f1', 'summary'), now=_value(results, a, 'f1')) for a, r in brought(results).items()]
+    rows = [
+        dict(
+            name=nice(a),
+            checkpoints=r['checkpoints'],
+            seeds=listed(r.get('seeds', [])) or '–',
+            gates=_compared(r, 'gates'),
+            loss=_compared(r, 'loss'),
+            configuration='read' if r.get('configuration') else 'none',
+            said=_value(results, a, 'f1', 'summary'),
+            now=_value(results, a, 'f1'),
+        )
+        for a, r in brought(results).items()
+    ]
     frame = pd.DataFrame(rows)
-    columns = [Column('name', 'Arm'), Column('checkpoints', 'Checkpoints', digits=0), Column('seeds', 'Seeds'),
-               Column('gates', 'Gates compared', help='Stored gate weights recomputed: largest difference; an import is refused beyond 0.001'),
-               Column('loss', 'Test losses compared', help='Stored losses recomputed: largest difference; an import is refused beyond 0.001'),
-               Column('configuration', 'Configuration'), Column('said', 'F1', 'its summary', 3), Column('now', 'F1', 'computed again', 3)]
-    return Table(frame, [c for c in columns if c.key != 'said' or frame.said.notna().any()], 'What was imported. Nothing was trained: the networks predicted once more.', note=' '.join(_as_it_was(results)))
+    columns = [
+        Column('name', 'Arm'),
+        Column('checkpoints', 'Checkpoints', digits=0),
+        Column('seeds', 'Seeds'),
+        Column(
+            'gates',
+            'Gates compared',
+            help='Stored gate weights recomputed: largest difference; an import is refused beyond 0.001',
+        ),
+        Column(
+            'loss',
+            'Test losses compared',
+            help='Stored losses recomputed: largest difference; an import is refused beyond 0.001',
+        ),
+        Column('configuration', 'Configuration'),
+        Column('said', 'F1', 'its summary', 3),
+        Column('now', 'F1', 'computed again', 3),
+    ]
+    return Table(
+        frame,
+        [c for c in columns if c.key != 'said' or frame.said.notna().any()],
+        'What was imported. Nothing was trained: the networks predicted once more.',
+        note=' '.join(_as_it_was(results)),
+    )
+
 
 def _compared(record, what):
     "How many of an import's checkpoints were compared, and how far apart they were"
-    if not record.get(f'{what}_compared'): return 'not checked'
+    if not record.get(f'{what}_compared'):
+        return 'not checked'
     return f'{record[f"{what}_compared"]} of {record["checkpoints"]}, gap {record[f"{what}_largest_gap"]:.1g}'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #132ee8cb
@@ -65,67 +110,114 @@ def _as_it_was(results):
     "What else an import's record says of the data and of the configuration"
     for a, r in brought(results).items():
         said, s = nice(a), r.get('settings') or {}
-        if 'fluor' in s.get('modalities', []) and 'fluor_scaled' in s: yield f'{said}: fluorescence {"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
-        if str(s.get('pos_weight', '')).startswith('automatic'): yield f'{said}: weight of stressed steps {s["pos_weight"]}.'
-        if r.get('marks_not_used'): yield f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, the networks saw the data as they were.'
-        if r.get('gaps_not_used'): yield f'{said}: features that were extracted later for missing photographs not used.'
-        if r.get('plants_without_features'): yield f'{said}: no features of {listed(r["plants_without_features"])}.'
-        if r.get('fluor_columns_left_out'): yield f'{said}: columns with a text left out: {listed(r["fluor_columns_left_out"])}.'
-        if keys := r.get('not_followed'): yield f'{said}: keys of its configuration not followed: {", ".join(_groups(keys))}.'
+        if 'fluor' in s.get('modalities', []) and 'fluor_scaled' in s:
+            yield f'{said}: fluorescence {"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
+        if str(s.get('pos_weight', '')).startswith('automatic'):
+            yield f'{said}: weight of stressed steps {s["pos_weight"]}.'
+        if r.get('marks_not_used'):
+            yield f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, the networks saw the data as they were.'
+        if r.get('gaps_not_used'):
+            yield f'{said}: features that were extracted later for missing photographs not used.'
+        if r.get('plants_without_features'):
+            yield f'{said}: no features of {listed(r["plants_without_features"])}.'
+        if r.get('fluor_columns_left_out'):
+            yield f'{said}: columns with a text left out: {listed(r["fluor_columns_left_out"])}.'
+        if keys := r.get('not_followed'):
+            yield f'{said}: keys of its configuration not followed: {", ".join(_groups(keys))}.'
+
 
 def _groups(keys):
     "Dotted keys, those of one section together"
     sections = {}
-    for k in keys: sections.setdefault(k.rpartition('.')[0], []).append(k)
-    return [k[0] if len(k) == 1 else f'{s}.* ({len(k)})' if s else ', '.join(k) for s, k in sections.items()]
+    for k in keys:
+        sections.setdefault(k.rpartition('.')[0], []).append(k)
+    return [
+        k[0] if len(k) == 1 else f'{s}.* ({len(k)})' if s else ', '.join(k)
+        for s, k in sections.items()
+    ]
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #612e168a
 def found_again(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Whether the summaries' numbers come out again, in a sentence"
-    pairs = {a: (_value(results, a, 'f1', 'summary'), _value(results, a, 'f1')) for a in brought(results)}
+    pairs = {
+        a: (_value(results, a, 'f1', 'summary'), _value(results, a, 'f1')) for a in brought(results)
+    }
     pairs = {a: p for a, p in pairs.items() if p[0] == p[0] and p[1] == p[1]}
-    if not pairs: return 'No summary came with the checkpoints, so nobody can say here whether the printed numbers are theirs.'
-    told = lambda names: listed(f'{nice(a)} ({number(pairs[a][0])} in its summary, {number(pairs[a][1])} now)' for a in names)
-    same, other = [a for a, (x, y) in pairs.items() if abs(x - y) <= CLOSE], [a for a, (x, y) in pairs.items() if abs(x - y) > CLOSE]
-    return [t for t in (f'The printed F1 comes out again for {told(same)}.' if same else '', f'It does not come out again for {told(other)}: these checkpoints, features or measured steps are not those behind the printed number.' if other else '') if t]
+    if not pairs:
+        return 'No summary came with the checkpoints, so nobody can say here whether the printed numbers are theirs.'
+    told = lambda names: listed(
+        f'{nice(a)} ({number(pairs[a][0])} in its summary, {number(pairs[a][1])} now)'
+        for a in names
+    )
+    same, other = (
+        [a for a, (x, y) in pairs.items() if abs(x - y) <= CLOSE],
+        [a for a, (x, y) in pairs.items() if abs(x - y) > CLOSE],
+    )
+    return [
+        t
+        for t in (
+            f'The printed F1 comes out again for {told(same)}.' if same else '',
+            f'It does not come out again for {told(other)}: these checkpoints, features or measured steps are not those behind the printed number.'
+            if other
+            else '',
+        )
+        if t
+    ]
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #28c8664b
 def ranking(
-    results, # `Results`
-    metric='f1', group='published', protocol='retrospective', # what the order is made by
+    results,  # `Results`
+    metric='f1',
+    group='published',
+    protocol='retrospective',  # what the order is made by
 ):
     "Imported arms from best to worst, {arm: value}"
     found = {a: _value(results, a, metric, group, protocol) for a in brought(results)}
     low = metric in ('mae_published', 'mae_measured', 'never_detected')
-    return dict(sorted(((a, v) for a, v in found.items() if v == v), key=lambda t: (t[1] if low else -t[1], t[0])))
+    return dict(
+        sorted(
+            ((a, v) for a, v in found.items() if v == v),
+            key=lambda t: (t[1] if low else -t[1], t[0]),
+        )
+    )
+
 
 def ranked_pairs(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Every pair of imported arms, the one that ranks higher first, with its contrast"
     rows = [difference(results, a, b) for a, b in combinations(ranking(results), 2)]
-    if not any(rows): raise NotThere('Fewer than two imported arms have predictions, so there is no ranking.')
+    if not any(rows):
+        raise NotThere('Fewer than two imported arms have predictions, so there is no ranking.')
     return pd.DataFrame([r for r in rows if r])
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #f44bce9e
 def keep(
-    pairs, # from `ranked_pairs`
-    order, # arms from best to worst
+    pairs,  # from `ranked_pairs`
+    order,  # arms from best to worst
 ):
     "'yes', 'part' or 'no'"
     decided = {(r.arm_a, r.arm_b) for r in pairs.itertuples() if r.verdict == 'better'}
-    if all(p in decided for p in zip(order, order[1:])): return 'yes'
+    if all(p in decided for p in zip(order, order[1:])):
+        return 'yes'
     return 'part' if decided else 'no'
 
+
 def answer(
-    results, # `Results`
+    results,  # `Results`
 ):
     "May the ranking stay; and what a clock scores"
     order = ranking(results)
-    if len(order) < 2: raise NotThere('Fewer than two imported arms have predictions, so there is no ranking to keep.')
-    return [Markup('<span class="lede">{}</span>').format(t) for t in (_may_stay(results, order), _beside_clock(results, order))]
+    if len(order) < 2:
+        raise NotThere(
+            'Fewer than two imported arms have predictions, so there is no ranking to keep.'
+        )
+    return [
+        Markup('<span class="lede">{}</span>').format(t)
+        for t in (_may_stay(results, order), _beside_clock(results, order))
+    ]
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #1e33bb87
 def _may_stay(results, order):
@@ -134,190 +226,395 @@ def _may_stay(results, order):
     chain = listed(f'{nice(a)} {number(v)}' for a, v in order.items())
     sure = pairs[pairs.verdict == 'better']
     told = listed(f'{nice(r.arm_a)} over {nice(r.arm_b)}' for r in sure.itertuples())
-    texts = dict(yes=f'Yes. By F1 the order is {chain}, and each place differs from the next by more than chance.',
-                 part=f'Only in part. By F1 the order is {chain}. With {n}, {len(sure)} of {len(pairs)} pairs can be told apart: {told}. The other places could as well be exchanged.',
-                 no=f'No. By F1 the order is {chain}, but with {n} {_none(len(pairs))}: the same plants, grown again, could give another order.')
+    texts = dict(
+        yes=f'Yes. By F1 the order is {chain}, and each place differs from the next by more than chance.',
+        part=f'Only in part. By F1 the order is {chain}. With {n}, {len(sure)} of {len(pairs)} pairs can be told apart: {told}. The other places could as well be exchanged.',
+        no=f'No. By F1 the order is {chain}, but with {n} {_none(len(pairs))}: the same plants, grown again, could give another order.',
+    )
     return texts[keep(pairs, list(order))]
 
-def _none(k): return 'this one pair cannot be told from chance' if k == 1 else f'none of the {k} pairs can be told from chance'
+
+def _none(k):
+    return (
+        'this one pair cannot be told from chance'
+        if k == 1
+        else f'none of the {k} pairs can be told from chance'
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #bb0c2ca5
 def _beside_clock(results, order):
     "How many arms reach the rule that never saw a plant"
     clock = results.metric('treatment_clock', 'f1')
-    if clock is None: return ''
+    if clock is None:
+        return ''
     rows = {a: difference(results, a, 'treatment_clock') for a in order}
     above = [a for a, r in rows.items() if r and r['verdict'] == 'better']
     below = [a for a, r in rows.items() if r and r['verdict'] == 'worse']
-    start = f'A clock that is told who was watered, and sees no plant, scores {number(clock.value)}.'
-    if above: return f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by more than chance.'
-    lying = f'; {listed(map(nice, below))} {"lies" if len(below) == 1 else "lie"} below it by more than chance' if below else ''
+    start = (
+        f'A clock that is told who was watered, and sees no plant, scores {number(clock.value)}.'
+    )
+    if above:
+        return f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by more than chance.'
+    lying = (
+        f'; {listed(map(nice, below))} {"lies" if len(below) == 1 else "lie"} below it by more than chance'
+        if below
+        else ''
+    )
     return f'{start} No imported arm exceeds it by more than chance{lying}.'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #21850d29
-def _all_of(some, order): return f'All {len(order)} imported arms' if len(some) == len(order) > 1 else f'Of the imported arms, only {listed(map(nice, some))}'
+def _all_of(some, order):
+    return (
+        f'All {len(order)} imported arms'
+        if len(some) == len(order) > 1
+        else f'Of the imported arms, only {listed(map(nice, some))}'
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #dccd2113
 def by_chance(
-    results, # `Results`
+    results,  # `Results`
 ):
     "How often identical arms show a gap like the one just named"
     p, order = results.table('power'), list(ranking(results).values())
-    seen = p[p.source == 'observed'] if (p.source == 'observed').any() else p.sort_values('correlation').iloc[1:2]
+    seen = (
+        p[p.source == 'observed']
+        if (p.source == 'observed').any()
+        else p.sort_values('correlation').iloc[1:2]
+    )
     row, gap, k = seen.iloc[0], order[0] - order[-1], len(order)
-    if k < 2: raise NotThere('Fewer than two imported arms have predictions, so there is no gap.')
+    if k < 2:
+        raise NotThere('Fewer than two imported arms have predictions, so there is no gap.')
     chance = gap_probability(gap, row.correlation, k, int(row.n_genotypes), row.fold_sd)
-    how = 'with the correlation seen here' if row.source == 'observed' else 'with a correlation assumed'
-    return (f'Best and worst imported arm are {number(gap)} F1 apart. {k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} and {how} ({number(row.correlation, 2)}), '
-            f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; a true difference must be {number(row.detectable_difference_80)} for an 80 % chance to be found.')
+    how = (
+        'with the correlation seen here'
+        if row.source == 'observed'
+        else 'with a correlation assumed'
+    )
+    return (
+        f'Best and worst imported arm are {number(gap)} F1 apart. {k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} and {how} ({number(row.correlation, 2)}), '
+        f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; a true difference must be {number(row.detectable_difference_80)} for an 80 % chance to be found.'
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #67ab189f
 def pairs_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "All pairs of imported arms with their verdicts"
     p = ranked_pairs(results)
-    p = p.assign(pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(p.arm_a, p.arm_b)], difference_low=p.low, difference_high=p.high, how=np.where(p.primary == 1, 'stated beforehand (Holm)', 'exploratory (Benjamini–Hochberg)'))
-    return Table(p.reset_index(drop=True), [*PAIR, DETECTABLE, Column('how', 'Adjusted as'), Column('verdict', 'Verdict')],
-                 f'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, {counted(int(p.n.max()), "genotype")}.',
-                 note=f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. Undecided: neither; the order of such a pair is not a result.')
+    p = p.assign(
+        pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(p.arm_a, p.arm_b)],
+        difference_low=p.low,
+        difference_high=p.high,
+        how=np.where(
+            p.primary == 1, 'stated beforehand (Holm)', 'exploratory (Benjamini–Hochberg)'
+        ),
+    )
+    return Table(
+        p.reset_index(drop=True),
+        [*PAIR, DETECTABLE, Column('how', 'Adjusted as'), Column('verdict', 'Verdict')],
+        f'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, {counted(int(p.n.max()), "genotype")}.',
+        note=f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. Undecided: neither; the order of such a pair is not a result.',
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #2a8c7d3f
 def pairs_figure(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Differences of all pairs with their intervals"
     p = ranked_pairs(results)
     fig, told = pair_panel(results, p, width)
-    return Drawn(fig, f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. An interval that crosses zero is an order that could turn round.', told)
+    return Drawn(
+        fig,
+        f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. An interval that crosses zero is an order that could turn round.',
+        told,
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #ff81802b
-SIDE = {'f1': ('published', 'f1'), 'auc': ('published', 'auc'), 'mae_published': ('published', 'mae_published'), 'mae_measured': ('measured', 'mae_measured'), 'never_detected': ('measured', 'never_detected'),
-        'skill': ('measured', 'skill'), 'pooled_f1': ('pooled', 'f1'), 'concordance': ('genotype', 'concordance')}
+SIDE = {
+    'f1': ('published', 'f1'),
+    'auc': ('published', 'auc'),
+    'mae_published': ('published', 'mae_published'),
+    'mae_measured': ('measured', 'mae_measured'),
+    'never_detected': ('measured', 'never_detected'),
+    'skill': ('measured', 'skill'),
+    'pooled_f1': ('pooled', 'f1'),
+    'concordance': ('genotype', 'concordance'),
+}
+
 
 def side_by_side(
-    results, # `Results`
-    protocol='retrospective', # or 'online'
+    results,  # `Results`
+    protocol='retrospective',  # or 'online'
 ):
     "Imported arms and yardsticks: the old definition, then measured steps"
     frame = metric_frame(results, [*ranking(results), *results.yardsticks], SIDE, protocol)
     have = [k for k in SIDE if frame[k].notna().any()]
-    if not have: raise NotThere(f'No imported arm has {protocol} predictions.')
+    if not have:
+        raise NotThere(f'No imported arm has {protocol} predictions.')
     frame = grouped(results, frame, have)
     old = {'f1', 'auc', 'mae_published'}
-    columns = [metric_column(k, interval=k in ('f1', 'mae_measured'), unit=', '.join(filter(None, (METRICS[k][1].split(',')[0], 'as published' if k in old else 'measured steps')))) for k in have]
-    return Table(frame, [Column('name', 'Arm'), *columns], f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.', groups='kind',
-                 note='As published: F1 and AUC count the measured rounds, two rounds of one day as two; the onset error alone reads all rounds, measured or not, and a plant never detected counts as day 38. Measured steps: one step per day with a photograph or a fluorescence reading; plants never detected are counted, not given a day.')
+    columns = [
+        metric_column(
+            k,
+            interval=k in ('f1', 'mae_measured'),
+            unit=', '.join(
+                filter(
+                    None,
+                    (METRICS[k][1].split(',')[0], 'as published' if k in old else 'measured steps'),
+                )
+            ),
+        )
+        for k in have
+    ]
+    return Table(
+        frame,
+        [Column('name', 'Arm'), *columns],
+        f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.',
+        groups='kind',
+        note='As published: F1 and AUC count the measured rounds, two rounds of one day as two; the onset error alone reads all rounds, measured or not, and a plant never detected counts as day 38. Measured steps: one step per day with a photograph or a fluorescence reading; plants never detected are counted, not given a day.',
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #8aec6489
-PLACES = {'F1 as published': ('f1', 'published', 'retrospective'), 'AUC as published': ('auc', 'published', 'retrospective'), 'Onset MAE as published': ('mae_published', 'published', 'retrospective'),
-          'Pooled F1': ('f1', 'pooled', 'retrospective'), 'Onset MAE (measured steps)': ('mae_measured', 'measured', 'retrospective'), 'F1 (past only)': ('f1', 'published', 'online'), 'Concordance (past only)': ('concordance', 'genotype', 'online')}
+PLACES = {
+    'F1 as published': ('f1', 'published', 'retrospective'),
+    'AUC as published': ('auc', 'published', 'retrospective'),
+    'Onset MAE as published': ('mae_published', 'published', 'retrospective'),
+    'Pooled F1': ('f1', 'pooled', 'retrospective'),
+    'Onset MAE (measured steps)': ('mae_measured', 'measured', 'retrospective'),
+    'F1 (past only)': ('f1', 'published', 'online'),
+    'Concordance (past only)': ('concordance', 'genotype', 'online'),
+}
+
 
 def places_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The place of each imported arm under each definition"
-    rows = [dict(definition=k, **{a: f'{i + 1} ({number(v, METRICS[how[0]][2])})' for i, (a, v) in enumerate(r.items())}) for k, how in PLACES.items() if len(r := ranking(results, *how)) > 1]
-    if not rows: raise NotThere('Fewer than two imported arms have predictions, so there are no places.')
-    return Table(pd.DataFrame(rows).fillna('–'), [Column('definition', 'By'), *(Column(a, nice(a)) for a in ranking(results))], 'Place of each imported arm under each definition (value in brackets).')
+    rows = [
+        dict(
+            definition=k,
+            **{
+                a: f'{i + 1} ({number(v, METRICS[how[0]][2])})'
+                for i, (a, v) in enumerate(r.items())
+            },
+        )
+        for k, how in PLACES.items()
+        if len(r := ranking(results, *how)) > 1
+    ]
+    if not rows:
+        raise NotThere('Fewer than two imported arms have predictions, so there are no places.')
+    return Table(
+        pd.DataFrame(rows).fillna('–'),
+        [Column('definition', 'By'), *(Column(a, nice(a)) for a in ranking(results))],
+        'Place of each imported arm under each definition (value in brackets).',
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #ec7994d4
 def places(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Whether the first place depends on the definition"
     first = {k: next(iter(r)) for k, how in PLACES.items() if len(r := ranking(results, *how)) > 1}
     names = list(dict.fromkeys(first.values()))
-    if len(names) == 1: return f'{nice(names[0])} comes first by all {len(first)} definitions. That is consistent, but no test: the definitions use the same predictions.'
+    if len(names) == 1:
+        return f'{nice(names[0])} comes first by all {len(first)} definitions. That is consistent, but no test: the definitions use the same predictions.'
     by = '; '.join(f'{nice(a)} by {listed(k for k, v in first.items() if v == a)}' for a in names)
     return f'Who comes first depends on the definition: {by}.'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #631b56a3
 def can_say(
-    results, # `Results`
+    results,  # `Results`
 ):
     "What the imported results carry"
-    lines = [f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else f"equivalent, within {margin} F1, to"} {nice(r.arm_b)}: {_gap(r)}.' for r in ranked_pairs(results).itertuples() if r.verdict in ('better', 'equivalent')]
-    above = {a: r for a in ranking(results) if (r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better'}
-    if above: lines.append('The clock told the treatment is exceeded: ' + listed(f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1' for a, r in above.items()) + '.')
+    lines = [
+        f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else f"equivalent, within {margin} F1, to"} {nice(r.arm_b)}: {_gap(r)}.'
+        for r in ranked_pairs(results).itertuples()
+        if r.verdict in ('better', 'equivalent')
+    ]
+    above = {
+        a: r
+        for a in ranking(results)
+        if (r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better'
+    }
+    if above:
+        lines.append(
+            'The clock told the treatment is exceeded: '
+            + listed(
+                f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1'
+                for a, r in above.items()
+            )
+            + '.'
+        )
     seeing = [r for r in _concordance(results) if r.value > r.null_high]
-    if seeing: lines.append('Given the past only, alarms come in the order of the onsets more often than permuted onsets allow: ' + listed(f'{nice(r.arm)} (concordance {number(r.value, 2)}, {p_equals(r.p)})' for r in seeing) + '.')
+    if seeing:
+        lines.append(
+            'Given the past only, alarms come in the order of the onsets more often than permuted onsets allow: '
+            + listed(
+                f'{nice(r.arm)} (concordance {number(r.value, 2)}, {p_equals(r.p)})' for r in seeing
+            )
+            + '.'
+        )
     first, last = (f(ranking(results).values()) for f in (max, min))
-    return _lines([*lines, f'By the earlier definition the imported arms score an F1 between {number(last)} and {number(first)}, each with the interval in the table above.'], 'better')
+    return _lines(
+        [
+            *lines,
+            f'By the earlier definition the imported arms score an F1 between {number(last)} and {number(first)}, each with the interval in the table above.',
+        ],
+        'better',
+    )
+
 
 def _gap(r):
     "Difference, interval and p of a pair"
     return f'difference {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {p_equals(r.p_adjusted)} after {r.adjustment.replace("-", "–")}'
 
-def _lines(texts, kind): return Markup('<ul class="verdicts">{}</ul>').format(Markup('').join(Markup('<li class="{}">{}</li>').format(kind, t) for t in texts))
+
+def _lines(texts, kind):
+    return Markup('<ul class="verdicts">{}</ul>').format(
+        Markup('').join(Markup('<li class="{}">{}</li>').format(kind, t) for t in texts)
+    )
+
 
 def _concordance(results):
     "Rows of the permutation test of imported arms, past only"
-    try: p = results.table('permutation')
-    except NotThere: return []
-    return list(p[(p.statistic == 'concordance') & (p.protocol == 'online') & p.arm.isin(list(ranking(results)))].itertuples())
+    try:
+        p = results.table('permutation')
+    except NotThere:
+        return []
+    return list(
+        p[
+            (p.statistic == 'concordance')
+            & (p.protocol == 'online')
+            & p.arm.isin(list(ranking(results)))
+        ].itertuples()
+    )
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #deac7318
 def cannot_say(
-    results, # `Results`
+    results,  # `Results`
 ):
     "What the imported results do not carry"
-    lines = [f'That {nice(r.arm_a)} outranks {nice(r.arm_b)}: {_gap(r)}' + (f'; {int(r.n)} genotypes find {number(r.detectable_80)} with 80 % power.' if r.detectable_80 == r.detectable_80 else '.') for r in ranked_pairs(results).itertuples() if r.verdict == 'undecided']
-    unsure = [a for a in ranking(results) if not ((r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better')]
-    if unsure and (clock := results.metric('treatment_clock', 'f1')) is not None: lines.append(f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: a clock told the treatment reaches {number(clock.value)}.')
+    lines = [
+        f'That {nice(r.arm_a)} outranks {nice(r.arm_b)}: {_gap(r)}'
+        + (
+            f'; {int(r.n)} genotypes find {number(r.detectable_80)} with 80 % power.'
+            if r.detectable_80 == r.detectable_80
+            else '.'
+        )
+        for r in ranked_pairs(results).itertuples()
+        if r.verdict == 'undecided'
+    ]
+    unsure = [
+        a
+        for a in ranking(results)
+        if not ((r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better')
+    ]
+    if unsure and (clock := results.metric('treatment_clock', 'f1')) is not None:
+        lines.append(
+            f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: a clock told the treatment reaches {number(clock.value)}.'
+        )
     blind = [r.arm for r in _concordance(results) if r.value <= r.null_high]
-    if blind: lines.append(f'That {listed(map(nice, blind))} know{"s" if len(blind) == 1 else ""} which genotype dries first: given the past only, the order of alarms lies within what permuted onsets give.')
+    if blind:
+        lines.append(
+            f'That {listed(map(nice, blind))} know{"s" if len(blind) == 1 else ""} which genotype dries first: given the past only, the order of alarms lies within what permuted onsets give.'
+        )
     return _lines([*lines, *_unlike(results)], 'undecided')
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #f8656cea
 def _unlike(results):
     "Reasons that lie in how the arms were made"
     arms = {a: r['settings'] for a, r in brought(results).items() if r.get('settings')}
-    taps = {a: get_backbone(s['backbone']).published_tap for a, s in arms.items() if 'image' in s['modalities']}
-    if len(set(taps.values())) > 1: yield f'That a difference between encoders is one of pre-training: their features were taken at different places ({listed(f"{nice(a)} {t}" for a, t in taps.items())}) and from different crops.'
+    taps = {
+        a: get_backbone(s['backbone']).published_tap
+        for a, s in arms.items()
+        if 'image' in s['modalities']
+    }
+    if len(set(taps.values())) > 1:
+        yield f'That a difference between encoders is one of pre-training: their features were taken at different places ({listed(f"{nice(a)} {t}" for a, t in taps.items())}) and from different crops.'
     causal = [a for a, s in arms.items() if s['attention'] == 'causal']
-    if causal: yield f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every step see the summary token, and that sees all steps. The online reading replays the past instead.'
+    if causal:
+        yield f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every step see the summary token, and that sees all steps. The online reading replays the past instead.'
     guessed = [a for a, r in brought(results).items() if not r.get('configuration')]
-    if guessed: yield f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: no configuration came with {"it" if len(guessed) == 1 else "them"}, and neither a summary nor weights tell encoder, scaling and attention.'
-    unseen = [a for a, r in brought(results).items() if r['checkpoints'] and not r.get('gates_compared') and not r.get('loss_compared')]
-    if unseen: yield f'That {listed(map(nice, unseen))} saw the features and folds of the training: neither gates nor losses were stored, so nothing could be compared.'
+    if guessed:
+        yield f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: no configuration came with {"it" if len(guessed) == 1 else "them"}, and neither a summary nor weights tell encoder, scaling and attention.'
+    unseen = [
+        a
+        for a, r in brought(results).items()
+        if r['checkpoints'] and not r.get('gates_compared') and not r.get('loss_compared')
+    ]
+    if unseen:
+        yield f'That {listed(map(nice, unseen))} saw the features and folds of the training: neither gates nor losses were stored, so nothing could be compared.'
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #6efde662
 def _same(x, y):
     "Whether two arms answer the same question"
-    keys = ['modalities', 'fusion', 'temporal', 'attention', 'estimator'] + (['backbone'] if 'image' in x.modalities else [])
+    keys = ['modalities', 'fusion', 'temporal', 'attention', 'estimator'] + (
+        ['backbone'] if 'image' in x.modalities else []
+    )
     return all(getattr(x, k) == getattr(y, k) for k in keys)
 
+
 def missing(
-    results, # `Results`
+    results,  # `Results`
 ):
     "{arm: settings} of the study `backbones` that neither the import nor this study has predictions for"
     have = [results.study.arms[a] for a in results.arms if a in results.study.arms]
-    seeds = max((tuple(r['seeds']) for r in brought(results).values() if r.get('seeds')), key=len, default=(42,))
+    seeds = max(
+        (tuple(r['seeds']) for r in brought(results).values() if r.get('seeds')),
+        key=len,
+        default=(42,),
+    )
     free = lambda n: n if n not in results.study.arms or n in results.absent else f'{n}_trained'
-    return {free(n): replace(a, init_seeds=seeds) for n, a in read_study('backbones').arms.items() if not any(_same(a, b) for b in have)}
+    return {
+        free(n): replace(a, init_seeds=seeds)
+        for n, a in read_study('backbones').arms.items()
+        if not any(_same(a, b) for b in have)
+    }
 
 # %% ../../nbs/50_reporting/82_earlier.ipynb #da6bf8a1
 def completed(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The study with the missing arms, as YAML"
     s, new = results.study, missing(results)
-    if not new: raise NotThere('No arm of the study “backbones” is missing.')
+    if not new:
+        raise NotThere('No arm of the study “backbones” is missing.')
     arms = {**s.arms, **new}
     asked = [c for c in read_study('backbones').contrasts if set(c) <= set(arms)]
     return Study(s.name, s.title, tuple(dict.fromkeys([*s.contrasts, *asked])), arms).to_yaml()
 
+
 def commands(
-    results, # `Results`
+    results,  # `Results`
 ):
     "What to type for the missing arms"
     new = missing(results)
-    if not new: return 'Nothing is missing: every arm of the study “backbones” has predictions here.'
+    if not new:
+        return 'Nothing is missing: every arm of the study “backbones” has predictions here.'
     encoders = list(dict.fromkeys(a.backbone for a in new.values() if 'image' in a.modalities))
     data, out = results.run.get('data') or 'DATA', results.out.resolve()
     places = f'--data {data} --features {results.run.get("features") or f"{data}/features"}'
-    fetch = ['# where there is a network', f'faba fetch {" ".join(encoders)}', '# where there is a GPU', f'faba features {places} \\\n  --backbones {",".join(encoders)}'] if encoders else []
-    text = '\n'.join([*fetch, f'faba train {out}/report/complete.yaml \\\n  {places} \\\n  --out {out} --arms {",".join(new)}', '# anywhere', f'faba evaluate --out {out}', f'faba report --out {out}'])
-    return [f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison and not here. These lines add {"it" if len(new) == 1 else "them"}; nothing that was imported is trained again.', Markup('<pre class="code" tabindex="0"><code>{}</code></pre>').format(text)]
+    fetch = (
+        [
+            '# where there is a network',
+            f'faba fetch {" ".join(encoders)}',
+            '# where there is a GPU',
+            f'faba features {places} \\\n  --backbones {",".join(encoders)}',
+        ]
+        if encoders
+        else []
+    )
+    text = '\n'.join(
+        [
+            *fetch,
+            f'faba train {out}/report/complete.yaml \\\n  {places} \\\n  --out {out} --arms {",".join(new)}',
+            '# anywhere',
+            f'faba evaluate --out {out}',
+            f'faba report --out {out}',
+        ]
+    )
+    return [
+        f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison and not here. These lines add {"it" if len(new) == 1 else "them"}; nothing that was imported is trained again.',
+        Markup('<pre class="code" tabindex="0"><code>{}</code></pre>').format(text),
+    ]

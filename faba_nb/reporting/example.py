@@ -24,55 +24,84 @@ arms:
   bioclip:  {backbone: bioclip}
   no_image: {backbone: dinov2, modalities: [fluor, env, vi]}
 '''
-SKILL = {'dinov2': .35, 'clip': .45, 'bioclip': .4, 'no_image': .45} # how much of each genotype's onset an arm sees
+SKILL = {
+    'dinov2': 0.35,
+    'clip': 0.45,
+    'bioclip': 0.4,
+    'no_image': 0.45,
+}  # how much of each genotype's onset an arm sees
 
 # %% ../../nbs/50_reporting/20_example.ipynb #f96ec63c
 def _gates(df, modalities):
     "Invented gate weights that sum to 1"
-    late = 1/(1 + np.exp(-(df.dag - 20)/4))
-    share = {'image': .5 + .4*late, 'fluor': .35 - .3*late, 'env': .1, 'vi': .05}
+    late = 1 / (1 + np.exp(-(df.dag - 20) / 4))
+    share = {'image': 0.5 + 0.4 * late, 'fluor': 0.35 - 0.3 * late, 'env': 0.1, 'vi': 0.05}
     total = sum(share[m] for m in modalities)
-    return {f'gate_{m}': share[m]/total if m in modalities else 0. for m in share}
+    return {f'gate_{m}': share[m] / total if m in modalities else 0.0 for m in share}
 
 # %% ../../nbs/50_reporting/20_example.ipynb #9123f202
 def example_predictions(
-    arm,   # name, also decides the skill
-    steps, # measured steps
-    seed=0, # of the noise
-    init_seeds=(42, 123), # one fit per accession left out for each
+    arm,  # name, also decides the skill
+    steps,  # measured steps
+    seed=0,  # of the noise
+    init_seeds=(42, 123),  # one fit per accession left out for each
 ):
     "Invented predictions of an arm in both readings, in the contract's columns"
     modalities = ['fluor', 'env', 'vi'] if arm == 'no_image' else ['image', 'fluor', 'env', 'vi']
-    parts = [toy_predictions(steps, skill=SKILL.get(arm, .4) - .1*i, protocol=p, init_seeds=init_seeds, seed=seed + i) for i, p in enumerate(('retrospective', 'online'))]
+    parts = [
+        toy_predictions(
+            steps,
+            skill=SKILL.get(arm, 0.4) - 0.1 * i,
+            protocol=p,
+            init_seeds=init_seeds,
+            seed=seed + i,
+        )
+        for i, p in enumerate(('retrospective', 'online'))
+    ]
     df = pd.concat(parts, ignore_index=True)
-    return df.assign(study='example', arm=arm, backbone='dinov2' if arm == 'no_image' else arm, **_gates(df, modalities))
+    return df.assign(
+        study='example',
+        arm=arm,
+        backbone='dinov2' if arm == 'no_image' else arm,
+        **_gates(df, modalities),
+    )
 
 # %% ../../nbs/50_reporting/20_example.ipynb #8aa75e6e
 AWKWARD = ['Aurora/2', 'Mélodie/2', 'R&D <b>7</b>', 'Hedin/2', 'Kontu', "Ukko's"]
+
 
 def _steps(data, n):
     "Measured steps of an experiment, or invented ones of `n` accessions"
     if data is not None:
         from faba_nb.experiment.dataset import Experiment
+
         return Experiment(data).measured
     steps = toy_steps(n)
-    names = dict(zip(sorted(steps.genotype.unique()), AWKWARD + [f'Accession {i}' for i in range(7, n + 1)]))
+    names = dict(
+        zip(sorted(steps.genotype.unique()), AWKWARD + [f'Accession {i}' for i in range(7, n + 1)])
+    )
     return steps.assign(genotype=steps.genotype.map(names))
 
 # %% ../../nbs/50_reporting/20_example.ipynb #5d129484
 def example_results(
-    out,         # folder to write the study into
-    data=None,   # folder of an experiment, for photographs and sensor tables
-    arms=None,   # names of the arms that have predictions; all by default
-    draws=400,   # bootstrap draws and permutations
-    genotypes=12, # invented accessions, where no experiment is given
-    init_seeds=(42, 123), # of every arm
+    out,  # folder to write the study into
+    data=None,  # folder of an experiment, for photographs and sensor tables
+    arms=None,  # names of the arms that have predictions; all by default
+    draws=400,  # bootstrap draws and permutations
+    genotypes=12,  # invented accessions, where no experiment is given
+    init_seeds=(42, 123),  # of every arm
 ):
     "Write an invented, evaluated study; returns its folder"
     out, steps = Path(out), _steps(data, genotypes)
-    write_text(EXAMPLE.replace('[42, 123]', str(list(init_seeds))), out/'study.yaml')
-    write_json({'simulated': {'world': 'invented', 'seed': 0}, **({'data': str(data)} if data else {})}, out/'run.json')
+    write_text(EXAMPLE.replace('[42, 123]', str(list(init_seeds))), out / 'study.yaml')
+    write_json(
+        {'simulated': {'world': 'invented', 'seed': 0}, **({'data': str(data)} if data else {})},
+        out / 'run.json',
+    )
     for i, arm in enumerate(SKILL if arms is None else arms):
-        write_csv(example_predictions(arm, steps, seed=10*i, init_seeds=init_seeds), out/'arms'/arm/'predictions.csv')
+        write_csv(
+            example_predictions(arm, steps, seed=10 * i, init_seeds=init_seeds),
+            out / 'arms' / arm / 'predictions.csv',
+        )
     evaluate_study(out, data, draws=draws)
     return out

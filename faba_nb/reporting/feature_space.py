@@ -24,114 +24,156 @@ from .tables import nice
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #e8d1ff71
 def feature_files(
-    results, # `Results`
+    results,  # `Results`
 ):
     "{backbone: path} of the feature files that the study's arms use and that are there"
     folder = results.run.get('features')
-    if not folder: raise NotThere('The folder of the features was not recorded with this study (run.json).')
+    if not folder:
+        raise NotThere('The folder of the features was not recorded with this study (run.json).')
     arms = [a for a in results.study.arms.values() if 'image' in a.modalities]
-    paths = {a.backbone: Path(folder)/f'{get_backbone(a.backbone).stem(a.tap, a.canvas)}_features.h5' for a in arms}
+    paths = {
+        a.backbone: Path(folder) / f'{get_backbone(a.backbone).stem(a.tap, a.canvas)}_features.h5'
+        for a in arms
+    }
     found = {b: p for b, p in paths.items() if p.is_file()}
-    if not found: raise NotThere('No features were found in the folder recorded with this study (run.json); they are made by `faba features`.')
+    if not found:
+        raise NotThere(
+            'No features were found in the folder recorded with this study (run.json); they are made by `faba features`.'
+        )
     return found
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #ea129f82
 def backbones_shown(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Encoders with features, or those the study would need"
-    try: return list(feature_files(results))
-    except NotThere: return list(dict.fromkeys(a.backbone for a in results.study.arms.values() if 'image' in a.modalities))[:1]
+    try:
+        return list(feature_files(results))
+    except NotThere:
+        return list(
+            dict.fromkeys(
+                a.backbone for a in results.study.arms.values() if 'image' in a.modalities
+            )
+        )[:1]
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #b090e2d3
 def plant_features(
     results,  # `Results`
-    backbone, # a backbone with a feature file
+    backbone,  # a backbone with a feature file
 ):
     "Plant-rounds (plant_id, genotype, treatment, replicate, dag, onset) and their mean features, float32 (N, D)"
     path = feature_files(results).get(backbone)
-    if path is None: raise NotThere(f'The study has no feature file of {nice(backbone)}.')
+    if path is None:
+        raise NotThere(f'The study has no feature file of {nice(backbone)}.')
     return results.once(path, lambda: _plant_means(results, FeatureFile(path)))
+
 
 def _plant_means(results, f):
     "Means over the views of a plant's visit"
     x = pd.DataFrame(f.features).groupby([f.index.plant_id, f.index['round']], sort=True).mean()
-    keys = x.index.to_frame(index=False).merge(results.experiment.days[['plant_id', 'round', 'dag']], how='left').merge(results.experiment.plants, on='plant_id', how='left')
-    known = keys.treatment.notna() & keys.dag.notna() & ~keys.duplicated(['plant_id', 'dag'], keep='last')  # two rounds fell on one day
+    keys = (
+        x.index.to_frame(index=False)
+        .merge(results.experiment.days[['plant_id', 'round', 'dag']], how='left')
+        .merge(results.experiment.plants, on='plant_id', how='left')
+    )
+    known = (
+        keys.treatment.notna()
+        & keys.dag.notna()
+        & ~keys.duplicated(['plant_id', 'dag'], keep='last')
+    )  # two rounds fell on one day
     return keys[known].reset_index(drop=True), x.to_numpy('float32')[known]
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #039e8cd2
 def standardised(
-    x,        # (N, D)
-    days=None, # (N,) days whose means are taken away first
+    x,  # (N, D)
+    days=None,  # (N,) days whose means are taken away first
 ):
     "Zero mean (of each day, where days are given), unit variance; constant dimensions stay 0"
     x = np.asarray(x, 'float64')
-    if days is not None: x = x - pd.DataFrame(x).groupby(np.asarray(days)).transform('mean').to_numpy()
+    if days is not None:
+        x = x - pd.DataFrame(x).groupby(np.asarray(days)).transform('mean').to_numpy()
     x = x - x.mean(0)
     sd = x.std(0)
-    return x/np.where(sd > 1e-9, sd, 1)
+    return x / np.where(sd > 1e-9, sd, 1)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #efc0e636
 def maps(
-    x,      # (N, D) standardised
-    seed=0, # of t-SNE
+    x,  # (N, D) standardised
+    seed=0,  # of t-SNE
 ):
     "Two PCA and two t-SNE coordinates (N, 4), and the share of variance of the two components"
     pca = PCA(min(30, *x.shape), random_state=seed)
     scores = pca.fit_transform(x)
-    tsne = TSNE(2, perplexity=min(30, (len(x) - 1)/4), init='pca', random_state=seed).fit_transform(scores)
+    tsne = TSNE(
+        2, perplexity=min(30, (len(x) - 1) / 4), init='pca', random_state=seed
+    ).fit_transform(scores)
     return np.hstack([scores[:, :2], tsne]), pca.explained_variance_ratio_[:2]
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #dcef0e8e
 CLASSES = {'treatment': ('WHC-80', 'WHC-30'), 'onset_class': ('Early', 'Mid', 'Late')}
-DOTS = dict(handletextpad=.1, columnspacing=1.2) # a legend of dots stands closer than one of lines
+DOTS = dict(
+    handletextpad=0.1, columnspacing=1.2
+)  # a legend of dots stands closer than one of lines
+
 
 def _cloud(ax, keys, xy, title, by='treatment', size=1.8):
     "A point per plant, by treatment or onset class"
-    for k in CLASSES[by]: dots(ax, *xy[(keys[by] == k).to_numpy()].T, colour(k), size, label=k)
+    for k in CLASSES[by]:
+        dots(ax, *xy[(keys[by] == k).to_numpy()].T, colour(k), size, label=k)
     ax.set(title=title, xticks=[], yticks=[])
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #d8c4a763
 def feature_map(
     results,  # `Results`
-    width,    # mm
-    backbone, # a backbone with a feature file
+    width,  # mm
+    backbone,  # a backbone with a feature file
 ):
     "BACKBONE_feature_visualization: PCA and t-SNE by treatment and onset class"
     keys, x = plant_features(results, backbone)
     xy, share = results.once(('maps', backbone), lambda: maps(standardised(x)))
-    drawn = keys.drop(columns=['flags', 'accession_num', 'fw_g', 'dw_g', 'is_dead'], errors='ignore').assign(pc1=xy[:, 0], pc2=xy[:, 1], tsne1=xy[:, 2], tsne2=xy[:, 3])
+    drawn = keys.drop(
+        columns=['flags', 'accession_num', 'fw_g', 'dw_g', 'is_dead'], errors='ignore'
+    ).assign(pc1=xy[:, 0], pc2=xy[:, 1], tsne1=xy[:, 2], tsne2=xy[:, 3])
     results.keep(f'space_map_{backbone}', drawn.round(5))
     return _map(keys, xy, share, width, backbone)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #f6f04526
 def _map(keys, xy, share, width, backbone):
     "Two maps by two colourings"
-    fig, axes = canvas(width, width*.62 if width > 120 else width*1.05, 2, 2)
-    dry, components = (keys.treatment == 'WHC-30').to_numpy(), [f'Component {i} ({number(100*s, 0)} %)' for i, s in enumerate(share, 1)]
-    for column, name, at, (x, y) in zip(axes.T, ('PCA', 't-SNE'), (slice(0, 2), slice(2, 4)), (components, ('t-SNE 1', 't-SNE 2'))):
+    fig, axes = canvas(width, width * 0.62 if width > 120 else width * 1.05, 2, 2)
+    dry, components = (
+        (keys.treatment == 'WHC-30').to_numpy(),
+        [f'Component {i} ({number(100 * s, 0)} %)' for i, s in enumerate(share, 1)],
+    )
+    for column, name, at, (x, y) in zip(
+        axes.T, ('PCA', 't-SNE'), (slice(0, 2), slice(2, 4)), (components, ('t-SNE 1', 't-SNE 2'))
+    ):
         _cloud(column[0], keys, xy[:, at], f'{name}, by treatment')
         _cloud(column[1], keys[dry], xy[dry, at], f'{name}, by onset class', 'onset_class')
-        for ax in column: ax.set(xlabel=x, ylabel=y)
+        for ax in column:
+            ax.set(xlabel=x, ylabel=y)
     label_panels(axes.flat, ncols=5, **DOTS)
-    shown, age = 100*share.sum(), between_days(xy[:, :2], keys.dag)
-    return Drawn(fig, f'{nice(backbone)}: features of n = {counted(len(keys), "plant-day")} ({counted(keys.plant_id.nunique(), "plant")}), mean over views, {counted(keys.dag.nunique(), "day")}. Above: both treatments; below: {counted(int(dry.sum()), "plant-day")} of drought plants by onset class. The two principal components hold {number(shown, 0)} % of the variance; {number(100*age, 0)} % of theirs lies between days. Distances between clusters of a t-SNE mean nothing.',
-                 f'Maps of {counted(len(keys), "plant-day")}; the first two components hold {number(shown, 0)} % of the variance, of theirs {number(100*age, 0)} % lies between days.')
+    shown, age = 100 * share.sum(), between_days(xy[:, :2], keys.dag)
+    return Drawn(
+        fig,
+        f'{nice(backbone)}: features of n = {counted(len(keys), "plant-day")} ({counted(keys.plant_id.nunique(), "plant")}), mean over views, {counted(keys.dag.nunique(), "day")}. Above: both treatments; below: {counted(int(dry.sum()), "plant-day")} of drought plants by onset class. The two principal components hold {number(shown, 0)} % of the variance; {number(100 * age, 0)} % of theirs lies between days. Distances between clusters of a t-SNE mean nothing.',
+        f'Maps of {counted(len(keys), "plant-day")}; the first two components hold {number(shown, 0)} % of the variance, of theirs {number(100 * age, 0)} % lies between days.',
+    )
+
 
 def between_days(
-    x,    # (N, D) scores
-    days, # (N,) DAG
+    x,  # (N, D) scores
+    days,  # (N,) DAG
 ):
     "Share of the variance that lies between the means of days"
     x = pd.DataFrame(x) - np.mean(x, 0)
     means = x.groupby(np.asarray(days)).transform('mean')
-    return float((means**2).to_numpy().sum()/(x**2).to_numpy().sum())
+    return float((means**2).to_numpy().sum() / (x**2).to_numpy().sum())
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #03927465
 def ages(
     days,  # available days
-    most=6, # how many to show
+    most=6,  # how many to show
 ):
     "Days spread evenly over the experiment"
     days = np.unique(days)
@@ -140,114 +182,176 @@ def ages(
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #ac0eac50
 def space_by_time(
     results,  # `Results`
-    width,    # mm
-    backbone, # a backbone with a feature file
+    width,  # mm
+    backbone,  # a backbone with a feature file
 ):
     "fig_feature_space_by_time_BACKBONE: the plants of one day at a time"
     keys, x = plant_features(results, backbone)
     days = [d for d in ages(keys.dag[keys.dag.map(keys.groupby('dag').treatment.nunique()) > 1])]
     return _by_time(keys, x, days, width, backbone)
 
+
 def _by_time(keys, x, days, width, backbone):
     "A PCA of each day"
     fig, axes = panels(len(days), width, 52 if width > 120 else 38, (2, 3))
     for ax, d in zip(axes, days):
         at = (keys.dag == d).to_numpy()
-        _cloud(ax, keys[at], PCA(2, random_state=0).fit_transform(standardised(x[at])), f'day {d} (n = {at.sum()})', size=2.6)
+        _cloud(
+            ax,
+            keys[at],
+            PCA(2, random_state=0).fit_transform(standardised(x[at])),
+            f'day {d} (n = {at.sum()})',
+            size=2.6,
+        )
     label_panels(axes, 'Component 1 of the day', 'Component 2 of the day', **DOTS)
-    return Drawn(fig, f'{nice(backbone)}: the first two principal components of the plants of one day at a time, so age is the same for all points of a panel. Each panel has its own axes; distances cannot be compared between panels.',
-                 f'{counted(len(days), "panel")}, days {listed(days)}, plants of both treatments in each.')
+    return Drawn(
+        fig,
+        f'{nice(backbone)}: the first two principal components of the plants of one day at a time, so age is the same for all points of a panel. Each panel has its own axes; distances cannot be compared between panels.',
+        f'{counted(len(days), "panel")}, days {listed(days)}, plants of both treatments in each.',
+    )
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #47c2e66e
-def _pairs_won(x, y, genotype, penalty=.1):
+def _pairs_won(x, y, genotype, penalty=0.1):
     "Per genotype: (drought, control) pairs in the right order by a ridge rule that never saw it, and all its pairs"
     won, all_ = [], []
     for g in np.unique(genotype):
         test = genotype == g
         mu, sd = x[~test].mean(0), x[~test].std(0)
-        scale = lambda v: (v - mu)/np.where(sd > 1e-9, sd, 1)/np.sqrt(x.shape[1])
+        scale = lambda v: (v - mu) / np.where(sd > 1e-9, sd, 1) / np.sqrt(x.shape[1])
         score = Ridge(alpha=penalty).fit(scale(x[~test]), y[~test]).predict(scale(x[test]))
         gap = score[y[test] == 1][:, None] - score[y[test] == 0][None]
-        won.append(((gap > 0) + .5*(gap == 0)).sum())
+        won.append(((gap > 0) + 0.5 * (gap == 0)).sum())
         all_.append(gap.size)
     return np.array(won), np.array(all_)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #7f5586ab
 def separation(
-    keys,     # plant-rounds with genotype, treatment, dag
-    x,        # (N, D)
-    draws=2000, # resamplings of genotypes
-    least=20, # plants of a day, at least, and half as many pairs
-    seed=0,   # of the resampling
+    keys,  # plant-rounds with genotype, treatment, dag
+    x,  # (N, D)
+    draws=2000,  # resamplings of genotypes
+    least=20,  # plants of a day, at least, and half as many pairs
+    seed=0,  # of the resampling
 ):
     "Share of pairs told apart within each day and genotype, with a 95 % interval over genotypes"
     rng, rows = np.random.default_rng(seed), []
     for d, at in keys.groupby('dag').indices.items():
-        y, g = (keys.treatment.to_numpy()[at] == 'WHC-30').astype(float), keys.genotype.to_numpy()[at]
-        if len(at) < least or y.min() == y.max() or len(np.unique(g)) < 3: continue
+        y, g = (
+            (keys.treatment.to_numpy()[at] == 'WHC-30').astype(float),
+            keys.genotype.to_numpy()[at],
+        )
+        if len(at) < least or y.min() == y.max() or len(np.unique(g)) < 3:
+            continue
         won, pairs = _pairs_won(np.asarray(x[at], 'float64'), y, g)
-        if pairs.sum() < least/2: continue  # a share of a few pairs is noise
+        if pairs.sum() < least / 2:
+            continue  # a share of a few pairs is noise
         pick = rng.integers(len(won), size=(draws, len(won)))
-        drawn = won[pick].sum(1)/np.maximum(1, pairs[pick].sum(1))
-        rows.append(dict(dag=d, n=len(at), genotypes=len(won), auc=won.sum()/pairs.sum(), low=np.quantile(drawn, .025), high=np.quantile(drawn, .975)))
-    if not rows: raise NotThere('No day has enough plants of both treatments.')
+        drawn = won[pick].sum(1) / np.maximum(1, pairs[pick].sum(1))
+        rows.append(
+            dict(
+                dag=d,
+                n=len(at),
+                genotypes=len(won),
+                auc=won.sum() / pairs.sum(),
+                low=np.quantile(drawn, 0.025),
+                high=np.quantile(drawn, 0.975),
+            )
+        )
+    if not rows:
+        raise NotThere('No day has enough plants of both treatments.')
     return pd.DataFrame(rows)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #cf2771b0
 def separation_by_day(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Separation of treatments over days for every backbone of the study"
-    tables = {b: results.once(('separation', b), lambda: separation(*plant_features(results, b))) for b in feature_files(results)}
-    results.keep('space_separation', pd.concat([t.assign(backbone=b) for b, t in tables.items()]).round(5))
+    tables = {
+        b: results.once(('separation', b), lambda: separation(*plant_features(results, b)))
+        for b in feature_files(results)
+    }
+    results.keep(
+        'space_separation', pd.concat([t.assign(backbone=b) for b, t in tables.items()]).round(5)
+    )
     return _separation(tables, width, results.experiment.plants.genotype_onset_dag.median())
+
 
 def _separation(tables, width, median):
     "Lines with bands, one per backbone"
     fig, ax = canvas(width, 60)
-    for (b, t), style in zip(tables.items(), ('-', '--', '-.', ':')*9):
+    for (b, t), style in zip(tables.items(), ('-', '--', '-.', ':') * 9):
         c = colour(b if b in BACKBONES else 'other')
-        ax.fill_between(t.dag, t.low, t.high, color=c, alpha=.15, lw=0)
+        ax.fill_between(t.dag, t.low, t.high, color=c, alpha=0.15, lw=0)
         ax.plot(t.dag, t.auc, style, marker='o', ms=3, color=c, label=nice(b))
-    ax.axhline(.5, color=colour('muted'), lw=.7)
-    ax.axvline(median, color=colour('ink'), ls=':', lw=.9)
+    ax.axhline(0.5, color=colour('muted'), lw=0.7)
+    ax.axvline(median, color=colour('ink'), ls=':', lw=0.9)
     ax.set(xlabel='Days after germination', ylabel='Pairs told apart (share)', ylim=(0, 1.03))
     fig.legend(loc='outside upper right', ncols=4 if width > 120 else 2)
     n = max(int(t.n.max()) for t in tables.values())
-    return Drawn(fig, f'Share of pairs of a drought and a control plant of the same accession and day that a linear rule on frozen features puts in the right order, the accession left out of the rule; up to {counted(n, "plant")} a day. Bands: 95 % intervals, genotypes resampled. 0.5 is chance; dotted: median annotated onset. Knowing the treatment is not knowing the onset.',
-                 listed(f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, {number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}' for b, t in tables.items()) + '.')
+    return Drawn(
+        fig,
+        f'Share of pairs of a drought and a control plant of the same accession and day that a linear rule on frozen features puts in the right order, the accession left out of the rule; up to {counted(n, "plant")} a day. Bands: 95 % intervals, genotypes resampled. 0.5 is chance; dotted: median annotated onset. Knowing the treatment is not knowing the onset.',
+        listed(
+            f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, {number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
+            for b, t in tables.items()
+        )
+        + '.',
+    )
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #86510bcb
 def cka(
-    x, # (N, D) centred
-    y, # (N, E) centred, same rows
+    x,  # (N, D) centred
+    y,  # (N, E) centred, same rows
 ):
     "Linear centred kernel alignment, 0 to 1"
-    cross = np.linalg.norm(x.T @ y)**2
-    return cross/(np.linalg.norm(x.T @ x)*np.linalg.norm(y.T @ y))
+    cross = np.linalg.norm(x.T @ y) ** 2
+    return cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #085b97ce
 def similarity(
-    features, # {backbone: (keys, x)}
+    features,  # {backbone: (keys, x)}
 ):
     "Pairs of backbones: CKA over all plant-days, and with the mean of each day taken away"
     names, rows = list(features), []
     for i, a in enumerate(names):
-        for b in names[i+1:]:
+        for b in names[i + 1 :]:
             (ka, xa), (kb, xb) = features[a], features[b]
-            both = ka[['plant_id', 'round']].reset_index().merge(kb[['plant_id', 'round']].reset_index(), on=['plant_id', 'round'])
+            both = (
+                ka[['plant_id', 'round']]
+                .reset_index()
+                .merge(kb[['plant_id', 'round']].reset_index(), on=['plant_id', 'round'])
+            )
             xa, xb, days = xa[both.index_x], xb[both.index_y], ka.dag.to_numpy()[both.index_x]
-            rows.append(dict(a=a, b=b, pair=f'{nice(a)} and {nice(b)}', n=len(both), all_days=cka(standardised(xa), standardised(xb)), within_day=cka(standardised(xa, days), standardised(xb, days))))
+            rows.append(
+                dict(
+                    a=a,
+                    b=b,
+                    pair=f'{nice(a)} and {nice(b)}',
+                    n=len(both),
+                    all_days=cka(standardised(xa), standardised(xb)),
+                    within_day=cka(standardised(xa, days), standardised(xb, days)),
+                )
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #c838a903
 def similarity_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "How alike the study's encoders are"
     names = list(feature_files(results))
-    if len(names) < 2: raise NotThere(f'Similarity needs two backbones; this study has features of {listed(map(nice, names))} only.')
+    if len(names) < 2:
+        raise NotThere(
+            f'Similarity needs two backbones; this study has features of {listed(map(nice, names))} only.'
+        )
     t = similarity({b: plant_features(results, b) for b in names})
-    return Table(t, [Column('pair', 'Encoders'), Column('all_days', 'CKA', 'all ages', 2), Column('within_day', 'CKA', 'age taken away', 2), Column('n', 'Plant-days', digits=0)],
-                 f'Similarity of feature spaces (linear centred kernel alignment; 1: the same up to rotation), up to {counted(int(t.n.max()), "plant-day")}.')
+    return Table(
+        t,
+        [
+            Column('pair', 'Encoders'),
+            Column('all_days', 'CKA', 'all ages', 2),
+            Column('within_day', 'CKA', 'age taken away', 2),
+            Column('n', 'Plant-days', digits=0),
+        ],
+        f'Similarity of feature spaces (linear centred kernel alignment; 1: the same up to rotation), up to {counted(int(t.n.max()), "plant-day")}.',
+    )

@@ -14,21 +14,32 @@ import pyvips
 from PIL import Image
 from ..evaluation.comparing import margin, rope
 from .drawing import Drawn, how_many, shows
-from .results import NotThere, begin, counted, doubts, in_doubt, listed, number, spread, with_interval
+from faba_nb.reporting.results import (
+    NotThere,
+    begin,
+    counted,
+    doubts,
+    in_doubt,
+    listed,
+    number,
+    spread,
+    with_interval,
+)
 from .style import arm_colour, canvas, colour, label_panels, panels
 from .tables import METRICS, genotypes, metric_frame, nice, published_values
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9f9d3fe7
 def arm_tone(
-    results, # `Results`
-    arm,     # an arm; imported ones are neutral
+    results,  # `Results`
+    arm,  # an arm; imported ones are neutral
 ):
     "The colour of an arm in this study"
     arms = results.study.arms
     return arm_colour(arms[arm]) if arm in arms else colour('other')
 
+
 def axis_label(
-    metric, # a key of METRICS
+    metric,  # a key of METRICS
 ):
     "Name and unit of a metric on an axis"
     name, unit = METRICS[metric][:2]
@@ -36,83 +47,144 @@ def axis_label(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #d55397d6
 def score_panel(
-    ax,      # axes
-    results, # `Results`
-    frame,   # values by arm, from `metric_frame`
+    ax,  # axes
+    results,  # `Results`
+    frame,  # values by arm, from `metric_frame`
     metric,  # column
-    marks=(),# yardsticks, drawn as lines
+    marks=(),  # yardsticks, drawn as lines
 ):
     "One metric: a line per arm, levels of the yardsticks, earlier values"
     before = published_values(results, metric)
     arms = [a for a in frame.index if a not in marks]
     for i, arm in enumerate(arms):
         v, low, high = frame.loc[arm, [metric, f'{metric}_low', f'{metric}_high']]
-        ax.plot([low, high], [i, i], color=arm_tone(results, arm), lw=2.2, solid_capstyle='butt', alpha=.5)
+        ax.plot(
+            [low, high],
+            [i, i],
+            color=arm_tone(results, arm),
+            lw=2.2,
+            solid_capstyle='butt',
+            alpha=0.5,
+        )
         ax.plot(v, i, 'o', color=arm_tone(results, arm), ms=5.5)
-        if arm in before: shows(ax.plot(before[arm], i, 'D', mfc='none', mec=colour('ink'), ms=4, mew=.8)[0], 'earlier value')
-    for y, style in zip(marks, ('--', ':')): ax.axvline(frame.loc[y, metric], color=colour('ink'), ls=style, lw=.9)
-    ax.set(xlabel=axis_label(metric), yticks=range(len(arms)), yticklabels=[nice(a) for a in arms], ylim=(len(arms) - .5, -.5))
+        if arm in before:
+            shows(
+                ax.plot(before[arm], i, 'D', mfc='none', mec=colour('ink'), ms=4, mew=0.8)[0],
+                'earlier value',
+            )
+    for y, style in zip(marks, ('--', ':')):
+        ax.axvline(frame.loc[y, metric], color=colour('ink'), ls=style, lw=0.9)
+    ax.set(
+        xlabel=axis_label(metric),
+        yticks=range(len(arms)),
+        yticklabels=[nice(a) for a in arms],
+        ylim=(len(arms) - 0.5, -0.5),
+    )
     ax.grid(axis='x', color=colour('rule'))
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #16389192
 def scores(
-    results, # `Results`
-    width,   # mm
-    metrics=('f1', 'auc', 'mae_published'), # panels; those without numbers are left out
+    results,  # `Results`
+    width,  # mm
+    metrics=('f1', 'auc', 'mae_published'),  # panels; those without numbers are left out
 ):
     "Arms, intervals, yardsticks and earlier values"
     arms, marks = results.arms, [y for y in ('treatment_clock', 'clock') if y in results.yardsticks]
-    frame = metric_frame(results, arms + marks, {m: ('published', m) for m in metrics}).set_index('arm')
+    frame = metric_frame(results, arms + marks, {m: ('published', m) for m in metrics}).set_index(
+        'arm'
+    )
     metrics = [m for m in metrics if frame.loc[arms, m].notna().any()]
-    if not metrics: raise NotThere('No arm has a score by the earlier paper’s definitions.')
+    if not metrics:
+        raise NotThere('No arm has a score by the earlier paper’s definitions.')
     shape = (len(metrics), 1) if width < 120 else (1, len(metrics))
-    fig, axes = canvas(width, (20 + 5*len(arms))*shape[0], *shape, sharey=True, squeeze=False)
-    for ax, m in zip(axes.flat, metrics): score_panel(ax, results, frame, m, marks)
-    told = lambda a: f'{nice(a)} {with_interval(*frame.loc[a, [metrics[0], metrics[0] + "_low", metrics[0] + "_high"]], 2)}'
-    return Drawn(fig, _scores_caption(results, fig, marks), f'{METRICS[metrics[0]][0]}: {listed(map(told, arms + marks))}.')
+    fig, axes = canvas(width, (20 + 5 * len(arms)) * shape[0], *shape, sharey=True, squeeze=False)
+    for ax, m in zip(axes.flat, metrics):
+        score_panel(ax, results, frame, m, marks)
+    told = lambda a: (
+        f'{nice(a)} {with_interval(*frame.loc[a, [metrics[0], metrics[0] + "_low", metrics[0] + "_high"]], 2)}'
+    )
+    return Drawn(
+        fig,
+        _scores_caption(results, fig, marks),
+        f'{METRICS[metrics[0]][0]}: {listed(map(told, arms + marks))}.',
+    )
+
 
 def _scores_caption(results, fig, marks):
     "What the marks of a score panel mean"
     lines = listed(f'{nice(y)} ({s})' for y, s in zip(marks, ('dashed', 'dotted')))
     before = how_many(fig, 'earlier value')
-    return (f'Scores by the earlier paper’s definitions, n = {counted(genotypes(results), "genotype")}. Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
-            + (f'; vertical lines: {lines}' if marks else '') + ('; open diamonds: values printed in the earlier paper for the real experiment.' if before else '.'))
+    return (
+        f'Scores by the earlier paper’s definitions, n = {counted(genotypes(results), "genotype")}. Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
+        + (f'; vertical lines: {lines}' if marks else '')
+        + (
+            '; open diamonds: values printed in the earlier paper for the real experiment.'
+            if before
+            else '.'
+        )
+    )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #0dd254f1
 def pair_panel(
-    results, # `Results`
-    pairs,   # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
-    width,   # mm
-    bands=(margin,), # half widths of the shaded bands, F1
+    results,  # `Results`
+    pairs,  # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
+    width,  # mm
+    bands=(margin,),  # half widths of the shaded bands, F1
 ):
     "A difference with interval and verdict per pair of arms"
-    fig, ax = canvas(width, 20 + 7*len(pairs))
-    for band, alpha in zip(bands, (.45, .8)): ax.axvspan(-band, band, color=colour('rule'), alpha=alpha, lw=0)
-    ax.axvline(0, color=colour('muted'), lw=.8)
+    fig, ax = canvas(width, 20 + 7 * len(pairs))
+    for band, alpha in zip(bands, (0.45, 0.8)):
+        ax.axvspan(-band, band, color=colour('rule'), alpha=alpha, lw=0)
+    ax.axvline(0, color=colour('muted'), lw=0.8)
     for i, r in enumerate(pairs.itertuples()):
         ax.plot([r.low, r.high], [i, i], color=colour('ink'), lw=1.6)
         ax.plot(r.difference, i, 'o', color=arm_tone(results, r.arm_a), mec=colour('ink'), ms=6)
-        ax.annotate(r.verdict, (1, i), xycoords=('axes fraction', 'data'), xytext=(4, 0), textcoords='offset points', va='center', fontsize=7)
-    reach, minus = 1.1*max(.06, np.nanmax(np.abs(pairs[['low', 'high']].to_numpy(float)))), ' − ' if width > 120 else ' −\n'
-    ax.set(yticks=range(len(pairs)), yticklabels=[f'{nice(a)}{minus}{nice(b)}' for a, b in zip(pairs.arm_a, pairs.arm_b)], ylim=(len(pairs) - .5, -.5), xlim=(-reach, reach), xlabel='Difference of genotype-mean F1')
-    return fig, listed(f'{nice(r.arm_a)} minus {nice(r.arm_b)} {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}' for r in pairs.itertuples()) + '.'
+        ax.annotate(
+            r.verdict,
+            (1, i),
+            xycoords=('axes fraction', 'data'),
+            xytext=(4, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize=7,
+        )
+    reach, minus = (
+        1.1 * max(0.06, np.nanmax(np.abs(pairs[['low', 'high']].to_numpy(float)))),
+        ' − ' if width > 120 else ' −\n',
+    )
+    ax.set(
+        yticks=range(len(pairs)),
+        yticklabels=[f'{nice(a)}{minus}{nice(b)}' for a, b in zip(pairs.arm_a, pairs.arm_b)],
+        ylim=(len(pairs) - 0.5, -0.5),
+        xlim=(-reach, reach),
+        xlabel='Difference of genotype-mean F1',
+    )
+    return fig, listed(
+        f'{nice(r.arm_a)} minus {nice(r.arm_b)} {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}'
+        for r in pairs.itertuples()
+    ) + '.'
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #6d007ad0
 def contrasts(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Stated differences with intervals and verdicts"
     c = results.table('contrasts')
     c = c[c.primary == 1]
-    if c.empty: raise NotThere('The study states no contrast that could be drawn.')
+    if c.empty:
+        raise NotThere('The study states no contrast that could be drawn.')
     fig, alt = pair_panel(results, c, width, (margin, rope))
-    return Drawn(fig, f'Stated contrasts: difference of genotype-mean F1 with 95 % intervals ({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; light band: ±{margin}, the margin of equivalence.', f'Differences: {alt}')
+    return Drawn(
+        fig,
+        f'Stated contrasts: difference of genotype-mean F1 with 95 % intervals ({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; light band: ±{margin}, the margin of equivalence.',
+        f'Differences: {alt}',
+    )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #47710bec
 def genotype_differences(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "Difference of F1 per genotype for each stated contrast"
     g = results.table('genotypes')
@@ -121,29 +193,43 @@ def genotype_differences(
     onset = g.groupby('genotype')[['onset_dag', 'onset_class']].first().loc[f1.index]
     order = onset.sort_values('onset_dag', kind='stable', ascending=False).index
     pairs = [p for p in results.study.contrasts if set(p) <= set(f1.columns)]
-    if not pairs: raise NotThere('No stated contrast has results for both of its arms.')
-    fig, axes = canvas(width, 22 + 3.1*len(order), 1, len(pairs), sharey=True, sharex=True, squeeze=False)
-    for ax, (a, b) in zip(axes.flat, pairs): _difference_panel(ax, (f1[a] - f1[b])[order], onset.loc[order], f'{nice(a)} −\n{nice(b)}')
-    axes.flat[0].set(yticks=range(len(order)), yticklabels=[f'{n}  {number(onset.onset_dag[n], 0)}' for n in order])
-    better = [f'{nice(a)} is ahead of {nice(b)} in {int(((f1[a] - f1[b]) > 0).sum())} of {f1[[a, b]].dropna().shape[0]} genotypes' for a, b in pairs]
+    if not pairs:
+        raise NotThere('No stated contrast has results for both of its arms.')
+    fig, axes = canvas(
+        width, 22 + 3.1 * len(order), 1, len(pairs), sharey=True, sharex=True, squeeze=False
+    )
+    for ax, (a, b) in zip(axes.flat, pairs):
+        _difference_panel(ax, (f1[a] - f1[b])[order], onset.loc[order], f'{nice(a)} −\n{nice(b)}')
+    axes.flat[0].set(
+        yticks=range(len(order)),
+        yticklabels=[f'{n}  {number(onset.onset_dag[n], 0)}' for n in order],
+    )
+    better = [
+        f'{nice(a)} is ahead of {nice(b)} in {int(((f1[a] - f1[b]) > 0).sum())} of {f1[[a, b]].dropna().shape[0]} genotypes'
+        for a, b in pairs
+    ]
     fig.supxlabel('Difference of F1')
-    return Drawn(fig, f'Difference of F1 for every genotype (mean over seeds), in the order of annotated onset (day beside the name). Colours: onset class, dark early to light late. {begin("; ".join(better))}.', begin('; '.join(better)) + '.')
+    return Drawn(
+        fig,
+        f'Difference of F1 for every genotype (mean over seeds), in the order of annotated onset (day beside the name). Colours: onset class, dark early to light late. {begin("; ".join(better))}.',
+        begin('; '.join(better)) + '.',
+    )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #bc727a8a
 def _difference_panel(ax, d, onset, title):
     "Stems from zero, one per genotype"
     c = [colour(k) if k in ('Early', 'Mid', 'Late') else colour('muted') for k in onset.onset_class]
-    ax.axvline(0, color=colour('muted'), lw=.8)
+    ax.axvline(0, color=colour('muted'), lw=0.8)
     ax.hlines(range(len(d)), 0, d, colors=c, lw=1)
     ax.scatter(d, range(len(d)), c=c, s=12, zorder=3)
-    ax.axvline(d.mean(), color=colour('ink'), ls='--', lw=.8)
+    ax.axvline(d.mean(), color=colour('ink'), ls='--', lw=0.8)
     ax.set_title(title)
-    ax.grid(axis='y', color=colour('rule'), lw=.3)
+    ax.grid(axis='y', color=colour('rule'), lw=0.3)
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #cec52657
 def typical_genotypes(
-    results, # `Results`
-    arm,     # whose F1 decides
+    results,  # `Results`
+    arm,  # whose F1 decides
 ):
     "{class: genotype} with the median F1 of the class"
     g = results.table('genotypes')
@@ -151,15 +237,17 @@ def typical_genotypes(
     out = {}
     for k in ('Early', 'Mid', 'Late'):
         of = g[g.onset_class == k].sort_values(['f1', 'genotype'])
-        if len(of): out[k] = of.genotype.iloc[(len(of) - 1)//2]
-    if not out: raise NotThere(f'Arm {arm} has no per-genotype results.')
+        if len(of):
+            out[k] = of.genotype.iloc[(len(of) - 1) // 2]
+    if not out:
+        raise NotThere(f'Arm {arm} has no per-genotype results.')
     return out
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #aed6feb9
 def probability_curves(
-    results, # `Results`
-    width,   # mm
-    arm=None, # the study's first arm by default
+    results,  # `Results`
+    width,  # mm
+    arm=None,  # the study's first arm by default
 ):
     "Probability over time: control and drought plants of typical genotypes"
     arm = arm or results.arms[0]
@@ -169,31 +257,47 @@ def probability_curves(
     test = readings['retrospective']
     plants = plants_shown(results, test.plant_id[test.genotype.isin(chosen.values())])
     for ax, (k, genotype) in zip(axes, chosen.items()):
-        _curves(ax, readings, genotype, f'{genotype}{dagger(plants[plants.genotype == genotype])} ({k.lower()} onset)')
+        _curves(
+            ax,
+            readings,
+            genotype,
+            f'{genotype}{dagger(plants[plants.genotype == genotype])} ({k.lower()} onset)',
+        )
     label_panels(axes, 'Days after germination', 'Probability of stress')
-    return Drawn(fig, _curves_caption(axes, readings, arm) + in_doubt(plants), _curves_alt(test, chosen, arm))
+    return Drawn(
+        fig, _curves_caption(axes, readings, arm) + in_doubt(plants), _curves_alt(test, chosen, arm)
+    )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #440d321a
 def _curves_caption(axes, readings, arm):
     "What the curves are, counted in the panels"
     n = readings['retrospective'].groupby(['split_seed', 'init_seed']).ngroups
-    control, drought = (spread([how_many(ax, t) for ax in axes], f'{role} plant') for t, role in (('WHC-80', 'control'), ('WHC-30', 'drought')))
+    control, drought = (
+        spread([how_many(ax, t) for ax in axes], f'{role} plant')
+        for t, role in (('WHC-80', 'control'), ('WHC-30', 'drought'))
+    )
     online = '; dashed: online, from the past alone' if 'online' in readings else ''
-    return (f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, each left out of training: {control} and {drought} a panel, '
-            f'mean over {counted(n, "run", "runs of other seeds")}. Solid: retrospective{online}. '
-            'Vertical line: annotated onset; horizontal line: probability 0.5.')
+    return (
+        f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, each left out of training: {control} and {drought} a panel, '
+        f'mean over {counted(n, "run", "runs of other seeds")}. Solid: retrospective{online}. '
+        'Vertical line: annotated onset; horizontal line: probability 0.5.'
+    )
+
 
 def plants_shown(
-    results, # `Results`
-    ids,     # of plants
+    results,  # `Results`
+    ids,  # of plants
 ):
     "Their rows of the plant table; none where the experiment is not at hand"
-    try: p = results.experiment.plants
-    except NotThere: return pd.DataFrame(columns=['plant_id', 'genotype', 'flags'])
+    try:
+        p = results.experiment.plants
+    except NotThere:
+        return pd.DataFrame(columns=['plant_id', 'genotype', 'flags'])
     return p[p.plant_id.isin(set(ids))]
 
+
 def dagger(
-    plants, # rows of the plant table
+    plants,  # rows of the plant table
 ):
     "A sign after the name where one of these plants is in doubt"
     return ' †' if any(map(doubts, plants['flags'])) else ''
@@ -202,23 +306,41 @@ def dagger(
 def _readings(results, arm):
     "Test predictions in every reading the arm has"
     out = {'retrospective': results.predictions(arm)}
-    try: out['online'] = results.predictions(arm, 'online')
-    except NotThere: pass
+    try:
+        out['online'] = results.predictions(arm, 'online')
+    except NotThere:
+        pass
     return out
+
 
 def _curves(ax, readings, genotype, title):
     "All plants of a genotype, both readings"
     for reading, style in zip(readings, ('-', '--')):
         df = readings[reading]
-        of = df[df.genotype == genotype].groupby(['treatment', 'plant_id', 'dag']).probability.mean().reset_index()
+        of = (
+            df[df.genotype == genotype]
+            .groupby(['treatment', 'plant_id', 'dag'])
+            .probability.mean()
+            .reset_index()
+        )
         for (t, plant), one in of.groupby(['treatment', 'plant_id']):
             first = reading == 'retrospective' and plant == of.plant_id[of.treatment == t].min()
-            curve = ax.plot(one.dag, one.probability, style, color=colour(t), lw=1.1, alpha=.9 if style == '-' else .5, label=t if first else None)[0]
-            if reading == 'retrospective': shows(curve, t)
+            curve = ax.plot(
+                one.dag,
+                one.probability,
+                style,
+                color=colour(t),
+                lw=1.1,
+                alpha=0.9 if style == '-' else 0.5,
+                label=t if first else None,
+            )[0]
+            if reading == 'retrospective':
+                shows(curve, t)
     onset = readings['retrospective'].query('genotype == @genotype').onset_dag.max()
-    if onset == onset: ax.axvline(onset, color=colour('ink'), lw=1)
-    ax.axhline(.5, color=colour('muted'), lw=.7, ls=':')
-    ax.set(title=title, ylim=(-.03, 1.03))
+    if onset == onset:
+        ax.axvline(onset, color=colour('ink'), lw=1)
+    ax.axhline(0.5, color=colour('muted'), lw=0.7, ls=':')
+    ax.set(title=title, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9cad2c75
 def _curves_alt(df, chosen, arm):
@@ -228,101 +350,154 @@ def _curves_alt(df, chosen, arm):
     for k, g in chosen.items():
         m = last[last.genotype == g].groupby('treatment').probability.mean()
         parts.append(f'{g}: ' + listed(f'{t} ends at {number(p, 2)}' for t, p in m.items()))
-    return f'Mean probability of {nice(arm)} on the last day of an accession. ' + '; '.join(parts) + '.'
+    return (
+        f'Mean probability of {nice(arm)} on the last day of an accession. '
+        + '; '.join(parts)
+        + '.'
+    )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #dc7b36f2
 def photograph(
-    path,       # a photograph
-    height=900, # pixels, at most; never enlarged
+    path,  # a photograph
+    height=900,  # pixels, at most; never enlarged
 ):
     "The photograph as a small RGBA picture"
-    image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down').colourspace('srgb')
-    return Image.fromarray((image if image.hasalpha() else image.addalpha()).numpy().astype('uint8'), 'RGBA')
+    image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down').colourspace(
+        'srgb'
+    )
+    return Image.fromarray(
+        (image if image.hasalpha() else image.addalpha()).numpy().astype('uint8'), 'RGBA'
+    )
+
 
 def plant_box(
-    image, # RGBA picture; background transparent or black
+    image,  # RGBA picture; background transparent or black
 ):
     "Bounding box of the plant: lit pixels whose blue is below their red or green, so not the stake"
     a = np.asarray(image).astype('int16')
     plant = (a[..., 3] > 40) & (a[..., :2].max(-1) > 30) & (a[..., 2] < a[..., :2].max(-1) - 10)
-    return Image.fromarray(plant.astype('uint8')*255).getbbox()
+    return Image.fromarray(plant.astype('uint8') * 255).getbbox()
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #0014cc64
 def cut(
     paths,  # photographs
-    height, # pixels of the result, at most; never enlarged
+    height,  # pixels of the result, at most; never enlarged
 ):
     "Photographs in one common frame around all their plants, as RGBA arrays"
-    images = [photograph(p, max(300, 2*height)) for p in paths]
+    images = [photograph(p, max(300, 2 * height)) for p in paths]
     boxes = np.array([b for b in map(plant_box, images) if b])
-    if not len(boxes): raise NotThere('The photographs of this strip show no plant.')
+    if not len(boxes):
+        raise NotThere('The photographs of this strip show no plant.')
     left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
-    scale = min(1, height/(bottom - top))
-    size = max(1, round((right - left)*scale)), max(1, round((bottom - top)*scale))
-    return [np.asarray(i.crop((left, top, right, bottom)).resize(size, Image.LANCZOS)) for i in images]
+    scale = min(1, height / (bottom - top))
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    return [
+        np.asarray(i.crop((left, top, right, bottom)).resize(size, Image.LANCZOS)) for i in images
+    ]
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #a649cc87
 def plant_strip(
     results,  # `Results`
-    width,    # mm
-    genotype=None, # the accession; the first typical Mid genotype by default
-    replicate=1,   # 1, 2 or 3
-    most=8,        # photographs in a row
+    width,  # mm
+    genotype=None,  # the accession; the first typical Mid genotype by default
+    replicate=1,  # 1, 2 or 3
+    most=8,  # photographs in a row
 ):
     "Side views of a control and a drought plant over time"
     e = results.experiment
     p = e.plants
     genotype = genotype or _strip_genotype(p)
     pair = p[(p.genotype == genotype) & (p.replicate == replicate)].set_index('treatment')
-    rows = {t: e.images[(e.images.plant_id == pair.plant_id[t]) & (e.images['view'] == 'side_000')].sort_values('dag') for t in ('WHC-80', 'WHC-30') if t in pair.index}
+    rows = {
+        t: e.images[
+            (e.images.plant_id == pair.plant_id[t]) & (e.images['view'] == 'side_000')
+        ].sort_values('dag')
+        for t in ('WHC-80', 'WHC-30')
+        if t in pair.index
+    }
     days = sorted(set.intersection(*(set(r.dag) for r in rows.values())))
-    most = most if width > 120 else max(3, most//2)
-    days = [days[i] for i in np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))]
-    if not days: raise NotThere(f'There are no photographs of {genotype}, replicate {replicate}.')
+    most = most if width > 120 else max(3, most // 2)
+    days = [
+        days[i]
+        for i in np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))
+    ]
+    if not days:
+        raise NotThere(f'There are no photographs of {genotype}, replicate {replicate}.')
     return _strip(e, rows, days, width, genotype, pair)
+
 
 def _strip_genotype(plants):
     "A genotype whose onset is in the middle and none of whose plants is in doubt, if there is one"
     mid = plants[plants.onset_dag.notna()].sort_values(['onset_dag', 'plant_id'])
-    if mid.empty: raise NotThere('No plant has an annotated onset.')
+    if mid.empty:
+        raise NotThere('No plant has an annotated onset.')
     doubtful = plants.genotype[plants['flags'].fillna('') != '']
     mid = mid if mid.genotype.isin(doubtful).all() else mid[~mid.genotype.isin(doubtful)]
-    return mid.genotype.iloc[len(mid)//2]
+    return mid.genotype.iloc[len(mid) // 2]
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #eb926bb9
 def _strip(e, rows, days, width, genotype, pair):
     "Draw the photographs on a grid of treatment and day"
     photos = pd.concat([r[r.dag == d].iloc[:1] for r in rows.values() for d in days])
     missing = [p for p in map(e.image_path, photos.itertuples()) if not p.is_file()]
-    if missing: raise NotThere(f'{counted(len(missing), "photograph")} of {genotype} cannot be read, for example {missing[0].name}.')
+    if missing:
+        raise NotThere(
+            f'{counted(len(missing), "photograph")} of {genotype} cannot be read, for example {missing[0].name}.'
+        )
     images = cut([e.image_path(r) for r in photos.itertuples()], 360)
-    ratio = images[0].shape[0]/images[0].shape[1]
-    fig, axes = canvas(width, 8 + len(rows)*min(60, ratio*width/len(days)), len(rows), len(days), squeeze=False)
-    for ax, image, photo in zip(axes.flat, images, photos.itertuples()): _strip_photo(ax, image, photo)
+    ratio = images[0].shape[0] / images[0].shape[1]
+    fig, axes = canvas(
+        width,
+        8 + len(rows) * min(60, ratio * width / len(days)),
+        len(rows),
+        len(days),
+        squeeze=False,
+    )
+    for ax, image, photo in zip(axes.flat, images, photos.itertuples()):
+        _strip_photo(ax, image, photo)
     onset = pair.onset_dag.max()
-    for ax, d in zip(axes[0], days): ax.set_title(f'day {d}' + (' ●' if d >= onset else ''), loc='center', fontsize=7, weight='normal')
-    for ax, t in zip(axes[:, 0], rows): ax.set_ylabel(t + dagger(pair.loc[[t]]), color=colour(t), weight='bold')
-    return Drawn(fig, _strip_caption(genotype, rows, onset) + in_doubt(pair.loc[list(rows)], photos), _strip_alt(fig, genotype, rows, days))
+    for ax, d in zip(axes[0], days):
+        ax.set_title(
+            f'day {d}' + (' ●' if d >= onset else ''), loc='center', fontsize=7, weight='normal'
+        )
+    for ax, t in zip(axes[:, 0], rows):
+        ax.set_ylabel(t + dagger(pair.loc[[t]]), color=colour(t), weight='bold')
+    return Drawn(
+        fig,
+        _strip_caption(genotype, rows, onset) + in_doubt(pair.loc[list(rows)], photos),
+        _strip_alt(fig, genotype, rows, days),
+    )
+
 
 def _strip_photo(ax, image, photo):
     "One photograph; one that the log calls an outlier has a sign"
     shows(ax.imshow(image, interpolation='none'), 'photograph')
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    if photo.outlier: ax.set_xlabel('†', fontsize=7)
+    if photo.outlier:
+        ax.set_xlabel('†', fontsize=7)
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #fd1c8e19
 ROLE = {'WHC-80': 'control', 'WHC-30': 'drought'}
+
 
 def _strip_caption(genotype, rows, onset):
     "Which plants are in the rows, and what the dots say"
     who = listed(f'one {ROLE[t]} plant ({t})' for t in rows)
     same = ' of the same replicate on the same days' if len(rows) > 1 else ' on days'
-    dots = f' ● annotated onset of the drought plant (day {number(onset, 0)}) has passed.' if onset == onset else ''
+    dots = (
+        f' ● annotated onset of the drought plant (day {number(onset, 0)}) has passed.'
+        if onset == onset
+        else ''
+    )
     return f'{genotype}, side view, {who}{same} after germination, in one common scale.{dots}'
+
 
 def _strip_alt(fig, genotype, rows, days):
     "How many photographs of whom, from when to when"
     n = how_many(fig, 'photograph')
-    return (f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, from day {days[0]} to day {days[-1]}: '
-            + listed(f'the {ROLE[t]} plant {where}' for t, where in zip(rows, ('above', 'below'))) + '.')
+    return (
+        f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, from day {days[0]} to day {days[-1]}: '
+        + listed(f'the {ROLE[t]} plant {where}' for t, where in zip(rows, ('above', 'below')))
+        + '.'
+    )

@@ -19,44 +19,54 @@ from .results import begin, number
 @dataclass(frozen=True)
 class Column:
     "One column of a printed table"
-    key: str           # column of the frame
-    title: str         # heading
-    unit: str = ''     # printed below the heading
-    digits: int = None # digits after the point; None for text
-    interval: bool = False # low and high are in `<key>_low`, `<key>_high`
-    sign: bool = False # + before positive numbers
-    format: object = None # function value -> text, instead of digits
-    help: str = ''     # what the heading means, shown on hover
+
+    key: str  # column of the frame
+    title: str  # heading
+    unit: str = ''  # printed below the heading
+    digits: int = None  # digits after the point; None for text
+    interval: bool = False  # low and high are in `<key>_low`, `<key>_high`
+    sign: bool = False  # + before positive numbers
+    format: object = None  # function value -> text, instead of digits
+    help: str = ''  # what the heading means, shown on hover
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bb4d062b
 @dataclass
 class Table:
     "A table as it will be printed"
-    frame: pd.DataFrame  # one row per line
-    columns: list        # of `Column`
-    caption: str         # what it shows, with n
-    groups: str = ''     # column of the frame whose changes start a new block
-    note: str = ''       # printed below
-    mark: str = ''       # boolean column: rows to set in bold
 
-    def __post_init__(self): self.caption = begin(self.caption)
+    frame: pd.DataFrame  # one row per line
+    columns: list  # of `Column`
+    caption: str  # what it shows, with n
+    groups: str = ''  # column of the frame whose changes start a new block
+    note: str = ''  # printed below
+    mark: str = ''  # boolean column: rows to set in bold
+
+    def __post_init__(self):
+        self.caption = begin(self.caption)
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #45f9ca61
 def cell(
-    row,    # a row of the frame
-    column, # a `Column`
+    row,  # a row of the frame
+    column,  # a `Column`
 ):
     "The text of a cell and, for numbers with an interval, the interval's text"
     v = row[column.key]
-    if column.format: return column.format(v), ''
-    if column.digits is None: return ('' if v is None or v != v else str(v)), ''
+    if column.format:
+        return column.format(v), ''
+    if column.digits is None:
+        return ('' if v is None or v != v else str(v)), ''
     n = lambda x: number(x, column.digits, column.sign)
-    text, low, high = n(v), *(n(row.get(f'{column.key}_{e}')) if column.interval else '–' for e in ('low', 'high'))
+    text, low, high = (
+        n(v),
+        *(n(row.get(f'{column.key}_{e}')) if column.interval else '–' for e in ('low', 'high')),
+    )
     return text, '' if '–' in (text, low, high) else f'[{low}, {high}]'
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #9990b260
 ENV = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-ENV.filters['breakable'] = lambda text: Markup(re.sub(r'(\w[:_])(?=\w)', r'\1<wbr>', str(escape(text))))  # labels such as sec:results
+ENV.filters['breakable'] = lambda text: Markup(
+    re.sub(r'(\w[:_])(?=\w)', r'\1<wbr>', str(escape(text)))
+)  # labels such as sec:results
 HTML = ENV.from_string('''
 <div class="table{{ ' wordy' if long }}" id="{{ id }}">
 <p class="caption" id="{{ id }}-caption"><b>{{ label }}</b> {{ t.caption }} {{ files }}</p>
@@ -75,46 +85,100 @@ HTML = ENV.from_string('''
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c4d62c94
 def blocks(
-    table, # a `Table`
+    table,  # a `Table`
 ):
     "[(block title, [(marked, [(column, value, text, interval)])])] in the order of the frame"
     out = []
     for _, row in table.frame.iterrows():
         title = row[table.groups] if table.groups else ''
-        if not out or out[-1][0] != title: out.append((title, []))
+        if not out or out[-1][0] != title:
+            out.append((title, []))
         cells = [(c, row[c.key], *cell(row, c)) for c in table.columns]
         out[-1][1].append((bool(table.mark and row[table.mark]), cells))
     return out
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #31dd099b
 def to_html(
-    table,         # a `Table`
-    id,            # element id, unique on its page
-    label='Table', # 'Table 1.'
-    files='',      # markup with links to the files
+    table,  # a `Table`
+    id,  # element id, unique on its page
+    label='Table',  # 'Table 1.'
+    files='',  # markup with links to the files
 ):
     "The table as HTML; one with sentences in it becomes a list on a phone"
-    long = [c.key for c in table.columns if c.digits is None and table.frame[c.key].astype(str).str.len().max() > 60]
-    return HTML.render(t=table, id=id, label=label, files=files, rows=table.frame.index, blocks=blocks(table), long=long)
+    long = [
+        c.key
+        for c in table.columns
+        if c.digits is None and table.frame[c.key].astype(str).str.len().max() > 60
+    ]
+    return HTML.render(
+        t=table,
+        id=id,
+        label=label,
+        files=files,
+        rows=table.frame.index,
+        blocks=blocks(table),
+        long=long,
+    )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c7f2e927
-LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',
-         '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
-         '\u2212': r'$-$', '–': '--', '—': '---', '±': r'$\pm$', '×': r'$\times$', '≤': r'$\leq$', '≥': r'$\geq$', 'σ': r'$\sigma$', 'α': r'$\alpha$',
-         'τ': r'$\tau$', 'ρ': r'$\rho$', 'Δ': r'$\Delta$', '·': r'$\cdot$', '→': r'$\rightarrow$', '†': r'$\dagger$', '½': r'$\frac12$', '≈': r'$\approx$', '…': r'\ldots{}', '\u202f': r'\,', '\xa0': '~',
-         '\n': ' ', '\r': ' ', '\t': ' ', '“': "``", '”': "''", '’': "'"}
+LATEX = {
+    '\\': r'\textbackslash{}',
+    '&': r'\&',
+    '%': r'\%',
+    '$': r'\$',
+    '#': r'\#',
+    '_': r'\_',
+    '{': r'\{',
+    '}': r'\}',
+    '~': r'\textasciitilde{}',
+    '^': r'\textasciicircum{}',
+    '<': r'\textless{}',
+    '>': r'\textgreater{}',
+    '\u2212': r'$-$',
+    '–': '--',
+    '—': '---',
+    '±': r'$\pm$',
+    '×': r'$\times$',
+    '≤': r'$\leq$',
+    '≥': r'$\geq$',
+    'σ': r'$\sigma$',
+    'α': r'$\alpha$',
+    'τ': r'$\tau$',
+    'ρ': r'$\rho$',
+    'Δ': r'$\Delta$',
+    '·': r'$\cdot$',
+    '→': r'$\rightarrow$',
+    '†': r'$\dagger$',
+    '½': r'$\frac12$',
+    '≈': r'$\approx$',
+    '…': r'\ldots{}',
+    '\u202f': r'\,',
+    '\xa0': '~',
+    '\n': ' ',
+    '\r': ' ',
+    '\t': ' ',
+    '“': "``",
+    '”': "''",
+    '’': "'",
+}
+
 
 def latex_text(
-    text, # any text
+    text,  # any text
 ):
     "The text with everything escaped that LaTeX gives a meaning"
     return ''.join(LATEX.get(c, c) for c in unicodedata.normalize('NFC', str(text)))
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #458e2ea2
-SIZES = (('', 105), (r'\footnotesize', 125), (r'\scriptsize', 150)) # letters on a line of both columns, about
+SIZES = (
+    ('', 105),
+    (r'\footnotesize', 125),
+    (r'\scriptsize', 150),
+)  # letters on a line of both columns, about
+
 
 def letters(
-    table, # a `Table`
+    table,  # a `Table`
 ):
     "(longest, least) letters of each column: numbers need all, texts can be broken between words"
     cells = [line for _, lines in blocks(table) for _, line in lines]
@@ -127,32 +191,43 @@ def letters(
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #44663568
 def measure(
-    table, # a `Table`
+    table,  # a `Table`
 ):
     "The size command and the width of each column as a share of the line, None where it needs no breaking"
-    need, gaps = letters(table), 2*len(table.columns)
-    size, room = next(((s, n) for s, n in SIZES if sum(least for _, least in need) + gaps <= n), SIZES[-1])
-    if sum(longest for longest, _ in need) + gaps <= room: return size, [None]*len(need)
+    need, gaps = letters(table), 2 * len(table.columns)
+    size, room = next(
+        ((s, n) for s, n in SIZES if sum(least for _, least in need) + gaps <= n), SIZES[-1]
+    )
+    if sum(longest for longest, _ in need) + gaps <= room:
+        return size, [None] * len(need)
     left = room - gaps - sum(least for longest, least in need if longest == least)
-    long = [longest**.5 if longest > least else 0 for longest, least in need]
-    return size, [max(least, left*w/sum(long))/room if w else None for w, (_, least) in zip(long, need)]
+    long = [longest**0.5 if longest > least else 0 for longest, least in need]
+    return size, [
+        max(least, left * w / sum(long)) / room if w else None for w, (_, least) in zip(long, need)
+    ]
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #cd09931f
-PAGE = {'': 46, r'\footnotesize': 56, r'\scriptsize': 66} # lines of a page, about
+PAGE = {'': 46, r'\footnotesize': 56, r'\scriptsize': 66}  # lines of a page, about
+
 
 def lines_needed(
-    table, # a `Table`
+    table,  # a `Table`
 ):
     "Printed lines of the table, broken texts and intervals counted"
     size, widths = measure(table)
     room, total = dict(SIZES)[size], 0
     for title, lines in blocks(table):
-        total += 2*bool(title)
-        for _, cells in lines: total += max(-(-len(text)//max(1, int(w*room))) if w else 1 + bool(interval) for w, (_, _, text, interval) in zip(widths, cells))
+        total += 2 * bool(title)
+        for _, cells in lines:
+            total += max(
+                -(-len(text) // max(1, int(w * room))) if w else 1 + bool(interval)
+                for w, (_, _, text, interval) in zip(widths, cells)
+            )
     return total
 
+
 def is_long(
-    table, # a `Table`
+    table,  # a `Table`
 ):
     "Whether it needs more than a page"
     return lines_needed(table) > PAGE[measure(table)[0]]
@@ -161,61 +236,93 @@ def is_long(
 def _parts(table):
     "Size command, column letters, heading and body"
     k, (size, widths) = len(table.columns), measure(table)
-    spec = ''.join(('R' if c.digits is not None else 'L') if w is None else f'@{{\\extracolsep{{\\fill}}\\hspace{{4pt}}}}>{{\\raggedright\\arraybackslash}}p{{\\dimexpr {w:.3f}\\linewidth-4pt\\relax}}' for c, w in zip(table.columns, widths))
-    head = ' & '.join(_stacked([c.title, *textwrap.wrap(c.unit, 14)], 'br' if c.digits is not None else 'bl') for c in table.columns)
+    spec = ''.join(
+        ('R' if c.digits is not None else 'L')
+        if w is None
+        else f'@{{\\extracolsep{{\\fill}}\\hspace{{4pt}}}}>{{\\raggedright\\arraybackslash}}p{{\\dimexpr {w:.3f}\\linewidth-4pt\\relax}}'
+        for c, w in zip(table.columns, widths)
+    )
+    head = ' & '.join(
+        _stacked([c.title, *textwrap.wrap(c.unit, 14)], 'br' if c.digits is not None else 'bl')
+        for c in table.columns
+    )
     body = '\\midrule\n'.join(_latex_block(title, lines, k) for title, lines in blocks(table))
     return f'{size}\\setlength{{\\tabcolsep}}{{3pt}}\n' if size else '', spec, head, body
 
+
 def to_latex(
-    table, # a `Table`
-    label, # the manuscript's label, such as 'tab:main_results'
+    table,  # a `Table`
+    label,  # the manuscript's label, such as 'tab:main_results'
 ):
     "The table as `table*` with a `tabular*` for Elsevier's cas-dc, or as a `longtable` where a page is too short"
     k, (size, spec, head, body) = len(table.columns), _parts(table)
-    note, caption = f'\n\\par\\smallskip\\footnotesize {latex_text(table.note)}' if table.note else '', f'\\caption{{{latex_text(table.caption)}}}\\label{{{label}}}'
-    if is_long(table): return _long(k, size, spec, head, body, note, caption)
-    return (f'\\begin{{table*}}[width=\\textwidth,cols={k},pos=t]\n{caption}\n{size}'
-            + f'\\begin{{tabular*}}{{\\tblwidth}}{{@{{}} {spec} @{{}}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular*}}{note}\n\\end{{table*}}\n')
+    note, caption = (
+        f'\n\\par\\smallskip\\footnotesize {latex_text(table.note)}' if table.note else '',
+        f'\\caption{{{latex_text(table.caption)}}}\\label{{{label}}}',
+    )
+    if is_long(table):
+        return _long(k, size, spec, head, body, note, caption)
+    return (
+        f'\\begin{{table*}}[width=\\textwidth,cols={k},pos=t]\n{caption}\n{size}'
+        + f'\\begin{{tabular*}}{{\\tblwidth}}{{@{{}} {spec} @{{}}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular*}}{note}\n\\end{{table*}}\n'
+    )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #b11d6de0
 def _long(k, size, spec, head, body, note, caption):
     "A `longtable` over the width of the page"
-    return (f'% breaks over pages: needs \\usepackage{{longtable}}\n\\onecolumn\n\\begingroup\n{size}\\setlength{{\\LTleft}}{{0pt}}\\setlength{{\\LTright}}{{0pt}}\n\\begin{{longtable}}{{@{{}} {spec} @{{}}}}\n'
-            + f'{caption}\\\\\n\\toprule\n{head} \\\\\n\\midrule\n\\endfirsthead\n\\toprule\n{head} \\\\\n\\midrule\n\\endhead\n'
-            + f'\\midrule\n\\multicolumn{{{k}}}{{r@{{}}}}{{\\textit{{continued}}}} \\\\\n\\endfoot\n\\bottomrule\n\\endlastfoot\n{body}\\end{{longtable}}{note}\n\\par\\endgroup\n\\twocolumn\n')
+    return (
+        f'% breaks over pages: needs \\usepackage{{longtable}}\n\\onecolumn\n\\begingroup\n{size}\\setlength{{\\LTleft}}{{0pt}}\\setlength{{\\LTright}}{{0pt}}\n\\begin{{longtable}}{{@{{}} {spec} @{{}}}}\n'
+        + f'{caption}\\\\\n\\toprule\n{head} \\\\\n\\midrule\n\\endfirsthead\n\\toprule\n{head} \\\\\n\\midrule\n\\endhead\n'
+        + f'\\midrule\n\\multicolumn{{{k}}}{{r@{{}}}}{{\\textit{{continued}}}} \\\\\n\\endfoot\n\\bottomrule\n\\endlastfoot\n{body}\\end{{longtable}}{note}\n\\par\\endgroup\n\\twocolumn\n'
+    )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #ba5880a4
 def _stacked(texts, place='tr'):
     "Texts under each other in one cell"
-    texts = [re.sub(r'(?<=\w)(:|\\_)(?=\w)', r'\1\\allowbreak{}', latex_text(t)) for t in texts if t]
-    return ''.join(texts) if len(texts) < 2 else f'\\makecell[{place}]{{' + '\\\\{}'.join(texts) + '}'
+    texts = [
+        re.sub(r'(?<=\w)(:|\\_)(?=\w)', r'\1\\allowbreak{}', latex_text(t)) for t in texts if t
+    ]
+    return (
+        ''.join(texts) if len(texts) < 2 else f'\\makecell[{place}]{{' + '\\\\{}'.join(texts) + '}'
+    )
+
 
 def _latex_block(title, lines, k):
     "The lines of one block, its title over them; an interval stands under its number"
-    first = lambda row: '{}' + row if row[:1] in ('[', '*') else row  # what stands after \\ must not look like its option
+    first = lambda row: (
+        '{}' + row if row[:1] in ('[', '*') else row
+    )  # what stands after \\ must not look like its option
     bold = lambda marked, s: f'\\textbf{{{s}}}' if marked and s else s
-    head = f'\\multicolumn{{{k}}}{{@{{}}l}}{{\\textit{{{latex_text(title)}}}}} \\\\\n' if title else ''
-    return head + ''.join(first(' & '.join(bold(m, _stacked([text, interval])) for _, _, text, interval in cells)) + ' \\\\\n' for m, cells in lines)
+    head = (
+        f'\\multicolumn{{{k}}}{{@{{}}l}}{{\\textit{{{latex_text(title)}}}}} \\\\\n' if title else ''
+    )
+    return head + ''.join(
+        first(' & '.join(bold(m, _stacked([text, interval])) for _, _, text, interval in cells))
+        + ' \\\\\n'
+        for m, cells in lines
+    )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bba9c9f6
 def plain_frame(
-    table, # a `Table`
+    table,  # a `Table`
 ):
     "The printed columns, unrounded, under their keys; intervals beside their values"
     keep = [table.groups] if table.groups else []
     for c in table.columns:
-        keep += [c.key] + [f'{c.key}_{e}' for e in ('low', 'high') if c.interval and f'{c.key}_{e}' in table.frame]
+        keep += [c.key] + [
+            f'{c.key}_{e}' for e in ('low', 'high') if c.interval and f'{c.key}_{e}' in table.frame
+        ]
     return table.frame[list(dict.fromkeys(keep))]
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c797b76c
 def save_table(
     table,  # a `Table`
-    folder, # OUT/tables/report
+    folder,  # OUT/tables/report
     label,  # 'tab:main_results' gives tab_main_results.csv and .tex
 ):
     "Write the table as CSV and LaTeX; returns both paths"
     stem = re.sub(r'\W+', '_', label)
-    csv, tex = folder/f'{stem}.csv', folder/f'{stem}.tex'
+    csv, tex = folder / f'{stem}.csv', folder / f'{stem}.tex'
     write_csv(plain_frame(table), csv)
     write_text(to_latex(table, label), tex)
     return csv, tex

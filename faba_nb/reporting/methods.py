@@ -30,52 +30,75 @@ from .tables import genotypes, nice
 # %% ../../nbs/50_reporting/85_methods.ipynb #0fe0885c
 def references():
     "Key, text and DOI of every work a report may cite"
-    return _read(root()/'reports'/'references.csv').set_index('key')
+    return _read(root() / 'reports' / 'references.csv').set_index('key')
+
 
 def cited(
-    text, # one or more paragraphs
+    text,  # one or more paragraphs
 ):
     "Keys in the order of their first use"
-    found = list(dict.fromkeys(re.findall(r'@(\w+)', ' '.join([text] if isinstance(text, str) else text))))
+    found = list(
+        dict.fromkeys(re.findall(r'@(\w+)', ' '.join([text] if isinstance(text, str) else text)))
+    )
     known = references().index
     missing = [k for k in found if k not in known]
-    if missing: raise KeyError(f'{missing[0]} is not in reports/references.csv')
+    if missing:
+        raise KeyError(f'{missing[0]} is not in reports/references.csv')
     return found
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #11abe332
-def _year(text): return re.search(r'[(](\d{4})', text)[1]
+def _year(text):
+    return re.search(r'[(](\d{4})', text)[1]
+
 
 def to_html_text(
-    text, # a paragraph with keys
+    text,  # a paragraph with keys
 ):
     "The paragraph as HTML: keys become links to the list of references"
     names = references().text
     short = lambda k: names[k].split(' ')[0] + ' ' + _year(names[k])
-    link = lambda m: Markup('(') + Markup(', ').join(Markup('<a href="#ref-{}">{}</a>').format(k, short(k)) for k in re.findall(r'@(\w+)', m[0])) + Markup(')')
+    link = lambda m: (
+        Markup('(')
+        + Markup(', ').join(
+            Markup('<a href="#ref-{}">{}</a>').format(k, short(k))
+            for k in re.findall(r'@(\w+)', m[0])
+        )
+        + Markup(')')
+    )
     parts = re.split(r'(\[@[^\]]+\])', text)
-    return Markup('').join(link(re.match(r'.*', p)) if p.startswith('[@') else Markup.escape(p) for p in parts)
+    return Markup('').join(
+        link(re.match(r'.*', p)) if p.startswith('[@') else Markup.escape(p) for p in parts
+    )
+
 
 def to_latex_text(
-    text, # a paragraph with keys
+    text,  # a paragraph with keys
 ):
     "The paragraph as LaTeX: keys become \\citep"
     parts = re.split(r'(\[@[^\]]+\])', text)
-    return ''.join('\\citep{' + ','.join(re.findall(r'@(\w+)', p)) + '}' if p.startswith('[@') else latex_text(p) for p in parts)
+    return ''.join(
+        '\\citep{' + ','.join(re.findall(r'@(\w+)', p)) + '}'
+        if p.startswith('[@')
+        else latex_text(p)
+        for p in parts
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #f98d42be
 def common(
-    arms, # {name: `Arm`}
+    arms,  # {name: `Arm`}
     key,  # a setting
-    say=str, # value -> text
+    say=str,  # value -> text
 ):
     "The setting's value; where arms differ, that of most of them, and the others with their values"
     values = {}
-    for n, a in arms.items(): values.setdefault(say(getattr(a, key)), []).append(nice(n))
+    for n, a in arms.items():
+        values.setdefault(say(getattr(a, key)), []).append(nice(n))
     most, *others = sorted(values, key=lambda v: -len(values[v]))
     return most + (f' ({"; ".join(f"{listed(values[v])}: {v}" for v in others)})' if others else '')
 
+
 def networks(
-    study, # a `Study`
+    study,  # a `Study`
 ):
     "The arms that are networks; gates, attention and epochs are said of these alone"
     return {n: a for n, a in study.arms.items() if a.estimator == 'network'}
@@ -85,27 +108,49 @@ def plants_text(results):
     "Plants and design, from the plan"
     rounds, reps, t = design('rounds'), design('replicate_rounds'), design('treatments')
     looks = reps[reps.images].groupby('replicate').size()
-    doses = listed(f'{r.treatment} ({r.role}, {number(r.target_whc_pct, 0)} % of water-holding capacity)' for r in t.itertuples())
+    doses = listed(
+        f'{r.treatment} ({r.role}, {number(r.target_whc_pct, 0)} % of water-holding capacity)'
+        for r in t.itertuples()
+    )
     n = genotypes(results)
-    return (f'{counted(n, "accession")} of faba bean were grown at {doses}, three replicates each. Rounds of measurement lay between day {rounds.dag.min()} and day {rounds.dag.max()} after germination '
-            f'({rounds.date.min()} to {rounds.date.max()}); each replicate was photographed on {listed(sorted(set(looks)), "or")} of them, from three sides and from above, and chlorophyll fluorescence was taken on '
-            f'{listed(sorted(set(reps[reps.fluorescence].groupby("replicate").size())), "or")}. A step counts as measured when a plant has at least one photograph or a fluorescence record on that day.')
+    return (
+        f'{counted(n, "accession")} of faba bean were grown at {doses}, three replicates each. Rounds of measurement lay between day {rounds.dag.min()} and day {rounds.dag.max()} after germination '
+        f'({rounds.date.min()} to {rounds.date.max()}); each replicate was photographed on {listed(sorted(set(looks)), "or")} of them, from three sides and from above, and chlorophyll fluorescence was taken on '
+        f'{listed(sorted(set(reps[reps.fluorescence].groupby("replicate").size())), "or")}. A step counts as measured when a plant has at least one photograph or a fluorescence record on that day.'
+    )
+
 
 def labels_text(results):
     "Labels and their limits"
-    return ('Drought symptoms were annotated as one day per accession. Drought plants count as stressed from that day on, control plants never. Plants were looked at every few days, so the annotation is seen between the last '
-            'measured step before it and the first at or after it; results are repeated with steps within three days of onset left out and with onset moved by one round.')
+    return (
+        'Drought symptoms were annotated as one day per accession. Drought plants count as stressed from that day on, control plants never. Plants were looked at every few days, so the annotation is seen between the last '
+        'measured step before it and the first at or after it; results are repeated with steps within three days of onset left out and with onset moved by one round.'
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #368d1c9d
-CANVASES = {'published': 'resized and cropped as in the published pipeline of that encoder', 'square': 'padded to a square, so that the whole plant is seen'}
+CANVASES = {
+    'published': 'resized and cropped as in the published pipeline of that encoder',
+    'square': 'padded to a square, so that the whole plant is seen',
+}
 
-TAPS = {'cls': 'the class token before the last normalisation', 'norm': 'the class token after the last normalisation', 'proj': 'the projection of the class token into the space shared with text'}
+TAPS = {
+    'cls': 'the class token before the last normalisation',
+    'norm': 'the class token after the last normalisation',
+    'proj': 'the projection of the class token into the space shared with text',
+}
+
 
 def features_text(results):
     "Encoders: source, tap, width, canvas"
     arms = {a.backbone: a for a in results.study.arms.values() if 'image' in a.modalities}
-    if not arms: return 'No arm of this study uses photographs.'
-    keys = {'dinov2': 'oquab2023', 'clip': 'radford2021', 'bioclip': 'stevens2024', 'bioclip2': 'gu2025'}
+    if not arms:
+        return 'No arm of this study uses photographs.'
+    keys = {
+        'dinov2': 'oquab2023',
+        'clip': 'radford2021',
+        'bioclip': 'stevens2024',
+        'bioclip2': 'gu2025',
+    }
     cite = lambda n: f' [@{keys[n]}]' if n in keys else ''
     told, taps = [], []
     for n, a in arms.items():
@@ -113,217 +158,439 @@ def features_text(results):
         tap = b.tap(a.tap)
         width = f', {b.taps[tap]} wide' if b.taps.get(tap) else ''
         taps.append(tap)
-        told.append(f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {CANVASES[b.canvas(a.canvas)]})')
-    return ('Photographs were encoded by frozen encoders that were never adapted to plants of this experiment: ' + '; '.join(told)
-            + '. ' + ''.join(f'Tap {t} is {TAPS[t]}. ' for t in TAPS if t in taps) + 'The views of a plant and day are pooled by a learned softmax-weighted mean.')
+        told.append(
+            f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {CANVASES[b.canvas(a.canvas)]})'
+        )
+    return (
+        'Photographs were encoded by frozen encoders that were never adapted to plants of this experiment: '
+        + '; '.join(told)
+        + '. '
+        + ''.join(f'Tap {t} is {TAPS[t]}. ' for t in TAPS if t in taps)
+        + 'The views of a plant and day are pooled by a learned softmax-weighted mean.'
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #7c9fce48
-INPUTS = {'image': 'photographs', 'fluor': 'chlorophyll fluorescence', 'env': 'climate', 'vi': 'vegetation indices', 'water': 'soil water', 'shape': 'size'}
-PREPARATION = {'published': 'fluorescence is standardised over all plants after missing values were set to 0; other inputs are not scaled; learned tokens stand for missing photographs and fluorescence (this repeats the published preparation and its leak)',
-               'clean': 'every modality is standardised on the training plants of the fold, imputed after scaling, and has a learned token for missing values'}
+INPUTS = {
+    'image': 'photographs',
+    'fluor': 'chlorophyll fluorescence',
+    'env': 'climate',
+    'vi': 'vegetation indices',
+    'water': 'soil water',
+    'shape': 'size',
+}
+PREPARATION = {
+    'published': 'fluorescence is standardised over all plants after missing values were set to 0; other inputs are not scaled; learned tokens stand for missing photographs and fluorescence (this repeats the published preparation and its leak)',
+    'clean': 'every modality is standardised on the training plants of the fold, imputed after scaling, and has a learned token for missing values',
+}
 FUSION = {'gating': 'a softmax gate', 'concat': 'concatenation'}
-TIME = {'transformer': 'a transformer encoder of two layers with four heads', 'mlp': 'a perceptron on each step alone', 'none': 'nothing'}
-SIGHT = {'full': 'attention over the whole series', 'causal': 'attention on earlier steps only, the class token included'}
+TIME = {
+    'transformer': 'a transformer encoder of two layers with four heads',
+    'mlp': 'a perceptron on each step alone',
+    'none': 'nothing',
+}
+SIGHT = {
+    'full': 'attention over the whole series',
+    'causal': 'attention on earlier steps only, the class token included',
+}
+
 
 def model_text(results):
     "The model and its inputs"
     s, net = results.study, networks(results.study)
-    inputs = f'Inputs: {common(s.arms, "modalities", lambda m: listed(INPUTS.get(x, x) for x in m))}.'
-    if not net: return inputs
-    return (f'{inputs} In a network, each modality is projected to 128 dimensions and fused by {common(net, "fusion", FUSION.get)}; over time stands {common(net, "temporal", TIME.get)} [@vaswani2017], '
-            f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. The head gives a probability of stress for every measured step.')
+    inputs = (
+        f'Inputs: {common(s.arms, "modalities", lambda m: listed(INPUTS.get(x, x) for x in m))}.'
+    )
+    if not net:
+        return inputs
+    return (
+        f'{inputs} In a network, each modality is projected to 128 dimensions and fused by {common(net, "fusion", FUSION.get)}; over time stands {common(net, "temporal", TIME.get)} [@vaswani2017], '
+        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. The head gives a probability of stress for every measured step.'
+    )
+
 
 def estimators_text(results):
     "Classical estimators, where the study has any"
     found = {n: a for n, a in results.study.arms.items() if a.estimator != 'network'}
-    if not found: return ''
+    if not found:
+        return ''
     return f'Classical estimators see the inputs of one step at a time, in the same folds: {listed(nice(n) for n in found)}.'
+
 
 def preparation_text(results):
     "What was done to the inputs"
     s = results.study
     used = sorted({a.preparation for a in s.arms.values()})
-    whose = lambda p: f' ({listed(nice(n) for n, a in s.arms.items() if a.preparation == p)})' if len(used) > 1 else ''
-    return 'Preparation ' + '; preparation '.join(f'“{p}”{whose(p)}: {PREPARATION[p]}' for p in used) + '.'
+    whose = lambda p: (
+        f' ({listed(nice(n) for n, a in s.arms.items() if a.preparation == p)})'
+        if len(used) > 1
+        else ''
+    )
+    return (
+        'Preparation '
+        + '; preparation '.join(f'“{p}”{whose(p)}: {PREPARATION[p]}' for p in used)
+        + '.'
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #cea43823
 def training_text(results):
     "Loss, optimiser, stopping, folds, seeds"
     s, n, net = results.study, genotypes(results), networks(results.study)
-    if not net: return f'Each of the {counted(n, "accession")} was left out in turn with all its plants.'
+    if not net:
+        return f'Each of the {counted(n, "accession")} was left out in turn with all its plants.'
     c = lambda k: common(net, k, lambda v: f'{v:g}' if isinstance(v, float) else str(v))
     seeds = lambda k: common(s.arms, k, lambda v: counted(len(v), 'seed') + f' ({listed(v)})')
-    return (f'Binary cross-entropy on measured steps with weight {c("pos_weight")} for stressed steps was minimised with AdamW [@loshchilov2019] (learning rate {c("lr")}, weight decay {c("weight_decay")}, batches of {c("batch_size")} plants, '
-            f'gradient norm at most {c("clip_norm")}, dropout {c("dropout")}), with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs without a better validation loss, '
-            f'and the best epoch was kept. Each of the {counted(n, "accession")} was left out in turn with all its plants; of the others, one early, one middle and one late accession served for validation. Validation splits: {seeds("split_seeds")}; initialisations: {seeds("init_seeds")}. '
-            'A fit depends on its arm, seeds and fold alone.')
+    return (
+        f'Binary cross-entropy on measured steps with weight {c("pos_weight")} for stressed steps was minimised with AdamW [@loshchilov2019] (learning rate {c("lr")}, weight decay {c("weight_decay")}, batches of {c("batch_size")} plants, '
+        f'gradient norm at most {c("clip_norm")}, dropout {c("dropout")}), with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs without a better validation loss, '
+        f'and the best epoch was kept. Each of the {counted(n, "accession")} was left out in turn with all its plants; of the others, one early, one middle and one late accession served for validation. Validation splits: {seeds("split_seeds")}; initialisations: {seeds("init_seeds")}. '
+        'A fit depends on its arm, seeds and fold alone.'
+    )
+
 
 def readings_text(results):
     "The two readings and the yardsticks"
-    return ('Every arm was read in two ways. Retrospectively, the whole series is seen. Online, prefixes are replayed: every modality is cut after a day and the prediction is read on that day. Words like early and lead refer to online results only. '
-            'Rules that see no plant went through the same folds and the same code: a clock told the treatment, a clock not told, a clock with the treatment inferred from size, a constant onset and the prevalence.')
+    return (
+        'Every arm was read in two ways. Retrospectively, the whole series is seen. Online, prefixes are replayed: every modality is cut after a day and the prediction is read on that day. Words like early and lead refer to online results only. '
+        'Rules that see no plant went through the same folds and the same code: a clock told the treatment, a clock not told, a clock with the treatment inferred from size, a constant onset and the prevalence.'
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #fa68dbc5
 def statistics_text(results):
     "Unit, tests, intervals, adjustments"
     c = stated(results)
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
-    return (f'The unit of comparison is the accession. The study states these contrasts beforehand: {pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired sign-flip permutation with one common sign per accession over all arms, '
-            'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms; before they are read, the draws are moved by what mixing the seeds of different accessions alone does to a ratio. '
-            f'Beside the primary test stand the corrected resampled t test [@nadeau2003], the Bayesian signed rank test with a region of practical equivalence of {rope} F1 [@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
-            f'Alarm thresholds and calibration for an accession are fitted on the predictions for all others{_within(results)}. ' + power(results))
+    return (
+        f'The unit of comparison is the accession. The study states these contrasts beforehand: {pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired sign-flip permutation with one common sign per accession over all arms, '
+        'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms; before they are read, the draws are moved by what mixing the seeds of different accessions alone does to a ratio. '
+        f'Beside the primary test stand the corrected resampled t test [@nadeau2003], the Bayesian signed rank test with a region of practical equivalence of {rope} F1 [@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
+        f'Alarm thresholds and calibration for an accession are fitted on the predictions for all others{_within(results)}. '
+        + power(results)
+    )
+
 
 def _within(results):
     "Which arms had theirs from networks within the fold"
     arms = [n for n, a in results.study.arms.items() if a.nested]
-    return arms and f'; those of {listed(map(nice, arms))} on the predictions of five further models within its fold, each trained without a fifth of the fold’s training accessions' or ''
+    return (
+        arms
+        and f'; those of {listed(map(nice, arms))} on the predictions of five further models within its fold, each trained without a fifth of the fold’s training accessions'
+        or ''
+    )
+
 
 def distillation_text(results):
     "Distillation, where the study has any"
     arms = [n for n, a in results.study.arms.items() if a.distillation != 'none']
-    if not arms: return ''
-    return (f'{listed(map(nice, arms))} learned with privileged information [@vapnik2009] by distillation [@hinton2015]: per step, the squared temperature (T = 2) times the divergence between the softened Bernoulli predictions of teacher and student is added to the task loss, '
-            'its weight falling from 0.7 to 0.3. A fold’s teacher is the teacher trained without that accession. Controls: training from scratch, a teacher whose predictions are shuffled between plants, and self-distillation.')
+    if not arms:
+        return ''
+    return (
+        f'{listed(map(nice, arms))} learned with privileged information [@vapnik2009] by distillation [@hinton2015]: per step, the squared temperature (T = 2) times the divergence between the softened Bernoulli predictions of teacher and student is added to the task loss, '
+        'its weight falling from 0.7 to 0.3. A fold’s teacher is the teacher trained without that accession. Controls: training from scratch, a teacher whose predictions are shuffled between plants, and self-distillation.'
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #5838c1b7
-SECTIONS = {'Plants and measurements': [plants_text], 'Labels': [labels_text], 'Image features': [features_text], 'Model and inputs': [model_text, estimators_text, preparation_text],
-            'Training and cross-validation': [training_text, distillation_text], 'Readings and yardsticks': [readings_text], 'Statistics': [statistics_text]}
+SECTIONS = {
+    'Plants and measurements': [plants_text],
+    'Labels': [labels_text],
+    'Image features': [features_text],
+    'Model and inputs': [model_text, estimators_text, preparation_text],
+    'Training and cross-validation': [training_text, distillation_text],
+    'Readings and yardsticks': [readings_text],
+    'Statistics': [statistics_text],
+}
+
 
 def sections(
-    results, # `Results`
+    results,  # `Results`
 ):
     "[(heading, [paragraph with keys])]; a paragraph whose numbers are missing says so"
     out = []
     for head, makers in SECTIONS.items():
         texts = []
         for make in makers:
-            try: texts.append(make(results))
-            except NotThere as e: texts.append(f'(Not written: {e})')
+            try:
+                texts.append(make(results))
+            except NotThere as e:
+                texts.append(f'(Not written: {e})')
         out.append((head, [t for t in texts if t]))
     return out
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #5397ebe9
 def methods_html(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The methods section for the page"
-    block = lambda head, texts: Markup('<h3>{}</h3>').format(head) + Markup('').join(Markup('<p>{}</p>').format(to_html_text(t)) for t in texts)
-    return Markup('<div class="methods">') + Markup('').join(block(*s) for s in sections(results)) + Markup('</div>')
+    block = lambda head, texts: (
+        Markup('<h3>{}</h3>').format(head)
+        + Markup('').join(Markup('<p>{}</p>').format(to_html_text(t)) for t in texts)
+    )
+    return (
+        Markup('<div class="methods">')
+        + Markup('').join(block(*s) for s in sections(results))
+        + Markup('</div>')
+    )
+
 
 def methods_latex(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The methods section for a manuscript"
-    return '\n\n'.join(f'\\subsection{{{latex_text(head)}}}\n' + '\n\n'.join(map(to_latex_text, texts)) for head, texts in sections(results)) + '\n'
+    return (
+        '\n\n'.join(
+            f'\\subsection{{{latex_text(head)}}}\n' + '\n\n'.join(map(to_latex_text, texts))
+            for head, texts in sections(results)
+        )
+        + '\n'
+    )
+
 
 def references_html(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The works cited in the methods, in alphabetical order"
-    r = references().loc[sorted(set(cited([t for _, texts in sections(results) for t in texts])) | {'kapoor2024', 'kornblith2019'})]
-    link = lambda doi: Markup(' <a href="https://doi.org/{0}">doi:{0}</a>').format(doi) if doi else ''
-    return Markup('<ul class="references">{}</ul>').format(Markup('').join(Markup('<li id="ref-{}">{}{}</li>').format(k, x.text, link(x.doi)) for k, x in r.iterrows()))
+    r = references().loc[
+        sorted(
+            set(cited([t for _, texts in sections(results) for t in texts]))
+            | {'kapoor2024', 'kornblith2019'}
+        )
+    ]
+    link = lambda doi: (
+        Markup(' <a href="https://doi.org/{0}">doi:{0}</a>').format(doi) if doi else ''
+    )
+    return Markup('<ul class="references">{}</ul>').format(
+        Markup('').join(
+            Markup('<li id="ref-{}">{}{}</li>').format(k, x.text, link(x.doi))
+            for k, x in r.iterrows()
+        )
+    )
+
 
 def references_bibtex():
     "All references as BibTeX notes, so that the LaTeX section compiles"
-    fields = lambda x: {'note': latex_text(x.text), 'year': _year(x.text), 'author': latex_text(x.text.split(' (')[0]), **({'doi': x.doi} if x.doi else {})}
-    entry = lambda k, x: f'@misc{{{k},\n' + ',\n'.join(f'  {a} = {{{b}}}' for a, b in fields(x).items()) + '\n}'
+    fields = lambda x: {
+        'note': latex_text(x.text),
+        'year': _year(x.text),
+        'author': latex_text(x.text.split(' (')[0]),
+        **({'doi': x.doi} if x.doi else {}),
+    }
+    entry = lambda k, x: (
+        f'@misc{{{k},\n' + ',\n'.join(f'  {a} = {{{b}}}' for a, b in fields(x).items()) + '\n}'
+    )
     return '\n\n'.join(entry(k, x) for k, x in references().iterrows()) + '\n'
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #ee158d35
 def decisions_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Decision, reason, trade-off and mitigation, from DECISIONS.md"
-    text = (root()/'DECISIONS.md').read_text(encoding='utf-8')
-    part = lambda body, k: (re.search(rf'\*\*{k}\.\*\*\s*(.+?)(?=\n- \*\*|\Z)', body, flags=re.S) or [None, ''])[1].strip().replace('`', '')
-    rows = [dict(title=t.strip(), **{k: part(b, k) for k in ('Decision', 'Reason', 'Trade-off', 'Mitigation')}) for t, b in re.findall(r'^## \d+\. (.+?)\n(.*?)(?=^## |\Z)', text, flags=re.S | re.M)]
-    return Table(pd.DataFrame(rows), [Column('title', 'Decision'), *(Column(k, k) for k in ('Reason', 'Trade-off', 'Mitigation'))], f'{counted(len(rows), "decision")} that shape the numbers, from DECISIONS.md.')
+    text = (root() / 'DECISIONS.md').read_text(encoding='utf-8')
+    part = lambda body, k: (
+        (re.search(rf'\*\*{k}\.\*\*\s*(.+?)(?=\n- \*\*|\Z)', body, flags=re.S) or [None, ''])[1]
+        .strip()
+        .replace('`', '')
+    )
+    rows = [
+        dict(
+            title=t.strip(),
+            **{k: part(b, k) for k in ('Decision', 'Reason', 'Trade-off', 'Mitigation')},
+        )
+        for t, b in re.findall(r'^## \d+\. (.+?)\n(.*?)(?=^## |\Z)', text, flags=re.S | re.M)
+    ]
+    return Table(
+        pd.DataFrame(rows),
+        [
+            Column('title', 'Decision'),
+            *(Column(k, k) for k in ('Reason', 'Trade-off', 'Mitigation')),
+        ],
+        f'{counted(len(rows), "decision")} that shape the numbers, from DECISIONS.md.',
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #12356a86
 def _settings(results):
     "Settings × arms as texts, and which are the same for all"
     from faba_nb.core.config import to_dict
+
     say = lambda v: listed(v) if isinstance(v, (list, tuple)) else '–' if v is None else str(v)
-    f = pd.DataFrame({n: {k: say(v) for k, v in to_dict(a).items()} for n, a in results.study.arms.items()})
+    f = pd.DataFrame(
+        {n: {k: say(v) for k, v in to_dict(a).items()} for n, a in results.study.arms.items()}
+    )
     return f, f.nunique(axis=1) == 1
 
+
 def settings_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The settings in which arms differ, an arm per line"
     f, same = _settings(results)
-    if same.all(): raise Nothing('All arms have the same settings.')
+    if same.all():
+        raise Nothing('All arms have the same settings.')
     t = f[~same].T.rename_axis('arm').reset_index()
-    return Table(t.assign(arm=t.arm.map(nice)), [Column('arm', 'Arm'), *(Column(k, k.replace('_', ' ')) for k in f.index[~same])], f'What differs between {counted(len(t), "arm")}.')
+    return Table(
+        t.assign(arm=t.arm.map(nice)),
+        [Column('arm', 'Arm'), *(Column(k, k.replace('_', ' ')) for k in f.index[~same])],
+        f'What differs between {counted(len(t), "arm")}.',
+    )
+
 
 def shared_settings_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The settings that all arms share"
     f, same = _settings(results)
     t = f[same].iloc[:, :1].set_axis(['value'], axis=1).rename_axis('setting').reset_index()
-    return Table(t, [Column('setting', 'Setting'), Column('value', 'Value')], f'What is the same for {"the arm" if f.shape[1] == 1 else f"all {f.shape[1]} arms"}; study.yaml holds every arm in full.')
+    return Table(
+        t,
+        [Column('setting', 'Setting'), Column('value', 'Value')],
+        f'What is the same for {"the arm" if f.shape[1] == 1 else f"all {f.shape[1]} arms"}; study.yaml holds every arm in full.',
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #dcea5348
 def checklist_facts(
-    results, # `Results`
+    results,  # `Results`
 ):
     "What the answers of the checklist are filled with"
     s, n, r = results.study, genotypes(results), design('rounds')
     p, c = s.provenance, stated(results)
-    try: e = results.experiment; plants, steps, data = counted(len(e.plants), 'plant'), counted(len(e.measured), 'measured step'), f'read from the folder {Path(results.run["data"]).name}'
-    except NotThere as why: plants, steps, data = f'six plants for each of {n} accessions', 'steps not counted here', str(why)
-    try: could = power(results)
-    except NotThere as why: could = str(why)
+    try:
+        e = results.experiment
+        plants, steps, data = (
+            counted(len(e.plants), 'plant'),
+            counted(len(e.measured), 'measured step'),
+            f'read from the folder {Path(results.run["data"]).name}',
+        )
+    except NotThere as why:
+        plants, steps, data = (
+            f'six plants for each of {n} accessions',
+            'steps not counted here',
+            str(why),
+        )
+    try:
+        could = power(results)
+    except NotThere as why:
+        could = str(why)
     seeds = {(len(a.split_seeds), len(a.init_seeds)) for a in s.arms.values()}
-    return dict(accessions=counted(n, 'accession'), treatments=listed(design('treatments').treatment), contrasts=listed(f'{nice(a)} against {nice(b)}' for a, b in s.contrasts) or 'none', data=data, study=s.name,
-                code=f'faba_nb, commit {p["commit"]}' if p.get('commit') else 'commit not recorded', versions=', '.join(f'{k} {v}' for k, v in p.get('versions', {}).items()) or 'not recorded', first=r.date.min(), last=r.date.max(),
-                plants=plants, steps=steps, power=could, preparations=preparation_text(results), arms=listed(map(nice, s.arms)), folds=counted(n, 'fold'), seeds=listed(f'{counted(i, "initialisation")}, {counted(k, "validation split")}' for k, i in sorted(seeds)),
-                simulated='The data are simulated.' if results.simulated is not None else '')
+    return dict(
+        accessions=counted(n, 'accession'),
+        treatments=listed(design('treatments').treatment),
+        contrasts=listed(f'{nice(a)} against {nice(b)}' for a, b in s.contrasts) or 'none',
+        data=data,
+        study=s.name,
+        code=f'faba_nb, commit {p["commit"]}' if p.get('commit') else 'commit not recorded',
+        versions=', '.join(f'{k} {v}' for k, v in p.get('versions', {}).items()) or 'not recorded',
+        first=r.date.min(),
+        last=r.date.max(),
+        plants=plants,
+        steps=steps,
+        power=could,
+        preparations=preparation_text(results),
+        arms=listed(map(nice, s.arms)),
+        folds=counted(n, 'fold'),
+        seeds=listed(
+            f'{counted(i, "initialisation")}, {counted(k, "validation split")}'
+            for k, i in sorted(seeds)
+        ),
+        simulated='The data are simulated.' if results.simulated is not None else '',
+    )
+
 
 def checklist_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The checklist, answered"
-    f = _read(root()/'reports'/'checklist.csv')
+    f = _read(root() / 'reports' / 'checklist.csv')
     facts = checklist_facts(results)
     f['answer'] = [a.format(**facts) for a in f.answer]
-    return Table(f, [Column('item', 'Question'), Column('answer', 'Answer'), Column('where', 'Where')], f'{counted(len(f), "question")} after REFORMS.', groups='section')
+    return Table(
+        f,
+        [Column('item', 'Question'), Column('answer', 'Answer'), Column('where', 'Where')],
+        f'{counted(len(f), "question")} after REFORMS.',
+        groups='section',
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #b9910f74
 def pipeline(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "fig1_pipeline: photographs and sensors on the left, honest numbers on the right"
     s, n = results.study, genotypes(results)
     encoders = sorted({nice(a.backbone) for a in s.arms.values() if 'image' in a.modalities})
     fits = sum(a.fits(n) for a in s.arms.values())
-    steps = [('Photographs', 'three sides and top\nof every plant and visit', 'image'), ('Frozen encoder', '\n'.join(encoders) or 'none', 'dinov2'), ('Sensors', 'fluorescence, indices,\nclimate', 'fluor'),
-             ('One small model', 'views pooled, sensors\ngated, days in order', 'ink'), ('Leave one out', f'{counted(n, "accession")},\n{counted(fits, "fit")}', 'ink'), ('Honest numbers', 'beside rules that\nsee no plant', 'WHC-30')]
-    places = {190: [(0, 1), (1, 1), (.5, 0), (2, .5), (3, .5), (4, .5)], 90: [(0, 3), (0, 2), (1, 3), (.5, 1), (0, 0), (1, 0)]}[190 if width > 120 else 90]
+    steps = [
+        ('Photographs', 'three sides and top\nof every plant and visit', 'image'),
+        ('Frozen encoder', '\n'.join(encoders) or 'none', 'dinov2'),
+        ('Sensors', 'fluorescence, indices,\nclimate', 'fluor'),
+        ('One small model', 'views pooled, sensors\ngated, days in order', 'ink'),
+        ('Leave one out', f'{counted(n, "accession")},\n{counted(fits, "fit")}', 'ink'),
+        ('Honest numbers', 'beside rules that\nsee no plant', 'WHC-30'),
+    ]
+    places = {
+        190: [(0, 1), (1, 1), (0.5, 0), (2, 0.5), (3, 0.5), (4, 0.5)],
+        90: [(0, 3), (0, 2), (1, 3), (0.5, 1), (0, 0), (1, 0)],
+    }[190 if width > 120 else 90]
     arrows = [(0, 1), (1, 3), (2, 3), (3, 4), (4, 5)]
     fig, ax = canvas(width, 52 if width > 120 else 88)
-    for (head, body, c), (x, y) in zip(steps, places): _box(ax, x, y, head, body, colour(c), width)
-    for a, b in arrows: _arrow(ax, places[a], places[b])
-    ax.set(xlim=(-.5, max(x for x, _ in places) + .5), ylim=(-.5, max(y for _, y in places) + .5))
+    for (head, body, c), (x, y) in zip(steps, places):
+        _box(ax, x, y, head, body, colour(c), width)
+    for a, b in arrows:
+        _arrow(ax, places[a], places[b])
+    ax.set(
+        xlim=(-0.5, max(x for x, _ in places) + 0.5), ylim=(-0.5, max(y for _, y in places) + 0.5)
+    )
     ax.axis('off')
-    return Drawn(fig, f'What flows where in this study: {counted(len(s.arms), "arm")}, {counted(n, "accession")} left out in turn.', 'Photographs go through a frozen encoder; its features and the sensor tables go into one small model, trained once for every left-out accession; predictions become numbers beside rules that see no plant.')
+    return Drawn(
+        fig,
+        f'What flows where in this study: {counted(len(s.arms), "arm")}, {counted(n, "accession")} left out in turn.',
+        'Photographs go through a frozen encoder; its features and the sensor tables go into one small model, trained once for every left-out accession; predictions become numbers beside rules that see no plant.',
+    )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #d43a74da
-BOX = (.84, .62)
+BOX = (0.84, 0.62)
+
 
 def _box(ax, x, y, head, body, tone, width):
     "A box with a heading and two lines"
     w, h = BOX
-    ax.add_patch(FancyBboxPatch((x - w/2, y - h/2), w, h, boxstyle='round,pad=0,rounding_size=.06', fc='none', ec=tone, lw=1.3))
-    ax.text(x, y + .15, head, ha='center', va='center', weight='bold', fontsize=7.5 if width > 120 else 7)
-    ax.text(x, y - .1, body, ha='center', va='center', fontsize=6.2 if width > 120 else 5.8, color=colour('muted'), linespacing=1.25)
+    ax.add_patch(
+        FancyBboxPatch(
+            (x - w / 2, y - h / 2),
+            w,
+            h,
+            boxstyle='round,pad=0,rounding_size=.06',
+            fc='none',
+            ec=tone,
+            lw=1.3,
+        )
+    )
+    ax.text(
+        x,
+        y + 0.15,
+        head,
+        ha='center',
+        va='center',
+        weight='bold',
+        fontsize=7.5 if width > 120 else 7,
+    )
+    ax.text(
+        x,
+        y - 0.1,
+        body,
+        ha='center',
+        va='center',
+        fontsize=6.2 if width > 120 else 5.8,
+        color=colour('muted'),
+        linespacing=1.25,
+    )
+
 
 def _arrow(ax, a, b):
     "From the edge of one box to the edge of another"
     (w, h), (dx, dy) = BOX, (b[0] - a[0], b[1] - a[1])
-    reach = lambda: min(w/2/abs(dx) if dx else 9, h/2/abs(dy) if dy else 9)
-    k = reach() + .03
-    ax.annotate('', (b[0] - k*dx, b[1] - k*dy), (a[0] + k*dx, a[1] + k*dy), arrowprops=dict(arrowstyle='-|>', color=colour('muted'), lw=1, shrinkA=0, shrinkB=0))
+    reach = lambda: min(w / 2 / abs(dx) if dx else 9, h / 2 / abs(dy) if dy else 9)
+    k = reach() + 0.03
+    ax.annotate(
+        '',
+        (b[0] - k * dx, b[1] - k * dy),
+        (a[0] + k * dx, a[1] + k * dy),
+        arrowprops=dict(arrowstyle='-|>', color=colour('muted'), lw=1, shrinkA=0, shrinkB=0),
+    )

@@ -21,8 +21,10 @@ from .style import use_style
 # %% ../../nbs/50_reporting/35_pages.ipynb #07eeea40
 class Page:
     "One report over one study"
-    def __init__(self,
-        out, # the study's output folder
+
+    def __init__(
+        self,
+        out,  # the study's output folder
     ):
         use_style()
         self.out, self.results = Path(out), Results(out)
@@ -34,11 +36,14 @@ def _gap(page, error):
     page.gaps.append(str(error))
     return Markup('<p class="gap"><b>{}</b> {}</p>').format(error.head, str(error))
 
+
 def _show(page, make, quiet=False):
     "Display what `make()` returns, or why it cannot be made"
-    try: html = make()
+    try:
+        html = make()
     except NotThere as e:
-        if quiet: return
+        if quiet:
+            return
         html = _gap(page, e)
     display(HTML(str(html)))
 
@@ -49,81 +54,129 @@ def _paragraphs(text):
     block = lambda t: isinstance(t, Markup) and t.startswith(('<ul', '<dl', '<p', '<div'))
     return Markup('\n').join(t if block(t) else Markup('<p>{}</p>').format(t) for t in texts if t)
 
+
 @patch
-def say(self:Page,
+def say(
+    self: Page,
     sentence,  # text, or a function of the results that returns a text or several
-    quiet=False, # leave the sentence out where its numbers are missing: the table below says so
+    quiet=False,  # leave the sentence out where its numbers are missing: the table below says so
     **kwargs,  # for that function
 ):
     "A paragraph, or several, written from the numbers"
-    _show(self, lambda: _paragraphs(sentence(self.results, **kwargs) if callable(sentence) else sentence), quiet)
+    _show(
+        self,
+        lambda: _paragraphs(sentence(self.results, **kwargs) if callable(sentence) else sentence),
+        quiet,
+    )
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #6dab3f78
 @patch
-def figure(self:Page,
-    name,      # file name without ending; the manuscript's name where it has one
-    draw,      # function of results and width that returns a `Drawn`
+def figure(
+    self: Page,
+    name,  # file name without ending; the manuscript's name where it has one
+    draw,  # function of results and width that returns a `Drawn`
     **kwargs,  # for that function
 ):
     "A numbered figure, with its files in OUT/figures"
+
     def make():
-        html = figure_html(partial(draw, self.results, **kwargs), self.out/'figures', name, f'Figure {len(self.figures) + 1}.',
-                           '../figures/', simulated=self.results.simulated is not None)
+        html = figure_html(
+            partial(draw, self.results, **kwargs),
+            self.out / 'figures',
+            name,
+            f'Figure {len(self.figures) + 1}.',
+            '../figures/',
+            simulated=self.results.simulated is not None,
+        )
         self.figures.append(name)
         return html
+
     _show(self, make)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #28a2a94c
 @patch
-def table(self:Page,
-    label,     # the manuscript's label, such as 'tab:main_results'
-    make,      # function of results that returns a `Table`
+def table(
+    self: Page,
+    label,  # the manuscript's label, such as 'tab:main_results'
+    make,  # function of results that returns a `Table`
     **kwargs,  # for that function
 ):
     "A numbered table, with its CSV and LaTeX in OUT/tables/report"
+
     def html():
         t = make(self.results, **kwargs)
-        csv, tex = save_table(t, self.out/'tables'/'report', label)
+        csv, tex = save_table(t, self.out / 'tables' / 'report', label)
         self.tables.append(label)
-        files = Markup('<span class="files"><a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a></span>').format(csv.name, tex.name)
+        files = Markup(
+            '<span class="files"><a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a></span>'
+        ).format(csv.name, tex.name)
         return to_html(t, csv.stem, f'Table {len(self.tables)}.', files)
+
     _show(self, html)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #e28bbda2
 @patch
-def file(self:Page,
-    name, # file name in OUT/report
-    make, # function of results that returns the text
+def file(
+    self: Page,
+    name,  # file name in OUT/report
+    make,  # function of results that returns the text
 ):
     "A text file beside the page, linked"
+
     def html():
-        write_text(make(self.results), self.out/'report'/name)
+        write_text(make(self.results), self.out / 'report' / name)
         return Markup('<p class="download"><a href="{0}">{0}</a></p>').format(name)
+
     _show(self, html)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #aaa6369a
 @patch
-def cards(self:Page):
+def cards(self: Page):
     "A link and a line for every other page of the site"
     card = Markup('<li><a href="{}"><b>{}</b> <span>{}</span></a></li>')
-    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in reports(out=self.out).values() if r.name != FRONT)
-    if items: display(HTML(str(Markup('<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>').format(items))))
+    items = Markup('').join(
+        card.format(r.page, r.title, r.subtitle)
+        for r in reports(out=self.out).values()
+        if r.name != FRONT
+    )
+    if items:
+        display(
+            HTML(
+                str(
+                    Markup(
+                        '<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>'
+                    ).format(items)
+                )
+            )
+        )
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #f573826b
 @patch
-def banner(self:Page):
+def banner(self: Page):
     "A notice at the top of a page whose plants were drawn, not grown"
     s = self.results.simulated
-    if s is None: return
+    if s is None:
+        return
     facts = ', '.join(f'{k} {s[k]}' for k in ('world', 'seed', 'genotypes') if k in s)
-    display(HTML(str(Markup('<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: plants, photographs and sensor tables '
-                 'were drawn by a program{}. Nothing on this page is a statement about faba bean.</p>').format(f' ({facts})' if facts else ''))))
+    display(
+        HTML(
+            str(
+                Markup(
+                    '<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: plants, photographs and sensor tables '
+                    'were drawn by a program{}. Nothing on this page is a statement about faba bean.</p>'
+                ).format(f' ({facts})' if facts else '')
+            )
+        )
+    )
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #3586dc63
 SENTINEL = 'faba_nb report complete'
 
+
 @patch
-def finish(self:Page):
+def finish(self: Page):
     "Leave the word that says this page ran to its end"
     self.finished = True
-    print(f'{SENTINEL}: {len(self.figures)} figures, {len(self.tables)} tables, {len(self.gaps)} gaps')
+    print(
+        f'{SENTINEL}: {len(self.figures)} figures, {len(self.tables)} tables, {len(self.gaps)} gaps'
+    )

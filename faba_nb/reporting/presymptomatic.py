@@ -15,43 +15,93 @@ from ..evaluation.alarms import Rule, accession_rule, never_words
 from .drawing import Drawn, how_many, shows
 from .figures import _readings, arm_tone, dagger, plants_shown
 from .layout import Column, Table
-from .results import NotThere, counted, in_doubt, listed, number, p_value, spread, with_interval
+from faba_nb.reporting.results import (
+    NotThere,
+    counted,
+    in_doubt,
+    listed,
+    number,
+    p_value,
+    spread,
+    with_interval,
+)
 from .style import canvas, colour, label_panels, panels
 from .sentences import told
 from .tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1966090b
 def fluorescence_effects(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Parameters × days: effect of drought in control standard deviations"
     t = results.table('fluorescence_effects')
-    return t.pivot(index='parameter', columns='dag', values='effect').loc[t.parameter.unique()].rename(columns=int)
+    return (
+        t.pivot(index='parameter', columns='dag', values='effect')
+        .loc[t.parameter.unique()]
+        .rename(columns=int)
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2bca16ad
 def fluorescence_heatmap(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "fig7_fluorescence_heatmap: all parameters over time, alike ones together"
     t, parting = fluorescence_effects(results), results.table('fluorescence_divergence')
-    if len(t) > 2: t = t.iloc[leaves_list(linkage(t.fillna(0), 'average', metric='correlation', optimal_ordering=True))]
-    fig, ax = canvas(width, 16 + (1.95 if width > 120 else 1.55)*len(t))
-    _heat(fig, ax, t, pd.to_numeric(parting.set_index('parameter').divergence_dag).reindex(t.index), width > 120)
-    return Drawn(fig, f'Effect of drought in standard deviations of control plants, {counted(len(t), "fluorescence parameter")}, n = {counted(int(parting.n_genotypes.max()), "accession")}, from a mixed model per parameter. '
-                 f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: the day from which drought and control plants part (simultaneous 95 % band). Rows are ordered by the likeness of their courses.', _heat_alt(t))
+    if len(t) > 2:
+        t = t.iloc[
+            leaves_list(
+                linkage(t.fillna(0), 'average', metric='correlation', optimal_ordering=True)
+            )
+        ]
+    fig, ax = canvas(width, 16 + (1.95 if width > 120 else 1.55) * len(t))
+    _heat(
+        fig,
+        ax,
+        t,
+        pd.to_numeric(parting.set_index('parameter').divergence_dag).reindex(t.index),
+        width > 120,
+    )
+    return Drawn(
+        fig,
+        f'Effect of drought in standard deviations of control plants, {counted(len(t), "fluorescence parameter")}, n = {counted(int(parting.n_genotypes.max()), "accession")}, from a mixed model per parameter. '
+        f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: the day from which drought and control plants part (simultaneous 95 % band). Rows are ordered by the likeness of their courses.',
+        _heat_alt(t),
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b0fc3bf3
 def _heat(fig, ax, t, parting, wide):
     "The map, its axes, a dot on each day of divergence"
-    reach = max(1., float(np.nanquantile(np.abs(t), .98)))
-    image = ax.imshow(t, aspect='auto', cmap='RdBu_r', vmin=-reach, vmax=reach, interpolation='none')
+    reach = max(1.0, float(np.nanquantile(np.abs(t), 0.98)))
+    image = ax.imshow(
+        t, aspect='auto', cmap='RdBu_r', vmin=-reach, vmax=reach, interpolation='none'
+    )
     dated = [(list(t.columns).index(d), i) for i, d in enumerate(parting) if d in t.columns]
-    if dated: shows(ax.plot(*np.array(dated).T, '.', color='#1a1f26', ms=2.5 if wide else 1.8)[0], 'day of divergence', len(dated))
-    ax.set(xticks=range(t.shape[1]), xticklabels=[str(d) for d in t.columns], xlabel='Days after germination', yticks=range(len(t)), yticklabels=t.index)
+    if dated:
+        shows(
+            ax.plot(*np.array(dated).T, '.', color='#1a1f26', ms=2.5 if wide else 1.8)[0],
+            'day of divergence',
+            len(dated),
+        )
+    ax.set(
+        xticks=range(t.shape[1]),
+        xticklabels=[str(d) for d in t.columns],
+        xlabel='Days after germination',
+        yticks=range(len(t)),
+        yticklabels=t.index,
+    )
     ax.tick_params(axis='y', labelsize=4.6 if wide else 3.6, length=0)
     ax.tick_params(axis='x', labelsize=7 if wide else 5)
-    fig.colorbar(image, ax=ax, shrink=.35, aspect=16, pad=.02, extend='both', label='Drought − control (SD)')
+    fig.colorbar(
+        image,
+        ax=ax,
+        shrink=0.35,
+        aspect=16,
+        pad=0.02,
+        extend='both',
+        label='Drought − control (SD)',
+    )
+
 
 def _heat_alt(t):
     "The strongest parameters of the last day in words"
@@ -62,243 +112,427 @@ def _heat_alt(t):
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3832582f
 CLASSIC = ['QY_max', 'Rfd_Lss', 'QY_Lss', 'qP_Lss']
 
+
 def responsive(
-    effects, # from `fluorescence_effects`
+    effects,  # from `fluorescence_effects`
 ):
     "The classic parameters, and the three others that differ most on the last three days"
     late = effects.iloc[:, -3:].abs().mean(axis=1).sort_values(ascending=False)
-    return [p for p in CLASSIC if p in effects.index] + [p for p in late.index if p not in CLASSIC][:3]
+    return [p for p in CLASSIC if p in effects.index] + [p for p in late.index if p not in CLASSIC][
+        :3
+    ]
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c76f0874
 def temporal_curves(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "fig8_temporal_curves: classic parameters and the most responsive ones"
     e, t = results.experiment, fluorescence_effects(results)
     names = responsive(t)
     fig, axes = panels(len(names), width, 38, sharex=True)
-    f, parting = e.fluor.merge(e.plants[['plant_id', 'treatment']], on='plant_id'), results.table('fluorescence_divergence').set_index('parameter').divergence_dag
-    for ax, p in zip(axes, names): _parameter(ax, f, p, pd.to_numeric(parting[p]))
+    f, parting = (
+        e.fluor.merge(e.plants[['plant_id', 'treatment']], on='plant_id'),
+        results.table('fluorescence_divergence').set_index('parameter').divergence_dag,
+    )
+    for ax, p in zip(axes, names):
+        _parameter(ax, f, p, pd.to_numeric(parting[p]))
     label_panels(axes, 'Days after germination', 'Mean, in the instrument’s units')
     chosen = [p for p in names if p not in CLASSIC]
     some = f[f[names].notna().any(axis=1)]
-    each = some.merge(e.plants[['plant_id', 'replicate']], on='plant_id').groupby('dag').replicate.nunique()
-    dotted = f' Dotted, in {how_many(fig, "day of divergence")} of {counted(len(names), "panel")}: day of divergence.' if how_many(fig, 'day of divergence') else ''
-    why = f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end farthest apart in these data, so their separation is exaggerated.' if chosen else ''
-    return Drawn(fig, f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a day.{dotted}{why}',
-                 listed(f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end' for p in names) + '.')
+    each = (
+        some.merge(e.plants[['plant_id', 'replicate']], on='plant_id')
+        .groupby('dag')
+        .replicate.nunique()
+    )
+    dotted = (
+        f' Dotted, in {how_many(fig, "day of divergence")} of {counted(len(names), "panel")}: day of divergence.'
+        if how_many(fig, 'day of divergence')
+        else ''
+    )
+    why = (
+        f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end farthest apart in these data, so their separation is exaggerated.'
+        if chosen
+        else ''
+    )
+    return Drawn(
+        fig,
+        f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a day.{dotted}{why}',
+        listed(
+            f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end'
+            for p in names
+        )
+        + '.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a9c249c6
 def _parameter(ax, f, name, parting):
     "Mean and interval by treatment, day of divergence"
     for t in ('WHC-80', 'WHC-30'):
         g = f[f.treatment == t].groupby('dag')[name].agg(['mean', 'sem'])
-        ax.fill_between(g.index, g['mean'] - 1.96*g['sem'], g['mean'] + 1.96*g['sem'], color=colour(t), alpha=.2, lw=0)
+        ax.fill_between(
+            g.index,
+            g['mean'] - 1.96 * g['sem'],
+            g['mean'] + 1.96 * g['sem'],
+            color=colour(t),
+            alpha=0.2,
+            lw=0,
+        )
         ax.plot(g.index, g['mean'], color=colour(t), label=t)
-    if parting == parting: shows(ax.axvline(parting, color=colour('ink'), ls=':', lw=.9), 'day of divergence')
+    if parting == parting:
+        shows(ax.axvline(parting, color=colour('ink'), ls=':', lw=0.9), 'day of divergence')
     ax.set_title(name)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4ae0d773
 def gate_weights(
-    results, # `Results`
-    width,   # mm
-    arm=None, # the first arm with gates by default
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    width,  # mm
+    arm=None,  # the first arm with gates by default
+    protocol='retrospective',  # which reading
 ):
     "fig3_gate_weights: mean gate of each modality over time, by treatment"
     g = results.table('gates')
     g = g[g.protocol == protocol]
     arm = arm or next((a for a in results.arms if a in set(g.arm)), None)
     g = g[g.arm == arm]
-    if g.empty: raise NotThere('No arm of this study has gate weights (they belong to gating models).')
+    if g.empty:
+        raise NotThere('No arm of this study has gate weights (they belong to gating models).')
     names = [m for m in ('image', 'fluor', 'env', 'vi', 'water', 'shape') if m in set(g.modality)]
     fig, axes = panels(2, width, 50, (1, 2), sharex=True, sharey=True)
-    for ax, t in zip(axes, ('WHC-80', 'WHC-30')): _gates(ax, g[g.treatment == t], names, t)
-    label_panels(axes, 'Days after germination', 'Gate weight (share)', len(names) if width > 120 else 2)
-    mean = g.groupby('modality').apply(lambda x: np.average(x.weight, weights=x.n), include_groups=False)
-    return Drawn(fig, f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of all runs). Weights describe the model; they are not importance.',
-                 'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.')
+    for ax, t in zip(axes, ('WHC-80', 'WHC-30')):
+        _gates(ax, g[g.treatment == t], names, t)
+    label_panels(
+        axes, 'Days after germination', 'Gate weight (share)', len(names) if width > 120 else 2
+    )
+    mean = g.groupby('modality').apply(
+        lambda x: np.average(x.weight, weights=x.n), include_groups=False
+    )
+    return Drawn(
+        fig,
+        f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of all runs). Weights describe the model; they are not importance.',
+        'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #531f5785
 def _gates(ax, g, names, treatment):
     "One treatment"
     for m, style in zip(names, ('-', '--', '-.', ':', '-', '--')):
         of = g[g.modality == m].sort_values('dag')
-        ax.fill_between(of.dag, of.weight - of.sd, of.weight + of.sd, color=colour(m), alpha=.12, lw=0)
+        ax.fill_between(
+            of.dag, of.weight - of.sd, of.weight + of.sd, color=colour(m), alpha=0.12, lw=0
+        )
         ax.plot(of.dag, of.weight, style, color=colour(m), label=MODALITIES.get(m, m))
-    ax.set(title=treatment, ylim=(-.03, 1.03))
+    ax.set(title=treatment, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b1181553
 KINDS_OF_PLANT = {'control': 'WHC-80', 'early': 'Early', 'mid': 'Mid', 'late': 'Late'}
 
+
 def class_curves(
-    results, # `Results`
-    width,   # mm
-    arm=None, # the study's first arm by default
+    results,  # `Results`
+    width,  # mm
+    arm=None,  # the study's first arm by default
 ):
     "fig4_probability_curves: mean probability of control, early, mid and late plants, in both readings"
     arm = arm or results.arms[0]
-    g = results.table('genotypes').drop_duplicates('genotype').set_index('genotype').onset_class.str.lower()
-    readings = {k: f.assign(kind=np.where(f.treatment == 'WHC-80', 'control', f.genotype.map(g))) for k, f in _readings(results, arm).items()}
+    g = (
+        results.table('genotypes')
+        .drop_duplicates('genotype')
+        .set_index('genotype')
+        .onset_class.str.lower()
+    )
+    readings = {
+        k: f.assign(kind=np.where(f.treatment == 'WHC-80', 'control', f.genotype.map(g)))
+        for k, f in _readings(results, arm).items()
+    }
     fig, axes = panels(len(readings), width, 52, (1, 2), sharex=True, sharey=True)
-    for ax, (k, f) in zip(axes, readings.items()): _kinds(ax, f, k)
+    for ax, (k, f) in zip(axes, readings.items()):
+        _kinds(ax, f, k)
     label_panels(axes, 'Days after germination', 'Probability of stress', 4)
     last = readings['retrospective'].query('dag == dag.max()').groupby('kind').probability.mean()
-    return Drawn(fig, f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(readings["retrospective"].genotype.nunique(), "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
-                 'Mean probability on the last day, retrospective: ' + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last) + '.')
+    return Drawn(
+        fig,
+        f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(readings["retrospective"].genotype.nunique(), "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
+        'Mean probability on the last day, retrospective: '
+        + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last)
+        + '.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a66758a
 def _kinds(ax, f, title):
     "Four mean curves of one reading"
     for k, tone in KINDS_OF_PLANT.items():
         of = f[f.kind == k]
-        if of.empty: continue
-        m = of.groupby(['genotype', 'dag']).probability.mean().groupby('dag').agg(['mean', 'sem']).fillna(0)
-        ax.fill_between(m.index, m['mean'] - 1.96*m['sem'], m['mean'] + 1.96*m['sem'], color=colour(tone), alpha=.15, lw=0)
+        if of.empty:
+            continue
+        m = (
+            of.groupby(['genotype', 'dag'])
+            .probability.mean()
+            .groupby('dag')
+            .agg(['mean', 'sem'])
+            .fillna(0)
+        )
+        ax.fill_between(
+            m.index,
+            m['mean'] - 1.96 * m['sem'],
+            m['mean'] + 1.96 * m['sem'],
+            color=colour(tone),
+            alpha=0.15,
+            lw=0,
+        )
         ax.plot(m.index, m['mean'], color=colour(tone), label=k)
-        if k != 'control': ax.axvline(of.groupby('genotype').onset_dag.first().median(), color=colour(tone), ls=':', lw=.9)
-    ax.axhline(.5, color=colour('muted'), lw=.7)
-    ax.set(title=title.capitalize(), ylim=(-.03, 1.03))
+        if k != 'control':
+            ax.axvline(
+                of.groupby('genotype').onset_dag.first().median(),
+                color=colour(tone),
+                ls=':',
+                lw=0.9,
+            )
+    ax.axhline(0.5, color=colour('muted'), lw=0.7)
+    ax.set(title=title.capitalize(), ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #7191f1ff
 def dates(
-    results, # `Results`
-    arm,     # an arm with online predictions
+    results,  # `Results`
+    arm,  # an arm with online predictions
 ):
     "Per genotype: onset, looks around it, median, first and last alarm day of the arm and of fluorescence alone"
     t = results.table('presymptomatic_dates')
-    t = t.assign(**{c: pd.to_numeric(t[c]) for c in ('alarm_dag', 'first_alarm_dag', 'last_alarm_dag')})
-    if arm not in set(t.signal): raise NotThere(f'{nice(arm)} has no online alarms.')
+    t = t.assign(
+        **{c: pd.to_numeric(t[c]) for c in ('alarm_dag', 'first_alarm_dag', 'last_alarm_dag')}
+    )
+    if arm not in set(t.signal):
+        raise NotThere(f'{nice(arm)} has no online alarms.')
     sides = {'': t[t.signal == arm], 'fluor_': t[t.signal == 'fluorescence']}
-    wide = [f.set_index('genotype')[['alarm_dag', 'first_alarm_dag', 'last_alarm_dag']].add_prefix(k) for k, f in sides.items()]
+    wide = [
+        f.set_index('genotype')[['alarm_dag', 'first_alarm_dag', 'last_alarm_dag']].add_prefix(k)
+        for k, f in sides.items()
+    ]
     looks = t.groupby('genotype')[['onset_dag', 'last_before_dag', 'first_after_dag']].first()
-    return looks.join(wide).sort_values(['onset_dag', 'genotype'], ascending=[False, True]).reset_index()
+    return (
+        looks.join(wide)
+        .sort_values(['onset_dag', 'genotype'], ascending=[False, True])
+        .reset_index()
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c635c508
 def timeline(
     results,  # `Results`
-    width,    # mm
-    arm=None, # the study's first arm by default
+    width,  # mm
+    arm=None,  # the study's first arm by default
 ):
     "fig5_presymptomatic_timeline: annotation, alarm and fluorescence per accession"
     arm = arm or results.arms[0]
     t = dates(results, arm)
     results.keep('dates', t)
-    fig, ax = canvas(width, 20 + 3.4*len(t))
+    fig, ax = canvas(width, 20 + 3.4 * len(t))
     y = np.arange(len(t))
     ax.hlines(y, t.last_before_dag, t.first_after_dag, color=colour('rule'), lw=3.2)
     ax.plot(t.onset_dag, y, '|', color=colour('ink'), ms=7, mew=1.6, label='annotated onset')
-    for dy, key, tone, mark, label in ((.22, '', arm_tone(results, arm), 'o', 'alarm of the model'), (-.22, 'fluor_', colour('fluor'), 's', 'alarm of fluorescence')):
+    for dy, key, tone, mark, label in (
+        (0.22, '', arm_tone(results, arm), 'o', 'alarm of the model'),
+        (-0.22, 'fluor_', colour('fluor'), 's', 'alarm of fluorescence'),
+    ):
         ax.hlines(y + dy, t[f'{key}first_alarm_dag'], t[f'{key}last_alarm_dag'], color=tone, lw=1)
         ax.plot(t[f'{key}alarm_dag'], y + dy, mark, color=tone, ms=3.5, label=label)
     plants = _of_genotypes(results, t.genotype)
-    ax.set(yticks=y, yticklabels=[g + dagger(plants[plants.genotype == g]) for g in t.genotype], xlabel='Days after germination', ylim=(-.7, len(t) - .3))
+    ax.set(
+        yticks=y,
+        yticklabels=[g + dagger(plants[plants.genotype == g]) for g in t.genotype],
+        xlabel='Days after germination',
+        ylim=(-0.7, len(t) - 0.3),
+    )
     ax.tick_params(axis='y', labelsize=6)
     fig.legend(loc='outside upper right', ncols=3 if width > 120 else 2)
-    return Drawn(fig, _timeline_caption(t, nice(arm)) + in_doubt(plants), f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.')
+    return Drawn(
+        fig,
+        _timeline_caption(t, nice(arm)) + in_doubt(plants),
+        f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
 def _of_genotypes(results, names):
     "The plants of these accessions; none where the experiment is not at hand"
-    try: p = results.experiment.plants
-    except NotThere: return plants_shown(results, ())
+    try:
+        p = results.experiment.plants
+    except NotThere:
+        return plants_shown(results, ())
     return p[p.genotype.isin(names)]
+
 
 def _timeline_caption(t, name):
     "What the marks mean, and how many are missing"
     none = lambda days: counted(int(days.isna().sum()), 'accession')
-    return (f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, {none(t.fluor_alarm_dag)} for fluorescence). '
-            f'Bar: annotated onset (grey: from the last look before it to the first after it). Circle: {name}; square: fluorescence alone; the line goes from the first alarm to the last. '
-            'An early mark is no evidence by itself: see the alarms of the matched controls above.')
+    return (
+        f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, {none(t.fluor_alarm_dag)} for fluorescence). '
+        f'Bar: annotated onset (grey: from the last look before it to the first after it). Circle: {name}; square: fluorescence alone; the line goes from the first alarm to the last. '
+        'An early mark is no evidence by itself: see the alarms of the matched controls above.'
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #97d14e93
-KIND = {'fluorescence': 'Fluorescence', 'shape': 'Size, from photographs', 'index': 'Colour indices, from photographs', 'model': 'Models'}
+KIND = {
+    'fluorescence': 'Fluorescence',
+    'shape': 'Size, from photographs',
+    'index': 'Colour indices, from photographs',
+    'model': 'Models',
+}
+
 
 def leads_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "When half of a signal's change is done, relative to the onset, and whether it follows the onset at all"
     t = results.table('presymptomatic_leads')
-    t = t.assign(lead_low=t.low, lead_high=t.high, block=t.kind.map(lambda k: KIND.get(k, k)), follows=np.where(t.follows_onset == 1, 'yes', 'not shown'), name=[NAMES.get(s, s) for s in t.signal])
-    columns = [Column('name', 'Signal'), Column('follows', 'Follows the onset'), Column('p_onset_holm', 'p adjusted', digits=3, format=p_value, help='Onsets dealt anew over accessions; Holm over signals'),
-               Column('lead_d', 'Lead', 'd before onset', 1), Column('interval', 'Interval', '95 %'), Column('effect', 'Full change', 'control SD', 1, sign=True), Column('explained', 'Explained', 'share of the variance', 2)]
+    t = t.assign(
+        lead_low=t.low,
+        lead_high=t.high,
+        block=t.kind.map(lambda k: KIND.get(k, k)),
+        follows=np.where(t.follows_onset == 1, 'yes', 'not shown'),
+        name=[NAMES.get(s, s) for s in t.signal],
+    )
+    columns = [
+        Column('name', 'Signal'),
+        Column('follows', 'Follows the onset'),
+        Column(
+            'p_onset_holm',
+            'p adjusted',
+            digits=3,
+            format=p_value,
+            help='Onsets dealt anew over accessions; Holm over signals',
+        ),
+        Column('lead_d', 'Lead', 'd before onset', 1),
+        Column('interval', 'Interval', '95 %'),
+        Column('effect', 'Full change', 'control SD', 1, sign=True),
+        Column('explained', 'Explained', 'share of the variance', 2),
+    ]
     span = lambda r: f'{number(r.low, 1)} to {number(r.high, 1)}'
-    return Table(t.assign(interval=[span(r) for r in t.itertuples()]), columns, f'Leads of single signals, drought minus control of the same accession, n = {counted(int(t.n_genotypes.max()), "accession")}.', groups='block',
-                 note='A lead is to be read only where “follows the onset” says yes; elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. Fluorescence: the parameters most often reported.')
+    return Table(
+        t.assign(interval=[span(r) for r in t.itertuples()]),
+        columns,
+        f'Leads of single signals, drought minus control of the same accession, n = {counted(int(t.n_genotypes.max()), "accession")}.',
+        groups='block',
+        note='A lead is to be read only where “follows the onset” says yes; elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. Fluorescence: the parameters most often reported.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #143f0735
 def leads_sentence(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Which signals follow the onset"
     t = results.table('presymptomatic_leads')
     yes, no = t[t.follows_onset == 1], t[t.follows_onset != 1]
-    line = lambda r: f'{NAMES.get(r["signal"], r["signal"])} {with_interval(r["lead_d"], r["low"], r["high"], 1)}'
-    if yes.empty: return f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, so no lead can be claimed from them.'
+    line = lambda r: (
+        f'{NAMES.get(r["signal"], r["signal"])} {with_interval(r["lead_d"], r["low"], r["high"], 1)}'
+    )
+    if yes.empty:
+        return f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, so no lead can be claimed from them.'
     rest = f' For the other {counted(len(no), "signal")} no lead can be claimed.' if len(no) else ''
     return f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} the accessions’ onsets. Their lead, in days before the onset: {told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ac5d6cc0
 def agreement_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Whether two signals date the accessions alike"
     t = results.table('presymptomatic_agreement')
     first = results.arms[0] if results.arms else ''
-    t = t[pd.to_numeric(t.r_dates).notna() & (t['first'].isin(['fluorescence', first]) | (t['second'] == first))].reset_index(drop=True)
-    if t.empty: raise NotThere('No two signals date five accessions or more, so their dates cannot be compared.')
-    t = t.assign(pair=[f'{nice(a)} and {nice(b)}' for a, b in zip(t['first'], t['second'])], null=[f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in t.itertuples()])
-    return Table(t, [Column('pair', 'Signals'), Column('r_dates', 'Dates', 'rank correlation', 2), Column('p_dates', 'p', digits=3, format=p_value), Column('r_leads', 'Leads', 'correlation', 2),
-                     Column('null', 'Leads', 'of unrelated dates', help='95 % of correlations when the dates of one signal are dealt anew'), Column('n', 'Accessions', digits=0)],
-                 f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.', note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.')
+    t = t[
+        pd.to_numeric(t.r_dates).notna()
+        & (t['first'].isin(['fluorescence', first]) | (t['second'] == first))
+    ].reset_index(drop=True)
+    if t.empty:
+        raise NotThere(
+            'No two signals date five accessions or more, so their dates cannot be compared.'
+        )
+    t = t.assign(
+        pair=[f'{nice(a)} and {nice(b)}' for a, b in zip(t['first'], t['second'])],
+        null=[f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in t.itertuples()],
+    )
+    return Table(
+        t,
+        [
+            Column('pair', 'Signals'),
+            Column('r_dates', 'Dates', 'rank correlation', 2),
+            Column('p_dates', 'p', digits=3, format=p_value),
+            Column('r_leads', 'Leads', 'correlation', 2),
+            Column(
+                'null',
+                'Leads',
+                'of unrelated dates',
+                help='95 % of correlations when the dates of one signal are dealt anew',
+            ),
+            Column('n', 'Accessions', digits=0),
+        ],
+        f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.',
+        note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #fb4ae969
 def _with_alarms(results, t):
     "The study's arms in an alarm table, in order"
     arms = [a for a in results.arms if a in set(t.arm)]
-    if not arms: raise NotThere('No arm has online alarms.')
+    if not arms:
+        raise NotThere('No arm has online alarms.')
     return arms
 
+
 def _compared(
-    results, # `Results`
-    arms,    # whose alarms are shown
-    matched=False, # only controls of the same accession and replicate as a drought plant
+    results,  # `Results`
+    arms,  # whose alarms are shown
+    matched=False,  # only controls of the same accession and replicate as a drought plant
 ):
     "How many drought and control plants stand behind alarms, in words"
     p = results.table('plants')
     p = p[(p.protocol == 'online') & p.arm.isin(arms)].drop_duplicates('plant_id')
     dry, wet = p[p.treatment == 'WHC-30'], p[p.treatment != 'WHC-30']
-    if matched: wet = wet.merge(dry[['genotype', 'replicate']].drop_duplicates(), on=['genotype', 'replicate'])
+    if matched:
+        wet = wet.merge(
+            dry[['genotype', 'replicate']].drop_duplicates(), on=['genotype', 'replicate']
+        )
     return f'{counted(len(dry), "drought plant")} and {counted(len(wet), "matched control" if matched else "control plant")}'
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
-    results, # `Results`
-    width,   # mm
-    k=2,     # consecutive steps an alarm needs
-    target=.05, # share of control plants falsely alarmed on the other accessions
+    results,  # `Results`
+    width,  # mm
+    k=2,  # consecutive steps an alarm needs
+    target=0.05,  # share of control plants falsely alarmed on the other accessions
 ):
     "Share of drought plants alarmed by each day around onset, and of their matched controls"
     t = results.table('delay')
     t = t[(t.k == k) & np.isclose(t.target, target)]
     arms = _with_alarms(results, t)
     fig, axes = panels(len(arms), width, sharex=True, sharey=True)
-    for ax, a in zip(axes, arms): _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
+    for ax, a in zip(axes, arms):
+        _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
     label_panels(axes, 'Days from annotated onset', 'Share of plants alarmed')
     at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
-    return Drawn(fig, f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; a plant that is never alarmed stays among those without): drought plants, Kaplan–Meier with 95 % intervals, and matched controls on the same days; n = {_compared(results, arms, True)}.',
-                 listed(f'{nice(a)}: {number(100*at(a, 0).detected, 0)} % of drought plants and {number(100*at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset' for a in arms) + '.')
+    return Drawn(
+        fig,
+        f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; a plant that is never alarmed stays among those without): drought plants, Kaplan–Meier with 95 % intervals, and matched controls on the same days; n = {_compared(results, arms, True)}.',
+        listed(
+            f'{nice(a)}: {number(100 * at(a, 0).detected, 0)} % of drought plants and {number(100 * at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset'
+            for a in arms
+        )
+        + '.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e2887ed7
 def _delay(ax, t, title, tone):
     "One arm"
     t = t.sort_values('delay_d')
-    ax.fill_between(t.delay_d, t.low, t.high, step='post', color=tone, alpha=.2, lw=0)
+    ax.fill_between(t.delay_d, t.low, t.high, step='post', color=tone, alpha=0.2, lw=0)
     ax.step(t.delay_d, t.detected, where='post', color=tone, label='drought')
-    ax.step(t.delay_d, t.matched_control, where='post', color=colour('WHC-80'), ls='--', label='matched controls')
-    ax.axvline(0, color=colour('ink'), lw=.8)
-    ax.set(title=title, ylim=(-.03, 1.03))
+    ax.step(
+        t.delay_d,
+        t.matched_control,
+        where='post',
+        color=colour('WHC-80'),
+        ls='--',
+        label='matched controls',
+    )
+    ax.axvline(0, color=colour('ink'), lw=0.8)
+    ax.set(title=title, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3286a218
 def _curve(t, arm):
@@ -308,94 +542,187 @@ def _curve(t, arm):
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #87fc3117
 def alarm_tradeoff(
-    results, # `Results`
-    width,   # mm
-    k=2,     # consecutive steps an alarm needs
+    results,  # `Results`
+    width,  # mm
+    k=2,  # consecutive steps an alarm needs
 ):
     "Detection within three days of onset against false alarms"
     t = results.table('alarm_curve')
     t = t[t.k == k]
-    arms, rivals = _with_alarms(results, t), [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)]
+    arms, rivals = (
+        _with_alarms(results, t),
+        [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)],
+    )
     fig, axes = panels(len(arms), width, sharex=True, sharey=True)
-    for ax, a in zip(axes, arms): _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
-    label_panels(axes, 'Share of control plants alarmed', 'Found by onset + 3 d (share)', 2 if width > 120 else 1)
-    at = {a: np.interp(.1, *_curve(t, a)) for a in arms + rivals}
-    return Drawn(fig, f'What each threshold finds and what it costs (online reading, alarm after {k} measured steps in a row above it; a plant that is never alarmed is not found), n = {_compared(results, arms)}. {_grey(arms)}{_black(rivals)}',
-                 'At 10 % falsely alarmed controls: ' + listed(f'{nice(a)} {number(100*v, 0)} %' for a, v in at.items()) + ' of drought plants found by onset + 3 d.')
+    for ax, a in zip(axes, arms):
+        _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
+    label_panels(
+        axes,
+        'Share of control plants alarmed',
+        'Found by onset + 3 d (share)',
+        2 if width > 120 else 1,
+    )
+    at = {a: np.interp(0.1, *_curve(t, a)) for a in arms + rivals}
+    return Drawn(
+        fig,
+        f'What each threshold finds and what it costs (online reading, alarm after {k} measured steps in a row above it; a plant that is never alarmed is not found), n = {_compared(results, arms)}. {_grey(arms)}{_black(rivals)}',
+        'At 10 % falsely alarmed controls: '
+        + listed(f'{nice(a)} {number(100 * v, 0)} %' for a, v in at.items())
+        + ' of drought plants found by onset + 3 d.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #62340984
 def _grey(arms):
     "What is coloured and what is grey"
-    return f'A panel for each of {counted(len(arms), "arm")}, the others in grey.' if len(arms) > 1 else ''
+    return (
+        f'A panel for each of {counted(len(arms), "arm")}, the others in grey.'
+        if len(arms) > 1
+        else ''
+    )
+
 
 def _black(rivals):
     "What the black lines are"
-    sees = {'clock': 'sees the date alone', 'inferred_treatment_clock': 'sees the date and the size of the plant'}
+    sees = {
+        'clock': 'sees the date alone',
+        'inferred_treatment_clock': 'sees the date and the size of the plant',
+    }
     return f' Black: {listed(f"{nice(r)} ({sees[r]})" for r in rivals)}.' if rivals else ''
+
 
 def _tradeoff(ax, curves, arm, rivals, tone):
     "One arm in colour, the rules in black, the other arms behind"
     for b, c in curves.items():
-        if b != arm and b not in rivals: ax.plot(*c, color=colour('rule'), lw=.8)
-    for b, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))): ax.plot(*curves[b], ls=style, color=colour('ink'), lw=.9, label=nice(b))
+        if b != arm and b not in rivals:
+            ax.plot(*c, color=colour('rule'), lw=0.8)
+    for b, style in zip(rivals, ((0, (1, 1)), (0, (4, 1, 1, 1)))):
+        ax.plot(*curves[b], ls=style, color=colour('ink'), lw=0.9, label=nice(b))
     ax.plot(*curves[arm], color=tone, lw=1.6)
-    ax.set(title=nice(arm), xlim=(-.02, 1.02), ylim=(-.02, 1.02))
+    ax.set(title=nice(arm), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ebd2fd24
-EARLY = {'false_alarm_rate': Column('false_alarm_rate', 'Falsely alarmed', 'share of controls', 2, interval=True), 'detected_by_0': Column('detected_by_0', 'Alarmed', 'by onset', 2, interval=True),
-         'detected_by_7': Column('detected_by_7', 'Alarmed', 'by onset + 7 d', 2, interval=True), 'pre_onset_excess': Column('pre_onset_excess', 'Before onset', 'minus matched controls', 2, interval=True, sign=True),
-         'restricted_mean_lead_excess': Column('restricted_mean_lead_excess', 'Mean lead', 'd, minus matched controls', 1, interval=True, sign=True)}
+EARLY = {
+    'false_alarm_rate': Column(
+        'false_alarm_rate', 'Falsely alarmed', 'share of controls', 2, interval=True
+    ),
+    'detected_by_0': Column('detected_by_0', 'Alarmed', 'by onset', 2, interval=True),
+    'detected_by_7': Column('detected_by_7', 'Alarmed', 'by onset + 7 d', 2, interval=True),
+    'pre_onset_excess': Column(
+        'pre_onset_excess', 'Before onset', 'minus matched controls', 2, interval=True, sign=True
+    ),
+    'restricted_mean_lead_excess': Column(
+        'restricted_mean_lead_excess',
+        'Mean lead',
+        'd, minus matched controls',
+        1,
+        interval=True,
+        sign=True,
+    ),
+}
+
 
 def earliness_table(
-    results, # `Results`
-    k=2,     # consecutive steps
-    target=.05, # share of control plants falsely alarmed
+    results,  # `Results`
+    k=2,  # consecutive steps
+    target=0.05,  # share of control plants falsely alarmed
 ):
     "Online alarms at one threshold: price, detection, lead beyond the matched controls"
     stratum, rows, within = f'k={k},target={target:g}', [], []
     for a in [*results.arms, *results.yardsticks]:
         row = {'arm': a, 'name': nice(a)}
         for m in EARLY:
-            hit = results.metric(a, m, 'alarms' if m == 'false_alarm_rate' else 'earliness', 'online', stratum)
-            if m == 'false_alarm_rate' and hit is not None and 'thresholds nested' in hit.note: within.append(nice(a))
-            row |= {m: np.nan, f'{m}_low': np.nan, f'{m}_high': np.nan} if hit is None or hit.value == '' else {m: hit.value, f'{m}_low': hit.low, f'{m}_high': hit.high}
-        if any(np.isfinite(row[m]) for m in EARLY): rows.append(row)
-    if not rows: raise NotThere('No arm has online alarms with a threshold set on controls.')
-    frame = pd.DataFrame(rows).assign(kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm']))
-    return Table(frame, [Column('name', 'Arm'), *EARLY.values()], f'Alarms at one threshold ({Rule("online", target, k=k).words}; {f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {_compared(results, frame.arm)}.', groups='kind',
-                 note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.')
+            hit = results.metric(
+                a, m, 'alarms' if m == 'false_alarm_rate' else 'earliness', 'online', stratum
+            )
+            if m == 'false_alarm_rate' and hit is not None and 'thresholds nested' in hit.note:
+                within.append(nice(a))
+            row |= (
+                {m: np.nan, f'{m}_low': np.nan, f'{m}_high': np.nan}
+                if hit is None or hit.value == ''
+                else {m: hit.value, f'{m}_low': hit.low, f'{m}_high': hit.high}
+            )
+        if any(np.isfinite(row[m]) for m in EARLY):
+            rows.append(row)
+    if not rows:
+        raise NotThere('No arm has online alarms with a threshold set on controls.')
+    frame = pd.DataFrame(rows).assign(
+        kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm'])
+    )
+    return Table(
+        frame,
+        [Column('name', 'Arm'), *EARLY.values()],
+        f'Alarms at one threshold ({Rule("online", target, k=k).words}; {f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {_compared(results, frame.arm)}.',
+        groups='kind',
+        note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78
 def earliness_sentence(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Which arms alarm before the onset more often than on the matched controls"
     t = earliness_table(results).frame
     t = t[t.arm.isin(results.arms)]
     yes = t[t.pre_onset_excess_low > 0]
     no = t[~(t.pre_onset_excess_low > 0)]
-    line = lambda r: f'{r["name"]} ({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})'
+    line = lambda r: (
+        f'{r["name"]} ({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})'
+    )
     yes, no = (told(rows.to_dict('records'), 'pre_onset_excess', line) for rows in (yes, no))
-    out = [f'Alarms before the annotated onset exceed those of the matched controls for {yes}; the number is the difference of shares.' if yes else '',
-           f'No alarm before onset beyond the matched controls can be claimed for {no}.' if no else '']
+    out = [
+        f'Alarms before the annotated onset exceed those of the matched controls for {yes}; the number is the difference of shares.'
+        if yes
+        else '',
+        f'No alarm before onset beyond the matched controls can be claimed for {no}.' if no else '',
+    ]
     return [s for s in out if s]
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2186d7aa
 def old_controls(
-    results, # `Results`
-    width,   # mm
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    width,  # mm
+    protocol='retrospective',  # which reading
 ):
     "Falsely alarmed steps of controls before and from day 31 on"
-    rows = [(a, *(results.metric(a, 'false_positive_rate', 'strata', protocol, s) for s in ('controls,dag<31', 'controls,dag>=31'))) for a in results.arms]
+    rows = [
+        (
+            a,
+            *(
+                results.metric(a, 'false_positive_rate', 'strata', protocol, s)
+                for s in ('controls,dag<31', 'controls,dag>=31')
+            ),
+        )
+        for a in results.arms
+    ]
     rows = [r for r in rows if r[1] is not None and r[2] is not None]
-    if not rows: raise NotThere('False alarms of old controls were not computed.')
-    fig, ax = canvas(width, 18 + 6*len(rows))
+    if not rows:
+        raise NotThere('False alarms of old controls were not computed.')
+    fig, ax = canvas(width, 18 + 6 * len(rows))
     for i, (a, young, old) in enumerate(rows):
-        for m, dy, mark in ((young, -.15, 'o'), (old, .15, 's')):
-            ax.plot([m.low, m.high], [i + dy]*2, color=arm_tone(results, a), lw=1.8, alpha=.5)
-            ax.plot(m.value, i + dy, mark, color=arm_tone(results, a), mfc=arm_tone(results, a) if mark == 's' else 'none', ms=5)
-    ax.set(yticks=range(len(rows)), yticklabels=[nice(r[0]) for r in rows], ylim=(len(rows) - .4, -.6), xlabel='Share of control steps above 0.5', xlim=(0, None))
+        for m, dy, mark in ((young, -0.15, 'o'), (old, 0.15, 's')):
+            ax.plot([m.low, m.high], [i + dy] * 2, color=arm_tone(results, a), lw=1.8, alpha=0.5)
+            ax.plot(
+                m.value,
+                i + dy,
+                mark,
+                color=arm_tone(results, a),
+                mfc=arm_tone(results, a) if mark == 's' else 'none',
+                ms=5,
+            )
+    ax.set(
+        yticks=range(len(rows)),
+        yticklabels=[nice(r[0]) for r in rows],
+        ylim=(len(rows) - 0.4, -0.6),
+        xlabel='Share of control steps above 0.5',
+        xlim=(0, None),
+    )
     ax.grid(axis='x', color=colour('rule'))
-    return Drawn(fig, f'False alarms of control plants, {protocol} reading, with 95 % intervals: open circles before day 31, squares from day 31 on, when controls age; n = {counted(genotypes(results), "genotype")}.',
-                 listed(f'{nice(a)}: {number(100*y.value, 1)} % before, {number(100*o.value, 1)} % from day 31 on' for a, y, o in rows) + '.')
+    return Drawn(
+        fig,
+        f'False alarms of control plants, {protocol} reading, with 95 % intervals: open circles before day 31, squares from day 31 on, when controls age; n = {counted(genotypes(results), "genotype")}.',
+        listed(
+            f'{nice(a)}: {number(100 * y.value, 1)} % before, {number(100 * o.value, 1)} % from day 31 on'
+            for a, y, o in rows
+        )
+        + '.',
+    )

@@ -31,68 +31,108 @@ from .style import PALETTE
 # %% ../../nbs/50_reporting/90_rendering.ipynb #815cc123
 def inputs(
     out,  # the study's folder
-    path, # the report notebook
+    path,  # the report notebook
 ):
     "Everything a page depends on, as values for `fingerprint`"
-    code = [*Path(faba_nb.__file__).parent.glob('reporting/*.py'), *(root()/'reports'/'site').iterdir(), *(root()/'data'/'design').glob('*.csv')]
-    small = [p for p in (out/'study.yaml', out/'run.json') if p.is_file()]
-    small += [*sorted((out/'tables').glob('*.csv')), *sorted(out.glob('arms/*/imported.json'))]
-    for r in Results(out).family[1:]: small += [r.out/'study.yaml', *sorted((r.out/'tables').glob('*.csv'))]
-    large = [(str(p.relative_to(out)), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(out.glob('arms/*/predictions*.csv'))]
-    return [path, *sorted(code), *small, [os.path.relpath(p, out) for p in small], large, [(r.title, r.subtitle) for r in reports(out=out).values()]]
+    code = [
+        *Path(faba_nb.__file__).parent.glob('reporting/*.py'),
+        *(root() / 'reports' / 'site').iterdir(),
+        *(root() / 'data' / 'design').glob('*.csv'),
+    ]
+    small = [p for p in (out / 'study.yaml', out / 'run.json') if p.is_file()]
+    small += [*sorted((out / 'tables').glob('*.csv')), *sorted(out.glob('arms/*/imported.json'))]
+    for r in Results(out).family[1:]:
+        small += [r.out / 'study.yaml', *sorted((r.out / 'tables').glob('*.csv'))]
+    large = [
+        (str(p.relative_to(out)), p.stat().st_size, p.stat().st_mtime_ns)
+        for p in sorted(out.glob('arms/*/predictions*.csv'))
+    ]
+    return [
+        path,
+        *sorted(code),
+        *small,
+        [os.path.relpath(p, out) for p in small],
+        large,
+        [(r.title, r.subtitle) for r in reports(out=out).values()],
+    ]
+
 
 def up_to_date(
-    page, # path of a rendered page
-    mark, # fingerprint of its inputs
+    page,  # path of a rendered page
+    mark,  # fingerprint of its inputs
 ):
     "Whether the page was made from exactly these inputs"
-    if not page.is_file(): return False
-    with open(page, encoding='utf-8') as f: return f'name="fingerprint" content="{mark}"' in f.read(2000)
+    if not page.is_file():
+        return False
+    with open(page, encoding='utf-8') as f:
+        return f'name="fingerprint" content="{mark}"' in f.read(2000)
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #d1b6c2c2
 def execute(
-    path, # the report notebook
+    path,  # the report notebook
     out,  # the study's folder
 ):
     "Run a report over a study; returns the path of the executed notebook"
-    done, failed = (out/'notebooks'/f'report_{path.stem}{s}.ipynb' for s in ('', '_failed'))
-    with tempfile.TemporaryDirectory(prefix='faba-', dir='/tmp' if len(tempfile.gettempdir()) > 60 else None) as d:
-        try: _papermill(path, Path(d)/path.name, out)
+    done, failed = (out / 'notebooks' / f'report_{path.stem}{s}.ipynb' for s in ('', '_failed'))
+    with tempfile.TemporaryDirectory(
+        prefix='faba-', dir='/tmp' if len(tempfile.gettempdir()) > 60 else None
+    ) as d:
+        try:
+            _papermill(path, Path(d) / path.name, out)
         except StepFailed:
-            _move(Path(d)/path.name, failed)
+            _move(Path(d) / path.name, failed)
             raise
-        _move(Path(d)/path.name, done)
+        _move(Path(d) / path.name, done)
     failed.unlink(missing_ok=True)
     return done
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #50873442
-ONE_THREAD = {k: os.environ.get(k, '1') for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')} # two kernels side by side, a core each
+ONE_THREAD = {
+    k: os.environ.get(k, '1')
+    for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+}  # two kernels side by side, a core each
+
 
 def _papermill(path, target, out):
     "Execute, and check that the last cell left its word (without `cwd`, which would move this whole process)"
     try:
-        nb = papermill.execute_notebook(str(path), str(target), parameters={'out': str(out)}, kernel_name='python3', progress_bar=False, log_output=False,
-                                        start_timeout=300, kernel_manager_class=manager(target.parent, **ONE_THREAD), shutdown_kernel='immediate')
+        nb = papermill.execute_notebook(
+            str(path),
+            str(target),
+            parameters={'out': str(out)},
+            kernel_name='python3',
+            progress_bar=False,
+            log_output=False,
+            start_timeout=300,
+            kernel_manager_class=manager(target.parent, **ONE_THREAD),
+            shutdown_kernel='immediate',
+        )
     except papermill.PapermillExecutionError as e:
         raise StepFailed(f'reports/{path.name}, cell {e.exec_count}: {e.ename}: {e.evalue}') from e
     last = [c for c in nb.cells if c.cell_type == 'code'][-1]
     if SENTINEL not in ''.join(o.get('text', '') for o in last.outputs):
         raise StepFailed(f'reports/{path.name} did not run to its end (its last cell left no word)')
 
+
 def _move(source, target):
     "Copy a finished file to its place in one step"
     if source.is_file():
-        with whole_file(target) as tmp: tmp.write_bytes(source.read_bytes())
+        with whole_file(target) as tmp:
+            tmp.write_bytes(source.read_bytes())
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #0518425c
 def style_sheet():
     "The site's CSS with the palette in front"
-    tones = [';'.join(f'{css_name(n)}:{pair[dark]}' for n, pair in PALETTE.items()) for dark in (0, 1)]
-    css = (root()/'reports'/'site'/'style.css').read_text(encoding='utf-8')
+    tones = [
+        ';'.join(f'{css_name(n)}:{pair[dark]}' for n, pair in PALETTE.items()) for dark in (0, 1)
+    ]
+    css = (root() / 'reports' / 'site' / 'style.css').read_text(encoding='utf-8')
     dark = re.search(r':root\[data-theme=dark\]{([^}]*)}', css)[1]
-    return (f':root{{color-scheme:light;{tones[0]}}}\n{css}\n:root[data-theme=dark]{{color-scheme:dark;{tones[1]}}}\n'
-            f'@media (prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
-            f'@media print{{:root,:root[data-theme]{{{tones[0]}}}}}')
+    return (
+        f':root{{color-scheme:light;{tones[0]}}}\n{css}\n:root[data-theme=dark]{{color-scheme:dark;{tones[1]}}}\n'
+        f'@media (prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
+        f'@media print{{:root,:root[data-theme]{{{tones[0]}}}}}'
+    )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #06cc53db
 def _without_title(nb):
@@ -105,104 +145,158 @@ def _without_title(nb):
     nb.cells = [c for c in nb.cells if not hidden & set(c.metadata.get('tags', []))]
     return nb
 
+
 def _sections(html):
     "(id, text) of each h2"
-    plain = lambda t: html_module.unescape(re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', '', t)).strip()
-    return [(i, plain(t)) for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)]
+    plain = lambda t: html_module.unescape(
+        re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', '', t)
+    ).strip()
+    return [
+        (i, plain(t))
+        for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)
+    ]
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #220137e8
-TOGETHER = [(r'(\d) %', '\\1\xa0%'), (r'\b([knp]) (=|&lt;|≥) (?=[\d−])', '\\1\xa0\\2\xa0'), (r'(&lt;|±|≥) (?=\d)', '\\1\xa0'),
-            (r'\[([−+\d.]+), ([−+\d.]+)\]', '[\\1,\xa0\\2]'), (r'(\d) to (?=[−\d])', '\\1\xa0to\xa0')]
+TOGETHER = [
+    (r'(\d) %', '\\1\xa0%'),
+    (r'\b([knp]) (=|&lt;|≥) (?=[\d−])', '\\1\xa0\\2\xa0'),
+    (r'(&lt;|±|≥) (?=\d)', '\\1\xa0'),
+    (r'\[([−+\d.]+), ([−+\d.]+)\]', '[\\1,\xa0\\2]'),
+    (r'(\d) to (?=[−\d])', '\\1\xa0to\xa0'),
+]
+
 
 def unbroken(
-    html, # what a cell shows
+    html,  # what a cell shows
 ):
     "The same with spaces that do not break inside numbers"
-    for pattern, text in TOGETHER: html = re.sub(pattern, text, html)
+    for pattern, text in TOGETHER:
+        html = re.sub(pattern, text, html)
     return html
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #58a5d30f
 def to_page(
-    executed, # path of an executed report notebook
-    facts,    # title, pages, fingerprint, …: what the template calls `page`
+    executed,  # path of an executed report notebook
+    facts,  # title, pages, fingerprint, …: what the template calls `page`
 ):
     "The HTML of a page"
-    env = jinja2.Environment(loader=jinja2.FileSystemLoader(root()/'reports'/'site'), autoescape=True)
-    env.filters |= {'unbroken': unbroken, 'markdown': lambda s: Markup(markdown2html_mistune(s)), 'highlight': lambda s: Markup(Highlight2HTML()(s))}
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / 'reports' / 'site'), autoescape=True
+    )
+    env.filters |= {
+        'unbroken': unbroken,
+        'markdown': lambda s: Markup(markdown2html_mistune(s)),
+        'highlight': lambda s: Markup(Highlight2HTML()(s)),
+    }
     nb = _without_title(nbformat.read(executed, as_version=4))
-    make = lambda sections: env.get_template('page.html.j2').render(nb=nb, page={**facts, 'sections': sections})
+    make = lambda sections: env.get_template('page.html.j2').render(
+        nb=nb, page={**facts, 'sections': sections}
+    )
     return make(_sections(make([])))
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #82b65e9b
 def page_facts(
-    results, # `Results`
+    results,  # `Results`
     report,  # a `Report`
-    mark,    # fingerprint of its inputs
+    mark,  # fingerprint of its inputs
 ):
     "The template's variables"
     study = results.study
     pages = [(r.page, r.title, r.name == report.name) for r in reports(out=results.out).values()]
     title = (study.title or study.name) if report.name == FRONT else report.title
-    return dict(title=title, subtitle=report.subtitle, study=study.name, pages=pages, fingerprint=mark, style=style_sheet(), simulated=results.simulated is not None,
-                script=(root()/'reports'/'site'/'site.js').read_text(encoding='utf-8'),
-                footer=f'faba_nb {faba_nb.__version__} · study {study.name} · made from {results.out.name} · inputs {mark}')
+    return dict(
+        title=title,
+        subtitle=report.subtitle,
+        study=study.name,
+        pages=pages,
+        fingerprint=mark,
+        style=style_sheet(),
+        simulated=results.simulated is not None,
+        script=(root() / 'reports' / 'site' / 'site.js').read_text(encoding='utf-8'),
+        footer=f'faba_nb {faba_nb.__version__} · study {study.name} · made from {results.out.name} · inputs {mark}',
+    )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #ca311d54
 def render_page(
-    out,    # the study's folder
-    report, # a `Report`
+    out,  # the study's folder
+    report,  # a `Report`
 ):
     "Make one page if its inputs have changed; returns what was done"
     raise_if_stopping('pages that are made are kept')
-    start, page = time.time(), out/'report'/report.page
+    start, page = time.time(), out / 'report' / report.page
     mark = fingerprint(*inputs(out, report.path))
-    if up_to_date(page, mark): return dict(name=report.name, page=page, made=False, seconds=0.)
+    if up_to_date(page, mark):
+        return dict(name=report.name, page=page, made=False, seconds=0.0)
     executed = execute(report.path, out)
     write_text(to_page(executed, page_facts(Results(out), report, mark)), page)
     return dict(name=report.name, page=page, made=True, seconds=time.time() - start)
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #f6e18035
 def sealed(
-    out, # a study's folder
+    out,  # a study's folder
 ):
     "Refuse tables that are not what evaluation wrote"
-    for p in sorted((out/'tables').glob('*.csv')): check_seal(p, 'run `faba evaluate` again')
+    for p in sorted((out / 'tables').glob('*.csv')):
+        check_seal(p, 'run `faba evaluate` again')
+
 
 def render_reports(
-    out,       # the study's folder
-    only=None, # name of one report; all by default
+    out,  # the study's folder
+    only=None,  # name of one report; all by default
 ):
     "Render OUT/report/*.html and OUT/tables.xlsx; returns a line per page"
     out = Path(out).resolve()
-    for r in Results(out).family: sealed(r.out)
+    for r in Results(out).family:
+        sealed(r.out)
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(render_page, out, r) for r in reports(only, out).values()]
     errors = [j.exception() for j in jobs if j.exception()]
     workbook(out)
     bugs = [e for e in errors if not isinstance(e, StepFailed)]
-    if bugs: raise bugs[0]
-    if errors: raise StepFailed('; '.join(map(str, errors)))
+    if bugs:
+        raise bugs[0]
+    if errors:
+        raise StepFailed('; '.join(map(str, errors)))
     return pd.DataFrame([j.result() for j in jobs])
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #83f69a5d
-TEXT = {'options': {'strings_to_formulas': False, 'strings_to_urls': False, 'strings_to_numbers': False}}
+TEXT = {
+    'options': {'strings_to_formulas': False, 'strings_to_urls': False, 'strings_to_numbers': False}
+}
+
 
 def workbook(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "OUT/tables.xlsx with a sheet per table, no cell a formula or link; returns its path, or None without tables"
-    tables, path = [*sorted((out/'tables').glob('*.csv')), *sorted((out/'tables'/'report').glob('*.csv'))], out/'tables.xlsx'
-    if not tables: return None
-    if path.is_file() and path.stat().st_mtime > max(p.stat().st_mtime for p in tables): return path
+    tables, path = (
+        [
+            *sorted((out / 'tables').glob('*.csv')),
+            *sorted((out / 'tables' / 'report').glob('*.csv')),
+        ],
+        out / 'tables.xlsx',
+    )
+    if not tables:
+        return None
+    if path.is_file() and path.stat().st_mtime > max(p.stat().st_mtime for p in tables):
+        return path
     names = []
-    with whole_file(path) as tmp, pd.ExcelWriter(tmp, engine='xlsxwriter', engine_kwargs=TEXT) as book:
+    with (
+        whole_file(path) as tmp,
+        pd.ExcelWriter(tmp, engine='xlsxwriter', engine_kwargs=TEXT) as book,
+    ):
         for p in tables:
             names.append(_sheet(p.stem, names))
-            _read(check_seal(p, 'run `faba evaluate` again')).to_excel(book, sheet_name=names[-1], index=False)
+            _read(check_seal(p, 'run `faba evaluate` again')).to_excel(
+                book, sheet_name=names[-1], index=False
+            )
     return path
+
 
 def _sheet(name, taken):
     "A name of at most 31 letters that no other sheet bears"
     others, short = {t.lower() for t in taken}, name[:31]
     ends = (f'{name[:28]}_{i}' for i in range(2, 999))
-    return short if short.lower() not in others else next(e for e in ends if e.lower() not in others)
+    return (
+        short if short.lower() not in others else next(e for e in ends if e.lower() not in others)
+    )

@@ -22,232 +22,314 @@ from ..experiment.plants import FLAGS
 # %% ../../nbs/50_reporting/15_results.ipynb #5e01e43c
 class NotThere(Exception):
     "Something a report would show is not in this study; the message says what and why"
+
     head = 'Not shown.'
+
 
 class Nothing(NotThere):
     "It was looked for, and there is nothing of the kind"
+
     head = 'Nothing to show.'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #8e34c607
 class Results:
     "The files of one study, read when first asked for"
-    def __init__(self,
-        out, # the study's output folder
+
+    def __init__(
+        self,
+        out,  # the study's output folder
     ):
         self.out = Path(out)
-        if not (self.out/'study.yaml').is_file():
-            raise BadInput('no study has been run here: study.yaml is missing', where=out, mend='give the --out folder of `faba run`')
+        if not (self.out / 'study.yaml').is_file():
+            raise BadInput(
+                'no study has been run here: study.yaml is missing',
+                where=out,
+                mend='give the --out folder of `faba run`',
+            )
         self._kept = {}
 
     @cached_property
-    def study(self): return read_study(self.out/'study.yaml')
+    def study(self):
+        return read_study(self.out / 'study.yaml')
 
     @cached_property
     def run(self):
-        path = self.out/'run.json'
+        path = self.out / 'run.json'
         return read_json(path) if path.is_file() else {}
 
 # %% ../../nbs/50_reporting/15_results.ipynb #57b5788a
 @patch
-def once(self:Results,
+def once(
+    self: Results,
     key,  # what it is, with all settings it depends on
-    make, # function without arguments
+    make,  # function without arguments
 ):
     "What `make()` gave the first time it was asked for"
-    if key not in self._kept: self._kept[key] = make()
+    if key not in self._kept:
+        self._kept[key] = make()
     return self._kept[key]
 
 # %% ../../nbs/50_reporting/15_results.ipynb #ccdd84e6
 @patch
-def keep(self:Results,
+def keep(
+    self: Results,
     name,  # file name in OUT/tables/report without `.csv`
-    frame, # what is drawn
+    frame,  # what is drawn
 ):
     "Write the numbers behind a figure"
-    write_csv(frame, self.out/'tables'/'report'/f'{name}.csv')
+    write_csv(frame, self.out / 'tables' / 'report' / f'{name}.csv')
 
 # %% ../../nbs/50_reporting/15_results.ipynb #25280e0b
 @patch
-def table(self:Results,
-    name, # file name in OUT/tables without `.csv`
+def table(
+    self: Results,
+    name,  # file name in OUT/tables without `.csv`
 ):
     "One of evaluation's tables"
-    path = self.out/'tables'/f'{name}.csv'
-    if not path.is_file(): raise NotThere(f'The table {name}.csv is not there: evaluation has not written it for this study.')
+    path = self.out / 'tables' / f'{name}.csv'
+    if not path.is_file():
+        raise NotThere(
+            f'The table {name}.csv is not there: evaluation has not written it for this study.'
+        )
     return self.once(path, lambda: _read(check_seal(path, 'run `faba evaluate` again')))
 
 # %% ../../nbs/50_reporting/15_results.ipynb #ace10031
-NAMES = {'genotype', 'accession', 'plant_id', 'treatment', 'arm', 'arm_a', 'arm_b', 'backbone', 'study', 'name'}
+NAMES = {
+    'genotype',
+    'accession',
+    'plant_id',
+    'treatment',
+    'arm',
+    'arm_a',
+    'arm_b',
+    'backbone',
+    'study',
+    'name',
+}
 PLAIN = r'[-]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|inf|nan)'
+
 
 def _read(path):
     "A CSV whose empty text cells are '' and empty number cells NaN; a name stays text, whatever it looks like"
     df = read_csv(path, keep_default_na=False, na_values={}, dtype=str)
     for c in set(df.columns) - NAMES:
         filled = df[c] != ''
-        if filled.any() and df[c][filled].str.fullmatch(PLAIN).all(): df[c] = pd.to_numeric(df[c].where(filled))
+        if filled.any() and df[c][filled].str.fullmatch(PLAIN).all():
+            df[c] = pd.to_numeric(df[c].where(filled))
     return df
 
 # %% ../../nbs/50_reporting/15_results.ipynb #107d83e7
 @patch
-def metric(self:Results,
-    arm,                      # arm, baseline or yardstick
-    metric,                   # 'f1', 'auc', 'mae_published', …
-    group='published',        # the family of definitions
-    protocol='retrospective', # 'retrospective', 'online' or 'plan'
-    stratum='',               # '' for all plants
+def metric(
+    self: Results,
+    arm,  # arm, baseline or yardstick
+    metric,  # 'f1', 'auc', 'mae_published', …
+    group='published',  # the family of definitions
+    protocol='retrospective',  # 'retrospective', 'online' or 'plan'
+    stratum='',  # '' for all plants
 ):
     "The row of `metrics.csv` as a Series, or None where it was not computed"
     m = self.table('metrics')
-    hit = m[(m.arm == arm) & (m.metric == metric) & (m.group == group) & (m.protocol == protocol) & (m.stratum == stratum)]
+    hit = m[
+        (m.arm == arm)
+        & (m.metric == metric)
+        & (m.group == group)
+        & (m.protocol == protocol)
+        & (m.stratum == stratum)
+    ]
     return hit.iloc[0] if len(hit) else None
 
 # %% ../../nbs/50_reporting/15_results.ipynb #e9192036
 @patch(as_prop=True)
-def arms(self:Results):
+def arms(self: Results):
     "Names of the study's arms that have results, in the study's order, then imported ones"
     m = self.table('metrics')
     have = list(dict.fromkeys(m.arm[m.kind.isin(['arm', 'baseline', 'imported'])]))
     return [a for a in self.study.arms if a in have] + [a for a in have if a not in self.study.arms]
 
+
 @patch(as_prop=True)
-def absent(self:Results):
+def absent(self: Results):
     "Arms of the study without results"
     return [a for a in self.study.arms if a not in self.arms]
 
+
 @patch(as_prop=True)
-def yardsticks(self:Results):
+def yardsticks(self: Results):
     "Names of the yardsticks, in the order of the table"
     m = self.table('metrics')
     return list(dict.fromkeys(m.arm[m.kind == 'yardstick']))
 
 # %% ../../nbs/50_reporting/15_results.ipynb #66935caf
 @patch
-def predictions(self:Results,
-    arm,                      # an arm with a folder in OUT/arms
-    protocol='retrospective', # 'retrospective' or 'online'
+def predictions(
+    self: Results,
+    arm,  # an arm with a folder in OUT/arms
+    protocol='retrospective',  # 'retrospective' or 'online'
 ):
     "Test predictions, one row per seed, plant and measured step"
-    path = self.out/'arms'/arm/'predictions.csv'
-    if not path.is_file(): raise NotThere(f'Arm {arm} has no predictions in this study.')
-    text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {k: 'category' for k in ('split', 'protocol')}
+    path = self.out / 'arms' / arm / 'predictions.csv'
+    if not path.is_file():
+        raise NotThere(f'Arm {arm} has no predictions in this study.')
+    text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {
+        k: 'category' for k in ('split', 'protocol')
+    }
     check_seal(path, 'run `faba train` again, or import the arm again')
     df = self.once(path, lambda: read_csv(path, dtype=text).query('split == "test"'))
     df = df[df.protocol == protocol]
-    if df.empty: raise NotThere(f'Arm {arm} has no {protocol} predictions.')
+    if df.empty:
+        raise NotThere(f'Arm {arm} has no {protocol} predictions.')
     return df
 
 # %% ../../nbs/50_reporting/15_results.ipynb #5e6302b2
 @patch
-def scores(self:Results,
-    arm,               # an arm with a folder in OUT/arms
-    protocol='online', # 'retrospective' or 'online'
+def scores(
+    self: Results,
+    arm,  # an arm with a folder in OUT/arms
+    protocol='online',  # 'retrospective' or 'online'
 ):
     "Predictions of an arm as `Scores`, held-out plants of inner folds included"
-    path = self.out/'arms'/arm/'predictions.csv'
-    if not path.is_file(): raise NotThere(f'Arm {arm} has no predictions in this study.')
+    path = self.out / 'arms' / arm / 'predictions.csv'
+    if not path.is_file():
+        raise NotThere(f'Arm {arm} has no predictions in this study.')
     s = self.once((path, protocol, 'scores'), lambda: scores(read_predictions(path), protocol, arm))
-    if s is None: raise NotThere(f'Arm {arm} has no {protocol} predictions.')
+    if s is None:
+        raise NotThere(f'Arm {arm} has no {protocol} predictions.')
     return s
 
 # %% ../../nbs/50_reporting/15_results.ipynb #aebc6694
 @patch(as_prop=True)
-def experiment(self:Results):
+def experiment(self: Results):
     "The raw experiment behind the study"
     data = self.run.get('data')
-    if not data: raise NotThere('The folder of the photographs was not recorded with this study (run.json).')
-    if not Path(data).is_dir(): raise NotThere('The photographs and tables are no longer in the folder that was recorded with this study (run.json).')
+    if not data:
+        raise NotThere('The folder of the photographs was not recorded with this study (run.json).')
+    if not Path(data).is_dir():
+        raise NotThere(
+            'The photographs and tables are no longer in the folder that was recorded with this study (run.json).'
+        )
     from faba_nb.experiment.dataset import Experiment
+
     return self.once('experiment', lambda: Experiment(data))
 
 # %% ../../nbs/50_reporting/15_results.ipynb #51e63785
 @patch(as_prop=True)
-def simulated(self:Results):
+def simulated(self: Results):
     "What `faba twin` wrote about itself ({} when unknown in detail), or None for a real experiment"
-    if self.run.get('simulated') is not None: return self.run['simulated'] or None
-    try: return self.experiment.simulated
-    except NotThere: return None
+    if self.run.get('simulated') is not None:
+        return self.run['simulated'] or None
+    try:
+        return self.experiment.simulated
+    except NotThere:
+        return None
 
 # %% ../../nbs/50_reporting/15_results.ipynb #d9abea10
 @patch(as_prop=True)
-def family(self:Results):
+def family(self: Results):
     "This study and the evaluated studies beside it on the same data, this one first"
     return self.once('family', lambda: [self, *_beside(self)])
+
 
 def _beside(results):
     "The evaluated studies beside this one on the same data, each once: another run of the same arms is no other study"
     here, data = results.out.resolve(), results.run.get('data')
-    others = [p.parent for p in sorted(here.parent.glob('*/study.yaml')) if p.parent != here and (p.parent/'tables'/'metrics.csv').is_file()]
+    others = [
+        p.parent
+        for p in sorted(here.parent.glob('*/study.yaml'))
+        if p.parent != here and (p.parent / 'tables' / 'metrics.csv').is_file()
+    ]
     same = [o for o in map(Results, others) if data and o.run.get('data') == data]
-    return [o for i, o in enumerate(same) if all(o.study.arms != x.study.arms for x in [results, *same[:i]])]
+    return [
+        o
+        for i, o in enumerate(same)
+        if all(o.study.arms != x.study.arms for x in [results, *same[:i]])
+    ]
 
 # %% ../../nbs/50_reporting/15_results.ipynb #536989f8
 def called(
-    results, # `Results`
+    results,  # `Results`
     member,  # of its family
 ):
     "The name of a study among its neighbours"
     name = member.study.name
-    return name if [r.study.name for r in results.family].count(name) == 1 else f'{name} in {member.out.name}'
+    return (
+        name
+        if [r.study.name for r in results.family].count(name) == 1
+        else f'{name} in {member.out.name}'
+    )
 
 # %% ../../nbs/50_reporting/15_results.ipynb #0b432c5b
 @patch(as_prop=True)
-def published(self:Results):
+def published(self: Results):
     "Values printed by the earlier system, with their source"
-    path = root()/'data'/'design'/'published.csv'
-    if not path.is_file(): raise NotThere('The table of published values (data/design/published.csv) is missing.')
+    path = root() / 'data' / 'design' / 'published.csv'
+    if not path.is_file():
+        raise NotThere('The table of published values (data/design/published.csv) is missing.')
     return _read(path)
 
 # %% ../../nbs/50_reporting/15_results.ipynb #ed387d27
 def number(
-    x,        # a number, None or NaN
-    digits=3, # digits after the point
-    sign=False, # write + before positive numbers
+    x,  # a number, None or NaN
+    digits=3,  # digits after the point
+    sign=False,  # write + before positive numbers
 ):
     "A number as readers want to see it"
-    if x is None or x == '' or (isinstance(x, float) and not math.isfinite(x)): return '–'
+    if x is None or x == '' or (isinstance(x, float) and not math.isfinite(x)):
+        return '–'
     text = f'{float(x):{"+" if sign else ""},.{digits}f}'.replace(',', '\u202f')
-    if float(text.replace('\u202f', '')) == 0: text = text.lstrip('+-')
+    if float(text.replace('\u202f', '')) == 0:
+        text = text.lstrip('+-')
     return text.replace('-', '\u2212')
 
 # %% ../../nbs/50_reporting/15_results.ipynb #5cd27dbb
 def with_interval(
-    value,      # the estimate
-    low=None,   # lower end of the 95 % interval
+    value,  # the estimate
+    low=None,  # lower end of the 95 % interval
     high=None,  # upper end
-    digits=3,   # digits after the point
-    sign=False, # write + before positive numbers
+    digits=3,  # digits after the point
+    sign=False,  # write + before positive numbers
 ):
     "A value and its 95 % interval"
     text = number(value, digits, sign)
-    if text == '–' or number(low, digits) == '–' or number(high, digits) == '–': return text
+    if text == '–' or number(low, digits) == '–' or number(high, digits) == '–':
+        return text
     return f'{text} [{number(low, digits, sign)}, {number(high, digits, sign)}]'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7917dbef
 def p_value(
-    p, # a probability, None or NaN
+    p,  # a probability, None or NaN
 ):
     "A p value: three digits, '< 0.001' below that, '1' where nothing is left to say"
-    return '–' if number(p) == '–' else '< 0.001' if p < .001 else '1' if p >= .9995 else number(p, 3)
+    return (
+        '–'
+        if number(p) == '–'
+        else '< 0.001'
+        if p < 0.001
+        else '1'
+        if p >= 0.9995
+        else number(p, 3)
+    )
+
 
 def p_equals(
-    p, # a probability
+    p,  # a probability
 ):
     "A p value in a sentence"
     return 'p < 0.001' if p_value(p).startswith('<') else f'p = {p_value(p)}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #498e6758
 def counted(
-    n,           # how many
-    noun,        # singular
-    plural=None, # when it is not noun + s
+    n,  # how many
+    noun,  # singular
+    plural=None,  # when it is not noun + s
 ):
     "'1 genotype', '44 genotypes'"
     return f'{number(n, 0)} {noun if n == 1 else plural or noun + "s"}'
 
+
 def listed(
-    items,    # texts
-    last='and', # the word before the last one
+    items,  # texts
+    last='and',  # the word before the last one
 ):
     "'a', 'a and b', 'a, b and c'"
     items = [str(i) for i in items]
@@ -255,26 +337,33 @@ def listed(
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7999db0d
 def spread(
-    values,      # how many in each case
-    noun,        # singular
-    plural=None, # when it is not noun + s
+    values,  # how many in each case
+    noun,  # singular
+    plural=None,  # when it is not noun + s
 ):
     "'44 genotypes', or '41 to 44 genotypes' where cases differ"
     values = sorted({int(v) for v in values})
-    if not values: return counted(0, noun, plural)
-    return counted(values[0], noun, plural) if len(values) == 1 else f'{values[0]} to {counted(values[-1], noun, plural)}'
+    if not values:
+        return counted(0, noun, plural)
+    return (
+        counted(values[0], noun, plural)
+        if len(values) == 1
+        else f'{values[0]} to {counted(values[-1], noun, plural)}'
+    )
 
 # %% ../../nbs/50_reporting/15_results.ipynb #bceae506
 def names_only(
-    text,   # of a message
-    *roots, # folders whose place on this machine is nobody's business
+    text,  # of a message
+    *roots,  # folders whose place on this machine is nobody's business
 ):
     "The text with files named below these folders, and no other absolute path"
-    for r in roots: text = text.replace(f'{r}/', '').replace(str(r), Path(r).name)
+    for r in roots:
+        text = text.replace(f'{r}/', '').replace(str(r), Path(r).name)
     return re.sub(r'(?<![\w/<.])/(?:[\w.@+-]+/)+(?=[\w.@+-])', '', text)
 
+
 def begin(
-    text, # a sentence or caption
+    text,  # a sentence or caption
 ):
     "The text with a capital first letter"
     return text[:1].upper() + text[1:]
@@ -282,16 +371,18 @@ def begin(
 # %% ../../nbs/50_reporting/15_results.ipynb #46e1a0c8
 OUTLIER = 'outlier in the log'
 
+
 def doubts(
-    flags, # names of `FLAGS` separated by blanks, as in the plant table
+    flags,  # names of `FLAGS` separated by blanks, as in the plant table
 ):
     "What is in doubt about a plant, in words; '' for nothing"
     names = flags.split() if isinstance(flags, str) else []
     return '; '.join(FLAGS.get(f, f.replace('_', ' ')) for f in names)
 
+
 def in_doubt(
-    plants, # rows of the plant table: those that are shown
-    photos=None, # rows of `Experiment.images`: those that are shown
+    plants,  # rows of the plant table: those that are shown
+    photos=None,  # rows of `Experiment.images`: those that are shown
 ):
     "One sentence that names every plant in doubt among them, '' for none"
     why = plants.drop_duplicates('plant_id').set_index('plant_id')['flags'].map(doubts)

@@ -13,22 +13,36 @@ from ..core.errors import BadInput, unknown
 from ..core.places import root
 
 # %% ../../nbs/50_reporting/33_site.ipynb #e86c2ba8
-ORDER = ['backbone_comparison', 'earlier_results', 'main_results', 'dataset', 'features', 'presymptomatic', 'genotypes', 'claims', 'methods']
+ORDER = [
+    'backbone_comparison',
+    'earlier_results',
+    'main_results',
+    'dataset',
+    'features',
+    'presymptomatic',
+    'genotypes',
+    'claims',
+    'methods',
+]
 FRONT = ORDER[0]
+
 
 @dataclass(frozen=True)
 class Report:
     "A page of the site and the notebook it is made from"
-    name: str     # file name of the notebook without ending
-    path: Path    # the notebook
-    title: str    # its first heading
-    subtitle: str # the line below it
-    needs: str = '' # pattern of files in OUT without which there is nothing to show
+
+    name: str  # file name of the notebook without ending
+    path: Path  # the notebook
+    title: str  # its first heading
+    subtitle: str  # the line below it
+    needs: str = ''  # pattern of files in OUT without which there is nothing to show
 
     @property
-    def page(self): return 'index.html' if self.name == FRONT else f'{self.name}.html'
+    def page(self):
+        return 'index.html' if self.name == FRONT else f'{self.name}.html'
 
-    def belongs(self, out): return out is None or not self.needs or any(Path(out).glob(self.needs))
+    def belongs(self, out):
+        return out is None or not self.needs or any(Path(out).glob(self.needs))
 
 # %% ../../nbs/50_reporting/33_site.ipynb #f49da124
 def _read_report(path):
@@ -36,16 +50,27 @@ def _read_report(path):
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     first = next((''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'), '')
     find = lambda pattern: (re.search(pattern, first, flags=re.M) or [None, ''])[1].strip()
-    return Report(path.stem, path, find(r'^#\s+(.+)') or path.stem.replace('_', ' '), find(r'^>\s*(.+)'), find(r'^Needs `(.+)`'))
+    return Report(
+        path.stem,
+        path,
+        find(r'^#\s+(.+)') or path.stem.replace('_', ' '),
+        find(r'^>\s*(.+)'),
+        find(r'^Needs `(.+)`'),
+    )
+
 
 def reports(
-    only=None, # name of one report; all by default
+    only=None,  # name of one report; all by default
     out=None,  # a study's folder: leaves out the pages it has nothing for
 ):
     "The report notebooks in reading order, by name"
-    found = {p.stem: p for p in (root()/'reports').glob('*.ipynb')}
+    found = {p.stem: p for p in (root() / 'reports').glob('*.ipynb')}
     names = [n for n in ORDER if n in found] + sorted(set(found) - set(ORDER))
-    if only and only not in found: raise unknown('report', only, names)
+    if only and only not in found:
+        raise unknown('report', only, names)
     some = {n: _read_report(found[n]) for n in names if only in (None, n)}
-    if only and not some[only].belongs(out): raise BadInput(f'the page {only!r} needs {some[only].needs}, and nothing like it is here', out)
+    if only and not some[only].belongs(out):
+        raise BadInput(
+            f'the page {only!r} needs {some[only].needs}, and nothing like it is here', out
+        )
     return {n: r for n, r in some.items() if r.belongs(out)}

@@ -12,129 +12,207 @@ from ..core.errors import unknown
 
 # %% ../../nbs/50_reporting/10_style.ipynb #ed27ad6c
 INK = {
-    'ink':   ('#1a1f26', '#e8ebef'),
+    'ink': ('#1a1f26', '#e8ebef'),
     'muted': ('#59636f', '#a6b0bb'),
-    'rule':  ('#d3d9e0', '#3b434d'),
+    'rule': ('#d3d9e0', '#3b434d'),
     'paper': ('#fefefe', '#15191e'),
-    'warn':  ('#a3262a', '#ff8f87'),
+    'warn': ('#a3262a', '#ff8f87'),
 }
 
 # %% ../../nbs/50_reporting/10_style.ipynb #9bc7de0b
 THINGS = {
-    'WHC-80': ('#0068a8', '#58b0ea'), 'WHC-30': ('#c9510c', '#f2935a'),
-    'Early': ('#6a1f7a', '#cf8be0'), 'Mid': ('#a8447f', '#e58fc0'), 'Late': ('#c77ba4', '#f5c3dd'),
-    'image': ('#1b7f5c', '#4fc79b'), 'fluor': ('#b03a78', '#ea86b8'), 'env': ('#4383b8', '#86b9e6'),
-    'vi': ('#8a7410', '#d6bd52'), 'water': ('#3a55b4', '#95a6f0'), 'shape': ('#7b5a3c', '#c8a383'),
+    'WHC-80': ('#0068a8', '#58b0ea'),
+    'WHC-30': ('#c9510c', '#f2935a'),
+    'Early': ('#6a1f7a', '#cf8be0'),
+    'Mid': ('#a8447f', '#e58fc0'),
+    'Late': ('#c77ba4', '#f5c3dd'),
+    'image': ('#1b7f5c', '#4fc79b'),
+    'fluor': ('#b03a78', '#ea86b8'),
+    'env': ('#4383b8', '#86b9e6'),
+    'vi': ('#8a7410', '#d6bd52'),
+    'water': ('#3a55b4', '#95a6f0'),
+    'shape': ('#7b5a3c', '#c8a383'),
 }
 
 # %% ../../nbs/50_reporting/10_style.ipynb #d61b6425
 BACKBONES = {
-    'dinov2': ('#3b3f8f', '#9aa0f2'), 'clip': ('#0f8a9d', '#4cc3d5'), 'bioclip': ('#3f8f2f', '#85cf72'),
-    'bioclip2': ('#a8860b', '#e3c04a'), 'morphology': ('#8f5a2b', '#d29b66'), 'random_vit': ('#77808a', '#9fa9b4'),
-    'no image': ('#22272e', '#d5dae0'), 'other': ('#8a5a9e', '#c79bdb'),
+    'dinov2': ('#3b3f8f', '#9aa0f2'),
+    'clip': ('#0f8a9d', '#4cc3d5'),
+    'bioclip': ('#3f8f2f', '#85cf72'),
+    'bioclip2': ('#a8860b', '#e3c04a'),
+    'morphology': ('#8f5a2b', '#d29b66'),
+    'random_vit': ('#77808a', '#9fa9b4'),
+    'no image': ('#22272e', '#d5dae0'),
+    'other': ('#8a5a9e', '#c79bdb'),
 }
 
 # %% ../../nbs/50_reporting/10_style.ipynb #7f480c9f
 PALETTE = {**INK, **THINGS, **BACKBONES}
 
+
 def colour(
-    name,       # a key of `PALETTE`: 'WHC-30', 'fluor', 'dinov2', 'ink', …
-    dark=False, # the tone for dark paper instead
+    name,  # a key of `PALETTE`: 'WHC-30', 'fluor', 'dinov2', 'ink', …
+    dark=False,  # the tone for dark paper instead
 ):
     "The colour of a thing, as `#rrggbb`"
-    if name not in PALETTE: raise unknown('colour', name, PALETTE)
+    if name not in PALETTE:
+        raise unknown('colour', name, PALETTE)
     return PALETTE[name][bool(dark)]
 
 # %% ../../nbs/50_reporting/10_style.ipynb #276c9d10
 def arm_colour(
-    arm,        # an `Arm`, or anything with `backbone` and `modalities`
-    dark=False, # the tone for dark paper
+    arm,  # an `Arm`, or anything with `backbone` and `modalities`
+    dark=False,  # the tone for dark paper
 ):
     "The colour of a model variant"
     modalities = tuple(arm.modalities)
-    if len(modalities) == 1: key = modalities[0]
-    elif 'image' not in modalities: key = 'no image'
-    else: key = arm.backbone
+    if len(modalities) == 1:
+        key = modalities[0]
+    elif 'image' not in modalities:
+        key = 'no image'
+    else:
+        key = arm.backbone
     return colour(key if key in PALETTE else 'other', dark)
 
 # %% ../../nbs/50_reporting/10_style.ipynb #25d76e3d
 WIDTHS = (90, 190)  # mm, one and two columns
 RC = {
-    'figure.dpi': 100, 'savefig.dpi': 300, 'figure.constrained_layout.use': True,
-    'font.size': 7.5, 'axes.titlesize': 8, 'axes.labelsize': 7.5, 'legend.fontsize': 7, 'legend.title_fontsize': 7, 'figure.labelsize': 7.5,
-    'xtick.labelsize': 7, 'ytick.labelsize': 7, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left',
-    'axes.linewidth': .6, 'grid.linewidth': .5, 'lines.linewidth': 1.2, 'lines.markersize': 4,
-    'xtick.major.width': .6, 'ytick.major.width': .6, 'xtick.major.size': 4.8, 'ytick.major.size': 4.8,
-    'axes.spines.top': False, 'axes.spines.right': False, 'legend.frameon': False, 'axes.axisbelow': True,
-    'lines.solid_capstyle': 'round', 'patch.edgecolor': 'w', 'patch.force_edgecolor': True, 'patch.linewidth': .8,
-    'font.family': 'DejaVu Sans', 'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'faba_nb', 'text.parse_math': False,
+    'figure.dpi': 100,
+    'savefig.dpi': 300,
+    'figure.constrained_layout.use': True,
+    'font.size': 7.5,
+    'axes.titlesize': 8,
+    'axes.labelsize': 7.5,
+    'legend.fontsize': 7,
+    'legend.title_fontsize': 7,
+    'figure.labelsize': 7.5,
+    'xtick.labelsize': 7,
+    'ytick.labelsize': 7,
+    'axes.titleweight': 'bold',
+    'axes.titlelocation': 'left',
+    'axes.linewidth': 0.6,
+    'grid.linewidth': 0.5,
+    'lines.linewidth': 1.2,
+    'lines.markersize': 4,
+    'xtick.major.width': 0.6,
+    'ytick.major.width': 0.6,
+    'xtick.major.size': 4.8,
+    'ytick.major.size': 4.8,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'legend.frameon': False,
+    'axes.axisbelow': True,
+    'lines.solid_capstyle': 'round',
+    'patch.edgecolor': 'w',
+    'patch.force_edgecolor': True,
+    'patch.linewidth': 0.8,
+    'font.family': 'DejaVu Sans',
+    'pdf.fonttype': 42,
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'faba_nb',
+    'text.parse_math': False,
 }
 
 # %% ../../nbs/50_reporting/10_style.ipynb #c0ca63bc
 def use_style():
     "Set the look of all figures drawn from here on"
     c = {k: light for k, (light, _) in INK.items()}
-    inks = {'text.color': c['ink'], 'axes.labelcolor': c['ink'], 'axes.edgecolor': c['muted'],
-            'xtick.color': c['muted'], 'ytick.color': c['muted'], 'xtick.labelcolor': c['ink'],
-            'ytick.labelcolor': c['ink'], 'grid.color': c['rule'], 'axes.facecolor': 'none',
-            'figure.facecolor': 'none', 'savefig.facecolor': 'none'}
+    inks = {
+        'text.color': c['ink'],
+        'axes.labelcolor': c['ink'],
+        'axes.edgecolor': c['muted'],
+        'xtick.color': c['muted'],
+        'ytick.color': c['muted'],
+        'xtick.labelcolor': c['ink'],
+        'ytick.labelcolor': c['ink'],
+        'grid.color': c['rule'],
+        'axes.facecolor': 'none',
+        'figure.facecolor': 'none',
+        'savefig.facecolor': 'none',
+    }
     plt.rcParams.update({**RC, **inks})
 
 # %% ../../nbs/50_reporting/10_style.ipynb #bd920a03
 def canvas(
     width=190,  # mm; 90 or 190 in print
     height=80,  # mm
-    rows=1,     # rows of panels
-    cols=1,     # columns of panels
-    **kwargs,   # for `plt.subplots`: `sharex`, `sharey`, `width_ratios`, …
+    rows=1,  # rows of panels
+    cols=1,  # columns of panels
+    **kwargs,  # for `plt.subplots`: `sharex`, `sharey`, `width_ratios`, …
 ):
     "A figure of that size and its axes"
-    return plt.subplots(rows, cols, figsize=(width/25.4, height/25.4), layout='constrained', **kwargs)
+    return plt.subplots(
+        rows, cols, figsize=(width / 25.4, height / 25.4), layout='constrained', **kwargs
+    )
 
 # %% ../../nbs/50_reporting/10_style.ipynb #50c93fbf
 def panels(
-    n,          # panels
+    n,  # panels
     width=190,  # mm; 90 or 190 in print
     height=46,  # mm of a panel
-    most=(2, 4),# panels in a row, narrow and wide
-    **kwargs,   # for `canvas`
+    most=(2, 4),  # panels in a row, narrow and wide
+    **kwargs,  # for `canvas`
 ):
     "A figure of n equal panels and their axes"
     cols = min(n, most[width > 120])
-    rows = -(-n//cols)
-    fig, axes = canvas(width, 8 + height*rows, rows, cols, squeeze=False, **kwargs)
-    for ax in axes.flat[n:]: ax.set_visible(False)
-    for ax in axes.flat[max(0, n - cols):n]: ax.tick_params(labelbottom=True)
+    rows = -(-n // cols)
+    fig, axes = canvas(width, 8 + height * rows, rows, cols, squeeze=False, **kwargs)
+    for ax in axes.flat[n:]:
+        ax.set_visible(False)
+    for ax in axes.flat[max(0, n - cols) : n]:
+        ax.tick_params(labelbottom=True)
     return fig, axes.flat[:n]
 
 # %% ../../nbs/50_reporting/10_style.ipynb #0e895a1b
 def label_panels(
-    axes,    # panels of one figure
-    x='',    # name of the horizontal axes, with its unit
-    y='',    # name of the vertical axes, with its unit
-    ncols=2, # columns of the legend
-    **kwargs,# for `fig.legend`
+    axes,  # panels of one figure
+    x='',  # name of the horizontal axes, with its unit
+    y='',  # name of the vertical axes, with its unit
+    ncols=2,  # columns of the legend
+    **kwargs,  # for `fig.legend`
 ):
     "Name the axes and the marks of all panels once; without labelled marks there is no legend"
     fig, marks = axes[0].figure, {}
     for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels()): marks.setdefault(label, handle)
-    if x: fig.supxlabel(x)
-    if y: fig.supylabel(y)
-    if marks: fig.legend(marks.values(), marks, loc='outside upper right', ncols=ncols, **kwargs)
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            marks.setdefault(label, handle)
+    if x:
+        fig.supxlabel(x)
+    if y:
+        fig.supylabel(y)
+    if marks:
+        fig.legend(marks.values(), marks, loc='outside upper right', ncols=ncols, **kwargs)
 
 # %% ../../nbs/50_reporting/10_style.ipynb #d8c6f7c8
 SIMULATED = 'SIMULATED DATA'
 
+
 def mark_simulated(
-    fig, # a finished figure
+    fig,  # a finished figure
 ):
     "Write across a figure that no plant stood behind it, and once more on a line of its own below"
     w, h = fig.get_size_inches()
-    size, line = min(1.6*h*25.4/4, w*25.4/7), 2.6/25.4  # points, so that the words fit into either side; inches
+    size, line = (
+        min(1.6 * h * 25.4 / 4, w * 25.4 / 7),
+        2.6 / 25.4,
+    )  # points, so that the words fit into either side; inches
     fig.set_size_inches(w, h + line)
-    fig.get_layout_engine().set(rect=(0, line/(h + line), 1, h/(h + line)))
-    fig.text(.5, .5, SIMULATED, ha='center', va='center', rotation=12, fontsize=size, weight='bold',
-             color=colour('warn'), alpha=.11, zorder=-10, in_layout=False)
-    fig.text(.002, .003, SIMULATED.capitalize(), fontsize=5, color=colour('warn'), zorder=10)  # in front, where a picture hides the large words
+    fig.get_layout_engine().set(rect=(0, line / (h + line), 1, h / (h + line)))
+    fig.text(
+        0.5,
+        0.5,
+        SIMULATED,
+        ha='center',
+        va='center',
+        rotation=12,
+        fontsize=size,
+        weight='bold',
+        color=colour('warn'),
+        alpha=0.11,
+        zorder=-10,
+        in_layout=False,
+    )
+    fig.text(
+        0.002, 0.003, SIMULATED.capitalize(), fontsize=5, color=colour('warn'), zorder=10
+    )  # in front, where a picture hides the large words
     return fig

@@ -19,67 +19,154 @@ from .results import NotThere, Nothing, called, counted, listed, number, p_value
 # %% ../../nbs/50_reporting/40_tables.ipynb #08b4c4dd
 METRICS = {
     'f1': ('F1', '', 3, 'Harmonic mean of precision and recall at 0.5'),
-    'auc': ('AUC', '', 3, 'Share of pairs of a stressed and an unstressed step in the right order, within a fold'),
+    'auc': (
+        'AUC',
+        '',
+        3,
+        'Share of pairs of a stressed and an unstressed step in the right order, within a fold',
+    ),
     'accuracy': ('Accuracy', '', 3, 'Share of steps called right'),
     'precision': ('Precision', '', 3, 'Share of alarms that were right'),
     'recall': ('Recall', '', 3, 'Share of stressed steps that were found'),
-    'mae_published': ('Onset MAE', 'd', 1, 'First of all 22 rounds above 0.5 against the annotated onset; never = day 38'),
-    'onset_error_published': ('Mean onset error', 'd', 1, 'Same, with its sign: negative is too early'),
-    'mae_measured': ('Onset MAE', 'd, measured', 1, 'First measured step above 0.5 against the annotated onset; plants never detected are left out and counted'),
-    'onset_error_measured': ('Mean error', 'd, measured', 1, 'Same, with its sign: negative is too early'),
-    'never_detected': ('Never detected', 'drought plants', 1, 'Drought plants without any alarm, mean over seeds'),
+    'mae_published': (
+        'Onset MAE',
+        'd',
+        1,
+        'First of all 22 rounds above 0.5 against the annotated onset; never = day 38',
+    ),
+    'onset_error_published': (
+        'Mean onset error',
+        'd',
+        1,
+        'Same, with its sign: negative is too early',
+    ),
+    'mae_measured': (
+        'Onset MAE',
+        'd, measured',
+        1,
+        'First measured step above 0.5 against the annotated onset; plants never detected are left out and counted',
+    ),
+    'onset_error_measured': (
+        'Mean error',
+        'd, measured',
+        1,
+        'Same, with its sign: negative is too early',
+    ),
+    'never_detected': (
+        'Never detected',
+        'drought plants',
+        1,
+        'Drought plants without any alarm, mean over seeds',
+    ),
     'skill': ('Skill', '', 2, '1 − MAE / MAE of the treatment clock on the same steps and plants'),
     'pooled_f1': ('Pooled F1', '', 3, 'From hits and false alarms summed over folds'),
-    'auprc': ('AUPRC', '', 3, 'Area under the precision–recall curve; a constant scores the prevalence'),
-    'auc_within_day_drought': ('AUC within day', 'drought', 3, 'Pairs of drought plants of one day in the right order: chance is 0.5'),
-    'concordance': ('Concordance', '', 3, 'Share of pairs of drought plants whose alarms (first measured step above 0.5) come in the order of their onsets'),
+    'auprc': (
+        'AUPRC',
+        '',
+        3,
+        'Area under the precision–recall curve; a constant scores the prevalence',
+    ),
+    'auc_within_day_drought': (
+        'AUC within day',
+        'drought',
+        3,
+        'Pairs of drought plants of one day in the right order: chance is 0.5',
+    ),
+    'concordance': (
+        'Concordance',
+        '',
+        3,
+        'Share of pairs of drought plants whose alarms (first measured step above 0.5) come in the order of their onsets',
+    ),
 }
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #a99c2236
 def metric_column(
-    metric,        # a key of METRICS
-    key=None,      # column of the frame, the metric's name by default
-    title=None,    # another heading
-    interval=True, # with its interval
-    **kwargs,      # for `Column`
+    metric,  # a key of METRICS
+    key=None,  # column of the frame, the metric's name by default
+    title=None,  # another heading
+    interval=True,  # with its interval
+    **kwargs,  # for `Column`
 ):
     "The column that prints a metric"
     name, unit, digits, help = METRICS.get(metric, (metric.replace('_', ' '), '', 3, ''))
-    return Column(key or metric, title or name, **{'unit': unit, 'digits': digits, 'interval': interval, 'help': help, **kwargs})
+    return Column(
+        key or metric,
+        title or name,
+        **{'unit': unit, 'digits': digits, 'interval': interval, 'help': help, **kwargs},
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #b6a45b6d
-NAMES = {'dinov2': 'DINOv2', 'clip': 'CLIP', 'bioclip': 'BioCLIP', 'bioclip2': 'BioCLIP 2', 'random_vit': 'untrained ViT', 'no_image': 'no images',
-         'no_vi': 'no indices', 'only_vi': 'only indices', 'no_env': 'no environment', 'only_env': 'only environment', 'no_fluor': 'no fluorescence', 'only_fluor': 'only fluorescence',
-         'treatment_clock': 'clock told the treatment', 'inferred_treatment_clock': 'clock with inferred treatment', 'genotype_free_clock': 'genotype-free clock',
-         'constant_onset': 'constant onset day', 'logistic': 'logistic regression', 'morphology_logistic': 'logistic on morphology',
-         'height_cm': 'height', 'side_area_cm2': 'side area', 'top_area_cm2': 'top area', 'digital_biomass': 'digital biomass'}
-MODALITIES = {'image': 'photographs', 'fluor': 'fluorescence', 'env': 'environment', 'vi': 'indices', 'water': 'watering', 'shape': 'size'}
-KINDS = {'arm': 'Models', 'baseline': 'Baselines', 'imported': 'Imported results', 'yardstick': 'Yardsticks: simple rules'}
+NAMES = {
+    'dinov2': 'DINOv2',
+    'clip': 'CLIP',
+    'bioclip': 'BioCLIP',
+    'bioclip2': 'BioCLIP 2',
+    'random_vit': 'untrained ViT',
+    'no_image': 'no images',
+    'no_vi': 'no indices',
+    'only_vi': 'only indices',
+    'no_env': 'no environment',
+    'only_env': 'only environment',
+    'no_fluor': 'no fluorescence',
+    'only_fluor': 'only fluorescence',
+    'treatment_clock': 'clock told the treatment',
+    'inferred_treatment_clock': 'clock with inferred treatment',
+    'genotype_free_clock': 'genotype-free clock',
+    'constant_onset': 'constant onset day',
+    'logistic': 'logistic regression',
+    'morphology_logistic': 'logistic on morphology',
+    'height_cm': 'height',
+    'side_area_cm2': 'side area',
+    'top_area_cm2': 'top area',
+    'digital_biomass': 'digital biomass',
+}
+MODALITIES = {
+    'image': 'photographs',
+    'fluor': 'fluorescence',
+    'env': 'environment',
+    'vi': 'indices',
+    'water': 'watering',
+    'shape': 'size',
+}
+KINDS = {
+    'arm': 'Models',
+    'baseline': 'Baselines',
+    'imported': 'Imported results',
+    'yardstick': 'Yardsticks: simple rules',
+}
+
 
 def nice(
-    name, # an arm or yardstick
+    name,  # an arm or yardstick
 ):
     "The name as printed"
     return NAMES.get(name, str(name).replace('_', ' '))
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #9458e9bf
 def metric_frame(
-    results,                  # `Results`
-    arms,                     # names of the lines
-    metrics,                  # {column: (group, metric)}
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    arms,  # names of the lines
+    metrics,  # {column: (group, metric)}
+    protocol='retrospective',  # which reading
 ):
     "One line per arm with value, low and high of each metric"
-    found = {k: {a: results.metric(a, m, g, protocol) for a in arms} for k, (g, m) in metrics.items()}
+    found = {
+        k: {a: results.metric(a, m, g, protocol) for a in arms} for k, (g, m) in metrics.items()
+    }
     part = lambda row, p: float('nan') if row is None or row[p] == '' else float(row[p])
-    columns = {f'{k}{end}': [part(rows[a], p) for a in arms] for k, rows in found.items() for p, end in (('value', ''), ('low', '_low'), ('high', '_high'))}
+    columns = {
+        f'{k}{end}': [part(rows[a], p) for a in arms]
+        for k, rows in found.items()
+        for p, end in (('value', ''), ('low', '_low'), ('high', '_high'))
+    }
     return pd.DataFrame({'arm': list(arms), **columns})
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #9893dc22
 def grouped(
-    results, # `Results`
-    frame,   # from `metric_frame`
-    keep,    # columns of which at least one must hold a number
+    results,  # `Results`
+    frame,  # from `metric_frame`
+    keep,  # columns of which at least one must hold a number
 ):
     "The frame with printed names and blocks, without empty lines"
     m = results.table('metrics')
@@ -87,158 +174,324 @@ def grouped(
     frame = frame[frame[keep].notna().any(axis=1)].reset_index(drop=True)
     return frame.assign(name=frame.arm.map(nice), kind=[KINDS[kinds[a]] for a in frame.arm])
 
+
 def genotypes(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Number of genotypes behind the metrics"
     return int(pd.to_numeric(results.table('metrics').n).max())
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #02907a35
 def published_values(
-    results, # `Results`
+    results,  # `Results`
     metric,  # 'f1', 'auc' or 'mae_published'
 ):
     "{arm: value} of the earlier system; empty when the table of published values is missing"
-    try: p = results.published
-    except NotThere: return {}
-    return dict(zip(p.arm[(p.metric == metric) & (p.system == 'earlier')], p.value[(p.metric == metric) & (p.system == 'earlier')]))
+    try:
+        p = results.published
+    except NotThere:
+        return {}
+    return dict(
+        zip(
+            p.arm[(p.metric == metric) & (p.system == 'earlier')],
+            p.value[(p.metric == metric) & (p.system == 'earlier')],
+        )
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #2e7996a0
 def comparison_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "F1, AUC and onset error as the earlier paper defined them, its values beside, yardsticks below"
     asked = {m: ('published', m) for m in ('f1', 'auc', 'mae_published')}
-    frame = grouped(results, metric_frame(results, [*results.arms, *results.yardsticks], asked), list(asked))
-    for m in asked: frame[f'{m}_before'] = [published_values(results, m).get(a, float('nan')) for a in frame.arm]
+    frame = grouped(
+        results, metric_frame(results, [*results.arms, *results.yardsticks], asked), list(asked)
+    )
+    for m in asked:
+        frame[f'{m}_before'] = [
+            published_values(results, m).get(a, float('nan')) for a in frame.arm
+        ]
     have = [m for m in asked if frame[m].notna().any()]
-    before = [metric_column(m, f'{m}_before', interval=False, unit=f'{METRICS[m][1]} earlier paper'.strip(), help='As printed in the earlier paper, for the real experiment') for m in asked if frame[f'{m}_before'].notna().any()]
-    rounds = '' if frame.mae_published[frame.arm.isin(results.arms)].notna().any() else ' The published onset error needs predictions for rounds that were never measured; only the published preparation makes them.'
-    return Table(frame, [Column('name', 'Arm'), *(metric_column(m) for m in have), *before],
-                 f'The comparison as the earlier paper defined it: mean over {counted(genotypes(results), "left-out genotype")}, then over seeds; retrospective reading.', groups='kind',
-                 note=f'In brackets: 95 % intervals, genotypes resampled. The models see the late photographs and can tell from them who was watered, so their fair rival is the clock told the treatment.{rounds}')
+    before = [
+        metric_column(
+            m,
+            f'{m}_before',
+            interval=False,
+            unit=f'{METRICS[m][1]} earlier paper'.strip(),
+            help='As printed in the earlier paper, for the real experiment',
+        )
+        for m in asked
+        if frame[f'{m}_before'].notna().any()
+    ]
+    rounds = (
+        ''
+        if frame.mae_published[frame.arm.isin(results.arms)].notna().any()
+        else ' The published onset error needs predictions for rounds that were never measured; only the published preparation makes them.'
+    )
+    return Table(
+        frame,
+        [Column('name', 'Arm'), *(metric_column(m) for m in have), *before],
+        f'The comparison as the earlier paper defined it: mean over {counted(genotypes(results), "left-out genotype")}, then over seeds; retrospective reading.',
+        groups='kind',
+        note=f'In brackets: 95 % intervals, genotypes resampled. The models see the late photographs and can tell from them who was watered, so their fair rival is the clock told the treatment.{rounds}',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #ec720aa6
 def _whole(frame, key):
     "Whether a column and its interval hold whole numbers only"
     return bool((frame[[key, f'{key}_low', f'{key}_high']].fillna(0) % 1 == 0).all(axis=None))
 
+
 def _without_information(results, protocol):
     "{arm: range of the concordance when onsets are permuted over genotypes}"
-    try: p = results.table('permutation')
-    except NotThere: return {}
+    try:
+        p = results.table('permutation')
+    except NotThere:
+        return {}
     p = p[(p.statistic == 'concordance') & (p.protocol == protocol)]
     return {r.arm: f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in p.itertuples()}
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #b6986657
 def measured_table(
-    results,                  # `Results`
-    protocol='retrospective', # or 'online'
+    results,  # `Results`
+    protocol='retrospective',  # or 'online'
 ):
     "Alarms on measured steps, pooled scores and genotype information"
-    asked = {'mae_measured': ('measured', 'mae_measured'), 'never_detected': ('measured', 'never_detected'), 'skill': ('measured', 'skill'), 'pooled_f1': ('pooled', 'f1'),
-             'auprc': ('pooled', 'auprc'), 'auc_within_day_drought': ('pooled', 'auc_within_day_drought'), 'concordance': ('genotype', 'concordance')}
+    asked = {
+        'mae_measured': ('measured', 'mae_measured'),
+        'never_detected': ('measured', 'never_detected'),
+        'skill': ('measured', 'skill'),
+        'pooled_f1': ('pooled', 'f1'),
+        'auprc': ('pooled', 'auprc'),
+        'auc_within_day_drought': ('pooled', 'auc_within_day_drought'),
+        'concordance': ('genotype', 'concordance'),
+    }
     frame = metric_frame(results, [*results.arms, *results.yardsticks], asked, protocol)
     have = [k for k in asked if frame[k].notna().any()]
-    if not have: raise NotThere(f'No {protocol} metrics on measured steps were computed.')
+    if not have:
+        raise NotThere(f'No {protocol} metrics on measured steps were computed.')
     chance = _without_information(results, protocol)
-    frame = grouped(results, frame, have).assign(chance=lambda f: [chance.get(a, '–') for a in f.arm])
-    columns = [Column('name', 'Arm'), *(metric_column(k, digits=0) if k == 'never_detected' and _whole(frame, k) else metric_column(k) for k in have), Column('chance', 'Concordance', 'without information', help='Range with onsets permuted over genotypes, predictions unchanged')]
-    return Table(frame, columns if chance else columns[:-1], f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. Plants that were never detected are counted, not given a day.', groups='kind',
-                 note='In brackets: 95 % intervals, genotypes resampled. A clock made from the other accessions leans against the one left out, so its order within a day can lie far below 0.5.')
+    frame = grouped(results, frame, have).assign(
+        chance=lambda f: [chance.get(a, '–') for a in f.arm]
+    )
+    columns = [
+        Column('name', 'Arm'),
+        *(
+            metric_column(k, digits=0)
+            if k == 'never_detected' and _whole(frame, k)
+            else metric_column(k)
+            for k in have
+        ),
+        Column(
+            'chance',
+            'Concordance',
+            'without information',
+            help='Range with onsets permuted over genotypes, predictions unchanged',
+        ),
+    ]
+    return Table(
+        frame,
+        columns if chance else columns[:-1],
+        f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. Plants that were never detected are counted, not given a day.',
+        groups='kind',
+        note='In brackets: 95 % intervals, genotypes resampled. A clock made from the other accessions leans against the one left out, so its order within a day can lie far below 0.5.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #88a3cd79
 def difference(
-    results,                  # `Results`
-    a,                        # arm
-    b,                        # arm that is subtracted
-    metric='f1',              # one of the contrasts' metrics
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    a,  # arm
+    b,  # arm that is subtracted
+    metric='f1',  # one of the contrasts' metrics
+    protocol='retrospective',  # which reading
 ):
     "The row of a − b as a dictionary, or None where the pair was not compared"
     c = results.table('contrasts')
     c = c[(c.metric == metric) & (c.protocol == protocol)]
     for x, y, sign in ((a, b, 1), (b, a, -1)):
         hit = c[(c.arm_a == x) & (c.arm_b == y)]
-        if len(hit): return _oriented(hit.iloc[0].to_dict(), sign)
+        if len(hit):
+            return _oriented(hit.iloc[0].to_dict(), sign)
+
 
 def _oriented(row, sign):
     "A contrast's row, turned round where sign is −1"
-    if sign > 0: return row
+    if sign > 0:
+        return row
     turned = {'better': 'worse', 'worse': 'better'}
-    return {**row, 'arm_a': row['arm_b'], 'arm_b': row['arm_a'], 'difference': -row['difference'], 'low': -row['high'], 'high': -row['low'],
-            'prob_better': row.get('prob_worse'), 'prob_worse': row.get('prob_better'), 'verdict': turned.get(row['verdict'], row['verdict'])}
+    return {
+        **row,
+        'arm_a': row['arm_b'],
+        'arm_b': row['arm_a'],
+        'difference': -row['difference'],
+        'low': -row['high'],
+        'high': -row['low'],
+        'prob_better': row.get('prob_worse'),
+        'prob_worse': row.get('prob_better'),
+        'verdict': turned.get(row['verdict'], row['verdict']),
+    }
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #cf7cb184
-PAIR = [Column('pair', 'Contrast'), Column('difference', 'Difference', digits=3, interval=True, sign=True), Column('p', 'p', digits=3, format=p_value, help='Two-sided sign-flip permutation over genotypes'),
-        Column('p_adjusted', 'p adjusted', digits=3, format=p_value)]
-MORE = [Column('p_max_t', 'p max-T', digits=3, format=p_value, help='Adjusted over all pairs of arms at once'),
-        Column('p_corrected_t', 'p corrected t', digits=3, format=p_value, help='Corrected resampled t test; conservative'),
-        Column('p_equivalence_adjusted', 'p equivalence', f'margin {margin}', 3, format=p_value, help='Two one-sided tests, adjusted'),
-        Column('prob_better', 'P(better)', digits=2, help=f'Bayesian signed rank: better by more than {rope}'), Column('prob_equal', 'P(equal)', f'within ±{rope}', 2), Column('prob_worse', 'P(worse)', digits=2)]
-DETECTABLE = Column('detectable_80', 'Detectable', 'at 80 % power', 3, help='Smallest difference found with 80 % power, from this pair’s own scatter')
+PAIR = [
+    Column('pair', 'Contrast'),
+    Column('difference', 'Difference', digits=3, interval=True, sign=True),
+    Column(
+        'p', 'p', digits=3, format=p_value, help='Two-sided sign-flip permutation over genotypes'
+    ),
+    Column('p_adjusted', 'p adjusted', digits=3, format=p_value),
+]
+MORE = [
+    Column(
+        'p_max_t',
+        'p max-T',
+        digits=3,
+        format=p_value,
+        help='Adjusted over all pairs of arms at once',
+    ),
+    Column(
+        'p_corrected_t',
+        'p corrected t',
+        digits=3,
+        format=p_value,
+        help='Corrected resampled t test; conservative',
+    ),
+    Column(
+        'p_equivalence_adjusted',
+        'p equivalence',
+        f'margin {margin}',
+        3,
+        format=p_value,
+        help='Two one-sided tests, adjusted',
+    ),
+    Column(
+        'prob_better',
+        'P(better)',
+        digits=2,
+        help=f'Bayesian signed rank: better by more than {rope}',
+    ),
+    Column('prob_equal', 'P(equal)', f'within ±{rope}', 2),
+    Column('prob_worse', 'P(worse)', digits=2),
+]
+DETECTABLE = Column(
+    'detectable_80',
+    'Detectable',
+    'at 80 % power',
+    3,
+    help='Smallest difference found with 80 % power, from this pair’s own scatter',
+)
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #16f6ddd9
 def _pairs(results, stated, metric, protocol):
     "The stated contrasts, or all other pairs of arms"
     c = results.table('contrasts')
     c = c[(c.stated == int(stated)) & (c.metric == metric) & (c.protocol == protocol)]
-    if not stated: c = c[~c.arm_b.isin(results.yardsticks)]
-    if c.empty: raise NotThere('The study states no contrast that could be tested.') if stated else Nothing('There is no pair of arms besides the stated contrasts.')
-    return c.assign(pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)], difference_low=c.low, difference_high=c.high).reset_index(drop=True)
+    if not stated:
+        c = c[~c.arm_b.isin(results.yardsticks)]
+    if c.empty:
+        raise (
+            NotThere('The study states no contrast that could be tested.')
+            if stated
+            else Nothing('There is no pair of arms besides the stated contrasts.')
+        )
+    return c.assign(
+        pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
+        difference_low=c.low,
+        difference_high=c.high,
+    ).reset_index(drop=True)
+
 
 def contrasts_table(
-    results,     # `Results`
-    stated=True, # the contrasts stated beforehand, or all other pairs of arms
-    metric='f1', # the primary one by default
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    stated=True,  # the contrasts stated beforehand, or all other pairs of arms
+    metric='f1',  # the primary one by default
+    protocol='retrospective',  # which reading
 ):
     "Differences with interval, p values and verdict"
     c = _pairs(results, stated, metric, protocol)
     what = 'Contrasts stated beforehand' if stated else 'All other pairs of arms, exploratory'
-    return Table(c, [*PAIR, DETECTABLE, Column('verdict', 'Verdict')], f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
-                 note=f'Adjusted after {listed(sorted(set(c.adjustment)))}. Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; skewed differences make it slightly liberal.')
+    return Table(
+        c,
+        [*PAIR, DETECTABLE, Column('verdict', 'Verdict')],
+        f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
+        note=f'Adjusted after {listed(sorted(set(c.adjustment)))}. Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; skewed differences make it slightly liberal.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #a895cd4a
 def tests_table(
-    results,     # `Results`
-    metric='f1', # the primary one by default
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    metric='f1',  # the primary one by default
+    protocol='retrospective',  # which reading
 ):
     "What other tests say of the stated contrasts"
     c = _pairs(results, True, metric, protocol)
-    have = [m for m in MORE if m.key in c and pd.to_numeric(c[m.key], errors='coerce').notna().any()]
-    if not have: raise NotThere('No further test of the stated contrasts was computed.')
-    return Table(c, [PAIR[0], *have], f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
-                 note='They do not decide; they show whether the verdict hangs on the test.')
+    have = [
+        m for m in MORE if m.key in c and pd.to_numeric(c[m.key], errors='coerce').notna().any()
+    ]
+    if not have:
+        raise NotThere('No further test of the stated contrasts was computed.')
+    return Table(
+        c,
+        [PAIR[0], *have],
+        f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
+        note='They do not decide; they show whether the verdict hangs on the test.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #7858c34d
 def rivals_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Each arm against the rules that see no plant, in both readings"
     c = results.table('contrasts')
     c = c[(c.metric == 'f1') & c.arm_b.isin(results.yardsticks)]
-    if c.empty: raise NotThere('No arm was compared with a yardstick.')
-    c = c.assign(pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)], difference_low=c.low, difference_high=c.high, reading=c.protocol.str.capitalize()).reset_index(drop=True)
-    return Table(c, [*PAIR, Column('verdict', 'Verdict')], f'Arms against their fair rivals: difference of genotype-mean F1, {counted(int(c.n.max()), "genotype")}; exploratory.', groups='reading',
-                 note='Retrospective predictions can read the treatment off the late photographs, so their rival is told it; online predictions cannot, so theirs infers it.')
+    if c.empty:
+        raise NotThere('No arm was compared with a yardstick.')
+    c = c.assign(
+        pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
+        difference_low=c.low,
+        difference_high=c.high,
+        reading=c.protocol.str.capitalize(),
+    ).reset_index(drop=True)
+    return Table(
+        c,
+        [*PAIR, Column('verdict', 'Verdict')],
+        f'Arms against their fair rivals: difference of genotype-mean F1, {counted(int(c.n.max()), "genotype")}; exploratory.',
+        groups='reading',
+        note='Retrospective predictions can read the treatment off the late photographs, so their rival is told it; online predictions cannot, so theirs infers it.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #c06dd525
 def power_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The smallest difference this many genotypes can show"
     p = results.table('power').sort_values('correlation', ignore_index=True)
-    p = p.assign(row=[f'{number(c, 2)}{" (observed)" if s == "observed" else ""}' for c, s in zip(p.correlation, p.source)])
+    p = p.assign(
+        row=[
+            f'{number(c, 2)}{" (observed)" if s == "observed" else ""}'
+            for c, s in zip(p.correlation, p.source)
+        ]
+    )
     gap, k = p.gap.max(), int(p.n_arms.max())
-    columns = [Column('row', 'Correlation between arms'), Column('detectable_difference_80', 'Detectable difference', 'F1, at 80 % power', 3),
-               Column('prob_gap', f'{k} identical arms', f'probability of a gap ≥ {number(gap, 3)}', 2, help=f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the earlier paper’s backbones')]
-    return Table(p, columns, f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter with a standard deviation of {number(p.fold_sd.max(), 2)} F1.')
+    columns = [
+        Column('row', 'Correlation between arms'),
+        Column('detectable_difference_80', 'Detectable difference', 'F1, at 80 % power', 3),
+        Column(
+            'prob_gap',
+            f'{k} identical arms',
+            f'probability of a gap ≥ {number(gap, 3)}',
+            2,
+            help=f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the earlier paper’s backbones',
+        ),
+    ]
+    return Table(
+        p,
+        columns,
+        f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter with a standard deviation of {number(p.fold_sd.max(), 2)} F1.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #c23ae09a
 def preparations_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "The same arm under the published and the clean preparation"
     rows = []
@@ -246,92 +499,223 @@ def preparations_table(
         f = metric_frame(r, r.arms, {m: ('published', m) for m in ('f1', 'auc', 'mae_published')})
         f['mae_measured'] = metric_frame(r, r.arms, {'x': ('measured', 'mae_measured')}).x
         known = f[f.arm.isin(r.study.arms)]
-        for row in known.to_dict('records'): rows.append({**row, **_how(r.study.arms[row['arm']]), 'study': called(results, r)})
+        for row in known.to_dict('records'):
+            rows.append({**row, **_how(r.study.arms[row['arm']]), 'study': called(results, r)})
     f = pd.DataFrame(rows)
     several = f.groupby('what').preparation.transform('nunique') > 1 if len(f) else []
-    if not np.any(several): raise NotThere(f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) was run on these data; a study with the other one, in a folder beside this one, would be shown here.')
+    if not np.any(several):
+        raise NotThere(
+            f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) was run on these data; a study with the other one, in a folder beside this one, would be shown here.'
+        )
     f = f[several].sort_values(['what', 'preparation'], kind='stable').reset_index(drop=True)
-    columns = [Column('preparation', 'Preparation'), Column('tap', 'Tap'), Column('canvas', 'Canvas'), Column('study', 'Study'), *(metric_column(m) for m in ('f1', 'auc', 'mae_published') if f[m].notna().any()), metric_column('mae_measured', interval=False)]
-    return Table(f, columns, f'The same encoders under both preparations, {counted(genotypes(results), "genotype")}.', groups='what', note='In brackets: 95 % intervals. The preparations differ in more than one setting, so a difference between them has no single cause.')
+    columns = [
+        Column('preparation', 'Preparation'),
+        Column('tap', 'Tap'),
+        Column('canvas', 'Canvas'),
+        Column('study', 'Study'),
+        *(metric_column(m) for m in ('f1', 'auc', 'mae_published') if f[m].notna().any()),
+        metric_column('mae_measured', interval=False),
+    ]
+    return Table(
+        f,
+        columns,
+        f'The same encoders under both preparations, {counted(genotypes(results), "genotype")}.',
+        groups='what',
+        note='In brackets: 95 % intervals. The preparations differ in more than one setting, so a difference between them has no single cause.',
+    )
+
 
 def _how(arm):
     "What an arm is, and how it was prepared"
     image = 'image' in arm.modalities
     what = nice(arm.backbone) if image else 'no images'
-    if set(arm.modalities) - {'image'} != {'fluor', 'env', 'vi'}: what += f' ({listed(arm.modalities)})'
-    extra = [k for k, d in (('temporal', 'transformer'), ('fusion', 'gating'), ('attention', 'full'), ('estimator', 'network'), ('distillation', 'none')) if getattr(arm, k) != d]
-    return dict(what=what + (f', {listed(getattr(arm, k) for k in extra)}' if extra else ''), preparation=arm.preparation, tap=arm.tap if image else '', canvas=arm.canvas if image else '')
+    if set(arm.modalities) - {'image'} != {'fluor', 'env', 'vi'}:
+        what += f' ({listed(arm.modalities)})'
+    extra = [
+        k
+        for k, d in (
+            ('temporal', 'transformer'),
+            ('fusion', 'gating'),
+            ('attention', 'full'),
+            ('estimator', 'network'),
+            ('distillation', 'none'),
+        )
+        if getattr(arm, k) != d
+    ]
+    return dict(
+        what=what + (f', {listed(getattr(arm, k) for k in extra)}' if extra else ''),
+        preparation=arm.preparation,
+        tap=arm.tap if image else '',
+        canvas=arm.canvas if image else '',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #80eb5dd3
-SENSITIVITIES = {'': 'as reported', 'not_within_3d': 'without steps within 3 d of onset', 'onset_one_round_earlier': 'onset one round earlier', 'onset_one_round_later': 'onset one round later', 'without_flagged': 'without suspicious plants'}
+SENSITIVITIES = {
+    '': 'as reported',
+    'not_within_3d': 'without steps within 3 d of onset',
+    'onset_one_round_earlier': 'onset one round earlier',
+    'onset_one_round_later': 'onset one round later',
+    'without_flagged': 'without suspicious plants',
+}
+
 
 def sensitivity_table(
-    results, # `Results`
-    metric='f1', # of group sensitivity
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    metric='f1',  # of group sensitivity
+    protocol='retrospective',  # which reading
 ):
     "F1 of every arm under other decisions"
     rows = []
     for a in results.arms:
-        found = {s: results.metric(a, metric, 'sensitivity' if s else 'published', protocol, s) for s in SENSITIVITIES}
-        rows.append({'arm': a, 'name': nice(a), **{k: np.nan if m is None or m.value == '' else m.value for k, m in found.items()}})
+        found = {
+            s: results.metric(a, metric, 'sensitivity' if s else 'published', protocol, s)
+            for s in SENSITIVITIES
+        }
+        rows.append(
+            {
+                'arm': a,
+                'name': nice(a),
+                **{k: np.nan if m is None or m.value == '' else m.value for k, m in found.items()},
+            }
+        )
     f = pd.DataFrame(rows)
     have = [s for s in SENSITIVITIES if s and f[s].notna().any()] if len(f) else []
-    if not have: raise NotThere('The analysis was not repeated under other decisions.')
-    return Table(f.rename(columns={'': 'base'}), [Column('name', 'Arm'), *(Column(s or 'base', METRICS[metric][0], SENSITIVITIES[s], 3) for s in ['', *have])],
-                 f'{METRICS[metric][0]} under other decisions, {protocol} reading, {counted(genotypes(results), "genotype")}.')
+    if not have:
+        raise NotThere('The analysis was not repeated under other decisions.')
+    return Table(
+        f.rename(columns={'': 'base'}),
+        [
+            Column('name', 'Arm'),
+            *(Column(s or 'base', METRICS[metric][0], SENSITIVITIES[s], 3) for s in ['', *have]),
+        ],
+        f'{METRICS[metric][0]} under other decisions, {protocol} reading, {counted(genotypes(results), "genotype")}.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #480a19bc
-PARTS = {'genotype': 'between accessions', 'genotype_x_arm': 'accession × arm', 'split': 'between validation splits', 'init': 'between initialisations'}
+PARTS = {
+    'genotype': 'between accessions',
+    'genotype_x_arm': 'accession × arm',
+    'split': 'between validation splits',
+    'init': 'between initialisations',
+}
+
 
 def variance_table(
-    results, # `Results`
-    protocol='retrospective', # which reading
+    results,  # `Results`
+    protocol='retrospective',  # which reading
 ):
     "Variance components of F1"
     v = results.table('variance')
     v = v[(v.metric == 'f1') & (v.protocol == protocol)].reset_index(drop=True)
-    if v.empty: raise NotThere('The variance was not split: it needs several arms and seeds.')
-    v = v.assign(part=[PARTS.get(c, c) for c in v.component], percent=100*pd.to_numeric(v.share))
-    return Table(v, [Column('part', 'Source'), Column('sd', 'SD', 'F1', 3), Column('percent', 'Share', '% of the variance', 0), Column('note', 'Remark')], f'Where the scatter of F1 comes from, {protocol} reading, {counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.')
+    if v.empty:
+        raise NotThere('The variance was not split: it needs several arms and seeds.')
+    v = v.assign(part=[PARTS.get(c, c) for c in v.component], percent=100 * pd.to_numeric(v.share))
+    return Table(
+        v,
+        [
+            Column('part', 'Source'),
+            Column('sd', 'SD', 'F1', 3),
+            Column('percent', 'Share', '% of the variance', 0),
+            Column('note', 'Remark'),
+        ],
+        f'Where the scatter of F1 comes from, {protocol} reading, {counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #0bc3ea08
 def undefined_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "How often a fold's metric was undefined, by reason"
     u = results.table('undefined')
     u = u[u.arm.isin(results.arms)]
-    if u.empty: raise Nothing('No value of any arm was undefined, so none was left out or set to 0.')
-    n = u.groupby(['protocol', 'arm', 'metric', 'reason', 'treated_as'], sort=False).size().rename('count').reset_index()
+    if u.empty:
+        raise Nothing('No value of any arm was undefined, so none was left out or set to 0.')
+    n = (
+        u.groupby(['protocol', 'arm', 'metric', 'reason', 'treated_as'], sort=False)
+        .size()
+        .rename('count')
+        .reset_index()
+    )
     n = n.sort_values('protocol', ascending=False, kind='stable').reset_index(drop=True)
-    n = n.assign(name=n.arm.map(nice), reading=n.protocol.str.capitalize(), what=[METRICS.get(m, (m,))[0] for m in n.metric])
-    return Table(n, [Column('name', 'Arm'), Column('what', 'Metric'), Column('reason', 'Reason'), Column('treated_as', 'Treated'), Column('count', 'Folds', 'of all runs', 0)], f'Undefined values of single folds, {counted(genotypes(results), "genotype")}.', groups='reading')
+    n = n.assign(
+        name=n.arm.map(nice),
+        reading=n.protocol.str.capitalize(),
+        what=[METRICS.get(m, (m,))[0] for m in n.metric],
+    )
+    return Table(
+        n,
+        [
+            Column('name', 'Arm'),
+            Column('what', 'Metric'),
+            Column('reason', 'Reason'),
+            Column('treated_as', 'Treated'),
+            Column('count', 'Folds', 'of all runs', 0),
+        ],
+        f'Undefined values of single folds, {counted(genotypes(results), "genotype")}.',
+        groups='reading',
+    )
 
 # %% ../../nbs/50_reporting/40_tables.ipynb #7b13a398
 def cost_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Training time, epochs and parameters of each arm, and what its photographs cost"
     c = results.table('cost')
-    if c.empty: raise NotThere('No training record (OUT/arms/*/fits/*.json) is there, so the cost is not known.')
+    if c.empty:
+        raise NotThere(
+            'No training record (OUT/arms/*/fits/*.json) is there, so the cost is not known.'
+        )
     arms = results.study.arms
     seen = {a: arms[a].backbone for a in c.arm if a in arms and 'image' in arms[a].modalities}
     facts = _encoders(set(seen.values()))
-    c = c.assign(name=c.arm.map(nice), minutes=c.train_seconds/60, width=[facts.get(seen.get(a), (np.nan, np.nan))[0] for a in c.arm], gflop=[facts.get(seen.get(a), (np.nan, np.nan))[1] for a in c.arm], parameters=c.parameters.where(c.parameters > 0))
-    columns = [Column('name', 'Arm'), Column('fits', 'Fits', digits=0), Column('minutes', 'Training', 'min, all fits', 1), Column('mean_best_epoch', 'Best epoch', 'mean', 0), Column('parameters', 'Parameters', 'trained', 0),
-               Column('width', 'Feature width', digits=0), Column('gflop', 'Encoder', 'GFLOP per photograph', 1, format=lambda v: '< 0.1' if v < .05 else number(v, 1))]
-    return Table(c, [k for k in columns if c[k.key].notna().any()], f'What each arm cost: all fits over {counted(genotypes(results), "left-out genotype")} and all seeds.', note=_extraction(results))
+    c = c.assign(
+        name=c.arm.map(nice),
+        minutes=c.train_seconds / 60,
+        width=[facts.get(seen.get(a), (np.nan, np.nan))[0] for a in c.arm],
+        gflop=[facts.get(seen.get(a), (np.nan, np.nan))[1] for a in c.arm],
+        parameters=c.parameters.where(c.parameters > 0),
+    )
+    columns = [
+        Column('name', 'Arm'),
+        Column('fits', 'Fits', digits=0),
+        Column('minutes', 'Training', 'min, all fits', 1),
+        Column('mean_best_epoch', 'Best epoch', 'mean', 0),
+        Column('parameters', 'Parameters', 'trained', 0),
+        Column('width', 'Feature width', digits=0),
+        Column(
+            'gflop',
+            'Encoder',
+            'GFLOP per photograph',
+            1,
+            format=lambda v: '< 0.1' if v < 0.05 else number(v, 1),
+        ),
+    ]
+    return Table(
+        c,
+        [k for k in columns if c[k.key].notna().any()],
+        f'What each arm cost: all fits over {counted(genotypes(results), "left-out genotype")} and all seeds.',
+        note=_extraction(results),
+    )
+
 
 def _extraction(results):
     "What it took to encode the photographs, where this study did it"
-    done = [e['summary'] for e in read_log(results.out) if e.get('step') == 'features' and e.get('event') == 'finished' and e.get('summary', {}).get('made')]
-    if not done: return ''
+    done = [
+        e['summary']
+        for e in read_log(results.out)
+        if e.get('step') == 'features'
+        and e.get('event') == 'finished'
+        and e.get('summary', {}).get('made')
+    ]
+    if not done:
+        return ''
     s = done[-1]
-    return f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in {number(s["seconds"]/60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
+    return f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in {number(s["seconds"] / 60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
+
 
 def _encoders(names):
     "{backbone: (published width, GFLOP)} of registered encoders"
     from faba_nb.backbones.registry import backbones
+
     b = backbones()
     return {n: (b.width[n], b.gflop[n]) for n in names if n in b.index}

@@ -14,24 +14,57 @@ from ..core.config import to_dict
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, axis_label
 from .layout import Column, Table
-from .results import NotThere, begin, called, counted, listed, number, p_value, spread, with_interval
+from faba_nb.reporting.results import (
+    NotThere,
+    begin,
+    called,
+    counted,
+    listed,
+    number,
+    p_value,
+    spread,
+    with_interval,
+)
 from .style import canvas, colour
-from .tables import METRICS, MODALITIES, difference, genotypes, metric_column, metric_frame, nice
+from faba_nb.reporting.tables import (
+    METRICS,
+    MODALITIES,
+    difference,
+    genotypes,
+    metric_column,
+    metric_frame,
+    nice,
+)
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #400057bb
-QUESTIONS = ['backbone', 'tap', 'canvas', 'modalities', 'preparation', 'fluor_columns', 'estimator', 'fusion', 'temporal', 'attention', 'distillation']
+QUESTIONS = [
+    'backbone',
+    'tap',
+    'canvas',
+    'modalities',
+    'preparation',
+    'fluor_columns',
+    'estimator',
+    'fusion',
+    'temporal',
+    'attention',
+    'distillation',
+]
+
 
 def settings(
-    arm, # an `Arm`
+    arm,  # an `Arm`
 ):
     "The settings of an arm that make it a variant; a backbone nobody looks through is none"
     s = {k: v for k, v in to_dict(arm).items() if k in QUESTIONS}
-    if 'image' not in arm.modalities: s |= {k: None for k in ('backbone', 'tap', 'canvas')}
+    if 'image' not in arm.modalities:
+        s |= {k: None for k in ('backbone', 'tap', 'canvas')}
     return s
 
+
 def changed(
-    a, # an `Arm`
-    b, # another
+    a,  # an `Arm`
+    b,  # another
 ):
     "Names of the settings in which two arms differ"
     x, y = settings(a), settings(b)
@@ -39,66 +72,139 @@ def changed(
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #a85a0da5
 def base(
-    study, # a `Study`
+    study,  # a `Study`
 ):
     "The name of the arm the others are variants of"
     candidates = [n for n, a in study.arms.items() if a.estimator == 'network'] or list(study.arms)
-    steps = lambda a, b: len(set(changed(a, b)) - ({'backbone', 'tap', 'canvas'} if 'modalities' in changed(a, b) else set()))
-    return min(candidates, key=lambda n: sum(steps(study.arms[n], other) for other in study.arms.values()))
+    steps = lambda a, b: len(
+        set(changed(a, b))
+        - ({'backbone', 'tap', 'canvas'} if 'modalities' in changed(a, b) else set())
+    )
+    return min(
+        candidates, key=lambda n: sum(steps(study.arms[n], other) for other in study.arms.values())
+    )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #bf7fcaf6
-GROUPS = ['Base', 'Single modality', 'Leave one out', 'More sensors', 'Architecture', 'Backbone', 'Preparation', 'Distillation', 'Baselines', 'Imported results', 'Several changes']
+GROUPS = [
+    'Base',
+    'Single modality',
+    'Leave one out',
+    'More sensors',
+    'Architecture',
+    'Backbone',
+    'Preparation',
+    'Distillation',
+    'Baselines',
+    'Imported results',
+    'Several changes',
+]
+
 
 def group(
-    study, # a `Study`
+    study,  # a `Study`
     name,  # of an arm; one that the study does not know is an imported one
 ):
     "The question an arm answers, from its settings"
-    if name not in study.arms: return 'Imported results'
+    if name not in study.arms:
+        return 'Imported results'
     arm, ref = study.arms[name], study.arms[base(study)]
-    if arm.estimator != 'network': return 'Baselines'
+    if arm.estimator != 'network':
+        return 'Baselines'
     what, here, there = set(changed(arm, ref)), set(arm.modalities), set(ref.modalities)
-    if not what: return 'Base'
-    if 'distillation' in what or arm.teacher: return 'Distillation'
-    if 'modalities' in what: return _modality_group(what, here, there)
-    for label, keys in (('Architecture', {'fusion', 'temporal', 'attention'}), ('Backbone', {'backbone', 'tap', 'canvas'}), ('Preparation', {'preparation', 'fluor_columns'})):
-        if what <= keys: return label
+    if not what:
+        return 'Base'
+    if 'distillation' in what or arm.teacher:
+        return 'Distillation'
+    if 'modalities' in what:
+        return _modality_group(what, here, there)
+    for label, keys in (
+        ('Architecture', {'fusion', 'temporal', 'attention'}),
+        ('Backbone', {'backbone', 'tap', 'canvas'}),
+        ('Preparation', {'preparation', 'fluor_columns'}),
+    ):
+        if what <= keys:
+            return label
     return 'Several changes'
+
 
 def _modality_group(what, here, there):
     "Which kind of change of modalities"
-    if what - {'modalities', 'backbone', 'tap', 'canvas'}: return 'Several changes'
-    if len(here) == 1: return 'Single modality'
-    if here < there and len(there - here) == 1: return 'Leave one out'
+    if what - {'modalities', 'backbone', 'tap', 'canvas'}:
+        return 'Several changes'
+    if len(here) == 1:
+        return 'Single modality'
+    if here < there and len(there - here) == 1:
+        return 'Leave one out'
     return 'More sensors' if there < here else 'Several changes'
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #cb202447
 def variants(
-    results, # `Results`
+    results,  # `Results`
 ):
     "One line per arm of the family: study, group, scores, difference from its base"
     parts = []
     for r in results.family:
         ref = base(r.study)
-        frame = metric_frame(r, r.arms, {m: ('published', m) for m in ('f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published')})
+        frame = metric_frame(
+            r,
+            r.arms,
+            {
+                m: ('published', m)
+                for m in (
+                    'f1',
+                    'auc',
+                    'accuracy',
+                    'precision',
+                    'recall',
+                    'mae_published',
+                    'onset_error_published',
+                )
+            },
+        )
         frame['mae_measured'] = metric_frame(r, r.arms, {'x': ('measured', 'mae_measured')}).x
         gaps = [_gap_to(r, a, ref) for a in frame.arm]
-        parts.append(frame.assign(study=called(results, r), base=ref, group=[group(r.study, a) for a in frame.arm], name=frame.arm.map(nice), **{k: [g[k] for g in gaps] for k in gaps[0]} if gaps else {}))
+        parts.append(
+            frame.assign(
+                study=called(results, r),
+                base=ref,
+                group=[group(r.study, a) for a in frame.arm],
+                name=frame.arm.map(nice),
+                **{k: [g[k] for g in gaps] for k in gaps[0]} if gaps else {},
+            )
+        )
     return pd.concat(parts, ignore_index=True)
+
 
 def _gap_to(results, arm, ref):
     "Difference of F1 from the base, with interval, p and verdict"
     row = difference(results, arm, ref) if arm != ref else None
-    take = {'d': 'difference', 'd_low': 'low', 'd_high': 'high', 'p': 'p_adjusted', 'verdict': 'verdict'}
+    take = {
+        'd': 'difference',
+        'd_low': 'low',
+        'd_high': 'high',
+        'p': 'p_adjusted',
+        'verdict': 'verdict',
+    }
     return {k: (row[v] if row else ('' if k == 'verdict' else np.nan)) for k, v in take.items()}
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #082b1864
-SCORE_COLUMNS = [Column('name', 'Arm'), metric_column('f1'), metric_column('auc'), metric_column('mae_published')]
-GAP_COLUMNS = [Column('d', 'Difference', 'F1, from base', 3, interval=True, sign=True), Column('p', 'p adjusted', digits=3, format=p_value), Column('verdict', 'Verdict')]
+SCORE_COLUMNS = [
+    Column('name', 'Arm'),
+    metric_column('f1'),
+    metric_column('auc'),
+    metric_column('mae_published'),
+]
+GAP_COLUMNS = [
+    Column('d', 'Difference', 'F1, from base', 3, interval=True, sign=True),
+    Column('p', 'p adjusted', digits=3, format=p_value),
+    Column('verdict', 'Verdict'),
+]
+
 
 def _study_column(frame):
     "A column that names the study when there are several"
     return [Column('study', 'Study')] if frame.study.nunique() > 1 else []
+
 
 def _filled(columns, frame):
     "Only the columns that hold something"
@@ -106,18 +212,54 @@ def _filled(columns, frame):
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #4284a6ed
 def main_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "tab:main_results: every published score of the base arm"
     v = variants(results)
     v = v[(v.study == results.study.name) & (v.arm == base(results.study))]
-    if v.empty: raise NotThere(f'The base arm of this study, {nice(base(results.study))}, has no results.')
+    if v.empty:
+        raise NotThere(f'The base arm of this study, {nice(base(results.study))}, has no results.')
     r = v.iloc[0]
-    names = [m for m in ('f1', 'auc', 'accuracy', 'precision', 'recall', 'mae_published', 'onset_error_published') if np.isfinite(r[m])]
-    lines = [dict(metric=axis_label(m), value=r[m], value_low=r[f'{m}_low'], value_high=r[f'{m}_high'], clock=_clock(results, m), digits=METRICS[m][2]) for m in names]
-    frame = pd.DataFrame(lines).assign(text=lambda f: [with_interval(x.value, x.value_low, x.value_high, x.digits) for x in f.itertuples()], clock_text=lambda f: [number(x.clock, x.digits) for x in f.itertuples()])
-    return Table(frame, [Column('metric', 'Metric'), Column('text', 'Value [95 % interval]'), Column('clock_text', 'Clock told the treatment')],
-                 f'{nice(r.arm)}: scores by the earlier paper’s definitions, {counted(genotypes(results), "genotype")}, mean over folds and seeds, beside the rule that sees no plant.')
+    names = [
+        m
+        for m in (
+            'f1',
+            'auc',
+            'accuracy',
+            'precision',
+            'recall',
+            'mae_published',
+            'onset_error_published',
+        )
+        if np.isfinite(r[m])
+    ]
+    lines = [
+        dict(
+            metric=axis_label(m),
+            value=r[m],
+            value_low=r[f'{m}_low'],
+            value_high=r[f'{m}_high'],
+            clock=_clock(results, m),
+            digits=METRICS[m][2],
+        )
+        for m in names
+    ]
+    frame = pd.DataFrame(lines).assign(
+        text=lambda f: [
+            with_interval(x.value, x.value_low, x.value_high, x.digits) for x in f.itertuples()
+        ],
+        clock_text=lambda f: [number(x.clock, x.digits) for x in f.itertuples()],
+    )
+    return Table(
+        frame,
+        [
+            Column('metric', 'Metric'),
+            Column('text', 'Value [95 % interval]'),
+            Column('clock_text', 'Clock told the treatment'),
+        ],
+        f'{nice(r.arm)}: scores by the earlier paper’s definitions, {counted(genotypes(results), "genotype")}, mean over folds and seeds, beside the rule that sees no plant.',
+    )
+
 
 def _clock(results, metric):
     "The treatment clock's value"
@@ -126,99 +268,203 @@ def _clock(results, metric):
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #1dee133c
 def baselines_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "tab:baselines: classical estimators beside the base of their study"
     v = variants(results)
-    if not (v.group == 'Baselines').any(): raise NotThere('No classical baseline has results; run the study “baselines” on the same data, into a folder beside this one.')
-    v = v[v.group.isin(['Base', 'Baselines'])].sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(drop=True)
-    return Table(v, _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v), f'Classical baselines on the same inputs and folds, retrospective reading, {counted(genotypes(results), "genotype")}.', note='In brackets: 95 % intervals.')
+    if not (v.group == 'Baselines').any():
+        raise NotThere(
+            'No classical baseline has results; run the study “baselines” on the same data, into a folder beside this one.'
+        )
+    v = (
+        v[v.group.isin(['Base', 'Baselines'])]
+        .sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable')
+        .reset_index(drop=True)
+    )
+    return Table(
+        v,
+        _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v),
+        f'Classical baselines on the same inputs and folds, retrospective reading, {counted(genotypes(results), "genotype")}.',
+        note='In brackets: 95 % intervals.',
+    )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #579614a9
 def ablation_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "tab:ablation: grouped variants, each against its own base"
     v = variants(results)
     v = v[~v.group.isin(['Baselines', 'Distillation', 'Imported results'])]
     alone = v.groupby('study').arm.transform('size') == 1
     v = v[~alone]
-    if v.empty: raise NotThere('This study has a single arm and none lies beside it, so there is nothing to ablate.')
-    v = v.sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(drop=True)
+    if v.empty:
+        raise NotThere(
+            'This study has a single arm and none lies beside it, so there is nothing to ablate.'
+        )
+    v = v.sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(
+        drop=True
+    )
     v['against'] = ['' if a == b else nice(b) for a, b in zip(v.arm, v.base)]
-    columns = [*_study_column(v), Column('name', 'Variant'), metric_column('f1'), metric_column('mae_published'), Column('against', 'Base'), *GAP_COLUMNS]
-    return Table(v, _filled(columns, v), f'Variants by the question they answer, retrospective reading, {counted(genotypes(results), "genotype")}. Each difference is taken from the base of the variant’s own study.', groups='group',
-                 note='Groups follow from the settings. Differences that no study stated beforehand are adjusted after Benjamini–Hochberg and exploratory.')
+    columns = [
+        *_study_column(v),
+        Column('name', 'Variant'),
+        metric_column('f1'),
+        metric_column('mae_published'),
+        Column('against', 'Base'),
+        *GAP_COLUMNS,
+    ]
+    return Table(
+        v,
+        _filled(columns, v),
+        f'Variants by the question they answer, retrospective reading, {counted(genotypes(results), "genotype")}. Each difference is taken from the base of the variant’s own study.',
+        groups='group',
+        note='Groups follow from the settings. Differences that no study stated beforehand are adjusted after Benjamini–Hochberg and exploratory.',
+    )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #8305c013
 def distillation_table(
-    results, # `Results`
+    results,  # `Results`
 ):
     "tab:distillation: teacher, student and the controls"
     v = variants(results)
     keep = v[v.group == 'Distillation'].study.unique()
     v = v[v.study.isin(keep)].reset_index(drop=True)
-    if v.empty: raise NotThere('No distilled arm has results; run the study “distillation” on the same data, into a folder beside this one.')
-    return Table(v, _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v), f'Learning with privileged information: teacher, student and controls, one backbone throughout, {counted(genotypes(results), "genotype")}.',
-                 note='Teacher predictions for a fold come from that fold’s own teacher. Read the student beside “scratch” and beside “shuffled teacher”.')
+    if v.empty:
+        raise NotThere(
+            'No distilled arm has results; run the study “distillation” on the same data, into a folder beside this one.'
+        )
+    return Table(
+        v,
+        _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v),
+        f'Learning with privileged information: teacher, student and controls, one backbone throughout, {counted(genotypes(results), "genotype")}.',
+        note='Teacher predictions for a fold come from that fold’s own teacher. Read the student beside “scratch” and beside “shuffled teacher”.',
+    )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #56931289
-SPOILED = {'other_plant': 'from another accession', 'other_day': 'from another day', 'dropped': 'missing'}
+SPOILED = {
+    'other_plant': 'from another accession',
+    'other_day': 'from another day',
+    'dropped': 'missing',
+}
 SEEN = {'online': 'day by day', 'retrospective': 'the whole season in view'}
 
+
 def importance_table(
-    results,     # `Results`
-    metric='f1', # 'f1', 'auc' or 'log_loss'
+    results,  # `Results`
+    metric='f1',  # 'f1', 'auc' or 'log_loss'
 ):
     "tab:importance: what trained networks lose when one sensor is spoiled"
     t = results.table('importance')
     t = t[t.metric == metric]
-    if t.empty: raise NotThere('No network of this study was read again with a sensor spoiled.')
+    if t.empty:
+        raise NotThere('No network of this study was read again with a sensor spoiled.')
     key = ['arm', 'protocol', 'modality']
     wide = t.pivot_table(index=key, columns='how', values=['loss', 'low', 'high'], sort=False)
-    frame = pd.DataFrame({f'{h}{end}': wide[v, h] for h in SPOILED if h in set(t.how) for v, end in (('loss', ''), ('low', '_low'), ('high', '_high'))}).reset_index()
-    frame = frame.assign(name=frame.modality.map(lambda m: MODALITIES.get(m, m)), block=frame.arm.map(nice) + ', ' + frame.protocol.map(SEEN), available=100*t.groupby(key, sort=False).available.first().to_numpy())
-    columns = [Column('name', 'Sensor'), *(Column(h, METRICS[metric][0] if metric in METRICS else 'Log-loss', f'lost, {w}', 3, interval=True, sign=True) for h, w in SPOILED.items() if h in frame), Column('available', 'Measured', '% of the steps', 0)]
-    return Table(frame, columns, f'What trained networks lose on test accessions when one sensor is spoiled, {counted(int(t.n.max()), "genotype")}.', groups='block',
-                 note='In brackets: 95 % intervals over accessions and runs. Day by day, another day’s value could come from the future, so it is not asked. Near zero: the network does not lean on the sensor, which does not mean that the sensor knows nothing.')
+    frame = pd.DataFrame(
+        {
+            f'{h}{end}': wide[v, h]
+            for h in SPOILED
+            if h in set(t.how)
+            for v, end in (('loss', ''), ('low', '_low'), ('high', '_high'))
+        }
+    ).reset_index()
+    frame = frame.assign(
+        name=frame.modality.map(lambda m: MODALITIES.get(m, m)),
+        block=frame.arm.map(nice) + ', ' + frame.protocol.map(SEEN),
+        available=100 * t.groupby(key, sort=False).available.first().to_numpy(),
+    )
+    columns = [
+        Column('name', 'Sensor'),
+        *(
+            Column(
+                h,
+                METRICS[metric][0] if metric in METRICS else 'Log-loss',
+                f'lost, {w}',
+                3,
+                interval=True,
+                sign=True,
+            )
+            for h, w in SPOILED.items()
+            if h in frame
+        ),
+        Column('available', 'Measured', '% of the steps', 0),
+    ]
+    return Table(
+        frame,
+        columns,
+        f'What trained networks lose on test accessions when one sensor is spoiled, {counted(int(t.n.max()), "genotype")}.',
+        groups='block',
+        note='In brackets: 95 % intervals over accessions and runs. Day by day, another day’s value could come from the future, so it is not asked. Near zero: the network does not lean on the sensor, which does not mean that the sensor knows nothing.',
+    )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #cb939ae8
 def importance_sentence(
-    results, # `Results`
+    results,  # `Results`
 ):
     "Which sensors the base arm leans on, day by day where that was asked"
     t, arm = results.table('importance'), base(results.study)
     t = t[(t.arm == arm) & (t.metric == 'f1') & (t.how == 'dropped')]
-    if t.empty: raise NotThere(f'{nice(arm)} was not read again with a sensor missing.')
+    if t.empty:
+        raise NotThere(f'{nice(arm)} was not read again with a sensor missing.')
     reading = 'online' if 'online' in set(t.protocol) else 'retrospective'
-    t, trained = t[t.protocol == reading], f'{nice(arm)}, as trained and read {"with " if reading == "retrospective" else ""}{SEEN[reading]},'
-    line = lambda rows: listed(f'{MODALITIES.get(r.modality, r.modality)} ({with_interval(r.loss, r.low, r.high, 3)})' for r in rows.itertuples())
+    t, trained = (
+        t[t.protocol == reading],
+        f'{nice(arm)}, as trained and read {"with " if reading == "retrospective" else ""}{SEEN[reading]},',
+    )
+    line = lambda rows: listed(
+        f'{MODALITIES.get(r.modality, r.modality)} ({with_interval(r.loss, r.low, r.high, 3)})'
+        for r in rows.itertuples()
+    )
     yes, no = t[t.low > 0], t[~(t.low > 0)]
-    lost = f'{trained} loses F1 when it has to do without {line(yes)}.' if len(yes) else f'{trained} is shown to lean on no single sensor.'
+    lost = (
+        f'{trained} loses F1 when it has to do without {line(yes)}.'
+        if len(yes)
+        else f'{trained} is shown to lean on no single sensor.'
+    )
     return begin(lost) + (f' No loss beyond chance is seen without {line(no)}.' if len(no) else '')
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #658a1f85
 def main_results(
-    results, # `Results`
-    width,   # mm
+    results,  # `Results`
+    width,  # mm
 ):
     "fig2_main_results: F1 and onset error of every arm"
-    v = variants(results).sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable').reset_index(drop=True)
-    if v.empty: raise NotThere('No arm has results.')
+    v = (
+        variants(results)
+        .sort_values('group', key=lambda g: g.map(GROUPS.index), kind='stable')
+        .reset_index(drop=True)
+    )
+    if v.empty:
+        raise NotThere('No arm has results.')
     mae = 'mae_published' if v.mae_published.notna().any() else None
-    y = np.arange(len(v)) + v.group.ne(v.group.shift()).cumsum().to_numpy()*1.1
+    y = np.arange(len(v)) + v.group.ne(v.group.shift()).cumsum().to_numpy() * 1.1
     shape = (1, 2) if mae and width > 120 else (2, 1) if mae else (1, 1)
-    fig, axes = canvas(width, (16 + 4.6*(y[-1] + 1))*shape[0], *shape, sharey=True, squeeze=False)
-    for ax, m in zip(axes.flat, ('f1', mae)): _forest(ax, results, v, y, m, labels=ax is axes.flat[0] or shape[0] == 2)
-    told = listed(f'{r.name_} {with_interval(r.f1, r.f1_low, r.f1_high, 2)}' for r in v.rename(columns={'name': 'name_'}).itertuples())
-    return Drawn(fig, _forest_caption(results, fig, axes.flat[0], v, mae), f'F1: {told}; clock told the treatment {number(_clock(results, "f1"), 2)}.')
+    fig, axes = canvas(
+        width, (16 + 4.6 * (y[-1] + 1)) * shape[0], *shape, sharey=True, squeeze=False
+    )
+    for ax, m in zip(axes.flat, ('f1', mae)):
+        _forest(ax, results, v, y, m, labels=ax is axes.flat[0] or shape[0] == 2)
+    told = listed(
+        f'{r.name_} {with_interval(r.f1, r.f1_low, r.f1_high, 2)}'
+        for r in v.rename(columns={'name': 'name_'}).itertuples()
+    )
+    return Drawn(
+        fig,
+        _forest_caption(results, fig, axes.flat[0], v, mae),
+        f'F1: {told}; clock told the treatment {number(_clock(results, "f1"), 2)}.',
+    )
+
 
 def _forest_caption(results, fig, ax, v, mae):
     "How many arms have a dot, from how many studies and genotypes"
-    n = spread([genotypes(r) for r in results.family if called(results, r) in set(v.study)], 'genotype')
+    n = spread(
+        [genotypes(r) for r in results.family if called(results, r) in set(v.study)], 'genotype'
+    )
     line = '; dashed: clock told the treatment' if how_many(fig, 'clock') else ''
-    return (f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of {counted(how_many(ax, "arm"), "arm")} from {counted(v.study.nunique(), "study", "studies")}, n = {n}. '
-            f'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals{line}.')
+    return (
+        f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of {counted(how_many(ax, "arm"), "arm")} from {counted(v.study.nunique(), "study", "studies")}, n = {n}. '
+        f'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals{line}.'
+    )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #de9511a4
 def _forest(ax, results, v, y, metric, labels):
@@ -226,14 +472,32 @@ def _forest(ax, results, v, y, metric, labels):
     members = {called(results, r): r for r in results.family}
     for i, r in zip(y, v.to_dict('records')):
         c = arm_tone(members[r['study']], r['arm'])
-        ax.plot([r[f'{metric}_low'], r[f'{metric}_high']], [i, i], color=c, lw=2.2, alpha=.5, solid_capstyle='butt')
+        ax.plot(
+            [r[f'{metric}_low'], r[f'{metric}_high']],
+            [i, i],
+            color=c,
+            lw=2.2,
+            alpha=0.5,
+            solid_capstyle='butt',
+        )
         dot = ax.plot(r[metric], i, 'o', color=c, ms=5)[0]
-        if np.isfinite(r[metric]): shows(dot, 'arm')
+        if np.isfinite(r[metric]):
+            shows(dot, 'arm')
     level = _clock(results, metric)
-    if np.isfinite(level): shows(ax.axvline(level, color=colour('ink'), ls='--', lw=.9), 'clock')
+    if np.isfinite(level):
+        shows(ax.axvline(level, color=colour('ink'), ls='--', lw=0.9), 'clock')
     starts, several = np.flatnonzero(v.group.ne(v.group.shift())), v.study.nunique() > 1
-    ax.set(xlabel=axis_label(metric), ylim=(y[-1] + .7, y[0] - 1.3), yticks=[*y, *(y[starts] - .9)])
+    ax.set(
+        xlabel=axis_label(metric), ylim=(y[-1] + 0.7, y[0] - 1.3), yticks=[*y, *(y[starts] - 0.9)]
+    )
     ax.tick_params(axis='y', length=0)
-    if labels: ax.set_yticklabels([*(f'{n} ({s})' if several else n for n, s in zip(v['name'], v.study)), *v.group[starts]])
-    for t in ax.get_yticklabels()[len(y):]: t.set(weight='bold', color=colour('muted'))
+    if labels:
+        ax.set_yticklabels(
+            [
+                *(f'{n} ({s})' if several else n for n, s in zip(v['name'], v.study)),
+                *v.group[starts],
+            ]
+        )
+    for t in ax.get_yticklabels()[len(y) :]:
+        t.set(weight='bold', color=colour('muted'))
     ax.grid(axis='x', color=colour('rule'))

@@ -18,52 +18,69 @@ from ..core.errors import BadInput, StepFailed, Stopped, unknown
 # %% ../../nbs/60_running/08_cli.ipynb #87c4db85
 VERBS = {}
 
+
 def arg(*names, **how):
     "One argument of a verb, as argparse takes it"
     return names, how
 
 # %% ../../nbs/60_running/08_cli.ipynb #f685eded
 def verb(
-    *args,     # what `arg` made
-    name=None, # on the command line; that of the function by default
+    *args,  # what `arg` made
+    name=None,  # on the command line; that of the function by default
 ):
     "Register a function of the parsed arguments as a verb"
+
     def register(f):
         VERBS[name or f.__name__.strip('_').replace('_', '-')] = (f, args)
         return f
+
     return register
 
 # %% ../../nbs/60_running/08_cli.ipynb #62bc8a8f
 def kind_of(
-    check, # text to value; raises `BadInput`
+    check,  # text to value; raises `BadInput`
 ):
     "What argparse calls a type, made of a function that raises `BadInput`"
+
     def read(text):
-        try: return check(text)
-        except BadInput as e: raise argparse.ArgumentTypeError(str(e)) from None
+        try:
+            return check(text)
+        except BadInput as e:
+            raise argparse.ArgumentTypeError(str(e)) from None
+
     return read
 
-def _parts(text): return [n.strip() for n in text.split(',') if n.strip()]
+
+def _parts(text):
+    return [n.strip() for n in text.split(',') if n.strip()]
+
 
 @kind_of
 def _names(text):
     "Names with commas between them"
-    if not _parts(text): raise BadInput('no name is given', mend='give A,B')
+    if not _parts(text):
+        raise BadInput('no name is given', mend='give A,B')
     return _parts(text)
 
 # %% ../../nbs/60_running/08_cli.ipynb #f8403e8d
 def number(
-    what,      # what it is, such as 'number of hours'
-    low, high, # its range, both included
+    what,  # what it is, such as 'number of hours'
+    low,
+    high,  # its range, both included
     kind=int,  # int or float
 ):
     "A kind of argument: a number in a range"
+
     @kind_of
     def read(text):
-        try: x = kind(text)
-        except ValueError: x = math.nan
-        if low <= x <= high: return x
+        try:
+            x = kind(text)
+        except ValueError:
+            x = math.nan
+        if low <= x <= high:
+            return x
         raise BadInput(f'{text!r} is no {what}', mend=f'give {low} to {high}')
+
     return read
 
 # %% ../../nbs/60_running/08_cli.ipynb #61d7054d
@@ -71,33 +88,41 @@ def number(
 def _shard(text):
     "I/N as (I-1, N)"
     m = re.fullmatch(r'(\d{1,4})/(\d{1,4})', text, re.ASCII)
-    if not m: raise BadInput(f'{text!r} is not I/N', mend='for example 1/4')
+    if not m:
+        raise BadInput(f'{text!r} is not I/N', mend='for example 1/4')
     i, n = int(m[1]), int(m[2])
-    if not 1 <= i <= n: raise BadInput(f'{text!r} is no part', mend='I counts from 1 to N')
+    if not 1 <= i <= n:
+        raise BadInput(f'{text!r} is no part', mend='I counts from 1 to N')
     return i - 1, n
 
 # %% ../../nbs/60_running/08_cli.ipynb #2183f23b
 def one_of(
     what,  # what the names are of
-    known, # the names, or a function that gives them
+    known,  # the names, or a function that gives them
 ):
     "A kind of argument: one name of a list"
+
     @kind_of
     def read(text):
         names = list(known() if callable(known) else known)
-        if text not in names: raise unknown(what, text, names)
+        if text not in names:
+            raise unknown(what, text, names)
         return text
+
     return read
 
 # %% ../../nbs/60_running/08_cli.ipynb #d7da37a4
 def _worlds():
     "Names of simulated worlds"
     from faba_nb.twin.design import WORLDS
+
     return WORLDS
+
 
 def _reports():
     "Names of reports"
     from faba_nb.reporting.site import reports
+
     return reports()
 
 # %% ../../nbs/60_running/08_cli.ipynb #1e15fc1d
@@ -105,153 +130,321 @@ def _reports():
 def _encoders(text):
     "Names of backbones, all of them known"
     from faba_nb.backbones.registry import get_backbone
+
     return [get_backbone(n).name for n in _names(text)]
 
 # %% ../../nbs/60_running/08_cli.ipynb #f4a02180
-STUDY = arg('study', metavar='STUDY', help='a study in data/studies, the path of a YAML file, or the folder of a study that was run')
-DATA = arg('--data', metavar='DIR', help='folder that holds img, 00-Misc, TimeCourse Datasets, … (default: where the study in a folder was run on, else $FABA_DATA)')
-PHOTOGRAPHS = arg('--data', metavar='DIR', help='the photographs: folder of the experiment, or a manifest CSV of plant, round, view, path (default: $FABA_DATA)')
-OUT = arg('--out', metavar='DIR', help="the study's folder (default: the one named as STUDY, else results/STUDY, below $FABA_RESULTS where that is set)")
-FEATURES = arg('--features', metavar='DIR', help='folder of the features files (default: DATA/features)')
-SET = arg('--set', metavar='KEY=VALUE', action='append', default=[], help='change one setting of the study, e.g. defaults.max_epochs=5; repeat for more (default: none)')
-MAYBE = arg('study', nargs='?', metavar='STUDY', help='as for run (default: the study in the folder --out)')
-PLACE = arg('study', metavar='OUT', help="the study's folder, or a study by name: results/STUDY, below $FABA_RESULTS where that is set")
+STUDY = arg(
+    'study',
+    metavar='STUDY',
+    help='a study in data/studies, the path of a YAML file, or the folder of a study that was run',
+)
+DATA = arg(
+    '--data',
+    metavar='DIR',
+    help='folder that holds img, 00-Misc, TimeCourse Datasets, … (default: where the study in a folder was run on, else $FABA_DATA)',
+)
+PHOTOGRAPHS = arg(
+    '--data',
+    metavar='DIR',
+    help='the photographs: folder of the experiment, or a manifest CSV of plant, round, view, path (default: $FABA_DATA)',
+)
+OUT = arg(
+    '--out',
+    metavar='DIR',
+    help="the study's folder (default: the one named as STUDY, else results/STUDY, below $FABA_RESULTS where that is set)",
+)
+FEATURES = arg(
+    '--features', metavar='DIR', help='folder of the features files (default: DATA/features)'
+)
+SET = arg(
+    '--set',
+    metavar='KEY=VALUE',
+    action='append',
+    default=[],
+    help='change one setting of the study, e.g. defaults.max_epochs=5; repeat for more (default: none)',
+)
+MAYBE = arg(
+    'study', nargs='?', metavar='STUDY', help='as for run (default: the study in the folder --out)'
+)
+PLACE = arg(
+    'study',
+    metavar='OUT',
+    help="the study's folder, or a study by name: results/STUDY, below $FABA_RESULTS where that is set",
+)
 ARMS = arg('--arms', type=_names, metavar='A,B', help='these arms only (default: all)')
-SHARD = arg('--shard', type=_shard, metavar='I/N', help='do part I of N, at most 9999 (default: all)')
-WORKERS = arg('--workers', type=number('number of processes', 1, 512), metavar='N', help='processes, 1 to 512 (default: by the number of cores)')
-BATCH = arg('--batch', type=number('number of photographs', 1, 4096), metavar='N', help='photographs per forward pass, 1 to 4096 (default: by the memory)')
+SHARD = arg(
+    '--shard', type=_shard, metavar='I/N', help='do part I of N, at most 9999 (default: all)'
+)
+WORKERS = arg(
+    '--workers',
+    type=number('number of processes', 1, 512),
+    metavar='N',
+    help='processes, 1 to 512 (default: by the number of cores)',
+)
+BATCH = arg(
+    '--batch',
+    type=number('number of photographs', 1, 4096),
+    metavar='N',
+    help='photographs per forward pass, 1 to 4096 (default: by the memory)',
+)
 
 # %% ../../nbs/60_running/08_cli.ipynb #1986a210
 def holds_study(
-    folder, # any path
+    folder,  # any path
 ):
     "Does a folder hold a study that was run?"
-    return (Path(folder)/'study.yaml').is_file()
+    return (Path(folder) / 'study.yaml').is_file()
 
 # %% ../../nbs/60_running/08_cli.ipynb #d2d0b40c
 def _held(folder):
     "The study file of a folder, or the reason why there is none"
     folder = Path(folder)
-    if holds_study(folder): return folder/'study.yaml'
+    if holds_study(folder):
+        return folder / 'study.yaml'
     what = 'no study has been run here: study.yaml is missing'
-    if (folder/'jobs'/'plan.json').is_file(): raise BadInput(what, folder, 'it is only planned: name the study instead')
+    if (folder / 'jobs' / 'plan.json').is_file():
+        raise BadInput(what, folder, 'it is only planned: name the study instead')
     inside = sorted(str(p.parent) for p in folder.glob('*/study.yaml'))
-    mend = 'give one of ' + ', '.join(inside) if inside else "give the --out folder of `faba run`, or a study's name"
+    mend = (
+        'give one of ' + ', '.join(inside)
+        if inside
+        else "give the --out folder of `faba run`, or a study's name"
+    )
     raise BadInput(what, folder, mend)
 
 # %% ../../nbs/60_running/08_cli.ipynb #844d0ee8
 def place_of(
-    given,    # a study, its YAML file or its folder; None where only `out` is given
-    out=None, # the folder given as --out
+    given,  # a study, its YAML file or its folder; None where only `out` is given
+    out=None,  # the folder given as --out
 ):
     "What was named: the study's name or file, and its folder, None where nobody named it"
-    if not given: return _held(out), out
+    if not given:
+        return _held(out), out
     path, known = Path(given), _known(given)
-    if path.suffix in ('.yaml', '.yml'): return _own(path, out)
-    if known and (out or not holds_study(path)): return given, out
-    if known: raise BadInput(f'{given} is a study, and here also a folder that holds one', 'STUDY', f'give ./{given} for the folder, or --out DIR with the name')
-    if not path.is_dir(): raise _nothing(given, path)
-    if out and os.path.realpath(out) != os.path.realpath(path): raise BadInput('two folders are named', f'{given} and --out {out}', f'give one; the same study in a new folder is {path/"study.yaml"} --out {out}')
+    if path.suffix in ('.yaml', '.yml'):
+        return _own(path, out)
+    if known and (out or not holds_study(path)):
+        return given, out
+    if known:
+        raise BadInput(
+            f'{given} is a study, and here also a folder that holds one',
+            'STUDY',
+            f'give ./{given} for the folder, or --out DIR with the name',
+        )
+    if not path.is_dir():
+        raise _nothing(given, path)
+    if out and os.path.realpath(out) != os.path.realpath(path):
+        raise BadInput(
+            'two folders are named',
+            f'{given} and --out {out}',
+            f'give one; the same study in a new folder is {path / "study.yaml"} --out {out}',
+        )
     return _held(path), given
 
 # %% ../../nbs/60_running/08_cli.ipynb #59980fd5
 def _known(name):
     "Is this the name of a study that comes with the repository?"
     from faba_nb.core.studies import studies
+
     return name in studies()
+
 
 def _own(path, out):
     "A study file and its folder, where it was written with results"
-    written = not out and path.name == 'study.yaml' and (path.parent/'run.json').is_file()
+    written = not out and path.name == 'study.yaml' and (path.parent / 'run.json').is_file()
     return (path, str(path.parent)) if written else (str(path), out)
+
 
 def _nothing(given, path):
     "The error for what is neither a study nor a folder"
     from faba_nb.core.studies import studies
-    if path.exists(): return BadInput('this is neither a folder nor a YAML file', given, 'a study file ends in .yaml')
-    if path.name != given: return BadInput('there is no such folder', given, "give the --out folder of `faba run`, or a study's name")
+
+    if path.exists():
+        return BadInput(
+            'this is neither a folder nor a YAML file', given, 'a study file ends in .yaml'
+        )
+    if path.name != given:
+        return BadInput(
+            'there is no such folder',
+            given,
+            "give the --out folder of `faba run`, or a study's name",
+        )
     return unknown('study', given, studies())
 
 # %% ../../nbs/60_running/08_cli.ipynb #63dc3107
 def _read(study, settings):
     "A study with its settings applied"
     from faba_nb.core.studies import read_study
+
     return read_study(study, settings)
+
 
 def _home_of(study):
     "Where a study lies by default"
     return os.path.join(os.environ.get('FABA_RESULTS', 'results'), study.name)
 
 # %% ../../nbs/60_running/08_cli.ipynb #552d757e
-@verb(arg('folder', metavar='DIR', help='where to write; created'),
-      arg('--genotypes', type=number('number of genotypes', 1, 44), metavar='N', default=44, help='accessions, six plants each, 1 to 44 (default: 44)'),
-      arg('--seed', type=number('seed', 0, 2**32 - 1), metavar='S', default=1, help='the same seed gives the same bytes, from 0 (default: 1)'),
-      arg('--world', type=one_of('world', _worlds), metavar='NAME', default='onset', help='onset dose permuted null late (default: onset)'),
-      arg('--height', type=number('number of pixels', 32, 3476), metavar='PIXELS', default=320, help='of a side view, 32 to 3476 pixels (default: 320)'), WORKERS)
+@verb(
+    arg('folder', metavar='DIR', help='where to write; created'),
+    arg(
+        '--genotypes',
+        type=number('number of genotypes', 1, 44),
+        metavar='N',
+        default=44,
+        help='accessions, six plants each, 1 to 44 (default: 44)',
+    ),
+    arg(
+        '--seed',
+        type=number('seed', 0, 2**32 - 1),
+        metavar='S',
+        default=1,
+        help='the same seed gives the same bytes, from 0 (default: 1)',
+    ),
+    arg(
+        '--world',
+        type=one_of('world', _worlds),
+        metavar='NAME',
+        default='onset',
+        help='onset dose permuted null late (default: onset)',
+    ),
+    arg(
+        '--height',
+        type=number('number of pixels', 32, 3476),
+        metavar='PIXELS',
+        default=320,
+        help='of a side view, 32 to 3476 pixels (default: 320)',
+    ),
+    WORKERS,
+)
 def twin(a):
     "write a simulated experiment in the layout of the real one"
     from faba_nb.twin.writing import write_twin
-    write_twin(a.folder, genotypes=a.genotypes, seed=a.seed, world=a.world, height=a.height, workers=a.workers)
+
+    write_twin(
+        a.folder,
+        genotypes=a.genotypes,
+        seed=a.seed,
+        world=a.world,
+        height=a.height,
+        workers=a.workers,
+    )
     print(f'{a.folder}: {a.genotypes} genotypes, world {a.world}, seed {a.seed}')
 
 # %% ../../nbs/60_running/08_cli.ipynb #cb21d1fc
-@verb(arg('folder', metavar='DIR', help='folder that holds img, 00-Misc, TimeCourse Datasets, …'), FEATURES)
+@verb(
+    arg('folder', metavar='DIR', help='folder that holds img, 00-Misc, TimeCourse Datasets, …'),
+    FEATURES,
+)
 def check(a):
     "read a raw tree and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
     from faba_nb.core.places import data_folder
     from faba_nb.experiment.checking import check
+
     folder = data_folder(a.folder)
     found = check(folder)
     print(found.text(verdict=found.fatal))
     print()
-    if not found.fatal: return _ready(found.xp, a.features)
-    raise BadInput('the pipeline cannot go on with this folder', a.folder, 'mend what is marked fatal above')
+    if not found.fatal:
+        return _ready(found.xp, a.features)
+    raise BadInput(
+        'the pipeline cannot go on with this folder', a.folder, 'mend what is marked fatal above'
+    )
 
 # %% ../../nbs/60_running/08_cli.ipynb #5f14a67d
 def _ready(experiment, features):
     "Print which studies can run; refuse where none can"
     from faba_nb.running.preconditions import can_run
+
     table = can_run(experiment, features)
-    alike = table.groupby(['can run', 'why not', 'what would do'], sort=False).study.agg(', '.join).reset_index()
+    alike = (
+        table.groupby(['can run', 'why not', 'what would do'], sort=False)
+        .study.agg(', '.join)
+        .reset_index()
+    )
     show_frame(alike[list(table)], 'Which studies can run here')
-    if (table['can run'] == 'no').all(): raise BadInput('no study that comes with the repository can run on this folder', experiment.folder, 'the table above says what would do')
+    if (table['can run'] == 'no').all():
+        raise BadInput(
+            'no study that comes with the repository can run on this folder',
+            experiment.folder,
+            'the table above says what would do',
+        )
     able = {k: ', '.join(t.study) for k, t in table.groupby('can run') if k != 'no'}
-    print('ready: ' + '; '.join(f'{able[k]}{words}' for k, words in (('yes', ''), ('once fetched', ' once their weights are fetched')) if k in able))
+    print(
+        'ready: '
+        + '; '.join(
+            f'{able[k]}{words}'
+            for k, words in (('yes', ''), ('once fetched', ' once their weights are fetched'))
+            if k in able
+        )
+    )
 
 # %% ../../nbs/60_running/08_cli.ipynb #2e5d5d3d
 def _wide(table):
     "The scores that the earlier paper printed, one row for each rule"
-    wanted = {'published.f1': 'mean fold F1', 'published.auc': 'fold AUC', 'published.mae_published': 'MAE published (d)', 'measured.mae_measured': 'MAE measured (d)', 'measured.never_detected': 'never detected'}
+    wanted = {
+        'published.f1': 'mean fold F1',
+        'published.auc': 'fold AUC',
+        'published.mae_published': 'MAE published (d)',
+        'measured.mae_measured': 'MAE measured (d)',
+        'measured.never_detected': 'never detected',
+    }
     keyed = table[table.stratum == ''] if 'stratum' in table else table
     keyed = keyed.assign(key=keyed.group + '.' + keyed.metric)
-    wide = keyed.drop_duplicates(['arm', 'key']).pivot(index='arm', columns='key', values='value').reindex(index=keyed.arm.unique())
+    wide = (
+        keyed.drop_duplicates(['arm', 'key'])
+        .pivot(index='arm', columns='key', values='value')
+        .reindex(index=keyed.arm.unique())
+    )
     return wide[[k for k in wanted if k in wide]].rename(columns=wanted).reset_index()
 
 # %% ../../nbs/60_running/08_cli.ipynb #fda77ade
-@verb(arg('--data', metavar='DIR', help='an experiment: its plan as written, else as photographed (default: the plan in data/design)'),
-      arg('--plants', metavar='FILE', help='in the form of plant_metadata.csv, with --rounds (default: of --data)'),
-      arg('--rounds', metavar='FILE', help='in the form of timepoint_metadata.csv, with --plants (default: of --data)'),
-      arg('--power', action='store_true', help='also which differences of F1 the plan could detect'),
-      arg('--csv', metavar='FILE', help='also write the table there (default: only print)'))
+@verb(
+    arg(
+        '--data',
+        metavar='DIR',
+        help='an experiment: its plan as written, else as photographed (default: the plan in data/design)',
+    ),
+    arg(
+        '--plants',
+        metavar='FILE',
+        help='in the form of plant_metadata.csv, with --rounds (default: of --data)',
+    ),
+    arg(
+        '--rounds',
+        metavar='FILE',
+        help='in the form of timepoint_metadata.csv, with --plants (default: of --data)',
+    ),
+    arg('--power', action='store_true', help='also which differences of F1 the plan could detect'),
+    arg('--csv', metavar='FILE', help='also write the table there (default: only print)'),
+)
 def yardsticks(a):
     "what rules without information score on a plan alone; with --power, what it could detect"
     from faba_nb.evaluation.yardsticks import power_plan, score_plan
     from faba_nb.core.files import write_csv
+
     plants, rounds, source = _plan(a)
     table = score_plan(plants, rounds)
-    if a.csv: write_csv(table, a.csv)
+    if a.csv:
+        write_csv(table, a.csv)
     print(source)
     show_frame(_wide(table), 'Yardsticks: scores without looking at a plant')
-    if a.power: show_frame(power_plan(plants, rounds), 'What the plan could detect')
+    if a.power:
+        show_frame(power_plan(plants, rounds), 'What the plan could detect')
 
 # %% ../../nbs/60_running/08_cli.ipynb #a77f54e8
 def _plan(a):
     "Plants, rounds, and where they come from"
     from faba_nb.evaluation.yardsticks import plan_of, planned
-    if bool(a.plants) != bool(a.rounds): raise BadInput('--plants and --rounds belong together', None, 'give both, or --data DIR')
-    if a.plants and a.data: raise BadInput('a plan is named twice', None, 'give --plants and --rounds, or --data')
-    if a.plants: return a.plants, a.rounds, f'the plan of {a.plants}'
-    if not a.data: return *planned(), 'the plan in data/design'
+
+    if bool(a.plants) != bool(a.rounds):
+        raise BadInput('--plants and --rounds belong together', None, 'give both, or --data DIR')
+    if a.plants and a.data:
+        raise BadInput('a plan is named twice', None, 'give --plants and --rounds, or --data')
+    if a.plants:
+        return a.plants, a.rounds, f'the plan of {a.plants}'
+    if not a.data:
+        return *planned(), 'the plan in data/design'
     plants, rounds, source = plan_of(a.data)
     return plants, rounds, f'{a.data}, rounds {source}'
 
@@ -260,58 +453,132 @@ def _plan(a):
 def backbones(a):
     "the registered encoders: source, taps, widths, licence, weights"
     from faba_nb.backbones.registry import backbones
-    shown = {'name': 'name', 'title': '', 'weights': 'weights', 'taps': 'taps', 'published_tap': 'published', 'size': 'pixels', 'parameters': 'parameters (M)', 'gflop': 'GFLOP', 'licence': 'licence', 'source': 'source'}
+
+    shown = {
+        'name': 'name',
+        'title': '',
+        'weights': 'weights',
+        'taps': 'taps',
+        'published_tap': 'published',
+        'size': 'pixels',
+        'parameters': 'parameters (M)',
+        'gflop': 'GFLOP',
+        'licence': 'licence',
+        'source': 'source',
+    }
     show_frame(backbones().reset_index()[list(shown)].rename(columns=shown), 'Backbones')
 
 # %% ../../nbs/60_running/08_cli.ipynb #4ba708ea
-@verb(arg('names', nargs='+', metavar='NAME', help='backbones whose weights to fetch, on a login node; `faba backbones` lists them'),
-      arg('--revision', metavar='COMMIT', help='of the repository (default: its newest)'))
+@verb(
+    arg(
+        'names',
+        nargs='+',
+        metavar='NAME',
+        help='backbones whose weights to fetch, on a login node; `faba backbones` lists them',
+    ),
+    arg('--revision', metavar='COMMIT', help='of the repository (default: its newest)'),
+)
 def fetch(a):
     "download weights into the cache"
     from faba_nb.backbones.fetching import fetch
     from faba_nb.backbones.registry import get_backbone
-    for n in a.names: get_backbone(n)
+
+    for n in a.names:
+        get_backbone(n)
     fetch(a.names, revision=a.revision)
 
 # %% ../../nbs/60_running/08_cli.ipynb #6e23e103
-@verb(arg('file', metavar='FILE', help='a features file, of any age'), PHOTOGRAPHS,
-      arg('--backbones', type=_encoders, metavar='A,B', help='names to try (default: all of that width)'), name='verify-features')
+@verb(
+    arg('file', metavar='FILE', help='a features file, of any age'),
+    PHOTOGRAPHS,
+    arg(
+        '--backbones',
+        type=_encoders,
+        metavar='A,B',
+        help='names to try (default: all of that width)',
+    ),
+    name='verify-features',
+)
 def verify_features(a):
     "which backbone, tap, canvas and activation gave a features file; exit code 1 when none is found"
     from faba_nb.backbones.verification import verify_features
+
     found = verify_features(a.file, _photographs(a), a.backbones)
-    if not found.matches: raise StepFailed(found.text)
+    if not found.matches:
+        raise StepFailed(found.text)
     print(found.text)
 
 # %% ../../nbs/60_running/08_cli.ipynb #34e6aa7f
 def _photographs(a):
     "Where the photographs are"
     data = a.data or os.environ.get('FABA_DATA')
-    if data: return data
-    raise BadInput('the photographs are not named', '--data', 'give the folder of the experiment or a manifest, or set FABA_DATA')
+    if data:
+        return data
+    raise BadInput(
+        'the photographs are not named',
+        '--data',
+        'give the folder of the experiment or a manifest, or set FABA_DATA',
+    )
 
 # %% ../../nbs/60_running/08_cli.ipynb #802cb38d
-@verb(arg('results', metavar='RESULTS', help='folder with seed_*/fold_N/best_model_state.pt or fold_N/…, or an *_ablation_evaluation.json'),
-      arg('--data', metavar='DIR', required=True, help='folder of the experiment'), arg('--out', metavar='DIR', required=True, help="the study's folder"),
-      arg('--arm', metavar='NAME', required=True, help='what the arm is called here'), arg('--features', metavar='FILE', help='its features file (default: DATA/features/<backbone>_features.h5)'), arg('--configuration', metavar='FILE', help='the old YAML (default: looked for beside the checkpoints)'), name='import')
+@verb(
+    arg(
+        'results',
+        metavar='RESULTS',
+        help='folder with seed_*/fold_N/best_model_state.pt or fold_N/…, or an *_ablation_evaluation.json',
+    ),
+    arg('--data', metavar='DIR', required=True, help='folder of the experiment'),
+    arg('--out', metavar='DIR', required=True, help="the study's folder"),
+    arg('--arm', metavar='NAME', required=True, help='what the arm is called here'),
+    arg(
+        '--features',
+        metavar='FILE',
+        help='its features file (default: DATA/features/<backbone>_features.h5)',
+    ),
+    arg(
+        '--configuration',
+        metavar='FILE',
+        help='the old YAML (default: looked for beside the checkpoints)',
+    ),
+    name='import',
+)
 def import_(a):
     "earlier checkpoints or summaries as an arm, predicted again without a GPU"
     from faba_nb.training.importing import import_results
-    found = import_results(a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration)
-    print(f"{a.arm}: {', '.join(f'{k} {v}' for k, v in found.items() if isinstance(v, (int, str)) and k != 'fingerprint')}")
+
+    found = import_results(
+        a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration
+    )
+    print(
+        f"{a.arm}: {', '.join(f'{k} {v}' for k, v in found.items() if isinstance(v, (int, str)) and k != 'fingerprint')}"
+    )
 
 # %% ../../nbs/60_running/08_cli.ipynb #d09fe887
-@verb(STUDY, SET, arg('--diff', nargs=2, metavar='ARM', help='print only what differs between two arms (default: the whole study)'))
+@verb(
+    STUDY,
+    SET,
+    arg(
+        '--diff',
+        nargs=2,
+        metavar='ARM',
+        help='print only what differs between two arms (default: the whole study)',
+    ),
+)
 def study(a):
     "print a study with every arm in full, or what differs between two arms"
     s = _read(place_of(a.study)[0], a.set)
-    if not a.diff: return print(s.to_yaml(), end='')
-    for k, (x, y) in s.difference(*a.diff).items(): print(f'{k}: {x} -> {y}')
+    if not a.diff:
+        return print(s.to_yaml(), end='')
+    for k, (x, y) in s.difference(*a.diff).items():
+        print(f'{k}: {x} -> {y}')
 
 # %% ../../nbs/60_running/08_cli.ipynb #2605314b
 def _study(a):
     "The study named, or the one that the folder holds; `a.out` is filled in, and `a.named` is how it can be read again"
-    if not a.study and not a.out: raise BadInput('neither a study nor its folder is named', f'faba {a.verb}', 'give STUDY or --out DIR')
+    if not a.study and not a.out:
+        raise BadInput(
+            'neither a study nor its folder is named', f'faba {a.verb}', 'give STUDY or --out DIR'
+        )
     a.named, a.out = place_of(a.study, a.out)
     study = _read(a.named, a.set)
     a.out = a.out or _home_of(study)
@@ -320,21 +587,31 @@ def _study(a):
 # %% ../../nbs/60_running/08_cli.ipynb #66da1412
 def _places(a, needed):
     "Data and features of a study: as given, as recorded in its folder, or as the environment says"
-    if a.data: return a.data, a.features
+    if a.data:
+        return a.data, a.features
     record, env = _recorded(a.out), os.environ.get('FABA_DATA')
     data = _data(record.get('data'), env, isinstance(a.named, Path), needed)
-    if needed and not data: raise BadInput('the experiment is not named', '--data', 'give the folder that holds img, 00-Misc and TimeCourse Datasets, or set FABA_DATA')
+    if needed and not data:
+        raise BadInput(
+            'the experiment is not named',
+            '--data',
+            'give the folder that holds img, 00-Misc and TimeCourse Datasets, or set FABA_DATA',
+        )
     return data, a.features or (record.get('features') if data == record.get('data') else None)
+
 
 def _data(recorded, env, by_folder, needed):
     "The experiment's folder where nobody gave it, None where it is not needed"
-    if needed: return recorded or env if by_folder else env or recorded
+    if needed:
+        return recorded or env if by_folder else env or recorded
     same = env and (not recorded or os.path.abspath(env) == recorded)
     return env if same and not by_folder else None
+
 
 def _recorded(out):
     "Where the study in a folder was run"
     from faba_nb.running.pipeline import read_run
+
     return read_run(Path(out))
 
 # %% ../../nbs/60_running/08_cli.ipynb #753f504f
@@ -343,37 +620,60 @@ def _run(a, only, options={}):
     from faba_nb.running.pipeline import run_study
     from faba_nb.running.preconditions import require
     from faba_nb.running.steps import stoppable
+
     study = _study(a)
     for n in options.get('train', {}).get('arms', ()):
-        if n not in study.arms: raise unknown('arm', n, study.arms, '--arms')
+        if n not in study.arms:
+            raise unknown('arm', n, study.arms, '--arms')
     needed = bool({'features', 'train'} & set(only))
     data, features = _places(a, needed)
-    if needed: require(study, data, features, a.out, only, options)
-    with stoppable(): return run_study(study, data, features, a.out, only, options)
+    if needed:
+        require(study, data, features, a.out, only, options)
+    with stoppable():
+        return run_study(study, data, features, a.out, only, options)
 
 # %% ../../nbs/60_running/08_cli.ipynb #a6743c4e
 @kind_of
 def _steps(text):
     "Names of steps, in their order"
     from faba_nb.running.pipeline import STEPS
+
     for n in _names(text):
-        if n not in STEPS: raise unknown('step', n, STEPS)
+        if n not in STEPS:
+            raise unknown('step', n, STEPS)
     return [s for s in STEPS if s in _names(text)]
 
 # %% ../../nbs/60_running/08_cli.ipynb #93ee9ab2
-@verb(STUDY, DATA, OUT, FEATURES, SET, arg('--only', type=_steps, metavar='STEPS', help='these steps only, of features,train,evaluate,report (default: all)'))
+@verb(
+    STUDY,
+    DATA,
+    OUT,
+    FEATURES,
+    SET,
+    arg(
+        '--only',
+        type=_steps,
+        metavar='STEPS',
+        help='these steps only, of features,train,evaluate,report (default: all)',
+    ),
+)
 def run(a):
     "the whole study on this machine: features, train, evaluate, report"
     from faba_nb.running.pipeline import STEPS
-    if not _run(a, a.only or STEPS): print('nothing has changed since the last run: no step was run', file=sys.stderr)
-    if 'evaluate' in (a.only or STEPS): show_comparison(a.out)
-    if 'report' in (a.only or STEPS): print(f'{Path(a.out)}/report/index.html')
+
+    if not _run(a, a.only or STEPS):
+        print('nothing has changed since the last run: no step was run', file=sys.stderr)
+    if 'evaluate' in (a.only or STEPS):
+        show_comparison(a.out)
+    if 'report' in (a.only or STEPS):
+        print(f'{Path(a.out)}/report/index.html')
 
 # %% ../../nbs/60_running/08_cli.ipynb #0bfcb4b0
 @verb(STUDY, DATA, OUT, FEATURES, SET, ARMS, SHARD)
 def train(a):
     "train every fit of a study that is missing"
     _run(a, ['train'], {'train': {k: v for k, v in (('arms', a.arms), ('shard', a.shard)) if v}})
+
 
 @verb(MAYBE, DATA, OUT, FEATURES, SET)
 def evaluate(a):
@@ -382,33 +682,82 @@ def evaluate(a):
     show_comparison(a.out)
 
 # %% ../../nbs/60_running/08_cli.ipynb #fe0431c5
-@verb(MAYBE, DATA, OUT, FEATURES, SET, arg('--only', type=one_of('report', _reports), metavar='NAME', help='one report of reports/ (default: all)'))
+@verb(
+    MAYBE,
+    DATA,
+    OUT,
+    FEATURES,
+    SET,
+    arg(
+        '--only',
+        type=one_of('report', _reports),
+        metavar='NAME',
+        help='one report of reports/ (default: all)',
+    ),
+)
 def report(a):
     "render the pages from the tables"
     if a.only:
         from faba_nb.reporting.rendering import render_reports
+
         _study(a)
         render_reports(Path(a.out), a.only)
-    else: _run(a, ['report'])
+    else:
+        _run(a, ['report'])
     print(f'{Path(a.out)}/report/index.html')
 
 # %% ../../nbs/60_running/08_cli.ipynb #e368c9e0
 TAPS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
 
-@verb(PHOTOGRAPHS, FEATURES,
-      arg('--backbones', type=_encoders, metavar='A,B', help='registered names or specs such as timm:NAME (default: none; with --fill-gaps, the one that FILE is named after)'),
-      arg('--tap', type=one_of('tap', TAPS), metavar='TAP', default='published', help=f'{" ".join(TAPS)} (default: published)'),
-      arg('--canvas', type=one_of('canvas', ('published', 'square')), metavar='CANVAS', default='published', help='published square (default: published)'), SHARD, WORKERS, BATCH,
-      arg('--fill-gaps', metavar='FILE', help='extract what this file of the earlier system lacks into a new file beside it (default: no file)'),
-      arg('--strict', action='store_true', help='exit 2 when a photograph is missing or broken'))
+
+@verb(
+    PHOTOGRAPHS,
+    FEATURES,
+    arg(
+        '--backbones',
+        type=_encoders,
+        metavar='A,B',
+        help='registered names or specs such as timm:NAME (default: none; with --fill-gaps, the one that FILE is named after)',
+    ),
+    arg(
+        '--tap',
+        type=one_of('tap', TAPS),
+        metavar='TAP',
+        default='published',
+        help=f'{" ".join(TAPS)} (default: published)',
+    ),
+    arg(
+        '--canvas',
+        type=one_of('canvas', ('published', 'square')),
+        metavar='CANVAS',
+        default='published',
+        help='published square (default: published)',
+    ),
+    SHARD,
+    WORKERS,
+    BATCH,
+    arg(
+        '--fill-gaps',
+        metavar='FILE',
+        help='extract what this file of the earlier system lacks into a new file beside it (default: no file)',
+    ),
+    arg('--strict', action='store_true', help='exit 2 when a photograph is missing or broken'),
+)
 def features(a):
     "one pass over the photographs for all backbones named"
     from faba_nb.backbones.extraction import summary_text
     from faba_nb.core.stopping import listen
     from faba_nb.running.steps import naming_disk
-    if not a.backbones and not a.fill_gaps: raise BadInput('no backbone is named', '--backbones', 'give --backbones A,B; `faba backbones` lists them')
+
+    if not a.backbones and not a.fill_gaps:
+        raise BadInput(
+            'no backbone is named',
+            '--backbones',
+            'give --backbones A,B; `faba backbones` lists them',
+        )
     listen()
-    with naming_disk(*filter(None, (a.features, a.data))): done = _fill(a) if a.fill_gaps else _extract(a)
+    with naming_disk(*filter(None, (a.features, a.data))):
+        done = _fill(a) if a.fill_gaps else _extract(a)
     print(summary_text(done))
 
 # %% ../../nbs/60_running/08_cli.ipynb #0e1b3752
@@ -416,79 +765,156 @@ def _extract(a):
     "Features of all backbones named"
     from faba_nb.backbones.extraction import extract
     from faba_nb.backbones.registry import get_backbone
-    for b in a.backbones: get_backbone(b).tap(a.tap)
+
+    for b in a.backbones:
+        get_backbone(b).tap(a.tap)
     data = Path(_photographs(a))
-    where = Path(a.features) if a.features else (data.parent if data.is_file() else data)/'features'
-    return extract(data, where, a.backbones, tap=a.tap, canvas=a.canvas, shard=a.shard or (0, 1), workers=a.workers, batch=a.batch, strict=a.strict)
+    where = (
+        Path(a.features) if a.features else (data.parent if data.is_file() else data) / 'features'
+    )
+    return extract(
+        data,
+        where,
+        a.backbones,
+        tap=a.tap,
+        canvas=a.canvas,
+        shard=a.shard or (0, 1),
+        workers=a.workers,
+        batch=a.batch,
+        strict=a.strict,
+    )
 
 # %% ../../nbs/60_running/08_cli.ipynb #4529f391
 def _fill(a):
     "Features that a file of the earlier system lacks"
-    alone = {'--features': a.features, '--shard': a.shard, '--strict': a.strict, '--tap': a.tap != 'published', '--canvas': a.canvas != 'published'}
-    for name in (n for n, given in alone.items() if given): raise BadInput('this has no meaning with --fill-gaps', name, 'leave it out: the file says it all')
-    if not Path(a.fill_gaps).is_file(): raise BadInput('there is no such file of features', a.fill_gaps, 'give the earlier file')
+    alone = {
+        '--features': a.features,
+        '--shard': a.shard,
+        '--strict': a.strict,
+        '--tap': a.tap != 'published',
+        '--canvas': a.canvas != 'published',
+    }
+    for name in (n for n, given in alone.items() if given):
+        raise BadInput(
+            'this has no meaning with --fill-gaps', name, 'leave it out: the file says it all'
+        )
+    if not Path(a.fill_gaps).is_file():
+        raise BadInput('there is no such file of features', a.fill_gaps, 'give the earlier file')
     from faba_nb.backbones.extraction import fill_gaps
+
     return fill_gaps(a.fill_gaps, _photographs(a), a.backbones, workers=a.workers, batch=a.batch)
 
 # %% ../../nbs/60_running/08_cli.ipynb #5fa77885
-@verb(STUDY, arg('--site', required=True, metavar='NAME', help='mahti roihu mini, or the path of a profile'), DATA, OUT, FEATURES, SET,
-      arg('--account', metavar='PROJECT', help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)"), arg('--split', action='store_true', help='a chain of jobs instead of one'),
-      arg('--hours', type=number('number of hours', .001, 1000, float), default=4., metavar='H', help='with --split: cut training into jobs of at most H hours of work (default: 4)'),
-      arg('--test', action='store_true', help="in the site's test partition"), arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
-      arg('--go', action='store_true', help='submit, and stay until Slurm has all jobs'))
+@verb(
+    STUDY,
+    arg('--site', required=True, metavar='NAME', help='mahti roihu mini, or the path of a profile'),
+    DATA,
+    OUT,
+    FEATURES,
+    SET,
+    arg(
+        '--account',
+        metavar='PROJECT',
+        help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)",
+    ),
+    arg('--split', action='store_true', help='a chain of jobs instead of one'),
+    arg(
+        '--hours',
+        type=number('number of hours', 0.001, 1000, float),
+        default=4.0,
+        metavar='H',
+        help='with --split: cut training into jobs of at most H hours of work (default: 4)',
+    ),
+    arg('--test', action='store_true', help="in the site's test partition"),
+    arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
+    arg('--go', action='store_true', help='submit, and stay until Slurm has all jobs'),
+)
 def submit(a):
     "plan a study as Slurm jobs and write OUT/submit.sh; --go submits"
     from faba_nb.running.submitting import describe, go
+
     plan = _planned(a)
     print(describe(plan), end='', flush=True)
-    if a.go and not plan.account: raise BadInput('nobody pays for these jobs', '--account', 'give --account=project_NNNNNNN, or set FABA_ACCOUNT')
+    if a.go and not plan.account:
+        raise BadInput(
+            'nobody pays for these jobs',
+            '--account',
+            'give --account=project_NNNNNNN, or set FABA_ACCOUNT',
+        )
     _written(plan)
-    if a.go: go(plan)
-    else: print(f'to submit: bash {shlex.quote(str(plan.out/"submit.sh"))}   (or --go)')
+    if a.go:
+        go(plan)
+    else:
+        print(f'to submit: bash {shlex.quote(str(plan.out / "submit.sh"))}   (or --go)')
 
 # %% ../../nbs/60_running/08_cli.ipynb #5476be7e
 def _planned(a):
     "The plan of a submission"
     from faba_nb.running.sites import checked_account, read_site
     from faba_nb.running.submitting import make_plan
+
     study, site = _study(a), read_site(a.site)
     data, features = _places(a, True)
     account = checked_account(site, a.account)
-    if Path(data).is_dir(): _can_run(study, data, features, a.out)
+    if Path(data).is_dir():
+        _can_run(study, data, features, a.out)
     named = os.path.abspath(a.named) if str(a.named).endswith(('.yaml', '.yml')) else a.named
-    return make_plan(study, named, site, account, data, features, a.out, a.set, a.split, a.test, a.hours, a.venv)
+    return make_plan(
+        study, named, site, account, data, features, a.out, a.set, a.split, a.test, a.hours, a.venv
+    )
+
 
 def _can_run(study, data, features, out):
     "Refuse a study that could not run on data that are here"
     from faba_nb.running.preconditions import preconditions
-    if found := preconditions(study, data, features, out, weights=False): raise found[0]
+
+    if found := preconditions(study, data, features, out, weights=False):
+        raise found[0]
 
 # %% ../../nbs/60_running/08_cli.ipynb #708bc9e1
 def _written(plan):
     "Write the plan, or say why not"
     from faba_nb.running.submitting import write_plan
-    try: write_plan(plan)
-    except OSError as e: raise BadInput(f'the plan cannot be written: {e.strerror}', plan.out, 'give an --out on a disk that is here') from None
+
+    try:
+        write_plan(plan)
+    except OSError as e:
+        raise BadInput(
+            f'the plan cannot be written: {e.strerror}',
+            plan.out,
+            'give an --out on a disk that is here',
+        ) from None
 
 # %% ../../nbs/60_running/08_cli.ipynb #2ff7c4a9
-@verb(PLACE, arg('--watch', action='store_true', help='look again every 5 s until there is nothing left to wait for'))
+@verb(
+    PLACE,
+    arg(
+        '--watch',
+        action='store_true',
+        help='look again every 5 s until there is nothing left to wait for',
+    ),
+)
 def status(a):
     "what is done, running, failed, left; where it failed; cost"
     import time
     from faba_nb.running.status import cost_text, finished, status
+
     out = _folder(a)
     while True:
         table = status(out)
-        if a.watch and sys.stdout.isatty(): print('\x1b[H\x1b[J', end='')
+        if a.watch and sys.stdout.isatty():
+            print('\x1b[H\x1b[J', end='')
         show_frame(table.rename(columns={'what': ''}), str(out))
         print(cost_text(out), flush=True)
-        if not a.watch or finished(table): return
+        if not a.watch or finished(table):
+            return
         time.sleep(5)
 
 # %% ../../nbs/60_running/08_cli.ipynb #52b34f02
 def _folder(a):
     "The folder of the study named; one that is only planned counts, too"
-    if not _known(a.study) and (Path(a.study)/'jobs').is_dir(): return a.study
+    if not _known(a.study) and (Path(a.study) / 'jobs').is_dir():
+        return a.study
     named, out = place_of(a.study)
     return out or _home_of(_read(named, ()))
 
@@ -497,111 +923,190 @@ def _folder(a):
 def verify(a):
     "compare the files of a study with the hashes that were recorded; a line per difference, exit code 1"
     from faba_nb.running.verifying import verify
+
     found = verify(_folder(a))
-    for r in found.itertuples(): print(f'{r.file}: {r.problem}; {r.run}')
-    if len(found): raise StepFailed(f'{len(found)} file{"s are" if len(found) > 1 else " is"} not as recorded; the lines above say what to run')
+    for r in found.itertuples():
+        print(f'{r.file}: {r.problem}; {r.run}')
+    if len(found):
+        raise StepFailed(
+            f'{len(found)} file{"s are" if len(found) > 1 else " is"} not as recorded; the lines above say what to run'
+        )
     n = found.attrs.get('files')
     print('all files as recorded' if n is None else f'{n} files as recorded')
 
 # %% ../../nbs/60_running/08_cli.ipynb #69101757
-@verb(arg('name', nargs='?', metavar='NAME', help='print what a shell needs for this site, for slurm/setup_site.sh (default: a table of all sites)'), arg('--account', metavar='PROJECT', help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)"),
-      arg('--venv', metavar='DIR', help="the environment (default: the profile's)"), arg('--data', metavar='DIR', help="the experiment's folder, for $FABA_DATA (default: none)"))
+@verb(
+    arg(
+        'name',
+        nargs='?',
+        metavar='NAME',
+        help='print what a shell needs for this site, for slurm/setup_site.sh (default: a table of all sites)',
+    ),
+    arg(
+        '--account',
+        metavar='PROJECT',
+        help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)",
+    ),
+    arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
+    arg('--data', metavar='DIR', help="the experiment's folder, for $FABA_DATA (default: none)"),
+)
 def sites(a):
     "the site profiles, and whether this machine looks like one of them"
     from faba_nb.running.sites import checked_account, look_around, read_site, shell
-    if not a.name: return show_frame(look_around(), 'Sites')
+
+    if not a.name:
+        return show_frame(look_around(), 'Sites')
     site = read_site(a.name)
     account = checked_account(site, a.account)
-    if not account: raise BadInput('nobody pays', '--account', 'give --account=project_NNNNNNN')
+    if not account:
+        raise BadInput('nobody pays', '--account', 'give --account=project_NNNNNNN')
     print(shell(site, account, a.venv, a.data), end='')
 
 # %% ../../nbs/60_running/08_cli.ipynb #d283f8f3
 def show_frame(
-    df,    # a DataFrame
-    title, # above it
+    df,  # a DataFrame
+    title,  # above it
 ):
     "Print a table"
     from rich.table import Table
     from rich.text import Text
-    t = Table(title=Text(title), title_justify='left', header_style='bold', box=None, pad_edge=False)
-    for c in df.columns: t.add_column(Text(str(c)), justify='right' if df[c].dtype.kind in 'if' else 'left', overflow='fold')
-    for row in df.itertuples(index=False): t.add_row(*(Text(_text(v)) for v in row))
+
+    t = Table(
+        title=Text(title), title_justify='left', header_style='bold', box=None, pad_edge=False
+    )
+    for c in df.columns:
+        t.add_column(
+            Text(str(c)), justify='right' if df[c].dtype.kind in 'if' else 'left', overflow='fold'
+        )
+    for row in df.itertuples(index=False):
+        t.add_row(*(Text(_text(v)) for v in row))
     _console().print(t)
 
 # %% ../../nbs/60_running/08_cli.ipynb #15120b35
 def _text(v):
     "A cell"
-    if isinstance(v, float): return '' if v != v else f'{v:.3f}' if abs(v) < 1000 else f'{v:.0f}'
+    if isinstance(v, float):
+        return '' if v != v else f'{v:.3f}' if abs(v) < 1000 else f'{v:.0f}'
     return '' if v is None else str(v)
+
 
 def _console():
     "A console wide enough for a table in a log"
     from rich.console import Console
+
     return Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
 # %% ../../nbs/60_running/08_cli.ipynb #c7d37535
-COLUMNS = {'F1': ('published', 'f1'), 'AUC': ('published', 'auc'), 'MAE published': ('published', 'mae_published'), 'MAE measured': ('measured', 'mae_measured'),
-           'F1 pooled': ('pooled', 'f1'), 'concordance': ('genotype', 'concordance')}
+COLUMNS = {
+    'F1': ('published', 'f1'),
+    'AUC': ('published', 'auc'),
+    'MAE published': ('published', 'mae_published'),
+    'MAE measured': ('measured', 'mae_measured'),
+    'F1 pooled': ('pooled', 'f1'),
+    'concordance': ('genotype', 'concordance'),
+}
+
 
 def comparison(
-    out,          # the study's folder
-    wide=True,    # with intervals
+    out,  # the study's folder
+    wide=True,  # with intervals
 ):
     "Rows of the comparison table: kind, name, reading, then a text per column"
     from faba_nb.core.files import check_seal, read_csv
-    path = check_seal(Path(out)/'tables'/'metrics.csv', 'run `faba evaluate` again')
+
+    path = check_seal(Path(out) / 'tables' / 'metrics.csv', 'run `faba evaluate` again')
     table = read_csv(path, dtype=str, keep_default_na=False)
     found = table[table.stratum == ''].to_dict('records')
-    cells = {(r['kind'], r['arm'], r['protocol'], r['group'], r['metric']): _interval(r, wide) for r in found}
+    cells = {
+        (r['kind'], r['arm'], r['protocol'], r['group'], r['metric']): _interval(r, wide)
+        for r in found
+    }
     rows = {}
     for kind, arm, protocol in dict.fromkeys((r['kind'], r['arm'], r['protocol']) for r in found):
         shown = tuple(cells.get((kind, arm, protocol, *c), '') for c in COLUMNS.values())
-        if any(shown): rows.setdefault((kind, arm, shown), []).append(protocol)
-    return [(kind, arm, ' '.join(p) if len(p) == 1 else 'both', *shown) for (kind, arm, shown), p in rows.items()]
+        if any(shown):
+            rows.setdefault((kind, arm, shown), []).append(protocol)
+    return [
+        (kind, arm, ' '.join(p) if len(p) == 1 else 'both', *shown)
+        for (kind, arm, shown), p in rows.items()
+    ]
 
 # %% ../../nbs/60_running/08_cli.ipynb #8802348e
 def show_comparison(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "Print the comparison table of `OUT/tables/metrics.csv`"
     from rich.table import Table
     from rich.text import Text
+
     console = _console()
     wide, last = console.width >= 165, None
-    t = Table(title=Text(_title(out)), title_justify='left', header_style='bold', box=None, pad_edge=False, caption_justify='left', caption=Text('MAE in days; published: on all rounds, never = DAG 38; measured: first alarm at a measured step' + ('; [95 % interval]' if wide else '')))
-    for c in ('', 'reading', *COLUMNS): t.add_column(Text(c), justify='left' if c in ('', 'reading') else 'right', no_wrap=wide)
+    t = Table(
+        title=Text(_title(out)),
+        title_justify='left',
+        header_style='bold',
+        box=None,
+        pad_edge=False,
+        caption_justify='left',
+        caption=Text(
+            'MAE in days; published: on all rounds, never = DAG 38; measured: first alarm at a measured step'
+            + ('; [95 % interval]' if wide else '')
+        ),
+    )
+    for c in ('', 'reading', *COLUMNS):
+        t.add_column(Text(c), justify='left' if c in ('', 'reading') else 'right', no_wrap=wide)
     for kind, *cells in comparison(out, wide):
-        if last not in (None, kind): t.add_row(Text(''))
-        t.add_row(*map(Text, cells)); last = kind
+        if last not in (None, kind):
+            t.add_row(Text(''))
+        t.add_row(*map(Text, cells))
+        last = kind
     console.print(t)
 
 # %% ../../nbs/60_running/08_cli.ipynb #8b069e59
 def _interval(r, wide):
     "Value and interval"
-    if not r['value']: return ''
+    if not r['value']:
+        return ''
     digits = 3 if r['unit'] != 'd' else 2
-    return f'{float(r["value"]):.{digits}f}' + (f' [{float(r["low"]):.2f}, {float(r["high"]):.2f}]' if wide and r['low'] and r['high'] else '')
+    return f'{float(r["value"]):.{digits}f}' + (
+        f' [{float(r["low"]):.2f}, {float(r["high"]):.2f}]'
+        if wide and r['low'] and r['high']
+        else ''
+    )
+
 
 def _title(out):
     "The study's name, and whether its data are simulated"
     from faba_nb.core.studies import read_study
     from faba_nb.running.pipeline import read_run
+
     mark = '  (SIMULATED DATA)' if read_run(Path(out)).get('simulated') else ''
-    return read_study(Path(out)/'study.yaml').name + mark
+    return read_study(Path(out) / 'study.yaml').name + mark
 
 # %% ../../nbs/60_running/08_cli.ipynb #7f718ea8
 class _Parser(argparse.ArgumentParser):
     "A parser of arguments whose complaints are in our words"
-    def error(self, message): raise _our_words(message, self.prog)
+
+    def error(self, message):
+        raise _our_words(message, self.prog)
+
 
 def _our_words(message, prog):
     "What argparse says, as a `BadInput`"
     m = re.fullmatch(r'argument (.+?): (.*)', message, re.DOTALL)
     name, said = (m[1], m[2]) if m else ('', message)
-    if said.startswith('expected'): return BadInput(f'{_count(said)} missing', name, f'`{prog} --help` says what it takes')
-    if said.startswith('ignored explicit'): return BadInput('this takes no value', name, f'write {name} alone')
-    if lacking := re.match(r'the following arguments are required: (.*)', said): return BadInput(f'{lacking[1]} {"are" if "," in lacking[1] else "is"} missing', None, f'`{prog} --help` says what it takes')
+    if said.startswith('expected'):
+        return BadInput(f'{_count(said)} missing', name, f'`{prog} --help` says what it takes')
+    if said.startswith('ignored explicit'):
+        return BadInput('this takes no value', name, f'write {name} alone')
+    if lacking := re.match(r'the following arguments are required: (.*)', said):
+        return BadInput(
+            f'{lacking[1]} {"are" if "," in lacking[1] else "is"} missing',
+            None,
+            f'`{prog} --help` says what it takes',
+        )
     return BadInput(said, name or None)
+
 
 def _count(said):
     "How many values argparse expected"
@@ -613,87 +1118,142 @@ def _parser():
     "The parser with all verbs"
     common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    p = _Parser('faba', description='Drought in faba beans through frozen vision backbones: from photographs to an honest report.', parents=[common], allow_abbrev=False,
-                epilog='exit codes: 0 done, 1 a run failed or files are not as recorded, 2 bad input, 75 stopped in good order (run again), 130 interrupted')
+    p = _Parser(
+        'faba',
+        description='Drought in faba beans through frozen vision backbones: from photographs to an honest report.',
+        parents=[common],
+        allow_abbrev=False,
+        epilog='exit codes: 0 done, 1 a run failed or files are not as recorded, 2 bad input, 75 stopped in good order (run again), 130 interrupted',
+    )
     p.add_argument('--version', action='version', version=f'faba_nb {faba_nb.__version__}')
     sub = p.add_subparsers(dest='verb', metavar='VERB', required=True)
     for name, (f, args) in VERBS.items():
-        v = sub.add_parser(name, help=f.__doc__, description=f.__doc__, parents=[common], allow_abbrev=False)
-        for names, how in args: v.add_argument(*names, **how)
+        v = sub.add_parser(
+            name, help=f.__doc__, description=f.__doc__, parents=[common], allow_abbrev=False
+        )
+        for names, how in args:
+            v.add_argument(*names, **how)
         v.set_defaults(call=f)
     return p
 
 # %% ../../nbs/60_running/08_cli.ipynb #c271a7b1
 def check_names(
-    argv, # the arguments
+    argv,  # the arguments
 ):
     "Refuse unknown verbs and options, with the nearest known name"
     verb = next((w for w in argv if not w.startswith('-')), None)
-    if verb is not None and verb not in VERBS: raise unknown('verb', verb, VERBS)
-    mine = [n for names, _ in VERBS[verb][1] for n in names if n.startswith('-')] if verb else ['--version']
+    if verb is not None and verb not in VERBS:
+        raise unknown('verb', verb, VERBS)
+    mine = (
+        [n for names, _ in VERBS[verb][1] for n in names if n.startswith('-')]
+        if verb
+        else ['--version']
+    )
     known = [*mine, '--debug', '--help', '-h']
-    for w in argv[:argv.index('--')] if '--' in argv else argv:
+    for w in argv[: argv.index('--')] if '--' in argv else argv:
         name = w.partition('=')[0]
-        if re.fullmatch(r'-(?!\d|\.\d).+', w) and name not in known: raise unknown('option', name, known)
+        if re.fullmatch(r'-(?!\d|\.\d).+', w) and name not in known:
+            raise unknown('option', name, known)
 
 # %% ../../nbs/60_running/08_cli.ipynb #4a672e8c
 def joined(
-    argv, # the arguments
+    argv,  # the arguments
 ):
     "The arguments with `--option=-1` for `--option -1`, which argparse would take for two options"
     verb = next((w for w in argv if w in VERBS), None)
-    takes = {n for names, how in VERBS[verb][1] if 'action' not in how and 'nargs' not in how for n in names} if verb else set()
+    takes = (
+        {
+            n
+            for names, how in VERBS[verb][1]
+            if 'action' not in how and 'nargs' not in how
+            for n in names
+        }
+        if verb
+        else set()
+    )
     out = []
     for w in argv:
         negative = out and out[-1] in takes and re.match(r'-[\d.]', w)
-        if negative: out[-1] += f'={w}'
-        else: out.append(w)
+        if negative:
+            out[-1] += f'={w}'
+        else:
+            out.append(w)
     return out
 
 # %% ../../nbs/60_running/08_cli.ipynb #0f39242a
 def parsed(
-    argv, # the arguments
+    argv,  # the arguments
 ):
     "The arguments as a namespace with `verb` and `call`"
     check_names(argv)
     a, more = _parser().parse_known_args(joined(argv))
-    if more: raise BadInput(f'{more[0]!r} is more than this takes', None, f'`faba {a.verb} --help` says what it takes')
+    if more:
+        raise BadInput(
+            f'{more[0]!r} is more than this takes',
+            None,
+            f'`faba {a.verb} --help` says what it takes',
+        )
     return a
 
 # %% ../../nbs/60_running/08_cli.ipynb #c131f181
 def main(
-    argv=None, # arguments; those of the process by default
+    argv=None,  # arguments; those of the process by default
 ):
     "Run a verb; the exit code comes back"
     argv = [str(w) for w in (sys.argv[1:] if argv is None else argv)]
     a = argparse.Namespace(verb=next((w for w in argv if w in VERBS), ''), debug='--debug' in argv)
     try:
-        if not argv: return _parser().print_help() or 0
+        if not argv:
+            return _parser().print_help() or 0
         a = parsed(argv)
-        a.call(a); return 0
-    except KeyboardInterrupt: return _end('interrupted; what is finished is kept', 130, a)
-    except (BadInput, Stopped, StepFailed) as e: return _end(e, e.exit_code, a)
+        a.call(a)
+        return 0
+    except KeyboardInterrupt:
+        return _end('interrupted; what is finished is kept', 130, a)
+    except (BadInput, Stopped, StepFailed) as e:
+        return _end(e, e.exit_code, a)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as e: return _end(*_of_the_disk(e), a)
-    except Exception as e: return _end(_unexpected(e), 1, a)
+    except OSError as e:
+        return _end(*_of_the_disk(e), a)
+    except Exception as e:
+        return _end(_unexpected(e), 1, a)
 
 # %% ../../nbs/60_running/08_cli.ipynb #590d4d69
-THEIRS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+THEIRS = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
+
 
 def _of_the_disk(e):
     "What the system said about a file, and the exit code"
-    if e.errno not in THEIRS or e.filename is None: return _unexpected(e), 1
-    return f'{os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else e.filename}: {e.strerror[:1].lower()}{e.strerror[1:]}; look at this path and its disk', 2
+    if e.errno not in THEIRS or e.filename is None:
+        return _unexpected(e), 1
+    return (
+        f'{os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else e.filename}: {e.strerror[:1].lower()}{e.strerror[1:]}; look at this path and its disk',
+        2,
+    )
 
-def _unexpected(e): return f'unexpected {type(e).__name__}: {e} (--debug shows where)'
+
+def _unexpected(e):
+    return f'unexpected {type(e).__name__}: {e} (--debug shows where)'
 
 # %% ../../nbs/60_running/08_cli.ipynb #82ceafb2
 def _end(e, code, a):
     "Say one line, or everything with --debug"
     if a.debug and isinstance(e, BaseException) or a.debug and sys.exc_info()[0]:
         import traceback
+
         traceback.print_exc()
     print(f'{f"faba {a.verb}".strip()}: {" ".join(str(e).split())}', file=sys.stderr)
     return code

@@ -14,37 +14,58 @@ from ..core.errors import Stopped
 # %% ../../nbs/60_running/01_locks.ipynb #ce8ed236
 def _born(pid):
     "When process `pid` started, in clock ticks since boot; None when there is none"
-    try: fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    except OSError: return None
+    try:
+        fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        return None
     return None if fields[0] in 'ZX' else int(fields[19])
 
 # %% ../../nbs/60_running/01_locks.ipynb #a74bf788
 def _boot():
     "Something that changes when this machine is started again"
-    try: return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
-    except OSError: return ''
+    try:
+        return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    except OSError:
+        return ''
+
 
 def process(
-    pid, # a process number
+    pid,  # a process number
 ):
     "What tells this process from all others of this machine: its boot, and when the process began"
     return _boot(), _born(pid)
 
 # %% ../../nbs/60_running/01_locks.ipynb #2646a5b6
 def owner(
-    what='', # what the owner is doing, for the message
+    what='',  # what the owner is doing, for the message
 ):
     "This process, as others will see it"
     job = os.environ.get('SLURM_JOB_ID', '')
-    return {'pid': os.getpid(), 'born': _born(os.getpid()), 'host': socket.gethostname(), 'boot': _boot(), 'job': job,
-            'life': int(os.environ.get('SLURM_RESTART_COUNT') or 0), 'what': what,
-            'since': time.strftime('%Y-%m-%d %H:%M:%S'), 'token': secrets.token_hex(8)}
+    return {
+        'pid': os.getpid(),
+        'born': _born(os.getpid()),
+        'host': socket.gethostname(),
+        'boot': _boot(),
+        'job': job,
+        'life': int(os.environ.get('SLURM_RESTART_COUNT') or 0),
+        'what': what,
+        'since': time.strftime('%Y-%m-%d %H:%M:%S'),
+        'token': secrets.token_hex(8),
+    }
 
 # %% ../../nbs/60_running/01_locks.ipynb #9846b759
-BEAT, SILENCE = 20, 180 # seconds between signs of life; seconds after which an owner on another machine counts as dead
-OWN = 3*BEAT            # the same for an earlier life of this very job: a requeued job rests longer than that
+BEAT, SILENCE = (
+    20,
+    180,
+)  # seconds between signs of life; seconds after which an owner on another machine counts as dead
+OWN = (
+    3 * BEAT
+)  # the same for an earlier life of this very job: a requeued job rests longer than that
 
-def _beside(path): return path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+
+def _beside(path):
+    return path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
+
 
 def _age(path):
     "Seconds since `path` was touched, by the clock of its own disk; None when it has gone"
@@ -52,29 +73,41 @@ def _age(path):
     try:
         probe.touch()
         return os.stat(probe).st_mtime - path.stat().st_mtime
-    except FileNotFoundError: return None if not path.exists() else _age(path)
-    finally: probe.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return None if not path.exists() else _age(path)
+    finally:
+        probe.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/01_locks.ipynb #2cee80e3
 def alive(
-    record, # what `holder` found in a lock
-    path,   # the lock that holds it
+    record,  # what `holder` found in a lock
+    path,  # the lock that holds it
 ):
     "Does the owner of a lock still live?"
-    if not record: return _silent(path) < SILENCE
+    if not record:
+        return _silent(path) < SILENCE
     if record['host'] == socket.gethostname() and record['boot'] == _boot():
         return record['born'] is not None and _born(record['pid']) == record['born']
-    ours = record['job'] and record['job'] == os.environ.get('SLURM_JOB_ID') and record['life'] < int(os.environ.get('SLURM_RESTART_COUNT') or 0)
+    ours = (
+        record['job']
+        and record['job'] == os.environ.get('SLURM_JOB_ID')
+        and record['life'] < int(os.environ.get('SLURM_RESTART_COUNT') or 0)
+    )
     return _silent(path) < (OWN if ours else SILENCE)
 
-def _silent(path): return float('inf') if (age := _age(Path(path))) is None else age
+
+def _silent(path):
+    return float('inf') if (age := _age(Path(path))) is None else age
 
 # %% ../../nbs/60_running/01_locks.ipynb #a6308274
 def _to_disk(folder):
     "Wait until the names in a folder are on the disk"
     fd = os.open(folder, os.O_RDONLY)
-    try: os.fsync(fd)
-    finally: os.close(fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
 
 def _written(path, text):
     "Write a text and wait until it is on the disk"
@@ -90,74 +123,108 @@ def _take(path, record):
     try:
         _written(tmp, json.dumps(record))
         return _linked(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
+
 
 def _linked(tmp, path):
     "Give a record the lock's name too; False when that is not possible"
-    try: os.link(tmp, path)
-    except (FileExistsError, FileNotFoundError): return False
+    try:
+        os.link(tmp, path)
+    except (FileExistsError, FileNotFoundError):
+        return False
     _to_disk(path.parent)
     return True
 
 # %% ../../nbs/60_running/01_locks.ipynb #fd9de583
-NAMES = {'pid': int, 'host': str, 'boot': str, 'job': str, 'life': int, 'what': str, 'since': str, 'token': str}
+NAMES = {
+    'pid': int,
+    'host': str,
+    'boot': str,
+    'job': str,
+    'life': int,
+    'what': str,
+    'since': str,
+    'token': str,
+}
+
 
 def holder(
-    path, # a lock
+    path,  # a lock
 ):
     "The record of who holds it; {} when the lock does not say; None when there is no lock"
-    try: record = json.loads(Path(path).read_bytes())
-    except FileNotFoundError: return None
-    except ValueError: return {}
-    good = isinstance(record, dict) and 'born' in record and all(type(record.get(k)) is t for k, t in NAMES.items())
+    try:
+        record = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    good = (
+        isinstance(record, dict)
+        and 'born' in record
+        and all(type(record.get(k)) is t for k, t in NAMES.items())
+    )
     return record if good else {}
 
 # %% ../../nbs/60_running/01_locks.ipynb #3adaec65
 def _clear(path, record):
     "Remove the lock of a dead owner, and only that"
     gone = _beside(path)
-    try: os.rename(path, gone)
-    except FileNotFoundError: return
     try:
-        if (holder(gone) or {}).get('token') != record.get('token'): os.link(gone, path)
-    except FileExistsError: pass
-    finally: gone.unlink(missing_ok=True)
+        os.rename(path, gone)
+    except FileNotFoundError:
+        return
+    try:
+        if (holder(gone) or {}).get('token') != record.get('token'):
+            os.link(gone, path)
+    except FileExistsError:
+        pass
+    finally:
+        gone.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/01_locks.ipynb #99cd31cb
 def _beat(path, quit):
     "Touch the lock until told to leave; a disk that refuses once is asked again"
     while not quit.wait(BEAT):
-        try: os.utime(path)
-        except FileNotFoundError: return
-        except OSError: continue
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            continue
 
 # %% ../../nbs/60_running/01_locks.ipynb #25137e13
 @contextmanager
 def locked(
-    path, # the lock's file
-    what, # what is done under it, for the message that others get
+    path,  # the lock's file
+    what,  # what is done under it, for the message that others get
 ):
     "Hold the lock `path`, or leave with `Stopped` and the name of its owner"
     path, mine = Path(path), owner(what)
     path.parent.mkdir(parents=True, exist_ok=True)
     while not _take(path, mine):
         other = holder(path)
-        if other is None: continue
-        if alive(other, path): raise Stopped(taken(other, path))
+        if other is None:
+            continue
+        if alive(other, path):
+            raise Stopped(taken(other, path))
         _clear(path, other)
     quit = threading.Event()
     threading.Thread(target=_beat, args=(path, quit), daemon=True).start()
-    try: yield mine
+    try:
+        yield mine
     finally:
         quit.set()
-        if (holder(path) or {}).get('token') == mine['token']: path.unlink(missing_ok=True)
+        if (holder(path) or {}).get('token') == mine['token']:
+            path.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/01_locks.ipynb #5e1af40e
 def taken(
-    other, # the owner's record
+    other,  # the owner's record
     path,  # the lock
 ):
     "The line for a lock that somebody holds"
-    if not other: return f'{path}: this lock does not say who holds it (torn?); it counts as free {SILENCE} s after it was last touched: run the same command again then, or remove it when nothing works on this study'
+    if not other:
+        return f'{path}: this lock does not say who holds it (torn?); it counts as free {SILENCE} s after it was last touched: run the same command again then, or remove it when nothing works on this study'
     job = f', job {other["job"]}' if other['job'] else ''
     return f'{other["what"]} is being done by process {other["pid"]} on {other["host"]}{job} since {other["since"]}: wait for it or stop it, then run the same command again (lock: {path})'

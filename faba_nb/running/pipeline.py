@@ -14,7 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from filelock import FileLock
 from ..core.errors import BadInput, StepFailed, Stopped
-from ..core.files import SEALS, abandoned, broken, check_seal, read_json, seal, sha256, write_json, write_text
+from faba_nb.core.files import (
+    SEALS,
+    abandoned,
+    broken,
+    check_seal,
+    read_json,
+    seal,
+    sha256,
+    write_json,
+    write_text,
+)
 from ..core.places import data_folder, root
 from ..core.progress import duration
 from ..core.provenance import commit, fingerprint, log_event, read_log, versions
@@ -22,33 +32,49 @@ from ..core.stopping import raise_if_stopping
 from ..core.studies import imported, read_study
 from ..core.config import to_dict
 from .locks import _clear, alive, holder, locked, taken
-from .steps import checked_parameters, disk_fault, local_disk, naming_disk, run_notebook, work_folder
+from faba_nb.running.steps import (
+    checked_parameters,
+    disk_fault,
+    local_disk,
+    naming_disk,
+    run_notebook,
+    work_folder,
+)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #33e7698b
 def _walk(folder, prefix=''):
     "(name, size, time) of every file below `folder`, but not of features and hidden files"
     for e in os.scandir(folder):
-        if e.name.startswith('.') or (not prefix and e.name == 'features'): continue
-        if e.is_dir(): yield from _walk(e.path, f'{prefix}{e.name}/')
-        else: yield [prefix + e.name, (s := e.stat()).st_size, s.st_mtime_ns]
+        if e.name.startswith('.') or (not prefix and e.name == 'features'):
+            continue
+        if e.is_dir():
+            yield from _walk(e.path, f'{prefix}{e.name}/')
+        else:
+            yield [prefix + e.name, (s := e.stat()).st_size, s.st_mtime_ns]
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #5f3ea1c7
 def state_of_data(
-    data, # the data folder, or a manifest CSV
+    data,  # the data folder, or a manifest CSV
 ):
     "A fingerprint of the experiment's files"
-    if Path(data).is_file(): return fingerprint(Path(data))
+    if Path(data).is_file():
+        return fingerprint(Path(data))
     return fingerprint(sorted(_walk(data)))
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #3ee11ff8
 def _code(*parts):
     "A fingerprint of rooms of the package, job notebooks or reports"
-    files = sorted(f for p in parts for f in (root()/p).rglob('*') if f.suffix in ('.py', '.ipynb') and '.ipynb_checkpoints' not in f.parts)
+    files = sorted(
+        f
+        for p in parts
+        for f in (root() / p).rglob('*')
+        if f.suffix in ('.py', '.ipynb') and '.ipynb_checkpoints' not in f.parts
+    )
     return fingerprint([str(f.relative_to(root())) for f in files], *files)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #5a9bff20
 def mark(
-    path, # an existing file
+    path,  # an existing file
 ):
     "What tells this state of a file from others"
     s = os.stat(path)
@@ -62,17 +88,19 @@ def _marks(files, out='.'):
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #3415b755
 def image_groups(
-    study, # a `Study`
+    study,  # a `Study`
 ):
     "(tap, canvas) to the backbones that are needed so"
     groups = {}
     for a in study.arms.values():
-        if 'image' in a.modalities: groups.setdefault((a.tap, a.canvas), {})[a.backbone] = None
+        if 'image' in a.modalities:
+            groups.setdefault((a.tap, a.canvas), {})[a.backbone] = None
     return {k: list(v) for k, v in groups.items()}
 
+
 def without_imported(
-    study, # a `Study`
-    out,   # its folder
+    study,  # a `Study`
+    out,  # its folder
 ):
     "The study without its imported arms, which have their predictions and need no features"
     return replace(study, arms={n: a for n, a in study.arms.items() if not imported(out, n)})
@@ -81,148 +109,269 @@ def without_imported(
 @dataclass
 class Step:
     "One step of a study"
-    name: str            # also the name of its record, lock and executed notebook
-    notebook: str        # below `nbs/80_jobs`; empty for the reports, which are notebooks of their own
-    parameters: dict     # for the notebook
-    inputs: object       # function -> {what: fingerprint}
-    results: object      # function -> paths of existing result files
-    lock: Path           # the file that says who is at it
-    rivals: str          # pattern of the locks beside it under which the same files are written
-    words: str = ''      # what it does, for people
-    writes: tuple = ()   # folders in which no other step writes
+
+    name: str  # also the name of its record, lock and executed notebook
+    notebook: str  # below `nbs/80_jobs`; empty for the reports, which are notebooks of their own
+    parameters: dict  # for the notebook
+    inputs: object  # function -> {what: fingerprint}
+    results: object  # function -> paths of existing result files
+    lock: Path  # the file that says who is at it
+    rivals: str  # pattern of the locks beside it under which the same files are written
+    words: str = ''  # what it does, for people
+    writes: tuple = ()  # folders in which no other step writes
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #cb1b63fa
 def _part(options):
     "What is added to the name of a step that is done in part"
     arms, shard = options.get('arms'), options.get('shard')
-    return (f'-{"+".join(arms)}' if arms else '') + (f'-{shard[0] + 1}of{shard[1]}' if shard else '')
+    return (f'-{"+".join(arms)}' if arms else '') + (
+        f'-{shard[0] + 1}of{shard[1]}' if shard else ''
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2a275cbb
 def _features_steps(study, data, features, out, options):
     "One step per tap and canvas"
     groups = image_groups(without_imported(study, out))
     for (tap, canvas), backbones in groups.items():
-        yield _features_step(data, features, backbones, tap, canvas, options, '' if len(groups) == 1 else f'-{tap}-{canvas}')
+        yield _features_step(
+            data,
+            features,
+            backbones,
+            tap,
+            canvas,
+            options,
+            '' if len(groups) == 1 else f'-{tap}-{canvas}',
+        )
+
 
 def _features_step(data, features, backbones, tap, canvas, options, suffix):
     "All backbones of one tap and canvas"
     from faba_nb.backbones.store import feature_path
+
     part, files = _part(options), [Path(feature_path(features, b, tap, canvas)) for b in backbones]
-    return Step(f'features{suffix}{part}', 'features', {'data': data, 'features': features, 'backbones': backbones, 'tap': tap, 'canvas': canvas, **options},
-                lambda: {'backbones': fingerprint(backbones, tap, canvas), 'data': state_of_data(data), 'code': _code('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'nbs/80_jobs/features.ipynb')},
-                lambda: [f for f in files if f.exists()], features/f'.{tap}.{canvas}{part}.lock', f'.{tap}.{canvas}*.lock', f'{", ".join(backbones)} of the photographs')
+    return Step(
+        f'features{suffix}{part}',
+        'features',
+        {
+            'data': data,
+            'features': features,
+            'backbones': backbones,
+            'tap': tap,
+            'canvas': canvas,
+            **options,
+        },
+        lambda: {
+            'backbones': fingerprint(backbones, tap, canvas),
+            'data': state_of_data(data),
+            'code': _code(
+                'faba_nb/core',
+                'faba_nb/experiment',
+                'faba_nb/backbones',
+                'nbs/80_jobs/features.ipynb',
+            ),
+        },
+        lambda: [f for f in files if f.exists()],
+        features / f'.{tap}.{canvas}{part}.lock',
+        f'.{tap}.{canvas}*.lock',
+        f'{", ".join(backbones)} of the photographs',
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #152fc4f3
 def _train_step(study, data, features, out, options):
     "All arms of the study"
     from faba_nb.backbones.store import feature_path
-    needed = lambda: [p for (t, c), bs in image_groups(study).items() for b in bs if (p := Path(feature_path(features, b, t, c))).exists()]
-    arms, part = {n: to_dict(a) for n, a in study.arms.items() if n in (options.get('arms') or study.arms)}, _part(options)
-    return Step(f'train{part}', 'train', {'data': data, 'features': features, 'out': out, **options},
-                lambda: {'arms': fingerprint(arms), 'data': state_of_data(data), 'features': fingerprint(_marks(needed())),
-                         'code': _code('faba_nb/core', 'faba_nb/experiment', 'faba_nb/training', 'nbs/80_jobs/train.ipynb')},
-                lambda: [] if 'shard' in options else predictions(out, arms), out/'steps'/f'train{part}.lock', 'train*.lock', f'{len(arms)} arms', tuple(out/'arms'/n for n in arms))
+
+    needed = lambda: [
+        p
+        for (t, c), bs in image_groups(study).items()
+        for b in bs
+        if (p := Path(feature_path(features, b, t, c))).exists()
+    ]
+    arms, part = (
+        {n: to_dict(a) for n, a in study.arms.items() if n in (options.get('arms') or study.arms)},
+        _part(options),
+    )
+    return Step(
+        f'train{part}',
+        'train',
+        {'data': data, 'features': features, 'out': out, **options},
+        lambda: {
+            'arms': fingerprint(arms),
+            'data': state_of_data(data),
+            'features': fingerprint(_marks(needed())),
+            'code': _code(
+                'faba_nb/core', 'faba_nb/experiment', 'faba_nb/training', 'nbs/80_jobs/train.ipynb'
+            ),
+        },
+        lambda: [] if 'shard' in options else predictions(out, arms),
+        out / 'steps' / f'train{part}.lock',
+        'train*.lock',
+        f'{len(arms)} arms',
+        tuple(out / 'arms' / n for n in arms),
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #a176411e
 def predictions(
-    out,       # the study's folder
-    arms=None, # names of arms; all that are there by default
+    out,  # the study's folder
+    arms=None,  # names of arms; all that are there by default
 ):
     "The predictions files of a study"
-    names = arms if arms is not None else [p.name for p in (Path(out)/'arms').glob('*') if p.is_dir()]
-    return [p for n in names for p in sorted((Path(out)/'arms'/n).glob('predictions*.csv'))]
+    names = (
+        arms if arms is not None else [p.name for p in (Path(out) / 'arms').glob('*') if p.is_dir()]
+    )
+    return [p for n in names for p in sorted((Path(out) / 'arms' / n).glob('predictions*.csv'))]
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #9563354e
 def read_run(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "What `run.json` says; {} when it is missing or cannot be read"
-    try: run = read_json(Path(out)/'run.json')
-    except (OSError, ValueError): return {}
+    try:
+        run = read_json(Path(out) / 'run.json')
+    except (OSError, ValueError):
+        return {}
     return run if isinstance(run, dict) else {}
 
+
 def features_there(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "Are all features files of the study where it reads them?"
     from faba_nb.backbones.store import feature_path
+
     out, where = Path(out), read_run(out).get('features')
-    if not isinstance(where, str) or not (out/'study.yaml').is_file(): return False
-    groups = image_groups(without_imported(read_study(out/'study.yaml'), out))
-    return all(Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs)
+    if not isinstance(where, str) or not (out / 'study.yaml').is_file():
+        return False
+    groups = image_groups(without_imported(read_study(out / 'study.yaml'), out))
+    return all(
+        Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #ea42ba5b
 def _evaluate_step(study, out):
     "Tables from predictions"
     asked = {k: v for k, v in to_dict(study).items() if k != 'provenance'}
-    return Step('evaluate', 'evaluate', {'out': out},
-                lambda: {'study': fingerprint(asked), 'predictions': fingerprint(_marks(predictions(out))), 'features': features_there(out) or (out/'tables'/'importance.csv').is_file(),
-                         'code': _code('faba_nb/core', 'faba_nb/experiment', 'faba_nb/training', 'faba_nb/evaluation', 'nbs/80_jobs/evaluate.ipynb')},
-                lambda: tables(out), out/'steps'/'evaluate.lock', 'evaluate.lock', 'tables from predictions', (out/'tables',))
+    return Step(
+        'evaluate',
+        'evaluate',
+        {'out': out},
+        lambda: {
+            'study': fingerprint(asked),
+            'predictions': fingerprint(_marks(predictions(out))),
+            'features': features_there(out) or (out / 'tables' / 'importance.csv').is_file(),
+            'code': _code(
+                'faba_nb/core',
+                'faba_nb/experiment',
+                'faba_nb/training',
+                'faba_nb/evaluation',
+                'nbs/80_jobs/evaluate.ipynb',
+            ),
+        },
+        lambda: tables(out),
+        out / 'steps' / 'evaluate.lock',
+        'evaluate.lock',
+        'tables from predictions',
+        (out / 'tables',),
+    )
+
 
 def tables(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "The tables of a study"
-    return sorted((Path(out)/'tables').glob('*.csv'))
+    return sorted((Path(out) / 'tables').glob('*.csv'))
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #c9a68dd5
 def _report_step(study, out):
     "Pages from tables"
-    return Step('report', '', {'out': out},
-                lambda: {'study': fingerprint(to_dict(study)), 'tables': fingerprint(_marks(tables(out))), 'predictions': fingerprint(_marks(predictions(out))),
-                         'code': _code('faba_nb/core', 'faba_nb/reporting', 'reports')},
-                lambda: sorted((out/'report').glob('*.html')), out/'steps'/'report.lock', 'report.lock', 'pages from tables', (out/'report',))
+    return Step(
+        'report',
+        '',
+        {'out': out},
+        lambda: {
+            'study': fingerprint(to_dict(study)),
+            'tables': fingerprint(_marks(tables(out))),
+            'predictions': fingerprint(_marks(predictions(out))),
+            'code': _code('faba_nb/core', 'faba_nb/reporting', 'reports'),
+        },
+        lambda: sorted((out / 'report').glob('*.html')),
+        out / 'steps' / 'report.lock',
+        'report.lock',
+        'pages from tables',
+        (out / 'report',),
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2ab209e1
 STEPS = ('features', 'train', 'evaluate', 'report')
 
+
 def steps_of(
-    study,     # a `Study`
-    data,      # the data folder; None when neither features nor train is wanted
+    study,  # a `Study`
+    data,  # the data folder; None when neither features nor train is wanted
     features,  # the features folder
-    out,       # the study's folder
-    only=STEPS, # names of steps
-    options={}, # step to extra parameters of its notebook
+    out,  # the study's folder
+    only=STEPS,  # names of steps
+    options={},  # step to extra parameters of its notebook
 ):
     "The steps of a study, in order"
     out, features = Path(os.path.abspath(out)), features and Path(os.path.abspath(features))
     found = []
-    if 'features' in only: found += _features_steps(study, data, features, out, options.get('features', {}))
-    if 'train' in only: found.append(_train_step(study, data, features, out, options.get('train', {})))
-    if 'evaluate' in only: found.append(_evaluate_step(study, out))
-    if 'report' in only: found.append(_report_step(study, out))
+    if 'features' in only:
+        found += _features_steps(study, data, features, out, options.get('features', {}))
+    if 'train' in only:
+        found.append(_train_step(study, data, features, out, options.get('train', {})))
+    if 'evaluate' in only:
+        found.append(_evaluate_step(study, out))
+    if 'report' in only:
+        found.append(_report_step(study, out))
     return found
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #d48a3f70
 def read_record(
-    path, # OUT/steps/<step>.json
+    path,  # OUT/steps/<step>.json
 ):
     "The record of a step, or None when it cannot be read"
-    try: record = read_json(path)
-    except (OSError, ValueError): return None
-    good = isinstance(record, dict) and all(isinstance(record.get(k), dict) for k in ('inputs', 'files'))
+    try:
+        record = read_json(path)
+    except (OSError, ValueError):
+        return None
+    good = isinstance(record, dict) and all(
+        isinstance(record.get(k), dict) for k in ('inputs', 'files')
+    )
     return record if good else None
 
+
 def reason(
-    step, # a `Step`
+    step,  # a `Step`
     out,  # the study's folder
 ):
     "Why the step has to run, or '' when nothing has changed"
-    out, path = Path(out), Path(out)/'steps'/f'{step.name}.json'
-    if not path.is_file(): return 'not done yet'
+    out, path = Path(out), Path(out) / 'steps' / f'{step.name}.json'
+    if not path.is_file():
+        return 'not done yet'
     record, inputs = read_record(path), step.inputs()
-    if record is None: return f'steps/{path.name} cannot be read'
+    if record is None:
+        return f'steps/{path.name} cannot be read'
     changed = [k for k in inputs if record['inputs'].get(k) != inputs[k]]
-    if changed: return f'{" and ".join(changed)} changed'
-    return next((f'{os.path.relpath(out/f, out)} is {fault}' for f, m in record['files'].items() if (fault := file_fault(out/f, m))), '')
+    if changed:
+        return f'{" and ".join(changed)} changed'
+    return next(
+        (
+            f'{os.path.relpath(out / f, out)} is {fault}'
+            for f, m in record['files'].items()
+            if (fault := file_fault(out / f, m))
+        ),
+        '',
+    )
+
 
 def file_fault(
-    path, # a result
+    path,  # a result
     was,  # its mark when it was written
 ):
     "'missing', 'changed', or ''"
-    if not Path(path).is_file(): return 'missing'
+    if not Path(path).is_file():
+        return 'missing'
     return '' if mark(path) == was else 'changed'
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #cf81bcdc
@@ -231,11 +380,14 @@ def _temporary(folder):
     "Temporary files of this process and of those it starts lie in `folder`, which goes at the end"
     before, old = tempfile.tempdir, os.environ.get('TMPDIR')
     tempfile.tempdir = os.environ['TMPDIR'] = str(folder)
-    try: yield
+    try:
+        yield
     finally:
         tempfile.tempdir = before
-        if old is None: del os.environ['TMPDIR']
-        else: os.environ['TMPDIR'] = old
+        if old is None:
+            del os.environ['TMPDIR']
+        else:
+            os.environ['TMPDIR'] = old
         shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #ed5cebe2
@@ -243,25 +395,39 @@ def say(*words):
     "A line for whoever is watching"
     print(*words, file=sys.stderr, flush=True)
 
+
 def where():
     "This process, for the log"
     import socket
-    job = {'job': os.environ['SLURM_JOB_ID'], 'life': int(os.environ.get('SLURM_RESTART_COUNT') or 0)} if 'SLURM_JOB_ID' in os.environ else {}
+
+    job = (
+        {'job': os.environ['SLURM_JOB_ID'], 'life': int(os.environ.get('SLURM_RESTART_COUNT') or 0)}
+        if 'SLURM_JOB_ID' in os.environ
+        else {}
+    )
     return {'host': socket.gethostname(), 'pid': os.getpid(), **job}
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #798710cf
 def _work(step, out):
     "Do what the step does"
-    if step.notebook: return run_notebook(notebook_of(step), step.parameters, out, step.name)['summary']
+    if step.notebook:
+        return run_notebook(notebook_of(step), step.parameters, out, step.name)['summary']
     from faba_nb.reporting.rendering import render_reports
-    with _temporary(work_folder(out, step.name)): pages = render_reports(out)
+
+    with _temporary(work_folder(out, step.name)):
+        pages = render_reports(out)
     return {'pages': len(pages), 'made': int(pages.made.sum())}
 
+
 def notebook_of(
-    step, # a `Step`
+    step,  # a `Step`
 ):
     "The path of the step's notebook"
-    return Path(step.notebook) if step.notebook.endswith('.ipynb') else root()/'nbs'/'80_jobs'/f'{step.notebook}.ipynb'
+    return (
+        Path(step.notebook)
+        if step.notebook.endswith('.ipynb')
+        else root() / 'nbs' / '80_jobs' / f'{step.notebook}.ipynb'
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #3f831a4f
 def _no_rival(step):
@@ -270,50 +436,76 @@ def _no_rival(step):
     for p in step.lock.parent.glob(step.rivals):
         beside = of and p != step.lock and p.stem.endswith(f'of{of}')
         other = None if beside or p == step.lock else holder(p)
-        if other is None: continue
-        if alive(other, p): raise Stopped(taken(other, p))
+        if other is None:
+            continue
+        if alive(other, p):
+            raise Stopped(taken(other, p))
         _clear(p, other)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #d996a9b5
 def _leftovers(step, out):
     "What a killed run of this very step may have left beside the study's files; nobody else writes under these names"
-    names = [out/'steps'/f'.{step.name}.*', out/'steps'/f'{step.name}.heartbeat.json', out/'notebooks'/f'.{step.name}.*', step.lock.parent/f'.{step.lock.name}.*']
-    if step.name == 'report': names += [out/'.tables.xlsx.*', out/'notebooks'/'.report_*']
+    names = [
+        out / 'steps' / f'.{step.name}.*',
+        out / 'steps' / f'{step.name}.heartbeat.json',
+        out / 'notebooks' / f'.{step.name}.*',
+        step.lock.parent / f'.{step.lock.name}.*',
+    ]
+    if step.name == 'report':
+        names += [out / '.tables.xlsx.*', out / 'notebooks' / '.report_*']
     return [p for n in names for p in n.parent.glob(n.name)]
+
 
 def _sweep(step, out):
     "Remove temporary files from the step's own folders, and the locks of predictions that nobody writes"
     alone = list(step.lock.parent.glob(step.rivals)) == [step.lock]
     for folder in (f for top in step.writes for f, _, _ in os.walk(top)):
-        for p in abandoned(folder, older_than=0 if alone else 3600): p.unlink(missing_ok=True)
-        if alone: Path(folder, '.predictions.lock').unlink(missing_ok=True)
-    for p in _leftovers(step, out): p.unlink(missing_ok=True)
+        for p in abandoned(folder, older_than=0 if alone else 3600):
+            p.unlink(missing_ok=True)
+        if alone:
+            Path(folder, '.predictions.lock').unlink(missing_ok=True)
+    for p in _leftovers(step, out):
+        p.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #89258a67
 def _executed(step, out):
     "The notebooks that the step has left, executed"
-    return sorted((out/'notebooks').glob('report_*.ipynb' if step.name == 'report' else f'{step.name}.ipynb'))
+    return sorted(
+        (out / 'notebooks').glob(
+            'report_*.ipynb' if step.name == 'report' else f'{step.name}.ipynb'
+        )
+    )
+
 
 def _skip(step, out):
     "Say that there is nothing to do; what a kill left after the work was done goes"
-    with suppress(Stopped, OSError): # somebody is at it, or the disk is read-only: then it stays
+    with suppress(Stopped, OSError):  # somebody is at it, or the disk is read-only: then it stays
         if step.lock.exists() or _leftovers(step, out):
-            with locked(step.lock, step.name): _sweep(step, out)
+            with locked(step.lock, step.name):
+                _sweep(step, out)
     say(f'{step.name:9} nothing has changed')
     return False
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #dfda47fd
-IDLE = 2 # lives of a job in a row that added nothing; then it ends
+IDLE = 2  # lives of a job in a row that added nothing; then it ends
+
 
 def _size(path):
     "Bytes of a file, None when it has just gone"
-    try: return path.stat().st_size
-    except OSError: return None
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #7145516b
 def _work_left(step):
     "A fingerprint of what the step has written so far; features lie beside their lock"
-    found = [p for f in step.writes or (step.lock.parent,) for p in Path(f).rglob('*') if p.suffix != '.lock' and not p.name.startswith('.') and p.is_file()]
+    found = [
+        p
+        for f in step.writes or (step.lock.parent,)
+        for p in Path(f).rglob('*')
+        if p.suffix != '.lock' and not p.name.startswith('.') and p.is_file()
+    ]
     return fingerprint(sorted((str(p), _size(p)) for p in found))
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #a9b63078
@@ -321,151 +513,229 @@ def _idle(step, out):
     "How many lives of this job in a row, up to this one, have only worked on the step, and from where it still is"
     now, lives, count = _work_left(step), {}, 0
     for e in read_log(out):
-        if e.get('job') == os.environ['SLURM_JOB_ID']: lives.setdefault(e.get('life'), []).append(e)
+        if e.get('job') == os.environ['SLURM_JOB_ID']:
+            lives.setdefault(e.get('life'), []).append(e)
     for life in reversed(list(lives.values())):
-        if any(e.get('event') == 'finished' for e in life) or not any(e.get('step') == step.name and e.get('left') == now for e in life): break
+        if any(e.get('event') == 'finished' for e in life) or not any(
+            e.get('step') == step.name and e.get('left') == now for e in life
+        ):
+            break
         count += 1
     return count
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #5f4c5416
 def _hopeless(step, out, most):
     "The error of a job that gets nowhere, or None"
-    if 'SLURM_JOB_ID' not in os.environ or _idle(step, out) < most: return None
+    if 'SLURM_JOB_ID' not in os.environ or _idle(step, out) < most:
+        return None
     place = os.path.commonpath(step.writes or (step.lock.parent,))
-    return StepFailed(f'{step.name}: {IDLE} allocations of job {os.environ["SLURM_JOB_ID"]} in a row ended without a new file or checkpoint in {place}; '
-                      f'see {out}/steps/{step.name}.log, give the job more time (--time in {out}/submit.sh, or of sbatch) and submit it again')
+    return StepFailed(
+        f'{step.name}: {IDLE} allocations of job {os.environ["SLURM_JOB_ID"]} in a row ended without a new file or checkpoint in {place}; '
+        f'see {out}/steps/{step.name}.log, give the job more time (--time in {out}/submit.sh, or of sbatch) and submit it again'
+    )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #78567b27
 def run_step(
-    step, # a `Step`
+    step,  # a `Step`
     out,  # the study's folder
 ):
     "Run the step unless nothing has changed; True when it ran"
     out, start = Path(out), time.monotonic()
     why = reason(step, out)
-    if not why: return _skip(step, out)
+    if not why:
+        return _skip(step, out)
     with naming_disk(out, local_disk(), step.lock.parent), locked(step.lock, step.name):
         _no_rival(step)
         _sweep(step, out)
         why = reason(step, out)
-        if not why: return say(f'{step.name:9} done by another process meanwhile') or False
+        if not why:
+            return say(f'{step.name:9} done by another process meanwhile') or False
         say(f'{step.name:9} {step.words} ({why})')
         inputs = step.inputs()
         summary = _logged(step, out, why, start)
-        record = {'inputs': inputs, 'files': _marks(step.results(), out), 'notebooks': _marks(_executed(step, out), out), 'summary': summary}
-        write_json({**record, 'seconds': round(time.monotonic() - start, 2)}, out/'steps'/f'{step.name}.json')
-    for line in summary.get('said', ()): say(f'  {line}')
+        record = {
+            'inputs': inputs,
+            'files': _marks(step.results(), out),
+            'notebooks': _marks(_executed(step, out), out),
+            'summary': summary,
+        }
+        write_json(
+            {**record, 'seconds': round(time.monotonic() - start, 2)},
+            out / 'steps' / f'{step.name}.json',
+        )
+    for line in summary.get('said', ()):
+        say(f'  {line}')
     say(f'{step.name:9} done in {duration(time.monotonic() - start)}')
     return True
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #e01d41f1
 def _logged(step, out, why, start):
     "Do the work between two events of the log"
-    log_event(out, step=step.name, event='started', why=why, lock=step.lock, left=_work_left(step), **where())
+    log_event(
+        out,
+        step=step.name,
+        event='started',
+        why=why,
+        lock=step.lock,
+        left=_work_left(step),
+        **where(),
+    )
     try:
-        if e := _hopeless(step, out, IDLE + 1): raise e
+        if e := _hopeless(step, out, IDLE + 1):
+            raise e
         summary = _work(step, out)
     except BaseException as e:
         e = isinstance(e, Stopped) and _hopeless(step, out, IDLE) or e
-        if isinstance(e, OSError): e = disk_fault(e, out, local_disk(), step.lock.parent) or e
+        if isinstance(e, OSError):
+            e = disk_fault(e, out, local_disk(), step.lock.parent) or e
         event = 'stopped' if isinstance(e, (Stopped, KeyboardInterrupt)) else 'failed'
-        with suppress(OSError): # the full disk that ended the work may be this one
-            log_event(out, step=step.name, event=event, seconds=round(time.monotonic() - start, 2), error=f'{type(e).__name__}: {e}', **where())
+        with suppress(OSError):  # the full disk that ended the work may be this one
+            log_event(
+                out,
+                step=step.name,
+                event=event,
+                seconds=round(time.monotonic() - start, 2),
+                error=f'{type(e).__name__}: {e}',
+                **where(),
+            )
         raise e
-    log_event(out, step=step.name, event='finished', seconds=round(time.monotonic() - start, 2), summary=summary, **where())
+    log_event(
+        out,
+        step=step.name,
+        event='finished',
+        seconds=round(time.monotonic() - start, 2),
+        summary=summary,
+        **where(),
+    )
     return summary
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #c12db4d6
 AGAIN = 'write it again with `faba run STUDY --data DIR --out {}`, STUDY being the name or the file of the study'
 
+
 def recorded_study(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "The study that the folder holds, as it was written: `study.yaml` or `run.json` changed by hand or by a disk are refused"
     out = Path(out)
-    if not (out/'study.yaml').is_file(): raise BadInput('this folder holds no study yet (study.yaml is missing)', out, AGAIN.format(out))
+    if not (out / 'study.yaml').is_file():
+        raise BadInput(
+            'this folder holds no study yet (study.yaml is missing)', out, AGAIN.format(out)
+        )
     for name in ('study.yaml', 'run.json'):
-        if (out/name).exists() or (out/SEALS).exists(): check_seal(out/name, AGAIN.format(out))
-    return read_study(out/'study.yaml')
+        if (out / name).exists() or (out / SEALS).exists():
+            check_seal(out / name, AGAIN.format(out))
+    return read_study(out / 'study.yaml')
+
 
 def written_study(
-    study, # a `Study`
-    out,   # the study's folder
+    study,  # a `Study`
+    out,  # the study's folder
 ):
     "What `study.yaml` in the folder says, None where there is none that can be read; the folder of another study is refused"
-    path = Path(out)/'study.yaml'
+    path = Path(out) / 'study.yaml'
     fault = broken(path)
-    if fault == 'missing': return None
-    if fault and study.provenance: recorded_study(out) # that file itself was given as the study
-    try: old = read_study(path)
-    except BadInput:
-        if not fault: raise
+    if fault == 'missing':
         return None
-    if old.name != study.name: raise BadInput(f'this folder holds the study {old.name!r}, not {study.name!r}', out, 'give another --out')
+    if fault and study.provenance:
+        recorded_study(out)  # that file itself was given as the study
+    try:
+        old = read_study(path)
+    except BadInput:
+        if not fault:
+            raise
+        return None
+    if old.name != study.name:
+        raise BadInput(
+            f'this folder holds the study {old.name!r}, not {study.name!r}',
+            out,
+            'give another --out',
+        )
     return None if fault else old
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #21e8c7f2
 def write_study(
-    study,    # a `Study`
-    data,     # the data folder
-    features, # the features folder
-    out,      # the study's folder
+    study,  # a `Study`
+    data,  # the data folder
+    features,  # the features folder
+    out,  # the study's folder
 ):
     "Write `study.yaml` and `run.json` and seal them, unless they already say this"
     out, old = Path(out), written_study(study, out)
     code = {'commit': commit(), 'versions': versions(), 'state': state_of_data(data)}
     same = old and {**to_dict(old), 'provenance': None} == {**to_dict(study), 'provenance': None}
-    if same and _says(out, code, data, features): return old
-    if broken(out/'study.yaml') == 'changed': say(f'{out}/study.yaml was not what was written here: written again')
+    if same and _says(out, code, data, features):
+        return old
+    if broken(out / 'study.yaml') == 'changed':
+        say(f'{out}/study.yaml was not what was written here: written again')
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out/'.study.yaml.lock')
+    lock = FileLock(out / '.study.yaml.lock')
     with lock:
-        for name in ('study.yaml', 'run.json', SEALS): _sweep_beside(out/name)
+        for name in ('study.yaml', 'run.json', SEALS):
+            _sweep_beside(out / name)
         study = replace(study, provenance={**code, **_describe(data, features, out)})
-        write_text(study.to_yaml(), out/'study.yaml')
-        seal(out/'study.yaml', out/'run.json')
+        write_text(study.to_yaml(), out / 'study.yaml')
+        seal(out / 'study.yaml', out / 'run.json')
         Path(lock.lock_file).unlink(missing_ok=True)
     return study
 
+
 def _sweep_beside(path):
     "Remove what killed writers of this file left under temporary names"
-    for p in path.parent.glob(f'.{path.name}.{"[0-9a-f]"*8}'): p.unlink(missing_ok=True)
+    for p in path.parent.glob(f'.{path.name}.{"[0-9a-f]" * 8}'):
+        p.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #9dd93b0c
 def _says(out, code, data, features):
     "Does what is written, and sealed, hold for this code and these places?"
-    if not (out/SEALS).is_file() or any(broken(out/n) for n in ('study.yaml', 'run.json')): return False
-    run, p = read_run(out), read_study(out/'study.yaml').provenance
-    return (run.get('data'), run.get('features')) == (str(data), str(features)) and all(p.get(k) == v for k, v in code.items())
+    if not (out / SEALS).is_file() or any(broken(out / n) for n in ('study.yaml', 'run.json')):
+        return False
+    run, p = read_run(out), read_study(out / 'study.yaml').provenance
+    return (run.get('data'), run.get('features')) == (str(data), str(features)) and all(
+        p.get(k) == v for k, v in code.items()
+    )
+
 
 def _describe(data, features, out):
     "Write `run.json`; the experiment's own fingerprint comes back"
     from faba_nb.experiment.dataset import Experiment
+
     experiment = Experiment(data)
-    write_json({'data': str(data), 'features': str(features), 'simulated': experiment.simulated or {}, 'genotypes': int(experiment.plants.genotype.nunique())}, out/'run.json')
+    write_json(
+        {
+            'data': str(data),
+            'features': str(features),
+            'simulated': experiment.simulated or {},
+            'genotypes': int(experiment.plants.genotype.nunique()),
+        },
+        out / 'run.json',
+    )
     return {'data': experiment.fingerprint}
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2bf1b435
 def run_study(
-    study,     # a `Study`
-    data,      # the data folder
+    study,  # a `Study`
+    data,  # the data folder
     features,  # the features folder
-    out,       # the study's folder
-    only=STEPS, # names of the steps wanted
-    options={}, # step to extra parameters of its notebook
+    out,  # the study's folder
+    only=STEPS,  # names of the steps wanted
+    options={},  # step to extra parameters of its notebook
 ):
     "Run the steps of a study that need it; how many ran"
     data, out = data and data_folder(data), Path(os.path.abspath(out))
-    features = Path(os.path.abspath(features)) if features else data and data/'features'
-    with naming_disk(out): study = write_study(study, data, features, out) if data else _kept(study, out)
+    features = Path(os.path.abspath(features)) if features else data and data / 'features'
+    with naming_disk(out):
+        study = write_study(study, data, features, out) if data else _kept(study, out)
     steps = steps_of(study, data, features, out, only, options)
     for s in steps:
-        if s.notebook: checked_parameters(notebook_of(s), s.parameters)
+        if s.notebook:
+            checked_parameters(notebook_of(s), s.parameters)
     ran = 0
     for s in steps:
         raise_if_stopping('finished steps are kept')
         ran += run_step(s, out)
     return ran
+
 
 def _kept(study, out):
     "The study, which must be the one that the folder holds, as it was written"

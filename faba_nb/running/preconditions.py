@@ -13,82 +13,109 @@ from pathlib import Path
 from ..core.errors import BadInput
 from ..core.places import data_folder
 from ..core.studies import imported, read_study, studies
-from .pipeline import STEPS, image_groups, reason, state_of_data, steps_of, without_imported
+from faba_nb.running.pipeline import (
+    STEPS,
+    image_groups,
+    reason,
+    state_of_data,
+    steps_of,
+    without_imported,
+)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #901021fe
 class NotFetched(BadInput):
     "Weights that are not in the cache of this machine; the data are not to blame"
-    def __init__(self,
-        what,         # what is wrong
-        where=None,   # a backbone
-        mend=None,    # the command that fetches
-        backbones=(), # names whose weights are lacking
+
+    def __init__(
+        self,
+        what,  # what is wrong
+        where=None,  # a backbone
+        mend=None,  # the command that fetches
+        backbones=(),  # names whose weights are lacking
     ):
         super().__init__(what, where, mend)
         self.backbones = tuple(backbones)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #85aec761
 def endless_links(
-    folder,            # where to look
-    above=frozenset(), # the folders that it lies in
+    folder,  # where to look
+    above=frozenset(),  # the folders that it lies in
 ):
     "Links below a folder that lead back to themselves or to a folder they lie in"
     here = above | {os.path.realpath(folder)}
-    with os.scandir(folder) as entries: found = sorted(entries, key=lambda e: e.name)
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda e: e.name)
     for e in found:
-        if e.name.startswith('.') or not above and e.name == 'features': continue
-        if e.is_symlink() and _endless(e.path, here): yield e.path
-        elif e.is_dir(): yield from endless_links(e.path, here)
+        if e.name.startswith('.') or not above and e.name == 'features':
+            continue
+        if e.is_symlink() and _endless(e.path, here):
+            yield e.path
+        elif e.is_dir():
+            yield from endless_links(e.path, here)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #09d54617
 def _endless(link, above):
     "Does a link lead to itself, or to a folder above it?"
-    try: os.stat(link)
-    except FileNotFoundError: return False
-    except OSError: return True
+    try:
+        os.stat(link)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
     return os.path.realpath(link) in above
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #942b63dd
 def folder_problems(
-    folder, # the data folder
+    folder,  # the data folder
 ):
     "What the pipeline could not get past in a folder, as a list of `BadInput`"
     try:
         endless = list(endless_links(folder))
-        if not endless: state_of_data(folder)
-    except OSError as e: return [BadInput(f'this cannot be read: {e.strerror}', e.filename, 'mend or remove it')]
-    return [BadInput('this link leads back to a folder it lies in', p, 'remove it') for p in endless]
+        if not endless:
+            state_of_data(folder)
+    except OSError as e:
+        return [BadInput(f'this cannot be read: {e.strerror}', e.filename, 'mend or remove it')]
+    return [
+        BadInput('this link leads back to a folder it lies in', p, 'remove it') for p in endless
+    ]
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #4bfd8ab7
 def table_shelf(
-    experiment, # an `Experiment` or its folder
+    experiment,  # an `Experiment` or its folder
 ):
     "A shelf of bundles as in training, each without the features of photographs"
     from faba_nb.training.running import Shelf
+
     class Tables(Shelf):
         "Bundles of the sensor tables"
+
         def get(self, arm):
             sensors = tuple(m for m in arm.modalities if m != 'image')
             return super().get(replace(arm, modalities=sensors))
+
     shelf = Tables(getattr(experiment, 'folder', experiment), None)
-    if not isinstance(experiment, (str, os.PathLike)): shelf.experiment = experiment
+    if not isinstance(experiment, (str, os.PathLike)):
+        shelf.experiment = experiment
     return shelf
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #29065d9a
 def arm_problems(
-    study,     # a `Study`
-    shelf,     # from `table_shelf`
+    study,  # a `Study`
+    shelf,  # from `table_shelf`
     out=None,  # the study's folder, where arms may have been imported
-    arms=None, # names of arms; all by default
+    arms=None,  # names of arms; all by default
 ):
     "Why arms of a study could not be trained: `BadInput` to the names of those arms"
     from faba_nb.training.running import plan
+
     found = {}
     with tempfile.TemporaryDirectory(prefix='faba-') as d:
         taken = _imported(study, out, Path(d))
         for name in (n for n in arms or study.arms if n not in taken):
-            try: plan(study, shelf, d, [name])
-            except BadInput as e: found.setdefault(str(e), (e, []))[1].append(name)
+            try:
+                plan(study, shelf, d, [name])
+            except BadInput as e:
+                found.setdefault(str(e), (e, []))[1].append(name)
     return {e: names for e, names in found.values()}
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #19c06676
@@ -96,120 +123,162 @@ def _imported(study, out, folder):
     "The imported arms of a study, marked as such in `folder`, too"
     names = [n for n in study.arms if out and imported(out, n)]
     for n in names:
-        (folder/'arms'/n).mkdir(parents=True)
-        (folder/'arms'/n/'imported.json').touch()
+        (folder / 'arms' / n).mkdir(parents=True)
+        (folder / 'arms' / n / 'imported.json').touch()
     return names
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #b3c395bb
 def _with_arms(error, names, study):
     "The reason, and which arms it concerns where it does not concern all"
-    if len(names) == len(study.arms): return error
-    return BadInput(f'{error.what} (arm{"s"*(len(names) > 1)} {", ".join(names)})', error.where, error.mend)
+    if len(names) == len(study.arms):
+        return error
+    return BadInput(
+        f'{error.what} (arm{"s" * (len(names) > 1)} {", ".join(names)})', error.where, error.mend
+    )
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #696717cd
 def feature_problems(
-    study,      # a `Study` without its imported arms
-    experiment, # an `Experiment`
-    features,   # folder of the features
-    only=STEPS, # the steps that will run
-    weights=True, # also ask whether weights are in the cache
+    study,  # a `Study` without its imported arms
+    experiment,  # an `Experiment`
+    features,  # folder of the features
+    only=STEPS,  # the steps that will run
+    weights=True,  # also ask whether weights are in the cache
 ):
     "Why features that a study needs are neither there nor can be made, as a list of `BadInput`"
     from faba_nb.backbones.store import feature_path
+
     found, lacking = [], []
     for (tap, canvas), names in image_groups(study).items():
         for name in names:
-            try: path = feature_path(features, name, tap, canvas)
-            except BadInput as e: found.append(e); continue
-            if not path.is_file(): lacking.append((name, path))
+            try:
+                path = feature_path(features, name, tap, canvas)
+            except BadInput as e:
+                found.append(e)
+                continue
+            if not path.is_file():
+                lacking.append((name, path))
     return found + _not_there(lacking, experiment, only, weights)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #80decbf0
 def _not_there(lacking, experiment, only, weights):
     "What follows from features files that are not there"
-    if not lacking: return []
+    if not lacking:
+        return []
     names = list(dict.fromkeys(n for n, _ in lacking))
     what = f'there are no features of {", ".join(names)}'
     if 'features' not in only:
         command = f'faba features --data {shlex.quote(str(experiment.folder))} --backbones {",".join(names)}'
         return [BadInput(what, lacking[0][1], f'run `faba run`, or first `{command}`')]
-    if not _photographs(experiment): return [BadInput(f'{what}, and no photographs to make them from', lacking[0][1], NO_PHOTOGRAPHS)]
+    if not _photographs(experiment):
+        return [
+            BadInput(f'{what}, and no photographs to make them from', lacking[0][1], NO_PHOTOGRAPHS)
+        ]
     return _not_fetched(names) if weights else []
+
 
 NO_PHOTOGRAPHS = 'put or link the photographs into the data folder as img, or give the folder of the features with --features'
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #b468a398
 def _photographs(experiment):
     "How many photographs the experiment has"
-    try: return len(experiment.images)
-    except BadInput: return 0
+    try:
+        return len(experiment.images)
+    except BadInput:
+        return 0
+
 
 def _not_fetched(names):
     "The backbones whose weights are not in the cache"
     from faba_nb.backbones.fetching import repository
     from faba_nb.backbones.registry import get_backbone, in_cache
+
     needed = {n: repository(get_backbone(n)) for n in names}
     lacking = [n for n, r in needed.items() if r and not in_cache(r)]
     command = f'run `faba fetch {" ".join(lacking)}` where there is a network'
-    return [NotFetched(f'the weights of {", ".join(lacking)} are not in the cache', None, command, lacking)] if lacking else []
+    return (
+        [
+            NotFetched(
+                f'the weights of {", ".join(lacking)} are not in the cache', None, command, lacking
+            )
+        ]
+        if lacking
+        else []
+    )
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #e539dc29
 def preconditions(
-    study,         # a `Study`
-    data,          # the data folder, an `Experiment`, or what `table_shelf` made of one
-    features=None, # folder of the features; DATA/features by default
-    out=None,      # the study's folder, where arms may have been imported
-    only=STEPS,    # the steps that will run
-    arms=None,     # names of arms; all by default
+    study,  # a `Study`
+    data,  # the data folder, an `Experiment`, or what `table_shelf` made of one
+    features=None,  # folder of the features; DATA/features by default
+    out=None,  # the study's folder, where arms may have been imported
+    only=STEPS,  # the steps that will run
+    arms=None,  # names of arms; all by default
     weights=True,  # also ask whether weights are in the cache
 ):
     "Why a study cannot run: a list of `BadInput`, each one line; empty when nothing stands in its way"
     shelf = data
     if not hasattr(data, 'experiment'):
-        if found := folder_problems(data_folder(getattr(data, 'folder', data))): return found
-        try: shelf = table_shelf(data)
-        except BadInput as e: return [e]
+        if found := folder_problems(data_folder(getattr(data, 'folder', data))):
+            return found
+        try:
+            shelf = table_shelf(data)
+        except BadInput as e:
+            return [e]
     folder = shelf.experiment.folder
     found = [_with_arms(e, n, study) for e, n in arm_problems(study, shelf, out, arms).items()]
     own = without_imported(study, out) if out else study
     own = replace(own, arms={n: a for n, a in own.arms.items() if n in (arms or own.arms)})
-    return found + feature_problems(own, shelf.experiment, features or folder/'features', only, weights)
+    return found + feature_problems(
+        own, shelf.experiment, features or folder / 'features', only, weights
+    )
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #5c1ef318
 def require(
-    study,     # a `Study`
-    data,      # the data folder
+    study,  # a `Study`
+    data,  # the data folder
     features,  # folder of the features; DATA/features when None
-    out,       # the study's folder
-    only=STEPS, # the steps that will run
-    options={}, # step to extra parameters of its notebook
+    out,  # the study's folder
+    only=STEPS,  # the steps that will run
+    options={},  # step to extra parameters of its notebook
 ):
     "Refuse a study that cannot run, before any work; nothing is asked when no step would do anything"
     data = data_folder(data)
-    features, wanted = features or data/'features', [s for s in only if s in ('features', 'train')]
-    if found := folder_problems(data): raise found[0]
-    if not wanted or not any(reason(s, out) for s in steps_of(study, data, features, out, wanted, options)): return
+    features, wanted = (
+        features or data / 'features',
+        [s for s in only if s in ('features', 'train')],
+    )
+    if found := folder_problems(data):
+        raise found[0]
+    if not wanted or not any(
+        reason(s, out) for s in steps_of(study, data, features, out, wanted, options)
+    ):
+        return
     found = preconditions(study, data, features, out, only, options.get('train', {}).get('arms'))
-    if found: raise _first(found, data)
+    if found:
+        raise _first(found, data)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #7935b467
 def _first(found, data):
     "The first reason; the number of the others beside it"
     e, more = found[0], len(found) - 1
-    if not more: return e
+    if not more:
+        return e
     others = f'{more} more thing{"s" if more > 1 else ""} in the way: faba check {shlex.quote(str(data))}'
     return BadInput(e.what, e.where, f'{e.mend} ({others})' if e.mend else others)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #a29c8451
 def can_run(
-    data,          # the data folder or an `Experiment`
-    features=None, # folder of the features; DATA/features by default
+    data,  # the data folder or an `Experiment`
+    features=None,  # folder of the features; DATA/features by default
 ):
     "A row per shipped study: can it run here, why not, what would do"
     import pandas as pd
+
     found = folder_problems(data_folder(getattr(data, 'folder', data)))
-    try: shelf = None if found else table_shelf(data)
-    except BadInput as e: found = [e]
+    try:
+        shelf = None if found else table_shelf(data)
+    except BadInput as e:
+        found = [e]
     rows = [_row(n, found or preconditions(read_study(n), shelf, features)) for n in studies()]
     return pd.DataFrame(rows, columns=['study', 'can run', 'why not', 'what would do'])
 
@@ -220,4 +289,9 @@ def _row(name, found):
     say = lambda p: (f'{p.where}: ' if p.where else '') + str(p.what)
     can = 'no' if stops else 'once fetched' if found else 'yes'
     shown = stops or found
-    return (name, can, '; '.join(map(say, shown)), '; '.join(dict.fromkeys(p.mend for p in shown if p.mend)))
+    return (
+        name,
+        can,
+        '; '.join(map(say, shown)),
+        '; '.join(dict.fromkeys(p.mend for p in shown if p.mend)),
+    )

@@ -21,32 +21,34 @@ from ..core.places import root
 @dataclass(frozen=True)
 class Pool:
     "How to ask for one kind of node, and what it costs"
+
     partition: str
-    cores: int                 # a job
-    hours: float               # the longest a job may run
-    gres: str = ''             # generic resources, as sbatch takes them
-    billing: dict = field(default_factory=dict) # unit to number of units an hour
+    cores: int  # a job
+    hours: float  # the longest a job may run
+    gres: str = ''  # generic resources, as sbatch takes them
+    billing: dict = field(default_factory=dict)  # unit to number of units an hour
 
 # %% ../../nbs/60_running/05_sites.ipynb #1af60191
 def units(
-    spent, # pairs of a billing, {unit: number an hour}, and hours
+    spent,  # pairs of a billing, {unit: number an hour}, and hours
 ):
     "Billing unit to amount"
     total = {}
     for billing, hours in spent:
-        for unit, rate in billing.items(): total[unit] = total.get(unit, 0) + rate*hours
+        for unit, rate in billing.items():
+            total[unit] = total.get(unit, 0) + rate * hours
     return total
 
 # %% ../../nbs/60_running/05_sites.ipynb #b02cad8e
 def digits(
-    v, # an amount
+    v,  # an amount
 ):
     "An amount for people"
     return f'{v:.0f}' if v >= 10 else f'{v:.1f}' if v >= 1 else f'{v:.2g}'
 
 # %% ../../nbs/60_running/05_sites.ipynb #8b66f16b
 def money(
-    found, # unit to amount
+    found,  # unit to amount
 ):
     "Amounts as one text"
     return ', '.join(f'{digits(v)} {k}' for k, v in found.items()) or 'nothing'
@@ -55,40 +57,45 @@ def money(
 @dataclass(frozen=True)
 class Pace:
     "How fast the site works"
-    start: float               # s before a job does something useful
-    photographs: float         # a second, all backbones of a tap and canvas in one pass
-    fits: float                # a second, trained to their end
-    evaluate: float            # s an arm
-    report: float              # s
+
+    start: float  # s before a job does something useful
+    photographs: float  # a second, all backbones of a tap and canvas in one pass
+    fits: float  # a second, trained to their end
+    evaluate: float  # s an arm
+    report: float  # s
 
 # %% ../../nbs/60_running/05_sites.ipynb #27fae988
 @dataclass(frozen=True)
 class Site:
     "A cluster's profile"
+
     name: str
     title: str
     pace: Pace
-    scratch: str               # data and results; {account} {user} {machine} {repository} are filled in
-    venv: str                  # the environment on top of the module; filled in likewise
+    scratch: str  # data and results; {account} {user} {machine} {repository} are filled in
+    venv: str  # the environment on top of the module; filled in likewise
     gpu: Pool | None = None
     cpu: Pool | None = None
     test: Pool | None = None
-    hosts: str = ''            # pattern found in the names of its machines
-    cluster: str = ''          # Slurm's ClusterName
-    machine: str = ''          # `uname -m`
-    login: str = ''            # where login nodes are of that kind
-    closed: date | None = None # the day its end was announced for
-    notice: str = ''           # what to do since then
-    account: str = ''          # the project that pays, where there is only one
+    hosts: str = ''  # pattern found in the names of its machines
+    cluster: str = ''  # Slurm's ClusterName
+    machine: str = ''  # `uname -m`
+    login: str = ''  # where login nodes are of that kind
+    closed: date | None = None  # the day its end was announced for
+    notice: str = ''  # what to do since then
+    account: str = ''  # the project that pays, where there is only one
     account_pattern: str = ''  # what such a name looks like
-    modules: tuple[str, ...] = () # loaded before the environment
-    kept: tuple[str, ...] = () # packages of the module that are never replaced
-    brought: tuple[str, ...] = () # patterns of what comes with them, for slurm/constraints.py
-    exported: tuple[str, ...] = () # all that jobs get of the submitting shell beside our own variables; everything when empty
-    local_disk: str = 'TMPDIR' # the variable that names the node's own disk
-    jupyter: str = ''          # a word on notebooks there
+    modules: tuple[str, ...] = ()  # loaded before the environment
+    kept: tuple[str, ...] = ()  # packages of the module that are never replaced
+    brought: tuple[str, ...] = ()  # patterns of what comes with them, for slurm/constraints.py
+    exported: tuple[
+        str, ...
+    ] = ()  # all that jobs get of the submitting shell beside our own variables; everything when empty
+    local_disk: str = 'TMPDIR'  # the variable that names the node's own disk
+    jupyter: str = ''  # a word on notebooks there
 
-    def pools(self): return {k: p for k in ('gpu', 'cpu', 'test') if (p := getattr(self, k))}
+    def pools(self):
+        return {k: p for k in ('gpu', 'cpu', 'test') if (p := getattr(self, k))}
 
 # %% ../../nbs/60_running/05_sites.ipynb #8e592729
 def _nested(d, cls, key, where):
@@ -96,9 +103,21 @@ def _nested(d, cls, key, where):
     return {**d, key: from_dict(cls, d[key], f'{where}, [{key}]')} if key in d else d
 
 # %% ../../nbs/60_running/05_sites.ipynb #77c29931
-NAME = r'[A-Za-z0-9][A-Za-z0-9_-]*' # of sites and accounts
-_NAMES = dict(name=NAME, account=f'({NAME})?', cluster=f'({NAME})?', machine=f'({NAME})?', login=r'[A-Za-z0-9.-]*', local_disk='[A-Za-z_][A-Za-z0-9_]*')
-_LISTS = dict(modules='[A-Za-z0-9][A-Za-z0-9._/+-]*', kept='[A-Za-z0-9][A-Za-z0-9._-]*', brought='[A-Za-z0-9][A-Za-z0-9._*-]*', exported=r'[A-Za-z_][A-Za-z0-9_]*(=[A-Za-z0-9_.-]*)?')
+NAME = r'[A-Za-z0-9][A-Za-z0-9_-]*'  # of sites and accounts
+_NAMES = dict(
+    name=NAME,
+    account=f'({NAME})?',
+    cluster=f'({NAME})?',
+    machine=f'({NAME})?',
+    login=r'[A-Za-z0-9.-]*',
+    local_disk='[A-Za-z_][A-Za-z0-9_]*',
+)
+_LISTS = dict(
+    modules='[A-Za-z0-9][A-Za-z0-9._/+-]*',
+    kept='[A-Za-z0-9][A-Za-z0-9._-]*',
+    brought='[A-Za-z0-9][A-Za-z0-9._*-]*',
+    exported=r'[A-Za-z_][A-Za-z0-9_]*(=[A-Za-z0-9_.-]*)?',
+)
 _POOLS = dict(partition='[A-Za-z0-9][A-Za-z0-9._-]*', gres='([A-Za-z0-9][A-Za-z0-9._:,=-]*)?')
 
 # %% ../../nbs/60_running/05_sites.ipynb #ffbca98a
@@ -107,106 +126,151 @@ def _look(obj, rules, where):
     for key, rule in rules.items():
         found = getattr(obj, key)
         for v in found if isinstance(found, tuple) else (found,):
-            if not re.fullmatch(rule, v): raise BadInput(f'{key} = {v!r} does not look like one', where, f'expected {rule}')
+            if not re.fullmatch(rule, v):
+                raise BadInput(f'{key} = {v!r} does not look like one', where, f'expected {rule}')
 
 # %% ../../nbs/60_running/05_sites.ipynb #b7eaa8e3
 def _one_line(site, where):
     "Texts for people have one line, patterns are patterns"
     for key in ('title', 'notice', 'jupyter', 'scratch', 'venv'):
-        if not getattr(site, key).isprintable(): raise BadInput(f'{key} has more than one line or signs that cannot be seen', where)
+        if not getattr(site, key).isprintable():
+            raise BadInput(f'{key} has more than one line or signs that cannot be seen', where)
     for key in ('hosts', 'account_pattern'):
-        try: re.compile(getattr(site, key))
-        except re.error as e: raise BadInput(f'{key} is no pattern: {e}', where) from None
+        try:
+            re.compile(getattr(site, key))
+        except re.error as e:
+            raise BadInput(f'{key} is no pattern: {e}', where) from None
 
 # %% ../../nbs/60_running/05_sites.ipynb #1fb62a99
 def _fillable(site, where):
     "Paths name only what can be filled in"
     for key in ('scratch', 'venv'):
-        try: wanted = {w for _, w, _, _ in string.Formatter().parse(getattr(site, key)) if w is not None}
-        except ValueError as e: raise BadInput(f'{key}: {e}', where) from None
-        if wanted - {'account', 'user', 'machine', 'repository'}: raise BadInput(f'{key} = {getattr(site, key)!r} names something else than account, user, machine, repository', where)
+        try:
+            wanted = {
+                w for _, w, _, _ in string.Formatter().parse(getattr(site, key)) if w is not None
+            }
+        except ValueError as e:
+            raise BadInput(f'{key}: {e}', where) from None
+        if wanted - {'account', 'user', 'machine', 'repository'}:
+            raise BadInput(
+                f'{key} = {getattr(site, key)!r} names something else than account, user, machine, repository',
+                where,
+            )
 
 # %% ../../nbs/60_running/05_sites.ipynb #8c8d3240
 def _checked(site, where):
     "The site, when all of it looks like what it is"
-    for rules in (_NAMES, _LISTS): _look(site, rules, where)
+    for rules in (_NAMES, _LISTS):
+        _look(site, rules, where)
     for key, pool in site.pools().items():
         _look(pool, _POOLS, f'{where}, [{key}]')
-        if pool.cores < 1 or pool.hours <= 0: raise BadInput(f'{pool.cores} cores for {pool.hours} hours are no job', f'{where}, [{key}]')
-    if min(vars(site.pace).values()) <= 0: raise BadInput('a pace is not above 0', f'{where}, [pace]')
+        if pool.cores < 1 or pool.hours <= 0:
+            raise BadInput(
+                f'{pool.cores} cores for {pool.hours} hours are no job', f'{where}, [{key}]'
+            )
+    if min(vars(site.pace).values()) <= 0:
+        raise BadInput('a pace is not above 0', f'{where}, [pace]')
     _one_line(site, where)
     _fillable(site, where)
     return site
 
 # %% ../../nbs/60_running/05_sites.ipynb #9f3d7156
 def site_from(
-    d,     # the content of a profile
-    where, # its path
+    d,  # the content of a profile
+    where,  # its path
 ):
     "A `Site` from plain values"
     for key in ('title', 'pace', 'scratch', 'venv'):
-        if key not in d: raise BadInput(f'{key} is missing', where)
-    for key in ('gpu', 'cpu', 'test'): d = _nested(d, Pool, key, Path(where).name)
+        if key not in d:
+            raise BadInput(f'{key} is missing', where)
+    for key in ('gpu', 'cpu', 'test'):
+        d = _nested(d, Pool, key, Path(where).name)
     d = _nested(d, Pace, 'pace', Path(where).name)
-    if not (d.get('gpu') or d.get('cpu')): raise BadInput('there is neither [gpu] nor [cpu]', where)
-    return _checked(from_dict(Site, {'name': Path(where).stem, **d}, Path(where).name), Path(where).name)
+    if not (d.get('gpu') or d.get('cpu')):
+        raise BadInput('there is neither [gpu] nor [cpu]', where)
+    return _checked(
+        from_dict(Site, {'name': Path(where).stem, **d}, Path(where).name), Path(where).name
+    )
 
 # %% ../../nbs/60_running/05_sites.ipynb #ef5cc2e7
 def sites():
     "The names of the profiles that come with the repository"
-    return sorted(p.stem for p in (root()/'slurm'/'sites').glob('*.toml'))
+    return sorted(p.stem for p in (root() / 'slurm' / 'sites').glob('*.toml'))
 
 # %% ../../nbs/60_running/05_sites.ipynb #e9fdeb58
 def read_site(
-    name, # a profile's name, or the path of a TOML file
+    name,  # a profile's name, or the path of a TOML file
 ):
     "The profile"
-    path = Path(name) if str(name).endswith('.toml') else root()/'slurm'/'sites'/f'{name}.toml'
+    path = (
+        Path(name) if str(name).endswith('.toml') else root() / 'slurm' / 'sites' / f'{name}.toml'
+    )
     if not path.exists():
-        if path.parent == root()/'slurm'/'sites': raise unknown('site', name, sites())
+        if path.parent == root() / 'slurm' / 'sites':
+            raise unknown('site', name, sites())
         raise BadInput('there is no such site profile', name)
     text = read_text(path)
-    try: return site_from(tomllib.loads(text), path)
-    except (tomllib.TOMLDecodeError, RecursionError) as e: raise BadInput(str(e), path, 'mend the TOML') from None
+    try:
+        return site_from(tomllib.loads(text), path)
+    except (tomllib.TOMLDecodeError, RecursionError) as e:
+        raise BadInput(str(e), path, 'mend the TOML') from None
 
 # %% ../../nbs/60_running/05_sites.ipynb #4b11c85d
 def closing(
-    site,       # a `Site`
-    today=None, # a date; that of the clock by default
+    site,  # a `Site`
+    today=None,  # a date; that of the clock by default
 ):
     "The line that says the site has come to its end, or ''"
-    return f'{site.title}: {site.notice}' if site.closed and (today or date.today()) >= site.closed else ''
+    return (
+        f'{site.title}: {site.notice}'
+        if site.closed and (today or date.today()) >= site.closed
+        else ''
+    )
 
 # %% ../../nbs/60_running/05_sites.ipynb #d62c5657
 def slurm_cluster():
     "Slurm's name for this cluster, or '' where there is no Slurm"
-    if os.environ.get('SLURM_CLUSTER_NAME'): return os.environ['SLURM_CLUSTER_NAME']
-    if not shutil.which('scontrol'): return ''
-    try: said = subprocess.run(['scontrol', 'show', 'config'], capture_output=True, text=True, timeout=5).stdout
-    except subprocess.TimeoutExpired: return ''
+    if os.environ.get('SLURM_CLUSTER_NAME'):
+        return os.environ['SLURM_CLUSTER_NAME']
+    if not shutil.which('scontrol'):
+        return ''
+    try:
+        said = subprocess.run(
+            ['scontrol', 'show', 'config'], capture_output=True, text=True, timeout=5
+        ).stdout
+    except subprocess.TimeoutExpired:
+        return ''
     found = re.search(r'ClusterName\s*=\s*(\S+)', said)
     return found[1] if found else ''
 
 # %% ../../nbs/60_running/05_sites.ipynb #776f77c2
 def likeness(
-    site,    # a `Site`
-    host,    # name of this machine
-    cluster, # Slurm's name for its cluster
-    machine, # its architecture
+    site,  # a `Site`
+    host,  # name of this machine
+    cluster,  # Slurm's name for its cluster
+    machine,  # its architecture
 ):
     "Does a machine look like the site, and why"
-    signs = [f'host {host}' if site.hosts and re.search(site.hosts, host) else '', f'cluster {cluster}' if site.cluster and site.cluster == cluster else '']
+    signs = [
+        f'host {host}' if site.hosts and re.search(site.hosts, host) else '',
+        f'cluster {cluster}' if site.cluster and site.cluster == cluster else '',
+    ]
     here = ', '.join(filter(None, signs))
-    if here and site.machine and site.machine != machine: return False, f'{here}, but this is {machine}, not {site.machine}: log in at {site.login or "a login node of that kind"}'
+    if here and site.machine and site.machine != machine:
+        return (
+            False,
+            f'{here}, but this is {machine}, not {site.machine}: log in at {site.login or "a login node of that kind"}',
+        )
     return bool(here), here
 
 # %% ../../nbs/60_running/05_sites.ipynb #a72b48c0
 def crossing(
-    site,    # a `Site`
-    machine, # architecture of the machine that submits
+    site,  # a `Site`
+    machine,  # architecture of the machine that submits
 ):
     "The line that says jobs run on another architecture, or ''"
-    if not site.machine or site.machine == machine: return ''
+    if not site.machine or site.machine == machine:
+        return ''
     inherit = ' and inherit only what the script names' if site.exported else ''
     return f'this is {machine}, the jobs run on {site.machine}: log in at {site.login or "a login node of that kind"}; from here they start in a login shell of their own node{inherit}, and the environment has to be made on {site.machine}'
 
@@ -214,91 +278,155 @@ def crossing(
 def look_around():
     "A row per profile: is this machine like it?"
     import pandas as pd
+
     facts = socket.getfqdn(), slurm_cluster(), platform.machine()
     rows = []
     for s in map(read_site, sites()):
         here, why = likeness(s, *facts)
-        rows.append({'site': s.name, 'here': 'yes' if here else '', 'why': why, 'title': s.title, 'partitions': ' '.join(p.partition for p in s.pools().values()), 'modules': ' '.join(s.modules)})
+        rows.append(
+            {
+                'site': s.name,
+                'here': 'yes' if here else '',
+                'why': why,
+                'title': s.title,
+                'partitions': ' '.join(p.partition for p in s.pools().values()),
+                'modules': ' '.join(s.modules),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/60_running/05_sites.ipynb #8e7a0e94
 def fill(
-    text,    # a path with {account} {user} {machine} {repository}
-    site,    # a `Site`
-    account, # the project that pays
+    text,  # a path with {account} {user} {machine} {repository}
+    site,  # a `Site`
+    account,  # the project that pays
 ):
     "The path for this user"
-    return text.format(account=account or '<missing>', user=getpass.getuser(), machine=site.machine or platform.machine(), repository=root())
+    return text.format(
+        account=account or '<missing>',
+        user=getpass.getuser(),
+        machine=site.machine or platform.machine(),
+        repository=root(),
+    )
 
 # %% ../../nbs/60_running/05_sites.ipynb #8d92e0f4
 def options(
-    pool,    # a `Pool`
-    account, # the project that pays
-    minutes, # time limit
+    pool,  # a `Pool`
+    account,  # the project that pays
+    minutes,  # time limit
 ):
     "What sbatch is told about the node"
-    return [f'--account={account or "<missing>"}', f'--partition={pool.partition}', *([f'--gres={pool.gres}'] if pool.gres else []), f'--cpus-per-task={pool.cores}', f'--time={clock(minutes)}']
+    return [
+        f'--account={account or "<missing>"}',
+        f'--partition={pool.partition}',
+        *([f'--gres={pool.gres}'] if pool.gres else []),
+        f'--cpus-per-task={pool.cores}',
+        f'--time={clock(minutes)}',
+    ]
+
 
 def clock(minutes):
     "Minutes as H:MM:00"
-    return f'{int(minutes)//60}:{int(minutes)%60:02}:00'
+    return f'{int(minutes) // 60}:{int(minutes) % 60:02}:00'
 
 # %% ../../nbs/60_running/05_sites.ipynb #452d4b6d
 def variables(
-    site,    # a `Site`
-    account, # the project that pays
-    venv=None, # the environment; the profile's by default
+    site,  # a `Site`
+    account,  # the project that pays
+    venv=None,  # the environment; the profile's by default
 ):
     "Environment variables of the batch files"
     scratch = fill(site.scratch, site, account)
-    return {'FABA_SITE': site.name, 'FABA_ROOT': str(root()), 'FABA_VENV': str(venv or fill(site.venv, site, account)), 'FABA_MODULES': ' '.join(site.modules),
-            'FABA_LOCAL_DISK': site.local_disk, 'HF_HOME': f'{scratch}/weights', 'FABA_CACHE': f'{scratch}/cache'}
+    return {
+        'FABA_SITE': site.name,
+        'FABA_ROOT': str(root()),
+        'FABA_VENV': str(venv or fill(site.venv, site, account)),
+        'FABA_MODULES': ' '.join(site.modules),
+        'FABA_LOCAL_DISK': site.local_disk,
+        'HF_HOME': f'{scratch}/weights',
+        'FABA_CACHE': f'{scratch}/cache',
+    }
 
 # %% ../../nbs/60_running/05_sites.ipynb #d6ffc4e5
 def inherited(
-    site, # a `Site`
+    site,  # a `Site`
 ):
     "What sbatch's --export is told: '' when jobs may inherit the whole shell"
-    ours = (*variables(site, ''), 'FABA_ACCOUNT', 'FABA_DATA', 'FABA_RESULTS', 'FABA_JOB_DONE', 'FABA_GRACE', 'FABA_LIVES')
+    ours = (
+        *variables(site, ''),
+        'FABA_ACCOUNT',
+        'FABA_DATA',
+        'FABA_RESULTS',
+        'FABA_JOB_DONE',
+        'FABA_GRACE',
+        'FABA_LIVES',
+    )
     return ','.join((*site.exported, *ours)) if site.exported else ''
 
 # %% ../../nbs/60_running/05_sites.ipynb #10104ebc
 def _without_gpu(site):
     "The command that submits a batch file to a node without GPU"
-    if not site.cpu: return 'sbatch'
+    if not site.cpu:
+        return 'sbatch'
     return f'env -u SBATCH_GRES -u SBATCH_CPUS_PER_GPU sbatch --partition={site.cpu.partition} --cpus-per-task={site.cpu.cores} --time=1:00:00'
 
 # %% ../../nbs/60_running/05_sites.ipynb #a8a2b436
 def _for_sbatch(site, account):
     "The defaults that sbatch reads from its environment: those of a GPU job"
     one, whole = site.gpu or site.cpu, inherited(site)
-    said = {'SBATCH_ACCOUNT': account, 'SBATCH_PARTITION': one.partition, 'SBATCH_TIMELIMIT': '4:00:00'}
-    if one.gres: said['SBATCH_GRES'] = one.gres
-    if site.gpu: said['SBATCH_CPUS_PER_GPU'] = str(one.cores)
-    if whole: said['SBATCH_EXPORT'] = whole
+    said = {
+        'SBATCH_ACCOUNT': account,
+        'SBATCH_PARTITION': one.partition,
+        'SBATCH_TIMELIMIT': '4:00:00',
+    }
+    if one.gres:
+        said['SBATCH_GRES'] = one.gres
+    if site.gpu:
+        said['SBATCH_CPUS_PER_GPU'] = str(one.cores)
+    if whole:
+        said['SBATCH_EXPORT'] = whole
     return said
 
 # %% ../../nbs/60_running/05_sites.ipynb #00222722
 def shell(
-    site,      # a `Site`
-    account,   # the project that pays
-    venv=None, # the environment; the profile's by default
-    data=None, # the experiment's folder
+    site,  # a `Site`
+    account,  # the project that pays
+    venv=None,  # the environment; the profile's by default
+    data=None,  # the experiment's folder
 ):
     "Lines that point a shell at the site: for batch files and for sbatch by hand"
     scratch = fill(site.scratch, site, account)
-    ours = {'FABA_ACCOUNT': account, 'FABA_RESULTS': f'{scratch}/results', 'PIP_CACHE_DIR': f'{scratch}/pip', **({'FABA_DATA': data} if data else {})}
-    lines = {**variables(site, account, venv), **ours, **_for_sbatch(site, account), 'FABA_CPU': _without_gpu(site)}
+    ours = {
+        'FABA_ACCOUNT': account,
+        'FABA_RESULTS': f'{scratch}/results',
+        'PIP_CACHE_DIR': f'{scratch}/pip',
+        **({'FABA_DATA': data} if data else {}),
+    }
+    lines = {
+        **variables(site, account, venv),
+        **ours,
+        **_for_sbatch(site, account),
+        'FABA_CPU': _without_gpu(site),
+    }
     return ''.join(f'export {k}={shlex.quote(v)}\n' for k, v in lines.items())
 
 # %% ../../nbs/60_running/05_sites.ipynb #6a165b11
 def checked_account(
-    site,    # a `Site`
-    account, # as given; the environment's or the profile's by default
+    site,  # a `Site`
+    account,  # as given; the environment's or the profile's by default
 ):
     "The account, or '' when nobody named one"
-    account = account or os.environ.get('FABA_ACCOUNT') or os.environ.get('SBATCH_ACCOUNT') or site.account
+    account = (
+        account
+        or os.environ.get('FABA_ACCOUNT')
+        or os.environ.get('SBATCH_ACCOUNT')
+        or site.account
+    )
     rule = site.account_pattern or NAME
     if account and not (re.fullmatch(rule, account) and re.fullmatch(NAME, account)):
-        raise BadInput(f'{account!r} does not look like an account of {site.title}', '--account', f'expected {rule}')
+        raise BadInput(
+            f'{account!r} does not look like an account of {site.title}',
+            '--account',
+            f'expected {rule}',
+        )
     return account

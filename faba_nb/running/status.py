@@ -26,13 +26,20 @@ def _last_events(out):
     "Step to its last event with a state, in the order of first starts"
     last = {}
     for e in read_log(out):
-        if e.get('event') in ('started', 'finished', 'failed', 'stopped') and isinstance(e.get('step'), str): last[e['step']] = e
+        if e.get('event') in ('started', 'finished', 'failed', 'stopped') and isinstance(
+            e.get('step'), str
+        ):
+            last[e['step']] = e
     return last
+
 
 def _since(e):
     "Seconds since an event, None when it does not say when it was"
-    try: return time.time() - datetime.strptime(e.get('time', ''), '%Y-%m-%dT%H:%M:%S%z').timestamp()
-    except ValueError: return None
+    try:
+        return time.time() - datetime.strptime(e.get('time', ''), '%Y-%m-%dT%H:%M:%S%z').timestamp()
+    except ValueError:
+        return None
+
 
 def _seconds(e):
     "How long the step took, None when the event does not say"
@@ -48,12 +55,34 @@ def _is_running(e):
 # %% ../../nbs/60_running/06_status.ipynb #3af9a7fd
 def _step_row(out, name, e):
     "One line of the table for a step"
-    place = ', '.join(filter(None, [str(e.get('host', '')), f'job {e["job"]}' if e.get('job') else '']))
-    row = {'what': name, 'state': e['event'].replace('finished', 'done'), 'progress': '', 'time': '', 'where': place, 'note': ''}
-    if e['event'] != 'started': return {**row, 'time': duration(_seconds(e)), 'note': str(e.get('error', ''))}
-    if not _is_running(e): return {**row, 'state': 'killed', 'note': f'it ended without a word; run the same command again (log: steps/{name}.log)'}
-    beat = read_beat(out/'steps'/f'{name}.heartbeat.json')
-    return {**row, 'state': 'running', 'progress': beat_text(beat) if beat else '', 'time': duration(_since(e)), 'note': _silence(beat)}
+    place = ', '.join(
+        filter(None, [str(e.get('host', '')), f'job {e["job"]}' if e.get('job') else ''])
+    )
+    row = {
+        'what': name,
+        'state': e['event'].replace('finished', 'done'),
+        'progress': '',
+        'time': '',
+        'where': place,
+        'note': '',
+    }
+    if e['event'] != 'started':
+        return {**row, 'time': duration(_seconds(e)), 'note': str(e.get('error', ''))}
+    if not _is_running(e):
+        return {
+            **row,
+            'state': 'killed',
+            'note': f'it ended without a word; run the same command again (log: steps/{name}.log)',
+        }
+    beat = read_beat(out / 'steps' / f'{name}.heartbeat.json')
+    return {
+        **row,
+        'state': 'running',
+        'progress': beat_text(beat) if beat else '',
+        'time': duration(_since(e)),
+        'note': _silence(beat),
+    }
+
 
 def _silence(beat):
     "A word when the heartbeat is old"
@@ -63,21 +92,42 @@ def _silence(beat):
 # %% ../../nbs/60_running/06_status.ipynb #f0ee1262
 STEPS = ('features', 'train', 'evaluate', 'report')
 
+
 def steps_table(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "A row per step"
     out, last = Path(out), _last_events(out)
     rows = [_step_row(out, n, e) for n, e in last.items()]
-    rows += [{'what': s, 'state': 'left', 'progress': '', 'time': '', 'where': '', 'note': ''} for s in STEPS if not any(n.split('-')[0] == s for n in last)]
-    if rows and any(r['what'] == 'features' and r['state'] == 'left' for r in rows) and _study(out) and features_there(out): next(r for r in rows if r['what'] == 'features').update(state='done', note='all features files were there')
-    return sorted(rows, key=lambda r: STEPS.index(r['what'].split('-')[0]) if r['what'].split('-')[0] in STEPS else 9)
+    rows += [
+        {'what': s, 'state': 'left', 'progress': '', 'time': '', 'where': '', 'note': ''}
+        for s in STEPS
+        if not any(n.split('-')[0] == s for n in last)
+    ]
+    if (
+        rows
+        and any(r['what'] == 'features' and r['state'] == 'left' for r in rows)
+        and _study(out)
+        and features_there(out)
+    ):
+        next(r for r in rows if r['what'] == 'features').update(
+            state='done', note='all features files were there'
+        )
+    return sorted(
+        rows,
+        key=lambda r: (
+            STEPS.index(r['what'].split('-')[0]) if r['what'].split('-')[0] in STEPS else 9
+        ),
+    )
 
 # %% ../../nbs/60_running/06_status.ipynb #3b8c9150
 def _study(out):
     "The study of the folder; None when `study.yaml` cannot be read"
-    try: return read_study(out/'study.yaml')
-    except (BadInput, OSError, ValueError): return None
+    try:
+        return read_study(out / 'study.yaml')
+    except (BadInput, OSError, ValueError):
+        return None
+
 
 def _expected(out, arm):
     "How many fits an arm has, or None before the experiment was looked at"
@@ -87,169 +137,279 @@ def _expected(out, arm):
 # %% ../../nbs/60_running/06_status.ipynb #8067457a
 def _record(path):
     "The record in a file of ours; {} when it is missing or cannot be read"
-    try: found = read_json(path)
-    except (OSError, ValueError): return {}
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
     return found if isinstance(found, dict) else {}
+
 
 def _arm_state(out, name, total):
     "What an arm's folder says: state, and how far it is"
-    folder = out/'arms'/name
-    ready = (folder/'predictions.csv').is_file()
-    if imported(out, name): return 'done' if ready else 'begun', f'{_record(folder/"imported.json").get("checkpoints", "?")} checkpoints imported'
-    n = len(list((folder/'fits').glob('*.json')))
-    return 'done' if ready and n >= (total or 0) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'
+    folder = out / 'arms' / name
+    ready = (folder / 'predictions.csv').is_file()
+    if imported(out, name):
+        return (
+            'done' if ready else 'begun',
+            f'{_record(folder / "imported.json").get("checkpoints", "?")} checkpoints imported',
+        )
+    n = len(list((folder / 'fits').glob('*.json')))
+    return 'done' if ready and n >= (
+        total or 0
+    ) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'
 
 # %% ../../nbs/60_running/06_status.ipynb #d5efa598
 def arms_table(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "A row per arm: fits finished, of how many; predictions written? imported?"
     rows, out = [], Path(out)
     study = _study(out)
     for name, arm in study.arms.items() if study else ():
         state, progress = _arm_state(out, name, _expected(out, arm))
-        rows.append({'what': f'  arm {name}', 'state': state, 'progress': progress, 'time': '', 'where': '', 'note': ''})
+        rows.append(
+            {
+                'what': f'  arm {name}',
+                'state': state,
+                'progress': progress,
+                'time': '',
+                'where': '',
+                'note': '',
+            }
+        )
     return rows
 
 # %% ../../nbs/60_running/06_status.ipynb #65e120f9
 def _slurm(*command):
     "Lines of a Slurm command, none where there is no Slurm"
-    if not shutil.which(command[0]): return []
-    try: run = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except subprocess.TimeoutExpired: return []
+    if not shutil.which(command[0]):
+        return []
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return []
     return [l.split('|') for l in run.stdout.splitlines()] if not run.returncode else []
 
 # %% ../../nbs/60_running/06_status.ipynb #6801872e
 def lives(
-    ids, # numbers of jobs
+    ids,  # numbers of jobs
 ):
     "A row per life of each job: id, state, seconds, node, partition; empty without `sacct`"
-    found = _slurm('sacct', '-D', '-X', '-n', '-P', '-j', ','.join(ids), '-o', 'JobID,State,ElapsedRaw,NodeList,Partition') if ids else []
-    return pd.DataFrame(found, columns=['id', 'state', 'seconds', 'node', 'partition']).astype({'seconds': float}).replace('None assigned', '')
+    found = (
+        _slurm(
+            'sacct',
+            '-D',
+            '-X',
+            '-n',
+            '-P',
+            '-j',
+            ','.join(ids),
+            '-o',
+            'JobID,State,ElapsedRaw,NodeList,Partition',
+        )
+        if ids
+        else []
+    )
+    return (
+        pd.DataFrame(found, columns=['id', 'state', 'seconds', 'node', 'partition'])
+        .astype({'seconds': float})
+        .replace('None assigned', '')
+    )
 
 # %% ../../nbs/60_running/06_status.ipynb #c4e1eb3d
 def _plan(out):
     "The plan of `faba submit`, or an empty one"
-    plan = _record(Path(out)/'jobs'/'plan.json')
-    jobs = [j for j in _list(plan.get('jobs')) if isinstance(j, dict) and {'name', 'partition', 'seconds'} <= set(j)]
+    plan = _record(Path(out) / 'jobs' / 'plan.json')
+    jobs = [
+        j
+        for j in _list(plan.get('jobs'))
+        if isinstance(j, dict) and {'name', 'partition', 'seconds'} <= set(j)
+    ]
     return {'billing': b if isinstance(b := plan.get('billing'), dict) else {}, 'jobs': jobs}
 
-def _list(x): return x if isinstance(x, list) else []
+
+def _list(x):
+    return x if isinstance(x, list) else []
 
 # %% ../../nbs/60_running/06_status.ipynb #3ba461eb
 def _number(text):
     "A job's number as Slurm writes it, '' for anything else"
     return text.strip() if re.fullmatch(r'\d+(_\d+)?', text.strip()) else ''
 
+
 def jobs(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "Name to number of the jobs of a study ('' while it waits to be submitted), in the order of the plan"
-    number = lambda n: (_number(p.read_text(errors='replace')) if (p := Path(out)/'jobs'/f'{n}.id').is_file() else '')
+    number = lambda n: (
+        _number(p.read_text(errors='replace'))
+        if (p := Path(out) / 'jobs' / f'{n}.id').is_file()
+        else ''
+    )
     return {j['name']: number(j['name']) for j in _plan(out)['jobs']}
 
 # %% ../../nbs/60_running/06_status.ipynb #04ec02e7
 def jobs_table(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "A row per job"
     found, rows = jobs(out), []
     known = lives([i for i in found.values() if i]).groupby('id').last()
     for name, i in found.items():
-        done = (Path(out)/'jobs'/f'{name}.done').is_file()
+        done = (Path(out) / 'jobs' / f'{name}.done').is_file()
         seen = known.loc[i] if i in known.index else None
-        state = 'done' if done else 'waiting' if not i else seen.state.split()[0].lower() if seen is not None else 'submitted'
-        rows.append({'what': f'job {name}', 'state': state, 'progress': '', 'time': duration(seen.seconds) if seen is not None else '',
-                     'where': ', '.join(filter(None, [seen.node if seen is not None else '', f'job {i}' if i else ''])), 'note': '' if done else _job_note(out, name, i, state)})
+        state = (
+            'done'
+            if done
+            else 'waiting'
+            if not i
+            else seen.state.split()[0].lower()
+            if seen is not None
+            else 'submitted'
+        )
+        rows.append(
+            {
+                'what': f'job {name}',
+                'state': state,
+                'progress': '',
+                'time': duration(seen.seconds) if seen is not None else '',
+                'where': ', '.join(
+                    filter(None, [seen.node if seen is not None else '', f'job {i}' if i else ''])
+                ),
+                'note': '' if done else _job_note(out, name, i, state),
+            }
+        )
     return rows
 
 # %% ../../nbs/60_running/06_status.ipynb #625bcbbf
 def _job_note(out, name, i, state):
     "What to do about a job"
-    if state == 'waiting': return 'fed by submit.sh; start it again when it does not run'
-    if state not in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'): return ''
+    if state == 'waiting':
+        return 'fed by submit.sh; start it again when it does not run'
+    if state not in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'):
+        return ''
     log = f'jobs/{name}-{i}.log'
-    return (f'see {log}' if (Path(out)/log).is_file() else 'it never began') + f'; `bash {shlex.quote(f"{out}/submit.sh")}` submits it again'
+    return (
+        f'see {log}' if (Path(out) / log).is_file() else 'it never began'
+    ) + f'; `bash {shlex.quote(f"{out}/submit.sh")}` submits it again'
 
 # %% ../../nbs/60_running/06_status.ipynb #e73d5f20
 def numbers(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "The numbers of all jobs that ever worked on a study"
-    logs = {p.stem.rpartition('-')[2] for p in (Path(out)/'jobs').glob('*.log')}
+    logs = {p.stem.rpartition('-')[2] for p in (Path(out) / 'jobs').glob('*.log')}
     told = {str(e['job']) for e in read_log(out) if e.get('job')}
     return sorted(filter(None, map(_number, logs | told | set(jobs(out).values()))))
 
 # %% ../../nbs/60_running/06_status.ipynb #8e0afb01
 def cost(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "Used so far: seconds, and billing units where Slurm tells"
     used, billing = lives(numbers(out)), _plan(out)['billing']
-    if used.empty: return {'seconds': sum(_seconds(e) or 0 for e in read_log(out) if e.get('event') in ('finished', 'failed', 'stopped'))}
-    return {'seconds': used.seconds.sum(), **units((billing.get(l.partition, {}), l.seconds/3600) for l in used.itertuples())}
+    if used.empty:
+        return {
+            'seconds': sum(
+                _seconds(e) or 0
+                for e in read_log(out)
+                if e.get('event') in ('finished', 'failed', 'stopped')
+            )
+        }
+    return {
+        'seconds': used.seconds.sum(),
+        **units((billing.get(l.partition, {}), l.seconds / 3600) for l in used.itertuples()),
+    }
+
 
 def expected(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "What the plan expected: seconds and billing units; empty without a plan"
     plan = _plan(out)
-    spent = [(plan['billing'].get(j['partition'], {}), j['seconds']/3600) for j in plan['jobs']]
-    return {'seconds': 3600*sum(h for _, h in spent), **units(spent)} if spent else {}
+    spent = [(plan['billing'].get(j['partition'], {}), j['seconds'] / 3600) for j in plan['jobs']]
+    return {'seconds': 3600 * sum(h for _, h in spent), **units(spent)} if spent else {}
 
 # %% ../../nbs/60_running/06_status.ipynb #cb8ed010
 def cost_text(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "Cost so far and expected, as one line"
     words = lambda c: money({('s' if k == 'seconds' else k): v for k, v in c.items()})
     plan = expected(out)
-    return f'used so far: {words(cost(out))}' + (f'; the plan expects {words(plan)}' if plan else '')
+    return f'used so far: {words(cost(out))}' + (
+        f'; the plan expects {words(plan)}' if plan else ''
+    )
 
 # %% ../../nbs/60_running/06_status.ipynb #83a58dad
 def _unreadable(out):
     "Files of a study that cannot be read, with what mends each"
     again = 'write it again with `faba run STUDY … --out …`, as at first'
-    if (out/'study.yaml').is_file() and not _study(out): yield out/'study.yaml', again
-    elif broken(out/'study.yaml') == 'changed': yield out/'study.yaml', f'it is not what was written here: {again}'
-    if (out/'run.json').is_file() and not read_run(out): yield out/'run.json', again
-    for p in (out/'steps').glob('*.json'):
-        if not p.name.startswith('.') and not p.name.endswith('.heartbeat.json') and read_record(p) is None: yield p, 'the step is done again by the next run'
+    if (out / 'study.yaml').is_file() and not _study(out):
+        yield out / 'study.yaml', again
+    elif broken(out / 'study.yaml') == 'changed':
+        yield out / 'study.yaml', f'it is not what was written here: {again}'
+    if (out / 'run.json').is_file() and not read_run(out):
+        yield out / 'run.json', again
+    for p in (out / 'steps').glob('*.json'):
+        if (
+            not p.name.startswith('.')
+            and not p.name.endswith('.heartbeat.json')
+            and read_record(p) is None
+        ):
+            yield p, 'the step is done again by the next run'
     for p in out.glob('arms/*/imported.json'):
-        if not _record(p): yield p, 'import that arm again with `faba import`'
-    plan = out/'jobs'/'plan.json'
-    if plan.is_file() and not _record(plan): yield plan, 'write it again with `faba submit`'
-    for p in (out/'jobs').glob('*.id'):
-        if not _number(p.read_text(errors='replace')): yield p, 'the number of a job is lost; `submit.sh` submits it again'
-    for p in (out/'steps').glob('*.lock'):
-        if holder(p) == {}: yield p, 'a lock that does not say whose it is; the next run takes it, three minutes after it was last touched'
+        if not _record(p):
+            yield p, 'import that arm again with `faba import`'
+    plan = out / 'jobs' / 'plan.json'
+    if plan.is_file() and not _record(plan):
+        yield plan, 'write it again with `faba submit`'
+    for p in (out / 'jobs').glob('*.id'):
+        if not _number(p.read_text(errors='replace')):
+            yield p, 'the number of a job is lost; `submit.sh` submits it again'
+    for p in (out / 'steps').glob('*.lock'):
+        if holder(p) == {}:
+            yield (
+                p,
+                'a lock that does not say whose it is; the next run takes it, three minutes after it was last touched',
+            )
 
 # %% ../../nbs/60_running/06_status.ipynb #1c7d091b
 def damaged_table(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "A row per file that cannot be read"
     row = {'state': 'damaged', 'progress': '', 'time': '', 'where': ''}
-    return [{'what': f'file {p.relative_to(out)}', **row, 'note': note} for p, note in _unreadable(Path(out))]
+    return [
+        {'what': f'file {p.relative_to(out)}', **row, 'note': note}
+        for p, note in _unreadable(Path(out))
+    ]
 
 # %% ../../nbs/60_running/06_status.ipynb #0c547e32
 def status(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "The state of a study as a table: files that cannot be read, steps, arms, jobs"
     out = Path(out)
-    if not (out/'study.yaml').is_file() and not (out/'jobs').is_dir(): raise BadInput('no study has been run here: study.yaml is missing', out, 'give the --out folder of `faba run`')
-    arms = arms_table(out) if (out/'study.yaml').is_file() else []
+    if not (out / 'study.yaml').is_file() and not (out / 'jobs').is_dir():
+        raise BadInput(
+            'no study has been run here: study.yaml is missing',
+            out,
+            'give the --out folder of `faba run`',
+        )
+    arms = arms_table(out) if (out / 'study.yaml').is_file() else []
     rows = steps_table(out)
     cut = max((i for i, r in enumerate(rows) if r['what'].startswith('train')), default=-1) + 1
     return pd.DataFrame(damaged_table(out) + rows[:cut] + arms + rows[cut:] + jobs_table(out))
 
 # %% ../../nbs/60_running/06_status.ipynb #599a159f
 def finished(
-    table, # what `status` returned
+    table,  # what `status` returned
 ):
     "Is there nothing left to wait for?"
-    at_work = table.state.isin(['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']).any()
+    at_work = table.state.isin(
+        ['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']
+    ).any()
     unfinished = table.state.isin(['left', 'begun']).any()
     broken = not table.state.isin(['left', 'begun', 'done', 'completed']).all()
     return not at_work and (broken or not unfinished)

@@ -22,69 +22,106 @@ from .locks import holder, owner, process
 # %% ../../nbs/60_running/03_steps.ipynb #800bc583
 def _tagged(notebook):
     "The source of the one cell of `notebook` that is tagged `parameters`"
-    if not Path(notebook).is_file(): raise BadInput('there is no such notebook', notebook)
+    if not Path(notebook).is_file():
+        raise BadInput('there is no such notebook', notebook)
     cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    found = [''.join(c['source']) for c in cells if 'parameters' in c.get('metadata', {}).get('tags', ())]
-    if len(found) == 1: return found[0]
-    raise BadInput(f'{len(found) or "no"} cells are tagged `parameters`', notebook, 'tag exactly one, or its defaults would win over what is given')
+    found = [
+        ''.join(c['source']) for c in cells if 'parameters' in c.get('metadata', {}).get('tags', ())
+    ]
+    if len(found) == 1:
+        return found[0]
+    raise BadInput(
+        f'{len(found) or "no"} cells are tagged `parameters`',
+        notebook,
+        'tag exactly one, or its defaults would win over what is given',
+    )
 
 # %% ../../nbs/60_running/03_steps.ipynb #fa7667e0
 def parameters_of(
-    notebook, # path of a job notebook
+    notebook,  # path of a job notebook
 ):
     "The parameters of a job notebook, name to default"
     found = {}
     for line in ast.parse(_tagged(notebook)).body:
-        if isinstance(line, ast.Assign) and len(line.targets) == 1 and isinstance(line.targets[0], ast.Name):
+        if (
+            isinstance(line, ast.Assign)
+            and len(line.targets) == 1
+            and isinstance(line.targets[0], ast.Name)
+        ):
             found[line.targets[0].id] = ast.literal_eval(line.value)
-        else: raise BadInput(f'`{ast.unparse(line)}` is not NAME = VALUE', f'{notebook}, cell tagged parameters')
+        else:
+            raise BadInput(
+                f'`{ast.unparse(line)}` is not NAME = VALUE', f'{notebook}, cell tagged parameters'
+            )
     return found
 
 # %% ../../nbs/60_running/03_steps.ipynb #338dff52
 def _plain(value):
     "`value` without paths and tuples"
-    if isinstance(value, os.PathLike): return str(value)
-    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
     return value
 
 # %% ../../nbs/60_running/03_steps.ipynb #499f2f86
 def _fits(value, default):
     "May `value` stand where `default` stands?"
-    if default is None or value is None: return True
-    if isinstance(default, float): return type(value) in (int, float)
+    if default is None or value is None:
+        return True
+    if isinstance(default, float):
+        return type(value) in (int, float)
     return type(value) is type(default)
 
 # %% ../../nbs/60_running/03_steps.ipynb #87f8d731
 def checked_parameters(
-    notebook, # path of a job notebook
-    given,    # name to value
+    notebook,  # path of a job notebook
+    given,  # name to value
 ):
     "The parameters as the notebook will get them; unknown names and wrong kinds raise `BadInput`"
     known, plain = parameters_of(notebook), {k: _plain(v) for k, v in given.items()}
     for k, v in plain.items():
-        if k not in known: raise unknown('parameter', k, known, Path(notebook).name)
-        if not _fits(v, known[k]): raise BadInput(f'{k} = {v!r} is not of the kind of its default {known[k]!r}', Path(notebook).name)
+        if k not in known:
+            raise unknown('parameter', k, known, Path(notebook).name)
+        if not _fits(v, known[k]):
+            raise BadInput(
+                f'{k} = {v!r} is not of the kind of its default {known[k]!r}', Path(notebook).name
+            )
     return plain
 
 # %% ../../nbs/60_running/03_steps.ipynb #48f80534
 def done(
-    summary=None, # small numbers worth logging
-    files=(),     # result files; their hashes are compared by the caller
+    summary=None,  # small numbers worth logging
+    files=(),  # result files; their hashes are compared by the caller
 ):
     "Say that the notebook has reached its end"
-    record = {'token': os.environ.get('FABA_TOKEN'), 'summary': summary or {}, 'files': {str(f): sha256(f) for f in files}}
-    if os.environ.get('FABA_DONE'): write_json(record, os.environ['FABA_DONE'])
+    record = {
+        'token': os.environ.get('FABA_TOKEN'),
+        'summary': summary or {},
+        'files': {str(f): sha256(f) for f in files},
+    }
+    if os.environ.get('FABA_DONE'):
+        write_json(record, os.environ['FABA_DONE'])
     return record['summary']
 
 # %% ../../nbs/60_running/03_steps.ipynb #65a10930
 def _proof(path, token, name):
     "The sentinel at `path`, or `StepFailed` when it proves no success"
-    try: record = read_json(path)
-    except FileNotFoundError: raise StepFailed(f'{name}: the notebook ended before its last cell, though no cell failed (a `sys.exit`?)') from None
-    if record['token'] != token: raise StepFailed(f'{name}: the sentinel is of another run')
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise StepFailed(
+            f'{name}: the notebook ended before its last cell, though no cell failed (a `sys.exit`?)'
+        ) from None
+    if record['token'] != token:
+        raise StepFailed(f'{name}: the sentinel is of another run')
     for f, h in record['files'].items():
-        if not Path(f).is_file(): raise StepFailed(f'{name}: the result {f} is missing')
-        if sha256(f) != h: raise StepFailed(f'{name}: the result {f} changed after it was written; does something else write there?')
+        if not Path(f).is_file():
+            raise StepFailed(f'{name}: the result {f} is missing')
+        if sha256(f) != h:
+            raise StepFailed(
+                f'{name}: the result {f} changed after it was written; does something else write there?'
+            )
     return record
 
 # %% ../../nbs/60_running/03_steps.ipynb #df70a823
@@ -96,135 +133,190 @@ def local_disk():
 # %% ../../nbs/60_running/03_steps.ipynb #f14bb9de
 OWNER, DAY = 'owner.json', 86400
 
+
 def _ended(record):
     "Has the process ended that this record names? Of another machine's nobody here knows"
     here = record['host'] == socket.gethostname()
     return here and (record['boot'], record['born']) != process(record['pid'])
 
+
 def _left(entry):
     "Is this what a killed process of ours left? What says nothing is, after a day"
-    record = holder(entry/OWNER if entry.is_dir() else entry)
-    if record: return _ended(record)
+    record = holder(entry / OWNER if entry.is_dir() else entry)
+    if record:
+        return _ended(record)
     return time.time() - entry.stat().st_mtime > DAY
 
+
 def sweep_local(
-    home, # a folder of this user on the local disk
+    home,  # a folder of this user on the local disk
 ):
     "Remove what killed processes left there"
     for entry in home.iterdir():
         try:
-            if not _left(entry): continue
+            if not _left(entry):
+                continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        except FileNotFoundError: continue
+        except FileNotFoundError:
+            continue
+
 
 def _sweep_stops():
     "Remove the empty folders that kills of the first edition left beside ours"
     for p in local_disk().glob('faba-stop-*'):
         with suppress(OSError):
-            if p.stat().st_uid == os.getuid() and time.time() - p.stat().st_mtime > DAY: p.rmdir()
+            if p.stat().st_uid == os.getuid() and time.time() - p.stat().st_mtime > DAY:
+                p.rmdir()
 
 # %% ../../nbs/60_running/03_steps.ipynb #f3adf832
 def _fresh(folder):
     "`folder`, made anew below one that belongs to this user"
     home = folder.parent
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if home.stat().st_uid != os.getuid(): raise BadInput('this folder belongs to somebody else', home, 'set TMPDIR to another local folder')
+    if home.stat().st_uid != os.getuid():
+        raise BadInput(
+            'this folder belongs to somebody else', home, 'set TMPDIR to another local folder'
+        )
     sweep_local(home)
     _sweep_stops()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    (folder/OWNER).write_text(json.dumps(owner()))
+    (folder / OWNER).write_text(json.dumps(owner()))
     return folder
 
 # %% ../../nbs/60_running/03_steps.ipynb #819d96bd
 def local_home():
     "The folder of this user on the local disk"
-    return local_disk()/f'faba-{os.getuid()}'
+    return local_disk() / f'faba-{os.getuid()}'
+
 
 def work_folder(
     out,  # the study's folder
-    name, # the step's name
+    name,  # the step's name
 ):
     "A fresh local folder for one step of one study"
-    return _fresh(local_home()/f'{fingerprint(os.path.abspath(out))[:8]}-{name}')
+    return _fresh(local_home() / f'{fingerprint(os.path.abspath(out))[:8]}-{name}')
 
 # %% ../../nbs/60_running/03_steps.ipynb #fc6e9023
 @contextmanager
 def _sockets(folder):
     "A folder with a short path: `folder` itself where it is short enough"
-    if len(os.fsencode(folder)) < 90: yield folder; return
+    if len(os.fsencode(folder)) < 90:
+        yield folder
+        return
     short = _fresh(Path('/tmp', f'faba-{os.getuid()}', folder.name))
-    try: yield short
-    finally: shutil.rmtree(short, ignore_errors=True)
+    try:
+        yield short
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
 
 # %% ../../nbs/60_running/03_steps.ipynb #e36af493
 def environment(
-    folder,    # the local folder of the step
-    heartbeat, # file for the progress of the step
-    token,     # what the sentinel must carry
-    retry=0,   # 1 when an earlier kernel was killed: use less memory
+    folder,  # the local folder of the step
+    heartbeat,  # file for the progress of the step
+    token,  # what the sentinel must carry
+    retry=0,  # 1 when an earlier kernel was killed: use less memory
 ):
     "The environment of the kernel: local folders, no network for weights, where to say what"
-    local = {k: str(folder/k.lower()) for k in ('TMPDIR', 'IPYTHONDIR', 'MPLCONFIGDIR')}
-    for d in local.values(): os.makedirs(d, exist_ok=True)
-    return {**os.environ, **local, 'HF_HUB_OFFLINE': '1', 'FABA_PARENT': str(os.getpid()), 'FABA_DONE': str(folder/'done.json'),
-            'FABA_TOKEN': token, 'FABA_HEARTBEAT': str(heartbeat), 'FABA_RETRY': str(retry)}
+    local = {k: str(folder / k.lower()) for k in ('TMPDIR', 'IPYTHONDIR', 'MPLCONFIGDIR')}
+    for d in local.values():
+        os.makedirs(d, exist_ok=True)
+    return {
+        **os.environ,
+        **local,
+        'HF_HUB_OFFLINE': '1',
+        'FABA_PARENT': str(os.getpid()),
+        'FABA_DONE': str(folder / 'done.json'),
+        'FABA_TOKEN': token,
+        'FABA_HEARTBEAT': str(heartbeat),
+        'FABA_RETRY': str(retry),
+    }
 
 # %% ../../nbs/60_running/03_steps.ipynb #3c59c111
 def _ask(path):
     "Make the stop file, with the name of the process that it stops"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch()
-    with suppress(OSError): path.write_text(json.dumps(owner('stop'))) # a full disk: the name alone will do
+    with suppress(OSError):
+        path.write_text(json.dumps(owner('stop')))  # a full disk: the name alone will do
 
 # %% ../../nbs/60_running/03_steps.ipynb #421ebb61
 @contextmanager
 def stoppable():
     "Turn SIGTERM and SIGUSR1 into the file `$FABA_STOP_FILE`, which exists only once somebody has asked"
     before = os.environ.get('FABA_STOP_FILE')
-    path = Path(before) if before else local_home()/f'stop-{os.getpid()}-{secrets.token_hex(4)}'
+    path = Path(before) if before else local_home() / f'stop-{os.getpid()}-{secrets.token_hex(4)}'
     os.environ['FABA_STOP_FILE'] = str(path)
     main = threading.current_thread() is threading.main_thread()
-    old = {s: signal.signal(s, lambda *_: _ask(path)) for s in (signal.SIGTERM, signal.SIGUSR1)} if main else {}
-    try: yield path
+    old = (
+        {s: signal.signal(s, lambda *_: _ask(path)) for s in (signal.SIGTERM, signal.SIGUSR1)}
+        if main
+        else {}
+    )
+    try:
+        yield path
     finally:
-        for s, h in old.items(): signal.signal(s, h)
+        for s, h in old.items():
+            signal.signal(s, h)
         if before is None:
             del os.environ['FABA_STOP_FILE']
             path.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/03_steps.ipynb #10814e02
 def beat_text(
-    beat, # a heartbeat record
+    beat,  # a heartbeat record
 ):
     "A heartbeat as one line"
-    count = f'{beat["done"]}/{beat["total"]}' if beat.get('total') is not None else str(beat['done'])
-    facts = ''.join(f'  {k} {v:.4g}' if isinstance(v, float) else f'  {k} {v}' for k, v in (beat.get('facts') or {}).items())
+    count = (
+        f'{beat["done"]}/{beat["total"]}' if beat.get('total') is not None else str(beat['done'])
+    )
+    facts = ''.join(
+        f'  {k} {v:.4g}' if isinstance(v, float) else f'  {k} {v}'
+        for k, v in (beat.get('facts') or {}).items()
+    )
     left = f'  {duration(beat["remaining"])} left' if beat.get('remaining') else ''
     return ' '.join(f'{beat["label"]} {count} {beat["unit"]}'.split()) + facts + left
 
 # %% ../../nbs/60_running/03_steps.ipynb #06ce8732
 NUMBER = int, float
 
+
 def read_beat(
-    path, # a heartbeat file
+    path,  # a heartbeat file
 ):
     "The heartbeat, or None while there is none that can be read"
-    try: beat = read_json(path)
-    except (OSError, ValueError): return None
-    good = isinstance(beat, dict) and isinstance(beat.get('done'), NUMBER) and isinstance(beat.get('time'), NUMBER) and {'label', 'unit'} <= set(beat)
-    extra = good and isinstance(beat.get('facts') or {}, dict) and isinstance(beat.get('remaining') or 0, NUMBER)
+    try:
+        beat = read_json(path)
+    except (OSError, ValueError):
+        return None
+    good = (
+        isinstance(beat, dict)
+        and isinstance(beat.get('done'), NUMBER)
+        and isinstance(beat.get('time'), NUMBER)
+        and {'label', 'unit'} <= set(beat)
+    )
+    extra = (
+        good
+        and isinstance(beat.get('facts') or {}, dict)
+        and isinstance(beat.get('remaining') or 0, NUMBER)
+    )
     return beat if extra else None
 
 # %% ../../nbs/60_running/03_steps.ipynb #d51c10aa
 def _watch(path, quit, stream):
     "Show the heartbeat until told to leave"
     moving, told = stream.isatty(), time.monotonic()
-    while not quit.wait(.5):
+    while not quit.wait(0.5):
         beat = read_beat(path)
-        if beat and moving: stream.write(f'\r\x1b[K  {beat_text(beat)}'); stream.flush()
-        elif beat and time.monotonic() - told > 60: told = time.monotonic(); print(f'  {beat_text(beat)}', file=stream, flush=True)
-    if moving: stream.write('\r\x1b[K'); stream.flush()
+        if beat and moving:
+            stream.write(f'\r\x1b[K  {beat_text(beat)}')
+            stream.flush()
+        elif beat and time.monotonic() - told > 60:
+            told = time.monotonic()
+            print(f'  {beat_text(beat)}', file=stream, flush=True)
+    if moving:
+        stream.write('\r\x1b[K')
+        stream.flush()
 
 # %% ../../nbs/60_running/03_steps.ipynb #fa835a5a
 @contextmanager
@@ -233,9 +325,11 @@ def _watched(path):
     quit = threading.Event()
     t = threading.Thread(target=_watch, args=(path, quit, sys.stderr), daemon=True)
     t.start()
-    try: yield
+    try:
+        yield
     finally:
-        quit.set(); t.join()
+        quit.set()
+        t.join()
         Path(path).unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/03_steps.ipynb #54121029
@@ -244,11 +338,14 @@ def _calling_off():
     "On Ctrl-C end the tasks that wait for the kernel, while it still lives"
     import asyncio
     from jupyter_core.utils import ensure_event_loop
-    try: yield
+
+    try:
+        yield
     except KeyboardInterrupt:
         loop = ensure_event_loop()
         left = asyncio.all_tasks(loop)
-        for t in left: t.cancel()
+        for t in left:
+            t.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         raise
 
@@ -256,11 +353,16 @@ def _calling_off():
 def _client(*args, **kwargs):
     "papermill's client, which leaves quietly when interrupted"
     from papermill.clientwrap import PapermillNotebookClient
+
     class Client(PapermillNotebookClient):
         def papermill_execute_cells(self):
-            with _calling_off(): super().papermill_execute_cells()
+            with _calling_off():
+                super().papermill_execute_cells()
+
         def execute(self, **kw):
-            with _calling_off(): return super().execute(**kw)
+            with _calling_off():
+                return super().execute(**kw)
+
     return Client(*args, **kwargs)
 
 # %% ../../nbs/60_running/03_steps.ipynb #bbaf4e52
@@ -268,12 +370,21 @@ def _engine(folder, env, log):
     "A papermill engine whose kernel has its sockets in `folder`"
     from papermill.engines import Engine
     from faba_nb.core.kernel import manager
+
     class LocalEngine(Engine):
         kernels = manager(folder)
+
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, **_):
-            _client(nb_man, kernel_manager_class=cls.kernels, startup_timeout=300, timeout=None, shutdown_kernel='immediate',
-                    raise_on_iopub_timeout=False).execute(env=env, stdout=log, stderr=log, cwd=str(root()))
+            _client(
+                nb_man,
+                kernel_manager_class=cls.kernels,
+                startup_timeout=300,
+                timeout=None,
+                shutdown_kernel='immediate',
+                raise_on_iopub_timeout=False,
+            ).execute(env=env, stdout=log, stderr=log, cwd=str(root()))
+
     return LocalEngine
 
 # %% ../../nbs/60_running/03_steps.ipynb #94314a0b
@@ -282,67 +393,103 @@ def _papermill(notebook, parameters, folder, env):
     import papermill as pm
     from nbclient.exceptions import DeadKernelError
     from papermill.engines import papermill_engines
-    with open(folder/'kernel.log', 'ab') as log, _sockets(folder) as short:
+
+    with open(folder / 'kernel.log', 'ab') as log, _sockets(folder) as short:
         engine = _engine(short, env, log)
         papermill_engines.register('faba_nb', engine)
-        try: pm.execute_notebook(str(notebook), str(folder/'executed.ipynb'), parameters, engine_name='faba_nb', kernel_name='python3', progress_bar=False)
+        try:
+            pm.execute_notebook(
+                str(notebook),
+                str(folder / 'executed.ipynb'),
+                parameters,
+                engine_name='faba_nb',
+                kernel_name='python3',
+                progress_bar=False,
+            )
         except RuntimeError as e:
-            if not isinstance(e, DeadKernelError) and 'Kernel died' not in str(e): raise
+            if not isinstance(e, DeadKernelError) and 'Kernel died' not in str(e):
+                raise
             return engine.kernels.exit_code
     return None
 
 # %% ../../nbs/60_running/03_steps.ipynb #1504fccf
 def _number(notebook, source):
     "The number of the cell of `notebook` with this source, ? for papermill's own"
-    cells = [''.join(c['source']) for c in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']]
+    cells = [
+        ''.join(c['source'])
+        for c in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
+    ]
     return cells.index(source) + 1 if source in cells else '?'
 
 # %% ../../nbs/60_running/03_steps.ipynb #753bef97
 def _as_ours(e, notebook, name, out):
     "A papermill error as one of ours"
-    if e.ename == 'BadInput': return BadInput(e.evalue)
-    if e.ename == 'Stopped': return Stopped(e.evalue)
-    if e.ename == 'KeyboardInterrupt': return KeyboardInterrupt()
-    if full := _disk_error(e.evalue): return full
+    if e.ename == 'BadInput':
+        return BadInput(e.evalue)
+    if e.ename == 'Stopped':
+        return Stopped(e.evalue)
+    if e.ename == 'KeyboardInterrupt':
+        return KeyboardInterrupt()
+    if full := _disk_error(e.evalue):
+        return full
     first = next((l for l in e.source.splitlines() if l.strip() and not l.startswith('#')), '')
     line = ' '.join(f'{e.ename}: {e.evalue}'.split())
-    return StepFailed(f'{name}: cell {_number(notebook, e.source)} (`{first.strip()[:60]}`) failed with {line}; see {out}/notebooks/{name}.ipynb')
+    return StepFailed(
+        f'{name}: cell {_number(notebook, e.source)} (`{first.strip()[:60]}`) failed with {line}; see {out}/notebooks/{name}.ipynb'
+    )
 
 # %% ../../nbs/60_running/03_steps.ipynb #9cff93ad
 def _as_killed(code, name, out):
     "What a dead kernel means"
-    if code == -signal.SIGKILL: return StepFailed(f'{name}: the kernel was killed (SIGKILL), most likely for want of memory; see {out}/steps/{name}.log')
+    if code == -signal.SIGKILL:
+        return StepFailed(
+            f'{name}: the kernel was killed (SIGKILL), most likely for want of memory; see {out}/steps/{name}.log'
+        )
     return StepFailed(f'{name}: the kernel died with exit code {code}; see {out}/steps/{name}.log')
 
 # %% ../../nbs/60_running/03_steps.ipynb #efc2099b
 def _whole(path):
     "Is this a log, or a notebook to its last bracket?"
-    if not path.is_file() or path.suffix != '.ipynb': return path.is_file()
-    try: json.loads(path.read_text(encoding='utf-8'))
-    except ValueError: return False
+    if not path.is_file() or path.suffix != '.ipynb':
+        return path.is_file()
+    try:
+        json.loads(path.read_text(encoding='utf-8'))
+    except ValueError:
+        return False
     return True
 
 # %% ../../nbs/60_running/03_steps.ipynb #b2b914e4
 def _keep(folder, out, name):
     "Move what is worth keeping from the local folder to the study's"
-    for f, to in ((folder/'executed.ipynb', out/'notebooks'/f'{name}.ipynb'), (folder/'kernel.log', out/'steps'/f'{name}.log')):
-        if not _whole(f): continue
-        with whole_file(to) as part: shutil.copyfile(f, part)
+    for f, to in (
+        (folder / 'executed.ipynb', out / 'notebooks' / f'{name}.ipynb'),
+        (folder / 'kernel.log', out / 'steps' / f'{name}.log'),
+    ):
+        if not _whole(f):
+            continue
+        with whole_file(to) as part:
+            shutil.copyfile(f, part)
 
 # %% ../../nbs/60_running/03_steps.ipynb #b78bc4cf
 def _attempt(notebook, parameters, folder, out, name, retry):
     "One run: the sentinel, or an error of ours"
     from papermill.exceptions import PapermillExecutionError
+
     token = secrets.token_hex(8)
-    heartbeat = out/'steps'/f'{name}.heartbeat.json'
+    heartbeat = out / 'steps' / f'{name}.heartbeat.json'
     try:
-        with _watched(heartbeat): code = _papermill(notebook, parameters, folder, environment(folder, heartbeat, token, retry))
-    except PapermillExecutionError as e: raise _as_ours(e, notebook, name, out) from e
-    finally: _keep(folder, out, name)
+        with _watched(heartbeat):
+            code = _papermill(
+                notebook, parameters, folder, environment(folder, heartbeat, token, retry)
+            )
+    except PapermillExecutionError as e:
+        raise _as_ours(e, notebook, name, out) from e
+    finally:
+        _keep(folder, out, name)
     if code is not None:
         raise_if_stopping('what the notebook saved is kept')
         raise _Killed(code)
-    return _proof(folder/'done.json', token, name)
+    return _proof(folder / 'done.json', token, name)
 
 # %% ../../nbs/60_running/03_steps.ipynb #74d423c3
 class _Killed(Exception):
@@ -350,69 +497,108 @@ class _Killed(Exception):
 
 # %% ../../nbs/60_running/03_steps.ipynb #33efaac9
 def run_notebook(
-    notebook,   # path of a job notebook
-    parameters, # name to value; checked against the tagged cell before anything starts
-    out,        # the study's folder: notebooks/ and steps/ are written there
+    notebook,  # path of a job notebook
+    parameters,  # name to value; checked against the tagged cell before anything starts
+    out,  # the study's folder: notebooks/ and steps/ are written there
     name=None,  # the step's name, that of the notebook by default
 ):
     "Run a notebook to its last cell and return its sentinel: `summary` and `files`"
     name, out = name or Path(notebook).stem, Path(os.path.abspath(out))
     parameters = checked_parameters(notebook, parameters)
-    (out/'steps').mkdir(parents=True, exist_ok=True)
+    (out / 'steps').mkdir(parents=True, exist_ok=True)
     with _room(out, name) as folder:
-        try: return _attempt(notebook, parameters, folder, out, name, 0)
-        except _Killed as e: first = e.args[0]
-        print(f'  {_as_killed(first, name, out)}; trying once more with less memory', file=sys.stderr, flush=True)
-        try: return _attempt(notebook, parameters, folder, out, name, 1)
-        except _Killed as e: raise _as_killed(e.args[0], name, out) from None
+        try:
+            return _attempt(notebook, parameters, folder, out, name, 0)
+        except _Killed as e:
+            first = e.args[0]
+        print(
+            f'  {_as_killed(first, name, out)}; trying once more with less memory',
+            file=sys.stderr,
+            flush=True,
+        )
+        try:
+            return _attempt(notebook, parameters, folder, out, name, 1)
+        except _Killed as e:
+            raise _as_killed(e.args[0], name, out) from None
 
 # %% ../../nbs/60_running/03_steps.ipynb #e41c86b7
 FULL = errno.ENOSPC, errno.EDQUOT
 DISK = *FULL, errno.EROFS
 
+
 def _disk_error(text):
     "The error of a disk that a text tells of, or None; HDF5 writes it in its own way"
     found = re.search(r'\[Errno (\d+)\]|\berrno = (\d+)', text)
     number = found and int(found[1] or found[2])
-    if number not in DISK: return None
+    if number not in DISK:
+        return None
     path = re.search(r"'(/[^']*)'", text)
     return OSError(number, os.strerror(number), path and path[1])
+
 
 def _mount(path):
     "The nearest folder that is there, and where its file system begins"
     path = Path(os.path.abspath(path))
-    while not path.exists(): path = path.parent
+    while not path.exists():
+        path = path.parent
     top = path
-    while not os.path.ismount(top): top = top.parent
+    while not os.path.ismount(top):
+        top = top.parent
     return path, top
 
 # %% ../../nbs/60_running/03_steps.ipynb #97219c01
 def _room_left(path):
     "Bytes that may still be written there; none where no file can be made any more"
     s = os.statvfs(_mount(path)[0])
-    return s.f_bavail*s.f_frsize if s.f_favail or not s.f_files else 0
+    return s.f_bavail * s.f_frsize if s.f_favail or not s.f_files else 0
+
 
 def disk_fault(
-    e,       # an `OSError`
-    *places, # paths that were being written to
+    e,  # an `OSError`
+    *places,  # paths that were being written to
 ):
     "A full or read-only disk as one line of ours; None for any other error"
-    if e.errno not in DISK: return None
+    if e.errno not in DISK:
+        return None
     full = e.errno in FULL
     named = [e.filename] if e.filename else []
-    place = (named or sorted((p for p in places if full or os.statvfs(_mount(p)[0]).f_flag & os.ST_RDONLY), key=_room_left) or places)[0]
+    place = (
+        named
+        or sorted(
+            (p for p in places if full or os.statvfs(_mount(p)[0]).f_flag & os.ST_RDONLY),
+            key=_room_left,
+        )
+        or places
+    )[0]
     disk = _mount(place)[1]
-    what = f'no space left on its disk ({disk}, {_room_left(place)/1e6:.0f} MB free)' if full else f'its disk ({disk}) is read-only'
-    return BadInput(what, place, 'what is finished is kept; ' + ('make room there or give another folder' if full else 'give a folder that can be written to') + ' (--out, --features, TMPDIR), then run the same command again')
+    what = (
+        f'no space left on its disk ({disk}, {_room_left(place) / 1e6:.0f} MB free)'
+        if full
+        else f'its disk ({disk}) is read-only'
+    )
+    return BadInput(
+        what,
+        place,
+        'what is finished is kept; '
+        + (
+            'make room there or give another folder'
+            if full
+            else 'give a folder that can be written to'
+        )
+        + ' (--out, --features, TMPDIR), then run the same command again',
+    )
+
 
 @contextmanager
 def naming_disk(
-    *places, # paths that the block writes to
+    *places,  # paths that the block writes to
 ):
     "Turn the error of a full or read-only disk into one line that names it"
-    try: yield
+    try:
+        yield
     except OSError as e:
-        if (told := disk_fault(e, *places)) is None: raise
+        if (told := disk_fault(e, *places)) is None:
+            raise
         raise told from e
 
 # %% ../../nbs/60_running/03_steps.ipynb #2eab482a
@@ -421,5 +607,7 @@ def _room(out, name):
     "The step's local folder, removed at the end"
     with naming_disk(out, local_disk()):
         folder = work_folder(out, name)
-        try: yield folder
-        finally: shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

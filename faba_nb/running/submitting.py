@@ -15,109 +15,201 @@ from ..core.errors import BadInput, StepFailed, Stopped
 from ..core.files import write_json, write_text
 from ..core.places import root
 from ..core.progress import duration
-from .pipeline import image_groups, notebook_of, steps_of, without_imported, written_study
-from .sites import NAME, clock, closing, crossing, digits, inherited, money, options, units, variables
+from faba_nb.running.pipeline import (
+    image_groups,
+    notebook_of,
+    steps_of,
+    without_imported,
+    written_study,
+)
+from faba_nb.running.sites import (
+    NAME,
+    clock,
+    closing,
+    crossing,
+    digits,
+    inherited,
+    money,
+    options,
+    units,
+    variables,
+)
 from .steps import checked_parameters
 
 # %% ../../nbs/60_running/07_submitting.ipynb #604d0bcf
-PHOTOGRAPHS, GENOTYPES = 11_626, 44 # of the experiment: 8 718 side views and 2 908 top views
+PHOTOGRAPHS, GENOTYPES = 11_626, 44  # of the experiment: 8 718 side views and 2 908 top views
 
-def _folders(path): return [e for e in os.scandir(path) if e.is_dir()] if Path(path).is_dir() else []
+
+def _folders(path):
+    return [e for e in os.scandir(path) if e.is_dir()] if Path(path).is_dir() else []
+
 
 def amount(
-    data, # the data folder, possibly not visible from here
+    data,  # the data folder, possibly not visible from here
 ):
     "Photographs and genotypes"
-    views = _folders(Path(data)/'img')
-    if not views: return PHOTOGRAPHS, GENOTYPES
-    count = sum(len([f for f in files if f.endswith('.png')]) for v in views for _, _, files in os.walk(v.path, followlinks=True))
-    return count, len({re.match(r'Acc-(\d+)', e.name)[1] for v in views for e in _folders(v.path) if re.match(r'Acc-(\d+)', e.name)})
+    views = _folders(Path(data) / 'img')
+    if not views:
+        return PHOTOGRAPHS, GENOTYPES
+    count = sum(
+        len([f for f in files if f.endswith('.png')])
+        for v in views
+        for _, _, files in os.walk(v.path, followlinks=True)
+    )
+    return count, len(
+        {
+            re.match(r'Acc-(\d+)', e.name)[1]
+            for v in views
+            for e in _folders(v.path)
+            if re.match(r'Acc-(\d+)', e.name)
+        }
+    )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #f175b7a2
 @dataclass(frozen=True)
 class Work:
     "What a study has to do"
-    photographs: int    # of the experiment
-    passes: int         # over them: one for every tap and canvas of which features are missing
+
+    photographs: int  # of the experiment
+    passes: int  # over them: one for every tap and canvas of which features are missing
     genotypes: int
     fits: int
     arms: int
-    backbones: tuple    # whose features are read
-    missing: tuple      # pairs of a backbone and a features file that will be written
+    backbones: tuple  # whose features are read
+    missing: tuple  # pairs of a backbone and a features file that will be written
 
 # %% ../../nbs/60_running/07_submitting.ipynb #54c203a5
 def work_of(
-    study,    # a `Study`
-    data,     # the data folder
-    features, # the features folder
-    out=None, # its folder, where arms may have been imported
+    study,  # a `Study`
+    data,  # the data folder
+    features,  # the features folder
+    out=None,  # its folder, where arms may have been imported
 ):
     "How much a study has to do; imported arms are only evaluated"
     from faba_nb.backbones.store import feature_path
+
     photographs, genotypes = amount(data)
     own = without_imported(study, out) if out else study
-    needed = [[(b, feature_path(features, b, t, c)) for b in bs] for (t, c), bs in image_groups(own).items()]
+    needed = [
+        [(b, feature_path(features, b, t, c)) for b in bs]
+        for (t, c), bs in image_groups(own).items()
+    ]
     missing = [[(b, str(p)) for b, p in group if not p.is_file()] for group in needed]
     fits = sum(a.fits(genotypes) for a in own.arms.values())
-    return Work(photographs, sum(map(bool, missing)), genotypes, fits, len(study.arms), tuple(dict.fromkeys(b for b, _ in sum(needed, []))), tuple(sum(missing, [])))
+    return Work(
+        photographs,
+        sum(map(bool, missing)),
+        genotypes,
+        fits,
+        len(study.arms),
+        tuple(dict.fromkeys(b for b, _ in sum(needed, []))),
+        tuple(sum(missing, [])),
+    )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e48d1e6d
 def needs_gpu(
-    study, # a `Study`
+    study,  # a `Study`
 ):
     "The first arm that looks at photographs through a pretrained encoder, or None"
     from faba_nb.backbones.registry import get_backbone
-    return next((n for n, a in study.arms.items() if 'image' in a.modalities and not get_backbone(a.backbone).source.startswith('embedded:')), None)
+
+    return next(
+        (
+            n
+            for n, a in study.arms.items()
+            if 'image' in a.modalities
+            and not get_backbone(a.backbone).source.startswith('embedded:')
+        ),
+        None,
+    )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e51659b0
 @dataclass(frozen=True)
 class Job:
     "One line of the plan"
-    name: str
-    file: str         # in slurm/
-    args: tuple       # for the file
-    pool: object      # what kind of node
-    seconds: float    # expected
-    after: tuple = () # names of jobs that have to end well before
 
-    def limit(self, most=None): # minutes
+    name: str
+    file: str  # in slurm/
+    args: tuple  # for the file
+    pool: object  # what kind of node
+    seconds: float  # expected
+    after: tuple = ()  # names of jobs that have to end well before
+
+    def limit(self, most=None):  # minutes
         "Three times what is expected, at least a quarter of an hour, at most what the pool allows"
-        return min(max(15, 5*math.ceil(3*self.seconds/60/5)), int(60*self.pool.hours), most or 10**9)
+        return min(
+            max(15, 5 * math.ceil(3 * self.seconds / 60 / 5)),
+            int(60 * self.pool.hours),
+            most or 10**9,
+        )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #87c4737a
 def _seconds(work, pace):
     "Step to the seconds it should take"
-    return {'features': work.passes*work.photographs/pace.photographs, 'train': work.fits/pace.fits, 'evaluate': work.arms*pace.evaluate, 'report': pace.report}
+    return {
+        'features': work.passes * work.photographs / pace.photographs,
+        'train': work.fits / pace.fits,
+        'evaluate': work.arms * pace.evaluate,
+        'report': pace.report,
+    }
 
 # %% ../../nbs/60_running/07_submitting.ipynb #9b3c156a
 def _training(args, seconds, start, pool, hours, after):
     "Training as one job, or as parts of about `hours`"
-    parts = max(1, math.ceil(seconds/3600/hours))
-    if parts == 1: return [Job('train', 'train.sbatch', args, pool, start + seconds, after)]
-    return [Job(f'train-{i}of{parts}', 'train.sbatch', (*args, '--shard', f'{i}/{parts}'), pool, start + seconds/parts, after) for i in range(1, parts + 1)]
+    parts = max(1, math.ceil(seconds / 3600 / hours))
+    if parts == 1:
+        return [Job('train', 'train.sbatch', args, pool, start + seconds, after)]
+    return [
+        Job(
+            f'train-{i}of{parts}',
+            'train.sbatch',
+            (*args, '--shard', f'{i}/{parts}'),
+            pool,
+            start + seconds / parts,
+            after,
+        )
+        for i in range(1, parts + 1)
+    ]
 
 # %% ../../nbs/60_running/07_submitting.ipynb #8d96832d
 def jobs_of(
-    study, # name or path of the study, as given
+    study,  # name or path of the study, as given
     args,  # --data, --out, …
     work,  # a `Work`
     site,  # a `Site`
     pool,  # a `Pool`
-    hours=None, # of work that one training job of a chain should hold; without, one job does it all
+    hours=None,  # of work that one training job of a chain should hold; without, one job does it all
 ):
     "The jobs of a study: one, or features, train, evaluate and report as jobs of their own"
     s, start, args = _seconds(work, site.pace), site.pace.start, (study, *args)
-    if hours is None: return [Job('study', 'study.sbatch', args, pool, start + sum(s.values()))]
-    features = [Job('features', 'features.sbatch', args, pool, start + s['features'])] if work.passes else []
+    if hours is None:
+        return [Job('study', 'study.sbatch', args, pool, start + sum(s.values()))]
+    features = (
+        [Job('features', 'features.sbatch', args, pool, start + s['features'])]
+        if work.passes
+        else []
+    )
     train = _training(args, s['train'], start, pool, hours, tuple(j.name for j in features))
-    return [*features, *train, Job('evaluate', 'evaluate.sbatch', args, site.cpu or pool, start + s['evaluate'] + s['report'], tuple(j.name for j in train))]
+    return [
+        *features,
+        *train,
+        Job(
+            'evaluate',
+            'evaluate.sbatch',
+            args,
+            site.cpu or pool,
+            start + s['evaluate'] + s['report'],
+            tuple(j.name for j in train),
+        ),
+    ]
 
 # %% ../../nbs/60_running/07_submitting.ipynb #ea9f646f
 @dataclass(frozen=True)
 class Plan:
     "Everything that a submission needs"
-    study: object     # a `Study`
-    site: object      # a `Site`
+
+    study: object  # a `Study`
+    site: object  # a `Site`
     account: str
     data: str
     features: str
@@ -125,82 +217,125 @@ class Plan:
     work: Work
     jobs: list
     venv: str | None = None
-    most: dict = None # partition to the longest time, minutes, where Slurm said so
-    machine: str = '' # architecture of the machine that plans
+    most: dict = None  # partition to the longest time, minutes, where Slurm said so
+    machine: str = ''  # architecture of the machine that plans
 
 # %% ../../nbs/60_running/07_submitting.ipynb #5b0983d7
 def make_plan(
-    study,    # a `Study`
-    given,    # how the user named it
-    site,     # a `Site`
+    study,  # a `Study`
+    given,  # how the user named it
+    site,  # a `Site`
     account,  # the project that pays; '' when unknown
-    data,     # the data folder
-    features, # the features folder
-    out,      # the study's folder
-    settings=(), # KEY=VALUE texts
-    split=False, # a chain instead of one job
+    data,  # the data folder
+    features,  # the features folder
+    out,  # the study's folder
+    settings=(),  # KEY=VALUE texts
+    split=False,  # a chain instead of one job
     test=False,  # in the site's test pool
-    hours=4.,    # of work that one training job should hold
-    venv=None,   # the environment; the profile's by default
+    hours=4.0,  # of work that one training job should hold
+    venv=None,  # the environment; the profile's by default
 ):
     "A `Plan`; notebooks and parameters are checked first"
-    data, features, out = os.path.abspath(data), os.path.abspath(features or f'{data}/features'), Path(os.path.abspath(out))
+    data, features, out = (
+        os.path.abspath(data),
+        os.path.abspath(features or f'{data}/features'),
+        Path(os.path.abspath(out)),
+    )
     check_words(study, given, site, account, out)
     written_study(study, out)
     check_notebooks(study, data, features, out)
     pool, work = _pool(study, site, test), work_of(study, data, features, out)
-    args = ('--data', data, '--features', features, '--out', str(out), *(w for s in settings for w in ('--set', s)))
+    args = (
+        '--data',
+        data,
+        '--features',
+        features,
+        '--out',
+        str(out),
+        *(w for s in settings for w in ('--set', s)),
+    )
     jobs = jobs_of(given, args, work, site, pool, hours if split else None)
-    return Plan(study, site, account, data, features, out, work, jobs, venv, longest(site), platform.machine())
+    return Plan(
+        study,
+        site,
+        account,
+        data,
+        features,
+        out,
+        work,
+        jobs,
+        venv,
+        longest(site),
+        platform.machine(),
+    )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #5c637242
 def _refuse(word, where, mend):
     "A word that a script or Slurm would misunderstand"
     raise BadInput(f'{word!r} cannot be handed to Slurm', where, mend)
 
+
 def check_words(
-    study,   # a `Study`
-    given,   # how the user named it
-    site,    # a `Site`
-    account, # the project that pays, or ''
-    out,     # the study's folder
+    study,  # a `Study`
+    given,  # how the user named it
+    site,  # a `Site`
+    account,  # the project that pays, or ''
+    out,  # the study's folder
 ):
     "Refuse names that would be something else in a script: a second line, an option, a pattern"
     for what, name in (('name', study.name), ('site', site.name), ('--account', account or 'x')):
-        if not re.fullmatch(NAME, name): _refuse(name, f'{what} of the study' if what == 'name' else what, 'use letters, digits, _ and -')
-    if str(given).startswith('-') or not str(given).isprintable(): _refuse(given, 'STUDY', 'give the file another name')
-    if '\\' in str(out) or not str(out).isprintable(): _refuse(str(out), '--out', 'give a folder without backslashes and line breaks')
+        if not re.fullmatch(NAME, name):
+            _refuse(
+                name,
+                f'{what} of the study' if what == 'name' else what,
+                'use letters, digits, _ and -',
+            )
+    if str(given).startswith('-') or not str(given).isprintable():
+        _refuse(given, 'STUDY', 'give the file another name')
+    if '\\' in str(out) or not str(out).isprintable():
+        _refuse(str(out), '--out', 'give a folder without backslashes and line breaks')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #fea8ebe7
 def check_notebooks(study, data, features, out):
     "Refuse before anything is queued what papermill would find in the night"
     for s in steps_of(study, data, features, out):
-        if s.notebook: checked_parameters(notebook_of(s), s.parameters)
+        if s.notebook:
+            checked_parameters(notebook_of(s), s.parameters)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #7e11f526
 def _pool(study, site, test):
     "The nodes to ask for"
     arm = needs_gpu(study)
-    if arm and not site.gpu: raise BadInput(f'arm {arm} looks at photographs through {study.arms[arm].backbone}, which needs a GPU, and {site.title} has none', f'site {site.name}', 'choose another site, or arms with embedded backbones')
-    if test and not site.test: raise BadInput('this site has no test partition', f'site {site.name}', 'leave --test out')
+    if arm and not site.gpu:
+        raise BadInput(
+            f'arm {arm} looks at photographs through {study.arms[arm].backbone}, which needs a GPU, and {site.title} has none',
+            f'site {site.name}',
+            'choose another site, or arms with embedded backbones',
+        )
+    if test and not site.test:
+        raise BadInput('this site has no test partition', f'site {site.name}', 'leave --test out')
     return site.test if test else site.gpu or site.cpu
 
 # %% ../../nbs/60_running/07_submitting.ipynb #922c14d4
 def longest(
-    site, # a `Site`
+    site,  # a `Site`
 ):
     "Partition to its longest time in minutes, as Slurm says; empty elsewhere"
-    if not shutil.which('scontrol'): return {}
+    if not shutil.which('scontrol'):
+        return {}
     found = {}
     for p in {q.partition for q in site.pools().values()}:
-        said = subprocess.run(['scontrol', 'show', 'partition', p, '-o'], capture_output=True, text=True, timeout=30).stdout
+        said = subprocess.run(
+            ['scontrol', 'show', 'partition', p, '-o'], capture_output=True, text=True, timeout=30
+        ).stdout
         m = re.search(r'MaxTime=(?:(\d+)-)?(\d+):(\d+):(\d+)', said)
-        if m: found[p] = int(m[1] or 0)*1440 + int(m[2])*60 + int(m[3])
+        if m:
+            found[p] = int(m[1] or 0) * 1440 + int(m[2]) * 60 + int(m[3])
     return found
 
 # %% ../../nbs/60_running/07_submitting.ipynb #fa2c4983
 def limit_of(
-    plan, # a `Plan`
+    plan,  # a `Plan`
     job,  # one of its jobs
 ):
     "Its time limit in minutes"
@@ -213,7 +348,7 @@ def _cost(plan, hours):
 
 # %% ../../nbs/60_running/07_submitting.ipynb #40dcff71
 def notes(
-    plan, # a `Plan`
+    plan,  # a `Plan`
 ):
     "What has to be known about the site, a line each"
     crosses = crossing(plan.site, plan.machine) if plan.machine else ''
@@ -221,56 +356,96 @@ def notes(
 
 # %% ../../nbs/60_running/07_submitting.ipynb #2fcf4463
 def describe(
-    plan, # a `Plan`
+    plan,  # a `Plan`
 ):
     "The plan as text"
     s, w = plan.site, plan.work
-    gpu = sum(j.seconds/3600 for j in plan.jobs if 'gpu' in j.pool.gres)
+    gpu = sum(j.seconds / 3600 for j in plan.jobs if 'gpu' in j.pool.gres)
     rows = [('job', 'partition', 'resources', 'expected', 'limit', 'after')] + [
-        (j.name, j.pool.partition, ', '.join(filter(None, [f'{j.pool.cores} cores', j.pool.gres])), duration(j.seconds), clock(limit_of(plan, j)), ' '.join(j.after)) for j in plan.jobs]
+        (
+            j.name,
+            j.pool.partition,
+            ', '.join(filter(None, [f'{j.pool.cores} cores', j.pool.gres])),
+            duration(j.seconds),
+            clock(limit_of(plan, j)),
+            ' '.join(j.after),
+        )
+        for j in plan.jobs
+    ]
     widths = [max(len(r[i]) for r in rows) for i in range(6)]
     table = '\n'.join('  '.join(c.ljust(n) for c, n in zip(r, widths)).rstrip() for r in rows)
     return f'''study {plan.study.name} on {s.title}, --account={plan.account or '<missing>'}
 {len(plan.study.arms)} arms, {w.genotypes} genotypes, {w.fits} fits; {_photographs(w)}
-data      {plan.data}{'' if Path(plan.data).exists() else '   (not to be seen from here: the numbers are those of the whole experiment)'}
+data      {plan.data}{
+        ''
+        if Path(plan.data).exists()
+        else '   (not to be seen from here: the numbers are those of the whole experiment)'
+    }
 features  {plan.features}
 out       {plan.out}
 modules   {' '.join(s.modules) or '-'}
 
 {table}
 
-expected {digits(gpu)} GPU-hours, {_cost(plan, lambda j: j.seconds/3600)}; at the most {_cost(plan, lambda j: limit_of(plan, j)/60)} (one life of every job)
-writes    {plan.out}/{{submit.sh,jobs,arms,tables,report}}{''.join(f"""
-          {f}""" for _, f in w.missing)}
-{''.join(f"""note      {n}
-""" for n in notes(plan))}'''
+expected {digits(gpu)} GPU-hours, {_cost(plan, lambda j: j.seconds / 3600)}; at the most {
+        _cost(plan, lambda j: limit_of(plan, j) / 60)
+    } (one life of every job)
+writes    {plan.out}/{{submit.sh,jobs,arms,tables,report}}{
+        ''.join(
+            f"""
+          {f}"""
+            for _, f in w.missing
+        )
+    }
+{
+        ''.join(
+            f"""note      {n}
+"""
+            for n in notes(plan)
+        )
+    }'''
 
 # %% ../../nbs/60_running/07_submitting.ipynb #206f5bf5
 def _photographs(w):
     "What there is to encode"
     names = ', '.join(w.backbones) or 'no backbone'
-    if not w.passes: return f'features of {names} are there'
-    return f'{w.photographs} photographs through {names}' + (f', in {w.passes} passes' if w.passes > 1 else '')
+    if not w.passes:
+        return f'features of {names} are there'
+    return f'{w.photographs} photographs through {names}' + (
+        f', in {w.passes} passes' if w.passes > 1 else ''
+    )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #2a8b959c
 def log_pattern(
-    plan, # a `Plan`
+    plan,  # a `Plan`
     job,  # one of its jobs
 ):
     "Where Slurm writes the job's log: %j is the job's number, and a per cent sign of the folder is doubled"
     return f'{plan.out}/jobs/{job.name}'.replace('%', '%%') + '-%j.log'
 
+
 def _options(plan, j):
     "Everything that sbatch is told about a job"
     minutes, whole = limit_of(plan, j), inherited(plan.site)
-    how = [f'--signal=B:USR1@{min(300, minutes*60//5)}', f'--job-name={_remark(f"faba-{plan.study.name}-{j.name}")}', f'--output={log_pattern(plan, j)}', '--open-mode=append', '--requeue']
-    return [*options(j.pool, plan.account, minutes), *how, *([f'--export={whole}'] if whole else [])]
+    how = [
+        f'--signal=B:USR1@{min(300, minutes * 60 // 5)}',
+        f'--job-name={_remark(f"faba-{plan.study.name}-{j.name}")}',
+        f'--output={log_pattern(plan, j)}',
+        '--open-mode=append',
+        '--requeue',
+    ]
+    return [
+        *options(j.pool, plan.account, minutes),
+        *how,
+        *([f'--export={whole}'] if whole else []),
+    ]
 
 # %% ../../nbs/60_running/07_submitting.ipynb #b6228a84
 def _line(plan, j):
     "One call of `job`"
-    words = [j.name, ' '.join(j.after), *_options(plan, j), str(root()/'slurm'/j.file)]
+    words = [j.name, ' '.join(j.after), *_options(plan, j), str(root() / 'slurm' / j.file)]
     return f'job {shlex.join(words)} \\\n    {shlex.join(j.args)}'
+
 
 def _remark(text):
     "Text for a comment, which ends with its line"
@@ -278,13 +453,20 @@ def _remark(text):
 
 # %% ../../nbs/60_running/07_submitting.ipynb #acf074c3
 def script(
-    plan, # a `Plan`
+    plan,  # a `Plan`
 ):
     "The text of `submit.sh`"
     out, site = shlex.quote(str(plan.out)), plan.site
-    exports = '\n'.join(f'export {k}={shlex.quote(v)}' for k, v in variables(site, plan.account, plan.venv).items())
+    exports = '\n'.join(
+        f'export {k}={shlex.quote(v)}' for k, v in variables(site, plan.account, plan.venv).items()
+    )
     lines = '\n'.join(_line(plan, j) for j in plan.jobs)
-    told = {'out': str(plan.out), 'account': plan.account or '<missing>', 'machine': site.machine, 'login': site.login}
+    told = {
+        'out': str(plan.out),
+        'account': plan.account or '<missing>',
+        'machine': site.machine,
+        'login': site.login,
+    }
     facts = '\n'.join(f'# shellcheck disable=SC2034\n{k}={shlex.quote(v)}' for k, v in told.items())
     return f'''#!/bin/bash
 # {_remark(f'Study {plan.study.name} on {site.title}. Written by `faba submit`. Run it in a login shell:')}
@@ -303,44 +485,77 @@ say "Slurm has all jobs of this study; how far they are: faba status $(printf %q
 
 # %% ../../nbs/60_running/07_submitting.ipynb #77654ac8
 def write_plan(
-    plan, # a `Plan`
+    plan,  # a `Plan`
 ):
     "Write `submit.sh` and `jobs/plan.json`"
-    (plan.out/'jobs').mkdir(parents=True, exist_ok=True)
+    (plan.out / 'jobs').mkdir(parents=True, exist_ok=True)
     _forget(plan)
-    jobs = [{'name': j.name, 'after': j.after, 'seconds': round(j.seconds, 2), 'minutes': limit_of(plan, j), 'partition': j.pool.partition} for j in plan.jobs]
+    jobs = [
+        {
+            'name': j.name,
+            'after': j.after,
+            'seconds': round(j.seconds, 2),
+            'minutes': limit_of(plan, j),
+            'partition': j.pool.partition,
+        }
+        for j in plan.jobs
+    ]
     billing = {p.partition: p.billing for p in plan.site.pools().values()}
-    write_json({'site': plan.site.name, 'study': plan.study.name, 'billing': billing, 'jobs': jobs}, plan.out/'jobs'/'plan.json')
-    write_text(script(plan), plan.out/'submit.sh')
+    write_json(
+        {'site': plan.site.name, 'study': plan.study.name, 'billing': billing, 'jobs': jobs},
+        plan.out / 'jobs' / 'plan.json',
+    )
+    write_text(script(plan), plan.out / 'submit.sh')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #0cf881cc
 def _forget(plan):
     "Remove the marks of finished jobs"
-    for p in (plan.out/'jobs').glob('*.done'): p.unlink()
+    for p in (plan.out / 'jobs').glob('*.done'):
+        p.unlink()
 
 # %% ../../nbs/60_running/07_submitting.ipynb #3d21853a
 def check_weights(
-    plan, # a `Plan`
+    plan,  # a `Plan`
 ):
     "Refuse when an encoder's weights are not in the cache that the jobs will have"
     from faba_nb.backbones.fetching import repository
     from faba_nb.backbones.registry import get_backbone, in_cache
+
     home = variables(plan.site, plan.account, plan.venv)['HF_HOME']
     needed = {b: repository(get_backbone(b)) for b, _ in plan.work.missing}
     lacking = ' '.join(b for b, r in needed.items() if r and not in_cache(r, home))
-    if lacking: raise BadInput(f'the weights of {lacking} are not in {home}, and jobs have no network', '--go', f'on a login node: HF_HOME={shlex.quote(home)} faba fetch {lacking}')
+    if lacking:
+        raise BadInput(
+            f'the weights of {lacking} are not in {home}, and jobs have no network',
+            '--go',
+            f'on a login node: HF_HOME={shlex.quote(home)} faba fetch {lacking}',
+        )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #481cea3f
 def go(
-    plan, # a `Plan` that was written
+    plan,  # a `Plan` that was written
 ):
     "Run `submit.sh`"
-    if not plan.account: raise BadInput('nobody pays for these jobs', '--account', 'give --account=project_NNNNNNN, or set FABA_ACCOUNT')
-    if not Path(plan.data).exists(): raise BadInput('the data folder is not there', plan.data)
+    if not plan.account:
+        raise BadInput(
+            'nobody pays for these jobs',
+            '--account',
+            'give --account=project_NNNNNNN, or set FABA_ACCOUNT',
+        )
+    if not Path(plan.data).exists():
+        raise BadInput('the data folder is not there', plan.data)
     check_weights(plan)
-    path = plan.out/'submit.sh'
-    if not shutil.which('sbatch'): raise BadInput('there is no sbatch on the PATH here', '--go', f'paste this into a login shell: bash {shlex.quote(str(path))}')
+    path = plan.out / 'submit.sh'
+    if not shutil.which('sbatch'):
+        raise BadInput(
+            'there is no sbatch on the PATH here',
+            '--go',
+            f'paste this into a login shell: bash {shlex.quote(str(path))}',
+        )
     code = subprocess.run(['bash', str(path)]).returncode
-    if code == 75: raise Stopped('another process feeds this study already; it needs no second')
-    if code == 2: raise BadInput('submitting was refused; the lines above say why', path)
-    if code: raise StepFailed(f'submitting ended with exit code {code}; the lines above say why')
+    if code == 75:
+        raise Stopped('another process feeds this study already; it needs no second')
+    if code == 2:
+        raise BadInput('submitting was refused; the lines above say why', path)
+    if code:
+        raise StepFailed(f'submitting ended with exit code {code}; the lines above say why')

@@ -12,103 +12,143 @@ import pandas as pd
 from ..core.errors import BadInput
 from ..core.files import SEALS, broken, read_json
 from ..core.studies import imported, read_study
-from .pipeline import AGAIN, file_fault, image_groups, read_record, read_run, without_imported
+from faba_nb.running.pipeline import (
+    AGAIN,
+    file_fault,
+    image_groups,
+    read_record,
+    read_run,
+    without_imported,
+)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #6d670b1b
 def command(
     out,  # the study's folder
-    step, # features, train, evaluate or report
+    step,  # features, train, evaluate or report
 ):
     "The command that makes the results of a step again"
     run = read_run(out)
-    places = [w for k in ('data', 'features') if isinstance(run.get(k), str) for w in (f'--{k}', run[k])]
-    return shlex.join(['faba', 'run', str(out/'study.yaml'), *places, '--out', str(out), '--only', step])
+    places = [
+        w for k in ('data', 'features') if isinstance(run.get(k), str) for w in (f'--{k}', run[k])
+    ]
+    return shlex.join(
+        ['faba', 'run', str(out / 'study.yaml'), *places, '--out', str(out), '--only', step]
+    )
 
 # %% ../../nbs/60_running/066_verifying.ipynb #c75798e0
 def _mend(out, path):
     "What to run for a file of the study's folder"
     parts = Path(path).relative_to(out).parts
-    if parts[0] == 'arms' and len(parts) > 1 and imported(out, parts[1]): return f'import the arm {parts[1]} again with `faba import`'
-    if parts[0] == 'notebooks': return command(out, 'report' if parts[1].startswith('report') else parts[1].split('.')[0].split('-')[0])
-    step = {'arms': 'train', 'tables': 'evaluate', 'report': 'report', 'tables.xlsx': 'report'}.get(parts[0])
+    if parts[0] == 'arms' and len(parts) > 1 and imported(out, parts[1]):
+        return f'import the arm {parts[1]} again with `faba import`'
+    if parts[0] == 'notebooks':
+        return command(
+            out, 'report' if parts[1].startswith('report') else parts[1].split('.')[0].split('-')[0]
+        )
+    step = {'arms': 'train', 'tables': 'evaluate', 'report': 'report', 'tables.xlsx': 'report'}.get(
+        parts[0]
+    )
     return command(out, step) if step else AGAIN.format(out)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #c9db99ce
 def _sealed(out):
     "(path, problem or '') of sealed files"
     for record in sorted(out.rglob(SEALS)):
-        try: names = list(read_json(record))
-        except (ValueError, TypeError): names = []
-        if not names: yield record, 'seal unreadable'
+        try:
+            names = list(read_json(record))
+        except (ValueError, TypeError):
+            names = []
+        if not names:
+            yield record, 'seal unreadable'
         for n in names:
-            yield record.parent/n, broken(record.parent/n)
+            yield record.parent / n, broken(record.parent / n)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #d15b2b93
 def _fits(out):
     "(path, problem or '') of fits"
     from faba_nb.training.fits import fit_fault
+
     for folder in sorted(out.glob('arms/*/fits')):
         paths = {p.with_suffix('.safetensors') for p in folder.glob('split*.json')}
-        if (folder.parent/'arm.json').is_file(): paths |= set(folder.glob('*.safetensors'))
+        if (folder.parent / 'arm.json').is_file():
+            paths |= set(folder.glob('*.safetensors'))
         for p in sorted(paths):
             yield p, fit_fault(p)
         yield from _too_few(folder, len(paths))
 
+
 def _too_few(folder, there):
     "An arm that says how many fits it was made from, and has fewer"
-    try: wanted = read_json(folder.parent/'arm.json').get('fits')
-    except (OSError, ValueError, AttributeError): return
-    if isinstance(wanted, int) and there < wanted: yield folder, f'{wanted - there} of {wanted} fits are missing'
+    try:
+        wanted = read_json(folder.parent / 'arm.json').get('fits')
+    except (OSError, ValueError, AttributeError):
+        return
+    if isinstance(wanted, int) and there < wanted:
+        yield folder, f'{wanted - there} of {wanted} fits are missing'
 
 # %% ../../nbs/60_running/066_verifying.ipynb #2cebd400
 def _recorded(out):
     "(path, problem or '') of what steps recorded"
-    for path in sorted((out/'steps').glob('[!.]*.json')):
-        if path.name.endswith('.heartbeat.json'): continue
+    for path in sorted((out / 'steps').glob('[!.]*.json')):
+        if path.name.endswith('.heartbeat.json'):
+            continue
         record = read_record(path)
-        if record is None: yield path, 'unreadable'
+        if record is None:
+            yield path, 'unreadable'
         files = {} if record is None else record['files'] | (record.get('notebooks') or {})
         for f, was in files.items():
-            if f.endswith('.h5'): continue
-            yield out/f, file_fault(out/f, was)
+            if f.endswith('.h5'):
+                continue
+            yield out / f, file_fault(out / f, was)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #73409d55
 def _read(out):
     "The features files that the study reads, those that are there"
     from faba_nb.backbones.store import feature_path
+
     where = read_run(out).get('features')
-    try: study = without_imported(read_study(out/'study.yaml'), out)
-    except (BadInput, OSError, ValueError): return []
+    try:
+        study = without_imported(read_study(out / 'study.yaml'), out)
+    except (BadInput, OSError, ValueError):
+        return []
     groups = image_groups(study).items() if isinstance(where, str) else ()
     paths = [Path(feature_path(where, b, t, c)) for (t, c), names in groups for b in names]
     return [p for p in paths if p.is_file()]
+
 
 def _features(out):
     "(path, problem or '') of features files"
     for p in _read(out):
         from faba_nb.backbones.store import check_features
+
         yield p, check_features(p)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #ed4154b6
 def verify(
-    out, # the study's folder, on which nothing works now
+    out,  # the study's folder, on which nothing works now
 ):
     "A row for every file that is not what was recorded: the file, the problem, what to run; none when all is well"
     out, found = Path(os.path.abspath(out)), {}
-    if not out.is_dir() or not any((out/n).exists() for n in ('study.yaml', 'steps', 'arms')): raise BadInput('no study has been run here', out, 'give the --out folder of `faba run`')
+    if not out.is_dir() or not any((out / n).exists() for n in ('study.yaml', 'steps', 'arms')):
+        raise BadInput('no study has been run here', out, 'give the --out folder of `faba run`')
     for part in (_sealed, _fits, _recorded, _features):
-        for p, fault in part(out): found[p] = found.get(p) or fault
+        for p, fault in part(out):
+            found[p] = found.get(p) or fault
     rows = [(_name(out, p), found[p], _mend_step(out, p)) for p in sorted(found) if found[p]]
     table = pd.DataFrame(rows, columns=['file', 'problem', 'run'])
     table.attrs['files'] = len(found)
     return table
 
+
 def _name(out, path):
     "A file as people are told of it"
     return os.path.relpath(path, out) if path.is_relative_to(out) else str(path)
 
+
 def _mend_step(out, path):
     "What to run for a file, also for one outside the study's folder and for the record of a step"
-    if not path.is_relative_to(out): return command(out, 'features')
-    if path.parent == out/'steps': return command(out, path.stem.split('-')[0])
+    if not path.is_relative_to(out):
+        return command(out, 'features')
+    if path.parent == out / 'steps':
+        return command(out, path.stem.split('-')[0])
     return _mend(out, path)

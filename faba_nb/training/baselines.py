@@ -20,64 +20,90 @@ from .folds import members
 def _mean_view(bundle, grid, shift, rate):
     "(plants, steps, D) standardised mean over the views present, 0 where there is none"
     there = (grid.rows > 0).sum(-1, keepdims=True)
-    return np.where(there > 0, (bundle.table[grid.rows].sum(2)/np.maximum(there, 1) - shift)*rate, 0)
+    return np.where(
+        there > 0, (bundle.table[grid.rows].sum(2) / np.maximum(there, 1) - shift) * rate, 0
+    )
 
 # %% ../../nbs/30_training/10_baselines.ipynb #68a0ea91
 def step_inputs(
-    bundle, # a `Bundle`
-    arm,    # an `Arm`
-    scales, # from `scaling`
-    grid='steps', # or 'rounds'
-    online=False, # take the online reading's values
+    bundle,  # a `Bundle`
+    arm,  # an `Arm`
+    scales,  # from `scaling`
+    grid='steps',  # or 'rounds'
+    online=False,  # take the online reading's values
 ):
     "(plants, steps, k) what an estimator is given"
     g, parts = getattr(bundle, grid), []
     values = g.values | (bundle.online.get(grid, {}) if online else {})
     for m in (m for m in MODALITIES if m in scales):
         shift, rate = scales[m]
-        empty = -shift*rate if arm.preparation == 'published' and m in MODALITIES[:4] else 0
-        x = _mean_view(bundle, g, shift, rate) if m == 'image' else (values[m] - shift)*rate
+        empty = -shift * rate if arm.preparation == 'published' and m in MODALITIES[:4] else 0
+        x = _mean_view(bundle, g, shift, rate) if m == 'image' else (values[m] - shift) * rate
         parts += [np.where(np.isfinite(x), x, empty), g.present[m][..., None]]
-    if arm.estimator != 'morphology_logistic': parts.append(g.dag[..., None]/10)
+    if arm.estimator != 'morphology_logistic':
+        parts.append(g.dag[..., None] / 10)
     return np.concatenate(parts, -1).astype(np.float32)
 
 # %% ../../nbs/30_training/10_baselines.ipynb #a1b19ba9
 def make_estimator(
-    kind, # 'logistic', 'morphology_logistic', 'random_forest' or 'gradient_boosting'
-    seed, # of what is random in it
+    kind,  # 'logistic', 'morphology_logistic', 'random_forest' or 'gradient_boosting'
+    seed,  # of what is random in it
 ):
     "An estimator that has not seen anything"
-    if kind.endswith('logistic'): return LogisticRegression(C=1., max_iter=2000)
-    if kind == 'random_forest': return RandomForestClassifier(300, min_samples_leaf=3, max_features='sqrt', random_state=seed)
-    return HistGradientBoostingClassifier(max_iter=100, early_stopping=False, max_features=.3, random_state=seed)
+    if kind.endswith('logistic'):
+        return LogisticRegression(C=1.0, max_iter=2000)
+    if kind == 'random_forest':
+        return RandomForestClassifier(
+            300, min_samples_leaf=3, max_features='sqrt', random_state=seed
+        )
+    return HistGradientBoostingClassifier(
+        max_iter=100, early_stopping=False, max_features=0.3, random_state=seed
+    )
 
 # %% ../../nbs/30_training/10_baselines.ipynb #8be4e308
 def check_baseline(
-    name, # of the arm
+    name,  # of the arm
     arm,  # an `Arm`
 ):
     "Refuse a baseline arm that is not what its estimator says"
-    if arm.estimator == 'morphology_logistic' and (arm.backbone, arm.modalities) != ('morphology', ('image',)):
-        raise BadInput('morphology_logistic looks at morphology features only', f'arms.{name}', 'add backbone: morphology and modalities: [image]')
-    if arm.estimator != 'network' and arm.distillation != 'none': raise BadInput('only networks can be taught by a teacher', f'arms.{name}', 'leave out distillation')
+    if arm.estimator == 'morphology_logistic' and (arm.backbone, arm.modalities) != (
+        'morphology',
+        ('image',),
+    ):
+        raise BadInput(
+            'morphology_logistic looks at morphology features only',
+            f'arms.{name}',
+            'add backbone: morphology and modalities: [image]',
+        )
+    if arm.estimator != 'network' and arm.distillation != 'none':
+        raise BadInput(
+            'only networks can be taught by a teacher', f'arms.{name}', 'leave out distillation'
+        )
 
 # %% ../../nbs/30_training/10_baselines.ipynb #7bf02317
 def fit_baseline(
-    bundle, # a `Bundle`
-    arm,    # an `Arm` with an estimator
-    fit,    # the `Fit`
+    bundle,  # a `Bundle`
+    arm,  # an `Arm` with an estimator
+    fit,  # the `Fit`
 ):
     "Reading to (log-odds, None) over (plants, steps), as `read_fit` gives them"
     train = members(fit.fold, bundle.plants.genotype)['train']
     scales, real = scaling(bundle, arm, train), bundle.steps.real[train]
     x, y = step_inputs(bundle, arm, scales)[train][real], bundle.label[train][real]
     model = make_estimator(arm.estimator, np.random.SeedSequence(fit.key).generate_state(1)[0])
-    model.fit(x, y, sample_weight=np.where(y > 0, arm.pos_weight, 1.))
-    return {f'{grid}/{reading}': (_log_odds(model, step_inputs(bundle, arm, scales, grid, reading == 'online')), None)
-            for grid in ('steps', 'rounds') if getattr(bundle, grid) is not None for reading in ('retrospective', 'online')}
+    model.fit(x, y, sample_weight=np.where(y > 0, arm.pos_weight, 1.0))
+    return {
+        f'{grid}/{reading}': (
+            _log_odds(model, step_inputs(bundle, arm, scales, grid, reading == 'online')),
+            None,
+        )
+        for grid in ('steps', 'rounds')
+        if getattr(bundle, grid) is not None
+        for reading in ('retrospective', 'online')
+    }
 
 # %% ../../nbs/30_training/10_baselines.ipynb #1dfe5870
 def _log_odds(model, x):
     "(plants, steps) log-odds; a forest's certainty is kept finite"
     p = model.predict_proba(x.reshape(-1, x.shape[-1]))[:, 1].clip(1e-4, 1 - 1e-4)
-    return np.log(p/(1 - p)).astype(np.float32).reshape(x.shape[:-1])
+    return np.log(p / (1 - p)).astype(np.float32).reshape(x.shape[:-1])

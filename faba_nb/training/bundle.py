@@ -22,55 +22,87 @@ from .network import Batch, encode_days
 @dataclass
 class Grid:
     "Steps of all plants as (plants, steps) arrays"
+
     round: np.ndarray  # int, 0 for padding
-    dag: np.ndarray    # float, days after germination
-    filled: np.ndarray # bool, False for padding
-    real: np.ndarray   # bool, measured: other steps may look at it
-    values: dict = field(default_factory=dict)  # modality to float32 (plants, steps, width), NaN for missing
-    present: dict = field(default_factory=dict) # modality to bool (plants, steps)
-    rows: np.ndarray | None = None # int (plants, steps, views), row of the image table, 0 for none
+    dag: np.ndarray  # float, days after germination
+    filled: np.ndarray  # bool, False for padding
+    real: np.ndarray  # bool, measured: other steps may look at it
+    values: dict = field(
+        default_factory=dict
+    )  # modality to float32 (plants, steps, width), NaN for missing
+    present: dict = field(default_factory=dict)  # modality to bool (plants, steps)
+    rows: np.ndarray | None = None  # int (plants, steps, views), row of the image table, 0 for none
 
 # %% ../../nbs/30_training/05_bundle.ipynb #4410478b
 def make_grid(
-    steps,     # table with plant_id, round, dag, a row per step
-    plant_ids, # order of the rows
+    steps,  # table with plant_id, round, dag, a row per step
+    plant_ids,  # order of the rows
 ):
     "The steps as a `Grid` without values"
     s = steps[steps.plant_id.isin(plant_ids)].sort_values(['plant_id', 'dag', 'round'])
     row, column = pd.Index(plant_ids).get_indexer(s.plant_id), s.groupby('plant_id').cumcount()
     shape = len(plant_ids), int(column.max()) + 1
-    g = Grid(np.zeros(shape, int), np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool))
-    g.round[row, column], g.dag[row, column], g.filled[row, column], g.real[row, column] = s['round'], s.dag, True, True
+    g = Grid(
+        np.zeros(shape, int),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, bool),
+        np.zeros(shape, bool),
+    )
+    g.round[row, column], g.dag[row, column], g.filled[row, column], g.real[row, column] = (
+        s['round'],
+        s.dag,
+        True,
+        True,
+    )
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #b56e4293
 def place(
-    grid,      # a `Grid`
-    plant_ids, # order of its rows
-    table,     # table with plant_id, round and the columns
-    columns,   # what to take
-    name,      # what the table is called, for errors
+    grid,  # a `Grid`
+    plant_ids,  # order of its rows
+    table,  # table with plant_id, round and the columns
+    columns,  # what to take
+    name,  # what the table is called, for errors
 ):
     "float32 (plants, steps, columns), NaN where the table has no number"
     bad = table[np.isinf(table[columns].to_numpy(float)).any(1)]
-    if len(bad): raise BadInput('infinite value', f'{name}, plant {bad.plant_id.iloc[0]}, round {bad["round"].iloc[0]}', 'correct it or leave it empty')
-    keyed = table.drop_duplicates(['plant_id', 'round'], keep='last').set_index(['plant_id', 'round'])[columns]
-    keys = pd.MultiIndex.from_arrays([np.repeat(plant_ids, grid.round.shape[1]), grid.round.ravel()])
+    if len(bad):
+        raise BadInput(
+            'infinite value',
+            f'{name}, plant {bad.plant_id.iloc[0]}, round {bad["round"].iloc[0]}',
+            'correct it or leave it empty',
+        )
+    keyed = table.drop_duplicates(['plant_id', 'round'], keep='last').set_index(
+        ['plant_id', 'round']
+    )[columns]
+    keys = pd.MultiIndex.from_arrays(
+        [np.repeat(plant_ids, grid.round.shape[1]), grid.round.ravel()]
+    )
     return keyed.reindex(keys).to_numpy(np.float32).reshape(*grid.round.shape, len(columns))
 
 # %% ../../nbs/30_training/05_bundle.ipynb #54031e21
 def place_images(
-    grid,      # a `Grid`
-    plant_ids, # order of its rows
+    grid,  # a `Grid`
+    plant_ids,  # order of its rows
     features,  # a `FeatureFile`
-    views,     # names of the views, in order
+    views,  # names of the views, in order
 ):
     "The table float32 (N + 1, D) and the grid's rows int (plants, steps, views)"
-    keys = pd.DataFrame({'plant_id': np.repeat(plant_ids, grid.round.shape[1]*len(views)),
-                         'round': np.repeat(grid.round.ravel(), len(views)), 'view': np.tile(views, grid.round.size)})
+    keys = pd.DataFrame(
+        {
+            'plant_id': np.repeat(plant_ids, grid.round.shape[1] * len(views)),
+            'round': np.repeat(grid.round.ravel(), len(views)),
+            'view': np.tile(views, grid.round.size),
+        }
+    )
     x, there = features.load(keys)
     bad = np.flatnonzero(there & ~np.isfinite(x).all(1))
-    if len(bad): raise BadInput(f'{len(bad)} features are not finite, the first is {" ".join(map(str, keys.iloc[bad[0]]))}', features.path, 'extract them again')
+    if len(bad):
+        raise BadInput(
+            f'{len(bad)} features are not finite, the first is {" ".join(map(str, keys.iloc[bad[0]]))}',
+            features.path,
+            'extract them again',
+        )
     rows = np.where(there, there.cumsum(), 0).reshape(*grid.round.shape, len(views))
     return np.vstack([np.zeros((1, x.shape[1]), np.float32), x[there]]), rows
 
@@ -78,88 +110,140 @@ def place_images(
 @dataclass
 class Bundle:
     "An experiment as one arm sees it"
-    plants: pd.DataFrame # a row per plant: plant_id, genotype, treatment, replicate, onset_dag, onset_class
-    steps: Grid          # measured steps
-    label: np.ndarray    # (plants, steps) 0 or 1
+
+    plants: (
+        pd.DataFrame
+    )  # a row per plant: plant_id, genotype, treatment, replicate, onset_dag, onset_class
+    steps: Grid  # measured steps
+    label: np.ndarray  # (plants, steps) 0 or 1
     facts: pd.DataFrame  # a row per measured step, in the order of `steps.filled`
-    table: np.ndarray | None = None # (N, D) image features
-    views: tuple = ()    # names of the views
-    columns: dict = field(default_factory=dict) # modality to names of its columns
-    rounds: Grid | None = None # all rounds
-    online: dict = field(default_factory=dict)  # grid name to {modality: values} for the online reading
-    scaled_on: np.ndarray | None = None # (N, columns) rows of fluorescence that the published scaling looks at, where they are not those of the steps
+    table: np.ndarray | None = None  # (N, D) image features
+    views: tuple = ()  # names of the views
+    columns: dict = field(default_factory=dict)  # modality to names of its columns
+    rounds: Grid | None = None  # all rounds
+    online: dict = field(
+        default_factory=dict
+    )  # grid name to {modality: values} for the online reading
+    scaled_on: np.ndarray | None = (
+        None  # (N, columns) rows of fluorescence that the published scaling looks at, where they are not those of the steps
+    )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d8a02c09
 @patch
-def widths(self:Bundle):
+def widths(self: Bundle):
     "Modality to input width"
     w = {m: v.shape[-1] for m, v in self.steps.values.items()}
     return w | ({} if self.table is None else {'image': self.table.shape[1]})
 
 # %% ../../nbs/30_training/05_bundle.ipynb #69f64d54
 @patch
-def digest(self:Bundle):
+def digest(self: Bundle):
     "Sixteen hexadecimal digits of everything in it"
     h = hashlib.sha256(self.facts.to_csv(index=False).encode())
-    if self.rounds is not None: h.update(b'published scaling over what is there') # fits scaled otherwise are trained anew
+    if self.rounds is not None:
+        h.update(b'published scaling over what is there')  # fits scaled otherwise are trained anew
     for g in (self.steps, self.rounds):
         if g is not None:
-            for a in (g.round, g.dag, g.real, *g.values.values(), *(() if g.rows is None else (g.rows,))): h.update(np.ascontiguousarray(a))
-    for a in (self.table, *(v for o in self.online.values() for v in o.values())): h.update(b'' if a is None else np.ascontiguousarray(a))
+            for a in (
+                g.round,
+                g.dag,
+                g.real,
+                *g.values.values(),
+                *(() if g.rows is None else (g.rows,)),
+            ):
+                h.update(np.ascontiguousarray(a))
+    for a in (self.table, *(v for o in self.online.values() for v in o.values())):
+        h.update(b'' if a is None else np.ascontiguousarray(a))
     return h.hexdigest()[:16]
 
 # %% ../../nbs/30_training/05_bundle.ipynb #796d940b
 def _invented_plants(genotypes):
     "Six plants per genotype, onsets over the whole season"
-    onset = np.resize([14., 19, 20, 28, 29, 28, 33, 34, 38], genotypes)
-    rows = [(f'24_FabaDr_{6*g + r + 1:03d}', f'Bean {g:02d}', ('WHC-80', 'WHC-30')[r//3], r % 3 + 1, onset[g] if r > 2 else np.nan,
-             'Early' if onset[g] <= 20 else 'Mid' if onset[g] < 33 else 'Late') for g in range(genotypes) for r in range(6)]
-    return pd.DataFrame(rows, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag', 'onset_class'])
+    onset = np.resize([14.0, 19, 20, 28, 29, 28, 33, 34, 38], genotypes)
+    rows = [
+        (
+            f'24_FabaDr_{6 * g + r + 1:03d}',
+            f'Bean {g:02d}',
+            ('WHC-80', 'WHC-30')[r // 3],
+            r % 3 + 1,
+            onset[g] if r > 2 else np.nan,
+            'Early' if onset[g] <= 20 else 'Mid' if onset[g] < 33 else 'Late',
+        )
+        for g in range(genotypes)
+        for r in range(6)
+    ]
+    return pd.DataFrame(
+        rows, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag', 'onset_class']
+    )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #3c81288e
 def _invented_steps(plants):
     "Eleven measured days per plant, other days for each replicate"
-    days = {1: (3, 5, 10, 12, 17, 19, 24, 29, 31, 33, 38), 2: (3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38), 3: (3, 7, 10, 14, 17, 21, 24, 28, 31, 35, 38)}
-    s = plants.merge(pd.DataFrame([(r, d, k + 2) for r, ds in days.items() for k, d in enumerate(ds)], columns=['replicate', 'dag', 'round']))
+    days = {
+        1: (3, 5, 10, 12, 17, 19, 24, 29, 31, 33, 38),
+        2: (3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38),
+        3: (3, 7, 10, 14, 17, 21, 24, 28, 31, 35, 38),
+    }
+    s = plants.merge(
+        pd.DataFrame(
+            [(r, d, k + 2) for r, ds in days.items() for k, d in enumerate(ds)],
+            columns=['replicate', 'dag', 'round'],
+        )
+    )
     s['label'] = (s.dag >= s.onset_dag).astype(int)
-    return s.sort_values(['plant_id', 'dag'], ignore_index=True).assign(label_low_dag=np.nan, label_high_dag=np.nan)
+    return s.sort_values(['plant_id', 'dag'], ignore_index=True).assign(
+        label_low_dag=np.nan, label_high_dag=np.nan
+    )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f86adca1
 def invented(
-    genotypes=12, # with six plants each
-    width=40,     # of the image features
-    signal=1.,    # how far the numbers drift after onset, in standard deviations
-    seed=0,       # of the noise
+    genotypes=12,  # with six plants each
+    width=40,  # of the image features
+    signal=1.0,  # how far the numbers drift after onset, in standard deviations
+    seed=0,  # of the noise
 ):
     "A `Bundle` of an experiment that never was"
     plants = _invented_plants(genotypes)
     facts, rng = _invented_steps(plants), np.random.default_rng(seed)
     g, ids = make_grid(facts, plants.plant_id), plants.plant_id
     y = place(g, ids, facts, ['label'], 'labels')
-    draw = lambda d: (rng.normal(size=(*g.dag.shape, d)) + signal*np.nan_to_num(y)*np.linspace(-1, 1, d)).astype(np.float32)
-    g.values = {'fluor': draw(94), 'env': np.repeat(g.dag[..., None], 5, 2)/10, 'vi': draw(11)}
-    g.values['fluor'][rng.random(g.dag.shape) < .5] = np.nan
-    images = draw(4*width).reshape(-1, width)
+    draw = lambda d: (
+        rng.normal(size=(*g.dag.shape, d)) + signal * np.nan_to_num(y) * np.linspace(-1, 1, d)
+    ).astype(np.float32)
+    g.values = {'fluor': draw(94), 'env': np.repeat(g.dag[..., None], 5, 2) / 10, 'vi': draw(11)}
+    g.values['fluor'][rng.random(g.dag.shape) < 0.5] = np.nan
+    images = draw(4 * width).reshape(-1, width)
     g.rows = np.arange(1, len(images) + 1).reshape(*g.dag.shape, 4)
-    g.rows[rng.random(g.dag.shape) < .1] = 0
+    g.rows[rng.random(g.dag.shape) < 0.1] = 0
     _note_presence(g)
-    return Bundle(plants, g, np.nan_to_num(y[..., 0]), facts, np.vstack([np.zeros((1, width), np.float32), images]), ('side_000', 'side_120', 'side_240', 'top'))
+    return Bundle(
+        plants,
+        g,
+        np.nan_to_num(y[..., 0]),
+        facts,
+        np.vstack([np.zeros((1, width), np.float32), images]),
+        ('side_000', 'side_120', 'side_240', 'top'),
+    )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #3245de3a
 def _note_presence(grid):
     "Remember on which steps each modality was there at all"
     grid.present = {m: np.isfinite(v).any(-1) for m, v in grid.values.items()}
-    if grid.rows is not None: grid.present['image'] = (grid.rows > 0).any(-1)
+    if grid.rows is not None:
+        grid.present['image'] = (grid.rows > 0).any(-1)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #6eb4cf55
 def _tables(arm, experiment):
     "Modality to (table, columns, name) for the enabled sensor modalities"
     key = ['plant_id', 'round', 'dag']
     rest = lambda t: [c for c in t.columns if c not in key and pd.api.types.is_numeric_dtype(t[c])]
-    every = arm.fluor_columns == 'all' or arm.fluor_columns == 'auto' and arm.preparation == 'published'
+    every = (
+        arm.fluor_columns == 'all' or arm.fluor_columns == 'auto' and arm.preparation == 'published'
+    )
     out = {}
     for m in arm.modalities:
-        if m == 'image': continue
+        if m == 'image':
+            continue
         t = getattr(experiment, m)
         out[m] = t, list(experiment.fluor_known) if m == 'fluor' and not every else rest(t), m
     return out
@@ -176,7 +260,8 @@ def _fill(grid, ids, tables, arm, experiment, online):
     differs = {}
     for m, (t, columns, name) in tables.items():
         grid.values[m] = place(grid, ids, t, columns, name)
-        if m == 'env' and arm.preparation == 'published': differs[m], grid.values[m] = grid.values[m], _daily(grid, experiment)
+        if m == 'env' and arm.preparation == 'published':
+            differs[m], grid.values[m] = grid.values[m], _daily(grid, experiment)
     return {online: differs} if differs else {}
 
 # %% ../../nbs/30_training/05_bundle.ipynb #e49b9e3d
@@ -184,7 +269,12 @@ def _check_plants(plants):
     "Refuse a plan from which no fold can be made"
     for g, t in plants.groupby('genotype').treatment:
         for wanted, kind in (('WHC-30', 'drought'), ('WHC-80', 'control')):
-            if wanted not in set(t): raise BadInput(f'genotype {g} has no {kind} plant ({wanted})', 'plant table', 'leave the genotype out or complete the table')
+            if wanted not in set(t):
+                raise BadInput(
+                    f'genotype {g} has no {kind} plant ({wanted})',
+                    'plant table',
+                    'leave the genotype out or complete the table',
+                )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #c7075792
 def _check_features(bundle, experiment, path):
@@ -192,39 +282,57 @@ def _check_features(bundle, experiment, path):
     ids = bundle.plants.plant_id.to_numpy()
     photographed = set(experiment.images.plant_id) & set(ids)
     gone = sorted(photographed - set(ids[bundle.steps.present['image'].any(1)]))
-    if gone: raise BadInput(f'no features for {len(gone)} of {len(photographed)} photographed plants, the first is {gone[0]}', path, 'run `faba features` for this experiment')
+    if gone:
+        raise BadInput(
+            f'no features for {len(gone)} of {len(photographed)} photographed plants, the first is {gone[0]}',
+            path,
+            'run `faba features` for this experiment',
+        )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #c1f7bc70
 def load_bundle(
-    arm,        # an `Arm`
-    experiment, # an `Experiment`
-    features=None, # a `FeatureFile`, for arms that see images
-    partial=False, # accept photographed plants without any feature
+    arm,  # an `Arm`
+    experiment,  # an `Experiment`
+    features=None,  # a `FeatureFile`, for arms that see images
+    partial=False,  # accept photographed plants without any feature
 ):
     "The experiment as `arm` sees it"
     plants = experiment.plants.sort_values('plant_id', ignore_index=True)
     _check_plants(plants)
     facts, ids = experiment.measured, plants.plant_id.to_numpy()
     grid, tables = make_grid(facts, ids), _tables(arm, experiment)
-    b = Bundle(plants, grid, np.nan_to_num(place(grid, ids, facts, ['label'], 'labels')[..., 0]), facts, columns={m: c for m, (_, c, _) in tables.items()})
-    if arm.preparation == 'published': b.rounds = _all_rounds(experiment, ids, facts, grid)
+    b = Bundle(
+        plants,
+        grid,
+        np.nan_to_num(place(grid, ids, facts, ['label'], 'labels')[..., 0]),
+        facts,
+        columns={m: c for m, (_, c, _) in tables.items()},
+    )
+    if arm.preparation == 'published':
+        b.rounds = _all_rounds(experiment, ids, facts, grid)
     for name in ('steps', 'rounds'):
-        if getattr(b, name) is not None: b.online |= _fill(getattr(b, name), ids, tables, arm, experiment, name)
-    if 'image' in arm.modalities: _add_images(b, ids, features)
+        if getattr(b, name) is not None:
+            b.online |= _fill(getattr(b, name), ids, tables, arm, experiment, name)
+    if 'image' in arm.modalities:
+        _add_images(b, ids, features)
     for g in (b.steps, b.rounds):
-        if g is not None: _note_presence(g)
-    if 'image' in arm.modalities and not partial: _check_features(b, experiment, features.path)
+        if g is not None:
+            _note_presence(g)
+    if 'image' in arm.modalities and not partial:
+        _check_features(b, experiment, features.path)
     return b
 
 # %% ../../nbs/30_training/05_bundle.ipynb #39dbdf17
 def visits(
-    experiment, # an `Experiment`
+    experiment,  # an `Experiment`
 ):
     "plant_id and round of all that was photographed or has a row of fluorescence, rounds of one day apart"
     key = ['plant_id', 'round']
     seen = [experiment.measured[key], experiment.images[key]]
-    try: seen.append(experiment.fluor[key])
-    except BadInput: pass # no such workbook: `measured` has refused a broken one
+    try:
+        seen.append(experiment.fluor[key])
+    except BadInput:
+        pass  # no such workbook: `measured` has refused a broken one
     return pd.concat(seen).drop_duplicates(ignore_index=True)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #ef8626ad
@@ -232,7 +340,7 @@ def _all_rounds(experiment, ids, facts, steps):
     "The grid of all rounds, of which only measured ones are looked at by others; `steps` takes over its days"
     steps.dag = np.nan_to_num(place(steps, ids, experiment.plant_rounds, ['dag'], 'rounds')[..., 0])
     g = make_grid(experiment.plant_rounds, ids)
-    g.real = place(g, ids, visits(experiment).assign(there=1.), ['there'], 'steps')[..., 0] == 1
+    g.real = place(g, ids, visits(experiment).assign(there=1.0), ['there'], 'steps')[..., 0] == 1
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d1513715
@@ -244,41 +352,49 @@ def _add_images(bundle, ids, features):
     for g in grids:
         table, g.rows = place_images(g, ids, features, bundle.views)
         g.rows = np.where(g.rows > 0, g.rows + start, 0)
-        tables.append(table[1:] if start else table); start += len(table) - 1
+        tables.append(table[1:] if start else table)
+        start += len(table) - 1
     bundle.table = np.vstack(tables)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #8a803520
 def _moments(x):
     "Shift and rate that standardise the columns of (n, d), NaN left out"
     n = np.maximum(np.isfinite(x).sum(0), 1)
-    mean = np.nansum(x, 0, dtype=np.float64)/n
-    sd = np.sqrt(np.nansum((x - mean)**2, 0)/n)
-    return mean, np.divide(1., sd, where=sd > 1e-7*np.maximum(np.abs(mean), 1e-12), out=np.zeros_like(sd))
+    mean = np.nansum(x, 0, dtype=np.float64) / n
+    sd = np.sqrt(np.nansum((x - mean) ** 2, 0) / n)
+    return mean, np.divide(
+        1.0, sd, where=sd > 1e-7 * np.maximum(np.abs(mean), 1e-12), out=np.zeros_like(sd)
+    )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #a1969551
 def published_moments(
-    x, # (rows, columns) fluorescence, NaN for missing
+    x,  # (rows, columns) fluorescence, NaN for missing
 ):
     "Mean and SD of each column as the earlier system took them, float32"
-    x = np.asfortranarray(x, np.float32) # its layout, so that sums are rounded alike
+    x = np.asfortranarray(x, np.float32)  # its layout, so that sums are rounded alike
     mean, sd = np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
-    for i in np.flatnonzero(np.isfinite(x).any(0)): mean[i], sd[i] = np.nanmean(x[:, i]), np.nanstd(x[:, i])
+    for i in np.flatnonzero(np.isfinite(x).any(0)):
+        mean[i], sd[i] = np.nanmean(x[:, i]), np.nanstd(x[:, i])
     return mean, np.where(sd < 1e-8, np.float32(1), sd)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f3190f57
 def scaling(
-    bundle, # a `Bundle`
-    arm,    # an `Arm`
+    bundle,  # a `Bundle`
+    arm,  # an `Arm`
     train,  # positions of the training plants
 ):
     "Modality to (shift, rate), float64, for one fold"
     out = {}
     for m, d in bundle.widths().items():
         published = arm.preparation == 'published' and m in MODALITIES[:4]
-        if published and m != 'fluor': out[m] = np.zeros(d), np.ones(d)
-        elif published: out[m] = _published_scaling(bundle)
-        elif m == 'image': out[m] = _image_moments(bundle, train)
-        else: out[m] = _moments(bundle.steps.values[m][train].reshape(-1, d))
+        if published and m != 'fluor':
+            out[m] = np.zeros(d), np.ones(d)
+        elif published:
+            out[m] = _published_scaling(bundle)
+        elif m == 'image':
+            out[m] = _image_moments(bundle, train)
+        else:
+            out[m] = _moments(bundle.steps.values[m][train].reshape(-1, d))
     return out
 
 # %% ../../nbs/30_training/05_bundle.ipynb #4a9b6dd0
@@ -287,7 +403,7 @@ def _published_scaling(bundle):
     g = bundle.steps
     rows = g.values['fluor'][g.present['fluor']] if bundle.scaled_on is None else bundle.scaled_on
     mean, sd = published_moments(rows)
-    return mean.astype(float), 1/sd.astype(float)
+    return mean.astype(float), 1 / sd.astype(float)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #2eeffae7
 def _image_moments(bundle, train):
@@ -298,12 +414,14 @@ def _image_moments(bundle, train):
 # %% ../../nbs/30_training/05_bundle.ipynb #0b5954cc
 class Feed:
     "Batches for a stack of fits from one grid of a bundle"
-    def __init__(self,
-        bundle, # a `Bundle`
-        arm,    # an `Arm`
-        scales, # one `scaling` per fit
-        grid='steps', # or 'rounds'
-        online=False, # take the online reading's values
+
+    def __init__(
+        self,
+        bundle,  # a `Bundle`
+        arm,  # an `Arm`
+        scales,  # one `scaling` per fit
+        grid='steps',  # or 'rounds'
+        online=False,  # take the online reading's values
         device='cpu',
     ):
         g, on = getattr(bundle, grid), lambda x: torch.as_tensor(x, device=device)
@@ -313,32 +431,58 @@ class Feed:
         parts = [np.nan_to_num(values[m]) if zeros(m) else values[m] for m in self.sensors]
         self.sizes = [p.shape[-1] for p in parts]
         self.values = on(np.concatenate(parts, -1)) if parts else None
-        self.real, self.position, self.label = on(g.real), encode_days(g.dag).to(device), on(bundle.label) if grid == 'steps' else None
+        self.real, self.position, self.label = (
+            on(g.real),
+            encode_days(g.dag).to(device),
+            on(bundle.label) if grid == 'steps' else None,
+        )
         self.present = {m: on(p) for m, p in g.present.items()}
-        self.rows, self.table = (None, None) if bundle.table is None else (on(g.rows), on(bundle.table))
+        self.rows, self.table = (
+            (None, None) if bundle.table is None else (on(g.rows), on(bundle.table))
+        )
         self.use(scales)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f732a2a8
 @patch
-def use(self:Feed,
-    scales, # one `scaling` per fit
+def use(
+    self: Feed,
+    scales,  # one `scaling` per fit
 ):
     "Standardise with these numbers from now on, one set per fit of the stack"
-    stack = lambda i, ms: torch.tensor(np.stack([np.concatenate([s[m][i] for m in ms]) for s in scales]), dtype=torch.float32, device=self.real.device)
-    if self.sensors: self.shift, self.rate = stack(0, self.sensors)[:, None, None], stack(1, self.sensors)[:, None, None]
-    if self.table is not None: self.image_shift, self.image_rate = stack(0, ['image']), stack(1, ['image'])
+    stack = lambda i, ms: torch.tensor(
+        np.stack([np.concatenate([s[m][i] for m in ms]) for s in scales]),
+        dtype=torch.float32,
+        device=self.real.device,
+    )
+    if self.sensors:
+        self.shift, self.rate = (
+            stack(0, self.sensors)[:, None, None],
+            stack(1, self.sensors)[:, None, None],
+        )
+    if self.table is not None:
+        self.image_shift, self.image_rate = stack(0, ['image']), stack(1, ['image'])
 
 # %% ../../nbs/30_training/05_bundle.ipynb #b51b6d05
 @patch
-def batch(self:Feed,
-    plants, # (fits, n) positions in the plant table
+def batch(
+    self: Feed,
+    plants,  # (fits, n) positions in the plant table
 ):
     "A `Batch` of these plants"
     values = {}
     if self.sensors:
-        z = torch.nan_to_num((self.values[plants] - self.shift)*self.rate, nan=0.)
+        z = torch.nan_to_num((self.values[plants] - self.shift) * self.rate, nan=0.0)
         values = dict(zip(self.sensors, z.split(self.sizes, -1)))
     present = {m: p[plants] for m, p in self.present.items()}
-    if self.table is None: return Batch(self.real[plants], self.position[plants], values, present)
+    if self.table is None:
+        return Batch(self.real[plants], self.position[plants], values, present)
     values['image'] = self.rows[plants]
-    return Batch(self.real[plants], self.position[plants], values, present, self.table, self.image_shift, self.image_rate)
+    return Batch(
+        self.real[plants],
+        self.position[plants],
+        values,
+        present,
+        self.table,
+        self.image_shift,
+        self.image_rate,
+    )

@@ -29,178 +29,256 @@ from .streams import accelerated
 @dataclass
 class Work:
     "One arm of a study, ready to be trained"
-    name: str        # of the arm
+
+    name: str  # of the arm
     arm: Arm
     bundle: Bundle
-    folder: Path     # OUT/arms/<name>
-    marks: dict      # every fit to its fingerprint
+    folder: Path  # OUT/arms/<name>
+    marks: dict  # every fit to its fingerprint
     teacher: 'Work | None' = None
-    queue: deque = field(default_factory=deque) # fits that are to be trained
+    queue: deque = field(default_factory=deque)  # fits that are to be trained
 
 # %% ../../nbs/30_training/11_crew.ipynb #43d83ba4
 @patch
-def done(self:Work,
-    fit, # a `Fit` of this arm
+def done(
+    self: Work,
+    fit,  # a `Fit` of this arm
 ):
     "Is this fit finished and valid on disk?"
-    return is_done(self.folder/'fits', fit, self.marks[fit])
+    return is_done(self.folder / 'fits', fit, self.marks[fit])
+
 
 @patch
-def batches(self:Work,
-    fit, # a `Fit` of this arm
+def batches(
+    self: Work,
+    fit,  # a `Fit` of this arm
 ):
     "Updates per epoch; fits that differ in it cannot share a stack"
-    return -(-len(members(fit.fold, self.bundle.plants.genotype)['train'])//self.arm.batch_size)
+    return -(-len(members(fit.fold, self.bundle.plants.genotype)['train']) // self.arm.batch_size)
 
 # %% ../../nbs/30_training/11_crew.ipynb #21057475
 @patch
-def lesson(self:Work,
-    fit, # a `Fit` of this arm
+def lesson(
+    self: Work,
+    fit,  # a `Fit` of this arm
 ):
     "The teacher's log-odds (plants, steps) for this fit"
-    return load_readings(self.teacher.folder/'fits', replace(fit, arm=self.teacher.name))['steps/retrospective'][0]
+    return load_readings(self.teacher.folder / 'fits', replace(fit, arm=self.teacher.name))[
+        'steps/retrospective'
+    ][0]
+
 
 @patch
-def may_start(self:Work,
-    fit, # a `Fit` of this arm
+def may_start(
+    self: Work,
+    fit,  # a `Fit` of this arm
 ):
     "Is everything there that this fit waits for?"
     return self.teacher is None or self.teacher.done(replace(fit, arm=self.teacher.name))
 
 # %% ../../nbs/30_training/11_crew.ipynb #b14ac6a1
 def bytes_per_fit(
-    bundle, # a `Bundle`
-    arm,    # an `Arm`
-    fit,    # any fit of it
+    bundle,  # a `Bundle`
+    arm,  # an `Arm`
+    fit,  # any fit of it
     device='cpu',
 ):
     "Memory that one more fit takes in a stack: its state, its gradients and everything kept for the backward pass"
     kept, stack = [0], Stack(bundle, arm, device)
     stack.add([fit])
-    def count(x): kept[0] += x.numel()*x.element_size(); return x
+
+    def count(x):
+        kept[0] += x.numel() * x.element_size()
+        return x
+
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        stack.train_step(torch.arange(arm.batch_size, device=device)[None] % len(bundle.plants), [0], 0)
-    return 5*sum(x.numel()*x.element_size() for x in stack.state.weights.values()) + kept[0]
+        stack.train_step(
+            torch.arange(arm.batch_size, device=device)[None] % len(bundle.plants), [0], 0
+        )
+    return 5 * sum(x.numel() * x.element_size() for x in stack.state.weights.values()) + kept[0]
 
 # %% ../../nbs/30_training/11_crew.ipynb #264afb84
 def free_memory(
     device='cpu',
 ):
     "Bytes that may still be taken: of the card, or of the machine and the job's share of it"
-    if torch.device(device).type == 'cuda': return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf('SC_AVPHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')
+    if torch.device(device).type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     limit, used = (Path(f'/sys/fs/cgroup/memory.{n}') for n in ('max', 'current'))
-    if limit.is_file() and limit.read_text().strip().isdigit(): free = min(free, int(limit.read_text()) - int(used.read_text()))
+    if limit.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
 
 # %% ../../nbs/30_training/11_crew.ipynb #36c9ec3f
 def stack_size(
-    work,    # a `Work`
-    workers, # how many stacks there are at once
+    work,  # a `Work`
+    workers,  # how many stacks there are at once
     device='cpu',
 ):
     "Fits per stack: what there is to do, at most 22 on a CPU (more are not faster), and no more than half the free memory holds; half as many once a kernel was killed"
-    share = -(-len(work.queue)//workers)
-    if not accelerated(device): share = min(share, 22)
-    room = .5*free_memory(device)/workers/bytes_per_fit(work.bundle, work.arm, next(iter(work.marks)), device)
-    return max(1, min(share, int(room))//(2 if os.environ.get('FABA_RETRY') == '1' else 1))
+    share = -(-len(work.queue) // workers)
+    if not accelerated(device):
+        share = min(share, 22)
+    room = (
+        0.5
+        * free_memory(device)
+        / workers
+        / bytes_per_fit(work.bundle, work.arm, next(iter(work.marks)), device)
+    )
+    return max(1, min(share, int(room)) // (2 if os.environ.get('FABA_RETRY') == '1' else 1))
 
 # %% ../../nbs/30_training/11_crew.ipynb #ce2984d3
 class Crew:
     "The workers of one study and what they share"
-    def __init__(self,
-        works,   # list of `Work`, teachers before their students
-        workers, # how many
+
+    def __init__(
+        self,
+        works,  # list of `Work`, teachers before their students
+        workers,  # how many
         device='cpu',
-        every=60., # seconds between checkpoints: what a kill can cost
+        every=60.0,  # seconds between checkpoints: what a kill can cost
     ):
-        self.works, self.workers, self.device, self.every = works, workers, torch.device(device), every
-        self.lock, self.stop, self.errors, self.running = threading.Lock(), threading.Event(), [], {}
+        self.works, self.workers, self.device, self.every = (
+            works,
+            workers,
+            torch.device(device),
+            every,
+        )
+        self.lock, self.stop, self.errors, self.running = (
+            threading.Lock(),
+            threading.Event(),
+            [],
+            {},
+        )
         self.total = sum(len(w.queue) for w in works)
         self.progress = Progress(total=self.total, label='training', unit='fits')
 
+
 @patch
-def leaving(self:Crew):
+def leaving(self: Crew):
     "Is it time to save and go?"
     return self.stop.is_set() or stop_requested()
 
 # %% ../../nbs/30_training/11_crew.ipynb #03847613
 @patch
-def _take(self:Crew, work, stack, room):
+def _take(self: Crew, work, stack, room):
     "Up to `room` fits that may join the stack"
     with self.lock:
         waiting = [f for f in work.queue if work.may_start(f)]
         kind = work.batches((stack.fits or waiting or [None])[0]) if stack.fits or waiting else 0
         new = [f for f in waiting if work.batches(f) == kind][:room]
-        for f in new: work.queue.remove(f)
+        for f in new:
+            work.queue.remove(f)
     return new
 
 # %% ../../nbs/30_training/11_crew.ipynb #410cbc88
 @patch
-def _fill(self:Crew, work, stack, size):
+def _fill(self: Crew, work, stack, size):
     "Take fits until the stack is full; one with a checkpoint goes on where it was"
-    if stack.fits and accelerated(self.device): return # newcomers would be at another epoch
+    if stack.fits and accelerated(self.device):
+        return  # newcomers would be at another epoch
     new = self._take(work, stack, size - len(stack.fits))
-    begun = {f: load_checkpoint(work.folder/'fits', f, work.marks[f], self.device) for f in new}
+    begun = {f: load_checkpoint(work.folder / 'fits', f, work.marks[f], self.device) for f in new}
     for f, state in begun.items():
-        if state is not None: stack.add([f], state)
+        if state is not None:
+            stack.add([f], state)
     fresh = [f for f, state in begun.items() if state is None]
-    if fresh: stack.add(fresh)
+    if fresh:
+        stack.add(fresh)
 
 # %% ../../nbs/30_training/11_crew.ipynb #9bf50628
 @patch
-def _finish(self:Crew, work, stack):
+def _finish(self: Crew, work, stack):
     "Write the fits that are finished and let them go"
     rows = [i for i, log in enumerate(stack.state.logs) if finished(work.arm, log)]
     for i in rows:
-        f, best = stack.fits[i], {n: x[i:i + 1] for n, x in stack.state.best.items()}
+        f, best = stack.fits[i], {n: x[i : i + 1] for n, x in stack.state.best.items()}
         readings = read_fit(best, stack.bp, work.arm, work.bundle, f.fold, self.device)
-        save_fit(work.folder/'fits', f, best, readings, stack.state.logs[i], work.marks[f], device=str(self.device))
-    self._tell(len(rows), {f: None if i in rows else log[-1] for i, (f, log) in enumerate(zip(stack.fits, stack.state.logs))})
-    if rows: stack.drop(rows)
+        save_fit(
+            work.folder / 'fits',
+            f,
+            best,
+            readings,
+            stack.state.logs[i],
+            work.marks[f],
+            device=str(self.device),
+        )
+    self._tell(
+        len(rows),
+        {
+            f: None if i in rows else log[-1]
+            for i, (f, log) in enumerate(zip(stack.fits, stack.state.logs))
+        },
+    )
+    if rows:
+        stack.drop(rows)
 
 # %% ../../nbs/30_training/11_crew.ipynb #6efe4ef6
 @patch
-def _tell(self:Crew, done, states):
+def _tell(self: Crew, done, states):
     "Bring the progress line up to date: fits done, epochs and validation loss of those that train"
     with self.lock:
         self.running = {f: s for f, s in (self.running | states).items() if s}
         e = [s['epoch'] + 1 for s in self.running.values()]
-        facts = dict(epochs=f'{min(e)}–{max(e)}', loss=float(np.mean([s['validation'] for s in self.running.values()]))) if e else {}
+        facts = (
+            dict(
+                epochs=f'{min(e)}–{max(e)}',
+                loss=float(np.mean([s['validation'] for s in self.running.values()])),
+            )
+            if e
+            else {}
+        )
         self.progress.update(done, **facts)
 
 # %% ../../nbs/30_training/11_crew.ipynb #f88a73fa
 @patch
-def _save(self:Crew, work, stack):
+def _save(self: Crew, work, stack):
     "Checkpoint every fit of the stack"
     for i, f in enumerate(stack.fits):
-        if stack.state.logs[i]: save_checkpoint(work.folder/'fits', f, stack.state, i, work.marks[f])
+        if stack.state.logs[i]:
+            save_checkpoint(work.folder / 'fits', f, stack.state, i, work.marks[f])
 
 # %% ../../nbs/30_training/11_crew.ipynb #22f84689
 @patch
-def _train(self:Crew, work):
+def _train(self: Crew, work):
     "Train fits of one arm until nothing is left to take"
     stack = Stack(work.bundle, work.arm, self.device, work.lesson if work.teacher else None)
     size, saved = stack_size(work, self.workers, self.device), time.monotonic()
     while not self.leaving():
         self._fill(work, stack, size)
-        if not stack.fits and not work.queue: return
-        if not stack.fits: time.sleep(.1); continue
+        if not stack.fits and not work.queue:
+            return
+        if not stack.fits:
+            time.sleep(0.1)
+            continue
         stack.epoch()
         self._finish(work, stack)
-        if time.monotonic() - saved > self.every: self._save(work, stack); saved = time.monotonic()
+        if time.monotonic() - saved > self.every:
+            self._save(work, stack)
+            saved = time.monotonic()
     self._save(work, stack)
 
 # %% ../../nbs/30_training/11_crew.ipynb #a2357b1e
 @patch
-def _estimate(self:Crew, work):
+def _estimate(self: Crew, work):
     "Fit the baselines of one arm, one by one"
     while not self.leaving():
-        with self.lock: fit = work.queue.popleft() if work.queue else None
-        if fit is None: return
+        with self.lock:
+            fit = work.queue.popleft() if work.queue else None
+        if fit is None:
+            return
         start = time.perf_counter()
         readings = fit_baseline(work.bundle, work.arm, fit)
-        save_fit(work.folder/'fits', fit, {}, readings, [dict(seconds=time.perf_counter() - start)], work.marks[fit], device='cpu')
+        save_fit(
+            work.folder / 'fits',
+            fit,
+            {},
+            readings,
+            [dict(seconds=time.perf_counter() - start)],
+            work.marks[fit],
+            device='cpu',
+        )
         self._tell(1, {})
 
 # %% ../../nbs/30_training/11_crew.ipynb #6ec0846f
@@ -211,25 +289,40 @@ def _settle_thread():
 
 # %% ../../nbs/30_training/11_crew.ipynb #c2e3b8f5
 @patch
-def _worker(self:Crew):
+def _worker(self: Crew):
     "Go through the arms; whatever goes wrong stops everybody"
-    if self.device.type == 'cpu': _settle_thread()
+    if self.device.type == 'cpu':
+        _settle_thread()
     try:
         for work in self.works:
-            if work.queue and not self.leaving(): (self._train if work.arm.estimator == 'network' else self._estimate)(work)
-    except BaseException as e: self.errors.append(e); self.stop.set()
+            if work.queue and not self.leaving():
+                (self._train if work.arm.estimator == 'network' else self._estimate)(work)
+    except BaseException as e:
+        self.errors.append(e)
+        self.stop.set()
 
 # %% ../../nbs/30_training/11_crew.ipynb #e9a411cd
 @patch
-def run(self:Crew):
+def run(self: Crew):
     "Train everything; raises what a worker raised, or `Stopped`"
-    threads, before = [threading.Thread(target=self._worker) for _ in range(self.workers)], torch.get_num_threads()
+    threads, before = (
+        [threading.Thread(target=self._worker) for _ in range(self.workers)],
+        torch.get_num_threads(),
+    )
     try:
-        for t in threads: t.start()
-        while any(t.is_alive() for t in threads): threads[0].join(.2) if threads[0].is_alive() else time.sleep(.2)
+        for t in threads:
+            t.start()
+        while any(t.is_alive() for t in threads):
+            threads[0].join(0.2) if threads[0].is_alive() else time.sleep(0.2)
     finally:
         self.stop.set()
-        for t in threads: t.join()
-        torch.set_num_threads(before); self.progress.close()
-    if self.errors: raise self.errors[0]
-    if self.progress.done < self.total: raise Stopped('stopped before the deadline: every fit is saved; run the same command again to go on')
+        for t in threads:
+            t.join()
+        torch.set_num_threads(before)
+        self.progress.close()
+    if self.errors:
+        raise self.errors[0]
+    if self.progress.done < self.total:
+        raise Stopped(
+            'stopped before the deadline: every fit is saved; run the same command again to go on'
+        )

@@ -17,46 +17,77 @@ from .network import FEED, HEADS, LAYERS, WIDTH
 # %% ../../nbs/30_training/70_earlier.ipynb #d8eec7dd
 MODALITIES = ('image', 'fluor', 'env', 'vi')
 
+
 @dataclass(frozen=True)
 class Variant:
     "How a checkpoint of the earlier system is to be read"
-    modalities: tuple = MODALITIES # the others are zeros in the gate
-    fusion: str = 'gating'         # or 'concat'
+
+    modalities: tuple = MODALITIES  # the others are zeros in the gate
+    fusion: str = 'gating'  # or 'concat'
     temporal: str = 'transformer'  # or 'mlp', 'none'
-    causal: bool = False           # its own kind of causal: the summary token sees every step
+    causal: bool = False  # its own kind of causal: the summary token sees every step
 
 # %% ../../nbs/30_training/70_earlier.ipynb #81923556
 def widths_of(
-    w, # name to tensor
+    w,  # name to tensor
 ):
     "Modality to input width of a checkpoint"
     return {m: w[f'modality_proj.{m}_proj.0.weight'].shape[1] for m in MODALITIES}
 
 # %% ../../nbs/30_training/70_earlier.ipynb #73e3de03
-TRACES = dict(image='view_agg.query', fluor='modality_proj.fluor_mask_token') # zero at the start, moved by training
+TRACES = dict(
+    image='view_agg.query', fluor='modality_proj.fluor_mask_token'
+)  # zero at the start, moved by training
+
 
 def check_variant(
-    w,       # name to tensor
-    variant, # what the configuration says
-    where,   # file, for the message
+    w,  # name to tensor
+    variant,  # what the configuration says
+    where,  # file, for the message
 ):
     "Refuse weights that contradict the configuration"
-    says = dict(fusion='concat' if 'concat_fusion.0.weight' in w else 'gating', mlp='temporal_mlp.0.weight' in w)
-    if says['fusion'] != variant.fusion: raise BadInput(f'the weights are of fusion {says["fusion"]!r}, the configuration says {variant.fusion!r}', where)
-    if says['mlp'] != (variant.temporal == 'mlp'): raise BadInput(f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}', where)
+    says = dict(
+        fusion='concat' if 'concat_fusion.0.weight' in w else 'gating',
+        mlp='temporal_mlp.0.weight' in w,
+    )
+    if says['fusion'] != variant.fusion:
+        raise BadInput(
+            f'the weights are of fusion {says["fusion"]!r}, the configuration says {variant.fusion!r}',
+            where,
+        )
+    if says['mlp'] != (variant.temporal == 'mlp'):
+        raise BadInput(
+            f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}',
+            where,
+        )
     _check_shapes(w, _sizes(widths_of(w), variant), where)
     for m, name in TRACES.items():
         used = bool(w[name].any())
-        if used != (m in variant.modalities): raise BadInput(f'the weights were trained {"with" if used else "without"} {m}, the configuration says otherwise', where)
+        if used != (m in variant.modalities):
+            raise BadInput(
+                f'the weights were trained {"with" if used else "without"} {m}, the configuration says otherwise',
+                where,
+            )
 
 # %% ../../nbs/30_training/70_earlier.ipynb #113678b4
 def _check_shapes(w, expected, where):
     "Refuse parameters that are missing, of another shape, or not known"
     for name, shape in expected.items():
-        if name not in w: raise BadInput(f'the parameter {name} is missing', where, 'this is not a network of the earlier stress model')
+        if name not in w:
+            raise BadInput(
+                f'the parameter {name} is missing',
+                where,
+                'this is not a network of the earlier stress model',
+            )
         has = tuple(w[name].shape)
-        if has != shape: raise BadInput(f'{name} has the shape {has}, this network has {shape}', where, 'networks of other sizes cannot be read')
-    if more := sorted(set(w) - set(expected)): raise BadInput(f'there is a parameter {more[0]} that this network does not have', where)
+        if has != shape:
+            raise BadInput(
+                f'{name} has the shape {has}, this network has {shape}',
+                where,
+                'networks of other sizes cannot be read',
+            )
+    if more := sorted(set(w) - set(expected)):
+        raise BadInput(f'there is a parameter {more[0]} that this network does not have', where)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #c7b66261
 def _two(w, name, x):
@@ -67,37 +98,41 @@ def _two(w, name, x):
 # %% ../../nbs/30_training/70_earlier.ipynb #e93cbd40
 def _pool(w, images, there):
     "(…, views, D) and which are there -> (…, D)"
-    score = (images*w['view_agg.query'].flatten()).sum(-1)/images.shape[-1]**.5
-    a = torch.softmax(score.masked_fill(~there, float('-inf')), -1).nan_to_num(0.)
-    return (a[..., None]*images).sum(-2)
+    score = (images * w['view_agg.query'].flatten()).sum(-1) / images.shape[-1] ** 0.5
+    a = torch.softmax(score.masked_fill(~there, float('-inf')), -1).nan_to_num(0.0)
+    return (a[..., None] * images).sum(-2)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #46c36ff0
 def _modalities(w, variant, x):
     "Four (plants, steps, 128) vectors, one for each modality"
     seen = dict(image=x['image_there'].any(-1), fluor=x['fluor_there'])
-    values = dict(image=_pool(w, x['image'], x['image_there']), fluor=x['fluor'], env=x['env'], vi=x['vi'])
+    values = dict(
+        image=_pool(w, x['image'], x['image_there']), fluor=x['fluor'], env=x['env'], vi=x['vi']
+    )
     out = []
     for m in MODALITIES:
         y = _two(w, f'modality_proj.{m}_proj', values[m])
-        if m in seen: y = torch.where(seen[m][..., None], y, w[f'modality_proj.{m}_mask_token'].flatten())
+        if m in seen:
+            y = torch.where(seen[m][..., None], y, w[f'modality_proj.{m}_mask_token'].flatten())
         out.append(y if m in variant.modalities else torch.zeros_like(y))
     return out
 
 # %% ../../nbs/30_training/70_earlier.ipynb #7688679b
 def fuse(
-    w,       # name to tensor
-    variant, # a `Variant`
-    x,       # inputs, as `forward` takes them
+    w,  # name to tensor
+    variant,  # a `Variant`
+    x,  # inputs, as `forward` takes them
 ):
     "(plants, steps, 128) and gate weights (plants, steps, 4) or None"
     parts = _modalities(w, variant, x)
-    if variant.fusion == 'concat': return _two(w, 'concat_fusion', torch.cat(parts, -1)), None
+    if variant.fusion == 'concat':
+        return _two(w, 'concat_fusion', torch.cat(parts, -1)), None
     gate = torch.softmax(_two(w, 'modality_gating.gate_network', torch.cat(parts, -1)), -1)
-    return (torch.stack(parts, -1)*gate[..., None, :]).sum(-1), gate
+    return (torch.stack(parts, -1) * gate[..., None, :]).sum(-1), gate
 
 # %% ../../nbs/30_training/70_earlier.ipynb #583a5769
 def sight(
-    n, # tokens, the summary token first
+    n,  # tokens, the summary token first
 ):
     "(n, n) float: 0 where the earlier kind of causal lets a token look, -inf elsewhere"
     past = torch.ones(n, n, dtype=torch.bool).tril()
@@ -107,48 +142,60 @@ def sight(
 # %% ../../nbs/30_training/70_earlier.ipynb #9c950885
 def _encoder(w):
     "The two layers with a checkpoint's weights"
-    with torch.device('meta'): # no random numbers are drawn
-        layer = torch.nn.TransformerEncoderLayer(WIDTH, HEADS, FEED, activation='gelu', batch_first=True)
+    with torch.device('meta'):  # no random numbers are drawn
+        layer = torch.nn.TransformerEncoderLayer(
+            WIDTH, HEADS, FEED, activation='gelu', batch_first=True
+        )
         encoder = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     name = 'temporal.encoder.'
-    encoder.load_state_dict({k.removeprefix(name): v for k, v in w.items() if k.startswith(name)}, assign=True)
+    encoder.load_state_dict(
+        {k.removeprefix(name): v for k, v in w.items() if k.startswith(name)}, assign=True
+    )
     return encoder.eval().requires_grad_(False)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #f8bf87c1
 def _days(dag):
     "(…, 128) sines and cosines of the day, in the single precision of the earlier system"
     dag = torch.as_tensor(dag, dtype=torch.float32)
-    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float32)*(-math.log(10000.)/WIDTH))
-    angle = dag[..., None]*rates
+    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float32) * (-math.log(10000.0) / WIDTH))
+    angle = dag[..., None] * rates
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
 
 # %% ../../nbs/30_training/70_earlier.ipynb #f0994b45
 def over_rounds(
-    w,       # name to tensor
-    variant, # a `Variant`
-    x,       # (sequences, steps, 128)
-    dag,     # (sequences, steps)
+    w,  # name to tensor
+    variant,  # a `Variant`
+    x,  # (sequences, steps, 128)
+    dag,  # (sequences, steps)
     active,  # (sequences, steps) bool
 ):
     "(sequences, steps, 128) after the rounds have looked at each other"
-    if variant.temporal == 'none': return x
-    if variant.temporal == 'mlp': return _two(w, 'temporal_mlp', x)
+    if variant.temporal == 'none':
+        return x
+    if variant.temporal == 'mlp':
+        return _two(w, 'temporal_mlp', x)
     first = (w['temporal.cls_token'].flatten() + _days(torch.zeros(1))[0]).expand(len(x), 1, WIDTH)
-    hidden = torch.zeros(len(x), 1 + active.shape[1]).masked_fill(~F.pad(active, (1, 0), value=True), float('-inf'))
+    hidden = torch.zeros(len(x), 1 + active.shape[1]).masked_fill(
+        ~F.pad(active, (1, 0), value=True), float('-inf')
+    )
     mask = sight(hidden.shape[1]) if variant.causal else None
     return _encoder(w)(torch.cat([first, x + _days(dag)], 1), mask, hidden)[:, 1:]
 
 # %% ../../nbs/30_training/70_earlier.ipynb #ac59c5c6
 def _head(w, x):
     "(…, 128) -> log-odds"
-    return _two(w, 'stress_head.mlp', F.layer_norm(x, (WIDTH,), w['stress_head.norm.weight'], w['stress_head.norm.bias']))[..., 0]
+    return _two(
+        w,
+        'stress_head.mlp',
+        F.layer_norm(x, (WIDTH,), w['stress_head.norm.weight'], w['stress_head.norm.bias']),
+    )[..., 0]
 
 # %% ../../nbs/30_training/70_earlier.ipynb #8522174e
 @torch.no_grad()
 def forward(
-    w,       # name to tensor
-    variant, # a `Variant`
-    x,       # inputs
+    w,  # name to tensor
+    variant,  # a `Variant`
+    x,  # inputs
 ):
     "Log-odds (plants, steps) and gate weights (plants, steps, 4) or None, the whole series in view"
     fused, gate = fuse(w, variant, x)
@@ -157,48 +204,72 @@ def forward(
 # %% ../../nbs/30_training/70_earlier.ipynb #00379c3d
 @torch.no_grad()
 def replay(
-    w,       # name to tensor
-    variant, # a `Variant`
-    x,       # inputs
+    w,  # name to tensor
+    variant,  # a `Variant`
+    x,  # inputs
 ):
     "Log-odds and gate weights as `forward` gives them, each step read without what came later"
     fused, gate = fuse(w, variant, x)
     n, t = x['active'].shape
     many = lambda v: v[:, None].expand(n, t, *v.shape[1:]).flatten(0, 1)
     past = torch.ones(t, t, dtype=torch.bool).tril()
-    y = over_rounds(w, variant, many(fused), many(x['dag']), (x['active'][:, None] & past).flatten(0, 1))
+    y = over_rounds(
+        w, variant, many(fused), many(x['dag']), (x['active'][:, None] & past).flatten(0, 1)
+    )
     return _head(w, y.unflatten(0, (n, t)).diagonal(dim1=1, dim2=2).movedim(-1, 1)), gate
 
 # %% ../../nbs/30_training/70_earlier.ipynb #ba5b9bcf
 def _sizes(widths, variant):
     "Name to shape of every parameter"
-    two = lambda name, a, b, c: {f'{name}.0.weight': (b, a), f'{name}.0.bias': (b,), f'{name}.3.weight': (c, b), f'{name}.3.bias': (c,)}
+    two = lambda name, a, b, c: {
+        f'{name}.0.weight': (b, a),
+        f'{name}.0.bias': (b,),
+        f'{name}.3.weight': (c, b),
+        f'{name}.3.bias': (c,),
+    }
     s = {'view_agg.query': (1, 1, 1, widths['image']), 'temporal.cls_token': (1, 1, WIDTH)}
     s |= {f'modality_proj.{m}_mask_token': (1, 1, WIDTH) for m in ('image', 'fluor')}
-    for m in MODALITIES: s |= two(f'modality_proj.{m}_proj', widths[m], WIDTH, WIDTH)
-    s |= two('modality_gating.gate_network', 4*WIDTH, 64, 4) | two('stress_head.mlp', WIDTH, 64, 1)
-    for i in range(2): s |= _layer_sizes(f'temporal.encoder.layers.{i}')
+    for m in MODALITIES:
+        s |= two(f'modality_proj.{m}_proj', widths[m], WIDTH, WIDTH)
+    s |= two('modality_gating.gate_network', 4 * WIDTH, 64, 4) | two(
+        'stress_head.mlp', WIDTH, 64, 1
+    )
+    for i in range(2):
+        s |= _layer_sizes(f'temporal.encoder.layers.{i}')
     s |= {'stress_head.norm.weight': (WIDTH,), 'stress_head.norm.bias': (WIDTH,)}
-    if variant.fusion == 'concat': s |= two('concat_fusion', 4*WIDTH, 2*WIDTH, WIDTH)
-    return s | (two('temporal_mlp', WIDTH, 4*WIDTH, WIDTH) if variant.temporal == 'mlp' else {})
+    if variant.fusion == 'concat':
+        s |= two('concat_fusion', 4 * WIDTH, 2 * WIDTH, WIDTH)
+    return s | (two('temporal_mlp', WIDTH, 4 * WIDTH, WIDTH) if variant.temporal == 'mlp' else {})
+
 
 def _layer_sizes(name):
     "Parameters of one encoder layer"
-    parts = {'self_attn.in_proj_weight': (3*WIDTH, WIDTH), 'self_attn.in_proj_bias': (3*WIDTH,), 'self_attn.out_proj.weight': (WIDTH, WIDTH), 'self_attn.out_proj.bias': (WIDTH,),
-             'linear1.weight': (512, WIDTH), 'linear1.bias': (512,), 'linear2.weight': (WIDTH, 512), 'linear2.bias': (WIDTH,)}
-    return {f'{name}.{k}': v for k, v in parts.items()} | {f'{name}.norm{i}.{k}': (WIDTH,) for i in (1, 2) for k in ('weight', 'bias')}
+    parts = {
+        'self_attn.in_proj_weight': (3 * WIDTH, WIDTH),
+        'self_attn.in_proj_bias': (3 * WIDTH,),
+        'self_attn.out_proj.weight': (WIDTH, WIDTH),
+        'self_attn.out_proj.bias': (WIDTH,),
+        'linear1.weight': (512, WIDTH),
+        'linear1.bias': (512,),
+        'linear2.weight': (WIDTH, 512),
+        'linear2.bias': (WIDTH,),
+    }
+    return {f'{name}.{k}': v for k, v in parts.items()} | {
+        f'{name}.norm{i}.{k}': (WIDTH,) for i in (1, 2) for k in ('weight', 'bias')
+    }
 
 # %% ../../nbs/30_training/70_earlier.ipynb #4bac6b1f
 def invented_checkpoint(
-    widths=None,       # modality to input width; the published ones by default
-    variant=Variant(), # which variant
-    seed=0,            # of the random numbers
+    widths=None,  # modality to input width; the published ones by default
+    variant=Variant(),  # which variant
+    seed=0,  # of the random numbers
 ):
     "Name to tensor of a network that was never trained"
     widths = dict(image=768, fluor=94, env=5, vi=11) | (widths or {})
     g = torch.Generator().manual_seed(seed)
-    w = {k: torch.randn(s, generator=g)/s[-1]**.5 for k, s in _sizes(widths, variant).items()}
+    w = {k: torch.randn(s, generator=g) / s[-1] ** 0.5 for k, s in _sizes(widths, variant).items()}
     w |= {k: torch.ones_like(x) for k, x in w.items() if 'norm' in k and k.endswith('weight')}
     for m, name in TRACES.items():
-        if m not in variant.modalities: w[name].zero_()
+        if m not in variant.modalities:
+            w[name].zero_()
     return w

@@ -15,7 +15,13 @@ from ..core.errors import BadInput, StepFailed
 from ..core.studies import Arm
 from .bundle import Bundle, Feed, scaling
 from .folds import Fold, members
-from .losses import mean_loss, shuffle_teacher, step_losses, teacher_losses, teacher_share
+from faba_nb.training.losses import (
+    mean_loss,
+    shuffle_teacher,
+    step_losses,
+    teacher_losses,
+    teacher_share,
+)
 from .network import Blueprint, blueprint, forward, initialise
 from .streams import Dropout, accelerated, stream
 
@@ -23,29 +29,43 @@ from .streams import Dropout, accelerated, stream
 @dataclass(frozen=True)
 class Fit:
     "One network to train"
-    arm: str       # name in the study
-    fold: Fold     # who is left out
-    init_seed: int # of weights, batches and dropout
+
+    arm: str  # name in the study
+    fold: Fold  # who is left out
+    init_seed: int  # of weights, batches and dropout
+
     @property
-    def key(self): return self.fold.split_seed, self.init_seed, self.fold.number, *([self.fold.part] if self.fold.part else [])
+    def key(self):
+        return (
+            self.fold.split_seed,
+            self.init_seed,
+            self.fold.number,
+            *([self.fold.part] if self.fold.part else []),
+        )
+
     @property
-    def name(self): return f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}' + f'_inner{self.fold.part}'*bool(self.fold.part)
+    def name(self):
+        return (
+            f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}'
+            + f'_inner{self.fold.part}' * bool(self.fold.part)
+        )
 
 # %% ../../nbs/30_training/07_engine.ipynb #3ec9aad8
 def learning_rate(
-    arm,   # an `Arm`: lr, warmup_epochs, max_epochs
-    epoch, # 0 for the first
+    arm,  # an `Arm`: lr, warmup_epochs, max_epochs
+    epoch,  # 0 for the first
 ):
     "The learning rate of an epoch"
-    if epoch < arm.warmup_epochs: return arm.lr*(.01 + .99*epoch/arm.warmup_epochs)
+    if epoch < arm.warmup_epochs:
+        return arm.lr * (0.01 + 0.99 * epoch / arm.warmup_epochs)
     rest = max(1, arm.max_epochs - arm.warmup_epochs)
-    return 1e-6 + (arm.lr - 1e-6)*(1 + math.cos(math.pi*(epoch - arm.warmup_epochs)/rest))/2
+    return 1e-6 + (arm.lr - 1e-6) * (1 + math.cos(math.pi * (epoch - arm.warmup_epochs) / rest)) / 2
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8234c46
 def epoch_batches(
-    key,   # address of the fit
-    epoch, # 0 for the first
-    train, # positions of its training plants
+    key,  # address of the fit
+    epoch,  # 0 for the first
+    train,  # positions of its training plants
     size,  # plants in a batch
 ):
     "(batches, size) positions, −1 for an empty place"
@@ -56,17 +76,22 @@ def epoch_batches(
 @dataclass
 class State:
     "Everything that changes while fits train, the first axis of every tensor is the fit"
-    weights: dict # name to (fits, …)
-    mean: dict    # Adam's running mean of the gradient
+
+    weights: dict  # name to (fits, …)
+    mean: dict  # Adam's running mean of the gradient
     square: dict  # and of its square
-    best: dict    # weights of the epoch with the lowest validation loss
-    logs: list = field(default_factory=list) # per fit: list of {epoch, lr, train, validation, seconds}
-    rows: list = field(default_factory=list, repr=False) # per fit: its rows of weights, mean and square
+    best: dict  # weights of the epoch with the lowest validation loss
+    logs: list = field(
+        default_factory=list
+    )  # per fit: list of {epoch, lr, train, validation, seconds}
+    rows: list = field(
+        default_factory=list, repr=False
+    )  # per fit: its rows of weights, mean and square
 
 # %% ../../nbs/30_training/07_engine.ipynb #439d6c05
 def fresh(
-    bp,   # a `Blueprint`
-    keys, # address of every fit
+    bp,  # a `Blueprint`
+    keys,  # address of every fit
     device='cpu',
 ):
     "The state of fits that have not begun"
@@ -77,59 +102,82 @@ def fresh(
 # %% ../../nbs/30_training/07_engine.ipynb #6ce0143b
 _PARTS = 'weights', 'mean', 'square', 'best'
 
-@patch
-def take(self:State,
-    rows, # list of positions
-):
-    "The state of these fits only"
-    return State(*({n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS), [self.logs[r] for r in rows])
 
 @patch
-def join(self:State,
-    other, # another `State` of the same blueprint
+def take(
+    self: State,
+    rows,  # list of positions
+):
+    "The state of these fits only"
+    return State(
+        *({n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS),
+        [self.logs[r] for r in rows],
+    )
+
+
+@patch
+def join(
+    self: State,
+    other,  # another `State` of the same blueprint
 ):
     "The state of both"
-    return State(*({n: torch.cat([x, getattr(other, p)[n]]) for n, x in getattr(self, p).items()} for p in _PARTS), self.logs + other.logs)
+    return State(
+        *(
+            {n: torch.cat([x, getattr(other, p)[n]]) for n, x in getattr(self, p).items()}
+            for p in _PARTS
+        ),
+        self.logs + other.logs,
+    )
 
 # %% ../../nbs/30_training/07_engine.ipynb #e6633e16
 def best_epoch(
-    log, # list of {validation: …} per epoch
+    log,  # list of {validation: …} per epoch
 ):
     "The first epoch with the lowest validation loss"
     return min(range(len(log)), key=lambda e: log[e]['validation'])
 
+
 def finished(
-    arm, # an `Arm`: max_epochs, patience
-    log, # list per epoch
+    arm,  # an `Arm`: max_epochs, patience
+    log,  # list per epoch
 ):
     "Has this fit run out of epochs or of patience?"
-    return len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
+    return (
+        len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
+    )
 
 # %% ../../nbs/30_training/07_engine.ipynb #edd3a064
 def clip_factors(
-    grads, # name to (fits, …)
-    limit, # largest norm of one fit's gradient
+    grads,  # name to (fits, …)
+    limit,  # largest norm of one fit's gradient
 ):
     "(fits,) what each fit's gradient is to be divided by"
-    norm = torch.stack([torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in sorted(grads)], 1) # sorted: a sum's last bit depends on the order
-    return ((torch.linalg.vector_norm(norm, dim=1) + 1e-6)/limit).clamp(min=1)
+    norm = torch.stack(
+        [torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in sorted(grads)], 1
+    )  # sorted: a sum's last bit depends on the order
+    return ((torch.linalg.vector_norm(norm, dim=1) + 1e-6) / limit).clamp(min=1)
 
 # %% ../../nbs/30_training/07_engine.ipynb #81170b8a
 def adamw(
-    arm,     # an `Arm`: lr schedule and weight decay
-    state,   # a `State`; changed in place
-    grads,   # name to (fits, …)
-    factors, # (fits,) from `clip_factors`
+    arm,  # an `Arm`: lr schedule and weight decay
+    state,  # a `State`; changed in place
+    grads,  # name to (fits, …)
+    factors,  # (fits,) from `clip_factors`
     epochs,  # epoch of each fit
-    count,   # function of an epoch: how many updates a fit has had then, this one included
+    count,  # function of an epoch: how many updates a fit has had then, this one included
 ):
     "One AdamW update of every fit"
     parts = [[d[n] for n in grads] for d in (state.weights, state.mean, state.square)]
     if len(set(epochs)) == 1 and accelerated(factors.device):
-        for g in grads.values(): g.div_(factors.view(-1, *[1]*(g.dim() - 1)))
+        for g in grads.values():
+            g.div_(factors.view(-1, *[1] * (g.dim() - 1)))
         return _update(arm, *parts, list(grads.values()), epochs[0], count, None)
-    if not state.rows: state.rows = list(zip(*(_rows(p) for p in parts)))
-    for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors): _update(arm, *fit, g, e, count, None if f == 1 else f) # dividing by 1 would write every gradient again
+    if not state.rows:
+        state.rows = list(zip(*(_rows(p) for p in parts)))
+    for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors):
+        _update(
+            arm, *fit, g, e, count, None if f == 1 else f
+        )  # dividing by 1 would write every gradient again
 
 # %% ../../nbs/30_training/07_engine.ipynb #49cb1317
 def _rows(tensors):
@@ -140,28 +188,52 @@ def _rows(tensors):
 def _update(arm, w, m, v, g, epoch, count, factor):
     "The fused kernel on lists of tensors"
     n = torch.tensor(float(count(epoch)), device=w[0].device)
-    torch._fused_adamw_(w, g, m, v, [], [n]*len(w), lr=learning_rate(arm, epoch), beta1=.9, beta2=.999, weight_decay=arm.weight_decay,
-                        eps=1e-8, amsgrad=False, maximize=False, grad_scale=factor)
+    torch._fused_adamw_(
+        w,
+        g,
+        m,
+        v,
+        [],
+        [n] * len(w),
+        lr=learning_rate(arm, epoch),
+        beta1=0.9,
+        beta2=0.999,
+        weight_decay=arm.weight_decay,
+        eps=1e-8,
+        amsgrad=False,
+        maximize=False,
+        grad_scale=factor,
+    )
 
 # %% ../../nbs/30_training/07_engine.ipynb #f4313e36
 class Stack:
     "Fits of one arm that train together on one device"
-    def __init__(self,
-        bundle, # a `Bundle`
-        arm,    # an `Arm`
+
+    def __init__(
+        self,
+        bundle,  # a `Bundle`
+        arm,  # an `Arm`
         device='cpu',
-        teacher=None, # function of a fit: its teacher's log-odds (plants, steps)
+        teacher=None,  # function of a fit: its teacher's log-odds (plants, steps)
     ):
-        self.bundle, self.arm, self.device, self.teacher = bundle, arm, torch.device(device), teacher
+        self.bundle, self.arm, self.device, self.teacher = (
+            bundle,
+            arm,
+            torch.device(device),
+            teacher,
+        )
         self.bp = blueprint(arm, bundle.widths())
         self.fits, self.state, self.scales, self.plants, self.opinions = [], None, [], [], []
-        self.feed = Feed(bundle, arm, [scaling(bundle, arm, np.arange(len(bundle.plants)))], device=device)
+        self.feed = Feed(
+            bundle, arm, [scaling(bundle, arm, np.arange(len(bundle.plants)))], device=device
+        )
 
 # %% ../../nbs/30_training/07_engine.ipynb #0f3900a9
 @patch
-def add(self:Stack,
-    fits,       # a list of `Fit`
-    state=None, # their state, when they have begun before
+def add(
+    self: Stack,
+    fits,  # a list of `Fit`
+    state=None,  # their state, when they have begun before
 ):
     "Let more fits train along"
     state = state or fresh(self.bp, [f.key for f in fits], self.device)
@@ -169,45 +241,62 @@ def add(self:Stack,
     new = [members(f.fold, self.bundle.plants.genotype) for f in fits]
     self.fits, self.plants = self.fits + fits, self.plants + new
     self.scales += [scaling(self.bundle, self.arm, m['train']) for m in new]
-    if self.teacher: self.opinions += [self._opinion(f, m['train']) for f, m in zip(fits, new)]
+    if self.teacher:
+        self.opinions += [self._opinion(f, m['train']) for f, m in zip(fits, new)]
     self._ready()
 
 # %% ../../nbs/30_training/07_engine.ipynb #c6c4532f
 @patch
-def _opinion(self:Stack, fit, train):
+def _opinion(self: Stack, fit, train):
     "What the teacher of a fit thinks of every step"
     t = self.teacher(fit)
     return shuffle_teacher(t, fit.key, train) if self.arm.distillation == 'shuffled' else t
 
 # %% ../../nbs/30_training/07_engine.ipynb #a0b17b1a
 @patch
-def drop(self:Stack,
-    rows, # positions of fits that leave
+def drop(
+    self: Stack,
+    rows,  # positions of fits that leave
 ):
     "Let fits go"
     stay = [i for i in range(len(self.fits)) if i not in rows]
     self.state = self.state.take(stay) if stay else None
-    self.fits, self.plants, self.scales, self.opinions = ([x[i] for i in stay] if x else [] for x in (self.fits, self.plants, self.scales, self.opinions))
-    if stay: self._ready()
+    self.fits, self.plants, self.scales, self.opinions = (
+        [x[i] for i in stay] if x else []
+        for x in (self.fits, self.plants, self.scales, self.opinions)
+    )
+    if stay:
+        self._ready()
 
 # %% ../../nbs/30_training/07_engine.ipynb #6770dbfe
 @patch
-def _ready(self:Stack):
+def _ready(self: Stack):
     "Make what depends on who is in the stack"
     self.feed.use(self.scales)
     self.dropout = Dropout(self.arm.dropout, [f.key for f in self.fits], self.device)
     n = max(len(m['validation']) for m in self.plants)
-    self.validation = torch.tensor(np.stack([np.pad(m['validation'], (0, n - len(m['validation'])), constant_values=-1) for m in self.plants]), device=self.device)
-    if self.teacher: self.soft = torch.tensor(np.stack(self.opinions), device=self.device)
-    steps = {-(-len(m['train'])//self.arm.batch_size) for m in self.plants}
-    if len(steps) > 1: raise BadInput('these fits have different numbers of batches and cannot train together')
+    self.validation = torch.tensor(
+        np.stack(
+            [
+                np.pad(m['validation'], (0, n - len(m['validation'])), constant_values=-1)
+                for m in self.plants
+            ]
+        ),
+        device=self.device,
+    )
+    if self.teacher:
+        self.soft = torch.tensor(np.stack(self.opinions), device=self.device)
+    steps = {-(-len(m['train']) // self.arm.batch_size) for m in self.plants}
+    if len(steps) > 1:
+        raise BadInput('these fits have different numbers of batches and cannot train together')
     self.steps = steps.pop()
 
 # %% ../../nbs/30_training/07_engine.ipynb #c85fbe95
 @patch
-def answers(self:Stack,
-    plants, # (fits, n) positions, −1 for an empty place
-    drop=None, # a `Dropout` while training
+def answers(
+    self: Stack,
+    plants,  # (fits, n) positions, −1 for an empty place
+    drop=None,  # a `Dropout` while training
 ):
     "Log-odds, labels, and which steps count: three times (fits, n, steps)"
     at = plants.clamp(min=0)
@@ -218,62 +307,85 @@ def answers(self:Stack,
 
 # %% ../../nbs/30_training/07_engine.ipynb #940f201d
 @patch
-def training_losses(self:Stack,
-    plants, # (fits, n) positions
-    epochs, # epoch of each fit
+def training_losses(
+    self: Stack,
+    plants,  # (fits, n) positions
+    epochs,  # epoch of each fit
 ):
     "(fits,) what the gradient is taken of"
     logits, label, counts = self.answers(plants, self.dropout)
     task = mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
-    if not self.teacher: return task
+    if not self.teacher:
+        return task
     t = self.soft[torch.arange(len(plants), device=self.device)[:, None], plants.clamp(min=0)]
     known = counts & t.isfinite()
     opinion = mean_loss(teacher_losses(logits, torch.nan_to_num(t)), known)
     share = torch.tensor([teacher_share(self.arm, e) for e in epochs], device=self.device)
-    return (1 - share)*task + share*opinion
+    return (1 - share) * task + share * opinion
 
 # %% ../../nbs/30_training/07_engine.ipynb #45a1ab69
 @patch
-def train_step(self:Stack,
-    plants, # (fits, batch) positions
-    epochs, # epoch of each fit
-    step,   # within the epoch
+def train_step(
+    self: Stack,
+    plants,  # (fits, batch) positions
+    epochs,  # epoch of each fit
+    step,  # within the epoch
 ):
     "One update of every fit; returns their losses"
     names, weights = zip(*self.state.weights.items())
-    for w in weights: w.requires_grad_(True)
+    for w in weights:
+        w.requires_grad_(True)
     self.dropout.start(epochs, step)
     loss = self.training_losses(plants, epochs)
     grads = dict(zip(names, torch.autograd.grad(loss.sum(), weights)))
-    for w in weights: w.requires_grad_(False)
-    adamw(self.arm, self.state, grads, clip_factors(grads, self.arm.clip_norm), epochs, lambda e: e*self.steps + step + 1)
+    for w in weights:
+        w.requires_grad_(False)
+    adamw(
+        self.arm,
+        self.state,
+        grads,
+        clip_factors(grads, self.arm.clip_norm),
+        epochs,
+        lambda e: e * self.steps + step + 1,
+    )
     return loss.detach()
 
 # %% ../../nbs/30_training/07_engine.ipynb #8800b863
 @patch
 @torch.no_grad()
-def validate(self:Stack):
+def validate(self: Stack):
     "(fits,) the task's loss on the validation plants"
     logits, label, counts = self.answers(self.validation)
     return mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
 
 # %% ../../nbs/30_training/07_engine.ipynb #997197a4
 @patch
-def epoch(self:Stack):
+def epoch(self: Stack):
     "Train one epoch, validate, remember the best"
     start, epochs = time.perf_counter(), [len(l) for l in self.state.logs]
-    plan = np.stack([epoch_batches(f.key, e, m['train'], self.arm.batch_size) for f, e, m in zip(self.fits, epochs, self.plants)])
+    plan = np.stack(
+        [
+            epoch_batches(f.key, e, m['train'], self.arm.batch_size)
+            for f, e, m in zip(self.fits, epochs, self.plants)
+        ]
+    )
     plan = torch.tensor(plan, device=self.device)
-    total = sum(self.train_step(plan[:, s], epochs, s) for s in range(self.steps))/self.steps
+    total = sum(self.train_step(plan[:, s], epochs, s) for s in range(self.steps)) / self.steps
     val = self.validate().tolist()
-    self._note(epochs, total.tolist(), val, (time.perf_counter() - start)/len(self.fits))
+    self._note(epochs, total.tolist(), val, (time.perf_counter() - start) / len(self.fits))
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8826e42
 @patch
-def _note(self:Stack, epochs, train, val, seconds):
+def _note(self: Stack, epochs, train, val, seconds):
     "Add a line to each log, and copy the weights of fits that were never better"
     for f, log, e, t, v in zip(self.fits, self.state.logs, epochs, train, val):
-        if not math.isfinite(v): raise StepFailed(f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; lower the learning rate')
-        log.append(dict(epoch=e, lr=learning_rate(self.arm, e), train=t, validation=v, seconds=seconds))
+        if not math.isfinite(v):
+            raise StepFailed(
+                f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; lower the learning rate'
+            )
+        log.append(
+            dict(epoch=e, lr=learning_rate(self.arm, e), train=t, validation=v, seconds=seconds)
+        )
     better = [i for i, log in enumerate(self.state.logs) if best_epoch(log) == epochs[i]]
-    for n, b in self.state.best.items(): b[better] = self.state.weights[n][better]
+    for n, b in self.state.best.items():
+        b[better] = self.state.weights[n][better]

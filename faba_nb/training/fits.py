@@ -23,83 +23,119 @@ from .engine import Fit, State, best_epoch
 from .network import parameters
 
 # %% ../../nbs/30_training/09_fits.ipynb #98528d7d
-NUMERICS = 2 # raised when the same settings would give other numbers than before
+NUMERICS = 2  # raised when the same settings would give other numbers than before
+
 
 def fit_fingerprint(
-    fit,    # a `Fit`
-    arm,    # its `Arm`
-    digest, # of its `Bundle`
-    teacher=None, # fingerprint of the teacher's fit
+    fit,  # a `Fit`
+    arm,  # its `Arm`
+    digest,  # of its `Bundle`
+    teacher=None,  # fingerprint of the teacher's fit
 ):
     "Sixteen hexadecimal digits that change when the fit would come out differently"
-    settings = {k: v for k, v in to_dict(arm).items() if k not in ('split_seeds', 'init_seeds', 'readings', 'nested', 'teacher', 'backbone', 'tap', 'canvas')}
+    settings = {
+        k: v
+        for k, v in to_dict(arm).items()
+        if k
+        not in (
+            'split_seeds',
+            'init_seeds',
+            'readings',
+            'nested',
+            'teacher',
+            'backbone',
+            'tap',
+            'canvas',
+        )
+    }
     return fingerprint(NUMERICS, settings, fit.key, digest, teacher)
 
 # %% ../../nbs/30_training/09_fits.ipynb #9cac19db
 def to_disk(
-    weights, # name to (fits, …)
-    row=0,   # which fit
+    weights,  # name to (fits, …)
+    row=0,  # which fit
 ):
     "One fit's parameters in PyTorch's shapes"
     out = {}
     for n, x in weights.items():
         x = x[row].cpu()
         matrix = n.endswith('weight') and 'norm' not in n
-        out[n] = (x.T if matrix else x.reshape(-1) if n.endswith(('weight', 'bias')) else x).contiguous().clone()
+        out[n] = (
+            (x.T if matrix else x.reshape(-1) if n.endswith(('weight', 'bias')) else x)
+            .contiguous()
+            .clone()
+        )
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #51e80893
 def from_disk(
-    tensors, # name to tensor, as a checkpoint holds them
-    bp,      # the `Blueprint` they should fit
-    where=None, # file, for errors
+    tensors,  # name to tensor, as a checkpoint holds them
+    bp,  # the `Blueprint` they should fit
+    where=None,  # file, for errors
 ):
     "A stack of one fit"
     out = {}
     for n, (shape, _) in parameters(bp).items():
-        if n not in tensors: raise BadInput(f'there is no parameter {n}', where)
+        if n not in tensors:
+            raise BadInput(f'there is no parameter {n}', where)
         x = tensors[n].float()
         x = x.T if x.dim() == 2 and n.endswith('weight') else x
-        if x.numel() != np.prod(shape): raise BadInput(f'{n} has the shape {tuple(tensors[n].shape)}, the data need {shape}', where)
+        if x.numel() != np.prod(shape):
+            raise BadInput(
+                f'{n} has the shape {tuple(tensors[n].shape)}, the data need {shape}', where
+            )
         out[n] = x.reshape(1, *shape).contiguous()
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #ab6e54a8
 def fit_path(
-    folder, # OUT/arms/<arm>/fits
-    fit,    # a `Fit`
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
 ):
     "Where a finished fit's weights belong"
-    return Path(folder)/f'{fit.name}.safetensors'
+    return Path(folder) / f'{fit.name}.safetensors'
 
 # %% ../../nbs/30_training/09_fits.ipynb #36f28699
 def checkpoint_path(
-    folder, # OUT/arms/<arm>/fits
-    fit,    # a `Fit`
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
 ):
     "Where a running fit's state belongs"
-    return Path(folder)/f'{fit.name}.checkpoint'
+    return Path(folder) / f'{fit.name}.checkpoint'
 
 # %% ../../nbs/30_training/09_fits.ipynb #38e8bb95
 def save_fit(
-    folder,   # OUT/arms/<arm>/fits
-    fit,      # a `Fit`
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
     weights,  # its best weights, name to (1, …)
-    readings, # from `read_fit`
-    log,      # its history
-    mark,     # its fingerprint
+    readings,  # from `read_fit`
+    log,  # its history
+    mark,  # its fingerprint
     **facts,  # more for the JSON file
 ):
     "Write a finished fit, whole"
     tensors = to_disk(weights)
     for k, (logits, gates) in readings.items():
         tensors[f'{k}/logits'] = torch.from_numpy(logits)
-        if gates is not None: tensors[f'{k}/gates'] = torch.from_numpy(gates)
+        if gates is not None:
+            tensors[f'{k}/gates'] = torch.from_numpy(gates)
     path = fit_path(folder, fit)
     data = save(tensors, {'fingerprint': mark})
-    with whole_file(path) as tmp: tmp.write_bytes(data)
-    record = dict(arm=fit.arm, fold=asdict(fit.fold), init_seed=fit.init_seed, fingerprint=mark, best_epoch=best_epoch(log) if weights else None, epochs=len(log),
-                  seconds=round(sum(l['seconds'] for l in log), 3), parameters=sum(x[0].numel() for x in weights.values()), history=log, versions=versions(), **facts)
+    with whole_file(path) as tmp:
+        tmp.write_bytes(data)
+    record = dict(
+        arm=fit.arm,
+        fold=asdict(fit.fold),
+        init_seed=fit.init_seed,
+        fingerprint=mark,
+        best_epoch=best_epoch(log) if weights else None,
+        epochs=len(log),
+        seconds=round(sum(l['seconds'] for l in log), 3),
+        parameters=sum(x[0].numel() for x in weights.values()),
+        history=log,
+        versions=versions(),
+        **facts,
+    )
     record['sha256'] = hashlib.sha256(data).hexdigest()
     write_json(record | {'seal': _seal_of(record)}, path.with_suffix('.json'))
     checkpoint_path(folder, fit).unlink(missing_ok=True)
@@ -114,58 +150,77 @@ def _seal_of(record):
 @lru_cache(maxsize=None)
 def _fault(path, *state):
     "`fit_fault` of files in this state"
-    try: record = read_json(path.with_suffix('.json'))
-    except ValueError: return 'record unreadable'
-    if not isinstance(record, dict): return 'record unreadable'
-    if 'sha256' not in record: return 'no hash'
-    if record.get('seal') != _seal_of(record): return 'record changed'
+    try:
+        record = read_json(path.with_suffix('.json'))
+    except ValueError:
+        return 'record unreadable'
+    if not isinstance(record, dict):
+        return 'record unreadable'
+    if 'sha256' not in record:
+        return 'no hash'
+    if record.get('seal') != _seal_of(record):
+        return 'record changed'
     return '' if sha256(path) == record['sha256'] else 'changed'
 
 # %% ../../nbs/30_training/09_fits.ipynb #4b3bb705
 def fit_fault(
-    path, # the `.safetensors` file of a fit
+    path,  # the `.safetensors` file of a fit
 ):
     "What is wrong with a finished fit: 'missing', 'record missing', 'changed', … or ''; 'no hash' for one of the first edition"
     path = Path(path)
     for p, what in ((path, 'missing'), (path.with_suffix('.json'), 'record missing')):
-        if not p.is_file(): return what
+        if not p.is_file():
+            return what
     stats = [p.stat() for p in (path, path.with_suffix('.json'))]
     return _fault(path, *((s.st_size, s.st_mtime_ns, s.st_ino) for s in stats))
 
 # %% ../../nbs/30_training/09_fits.ipynb #440f6b28
 def is_done(
-    folder, # OUT/arms/<arm>/fits
-    fit,    # a `Fit`
-    mark,   # the fingerprint it should have
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
+    mark,  # the fingerprint it should have
 ):
     "Is this fit on disk, as it was written, and still valid?"
     path = fit_path(folder, fit)
-    try: return not fit_fault(path) and read_json(path.with_suffix('.json'))['fingerprint'] == mark
-    except FileNotFoundError: return False
+    try:
+        return not fit_fault(path) and read_json(path.with_suffix('.json'))['fingerprint'] == mark
+    except FileNotFoundError:
+        return False
 
 # %% ../../nbs/30_training/09_fits.ipynb #5161ac67
 def load_readings(
-    folder, # OUT/arms/<arm>/fits
-    fit,    # a `Fit`
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
 ):
     "The readings `save_fit` stored"
     out, path = {}, _sound(fit_path(folder, fit))
     with safe_open(path, 'np') as f:
         for k in f.keys():
-            if k.endswith('/logits'): out[k[:-7]] = f.get_tensor(k), f.get_tensor(k[:-6] + 'gates') if k[:-6] + 'gates' in f.keys() else None
+            if k.endswith('/logits'):
+                out[k[:-7]] = (
+                    f.get_tensor(k),
+                    f.get_tensor(k[:-6] + 'gates') if k[:-6] + 'gates' in f.keys() else None,
+                )
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #50d6959e
 def _sound(path):
     "The path of a fit that is as it was written; any other is refused"
     fault = fit_fault(path)
-    if fault == 'missing': raise BadInput('there is no such fit', path)
-    if fault: raise BadInput(f'this fit is not what was written here ({fault})', path, 'run `faba train` again: it trains such fits anew')
+    if fault == 'missing':
+        raise BadInput('there is no such fit', path)
+    if fault:
+        raise BadInput(
+            f'this fit is not what was written here ({fault})',
+            path,
+            'run `faba train` again: it trains such fits anew',
+        )
     return path
 
+
 def load_fit(
-    path, # the `.safetensors` file of a fit
-    bp,   # the `Blueprint` of its arm on its data
+    path,  # the `.safetensors` file of a fit
+    bp,  # the `Blueprint` of its arm on its data
 ):
     "The weights of a finished fit as a stack of one, ready for `read_fit`"
     return from_disk(load_file(_sound(path)), bp, path)
@@ -182,17 +237,22 @@ def _content(parts, *facts):
 
 # %% ../../nbs/30_training/09_fits.ipynb #712723cd
 def save_checkpoint(
-    folder, # OUT/arms/<arm>/fits
-    fit,    # a `Fit`
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
     state,  # a `State` of a stack
-    row,    # the fit's row in it
-    mark,   # its fingerprint
+    row,  # the fit's row in it
+    mark,  # its fingerprint
 ):
     "Write the whole state of one running fit"
-    parts = {f'{p}/{n}': x[row].cpu().contiguous() for p in ('weights', 'mean', 'square', 'best') for n, x in getattr(state, p).items()}
+    parts = {
+        f'{p}/{n}': x[row].cpu().contiguous()
+        for p in ('weights', 'mean', 'square', 'best')
+        for n, x in getattr(state, p).items()
+    }
     about = {'fingerprint': mark, 'log': json.dumps(state.logs[row])}
     about['sha256'] = _content(parts, mark, about['log'])
-    with whole_file(checkpoint_path(folder, fit)) as tmp: tmp.write_bytes(save(parts, about))
+    with whole_file(checkpoint_path(folder, fit)) as tmp:
+        tmp.write_bytes(save(parts, about))
 
 # %% ../../nbs/30_training/09_fits.ipynb #5be2ed1c
 def _read_checkpoint(path):
@@ -200,31 +260,51 @@ def _read_checkpoint(path):
     with safe_open(path, 'pt') as f:
         about = f.metadata()
         parts = {k: f.get_tensor(k).clone() for k in f.keys()}
-    if about['sha256'] != _content(parts, about['fingerprint'], about['log']): raise ValueError('other content than was written')
+    if about['sha256'] != _content(parts, about['fingerprint'], about['log']):
+        raise ValueError('other content than was written')
     return parts, about
 
 # %% ../../nbs/30_training/09_fits.ipynb #bdd2f750
 def set_aside(
-    path, # a damaged file
+    path,  # a damaged file
 ):
     "Rename a file to `….damaged-1`, or the next free number, and say so"
-    number = 1 + max((int(p.suffix[9:]) for p in path.parent.glob(f'{path.name}.damaged-*') if p.suffix[9:].isdigit()), default=0)
+    number = 1 + max(
+        (
+            int(p.suffix[9:])
+            for p in path.parent.glob(f'{path.name}.damaged-*')
+            if p.suffix[9:].isdigit()
+        ),
+        default=0,
+    )
     new = path.with_name(f'{path.name}.damaged-{number}')
     path.rename(new)
-    print(f'{path}: damaged, set aside as {new.name}; its fit is trained from the start', file=sys.stderr, flush=True)
+    print(
+        f'{path}: damaged, set aside as {new.name}; its fit is trained from the start',
+        file=sys.stderr,
+        flush=True,
+    )
 
 # %% ../../nbs/30_training/09_fits.ipynb #dc0ef415
 def load_checkpoint(
-    folder, # OUT/arms/<arm>/fits
-    fit,    # a `Fit`
-    mark,   # the fingerprint it must have
+    folder,  # OUT/arms/<arm>/fits
+    fit,  # a `Fit`
+    mark,  # the fingerprint it must have
     device='cpu',
 ):
     "The `State` of one fit, or None when there is no valid checkpoint; a damaged one is set aside"
     path = checkpoint_path(folder, fit)
-    if not path.is_file(): return None
-    try: parts, about = _read_checkpoint(path)
-    except (SafetensorError, ValueError, KeyError, TypeError): return set_aside(path)
-    if about['fingerprint'] != mark: return None
-    read = lambda part: {k[len(part) + 1:]: x[None].to(device) for k, x in parts.items() if k.startswith(part + '/')}
-    return State(read('weights'), read('mean'), read('square'), read('best'), [json.loads(about['log'])])
+    if not path.is_file():
+        return None
+    try:
+        parts, about = _read_checkpoint(path)
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return set_aside(path)
+    if about['fingerprint'] != mark:
+        return None
+    read = lambda part: {
+        k[len(part) + 1 :]: x[None].to(device) for k, x in parts.items() if k.startswith(part + '/')
+    }
+    return State(
+        read('weights'), read('mean'), read('square'), read('best'), [json.loads(about['log'])]
+    )

@@ -15,18 +15,21 @@ from ..core.errors import BadInput
 @dataclass(frozen=True)
 class Fold:
     "One left-out genotype and the three that decide when to stop"
-    split_seed: int # which draw of the validation genotypes
-    number: int     # 0 for the first genotype in code-point order
-    test: str       # the left-out genotype
-    validation: tuple[str, ...] # one Early, one Mid, one Late
-    part: int = 0               # 0 for the fold itself, 1 to 5 for a fold within it
-    inner: tuple[str, ...] = () # genotypes that this part keeps out as well
+
+    split_seed: int  # which draw of the validation genotypes
+    number: int  # 0 for the first genotype in code-point order
+    test: str  # the left-out genotype
+    validation: tuple[str, ...]  # one Early, one Mid, one Late
+    part: int = 0  # 0 for the fold itself, 1 to 5 for a fold within it
+    inner: tuple[str, ...] = ()  # genotypes that this part keeps out as well
+
     @property
-    def read(self): return ('inner',) if self.part else ('test', 'validation') # whose predictions are kept
+    def read(self):
+        return ('inner',) if self.part else ('test', 'validation')  # whose predictions are kept
 
 # %% ../../nbs/30_training/01_folds.ipynb #17ca570a
 def in_order(
-    names, # genotype names, in any Unicode form and order, repeats allowed
+    names,  # genotype names, in any Unicode form and order, repeats allowed
 ):
     "Unique genotype names in the code-point order of their composed (NFC) form"
     return sorted({unicodedata.normalize('NFC', n) for n in names})
@@ -34,45 +37,66 @@ def in_order(
 # %% ../../nbs/30_training/01_folds.ipynb #789c67c2
 _AN = {'Early': 'an Early', 'Mid': 'a Mid', 'Late': 'a Late'}
 
+
 def _counted(classes):
     "How many genotypes each class has, in words"
     found = list(classes.values())
     return ', '.join(f'{c} {found.count(c)}' for c in _AN)
 
+
 def _draw(stream, genotypes, classes, left_out):
     "One Early, one Mid, one Late genotype, none of them `left_out`"
-    pools = {c: [g for g in genotypes if g != left_out and classes[g] == c] for c in ('Early', 'Mid', 'Late')}
+    pools = {
+        c: [g for g in genotypes if g != left_out and classes[g] == c]
+        for c in ('Early', 'Mid', 'Late')
+    }
     for c, pool in pools.items():
-        if not pool: raise BadInput(f'without {left_out} no genotype has {_AN[c]} onset ({_counted(classes)})', 'folds', 'each of Early, Mid and Late needs two genotypes')
+        if not pool:
+            raise BadInput(
+                f'without {left_out} no genotype has {_AN[c]} onset ({_counted(classes)})',
+                'folds',
+                'each of Early, Mid and Late needs two genotypes',
+            )
     return tuple(str(stream.choice(pool)) for pool in pools.values())
 
 # %% ../../nbs/30_training/01_folds.ipynb #62549389
 def make_folds(
-    plants,        # table with genotype and onset_class, a row per plant
-    split_seed=42, # seed of the validation draws (the published split: 42)
+    plants,  # table with genotype and onset_class, a row per plant
+    split_seed=42,  # seed of the validation draws (the published split: 42)
 ):
     "The folds of one split seed, one per genotype"
     classes = dict(zip(plants.genotype, plants.onset_class))
     genotypes, stream = in_order(classes), np.random.RandomState(split_seed)
-    return [Fold(split_seed, i, g, _draw(stream, genotypes, classes, g)) for i, g in enumerate(genotypes)]
+    return [
+        Fold(split_seed, i, g, _draw(stream, genotypes, classes, g))
+        for i, g in enumerate(genotypes)
+    ]
 
 # %% ../../nbs/30_training/01_folds.ipynb #cbeef09e
 def members(
-    fold,      # a `Fold`
-    genotypes, # genotype of every plant, in the order of the plant table
+    fold,  # a `Fold`
+    genotypes,  # genotype of every plant, in the order of the plant table
 ):
     "Positions of the fold's training, validation, test and inner plants"
     g = np.asarray(genotypes)
-    kept_out = dict(validation=np.isin(g, fold.validation), test=g == fold.test, inner=np.isin(g, fold.inner))
-    return {k: np.flatnonzero(x) for k, x in dict(train=~sum(kept_out.values()).astype(bool), **kept_out).items()}
+    kept_out = dict(
+        validation=np.isin(g, fold.validation), test=g == fold.test, inner=np.isin(g, fold.inner)
+    )
+    return {
+        k: np.flatnonzero(x)
+        for k, x in dict(train=~sum(kept_out.values()).astype(bool), **kept_out).items()
+    }
 
 # %% ../../nbs/30_training/01_folds.ipynb #eba4b0ac
 def inner_folds(
-    fold,      # a `Fold`
-    genotypes, # genotype of every plant
-    parts=5,   # as science has it; fewer where there are fewer genotypes
+    fold,  # a `Fold`
+    genotypes,  # genotype of every plant
+    parts=5,  # as science has it; fewer where there are fewer genotypes
 ):
     "The folds within a fold: each keeps a part of the training genotypes out as well"
     rest = [g for g in in_order(genotypes) if g != fold.test and g not in fold.validation]
-    dealt = np.array_split(np.random.default_rng([fold.split_seed, fold.number]).permutation(rest), min(parts, len(rest)))
+    dealt = np.array_split(
+        np.random.default_rng([fold.split_seed, fold.number]).permutation(rest),
+        min(parts, len(rest)),
+    )
     return [replace(fold, part=i, inner=tuple(sorted(map(str, p)))) for i, p in enumerate(dealt, 1)]

@@ -19,7 +19,18 @@ from filelock import FileLock
 from ..backbones.store import FeatureFile, feature_path, gaps_path
 from ..core.config import read_yaml, to_dict
 from ..core.errors import BadInput, unknown
-from ..core.files import SEALS, broken, check_name, read_json, read_text, seal, sha256, write_csv, write_json, write_text
+from faba_nb.core.files import (
+    SEALS,
+    broken,
+    check_name,
+    read_json,
+    read_text,
+    seal,
+    sha256,
+    write_csv,
+    write_json,
+    write_text,
+)
 from ..core.progress import Progress
 from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
@@ -35,214 +46,407 @@ from .network import HEADS
 from .running import COLUMNS
 
 # %% ../../nbs/30_training/80_importing.ipynb #cf16afa5
-STATE, FULL = 'best_model_state.pt', 'best_model.pt' # the weights alone; the weights within a state of training
+STATE, FULL = (
+    'best_model_state.pt',
+    'best_model.pt',
+)  # the weights alone; the weights within a state of training
+
 
 def list_checkpoints(
-    results, # folder of one variant's results, or of one of its seeds
-    seed=42, # of folds that lie in no folder of a seed
+    results,  # folder of one variant's results, or of one of its seeds
+    seed=42,  # of folds that lie in no folder of a seed
 ):
     "init_seed, fold and path of every checkpoint, sorted"
     results = Path(results)
-    if not results.is_dir(): raise BadInput('there is no such folder of results', results)
+    if not results.is_dir():
+        raise BadInput('there is no such folder of results', results)
     own = _number(results.name, 'seed_', results) if results.name.startswith('seed_') else seed
     rows = []
-    for root in (results, results/'checkpoints'):
+    for root in (results, results / 'checkpoints'):
         rows += [(own, *_fold(f)) for f in _states(root, 'fold_*')]
-        rows += [(_number(f.parts[-3], 'seed_', f), *_fold(f)) for f in _states(root, 'seed_*/fold_*')]
-    table = pd.DataFrame(rows, columns=['init_seed', 'fold', 'path']).sort_values(['init_seed', 'fold'], ignore_index=True)
+        rows += [
+            (_number(f.parts[-3], 'seed_', f), *_fold(f)) for f in _states(root, 'seed_*/fold_*')
+        ]
+    table = pd.DataFrame(rows, columns=['init_seed', 'fold', 'path']).sort_values(
+        ['init_seed', 'fold'], ignore_index=True
+    )
     if (twice := table.duplicated(['init_seed', 'fold'])).any():
-        raise BadInput(f'seed {table.init_seed[twice].iloc[0]} fold {table.fold[twice].iloc[0]} is there twice', table.path[twice].iloc[0], f'folders without a seed count as seed {own}: keep one of the two')
+        raise BadInput(
+            f'seed {table.init_seed[twice].iloc[0]} fold {table.fold[twice].iloc[0]} is there twice',
+            table.path[twice].iloc[0],
+            f'folders without a seed count as seed {own}: keep one of the two',
+        )
     return table
 
 # %% ../../nbs/30_training/80_importing.ipynb #57c339d9
 def _states(root, pattern):
     "The file with the weights in each folder that has one"
     for folder in root.glob(pattern):
-        found = [folder/name for name in (STATE, FULL) if (folder/name).is_file()]
+        found = [folder / name for name in (STATE, FULL) if (folder / name).is_file()]
         yield from found[:1]
 
-def _fold(path): return _number(path.parts[-2], 'fold_', path), path
+
+def _fold(path):
+    return _number(path.parts[-2], 'fold_', path), path
+
 
 def _number(name, prefix, path):
     "The number in a folder's name"
     digits = name.removeprefix(prefix)
-    if not digits.isdigit(): raise BadInput(f'{name!r} is not {prefix}N', path, 'rename the folder or move it away')
+    if not digits.isdigit():
+        raise BadInput(f'{name!r} is not {prefix}N', path, 'rename the folder or move it away')
     return int(digits)
 
 # %% ../../nbs/30_training/80_importing.ipynb #f966e06d
 def check_complete(
-    table, # from `list_checkpoints`
-    n,     # number of genotypes, which is the number of folds
-    where, # the results folder, for the message
+    table,  # from `list_checkpoints`
+    n,  # number of genotypes, which is the number of folds
+    where,  # the results folder, for the message
 ):
     "Refuse results that do not hold each of the `n` folds for every seed"
     for seed, folds in table.groupby('init_seed').fold:
-        if extra := sorted(set(folds) - set(range(n))): raise BadInput(f'seed {seed} has a fold {extra[0]}, this experiment has {n} genotypes and so folds 0 … {n - 1}', where, 'the checkpoints are of another experiment or split')
-        if lost := sorted(set(range(n)) - set(folds)): raise BadInput(f'seed {seed} lacks {len(lost)} of {n} folds: {", ".join(map(str, lost[:8]))}', where, 'copy them, or move this seed away')
+        if extra := sorted(set(folds) - set(range(n))):
+            raise BadInput(
+                f'seed {seed} has a fold {extra[0]}, this experiment has {n} genotypes and so folds 0 … {n - 1}',
+                where,
+                'the checkpoints are of another experiment or split',
+            )
+        if lost := sorted(set(range(n)) - set(folds)):
+            raise BadInput(
+                f'seed {seed} lacks {len(lost)} of {n} folds: {", ".join(map(str, lost[:8]))}',
+                where,
+                'copy them, or move this seed away',
+            )
 
 # %% ../../nbs/30_training/80_importing.ipynb #5e4c0e4f
 def load_tensors(
-    path, # a file that `torch.save` wrote
+    path,  # a file that `torch.save` wrote
 ):
     "What a file of tensors holds, if every byte of it is as it was written"
     content = Path(path).read_bytes()
-    if not content.startswith(b'PK'): raise BadInput('not a whole checkpoint: no archive with checksums', path, 'copy it again; one of an old PyTorch is to be opened and saved with a new one')
-    try: bad = zipfile.ZipFile(io.BytesIO(content)).testzip()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error): bad = 'the archive'
-    if bad: raise BadInput(f'not a whole checkpoint: {bad} is damaged', path, 'copy it again')
-    try: return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError: raise BadInput('the file holds more than weights and is not opened', path, 'save the state dictionary alone') from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError): raise BadInput('not a whole checkpoint', path, 'copy it again') from None
+    if not content.startswith(b'PK'):
+        raise BadInput(
+            'not a whole checkpoint: no archive with checksums',
+            path,
+            'copy it again; one of an old PyTorch is to be opened and saved with a new one',
+        )
+    try:
+        bad = zipfile.ZipFile(io.BytesIO(content)).testzip()
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+    ):
+        bad = 'the archive'
+    if bad:
+        raise BadInput(f'not a whole checkpoint: {bad} is damaged', path, 'copy it again')
+    try:
+        return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError:
+        raise BadInput(
+            'the file holds more than weights and is not opened',
+            path,
+            'save the state dictionary alone',
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+        raise BadInput('not a whole checkpoint', path, 'copy it again') from None
 
 # %% ../../nbs/30_training/80_importing.ipynb #bd25ccb9
 def read_checkpoint(
-    path, # a best_model_state.pt, or a best_model.pt
+    path,  # a best_model_state.pt, or a best_model.pt
 ):
     "Name to float32 tensor; anything but weights is refused"
     w = load_tensors(path)
-    if isinstance(w, dict) and isinstance(w.get('model_state_dict'), dict): w = w['model_state_dict']
-    if not isinstance(w, dict) or not w or not all(isinstance(x, torch.Tensor) for x in w.values()): raise BadInput('the file holds no weights by name', path)
+    if isinstance(w, dict) and isinstance(w.get('model_state_dict'), dict):
+        w = w['model_state_dict']
+    if not isinstance(w, dict) or not w or not all(isinstance(x, torch.Tensor) for x in w.values()):
+        raise BadInput('the file holds no weights by name', path)
     w = {k.removeprefix('module.'): x.float() for k, x in w.items()}
-    if lost := [k for k in REQUIRED if k not in w]: raise BadInput(f'the parameter {lost[0]} is missing', path, 'this is not a network of the earlier stress model')
-    if bad := [k for k, x in w.items() if not torch.isfinite(x).all()]: raise BadInput(f'{bad[0]} holds numbers that are not finite', path)
+    if lost := [k for k in REQUIRED if k not in w]:
+        raise BadInput(
+            f'the parameter {lost[0]} is missing',
+            path,
+            'this is not a network of the earlier stress model',
+        )
+    if bad := [k for k, x in w.items() if not torch.isfinite(x).all()]:
+        raise BadInput(f'{bad[0]} holds numbers that are not finite', path)
     return w
 
 # %% ../../nbs/30_training/80_importing.ipynb #6459eea5
-REQUIRED = ['view_agg.query', *(f'modality_proj.{m}_proj.0.weight' for m in MODALITIES), 'modality_proj.fluor_mask_token', 'modality_gating.gate_network.0.weight', 'temporal.cls_token', 'stress_head.mlp.3.bias']
+REQUIRED = [
+    'view_agg.query',
+    *(f'modality_proj.{m}_proj.0.weight' for m in MODALITIES),
+    'modality_proj.fluor_mask_token',
+    'modality_gating.gate_network.0.weight',
+    'temporal.cls_token',
+    'stress_head.mlp.3.bias',
+]
 
 # %% ../../nbs/30_training/80_importing.ipynb #55cbdded
-ENCODERS = {'facebook/dinov2-base': 'dinov2', 'openai/clip-vit-base-patch16': 'clip', 'imageomics/bioclip': 'bioclip', 'imageomics/bioclip-2': 'bioclip2'}
-SETTINGS = dict(max_epochs=('max_epochs', 200), patience=('patience', 30), warmup_epochs=('warmup_epochs', 5), batch_size=('batch_size', 16), lr=('lr', 1e-4),
-                weight_decay=('weight_decay', .01), clip_norm=('gradient_clip', 1.)) # ours: (theirs, value where it is not written)
+ENCODERS = {
+    'facebook/dinov2-base': 'dinov2',
+    'openai/clip-vit-base-patch16': 'clip',
+    'imageomics/bioclip': 'bioclip',
+    'imageomics/bioclip-2': 'bioclip2',
+}
+SETTINGS = dict(
+    max_epochs=('max_epochs', 200),
+    patience=('patience', 30),
+    warmup_epochs=('warmup_epochs', 5),
+    batch_size=('batch_size', 16),
+    lr=('lr', 1e-4),
+    weight_decay=('weight_decay', 0.01),
+    clip_norm=('gradient_clip', 1.0),
+)  # ours: (theirs, value where it is not written)
+
 
 @dataclass(frozen=True)
 class Configuration:
     "What an old configuration says"
+
     path: Path
     arm: Arm
     split_seed: int
     init_seed: int  # of folds that lie in no folder of a seed
-    scaled: bool    # fluorescence is standardised
-    automatic: bool # the weight of stressed steps is that of each batch: unstressed over stressed
-    sizes: dict     # key to what it says of the network's size
-    ignored: dict   # key to value of what is not followed
+    scaled: bool  # fluorescence is standardised
+    automatic: bool  # the weight of stressed steps is that of each batch: unstressed over stressed
+    sizes: dict  # key to what it says of the network's size
+    ignored: dict  # key to value of what is not followed
 
 # %% ../../nbs/30_training/80_importing.ipynb #c4d2b25c
 def _flat(d, above=''):
     "Dotted key to value"
     out = {}
-    for k, v in d.items(): out |= _flat(v, f'{above}{k}.') if isinstance(v, dict) else {f'{above}{k}': v}
+    for k, v in d.items():
+        out |= _flat(v, f'{above}{k}.') if isinstance(v, dict) else {f'{above}{k}': v}
     return out
 
-FOLLOWED = {'model.image_encoder', 'data.fluor_normalize', 'training.pos_weight', 'training.cv.seed', 'seed', 'logging.checkpoint_dir', *(f'training.{old}' for old, _ in SETTINGS.values()),
-            *(f'model.ablation.{k}' for k in ('enabled_modalities', 'fusion_mode', 'temporal_mode', 'causal_mask'))}
+
+FOLLOWED = {
+    'model.image_encoder',
+    'data.fluor_normalize',
+    'training.pos_weight',
+    'training.cv.seed',
+    'seed',
+    'logging.checkpoint_dir',
+    *(f'training.{old}' for old, _ in SETTINGS.values()),
+    *(
+        f'model.ablation.{k}'
+        for k in ('enabled_modalities', 'fusion_mode', 'temporal_mode', 'causal_mask')
+    ),
+}
 
 # %% ../../nbs/30_training/80_importing.ipynb #ba0ca2da
-SIZES = {'model.encoder_output_dim': lambda w: w['view_agg.query'].numel(), 'model.temporal.num_heads': lambda w: HEADS,
-         **{f'model.modality.{m}_dim': lambda w, m=m: widths_of(w)[m] for m in MODALITIES},
-         'model.modality.hidden_dim': lambda w: w['modality_proj.image_proj.0.weight'].shape[0], 'model.modality.gate_hidden': lambda w: w['modality_gating.gate_network.0.weight'].shape[0],
-         'model.temporal.dim': lambda w: w['temporal.cls_token'].shape[-1], 'model.temporal.ff_dim': lambda w: w['temporal.encoder.layers.0.linear1.weight'].shape[0],
-         'model.temporal.num_layers': lambda w: len({k.split('.')[3] for k in w if k.startswith('temporal.encoder.layers.')}),
-         'model.stress_head.hidden_dim': lambda w: w['stress_head.mlp.0.weight'].shape[0]}
+SIZES = {
+    'model.encoder_output_dim': lambda w: w['view_agg.query'].numel(),
+    'model.temporal.num_heads': lambda w: HEADS,
+    **{f'model.modality.{m}_dim': lambda w, m=m: widths_of(w)[m] for m in MODALITIES},
+    'model.modality.hidden_dim': lambda w: w['modality_proj.image_proj.0.weight'].shape[0],
+    'model.modality.gate_hidden': lambda w: w['modality_gating.gate_network.0.weight'].shape[0],
+    'model.temporal.dim': lambda w: w['temporal.cls_token'].shape[-1],
+    'model.temporal.ff_dim': lambda w: w['temporal.encoder.layers.0.linear1.weight'].shape[0],
+    'model.temporal.num_layers': lambda w: len(
+        {k.split('.')[3] for k in w if k.startswith('temporal.encoder.layers.')}
+    ),
+    'model.stress_head.hidden_dim': lambda w: w['stress_head.mlp.0.weight'].shape[0],
+}
+
 
 def check_sizes(
-    w,     # name to tensor
-    sizes, # from a `Configuration`
-    where, # the checkpoint, for the message
+    w,  # name to tensor
+    sizes,  # from a `Configuration`
+    where,  # the checkpoint, for the message
 ):
     "Refuse weights of another size than the configuration says"
     for key, said in sizes.items():
-        if (has := SIZES[key](w)) != said: raise BadInput(f'{key} is {said} in the configuration and {has} in the network', where, 'give the configuration it was trained with')
+        if (has := SIZES[key](w)) != said:
+            raise BadInput(
+                f'{key} is {said} in the configuration and {has} in the network',
+                where,
+                'give the configuration it was trained with',
+            )
 
 # %% ../../nbs/30_training/80_importing.ipynb #5137fe72
 def read_configuration(
-    path, # a YAML file of the earlier system
+    path,  # a YAML file of the earlier system
 ):
     "The `Configuration` in an old file"
     d = read_yaml(path)
-    if not isinstance(d, dict) or not isinstance(d.get('model'), dict): raise BadInput('there is no section `model`', path, 'give the YAML file the results were trained with')
+    if not isinstance(d, dict) or not isinstance(d.get('model'), dict):
+        raise BadInput(
+            'there is no section `model`', path, 'give the YAML file the results were trained with'
+        )
     flat = _flat(d)
     encoder = flat.get('model.image_encoder', 'facebook/dinov2-base')
-    if encoder not in ENCODERS: raise unknown('image_encoder', encoder, ENCODERS, path)
+    if encoder not in ENCODERS:
+        raise unknown('image_encoder', encoder, ENCODERS, path)
     split, init = (_typed(flat, k, 42, int, path) for k in ('training.cv.seed', 'seed'))
     weight = flat.get('training.pos_weight')
-    settings = {ours: _typed(flat, f'training.{old}', value, type(value), path) for ours, (old, value) in SETTINGS.items()}
-    if weight is not None: settings['pos_weight'] = _typed(flat, 'training.pos_weight', 1., float, path)
-    arm = Arm(backbone=ENCODERS[encoder], preparation='published', split_seeds=(split,), init_seeds=(init,), **_variant_settings(flat, path), **settings)
-    return Configuration(Path(path), arm, split, init, bool(flat.get('data.fluor_normalize')), weight is None, {k: flat[k] for k in SIZES if k in flat}, {k: v for k, v in flat.items() if k not in FOLLOWED and k not in SIZES})
+    settings = {
+        ours: _typed(flat, f'training.{old}', value, type(value), path)
+        for ours, (old, value) in SETTINGS.items()
+    }
+    if weight is not None:
+        settings['pos_weight'] = _typed(flat, 'training.pos_weight', 1.0, float, path)
+    arm = Arm(
+        backbone=ENCODERS[encoder],
+        preparation='published',
+        split_seeds=(split,),
+        init_seeds=(init,),
+        **_variant_settings(flat, path),
+        **settings,
+    )
+    return Configuration(
+        Path(path),
+        arm,
+        split,
+        init,
+        bool(flat.get('data.fluor_normalize')),
+        weight is None,
+        {k: flat[k] for k in SIZES if k in flat},
+        {k: v for k, v in flat.items() if k not in FOLLOWED and k not in SIZES},
+    )
+
 
 def _typed(flat, key, value, kind, path):
     "The number under a key, or `value` where nothing is written"
     said = flat.get(key)
-    if said is None: return value
-    try: number = float('nan') if isinstance(said, bool) else float(said)
-    except (ValueError, TypeError): number = float('nan')
-    if not np.isfinite(number) or kind(number) != number: raise BadInput(f'{key} is {said!r}, not {"a whole number" if kind is int else "a number"}', path)
+    if said is None:
+        return value
+    try:
+        number = float('nan') if isinstance(said, bool) else float(said)
+    except (ValueError, TypeError):
+        number = float('nan')
+    if not np.isfinite(number) or kind(number) != number:
+        raise BadInput(
+            f'{key} is {said!r}, not {"a whole number" if kind is int else "a number"}', path
+        )
     return kind(number)
 
 # %% ../../nbs/30_training/80_importing.ipynb #edf1f3af
 def _variant_settings(flat, path):
     "Settings of an `Arm` from the old section `ablation`"
-    said = lambda key, value: value if flat.get(f'model.ablation.{key}') is None else flat[f'model.ablation.{key}']
+    said = lambda key, value: (
+        value if flat.get(f'model.ablation.{key}') is None else flat[f'model.ablation.{key}']
+    )
     used = said('enabled_modalities', list(MODALITIES))
-    if not isinstance(used, list) or not used: raise BadInput(f'enabled_modalities is {used!r}, not a list', path)
+    if not isinstance(used, list) or not used:
+        raise BadInput(f'enabled_modalities is {used!r}, not a list', path)
     for m in used:
-        if m not in MODALITIES: raise unknown('modality', m, MODALITIES, path)
-    modes = dict(fusion=(said('fusion_mode', 'gating'), ('gating', 'concat')), temporal=(said('temporal_mode', 'transformer'), ('transformer', 'mlp', 'none')))
+        if m not in MODALITIES:
+            raise unknown('modality', m, MODALITIES, path)
+    modes = dict(
+        fusion=(said('fusion_mode', 'gating'), ('gating', 'concat')),
+        temporal=(said('temporal_mode', 'transformer'), ('transformer', 'mlp', 'none')),
+    )
     for k, (v, allowed) in modes.items():
-        if v not in allowed: raise unknown(f'{k}_mode', v, allowed, path)
+        if v not in allowed:
+            raise unknown(f'{k}_mode', v, allowed, path)
     attention = 'causal' if said('causal_mask', False) else 'full'
-    return dict(modalities=tuple(m for m in MODALITIES if m in used), attention=attention, **{k: v for k, (v, _) in modes.items()})
+    return dict(
+        modalities=tuple(m for m in MODALITIES if m in used),
+        attention=attention,
+        **{k: v for k, (v, _) in modes.items()},
+    )
 
 # %% ../../nbs/30_training/80_importing.ipynb #4890e458
 def _own_folders(results):
     "The folder of a variant's results and those around it that are its alone"
     own = [Path(results).absolute()]
-    if own[-1].name.startswith('seed_'): own.append(own[-1].parent)
-    if own[-1].name == 'checkpoints': own.append(own[-1].parent)
+    if own[-1].name.startswith('seed_'):
+        own.append(own[-1].parent)
+    if own[-1].name == 'checkpoints':
+        own.append(own[-1].parent)
     return own
 
+
 def find_configuration(
-    results, # folder of one variant's results, or of one of its seeds
+    results,  # folder of one variant's results, or of one of its seeds
 ):
     "The YAML file that belongs to a results folder, or None"
     own = _own_folders(results)
     for folder in own:
         found = [p for p in sorted(folder.glob('*.y*ml')) if 'image_encoder' in _text(p)]
-        if found: return _only_one(found, f'{len(found)} configurations lie here', folder)
-    named = {*own, own[-1]/'checkpoints'}
+        if found:
+            return _only_one(found, f'{len(found)} configurations lie here', folder)
+    named = {*own, own[-1] / 'checkpoints'}
     for top in own[-1].parents:
-        files = sorted((top/'configs').rglob('*.y*ml')) if (top/'configs').is_dir() else []
-        found = [p for p in files if (at := _checkpoint_dir(p)) and Path(top/at).absolute() in named]
-        if found: return _only_one(found, f'{len(found)} configurations name this folder', results)
+        files = sorted((top / 'configs').rglob('*.y*ml')) if (top / 'configs').is_dir() else []
+        found = [
+            p for p in files if (at := _checkpoint_dir(p)) and Path(top / at).absolute() in named
+        ]
+        if found:
+            return _only_one(found, f'{len(found)} configurations name this folder', results)
+
 
 def _text(path):
     "The text of a file, '' when it is none"
-    try: return read_text(path)
-    except BadInput: return ''
+    try:
+        return read_text(path)
+    except BadInput:
+        return ''
+
 
 def _only_one(found, what, where):
     "The file, if it is the only one"
-    if len(found) > 1: raise BadInput(f'{what}: {" and ".join(p.name for p in found)}', where, 'say with --configuration which one it was trained with')
+    if len(found) > 1:
+        raise BadInput(
+            f'{what}: {" and ".join(p.name for p in found)}',
+            where,
+            'say with --configuration which one it was trained with',
+        )
     return found[0]
+
 
 def _checkpoint_dir(path):
     "The folder of checkpoints that a configuration names"
-    try: return str(((read_yaml(path) or {}).get('logging') or {}).get('checkpoint_dir') or '')
-    except (BadInput, AttributeError): return ''
+    try:
+        return str(((read_yaml(path) or {}).get('logging') or {}).get('checkpoint_dir') or '')
+    except (BadInput, AttributeError):
+        return ''
 
 # %% ../../nbs/30_training/80_importing.ipynb #504045cb
 class AsItWas(Experiment):
     "An experiment without the marks that were set since"
+
     @property
-    def marks(self): return read_marks('')
+    def marks(self):
+        return read_marks('')
+
 
 class OldFeatures(FeatureFile):
     "A file of features without what was extracted later for its gaps"
-    def _join(self, more): pass
+
+    def _join(self, more):
+        pass
 
 # %% ../../nbs/30_training/80_importing.ipynb #71bf8d74
-NUMERIC = {'', '#N/A', '#N/A N/A', '#NA', '-1.#IND', '-1.#QNAN', '-NaN', '-nan', '1.#IND', '1.#QNAN', '<NA>', 'N/A', 'NA', 'NULL', 'NaN', 'None', 'n/a', 'nan', 'null'} # texts that pandas takes as missing
+NUMERIC = {
+    '',
+    '#N/A',
+    '#N/A N/A',
+    '#NA',
+    '-1.#IND',
+    '-1.#QNAN',
+    '-NaN',
+    '-nan',
+    '1.#IND',
+    '1.#QNAN',
+    '<NA>',
+    'N/A',
+    'NA',
+    'NULL',
+    'NaN',
+    'None',
+    'n/a',
+    'nan',
+    'null',
+}  # texts that pandas takes as missing
+
 
 def _headings(path, spec):
     "Heading, our name and whether all cells are numbers, for each column of parameters in written order"
@@ -254,26 +458,29 @@ def _headings(path, spec):
 
 # %% ../../nbs/30_training/80_importing.ipynb #459f4b95
 def earlier_fluorescence(
-    experiment, # an `Experiment`
-    width=None, # number of columns the network wants
+    experiment,  # an `Experiment`
+    width=None,  # number of columns the network wants
 ):
     "plant_id, round and the columns as the earlier reader took them, a row per line of the workbook; the columns; those left out for a text in them"
     spec = table_spec('fluorescence')
     path = find_file(experiment.folder, spec.file)
     found = parsed_once(path, 'fluorescence_headings', lambda: _headings(path, spec))
     columns, numeric = [n for _, n, _ in found], [n for _, n, ok in found if ok]
-    if width == len(numeric): columns = numeric
+    if width == len(numeric):
+        columns = numeric
     frame = read_table(experiment.folder, 'fluorescence').frame
-    frame = frame[['plant_id', 'round', *columns]].astype({c: np.float32 for c in columns} | {'round': int})
+    frame = frame[['plant_id', 'round', *columns]].astype(
+        {c: np.float32 for c in columns} | {'round': int}
+    )
     return frame.reset_index(drop=True), columns, [n for _, n, _ in found if n not in columns]
 
 # %% ../../nbs/30_training/80_importing.ipynb #533f9ea5
 def earlier_bundle(
-    arm,          # an `Arm`
-    experiment,   # an `AsItWas`
-    features=None, # an `OldFeatures`; for arms without images it says which photographs counted
+    arm,  # an `Arm`
+    experiment,  # an `AsItWas`
+    features=None,  # an `OldFeatures`; for arms without images it says which photographs counted
     scaled=True,  # fluorescence is standardised
-    width=None,   # columns of fluorescence the network wants
+    width=None,  # columns of fluorescence the network wants
 ):
     "The experiment as the earlier network saw it, and what of it needs saying"
     b = load_bundle(arm, experiment, features, partial=True)
@@ -288,8 +495,10 @@ def _set_fluorescence(b, experiment, scaled, width):
     g, ids = b.rounds, b.plants.plant_id.to_numpy()
     x = np.nan_to_num(place(g, ids, frame, columns, 'fluorescence'))
     mean, sd = published_moments(frame[columns].to_numpy())
-    g.values['fluor'] = (x - mean)/sd if scaled else x
-    g.present['fluor'] = place(g, ids, frame.assign(there=1.), ['there'], 'fluorescence')[..., 0] == 1
+    g.values['fluor'] = (x - mean) / sd if scaled else x
+    g.present['fluor'] = (
+        place(g, ids, frame.assign(there=1.0), ['there'], 'fluorescence')[..., 0] == 1
+    )
     return dict(fluor_columns_left_out=left_out)
 
 # %% ../../nbs/30_training/80_importing.ipynb #dbad943a
@@ -297,67 +506,109 @@ def _active(b, experiment, features):
     "Rounds that others look at: those with a feature of a photograph, or a row of fluorescence"
     ids = b.plants.plant_id.to_numpy()
     photographs = experiment.images if features is None else features.index
-    try: rows = read_table(experiment.folder, 'fluorescence').frame
-    except BadInput: rows = photographs[:0] # no such workbook: one that is needed was refused before
-    seen = pd.concat([t[['plant_id', 'round']] for t in (photographs, rows)]).dropna().drop_duplicates()
-    return place(b.rounds, ids, seen.assign(there=1.), ['there'], 'visits')[..., 0] == 1
+    try:
+        rows = read_table(experiment.folder, 'fluorescence').frame
+    except BadInput:
+        rows = photographs[:0]  # no such workbook: one that is needed was refused before
+    seen = (
+        pd.concat([t[['plant_id', 'round']] for t in (photographs, rows)])
+        .dropna()
+        .drop_duplicates()
+    )
+    return place(b.rounds, ids, seen.assign(there=1.0), ['there'], 'visits')[..., 0] == 1
+
 
 def _lacking(b, experiment, features):
     "Photographed plants that the file of features does not know"
-    if features is None: return {}
+    if features is None:
+        return {}
     ids = set(experiment.images.plant_id)
     lost = sorted(ids - set(features.index.plant_id))
-    if len(lost) == len(ids): raise BadInput('these are features of other plants', features.path, 'give the features of this experiment')
+    if len(lost) == len(ids):
+        raise BadInput(
+            'these are features of other plants',
+            features.path,
+            'give the features of this experiment',
+        )
     return dict(plants_without_features=lost)
 
 # %% ../../nbs/30_training/80_importing.ipynb #813fc7db
 def inputs_of(
-    bundle,      # from `earlier_bundle`
-    at,          # positions of plants
-    online=False, # take the climate until each plant's measuring time
+    bundle,  # from `earlier_bundle`
+    at,  # positions of plants
+    online=False,  # take the climate until each plant's measuring time
 ):
     "What the earlier network is given for these plants"
     g, n = bundle.rounds, len(at)
     values = g.values | (bundle.online.get('rounds', {}) if online else {})
     take = lambda m: torch.from_numpy(np.nan_to_num(values[m][at]).astype(np.float32))
-    there = lambda m: torch.from_numpy(g.present[m][at]) if m in g.present else torch.zeros(n, g.dag.shape[1], dtype=torch.bool)
-    x = {m: take(m) if m in values else None for m in ('fluor', 'env', 'vi')} | dict(fluor_there=there('fluor'), dag=torch.from_numpy(g.dag[at].astype(np.float32)))
-    rows = torch.from_numpy(g.rows[at]) if g.rows is not None else torch.zeros(n, g.dag.shape[1], 4, dtype=torch.long)
-    x |= dict(image=torch.from_numpy(np.asarray(bundle.table))[rows] if g.rows is not None else None, image_there=rows > 0)
+    there = lambda m: (
+        torch.from_numpy(g.present[m][at])
+        if m in g.present
+        else torch.zeros(n, g.dag.shape[1], dtype=torch.bool)
+    )
+    x = {m: take(m) if m in values else None for m in ('fluor', 'env', 'vi')} | dict(
+        fluor_there=there('fluor'), dag=torch.from_numpy(g.dag[at].astype(np.float32))
+    )
+    rows = (
+        torch.from_numpy(g.rows[at])
+        if g.rows is not None
+        else torch.zeros(n, g.dag.shape[1], 4, dtype=torch.long)
+    )
+    x |= dict(
+        image=torch.from_numpy(np.asarray(bundle.table))[rows] if g.rows is not None else None,
+        image_there=rows > 0,
+    )
     return x | dict(active=torch.from_numpy(g.real[at]))
 
 # %% ../../nbs/30_training/80_importing.ipynb #92403149
 def _filled(x, widths):
     "The inputs with zeros for what the arm does not use"
     n, t = x['dag'].shape
-    empty = {m: torch.zeros(n, t, *((4,) if m == 'image' else ()), widths[m]) for m in MODALITIES if x[m] is None}
+    empty = {
+        m: torch.zeros(n, t, *((4,) if m == 'image' else ()), widths[m])
+        for m in MODALITIES
+        if x[m] is None
+    }
     return x | empty
 
 # %% ../../nbs/30_training/80_importing.ipynb #cd1690b0
 def check_widths(
-    w,      # name to tensor
-    bundle, # from `earlier_bundle`
+    w,  # name to tensor
+    bundle,  # from `earlier_bundle`
     where,  # the checkpoint, for the message
 ):
     "Refuse a checkpoint made for other inputs"
     has, data = widths_of(w), {m: v.shape[-1] for m, v in bundle.rounds.values.items()}
-    if bundle.table is not None: data['image'] = bundle.table.shape[1]
-    if (q := w['view_agg.query'].numel()) != has['image']: raise BadInput(f'view query of {q} beside image inputs of {has["image"]}', where)
+    if bundle.table is not None:
+        data['image'] = bundle.table.shape[1]
+    if (q := w['view_agg.query'].numel()) != has['image']:
+        raise BadInput(f'view query of {q} beside image inputs of {has["image"]}', where)
     for m in data:
-        if has[m] != data[m]: raise BadInput(f'the checkpoint wants {has[m]} values of {m}, the data have {data[m]}', where, 'give the features or workbooks it was trained on')
+        if has[m] != data[m]:
+            raise BadInput(
+                f'the checkpoint wants {has[m]} values of {m}, the data have {data[m]}',
+                where,
+                'give the features or workbooks it was trained on',
+            )
 
 # %% ../../nbs/30_training/80_importing.ipynb #2aef18f8
 def predict_fold(
-    w,       # name to tensor
-    variant, # a `Variant`
+    w,  # name to tensor
+    variant,  # a `Variant`
     bundle,  # from `earlier_bundle`
-    fold,    # a `Fold`
+    fold,  # a `Fold`
 ):
     "Rows for the fold's test and validation plants in both readings, on all rounds"
     m, parts = members(fold, bundle.plants.genotype), []
-    for split in ('test', 'validation'): # the test plants by themselves, as they were evaluated: sums of other shapes round otherwise
+    for split in (
+        'test',
+        'validation',
+    ):  # the test plants by themselves, as they were evaluated: sums of other shapes round otherwise
         for protocol, read in (('retrospective', forward), ('online', replay)):
-            logits, gate = read(w, variant, _filled(inputs_of(bundle, m[split], protocol == 'online'), widths_of(w)))
+            logits, gate = read(
+                w, variant, _filled(inputs_of(bundle, m[split], protocol == 'online'), widths_of(w))
+            )
             parts.append(_rows(bundle, m[split], split, logits, gate).assign(protocol=protocol))
     return pd.concat(parts, ignore_index=True)
 
@@ -365,34 +616,59 @@ def predict_fold(
 def _rows(bundle, at, split, logits, gate):
     "One row per plant and round"
     g, n = bundle.rounds, bundle.rounds.dag.shape[1]
-    p = bundle.plants.iloc[at].loc[lambda t: t.index.repeat(n), ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']].reset_index(drop=True)
-    p = p.assign(split=split, round=g.round[at].ravel(), dag=g.dag[at].ravel().astype(int), measured=g.real[at].ravel().astype(int),
-                 probability=torch.sigmoid(logits).double().numpy().ravel()) # in single precision, as the earlier evaluator
-    for i, m in enumerate(MODALITIES): p[f'gate_{m}'] = np.nan if gate is None else gate[..., i].numpy().ravel()
+    p = (
+        bundle.plants.iloc[at]
+        .loc[
+            lambda t: t.index.repeat(n),
+            ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag'],
+        ]
+        .reset_index(drop=True)
+    )
+    p = p.assign(
+        split=split,
+        round=g.round[at].ravel(),
+        dag=g.dag[at].ravel().astype(int),
+        measured=g.real[at].ravel().astype(int),
+        probability=torch.sigmoid(logits).double().numpy().ravel(),
+    )  # in single precision, as the earlier evaluator
+    for i, m in enumerate(MODALITIES):
+        p[f'gate_{m}'] = np.nan if gate is None else gate[..., i].numpy().ravel()
     return p[p['round'] > 0].reset_index(drop=True)
 
 # %% ../../nbs/30_training/80_importing.ipynb #8bf52384
-CLOSE = 1e-3 # what is stored was computed on another device
+CLOSE = 1e-3  # what is stored was computed on another device
+
 
 def check_fold(
-    w,       # name to tensor
-    variant, # a `Variant`
+    w,  # name to tensor
+    variant,  # a `Variant`
     bundle,  # from `earlier_bundle`
-    fold,    # the `Fold` it is taken for
-    path,    # of the checkpoint
-    said=None, # its `Configuration`
+    fold,  # the `Fold` it is taken for
+    path,  # of the checkpoint
+    said=None,  # its `Configuration`
 ):
     "Refuse a checkpoint of another fold or other inputs; returns how far its gates and its loss are from the stored ones, NaN where none are"
     record = _fold_record(path)
     if record.get('fold_id', fold.number) != fold.number:
-        raise BadInput(f'metrics.json says fold {record["fold_id"]}', path, f'the folder says fold {fold.number}: move it')
+        raise BadInput(
+            f'metrics.json says fold {record["fold_id"]}',
+            path,
+            f'the folder says fold {fold.number}: move it',
+        )
     logits, gate = _answers(w, variant, bundle, fold.test)
     stored = [] if gate is None else _stored_gates(path)
     gates = max((_apart(gate, s) for s in stored), default=float('nan'))
-    if gates > CLOSE: _refuse_gates(w, variant, bundle, fold, path, stored[0], gates)
+    if gates > CLOSE:
+        _refuse_gates(w, variant, bundle, fold, path, stored[0], gates)
     loss = _loss_gap(logits, bundle, fold.test, record.get('test_loss'), said)
-    if loss > CLOSE: raise BadInput(f'its stored test loss is {record["test_loss"]:.4g}, {loss:.3g} from the one computed here, more than {CLOSE:g}', path, OTHER_INPUTS)
+    if loss > CLOSE:
+        raise BadInput(
+            f'its stored test loss is {record["test_loss"]:.4g}, {loss:.3g} from the one computed here, more than {CLOSE:g}',
+            path,
+            OTHER_INPUTS,
+        )
     return gates, loss
+
 
 OTHER_INPUTS = 'features, workbooks, onsets or configuration are not those it was trained with'
 
@@ -400,156 +676,315 @@ OTHER_INPUTS = 'features, workbooks, onsets or configuration are not those it wa
 def _fold_record(path):
     "What metrics.json beside a checkpoint says"
     record = path.with_name('metrics.json')
-    try: said = read_json(record) if record.is_file() else {}
-    except ValueError: raise BadInput('not a whole JSON file', record, 'copy it again or move it away') from None
+    try:
+        said = read_json(record) if record.is_file() else {}
+    except ValueError:
+        raise BadInput('not a whole JSON file', record, 'copy it again or move it away') from None
     return said if isinstance(said, dict) else {}
+
 
 def _stored_gates(path):
     "(plants, rounds, 4) gate weights stored beside a checkpoint: by training, by evaluation, by both or neither"
-    found, pt, npy = [], path.with_name('modality_gates.pt'), path.with_name('test_modality_gates.npy')
-    if pt.is_file(): found.append(load_tensors(pt))
-    try: found += [torch.from_numpy(np.load(npy, allow_pickle=False))] if npy.is_file() else []
-    except (ValueError, OSError, EOFError, TypeError): raise BadInput('not a whole file of gates', npy, 'copy it again or move it away') from None
-    if any(not isinstance(g, torch.Tensor) or g.dim() != 3 for g in found): raise BadInput('the file of gates beside it does not hold plants and rounds', path, 'copy it again or move it away')
+    found, pt, npy = (
+        [],
+        path.with_name('modality_gates.pt'),
+        path.with_name('test_modality_gates.npy'),
+    )
+    if pt.is_file():
+        found.append(load_tensors(pt))
+    try:
+        found += [torch.from_numpy(np.load(npy, allow_pickle=False))] if npy.is_file() else []
+    except (ValueError, OSError, EOFError, TypeError):
+        raise BadInput('not a whole file of gates', npy, 'copy it again or move it away') from None
+    if any(not isinstance(g, torch.Tensor) or g.dim() != 3 for g in found):
+        raise BadInput(
+            'the file of gates beside it does not hold plants and rounds',
+            path,
+            'copy it again or move it away',
+        )
     return [g.float() for g in found]
+
 
 def _answers(w, variant, bundle, genotype):
     "Log-odds and gates for the plants of a genotype"
     at = np.flatnonzero(bundle.plants.genotype == genotype)
     return forward(w, variant, _filled(inputs_of(bundle, at), widths_of(w)))
 
+
 def _apart(gate, stored):
     "Largest difference between gates; infinite where they are of other plants or rounds"
-    if gate.shape != stored.shape: return float('inf')
+    if gate.shape != stored.shape:
+        return float('inf')
     return float((gate - stored).abs().nan_to_num(nan=float('inf')).max())
 
 # %% ../../nbs/30_training/80_importing.ipynb #6679aba5
 def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
     "Say whose gates they are, if they are anybody's"
-    apart = {g: _apart(_answers(w, variant, bundle, g)[1], stored) for g in bundle.plants.genotype.unique()}
+    apart = {
+        g: _apart(_answers(w, variant, bundle, g)[1], stored)
+        for g in bundle.plants.genotype.unique()
+    }
     best = min(apart, key=apart.get)
-    if best != fold.test and apart[best] <= CLOSE: raise BadInput(f'its stored gates are those of {best}; fold {fold.number} of this split leaves out {fold.test}', path, 'the checkpoints are of another split')
-    raise BadInput(f'its stored gates differ from those computed here by up to {gap:.3g}, more than {CLOSE:g}', path, OTHER_INPUTS)
+    if best != fold.test and apart[best] <= CLOSE:
+        raise BadInput(
+            f'its stored gates are those of {best}; fold {fold.number} of this split leaves out {fold.test}',
+            path,
+            'the checkpoints are of another split',
+        )
+    raise BadInput(
+        f'its stored gates differ from those computed here by up to {gap:.3g}, more than {CLOSE:g}',
+        path,
+        OTHER_INPUTS,
+    )
 
 # %% ../../nbs/30_training/80_importing.ipynb #d2940016
 def _loss_gap(logits, bundle, genotype, stored, said):
     "Difference to a stored test loss, relative where it is above 1; NaN where it cannot be computed again"
     taught = said is None or any(k.startswith('distillation.') for k in said.ignored)
-    if taught or isinstance(stored, bool) or not isinstance(stored, (int, float)) or not np.isfinite(stored): return float('nan')
+    if (
+        taught
+        or isinstance(stored, bool)
+        or not isinstance(stored, (int, float))
+        or not np.isfinite(stored)
+    ):
+        return float('nan')
     at = np.flatnonzero(bundle.plants.genotype == genotype)
     seen = torch.from_numpy(bundle.rounds.real[at])
     onset = bundle.plants.onset_dag.to_numpy(float)[at]
     y = torch.from_numpy(bundle.rounds.dag[at] >= onset[:, None])[seen].float()
-    weight = (1 - y).sum()/(y.sum() + 1e-6) if said.automatic else torch.tensor(said.arm.pos_weight)
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits[seen], y, pos_weight=weight.float())
-    return float(abs(loss - stored)/max(1, abs(stored)))
+    weight = (
+        (1 - y).sum() / (y.sum() + 1e-6) if said.automatic else torch.tensor(said.arm.pos_weight)
+    )
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[seen], y, pos_weight=weight.float()
+    )
+    return float(abs(loss - stored) / max(1, abs(stored)))
 
 # %% ../../nbs/30_training/80_importing.ipynb #cc28e05d
-SCORES = dict(accuracy='accuracy', precision='precision', recall='recall', f1='f1', auc='auc', onset_mae='mae_published', mean_onset_error='onset_error_published')
-OTHERS = {'metrics.json': 'the losses of one fold', 'aggregate_metrics.json': 'the losses of all folds', 'evaluation_results.json': 'the evaluation of a single seed', 'predictions.json': 'predictions of onset days and biomass',
-          'main_results.json': 'the evaluation of onset days and biomass', 'threshold_analysis.json': 'scores at other thresholds', 'ranking_results.json': 'a ranking of accessions', 'attention_maps.json': 'attention weights',
-          'fluorescence_changepoints.json': 'days on which fluorescence changes', 'fluor_changepoints.json': 'days on which fluorescence changes', 'fluorescence_divergence.json': 'days on which fluorescence changes', 'triangulation_summary.json': 'days of change, signal by signal',
-          'triangulation.json': 'days of change, signal by signal', 'presymptomatic_summary.json': 'days of change, signal by signal', 'gates_analysis.json': 'mean gate weights', 'early_detection.json': 'days of early detection',
-          'embedding_metadata.json': 'the labels of a drawing', 'sanity_check.json': 'a check of extracted features', 'ablation_comparison.json': 'a list of variants'} # other files of the earlier system
+SCORES = dict(
+    accuracy='accuracy',
+    precision='precision',
+    recall='recall',
+    f1='f1',
+    auc='auc',
+    onset_mae='mae_published',
+    mean_onset_error='onset_error_published',
+)
+OTHERS = {
+    'metrics.json': 'the losses of one fold',
+    'aggregate_metrics.json': 'the losses of all folds',
+    'evaluation_results.json': 'the evaluation of a single seed',
+    'predictions.json': 'predictions of onset days and biomass',
+    'main_results.json': 'the evaluation of onset days and biomass',
+    'threshold_analysis.json': 'scores at other thresholds',
+    'ranking_results.json': 'a ranking of accessions',
+    'attention_maps.json': 'attention weights',
+    'fluorescence_changepoints.json': 'days on which fluorescence changes',
+    'fluor_changepoints.json': 'days on which fluorescence changes',
+    'fluorescence_divergence.json': 'days on which fluorescence changes',
+    'triangulation_summary.json': 'days of change, signal by signal',
+    'triangulation.json': 'days of change, signal by signal',
+    'presymptomatic_summary.json': 'days of change, signal by signal',
+    'gates_analysis.json': 'mean gate weights',
+    'early_detection.json': 'days of early detection',
+    'embedding_metadata.json': 'the labels of a drawing',
+    'sanity_check.json': 'a check of extracted features',
+    'ablation_comparison.json': 'a list of variants',
+}  # other files of the earlier system
+
 
 def find_summary(
-    results, # folder of one variant's results, or the JSON file itself
+    results,  # folder of one variant's results, or the JSON file itself
 ):
     "The summary that belongs to a results folder, checked, or None"
     results = Path(results)
     folders = [results, results.parent] if results.name == 'checkpoints' else [results]
-    found = [results] if results.is_file() else [p for f in folders for p in sorted(f.glob('*_ablation_evaluation.json'))]
-    if not found: return None
-    if len(found) > 1: raise BadInput(f'{len(found)} summaries lie here: {found[0].name}, {found[1].name}', results, 'give one of the files')
+    found = (
+        [results]
+        if results.is_file()
+        else [p for f in folders for p in sorted(f.glob('*_ablation_evaluation.json'))]
+    )
+    if not found:
+        return None
+    if len(found) > 1:
+        raise BadInput(
+            f'{len(found)} summaries lie here: {found[0].name}, {found[1].name}',
+            results,
+            'give one of the files',
+        )
     return _checked_summary(found[0])
 
 # %% ../../nbs/30_training/80_importing.ipynb #78465174
 def _checked_summary(path):
     "A summary in its known form"
-    try: s = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, OSError, RecursionError): raise BadInput('not a whole JSON file', path, 'copy it again') from None
+    try:
+        s = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, OSError, RecursionError):
+        raise BadInput('not a whole JSON file', path, 'copy it again') from None
     per = s.get('per_seed_per_fold') if isinstance(s, dict) else None
-    if not isinstance(per, dict) or not per or not isinstance(s.get('aggregated'), dict): raise BadInput(_what_else(path, s), path, 'give NAME_ablation_evaluation.json or the folder of checkpoints')
+    if not isinstance(per, dict) or not per or not isinstance(s.get('aggregated'), dict):
+        raise BadInput(
+            _what_else(path, s),
+            path,
+            'give NAME_ablation_evaluation.json or the folder of checkpoints',
+        )
     for seed, folds in per.items():
         for fold, row in folds.items() if isinstance(folds, dict) else [('', None)]:
-            if not isinstance(row, dict): raise BadInput(f'{seed} {fold} holds no scores', path)
+            if not isinstance(row, dict):
+                raise BadInput(f'{seed} {fold} holds no scores', path)
             for k, v in row.items():
-                if v is not None and not isinstance(v, (int, float)): raise BadInput(f'{seed}, {fold}: {k} is {v!r}', path)
+                if v is not None and not isinstance(v, (int, float)):
+                    raise BadInput(f'{seed}, {fold}: {k} is {v!r}', path)
     return s
+
 
 def _what_else(path, s):
     "What a JSON file is that is no summary"
     name = path.name
-    if name.startswith('baselines_seed_') or name.endswith('_results.json') and name not in OTHERS: return 'this is no summary, but the scores of a baseline'
-    if name in OTHERS: return f'this is no summary, but {OTHERS[name]}'
-    if isinstance(s, list) and s and isinstance(s[0], dict) and 'best_val_loss' in s[0]: return 'this is no summary, but the losses of all folds'
-    if isinstance(s, dict) and 'best_val_loss' in s: return 'this is no summary, but the losses of one fold'
-    if isinstance(s, dict) and 'per_fold' in s: return 'this is no summary, but the evaluation of a single seed'
+    if name.startswith('baselines_seed_') or name.endswith('_results.json') and name not in OTHERS:
+        return 'this is no summary, but the scores of a baseline'
+    if name in OTHERS:
+        return f'this is no summary, but {OTHERS[name]}'
+    if isinstance(s, list) and s and isinstance(s[0], dict) and 'best_val_loss' in s[0]:
+        return 'this is no summary, but the losses of all folds'
+    if isinstance(s, dict) and 'best_val_loss' in s:
+        return 'this is no summary, but the losses of one fold'
+    if isinstance(s, dict) and 'per_fold' in s:
+        return 'this is no summary, but the evaluation of a single seed'
     return 'this is no summary: per_seed_per_fold or aggregated is missing'
 
 # %% ../../nbs/30_training/80_importing.ipynb #28b6baec
 def summary_rows(
     summary,  # from `find_summary`
-    arm,      # name
-    backbone='', # of the arm
+    arm,  # name
+    backbone='',  # of the arm
 ):
     "Rows of a summary in the columns of metrics.csv"
     rows = []
     folds = len({f for folds in summary['per_seed_per_fold'].values() for f in folds})
     for old, new in SCORES.items():
         a = summary['aggregated'].get(old) or {}
-        if not isinstance(a, dict) or a.get('mean') is None or a['mean'] != a['mean']: continue
-        rows.append(dict(arm=arm, kind='imported', backbone=backbone, protocol='retrospective', group='summary', stratum='', metric=new, unit='d' if 'onset' in old else '',
-                         value=a['mean'], low=a.get('ci_lower'), high=a.get('ci_upper'), n=folds, undefined=0, note='from the summary of the earlier system, not recomputed'))
+        if not isinstance(a, dict) or a.get('mean') is None or a['mean'] != a['mean']:
+            continue
+        rows.append(
+            dict(
+                arm=arm,
+                kind='imported',
+                backbone=backbone,
+                protocol='retrospective',
+                group='summary',
+                stratum='',
+                metric=new,
+                unit='d' if 'onset' in old else '',
+                value=a['mean'],
+                low=a.get('ci_lower'),
+                high=a.get('ci_upper'),
+                n=folds,
+                undefined=0,
+                note='from the summary of the earlier system, not recomputed',
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/30_training/80_importing.ipynb #cb112bc3
 @dataclass
 class Source:
     "What is imported, found and checked"
+
     results: Path
-    arm: Arm           # as the configuration says
-    configuration: Configuration | None # None for a summary alone
+    arm: Arm  # as the configuration says
+    configuration: Configuration | None  # None for a summary alone
     checkpoints: pd.DataFrame
     summary: dict | None
-    features: Path | None # the file of image features
+    features: Path | None  # the file of image features
+
 
 def find_source(
     results,  # folder of one variant's results or of one of its seeds, or a summary
-    data,     # folder of the experiment
-    features=None, # file of image features
-    configuration=None, # YAML file
+    data,  # folder of the experiment
+    features=None,  # file of image features
+    configuration=None,  # YAML file
 ):
     "Everything that belongs to a results folder"
     results = Path(results)
-    if not results.exists(): raise BadInput('there is no such folder of results', results)
-    summary, any_there = find_summary(results), results.is_dir() and len(list_checkpoints(results)) > 0
-    if not any_there and summary is None: raise _nothing_here(results)
-    path = Path(configuration) if configuration else find_configuration(results if results.is_dir() else results.parent)
-    if any_there and path is None: raise BadInput('no configuration was found', results, 'give the YAML file of its training with --configuration: the weights do not tell encoder, scaling and attention')
+    if not results.exists():
+        raise BadInput('there is no such folder of results', results)
+    summary, any_there = (
+        find_summary(results),
+        results.is_dir() and len(list_checkpoints(results)) > 0,
+    )
+    if not any_there and summary is None:
+        raise _nothing_here(results)
+    path = (
+        Path(configuration)
+        if configuration
+        else find_configuration(results if results.is_dir() else results.parent)
+    )
+    if any_there and path is None:
+        raise BadInput(
+            'no configuration was found',
+            results,
+            'give the YAML file of its training with --configuration: the weights do not tell encoder, scaling and attention',
+        )
     said = read_configuration(path) if path else None
-    checkpoints = list_checkpoints(results, said.init_seed) if any_there else pd.DataFrame(columns=['init_seed', 'fold', 'path'])
+    checkpoints = (
+        list_checkpoints(results, said.init_seed)
+        if any_there
+        else pd.DataFrame(columns=['init_seed', 'fold', 'path'])
+    )
     arm = said.arm if said else Arm(preparation='published')
-    if any_there: arm = replace(arm, init_seeds=tuple(int(s) for s in checkpoints.init_seed.unique()))
-    return Source(results, arm, said, checkpoints, summary, _features(arm, data, features) if any_there else None)
+    if any_there:
+        arm = replace(arm, init_seeds=tuple(int(s) for s in checkpoints.init_seed.unique()))
+    return Source(
+        results,
+        arm,
+        said,
+        checkpoints,
+        summary,
+        _features(arm, data, features) if any_there else None,
+    )
 
 # %% ../../nbs/30_training/80_importing.ipynb #4a698fc4
 def _features(arm, data, features):
     "The file of image features: needed where the arm sees images, else read where it is there"
-    file = Path(features) if features else feature_path(Path(data)/'features', arm.backbone)
+    file = Path(features) if features else feature_path(Path(data) / 'features', arm.backbone)
     return file if 'image' in arm.modalities or file.is_file() else None
+
 
 def _nothing_here(results):
     "The refusal of a folder without results, which names the ones below it"
-    if (results/STATE).is_file() or (results/FULL).is_file(): return BadInput('this is the folder of one fold', results, 'give the folder that holds all folds')
-    below = {next(r for r in (p.parents) if r.parent == results).name for p in [*results.glob(f'*/**/fold_*/{STATE}'), *results.glob(f'*/**/fold_*/{FULL}'), *results.glob('*/**/*_ablation_evaluation.json')]} if results.is_dir() else set()
-    if below: return BadInput(f'{len(below)} variants lie here: {", ".join(sorted(below))}', results, f'give one of them, such as {results/min(below)}')
-    return BadInput(f'neither checkpoints ({STATE}) nor a summary lie here', results, 'give the folder that holds seed_* or fold_*')
+    if (results / STATE).is_file() or (results / FULL).is_file():
+        return BadInput(
+            'this is the folder of one fold', results, 'give the folder that holds all folds'
+        )
+    below = (
+        {
+            next(r for r in (p.parents) if r.parent == results).name
+            for p in [
+                *results.glob(f'*/**/fold_*/{STATE}'),
+                *results.glob(f'*/**/fold_*/{FULL}'),
+                *results.glob('*/**/*_ablation_evaluation.json'),
+            ]
+        }
+        if results.is_dir()
+        else set()
+    )
+    if below:
+        return BadInput(
+            f'{len(below)} variants lie here: {", ".join(sorted(below))}',
+            results,
+            f'give one of them, such as {results / min(below)}',
+        )
+    return BadInput(
+        f'neither checkpoints ({STATE}) nor a summary lie here',
+        results,
+        'give the folder that holds seed_* or fold_*',
+    )
 
 # %% ../../nbs/30_training/80_importing.ipynb #72e270a3
 def predict_all(
-    source, # a `Source` with checkpoints
-    bundle, # from `earlier_bundle`
+    source,  # a `Source` with checkpoints
+    bundle,  # from `earlier_bundle`
 ):
     "All predictions of all checkpoints, and for each how far its gates and its loss are from the stored ones"
     said, a = source.configuration, source.arm
@@ -560,84 +995,141 @@ def predict_all(
     for c in Progress(list(source.checkpoints.itertuples()), 'reading checkpoints', unit='fits'):
         raise_if_stopping('nothing was imported')
         w = read_checkpoint(c.path)
-        check_widths(w, bundle, c.path); check_variant(w, variant, c.path); check_sizes(w, said.sizes, c.path)
+        check_widths(w, bundle, c.path)
+        check_variant(w, variant, c.path)
+        check_sizes(w, said.sizes, c.path)
         gaps.append(check_fold(w, variant, bundle, folds[c.fold], c.path, said))
-        parts.append(predict_fold(w, variant, bundle, folds[c.fold]).assign(split_seed=said.split_seed, init_seed=c.init_seed, fold=c.fold))
+        parts.append(
+            predict_fold(w, variant, bundle, folds[c.fold]).assign(
+                split_seed=said.split_seed, init_seed=c.init_seed, fold=c.fold
+            )
+        )
     return pd.concat(parts, ignore_index=True), pd.DataFrame(gaps, columns=['gates', 'loss'])
 
 # %% ../../nbs/30_training/80_importing.ipynb #c0a3a151
 KEY = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag']
 
+
 def _tables(rows, bundle, study, name, arm):
     "predictions and predictions_all_rounds as other arms have them"
-    rows = rows.assign(study=study, arm=name, backbone=arm.backbone, label=(rows.dag >= rows.onset_dag).astype(int))
+    rows = rows.assign(
+        study=study, arm=name, backbone=arm.backbone, label=(rows.dag >= rows.onset_dag).astype(int)
+    )
     facts = bundle.facts[['plant_id', 'round', 'dag', 'label', 'label_low_dag', 'label_high_dag']]
     steps = rows.drop(columns=['dag', 'label']).merge(facts, on=['plant_id', 'round'])
-    every = rows.merge(facts.drop_duplicates('plant_id')[['plant_id', 'label_low_dag', 'label_high_dag']], on='plant_id', how='left')
+    every = rows.merge(
+        facts.drop_duplicates('plant_id')[['plant_id', 'label_low_dag', 'label_high_dag']],
+        on='plant_id',
+        how='left',
+    )
     order = lambda t: t.sort_values([*KEY, 'round'], ignore_index=True)
     return order(steps)[COLUMNS], order(every)[[*COLUMNS, 'measured']]
 
 # %% ../../nbs/30_training/80_importing.ipynb #ba9556bb
 def _with_arm(out, name, arm):
     "The study that OUT holds after importing `name`, and whether it is to be written"
-    path = Path(out)/'study.yaml'
+    path = Path(out) / 'study.yaml'
     own = read_study(path) if path.is_file() else None
     if own and own.name != 'earlier':
-        if name in own.arms: raise BadInput(f'the study {own.name!r} has an arm {name!r} of its own', path, 'give another --arm')
+        if name in own.arms:
+            raise BadInput(
+                f'the study {own.name!r} has an arm {name!r} of its own', path, 'give another --arm'
+            )
         return own, False
     arms = {**(own.arms if own else {}), name: arm}
     pairs = tuple(c for c in read_study('backbones').contrasts if set(c) <= set(arms))
-    return Study('earlier', 'What the results of the earlier system say', pairs, arms, {**(own.provenance if own else {}), 'commit': commit(), 'versions': versions()}), True
+    return Study(
+        'earlier',
+        'What the results of the earlier system say',
+        pairs,
+        arms,
+        {**(own.provenance if own else {}), 'commit': commit(), 'versions': versions()},
+    ), True
 
 # %% ../../nbs/30_training/80_importing.ipynb #04147216
 def import_results(
-    results,       # folder of one variant's checkpoints or of one of its seeds, or a summary JSON
-    data,          # folder of the experiment
-    out,           # the study's folder
-    arm,           # name of the arm, such as clip
-    features=None, # file of image features; DATA/features/<backbone>_features.h5 by default
-    configuration=None, # old YAML file; looked for beside the checkpoints by default
+    results,  # folder of one variant's checkpoints or of one of its seeds, or a summary JSON
+    data,  # folder of the experiment
+    out,  # the study's folder
+    arm,  # name of the arm, such as clip
+    features=None,  # file of image features; DATA/features/<backbone>_features.h5 by default
+    configuration=None,  # old YAML file; looked for beside the checkpoints by default
 ):
     "Write earlier results into OUT/arms/<arm>; returns what was imported"
     check_name(arm, 'arm', '--arm')
     source, experiment = find_source(results, data, features, configuration), Experiment(data)
     study, _ = _with_arm(out, arm, source.arm)
-    folder, mark = Path(out)/'arms'/arm, _mark(source, experiment)
+    folder, mark = Path(out) / 'arms' / arm, _mark(source, experiment)
     if _is_done(folder, mark, source):
-        if not len(source.checkpoints): _enter(source, experiment, Path(out), arm)
-        return read_json(folder/'imported.json')
-    if (folder/'arm.json').is_file(): raise BadInput('this arm was trained here', folder, 'give another --arm')
+        if not len(source.checkpoints):
+            _enter(source, experiment, Path(out), arm)
+        return read_json(folder / 'imported.json')
+    if (folder / 'arm.json').is_file():
+        raise BadInput('this arm was trained here', folder, 'give another --arm')
     tables, facts = _predicted(source, experiment, study.name, arm)
-    return _write(source, experiment, Path(out), folder, tables, facts | dict(arm=arm, fingerprint=mark))
+    return _write(
+        source, experiment, Path(out), folder, tables, facts | dict(arm=arm, fingerprint=mark)
+    )
 
 # %% ../../nbs/30_training/80_importing.ipynb #eb96ccf7
 IMPORTED = ('imported.json', 'predictions_all_rounds.csv', 'predictions.csv')
 
+
 def _is_done(folder, mark, source):
     "Whether exactly this was imported, and lies there as it was written"
     names = IMPORTED if len(source.checkpoints) else IMPORTED[:1]
-    if any(broken(folder/n) for n in names): return False
-    try: return read_json(folder/'imported.json').get('fingerprint') == mark
-    except (ValueError, AttributeError): return False # torn: it is written anew
+    if any(broken(folder / n) for n in names):
+        return False
+    try:
+        return read_json(folder / 'imported.json').get('fingerprint') == mark
+    except (ValueError, AttributeError):
+        return False  # torn: it is written anew
+
 
 def _mark(source, experiment):
     "A fingerprint of everything that is imported and of the data it is applied to"
     f, said = source.features, source.configuration
     file = [f.name, f.stat().st_size, f.stat().st_mtime_ns] if f and f.is_file() else []
     told = [said.scaled, said.automatic, said.sizes, said.ignored] if said else []
-    return fingerprint(2, to_dict(source.arm), told, source.summary, [(int(c.init_seed), int(c.fold), sha256(c.path)) for c in source.checkpoints.itertuples()], experiment.fingerprint, file)
+    return fingerprint(
+        2,
+        to_dict(source.arm),
+        told,
+        source.summary,
+        [(int(c.init_seed), int(c.fold), sha256(c.path)) for c in source.checkpoints.itertuples()],
+        experiment.fingerprint,
+        file,
+    )
 
 # %% ../../nbs/30_training/80_importing.ipynb #6ad799cc
 def _predicted(source, experiment, study, name):
     "The two tables of predictions, or none for a summary alone, and what was found out"
-    if not len(source.checkpoints): return None, dict(checkpoints=0)
+    if not len(source.checkpoints):
+        return None, dict(checkpoints=0)
     first = read_checkpoint(source.checkpoints.path.iloc[0])
     features = OldFeatures(source.features) if source.features else None
-    bundle, told = earlier_bundle(source.arm, AsItWas(experiment.folder), features, source.configuration.scaled, widths_of(first)['fluor'])
+    bundle, told = earlier_bundle(
+        source.arm,
+        AsItWas(experiment.folder),
+        features,
+        source.configuration.scaled,
+        widths_of(first)['fluor'],
+    )
     rows, gaps = predict_all(source, bundle)
-    facts = dict(checkpoints=len(gaps), folds=int(source.checkpoints.fold.nunique()), seeds=list(source.arm.init_seeds))
-    for what in gaps: facts |= {f'{what}_compared': int(gaps[what].notna().sum()), f'{what}_largest_gap': float(gaps[what].max()) if gaps[what].notna().any() else None}
-    return _tables(rows, bundle, study, name, source.arm), facts | told | _set_aside(source, experiment)
+    facts = dict(
+        checkpoints=len(gaps),
+        folds=int(source.checkpoints.fold.nunique()),
+        seeds=list(source.arm.init_seeds),
+    )
+    for what in gaps:
+        facts |= {
+            f'{what}_compared': int(gaps[what].notna().sum()),
+            f'{what}_largest_gap': float(gaps[what].max()) if gaps[what].notna().any() else None,
+        }
+    return _tables(rows, bundle, study, name, source.arm), facts | told | _set_aside(
+        source, experiment
+    )
+
 
 def _set_aside(source, experiment):
     "What lies beside the data and was not looked at, because it came later"
@@ -648,56 +1140,102 @@ def _set_aside(source, experiment):
 def _settings(source):
     "What the configuration says of the arm; nothing where there is none"
     said = source.configuration
-    if said is None: return {}
-    weight = 'automatic: unstressed over stressed steps of each batch' if said.automatic else source.arm.pos_weight
+    if said is None:
+        return {}
+    weight = (
+        'automatic: unstressed over stressed steps of each batch'
+        if said.automatic
+        else source.arm.pos_weight
+    )
     return to_dict(source.arm) | dict(pos_weight=weight, fluor_scaled=said.scaled)
+
 
 def _write(source, experiment, out, folder, tables, facts):
     "Write everything; predictions.csv, which says that the arm is there, last"
-    for name in ('predictions.csv', SEALS): (folder/name).unlink(missing_ok=True)
+    for name in ('predictions.csv', SEALS):
+        (folder / name).unlink(missing_ok=True)
     said = source.configuration
-    record = facts | dict(results=str(source.results), configuration=said and str(said.path), not_followed=said.ignored if said else {}, features=source.features and str(source.features),
-                          settings=_settings(source), summary=source.summary is not None, data=experiment.fingerprint, commit=commit(), versions=versions())
-    if source.summary is not None: write_json(source.summary, folder/'summary.json'); seal(folder/'summary.json')
-    write_json(record, folder/'imported.json')
-    seal(folder/'imported.json')
+    record = facts | dict(
+        results=str(source.results),
+        configuration=said and str(said.path),
+        not_followed=said.ignored if said else {},
+        features=source.features and str(source.features),
+        settings=_settings(source),
+        summary=source.summary is not None,
+        data=experiment.fingerprint,
+        commit=commit(),
+        versions=versions(),
+    )
+    if source.summary is not None:
+        write_json(source.summary, folder / 'summary.json')
+        seal(folder / 'summary.json')
+    write_json(record, folder / 'imported.json')
+    seal(folder / 'imported.json')
     _enter(source, experiment, out, folder.name)
-    if tables is not None: _write_predictions(tables, folder)
+    if tables is not None:
+        _write_predictions(tables, folder)
     keys = f'; not followed: {", ".join(said.ignored)}' if said and said.ignored else ''
-    log_event(out, step='import', configuration=f'{said.path.name}{keys}' if said else None, **{k: facts[k] for k in ('arm', 'checkpoints')})
+    log_event(
+        out,
+        step='import',
+        configuration=f'{said.path.name}{keys}' if said else None,
+        **{k: facts[k] for k in ('arm', 'checkpoints')},
+    )
     return record
 
 # %% ../../nbs/30_training/80_importing.ipynb #318b3f02
 def _write_predictions(tables, folder):
     "Both tables, each sealed at once"
     steps, rounds = tables
-    write_csv(rounds, folder/'predictions_all_rounds.csv', float_format='%.9g')
-    seal(folder/'predictions_all_rounds.csv')
-    write_csv(steps, folder/'predictions.csv', float_format='%.9g')
-    seal(folder/'predictions.csv')
+    write_csv(rounds, folder / 'predictions_all_rounds.csv', float_format='%.9g')
+    seal(folder / 'predictions_all_rounds.csv')
+    write_csv(steps, folder / 'predictions.csv', float_format='%.9g')
+    seal(folder / 'predictions.csv')
 
 # %% ../../nbs/30_training/80_importing.ipynb #6cb463ec
 def _enter(source, experiment, out, name):
     "Name the arm in a study of imported arms, and its summary among the earlier ones; as often as one likes"
-    with FileLock(out/'.study.yaml.lock'):
+    with FileLock(out / '.study.yaml.lock'):
         study, ours = _with_arm(out, name, source.arm)
-        if ours: _write_study(replace(study, provenance={**study.provenance, 'data': experiment.fingerprint}), source, experiment, out)
+        if ours:
+            _write_study(
+                replace(study, provenance={**study.provenance, 'data': experiment.fingerprint}),
+                source,
+                experiment,
+                out,
+            )
         write_earlier(out)
+
 
 def _write_study(study, source, experiment, out):
     "study.yaml and run.json of a study of imported arms"
     features = str(source.features.parent) if source.features else ''
-    write_text(study.to_yaml(), out/'study.yaml')
-    write_json(dict(data=str(experiment.folder), features=features, simulated=experiment.simulated or {}, genotypes=int(experiment.plants.genotype.nunique())), out/'run.json')
-    seal(out/'study.yaml', out/'run.json')
+    write_text(study.to_yaml(), out / 'study.yaml')
+    write_json(
+        dict(
+            data=str(experiment.folder),
+            features=features,
+            simulated=experiment.simulated or {},
+            genotypes=int(experiment.plants.genotype.nunique()),
+        ),
+        out / 'run.json',
+    )
+    seal(out / 'study.yaml', out / 'run.json')
 
 # %% ../../nbs/30_training/80_importing.ipynb #3ce62370
 def write_earlier(
-    out, # the study's folder
+    out,  # the study's folder
 ):
     "Write OUT/tables/earlier.csv from the summaries of imported arms"
-    found = [(p.parent.name, read_json(p), read_json(p.with_name('imported.json'))) for p in sorted(Path(out).glob('arms/*/summary.json')) if p.with_name('imported.json').is_file()]
-    rows = [summary_rows(s, name, (r.get('settings') or {}).get('backbone', '')) for name, s, r in found]
-    if not rows: return
-    write_csv(pd.concat(rows, ignore_index=True), Path(out)/'tables'/'earlier.csv')
-    seal(Path(out)/'tables'/'earlier.csv')
+    found = [
+        (p.parent.name, read_json(p), read_json(p.with_name('imported.json')))
+        for p in sorted(Path(out).glob('arms/*/summary.json'))
+        if p.with_name('imported.json').is_file()
+    ]
+    rows = [
+        summary_rows(s, name, (r.get('settings') or {}).get('backbone', '')) for name, s, r in found
+    ]
+    if not rows:
+        return
+    write_csv(pd.concat(rows, ignore_index=True), Path(out) / 'tables' / 'earlier.csv')
+    seal(Path(out) / 'tables' / 'earlier.csv')

@@ -15,49 +15,52 @@ from .streams import stream
 
 # %% ../../nbs/30_training/06_losses.ipynb #af963c41
 def step_losses(
-    logits, # (fits, …) log-odds
+    logits,  # (fits, …) log-odds
     label,  # the same shape: 0 or 1, or a probability
-    weight=1., # of a stressed step
+    weight=1.0,  # of a stressed step
 ):
     "Cross-entropy of every step"
     flat = lambda x: F.pad(x.reshape(len(x), -1), (0, -x[0].numel() % 64))
     z, y = flat(logits), flat(label)
-    return F.binary_cross_entropy_with_logits(z, y, reduction='none', pos_weight=z.new_tensor(weight))[:, :logits[0].numel()].view(logits.shape)
+    return F.binary_cross_entropy_with_logits(
+        z, y, reduction='none', pos_weight=z.new_tensor(weight)
+    )[:, : logits[0].numel()].view(logits.shape)
 
 # %% ../../nbs/30_training/06_losses.ipynb #ef284a18
 def mean_loss(
-    losses, # (fits, …) per step
-    counts, # the same shape, bool: steps that count
+    losses,  # (fits, …) per step
+    counts,  # the same shape, bool: steps that count
 ):
     "(fits,) mean over the steps that count"
     flat = lambda x: x.reshape(len(x), -1)
-    return flat(losses.masked_fill(~counts, 0.)).sum(1)/flat(counts).sum(1)
+    return flat(losses.masked_fill(~counts, 0.0)).sum(1) / flat(counts).sum(1)
 
 # %% ../../nbs/30_training/06_losses.ipynb #ba457b4a
-TEMPERATURE = 2.
+TEMPERATURE = 2.0
+
 
 def teacher_losses(
     logits,  # (fits, …) the student's log-odds
-    teacher, # the same shape: the teacher's
+    teacher,  # the same shape: the teacher's
 ):
     "T²·KL(σ(teacher/T) ‖ σ(student/T)) of every step"
-    soft = aligned(torch.sigmoid, teacher/TEMPERATURE)
-    entropy = step_losses(teacher/TEMPERATURE, soft)
-    return TEMPERATURE**2*(step_losses(logits/TEMPERATURE, soft) - entropy)
+    soft = aligned(torch.sigmoid, teacher / TEMPERATURE)
+    entropy = step_losses(teacher / TEMPERATURE, soft)
+    return TEMPERATURE**2 * (step_losses(logits / TEMPERATURE, soft) - entropy)
 
 # %% ../../nbs/30_training/06_losses.ipynb #9658eb3f
 def teacher_share(
-    arm,   # an `Arm`: max_epochs
-    epoch, # 0 for the first
+    arm,  # an `Arm`: max_epochs
+    epoch,  # 0 for the first
 ):
     "α: weight of the teacher's opinion, from 0.7 down to 0.3"
-    return .7 - .4*min(1., epoch/max(1, arm.max_epochs - 1))
+    return 0.7 - 0.4 * min(1.0, epoch / max(1, arm.max_epochs - 1))
 
 # %% ../../nbs/30_training/06_losses.ipynb #42710387
 def shuffle_teacher(
-    teacher, # (plants, steps) log-odds
-    key,     # address of the student's fit
-    train,   # positions of its training plants
+    teacher,  # (plants, steps) log-odds
+    key,  # address of the student's fit
+    train,  # positions of its training plants
 ):
     "The series dealt out among the training plants"
     out = teacher.copy()

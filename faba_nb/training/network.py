@@ -13,39 +13,58 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from ..core.studies import MODALITIES
-from .stacked import add_norm, gelu_drop, layer_norm, linear, pool_views, relu_drop, softmax, stand_in, weighted
+from faba_nb.training.stacked import (
+    add_norm,
+    gelu_drop,
+    layer_norm,
+    linear,
+    pool_views,
+    relu_drop,
+    softmax,
+    stand_in,
+    weighted,
+)
 from .streams import Dropout, stream
 
 # %% ../../nbs/30_training/04_network.ipynb #c49f249b
 WIDTH, HEADS, LAYERS, FEED, NARROW = 128, 4, 2, 512, 64
 
+
 @dataclass(frozen=True)
 class Blueprint:
     "Everything that decides which parameters a network has"
-    widths: tuple[tuple[str, int], ...] # enabled modalities and their input widths
-    gates: tuple[str, ...]   # modalities in the gate, in order; a disabled one counts as zeros
+
+    widths: tuple[tuple[str, int], ...]  # enabled modalities and their input widths
+    gates: tuple[str, ...]  # modalities in the gate, in order; a disabled one counts as zeros
     tokens: tuple[str, ...]  # modalities with a learned stand-in for a missing value
-    fusion: str = 'gating'   # or 'concat'
-    temporal: str = 'transformer' # or 'mlp', 'none'
+    fusion: str = 'gating'  # or 'concat'
+    temporal: str = 'transformer'  # or 'mlp', 'none'
     attention: str = 'full'  # or 'causal'
 
 # %% ../../nbs/30_training/04_network.ipynb #86ee4e2b
 def blueprint(
-    arm,    # an `Arm`
-    widths, # modality to input width
+    arm,  # an `Arm`
+    widths,  # modality to input width
 ):
     "The blueprint of an arm on data of these widths"
     used = [m for m in MODALITIES if m in arm.modalities]
     gates = [m for m in MODALITIES if m in MODALITIES[:4] or m in used]
     bare = ('env', 'vi') if arm.preparation == 'published' else ()
-    return Blueprint(tuple((m, widths[m]) for m in used), tuple(gates), tuple(m for m in used if m not in bare),
-                     arm.fusion, arm.temporal, arm.attention)
+    return Blueprint(
+        tuple((m, widths[m]) for m in used),
+        tuple(gates),
+        tuple(m for m in used if m not in bare),
+        arm.fusion,
+        arm.temporal,
+        arm.attention,
+    )
 
 # %% ../../nbs/30_training/04_network.ipynb #ac63c34d
 def _layer(name, n_in, n_out):
     "A linear layer: both parts start uniform within 1/√(inputs)"
-    bound = 1/math.sqrt(n_in)
+    bound = 1 / math.sqrt(n_in)
     return {f'{name}.weight': ((n_in, n_out), bound), f'{name}.bias': ((1, n_out), bound)}
+
 
 def _norm(name):
     "A layer norm starts as the identity"
@@ -55,23 +74,38 @@ def _norm(name):
 def _inputs(bp):
     "Query, stand-ins and one small network per modality"
     p = {}
-    if 'image' in dict(bp.widths): p['view_agg.query'] = ((dict(bp.widths)['image'],), 'zero')
-    for m in bp.tokens: p[f'modality_proj.{m}_mask_token'] = ((WIDTH,), 'zero')
-    for m, d in bp.widths: p |= _layer(f'modality_proj.{m}_proj.0', d, WIDTH) | _layer(f'modality_proj.{m}_proj.3', WIDTH, WIDTH)
+    if 'image' in dict(bp.widths):
+        p['view_agg.query'] = ((dict(bp.widths)['image'],), 'zero')
+    for m in bp.tokens:
+        p[f'modality_proj.{m}_mask_token'] = ((WIDTH,), 'zero')
+    for m, d in bp.widths:
+        p |= _layer(f'modality_proj.{m}_proj.0', d, WIDTH) | _layer(
+            f'modality_proj.{m}_proj.3', WIDTH, WIDTH
+        )
     return p
 
 # %% ../../nbs/30_training/04_network.ipynb #a8c4b932
 def _fusion(bp):
     "The gate, or one matrix over all modalities"
-    n = len(bp.gates)*WIDTH
-    if bp.fusion == 'concat': return _layer('modality_concat', n, WIDTH)
-    return _layer('modality_gating.gate_network.0', n, NARROW) | _layer('modality_gating.gate_network.3', NARROW, len(bp.gates))
+    n = len(bp.gates) * WIDTH
+    if bp.fusion == 'concat':
+        return _layer('modality_concat', n, WIDTH)
+    return _layer('modality_gating.gate_network.0', n, NARROW) | _layer(
+        'modality_gating.gate_network.3', NARROW, len(bp.gates)
+    )
 
 # %% ../../nbs/30_training/04_network.ipynb #a0951a5c
 def _attention(name):
     "Query, key and value in one matrix, and the way out"
-    p = {f'{name}.in_proj_weight': ((WIDTH, 3*WIDTH), math.sqrt(6/(4*WIDTH))), f'{name}.in_proj_bias': ((1, 3*WIDTH), 'zero')}
-    return p | _layer(f'{name}.out_proj', WIDTH, WIDTH) | {f'{name}.out_proj.bias': ((1, WIDTH), 'zero')}
+    p = {
+        f'{name}.in_proj_weight': ((WIDTH, 3 * WIDTH), math.sqrt(6 / (4 * WIDTH))),
+        f'{name}.in_proj_bias': ((1, 3 * WIDTH), 'zero'),
+    }
+    return (
+        p
+        | _layer(f'{name}.out_proj', WIDTH, WIDTH)
+        | {f'{name}.out_proj.bias': ((1, WIDTH), 'zero')}
+    )
 
 # %% ../../nbs/30_training/04_network.ipynb #3f55b35f
 def _temporal(bp):
@@ -79,21 +113,30 @@ def _temporal(bp):
     p = {'temporal.cls_token': ((WIDTH,), 'zero')} if bp.temporal == 'transformer' else {}
     for i in range(LAYERS if bp.temporal != 'none' else 0):
         name = f'temporal.encoder.layers.{i}'
-        if bp.temporal == 'transformer': p |= _attention(f'{name}.self_attn') | _norm(f'{name}.norm1')
-        p |= _layer(f'{name}.linear1', WIDTH, FEED) | _layer(f'{name}.linear2', FEED, WIDTH) | _norm(f'{name}.norm2')
+        if bp.temporal == 'transformer':
+            p |= _attention(f'{name}.self_attn') | _norm(f'{name}.norm1')
+        p |= (
+            _layer(f'{name}.linear1', WIDTH, FEED)
+            | _layer(f'{name}.linear2', FEED, WIDTH)
+            | _norm(f'{name}.norm2')
+        )
     return p
 
 # %% ../../nbs/30_training/04_network.ipynb #467bd782
 def parameters(
-    bp, # a `Blueprint`
+    bp,  # a `Blueprint`
 ):
     "Name to (shape, first values) of every parameter of one fit"
-    head = _norm('stress_head.norm') | _layer('stress_head.mlp.0', WIDTH, NARROW) | _layer('stress_head.mlp.3', NARROW, 1)
+    head = (
+        _norm('stress_head.norm')
+        | _layer('stress_head.mlp.0', WIDTH, NARROW)
+        | _layer('stress_head.mlp.3', NARROW, 1)
+    )
     return _inputs(bp) | _fusion(bp) | _temporal(bp) | head
 
 # %% ../../nbs/30_training/04_network.ipynb #2abab526
 def count_parameters(
-    bp, # a `Blueprint`
+    bp,  # a `Blueprint`
 ):
     "How many numbers one fit learns"
     return sum(math.prod(shape) for shape, _ in parameters(bp).values())
@@ -101,37 +144,44 @@ def count_parameters(
 # %% ../../nbs/30_training/04_network.ipynb #61527c88
 def _first(name, shape, rule, key):
     "The first values of one parameter of one fit"
-    if rule in ('zero', 'one'): return np.full(shape, rule == 'one', np.float32)
+    if rule in ('zero', 'one'):
+        return np.full(shape, rule == 'one', np.float32)
     name = name.replace('encoder.layers.1', 'encoder.layers.0')
-    return ((stream(key, f'weights {name}').random(shape, np.float32)*2 - 1)*np.float32(rule)).astype(np.float32)
+    return (
+        (stream(key, f'weights {name}').random(shape, np.float32) * 2 - 1) * np.float32(rule)
+    ).astype(np.float32)
 
 # %% ../../nbs/30_training/04_network.ipynb #8dc66f4a
 def initialise(
-    bp,   # a `Blueprint`
-    keys, # the address of every fit
+    bp,  # a `Blueprint`
+    keys,  # the address of every fit
 ):
     "Name to a tensor (fits, …) of first values"
-    return {n: torch.from_numpy(np.stack([_first(n, shape, rule, k) for k in keys])) for n, (shape, rule) in parameters(bp).items()}
+    return {
+        n: torch.from_numpy(np.stack([_first(n, shape, rule, k) for k in keys]))
+        for n, (shape, rule) in parameters(bp).items()
+    }
 
 # %% ../../nbs/30_training/04_network.ipynb #959f8184
 @dataclass
 class Batch:
     "Inputs for (fits, plants, steps); everything padded to the experiment's longest plant"
-    real: torch.Tensor    # (fits, plants, steps) bool: measured, so others may look at it
-    position: torch.Tensor # (fits, plants, steps, 128) encoded days
-    values: dict          # modality to (fits, plants, steps, width); for images the rows of `table`
-    present: dict         # modality to (fits, plants, steps) bool
-    table: torch.Tensor | None = None # (N, D) image features, row 0 for none
-    shift: torch.Tensor | None = None # (fits, D) standardisation of image features
+
+    real: torch.Tensor  # (fits, plants, steps) bool: measured, so others may look at it
+    position: torch.Tensor  # (fits, plants, steps, 128) encoded days
+    values: dict  # modality to (fits, plants, steps, width); for images the rows of `table`
+    present: dict  # modality to (fits, plants, steps) bool
+    table: torch.Tensor | None = None  # (N, D) image features, row 0 for none
+    shift: torch.Tensor | None = None  # (fits, D) standardisation of image features
     rate: torch.Tensor | None = None  # (fits, D)
 
 # %% ../../nbs/30_training/04_network.ipynb #37d5d63d
 def encode_days(
-    dag, # any shape: days after germination
+    dag,  # any shape: days after germination
 ):
     "(…, 128) sines and cosines of the day"
-    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float64)*(-math.log(10000.)/WIDTH))
-    angle = torch.as_tensor(dag, dtype=torch.float64)[..., None]*rates
+    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float64) * (-math.log(10000.0) / WIDTH))
+    angle = torch.as_tensor(dag, dtype=torch.float64)[..., None] * rates
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2).float()
 
 # %% ../../nbs/30_training/04_network.ipynb #2e14b2be
@@ -150,10 +200,14 @@ def _project(p, name, x, drop):
 def _modality(p, bp, m, batch, drop):
     "(fits, rows, 128) for one enabled modality"
     x = batch.values[m].flatten(1, 2)
-    if m == 'image': x = pool_views(p['view_agg.query'], batch.table, x, batch.shift, batch.rate)
+    if m == 'image':
+        x = pool_views(p['view_agg.query'], batch.table, x, batch.shift, batch.rate)
     y = _project(p, f'modality_proj.{m}_proj', x, drop)
-    if m not in bp.tokens: return y
-    return stand_in(y, batch.present[m].flatten(1, 2)[..., None], p[f'modality_proj.{m}_mask_token'])
+    if m not in bp.tokens:
+        return y
+    return stand_in(
+        y, batch.present[m].flatten(1, 2)[..., None], p[f'modality_proj.{m}_mask_token']
+    )
 
 # %% ../../nbs/30_training/04_network.ipynb #ccf69cd6
 def _gate(p, parts, drop):
@@ -163,52 +217,86 @@ def _gate(p, parts, drop):
 
 # %% ../../nbs/30_training/04_network.ipynb #b4db24d3
 def embed(
-    p,     # parameters, name to (fits, …)
-    bp,    # a `Blueprint`
-    batch, # a `Batch`
-    drop=None, # a `Dropout` while training
+    p,  # parameters, name to (fits, …)
+    bp,  # a `Blueprint`
+    batch,  # a `Batch`
+    drop=None,  # a `Dropout` while training
 ):
     "(fits, rows, 128) a vector per step, and gate weights (fits, rows, modalities) or None"
     parts = {m: _modality(p, bp, m, batch, drop) for m, _ in bp.widths}
     zero = torch.zeros_like(next(iter(parts.values())))
     parts = [parts.get(m, zero) for m in bp.gates]
-    if bp.fusion == 'gating': return _gate(p, parts, drop)
-    return linear(torch.cat(parts, -1), p['modality_concat.weight'], p['modality_concat.bias']), None
+    if bp.fusion == 'gating':
+        return _gate(p, parts, drop)
+    return linear(
+        torch.cat(parts, -1), p['modality_concat.weight'], p['modality_concat.bias']
+    ), None
 
 # %% ../../nbs/30_training/04_network.ipynb #c1ca4882
 def attention_bias(
-    real,      # (…, steps) bool
-    attention, # 'full' or 'causal'
+    real,  # (…, steps) bool
+    attention,  # 'full' or 'causal'
 ):
     "(…, 1 + steps, 1 + steps) 0 where a row may look, very negative where not; the summary token is first"
     seen = torch.nn.functional.pad(real, (1, 0), value=True)
     n = seen.shape[-1]
     allowed = seen[..., None, :].expand(*seen.shape[:-1], n, n)
-    if attention == 'causal': allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
-    return torch.where(allowed, 0., -1e9)
+    if attention == 'causal':
+        allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
+    return torch.where(allowed, 0.0, -1e9)
 
 # %% ../../nbs/30_training/04_network.ipynb #7b59b1c1
 def _heads(x, s, t):
     "(fits, s·t, k·128) -> k tensors (fits·s·heads, t, 32)"
-    return x.view(len(x), s, t, -1, HEADS, WIDTH//HEADS).permute(3, 0, 1, 4, 2, 5).reshape(-1, len(x)*s*HEADS, t, WIDTH//HEADS)
+    return (
+        x.view(len(x), s, t, -1, HEADS, WIDTH // HEADS)
+        .permute(3, 0, 1, 4, 2, 5)
+        .reshape(-1, len(x) * s * HEADS, t, WIDTH // HEADS)
+    )
 
 # %% ../../nbs/30_training/04_network.ipynb #b09fff9b
 def _attend(p, name, x, bias, drop, skip):
     "(fits, sequences·(tokens − skip), 128) self-attention; bias (fits, sequences, tokens, tokens)"
     n, s, t, _ = x.shape
-    q, k, v = _heads(linear(x.view(n, s*t, WIDTH), p[f'{name}.in_proj_weight'], p[f'{name}.in_proj_bias']), s, t)
-    bias = bias[:, :, None, skip:].expand(-1, -1, HEADS, -1, -1).reshape(-1, t - skip, t).to(q.dtype)
-    a = softmax(torch.baddbmm(bias, q[:, skip:], k.transpose(1, 2), alpha=(WIDTH//HEADS)**-.5).view(n, -1, t))
-    if drop is not None and drop.limit: a = a*drop.mask(a)
-    o = torch.bmm(a.view(-1, t - skip, t).to(v.dtype), v).view(n, s, HEADS, t - skip, -1).transpose(2, 3).reshape(n, -1, WIDTH)
+    q, k, v = _heads(
+        linear(x.view(n, s * t, WIDTH), p[f'{name}.in_proj_weight'], p[f'{name}.in_proj_bias']),
+        s,
+        t,
+    )
+    bias = (
+        bias[:, :, None, skip:].expand(-1, -1, HEADS, -1, -1).reshape(-1, t - skip, t).to(q.dtype)
+    )
+    a = softmax(
+        torch.baddbmm(bias, q[:, skip:], k.transpose(1, 2), alpha=(WIDTH // HEADS) ** -0.5).view(
+            n, -1, t
+        )
+    )
+    if drop is not None and drop.limit:
+        a = a * drop.mask(a)
+    o = (
+        torch.bmm(a.view(-1, t - skip, t).to(v.dtype), v)
+        .view(n, s, HEADS, t - skip, -1)
+        .transpose(2, 3)
+        .reshape(n, -1, WIDTH)
+    )
     return linear(o, p[f'{name}.out_proj.weight'], p[f'{name}.out_proj.bias'])
 
 # %% ../../nbs/30_training/04_network.ipynb #ec4fd182
 def _block(p, name, x, bias, drop, skip=0):
     "One encoder layer over (fits, sequences, tokens, 128); the first `skip` tokens are left out of the result"
     n, s, t, _ = x.shape
-    norm = lambda x, y, i: add_norm(x.reshape(n, -1, WIDTH), y, _mask(drop, y), p[f'{name}.norm{i}.weight'], p[f'{name}.norm{i}.bias'])
-    x = x.reshape(n, -1, WIDTH) if bias is None else norm(x[:, :, skip:], _attend(p, f'{name}.self_attn', x, bias, drop, skip), 1)
+    norm = lambda x, y, i: add_norm(
+        x.reshape(n, -1, WIDTH),
+        y,
+        _mask(drop, y),
+        p[f'{name}.norm{i}.weight'],
+        p[f'{name}.norm{i}.bias'],
+    )
+    x = (
+        x.reshape(n, -1, WIDTH)
+        if bias is None
+        else norm(x[:, :, skip:], _attend(p, f'{name}.self_attn', x, bias, drop, skip), 1)
+    )
     h = linear(x, p[f'{name}.linear1.weight'], p[f'{name}.linear1.bias'])
     y = linear(gelu_drop(h, _mask(drop, h)), p[f'{name}.linear2.weight'], p[f'{name}.linear2.bias'])
     return norm(x, y, 2).view(n, s, t - skip, WIDTH)
@@ -221,17 +309,19 @@ def _with_summary(p, x):
 
 # %% ../../nbs/30_training/04_network.ipynb #2e4e3bff
 def over_time(
-    p,        # parameters
-    bp,       # a `Blueprint`
-    x,        # (fits, sequences, steps, 128)
-    position, # the same shape: encoded days
-    real,     # (fits, sequences, steps) bool
-    drop=None, # a `Dropout` while training
+    p,  # parameters
+    bp,  # a `Blueprint`
+    x,  # (fits, sequences, steps, 128)
+    position,  # the same shape: encoded days
+    real,  # (fits, sequences, steps) bool
+    drop=None,  # a `Dropout` while training
 ):
     "Let the steps of a sequence look at each other: (fits, sequences, steps, 128)"
-    if bp.temporal == 'none': return x
+    if bp.temporal == 'none':
+        return x
     x, bias = x + position, None
-    if bp.temporal == 'transformer': x, bias = _with_summary(p, x), attention_bias(real, bp.attention)
+    if bp.temporal == 'transformer':
+        x, bias = _with_summary(p, x), attention_bias(real, bp.attention)
     for i in range(LAYERS):
         last = i == LAYERS - 1 and bias is not None
         x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop, int(last))
@@ -239,9 +329,9 @@ def over_time(
 
 # %% ../../nbs/30_training/04_network.ipynb #e2dce69c
 def head(
-    p,    # parameters
-    x,    # (fits, rows, 128)
-    drop=None, # a `Dropout` while training
+    p,  # parameters
+    x,  # (fits, rows, 128)
+    drop=None,  # a `Dropout` while training
 ):
     "(fits, rows) log-odds"
     x = layer_norm(x, p['stress_head.norm.weight'], p['stress_head.norm.bias'])
@@ -249,10 +339,10 @@ def head(
 
 # %% ../../nbs/30_training/04_network.ipynb #bc3f1e6a
 def forward(
-    p,     # parameters, name to (fits, …)
-    bp,    # a `Blueprint`
-    batch, # a `Batch`
-    drop=None, # a `Dropout` while training
+    p,  # parameters, name to (fits, …)
+    bp,  # a `Blueprint`
+    batch,  # a `Batch`
+    drop=None,  # a `Dropout` while training
 ):
     "Log-odds (fits, plants, steps) and gate weights (fits, plants, steps, modalities) or None"
     x, gates = embed(p, bp, batch, drop)
@@ -262,20 +352,29 @@ def forward(
 
 # %% ../../nbs/30_training/04_network.ipynb #5ac82cf3
 def random_batch(
-    bp,            # a `Blueprint`
-    fits=2,        # size of the stack
-    plants=3,      # sequences of each fit
-    steps=5,       # padded length
-    views=4,       # of each step
-    seed=0,        # of the invented numbers
+    bp,  # a `Blueprint`
+    fits=2,  # size of the stack
+    plants=3,  # sequences of each fit
+    steps=5,  # padded length
+    views=4,  # of each step
+    seed=0,  # of the invented numbers
 ):
     "An invented `Batch`, for examples, tests and measuring"
     g, d, at = torch.Generator().manual_seed(seed), dict(bp.widths), (fits, plants, steps)
     values = {m: torch.randn(*at, w, generator=g) for m, w in d.items() if m != 'image'}
     real = torch.ones(at, dtype=torch.bool)
     real[:, -1, -1] = False
-    b = Batch(real, encode_days(torch.arange(steps)*3.).expand(*at, WIDTH), values, {m: torch.rand(at, generator=g) < .8 for m in d})
-    if 'image' not in d: return b
+    b = Batch(
+        real,
+        encode_days(torch.arange(steps) * 3.0).expand(*at, WIDTH),
+        values,
+        {m: torch.rand(at, generator=g) < 0.8 for m in d},
+    )
+    if 'image' not in d:
+        return b
     values['image'] = torch.randint(0, 200, (*at, views), generator=g)
-    table = torch.randn(200, d['image'], generator=g); table[0] = 0
-    return replace(b, table=table, shift=torch.zeros(fits, d['image']), rate=torch.ones(fits, d['image']))
+    table = torch.randn(200, d['image'], generator=g)
+    table[0] = 0
+    return replace(
+        b, table=table, shift=torch.zeros(fits, d['image']), rate=torch.ones(fits, d['image'])
+    )

@@ -16,7 +16,7 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/08_readings.ipynb #1ce4c212
 def prefixes(
-    real, # (…, steps) bool: measured
+    real,  # (…, steps) bool: measured
 ):
     "(…, steps, steps) bool: what may be seen on each day"
     n = real.shape[-1]
@@ -24,15 +24,20 @@ def prefixes(
 
 # %% ../../nbs/30_training/08_readings.ipynb #8cef6e47
 def replay(
-    p,     # parameters, name to (fits, …)
-    bp,    # a `Blueprint`
-    batch, # a `Batch`
+    p,  # parameters, name to (fits, …)
+    bp,  # a `Blueprint`
+    batch,  # a `Batch`
 ):
     "Log-odds and gates as `forward` gives them, every step read without what came later"
-    if bp.temporal != 'transformer': return forward(p, bp, batch)
+    if bp.temporal != 'transformer':
+        return forward(p, bp, batch)
     x, gates = embed(p, bp, batch)
     n, plants, steps = batch.real.shape
-    many = lambda x: x.reshape(n, plants, 1, steps, WIDTH).expand(-1, -1, steps, -1, -1).reshape(n, -1, steps, WIDTH)
+    many = lambda x: (
+        x.reshape(n, plants, 1, steps, WIDTH)
+        .expand(-1, -1, steps, -1, -1)
+        .reshape(n, -1, steps, WIDTH)
+    )
     y = over_time(p, bp, many(x), many(batch.position), prefixes(batch.real).flatten(1, 2))
     last = y.view(n, plants, steps, steps, WIDTH).diagonal(dim1=2, dim2=3).movedim(-1, 2)
     logits = head(p, last.reshape(n, -1, WIDTH)).view(batch.real.shape)
@@ -40,8 +45,8 @@ def replay(
 
 # %% ../../nbs/30_training/08_readings.ipynb #196e4349
 def held_out(
-    fold,   # a `Fold`
-    plants, # the plant table
+    fold,  # a `Fold`
+    plants,  # the plant table
 ):
     "Positions of the plants whose predictions are kept: of the test, then of the validation; of the inner ones in a fold within a fold"
     m = members(fold, plants.genotype)
@@ -50,11 +55,11 @@ def held_out(
 # %% ../../nbs/30_training/08_readings.ipynb #ec79a123
 @torch.no_grad()
 def read_fit(
-    p,      # parameters of one fit, name to (1, …)
-    bp,     # a `Blueprint`
-    arm,    # an `Arm`
-    bundle, # a `Bundle`
-    fold,   # its `Fold`
+    p,  # parameters of one fit, name to (1, …)
+    bp,  # a `Blueprint`
+    arm,  # an `Arm`
+    bundle,  # a `Bundle`
+    fold,  # its `Fold`
     device='cpu',
 ):
     "Reading to (log-odds, gates) as arrays over (plants, steps) of a grid"
@@ -64,10 +69,17 @@ def read_fit(
         for reading in ('retrospective', 'online'):
             online = reading == 'online'
             at = held_out(fold, bundle.plants) if online or grid == 'rounds' else ids
-            batch = Feed(bundle, arm, scales, grid, online, device).batch(torch.tensor(at[None], device=device))
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=accelerated(device)):
+            batch = Feed(bundle, arm, scales, grid, online, device).batch(
+                torch.tensor(at[None], device=device)
+            )
+            with torch.autocast(
+                torch.device(device).type, torch.bfloat16, enabled=accelerated(device)
+            ):
                 logits, gates = (replay if online else forward)(p, bp, batch)
-            out[f'{grid}/{reading}'] = _spread(logits, at, len(ids)), None if gates is None else _spread(gates, at, len(ids))
+            out[f'{grid}/{reading}'] = (
+                _spread(logits, at, len(ids)),
+                None if gates is None else _spread(gates, at, len(ids)),
+            )
     return out
 
 # %% ../../nbs/30_training/08_readings.ipynb #5231416a
@@ -79,11 +91,11 @@ def _spread(x, at, n):
 
 # %% ../../nbs/30_training/08_readings.ipynb #652bf216
 def prediction_rows(
-    reading, # (log-odds, gates) over (plants, steps), as `read_fit` gives them
-    gates,   # names of the gates
-    facts,   # a row per filled step of the grid
-    grid,    # the `Grid`
-    fold,    # the `Fold`
+    reading,  # (log-odds, gates) over (plants, steps), as `read_fit` gives them
+    gates,  # names of the gates
+    facts,  # a row per filled step of the grid
+    grid,  # the `Grid`
+    fold,  # the `Fold`
     plants,  # the plant table
 ):
     "The facts of every held-out step with split, probability and gate weights"
@@ -93,7 +105,11 @@ def prediction_rows(
     parts = []
     for split in fold.read:
         rows, filled = number[m[split]], grid.filled[m[split]]
-        part = facts.iloc[rows[filled]].assign(split=split, probability=1/(1 + np.exp(-logits[m[split]][filled].astype(float))))
-        part[[f'gate_{g}' for g in gates]] = np.nan if weights is None else weights[m[split]][filled]
+        part = facts.iloc[rows[filled]].assign(
+            split=split, probability=1 / (1 + np.exp(-logits[m[split]][filled].astype(float)))
+        )
+        part[[f'gate_{g}' for g in gates]] = (
+            np.nan if weights is None else weights[m[split]][filled]
+        )
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

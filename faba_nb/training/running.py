@@ -33,21 +33,27 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/12_running.ipynb #38ff84a7
 def arm_fits(
-    name,   # of the arm
-    arm,    # its settings
-    plants, # the plant table
-    shard=None, # (i, n): only every n-th address, starting with the i-th
+    name,  # of the arm
+    arm,  # its settings
+    plants,  # the plant table
+    shard=None,  # (i, n): only every n-th address, starting with the i-th
 ):
     "All fits of an arm; a shard holds the same addresses in every arm"
-    fits = [Fit(name, f, s) for split in arm.split_seeds for s in arm.init_seeds for f in make_folds(plants, split)]
-    if shard is not None: fits = fits[shard[0]::shard[1]]
+    fits = [
+        Fit(name, f, s)
+        for split in arm.split_seeds
+        for s in arm.init_seeds
+        for f in make_folds(plants, split)
+    ]
+    if shard is not None:
+        fits = fits[shard[0] :: shard[1]]
     within = lambda fit: inner_folds(fit.fold, plants.genotype) if arm.nested else []
     return [f for fit in fits for f in (fit, *(replace(fit, fold=i) for i in within(fit)))]
 
 # %% ../../nbs/30_training/12_running.ipynb #8f5dd6db
 def check_folds(
-    fits,   # list of `Fit`
-    bundle, # a `Bundle`
+    fits,  # list of `Fit`
+    bundle,  # a `Bundle`
 ):
     "Refuse folds whose training or validation plants are all stressed or never"
     real = bundle.steps.real
@@ -55,104 +61,179 @@ def check_folds(
         for part, at in members(fold, bundle.plants.genotype).items():
             y = bundle.label[at][real[at]]
             if part in ('train', 'validation') and len(set(y)) < 2:
-                raise BadInput(f'fold {fold.number} (without {fold.test}): its {part} plants have no {"stressed" if not y.sum() else "unstressed"} step', 'measured steps', 'check the onsets')
+                raise BadInput(
+                    f'fold {fold.number} (without {fold.test}): its {part} plants have no {"stressed" if not y.sum() else "unstressed"} step',
+                    'measured steps',
+                    'check the onsets',
+                )
 
 # %% ../../nbs/30_training/12_running.ipynb #355fc194
-COLUMNS = ('study arm backbone protocol split_seed init_seed fold split genotype plant_id treatment replicate round dag onset_dag label label_low_dag '
-           'label_high_dag probability gate_image gate_fluor gate_env gate_vi').split()
+COLUMNS = (
+    'study arm backbone protocol split_seed init_seed fold split genotype plant_id treatment replicate round dag onset_dag label label_low_dag '
+    'label_high_dag probability gate_image gate_fluor gate_env gate_vi'
+).split()
+
 
 def _labelled(rows, study, work, fit, protocol):
     "The rows with the columns that say whose they are"
-    return rows.assign(study=study.name, arm=work.name, backbone=work.arm.backbone, protocol=protocol, split_seed=fit.fold.split_seed,
-                       init_seed=fit.init_seed, fold=fit.fold.number)
+    return rows.assign(
+        study=study.name,
+        arm=work.name,
+        backbone=work.arm.backbone,
+        protocol=protocol,
+        split_seed=fit.fold.split_seed,
+        init_seed=fit.init_seed,
+        fold=fit.fold.number,
+    )
 
 # %% ../../nbs/30_training/12_running.ipynb #bf86ad9b
 def _round_facts(work):
     "A row per plant and round, with the label as it would be and whether it was measured"
     b = work.bundle
     plant, step = np.nonzero(b.rounds.filled)
-    t = b.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']].iloc[plant].reset_index(drop=True)
-    t = t.assign(round=b.rounds.round[plant, step], dag=b.rounds.dag[plant, step].astype(int), measured=b.rounds.real[plant, step].astype(int))
+    t = (
+        b.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
+        .iloc[plant]
+        .reset_index(drop=True)
+    )
+    t = t.assign(
+        round=b.rounds.round[plant, step],
+        dag=b.rounds.dag[plant, step].astype(int),
+        measured=b.rounds.real[plant, step].astype(int),
+    )
     t['label'] = (t.dag >= t.onset_dag).astype(int)
-    return t.merge(b.facts.drop_duplicates('plant_id')[['plant_id', 'label_low_dag', 'label_high_dag']], on='plant_id', how='left')
+    return t.merge(
+        b.facts.drop_duplicates('plant_id')[['plant_id', 'label_low_dag', 'label_high_dag']],
+        on='plant_id',
+        how='left',
+    )
 
 # %% ../../nbs/30_training/12_running.ipynb #501730d0
 def gather(
-    study, # a `Study`
+    study,  # a `Study`
     work,  # a `Work` whose fits are all on disk
-    grid='steps', # or 'rounds'
+    grid='steps',  # or 'rounds'
 ):
     "All predictions of an arm on one grid"
-    g, facts = getattr(work.bundle, grid), work.bundle.facts if grid == 'steps' else _round_facts(work)
-    gates = blueprint(work.arm, work.bundle.widths()).gates if work.arm.estimator == 'network' else ()
+    g, facts = (
+        getattr(work.bundle, grid),
+        work.bundle.facts if grid == 'steps' else _round_facts(work),
+    )
+    gates = (
+        blueprint(work.arm, work.bundle.widths()).gates if work.arm.estimator == 'network' else ()
+    )
     parts = []
     for fit in (f for f in work.marks if grid == 'steps' or not f.fold.part):
-        readings = load_readings(work.folder/'fits', fit)
+        readings = load_readings(work.folder / 'fits', fit)
         for protocol in work.arm.readings:
-            parts.append(_labelled(prediction_rows(readings[f'{grid}/{protocol}'], gates, facts, g, fit.fold, work.bundle.plants), study, work, fit, protocol))
-    extra = [f'gate_{x}' for x in gates if f'gate_{x}' not in COLUMNS] + (['measured'] if grid == 'rounds' else [])
+            parts.append(
+                _labelled(
+                    prediction_rows(
+                        readings[f'{grid}/{protocol}'],
+                        gates,
+                        facts,
+                        g,
+                        fit.fold,
+                        work.bundle.plants,
+                    ),
+                    study,
+                    work,
+                    fit,
+                    protocol,
+                )
+            )
+    extra = [f'gate_{x}' for x in gates if f'gate_{x}' not in COLUMNS] + (
+        ['measured'] if grid == 'rounds' else []
+    )
     order = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag', 'round']
-    return pd.concat(parts, ignore_index=True).sort_values(order, ignore_index=True).reindex(columns=COLUMNS + extra)
+    return (
+        pd.concat(parts, ignore_index=True)
+        .sort_values(order, ignore_index=True)
+        .reindex(columns=COLUMNS + extra)
+    )
 
 # %% ../../nbs/30_training/12_running.ipynb #a90ed29e
 def _grids(work):
     "Grid to the file that holds its predictions"
     names = {'steps': 'predictions.csv', 'rounds': 'predictions_all_rounds.csv'}
-    return {g: work.folder/n for g, n in names.items() if getattr(work.bundle, g) is not None}
+    return {g: work.folder / n for g, n in names.items() if getattr(work.bundle, g) is not None}
+
 
 def _written(work, mark):
     "Are the arm's tables there, whole, and made from these fits?"
-    record = work.folder/'arm.json'
-    if any(map(broken, (record, *_grids(work).values()))): return False
-    try: return read_json(record).get('fingerprint') == mark
-    except (ValueError, AttributeError): return False
+    record = work.folder / 'arm.json'
+    if any(map(broken, (record, *_grids(work).values()))):
+        return False
+    try:
+        return read_json(record).get('fingerprint') == mark
+    except (ValueError, AttributeError):
+        return False
+
 
 def _write_tables(study, work, mark):
     "Write the arm's tables, and last the record that says so"
-    record = work.folder/'arm.json'
+    record = work.folder / 'arm.json'
     record.unlink(missing_ok=True)
-    for grid, path in _grids(work).items(): write_csv(gather(study, work, grid), path, float_format='%.9g')
+    for grid, path in _grids(work).items():
+        write_csv(gather(study, work, grid), path, float_format='%.9g')
     write_json(dict(fingerprint=mark, fits=len(work.marks), **_cost(work)), record)
     seal(record, *_grids(work).values())
 
 # %% ../../nbs/30_training/12_running.ipynb #3ad09d42
 def write_predictions(
-    study, # a `Study`
+    study,  # a `Study`
     work,  # a `Work` with all fits of the arm
 ):
     "Write the arm's tables if every fit is there; returns whether the arm is complete"
-    if not all(work.done(f) for f in work.marks): return False
-    mark = fingerprint(study.name, work.name, work.arm.backbone, work.arm.readings, sorted(work.marks.values()))
-    lock = FileLock(work.folder/'.predictions.lock')
+    if not all(work.done(f) for f in work.marks):
+        return False
+    mark = fingerprint(
+        study.name, work.name, work.arm.backbone, work.arm.readings, sorted(work.marks.values())
+    )
+    lock = FileLock(work.folder / '.predictions.lock')
     with lock:
-        if not _written(work, mark): _write_tables(study, work, mark)
+        if not _written(work, mark):
+            _write_tables(study, work, mark)
         Path(lock.lock_file).unlink(missing_ok=True)
     return True
 
 # %% ../../nbs/30_training/12_running.ipynb #7019fd5d
 def _cost(work):
     "Seconds and epochs of an arm's fits, from their records"
-    records = [read_json(work.folder/'fits'/f'{f.name}.json') for f in work.marks]
-    return dict(seconds=round(sum(r['seconds'] for r in records), 1), epochs=sum(r['epochs'] for r in records), parameters=records[0]['parameters'])
+    records = [read_json(work.folder / 'fits' / f'{f.name}.json') for f in work.marks]
+    return dict(
+        seconds=round(sum(r['seconds'] for r in records), 1),
+        epochs=sum(r['epochs'] for r in records),
+        parameters=records[0]['parameters'],
+    )
 
 # %% ../../nbs/30_training/12_running.ipynb #478699ad
 class Shelf:
     "Bundles of a study, each read once"
-    def __init__(self,
-        data,     # folder of the experiment
-        features, # folder of features
+
+    def __init__(
+        self,
+        data,  # folder of the experiment
+        features,  # folder of features
     ):
         self.experiment, self.features, self.kept = Experiment(data), features, {}
 
+
 @patch
-def get(self:Shelf,
-    arm, # an `Arm`
+def get(
+    self: Shelf,
+    arm,  # an `Arm`
 ):
     "The bundle an arm trains on, and its digest"
-    image = (str(feature_path(self.features, arm.backbone, arm.tap, arm.canvas)),) if 'image' in arm.modalities else ()
+    image = (
+        (str(feature_path(self.features, arm.backbone, arm.tap, arm.canvas)),)
+        if 'image' in arm.modalities
+        else ()
+    )
     key = *image, arm.modalities, arm.preparation, arm.fluor_columns
     if key not in self.kept:
-        for p in image: check_experiment(p, self.experiment)
+        for p in image:
+            check_experiment(p, self.experiment)
         b = load_bundle(arm, self.experiment, *(FeatureFile(p) for p in image))
         self.kept[key] = b, b.digest()
     return self.kept[key]
@@ -161,7 +242,12 @@ def get(self:Shelf,
 def _mark(study, shelf, name, fit, above=()):
     "The fingerprint of the fit of arm `name` at the address of `fit`"
     arm = study.arms[name]
-    if name in above: raise BadInput(f'{" is taught by ".join((*above, name))}', f'{study.name}, arms', 'let a teacher learn from labels alone')
+    if name in above:
+        raise BadInput(
+            f'{" is taught by ".join((*above, name))}',
+            f'{study.name}, arms',
+            'let a teacher learn from labels alone',
+        )
     teacher = _mark(study, shelf, arm.teacher, fit, (*above, name)) if arm.teacher else None
     return fit_fingerprint(replace(fit, arm=name), arm, shelf.get(arm)[1], teacher)
 
@@ -173,73 +259,112 @@ def _work(study, shelf, out, name, shard=None):
     bundle, _ = shelf.get(arm)
     fits = arm_fits(name, arm, bundle.plants, shard)
     check_folds(fits, bundle)
-    folder = Path(out)/'arms'/name
-    (folder/'fits').mkdir(parents=True, exist_ok=True)
+    folder = Path(out) / 'arms' / name
+    (folder / 'fits').mkdir(parents=True, exist_ok=True)
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
 # %% ../../nbs/30_training/12_running.ipynb #5ddbd1ef
 def _meet_teacher(study, works, work):
     "Give a student its teacher, which must have a fit at every address of the student's"
     t = works.get(work.arm.teacher)
-    if t is None: raise BadInput(f'its teacher {work.arm.teacher} was imported, and its fits are not here', f'{study.name}, arms.{work.name}', 'let it learn from an arm that is trained here')
+    if t is None:
+        raise BadInput(
+            f'its teacher {work.arm.teacher} was imported, and its fits are not here',
+            f'{study.name}, arms.{work.name}',
+            'let it learn from an arm that is trained here',
+        )
     gone = [f for f in work.marks if replace(f, arm=t.name) not in t.marks]
-    if gone: raise BadInput(f'its teacher {t.name} has no fit {gone[0].name}', f'{study.name}, arms.{work.name}', 'give both the same seeds, and both or neither nested')
+    if gone:
+        raise BadInput(
+            f'its teacher {t.name} has no fit {gone[0].name}',
+            f'{study.name}, arms.{work.name}',
+            'give both the same seeds, and both or neither nested',
+        )
     work.teacher = t
 
 # %% ../../nbs/30_training/12_running.ipynb #22d76d68
 def _not_as_written(works):
     "Fits that are to be trained again because their files are not what was written: path to what is wrong"
-    paths = [fit_path(w.folder/'fits', f) for w in works for f in w.queue]
-    return {p: fault for p in paths if (fault := fit_fault(p)) not in ('', 'missing', 'record missing')}
+    paths = [fit_path(w.folder / 'fits', f) for w in works for f in w.queue]
+    return {
+        p: fault for p in paths if (fault := fit_fault(p)) not in ('', 'missing', 'record missing')
+    }
 
-def _aside(out): return set(Path(out).glob('arms/*/fits/*.damaged-*'))
+
+def _aside(out):
+    return set(Path(out).glob('arms/*/fits/*.damaged-*'))
+
 
 def _told(faults, aside):
     "Lines for people about what was damaged and is done again"
-    lines = [f'{len(faults)} fits were not what was written and were trained again; the first: {next(iter(faults))} ({next(iter(faults.values()))})'] if faults else []
-    return lines + [f'{p}: a damaged checkpoint, set aside; its fit was trained from the start' for p in sorted(aside)]
+    lines = (
+        [
+            f'{len(faults)} fits were not what was written and were trained again; the first: {next(iter(faults))} ({next(iter(faults.values()))})'
+        ]
+        if faults
+        else []
+    )
+    return lines + [
+        f'{p}: a damaged checkpoint, set aside; its fit was trained from the start'
+        for p in sorted(aside)
+    ]
 
 # %% ../../nbs/30_training/12_running.ipynb #1e0cb217
 def plan(
-    study, # a `Study`
-    shelf, # a `Shelf`
-    out,   # folder of the study
-    only_arms=None, # names; all by default
-    shard=None, # (i, n)
+    study,  # a `Study`
+    shelf,  # a `Shelf`
+    out,  # folder of the study
+    only_arms=None,  # names; all by default
+    shard=None,  # (i, n)
 ):
     "The `Work` of every arm, teachers before students"
     names, works = list(only_arms or study.arms), {}
     for n in names:
-        if n not in study.arms: raise unknown('arm', n, study.arms, study.name)
-        if study.arms[n].teacher and study.arms[n].teacher not in names: names.append(study.arms[n].teacher)
+        if n not in study.arms:
+            raise unknown('arm', n, study.arms, study.name)
+        if study.arms[n].teacher and study.arms[n].teacher not in names:
+            names.append(study.arms[n].teacher)
     for n in names:
-        if not imported(out, n): works[n] = _work(study, shelf, out, n, shard)
+        if not imported(out, n):
+            works[n] = _work(study, shelf, out, n, shard)
     for w in works.values():
-        if w.arm.teacher: _meet_teacher(study, works, w)
+        if w.arm.teacher:
+            _meet_teacher(study, works, w)
         w.queue.extend(f for f in w.marks if not w.done(f))
     depth = lambda w: 0 if w.teacher is None else 1 + depth(w.teacher)
     return sorted(works.values(), key=depth)
 
 # %% ../../nbs/30_training/12_running.ipynb #9a522b88
 def train_study(
-    study,    # a `Study`
-    data,     # folder of the experiment
-    features, # folder of features
-    out,      # folder of the study
-    only_arms=None, # names of arms; all by default
-    shard=None,     # (i, n): the i-th of n parts
-    workers=None,   # stacks at once; one per core by default
-    device=None,    # 'cuda' where there is one by default
+    study,  # a `Study`
+    data,  # folder of the experiment
+    features,  # folder of features
+    out,  # folder of the study
+    only_arms=None,  # names of arms; all by default
+    shard=None,  # (i, n): the i-th of n parts
+    workers=None,  # stacks at once; one per core by default
+    device=None,  # 'cuda' where there is one by default
 ):
     "Train what is missing and write predictions; returns what was done, with lines for people under `said`"
     start, device = time.monotonic(), device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    workers, shelf = workers or (len(os.sched_getaffinity(0)) if not accelerated(device) else 1), Shelf(data, features)
+    workers, shelf = (
+        workers or (len(os.sched_getaffinity(0)) if not accelerated(device) else 1),
+        Shelf(data, features),
+    )
     works = plan(study, shelf, out, only_arms, shard)
     todo, faults, aside = sum(len(w.queue) for w in works), _not_as_written(works), _aside(out)
-    if todo: Crew(works, workers, device).run()
+    if todo:
+        Crew(works, workers, device).run()
     whole = works if shard is None else [_work(study, shelf, out, w.name) for w in works]
     complete = [w.name for w in whole if write_predictions(study, w)]
-    summary = dict(trained=todo, fits=sum(len(w.marks) for w in works), complete=complete, seconds=round(time.monotonic() - start, 1))
-    if said := _told(faults, _aside(out) - aside): summary['said'] = said
-    if todo: log_event(out, step='train', device=str(device), workers=workers, **summary)
+    summary = dict(
+        trained=todo,
+        fits=sum(len(w.marks) for w in works),
+        complete=complete,
+        seconds=round(time.monotonic() - start, 1),
+    )
+    if said := _told(faults, _aside(out) - aside):
+        summary['said'] = said
+    if todo:
+        log_event(out, step='train', device=str(device), workers=workers, **summary)
     return summary

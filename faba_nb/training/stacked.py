@@ -13,51 +13,58 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/03_stacked.ipynb #e88c31a2
 def linear(
-    x,    # (fits, rows, in)
-    w,    # (fits, in, out)
-    b,    # (fits, 1, out)
+    x,  # (fits, rows, in)
+    w,  # (fits, in, out)
+    b,  # (fits, 1, out)
 ):
     "Each fit's rows through its own weights"
-    if w.shape[1] == 1: x, w = F.pad(x, (0, 1)), F.pad(w, (0, 0, 0, 1))
+    if w.shape[1] == 1:
+        x, w = F.pad(x, (0, 1)), F.pad(w, (0, 0, 0, 1))
     out = w.shape[2]
-    if out % 4 == 0: return torch.baddbmm(b, x, w)
+    if out % 4 == 0:
+        return torch.baddbmm(b, x, w)
     more = (0, -out % 4)
     return torch.baddbmm(F.pad(b, more), x, F.pad(w, more))[..., :out]
 
 # %% ../../nbs/30_training/03_stacked.ipynb #ded59b9d
 def aligned(
-    f, # elementwise function
-    x, # (fits, …)
+    f,  # elementwise function
+    x,  # (fits, …)
 ):
     "`f(x)`, every fit padded to whole vectors of 64 numbers"
     n = x[0].numel()
-    if n % 64 == 0: return f(x)
+    if n % 64 == 0:
+        return f(x)
     return f(F.pad(x.reshape(len(x), n), (0, -n % 64)))[:, :n].reshape(x.shape)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #b1f0dc2e
 class _Softmax(torch.autograd.Function):
     "Softmax over the last axis, for short rows on a CPU"
+
     @staticmethod
     def forward(ctx, x):
         e = aligned(torch.exp, x - x.amax(-1, keepdim=True))
-        p = e/_row_sums(e)
+        p = e / _row_sums(e)
         ctx.save_for_backward(p)
         return p
+
     @staticmethod
     def backward(ctx, g):
-        p, = ctx.saved_tensors
-        d = g*p
+        (p,) = ctx.saved_tensors
+        d = g * p
         return d.addcmul_(p, _row_sums(d), value=-1)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #72f961ef
 def _row_sums(x):
     "Sums over the last axis as a product with ones"
     flat = x.reshape(len(x), -1, x.shape[-1])
-    return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4))[..., :1].view(*x.shape[:-1], 1)
+    return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4))[..., :1].view(
+        *x.shape[:-1], 1
+    )
 
 # %% ../../nbs/30_training/03_stacked.ipynb #bef4ce32
 def softmax(
-    x, # (fits, …, k)
+    x,  # (fits, …, k)
 ):
     "Softmax over the last axis"
     return torch.softmax(x, -1) if accelerated(x.device) else _Softmax.apply(x)
@@ -65,19 +72,22 @@ def softmax(
 # %% ../../nbs/30_training/03_stacked.ipynb #8d574582
 class _ReluDrop(torch.autograd.Function):
     "ReLU times a mask"
+
     @staticmethod
     def forward(ctx, x, mask):
         y = torch.relu(x).mul_(mask)
         ctx.save_for_backward(y, mask)
         return y
+
     @staticmethod
     def backward(ctx, g):
         y, mask = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(g, y, 0).mul_(mask), None
 
+
 def relu_drop(
-    x,    # (fits, rows, features)
-    mask, # its factors from `Dropout.mask`, or None
+    x,  # (fits, rows, features)
+    mask,  # its factors from `Dropout.mask`, or None
 ):
     "ReLU, then dropout"
     return torch.relu(x) if mask is None else _ReluDrop.apply(x, mask)
@@ -85,18 +95,21 @@ def relu_drop(
 # %% ../../nbs/30_training/03_stacked.ipynb #db4075aa
 class _GeluDrop(torch.autograd.Function):
     "GELU times a mask"
+
     @staticmethod
     def forward(ctx, x, mask):
         ctx.save_for_backward(x, mask)
         return F.gelu(x).mul_(mask)
+
     @staticmethod
     def backward(ctx, g):
         x, mask = ctx.saved_tensors
         return torch.ops.aten.gelu_backward(g, x).mul_(mask), None
 
+
 def gelu_drop(
-    x,    # (fits, rows, features), a multiple of 64 numbers per fit
-    mask, # its factors from `Dropout.mask`, or None
+    x,  # (fits, rows, features), a multiple of 64 numbers per fit
+    mask,  # its factors from `Dropout.mask`, or None
 ):
     "GELU, then dropout"
     return F.gelu(x) if mask is None else _GeluDrop.apply(x, mask)
@@ -104,33 +117,44 @@ def gelu_drop(
 # %% ../../nbs/30_training/03_stacked.ipynb #76700d6f
 class _AddNorm(torch.autograd.Function):
     "LayerNorm(x + y·mask) with each fit's own scale and shift"
+
     @staticmethod
     def forward(ctx, x, y, mask, w, b):
         total = x + y if mask is None else torch.addcmul(x, y.to(x.dtype), mask.to(x.dtype))
         n, mean, rate = torch.native_layer_norm(total, total.shape[-1:], None, None, 1e-5)
         ctx.save_for_backward(total, n, mean, rate, mask, w)
         return torch.addcmul(b, n, w)
+
     @staticmethod
     def backward(ctx, g):
         total, n, mean, rate, mask, w = ctx.saved_tensors
-        d, _, _ = torch.ops.aten.native_layer_norm_backward(g*w, total, total.shape[-1:], mean, rate, None, None, [True, False, False])
-        return d, d if mask is None else d*mask, None, (g*n).sum(1, keepdim=True), g.sum(1, keepdim=True)
+        d, _, _ = torch.ops.aten.native_layer_norm_backward(
+            g * w, total, total.shape[-1:], mean, rate, None, None, [True, False, False]
+        )
+        return (
+            d,
+            d if mask is None else d * mask,
+            None,
+            (g * n).sum(1, keepdim=True),
+            g.sum(1, keepdim=True),
+        )
 
 # %% ../../nbs/30_training/03_stacked.ipynb #6072b037
 def add_norm(
-    x,    # (fits, rows, features)
-    y,    # the same shape: what is added
-    mask, # factors for `y` from `Dropout.mask`, or None
-    w,    # (fits, 1, features) scale
-    b,    # (fits, 1, features) shift
+    x,  # (fits, rows, features)
+    y,  # the same shape: what is added
+    mask,  # factors for `y` from `Dropout.mask`, or None
+    w,  # (fits, 1, features) scale
+    b,  # (fits, 1, features) shift
 ):
     "Add, then normalise each row"
     return _AddNorm.apply(x, y, mask, w, b)
 
+
 def layer_norm(
-    x, # (fits, rows, features)
-    w, # (fits, 1, features)
-    b, # (fits, 1, features)
+    x,  # (fits, rows, features)
+    w,  # (fits, 1, features)
+    b,  # (fits, 1, features)
 ):
     "Normalise each row, then scale and shift with the fit's own numbers"
     return torch.addcmul(b, F.layer_norm(x, x.shape[-1:]), w)
@@ -138,20 +162,23 @@ def layer_norm(
 # %% ../../nbs/30_training/03_stacked.ipynb #2357b215
 class _StandIn(torch.autograd.Function):
     "y where `there`, else the token"
+
     @staticmethod
     def forward(ctx, y, there, token):
         away = 1 - there
         ctx.save_for_backward(there, away)
-        return (y*there).addcmul_(away, token[:, None].to(y.dtype))
+        return (y * there).addcmul_(away, token[:, None].to(y.dtype))
+
     @staticmethod
     def backward(ctx, g):
         there, away = ctx.saved_tensors
-        return g*there, None, (g*away).sum(1)
+        return g * there, None, (g * away).sum(1)
+
 
 def stand_in(
-    y,     # (fits, rows, features)
-    there, # (fits, rows, 1) 1 or 0
-    token, # (fits, features)
+    y,  # (fits, rows, features)
+    there,  # (fits, rows, 1) 1 or 0
+    token,  # (fits, features)
 ):
     "`y` where there is something, the learned token elsewhere"
     return _StandIn.apply(y, there.to(y.dtype), token)
@@ -159,28 +186,39 @@ def stand_in(
 # %% ../../nbs/30_training/03_stacked.ipynb #4a1a0f47
 class _Weighted(torch.autograd.Function):
     "Σ parts[i]·g[..., i]"
+
     @staticmethod
     def forward(ctx, g, *parts):
         ctx.save_for_backward(g, *parts)
-        out = parts[0]*g[..., :1]
-        for i, part in enumerate(parts[1:], 1): out.addcmul_(part, g[..., i:i + 1])
+        out = parts[0] * g[..., :1]
+        for i, part in enumerate(parts[1:], 1):
+            out.addcmul_(part, g[..., i : i + 1])
         return out
+
     @staticmethod
     def backward(ctx, d):
         g, *parts = ctx.saved_tensors
-        dg = torch.cat([(d*part).sum(-1, keepdim=True) for part in parts], -1) if ctx.needs_input_grad[0] else None
-        return dg, *(d*g[..., i:i + 1] if need else None for i, need in enumerate(ctx.needs_input_grad[1:]))
+        dg = (
+            torch.cat([(d * part).sum(-1, keepdim=True) for part in parts], -1)
+            if ctx.needs_input_grad[0]
+            else None
+        )
+        return dg, *(
+            d * g[..., i : i + 1] if need else None
+            for i, need in enumerate(ctx.needs_input_grad[1:])
+        )
+
 
 def weighted(
-    g,     # (fits, rows, k)
-    parts, # k tensors (fits, rows, features)
+    g,  # (fits, rows, k)
+    parts,  # k tensors (fits, rows, features)
 ):
     "The sum of the parts, each row with its own weights"
     return _Weighted.apply(g.to(parts[0].dtype), *parts)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #96b36741
 def whole_rows(
-    x, # (n, D)
+    x,  # (n, D)
 ):
     "Rows of which each begins at a multiple of 16 bytes; zeros are added where D is not a multiple of 4"
     return F.pad(x, (0, -x.shape[1] % 4)) if x.shape[1] % 4 else x
@@ -190,9 +228,11 @@ def _dots(rows, table, index):
     "Dot product of `rows[i]` with each of `table[index[i]]`: (n, D), (N, D), (n, k) -> (n, k)"
     n, k = index.shape
     rows, table = whole_rows(rows), whole_rows(table)
-    start = torch.arange(0, n*k, k, device=index.device)
+    start = torch.arange(0, n * k, k, device=index.device)
     bag = torch.arange(n, device=index.device).repeat_interleave(k)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(rows, table, index.reshape(-1), start, bag, 0).view(n, k)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        rows, table, index.reshape(-1), start, bag, 0
+    ).view(n, k)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #6d44a33d
 def _sums(weights, table, index):
@@ -202,10 +242,12 @@ def _sums(weights, table, index):
 # %% ../../nbs/30_training/03_stacked.ipynb #7f24767c
 class _Scores(torch.autograd.Function):
     "Query against the rows of a table: (fits, D), (N, D), (fits, k) -> (fits, k)"
+
     @staticmethod
     def forward(ctx, query, table, index):
         ctx.save_for_backward(table, index)
         return _dots(query, table, index)
+
     @staticmethod
     def backward(ctx, g):
         table, index = ctx.saved_tensors
@@ -214,24 +256,39 @@ class _Scores(torch.autograd.Function):
 # %% ../../nbs/30_training/03_stacked.ipynb #382373fa
 class _Means(torch.autograd.Function):
     "Weighted sums of rows of a table, standardised: (fits, rows, k), (N, D), (fits, rows, k), twice (fits, 1, D) -> (fits, rows, D)"
+
     @staticmethod
     def forward(ctx, weights, table, index, shift, rate):
         ctx.save_for_backward(table, index, rate)
-        return _sums(weights.flatten(0, 1), table, index.flatten(0, 1)).view(*index.shape[:2], -1).sub_(shift).mul_(rate)
+        return (
+            _sums(weights.flatten(0, 1), table, index.flatten(0, 1))
+            .view(*index.shape[:2], -1)
+            .sub_(shift)
+            .mul_(rate)
+        )
+
     @staticmethod
     def backward(ctx, g):
         table, index, rate = ctx.saved_tensors
-        return _dots((g*rate).flatten(0, 1), table, index.flatten(0, 1)).view(index.shape), None, None, None, None
+        return (
+            _dots((g * rate).flatten(0, 1), table, index.flatten(0, 1)).view(index.shape),
+            None,
+            None,
+            None,
+            None,
+        )
 
 # %% ../../nbs/30_training/03_stacked.ipynb #094eaff9
 def pool_views(
-    query, # (fits, D) the learned query
-    table, # (N, D) features of all images; row 0 is zeros and stands for no image
-    index, # (fits, rows, views) rows of the table, 0 where there is no image
-    shift, # (fits, D) what each fit subtracts from a feature
+    query,  # (fits, D) the learned query
+    table,  # (N, D) features of all images; row 0 is zeros and stands for no image
+    index,  # (fits, rows, views) rows of the table, 0 where there is no image
+    shift,  # (fits, D) what each fit subtracts from a feature
     rate,  # (fits, D) what it multiplies it with afterwards
 ):
     "(fits, rows, D) standardised features, weighted by softmax(query · feature / √D) over the views present"
-    scores = _Scores.apply(query*rate/table.shape[1]**.5, table, index.flatten(1)).view(index.shape)
+    scores = _Scores.apply(query * rate / table.shape[1] ** 0.5, table, index.flatten(1)).view(
+        index.shape
+    )
     weights = softmax(scores.masked_fill(index == 0, -1e9))
     return _Means.apply(weights, table, index, shift[:, None], rate[:, None])

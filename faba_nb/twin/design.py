@@ -16,30 +16,39 @@ from ..core.places import root
 @lru_cache
 def values():
     "The content of `data/design/simulator.yaml`"
-    return yaml.safe_load((root()/'data'/'design'/'simulator.yaml').read_text(encoding='utf-8'))
+    return yaml.safe_load(
+        (root() / 'data' / 'design' / 'simulator.yaml').read_text(encoding='utf-8')
+    )
 
 # %% ../../nbs/15_twin/01_design.ipynb #8f5047ff
 def stream(
-    seed,   # the twin's seed, any integer ≥ 0
-    *names, # what is drawn, for example a plant's id and a purpose
+    seed,  # the twin's seed, any integer ≥ 0
+    *names,  # what is drawn, for example a plant's id and a purpose
 ):
     "A random generator for one purpose"
     return np.random.default_rng([seed, *(zlib.crc32(str(n).encode()) for n in names)])
 
 # %% ../../nbs/15_twin/01_design.ipynb #bb162098
-WORLDS = {'onset':    'plants respond around their own genotype\'s onset',
-          'dose':     'plants respond to their days below 40 % water-holding capacity, whatever their genotype',
-          'permuted': 'plants respond around their onset, but the annotated onsets are shuffled over genotypes',
-          'null':     'plants do not respond to the treatment at all',
-          'late':     'plants respond, but nothing changes before the onset'}
+WORLDS = {
+    'onset': 'plants respond around their own genotype\'s onset',
+    'dose': 'plants respond to their days below 40 % water-holding capacity, whatever their genotype',
+    'permuted': 'plants respond around their onset, but the annotated onsets are shuffled over genotypes',
+    'null': 'plants do not respond to the treatment at all',
+    'late': 'plants respond, but nothing changes before the onset',
+}
 
 # %% ../../nbs/15_twin/01_design.ipynb #c9eb585b
 def chosen_accessions(
-    genotypes=44, # how many, 1–44
+    genotypes=44,  # how many, 1–44
 ):
     "The accessions of a twin, by number"
-    table = pd.read_csv(root()/'data'/'design'/'accessions.csv')
-    if not 1 <= genotypes <= len(table): raise BadInput(f'{genotypes} genotypes', where='genotypes', mend=f'give a number from 1 to {len(table)}')
+    table = pd.read_csv(root() / 'data' / 'design' / 'accessions.csv')
+    if not 1 <= genotypes <= len(table):
+        raise BadInput(
+            f'{genotypes} genotypes',
+            where='genotypes',
+            mend=f'give a number from 1 to {len(table)}',
+        )
     first = {a: i for c in values()['choice'].values() for i, a in enumerate(c)}
     table['place'] = table.accession_num.map(first).fillna(99)
     order = table.sort_values(['place', 'accession_num'])
@@ -50,29 +59,46 @@ def chosen_accessions(
 
 # %% ../../nbs/15_twin/01_design.ipynb #644ea713
 def planned_plants(
-    genotypes=44, # accessions, 1–44
+    genotypes=44,  # accessions, 1–44
 ):
     "One row per plant: identity, treatment, replicate, the genotype's onset"
     rows = []
     for a in chosen_accessions(genotypes).to_dict('records'):
         for i in range(6):
-            number = 6*(a['accession_num'] - 1) + i + 1
-            rows.append({'plant_id': values()['design']['plant_id'] % number, 'number': number, **a,
-                         'treatment': 'WHC-80' if i < 3 else 'WHC-30', 'replicate': i%3 + 1})
+            number = 6 * (a['accession_num'] - 1) + i + 1
+            rows.append(
+                {
+                    'plant_id': values()['design']['plant_id'] % number,
+                    'number': number,
+                    **a,
+                    'treatment': 'WHC-80' if i < 3 else 'WHC-30',
+                    'replicate': i % 3 + 1,
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/15_twin/01_design.ipynb #1c66ef50
 def planned_rounds(
-    plants, # as from `planned_plants`
+    plants,  # as from `planned_plants`
 ):
     "One row per plant and round: DAG, date, number of side views, fluorescence or not"
-    rounds = pd.read_csv(root()/'data'/'design'/'rounds.csv')
-    plan = pd.read_csv(root()/'data'/'design'/'replicate_rounds.csv').drop(columns='images')
-    table = plants[['plant_id', 'number', 'replicate']].merge(plan, on='replicate').merge(rounds[['round', 'dag', 'das']], on='round')
-    table = table[_photographed(table.number, table.replicate, table['round'])].sort_values(['number', 'round'], ignore_index=True)
-    later = (table['round'] == 2) & (table.number%30).isin(values()['exceptions']['round_2_a_day_later'])
+    rounds = pd.read_csv(root() / 'data' / 'design' / 'rounds.csv')
+    plan = pd.read_csv(root() / 'data' / 'design' / 'replicate_rounds.csv').drop(columns='images')
+    table = (
+        plants[['plant_id', 'number', 'replicate']]
+        .merge(plan, on='replicate')
+        .merge(rounds[['round', 'dag', 'das']], on='round')
+    )
+    table = table[_photographed(table.number, table.replicate, table['round'])].sort_values(
+        ['number', 'round'], ignore_index=True
+    )
+    later = (table['round'] == 2) & (table.number % 30).isin(
+        values()['exceptions']['round_2_a_day_later']
+    )
     table.loc[later, ['dag', 'das']] += 1
-    table['date'] = pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(table.dag, unit='D')
+    table['date'] = pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(
+        table.dag, unit='D'
+    )
     return table.assign(sides=_sides(table))
 
 # %% ../../nbs/15_twin/01_design.ipynb #522586d5
@@ -91,5 +117,6 @@ def _sides(table):
     sides[table.number.isin(odd['without_round_10_side']) & (table['round'] == 10)] = 0
     for number, missing in odd['missing_side_images'].items():
         rows = table.index[table.number == number]
-        if len(rows): sides[rows[len(rows)//2]] -= missing
+        if len(rows):
+            sides[rows[len(rows) // 2]] -= missing
     return sides

@@ -13,109 +13,150 @@ from .design import stream, values
 from .growth import grow, state_on
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #427213f8
-PALETTE = {k: np.array(v, float) for k, v in {
-    'young':  (104, 138, 58), 'mature': (66, 98, 44), 'grey': (98, 116, 88), 'yellow': (188, 172, 62), 'dry': (136, 106, 66),
-    'stem':   (98, 124, 70),  'petal':  (226, 226, 220), 'blotch': (40, 32, 40), 'stake': (92, 122, 168)}.items()}
+PALETTE = {
+    k: np.array(v, float)
+    for k, v in {
+        'young': (104, 138, 58),
+        'mature': (66, 98, 44),
+        'grey': (98, 116, 88),
+        'yellow': (188, 172, 62),
+        'dry': (136, 106, 66),
+        'stem': (98, 124, 70),
+        'petal': (226, 226, 220),
+        'blotch': (40, 32, 40),
+        'stake': (92, 122, 168),
+    }.items()
+}
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #4e1be40f
 def leaf_colours(
-    g, # as from `grow`
+    g,  # as from `grow`
 ):
     "Albedo of every leaflet, leaflets × RGB"
     f, s, r, b = g['form'], g['state'], g['rachis'], g['blade']
-    leaf = b['leaf']; mix = lambda a, c, w: a + (c - a)*w[:, None]
-    green = mix(PALETTE['young'][None], PALETTE['mature'], r['open']**1.5)
-    green = green*(1 - .05*f['dark']) + f['hue']*np.array([-4., 0, 4.])
+    leaf = b['leaf']
+    mix = lambda a, c, w: a + (c - a) * w[:, None]
+    green = mix(PALETTE['young'][None], PALETTE['mature'], r['open'] ** 1.5)
+    green = green * (1 - 0.05 * f['dark']) + f['hue'] * np.array([-4.0, 0, 4.0])
     tone = f['tone'][r['j'], r['k']]
-    green = green*(1 + .05*tone[:, None])
-    c = mix(green, PALETTE['grey'], np.clip(values()['stress']['greying']*s['stress']*(1 + .15*tone), 0, .9))
+    green = green * (1 + 0.05 * tone[:, None])
+    c = mix(
+        green,
+        PALETTE['grey'],
+        np.clip(values()['stress']['greying'] * s['stress'] * (1 + 0.15 * tone), 0, 0.9),
+    )
     c = mix(mix(c, PALETTE['yellow'], g['yellow']), PALETTE['dry'], g['dry'])
-    return c[leaf]*(1 + .05*b['noise'][:, None])
+    return c[leaf] * (1 + 0.05 * b['noise'][:, None])
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #ede4ca6d
-SIDE, TOP = (2560, 3476), (2560, 1920)   # full resolution, width × height
-PX_PER_CM = 29.                          # at full resolution, in the plane of the pot
-SOIL = 150                               # pixels between the pot's rim and the lower edge of a side view
+SIDE, TOP = (2560, 3476), (2560, 1920)  # full resolution, width × height
+PX_PER_CM = 29.0  # at full resolution, in the plane of the pot
+SOIL = 150  # pixels between the pot's rim and the lower edge of a side view
 ANGLES = (0, 120, 240)
 
+
 def view_matrix(
-    angle=0, # degrees the plant is turned; None for the top view
+    angle=0,  # degrees the plant is turned; None for the top view
 ):
     "Rotation from plant to camera: right, up, towards the camera"
-    if angle is None: return np.array([[1., 0, 0], [0, 1, 0], [0, 0, 1]])
+    if angle is None:
+        return np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
     a = np.deg2rad(angle)
     return np.array([[np.cos(a), -np.sin(a), 0], [0, 0, 1], [-np.sin(a), -np.cos(a), 0]])
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #f8c2327b
 def project(
-    p,     # points … × 3 in camera axes, cm
-    angle, # as for `view_matrix`
-    scale, # image pixels per full-resolution pixel
+    p,  # points … × 3 in camera axes, cm
+    angle,  # as for `view_matrix`
+    scale,  # image pixels per full-resolution pixel
 ):
     "Image coordinates … × 2"
-    far, mid = (300., 0.) if angle is None else (350., 45.)
-    z = far/(far - p[..., 2:])
-    xy = p[..., :2]*[1, -1] + [0, mid]
+    far, mid = (300.0, 0.0) if angle is None else (350.0, 45.0)
+    z = far / (far - p[..., 2:])
+    xy = p[..., :2] * [1, -1] + [0, mid]
     w, h = TOP if angle is None else SIDE
-    at = np.array([w/2, h/2]) if angle is None else np.array([w/2, h - SOIL])
-    return scale*(at + PX_PER_CM*(xy*z - [0, mid]))
+    at = np.array([w / 2, h / 2]) if angle is None else np.array([w / 2, h - SOIL])
+    return scale * (at + PX_PER_CM * (xy * z - [0, mid]))
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #c12a529b
-LIGHT = {'side': np.array([.25, .72, .65]), 'top': np.array([.25, .2, .95])}
+LIGHT = {'side': np.array([0.25, 0.72, 0.65]), 'top': np.array([0.25, 0.2, 0.95])}
+
 
 def blade_quads(
-    b,      # leaflets: mid, left, right in camera axes
-    colour, # leaflets × RGB
+    b,  # leaflets: mid, left, right in camera axes
+    colour,  # leaflets × RGB
     shade,  # leaflets: how much light reaches them, 0–1
     light,  # direction to the light in camera axes
 ):
     "Corners, depth and colour of all leaf quadrilaterals"
     out = []
-    for side, sign in ((b['left'], 1.), (b['right'], -1.)):
+    for side, sign in ((b['left'], 1.0), (b['right'], -1.0)):
         q = np.stack([b['mid'][:, :-1], b['mid'][:, 1:], side[:, 1:], side[:, :-1]], 2)
-        n = sign*np.cross(q[:, :, 1] - q[:, :, 0], q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1])
+        n = sign * np.cross(
+            q[:, :, 1] - q[:, :, 0], q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1]
+        )
         n /= np.linalg.norm(n, axis=-1, keepdims=True) + 1e-9
-        lit = n@light
-        lam = np.where(lit > 0, lit, -.7*lit)
-        gloss = np.clip(n@(_half(light)), 0, 1)**14
-        c = colour[:, None]*(.46 + .72*lam*shade[:, None])[..., None] + 34*(gloss*shade[:, None])[..., None]
+        lit = n @ light
+        lam = np.where(lit > 0, lit, -0.7 * lit)
+        gloss = np.clip(n @ (_half(light)), 0, 1) ** 14
+        c = (
+            colour[:, None] * (0.46 + 0.72 * lam * shade[:, None])[..., None]
+            + 34 * (gloss * shade[:, None])[..., None]
+        )
         out.append((q.reshape(-1, 4, 3), c.reshape(-1, 3)))
     return tuple(np.concatenate(x) for x in zip(*out))
 
+
 def _half(light):
     "The direction in which a mirror would shine into the camera"
-    h = light + np.array([0, 0, 1.])
-    return h/np.linalg.norm(h)
+    h = light + np.array([0, 0, 1.0])
+    return h / np.linalg.norm(h)
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #d965ed78
 def ribbon_quads(
-    a, b,   # ends of the segments, segments × 3, camera axes
-    wa, wb, # half widths at the ends, cm
-    colour, # segments × RGB
-    tones=(1.18, .95, .66), # brightness of the strips from left to right
+    a,
+    b,  # ends of the segments, segments × 3, camera axes
+    wa,
+    wb,  # half widths at the ends, cm
+    colour,  # segments × RGB
+    tones=(1.18, 0.95, 0.66),  # brightness of the strips from left to right
 ):
     "Corners and colour of segments seen as shaded ribbons"
-    d = (b - a)[:, :2]; d = d/(np.linalg.norm(d, axis=1, keepdims=True) + 1e-9)
-    across = np.stack([d[:, 1], -d[:, 0], 0*d[:, 0]], 1)
+    d = (b - a)[:, :2]
+    d = d / (np.linalg.norm(d, axis=1, keepdims=True) + 1e-9)
+    across = np.stack([d[:, 1], -d[:, 0], 0 * d[:, 0]], 1)
     across *= np.where(across[:, :1] > 0, -1, 1)
     edges = np.linspace(1, -1, len(tones) + 1)
-    at = lambda p, w, e: p + across*(w*e)[:, None]
-    q = [np.stack([at(a, wa, e0), at(b, wb, e0), at(b, wb, e1), at(a, wa, e1)], 1) for e0, e1 in zip(edges, edges[1:])]
-    return np.concatenate(q), np.concatenate([colour*t for t in tones])
+    at = lambda p, w, e: p + across * (w * e)[:, None]
+    q = [
+        np.stack([at(a, wa, e0), at(b, wb, e0), at(b, wb, e1), at(a, wa, e1)], 1)
+        for e0, e1 in zip(edges, edges[1:])
+    ]
+    return np.concatenate(q), np.concatenate([colour * t for t in tones])
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #dd8570dd
 def scene(
-    g,       # as from `grow`
-    angle=0, # degrees, or None for the top view
-    stake=0., # degrees by which the stake leans (a loosened support)
+    g,  # as from `grow`
+    angle=0,  # degrees, or None for the top view
+    stake=0.0,  # degrees by which the stake leans (a loosened support)
 ):
     "Corners (quads × 4 × 3) and colours (quads × RGB), far to near"
-    m = view_matrix(angle); cam = lambda p: p@m.T
-    light = LIGHT['top' if angle is None else 'side']; light = light/np.linalg.norm(light)
+    m = view_matrix(angle)
+    cam = lambda p: p @ m.T
+    light = LIGHT['top' if angle is None else 'side']
+    light = light / np.linalg.norm(light)
     blade = {k: cam(g['blade'][k]) for k in ('mid', 'left', 'right')}
     blades = blade_quads(blade, leaf_colours(g), _reaching(g), light)
-    parts = [blades, _stem_quads(g, cam), _rachis_quads(g, cam), _stipule_quads(g, cam), _flower_quads(g, cam), _stake_quads(g, cam, stake)]
-    if g['blade']['mid'].shape[1] > 8: parts.append(_vein_quads(blade, blades[1]))
+    parts = [
+        blades,
+        _stem_quads(g, cam),
+        _rachis_quads(g, cam),
+        _stipule_quads(g, cam),
+        _flower_quads(g, cam),
+        _stake_quads(g, cam, stake),
+    ]
+    if g['blade']['mid'].shape[1] > 8:
+        parts.append(_vein_quads(blade, blades[1]))
     quads, colours = (np.concatenate(x) for x in zip(*parts))
     order = np.argsort(quads[..., 2].mean(1), kind='stable')
     return quads[order], colours[order]
@@ -124,125 +165,194 @@ def scene(
 def _reaching(g):
     "Light on every leaflet, 0.5–1"
     z = g['blade']['mid'][:, 2, 2]
-    rank = np.argsort(np.argsort(z))/max(len(z) - 1, 1)
-    return .5 + .5*rank**.6
+    rank = np.argsort(np.argsort(z)) / max(len(z) - 1, 1)
+    return 0.5 + 0.5 * rank**0.6
+
 
 def _stem_quads(g, cam):
     "Stems, thinner towards the top"
     p, born = cam(g['stem']), g['nodes']['born']
     j, k = np.nonzero(born)
-    width = g['thick']*g['form']['stem_size'][:, None]*np.interp(np.arange(born.shape[1] + 1)/np.maximum(born.sum(1, keepdims=True), 1), [0, 1], [1, .35])
-    return ribbon_quads(p[j, k], p[j, k + 1], width[j, k], width[j, k + 1], np.tile(_greyed(PALETTE['stem'], g), (len(j), 1)))
+    width = (
+        g['thick']
+        * g['form']['stem_size'][:, None]
+        * np.interp(
+            np.arange(born.shape[1] + 1) / np.maximum(born.sum(1, keepdims=True), 1),
+            [0, 1],
+            [1, 0.35],
+        )
+    )
+    return ribbon_quads(
+        p[j, k],
+        p[j, k + 1],
+        width[j, k],
+        width[j, k + 1],
+        np.tile(_greyed(PALETTE['stem'], g), (len(j), 1)),
+    )
+
 
 def _greyed(colour, g):
     "A stem's colour under today's stress"
-    grey = np.clip(values()['stress']['greying']*g['state']['stress'], 0, .6)
-    return colour*(1 - grey) + PALETTE['grey']*grey
+    grey = np.clip(values()['stress']['greying'] * g['state']['stress'], 0, 0.6)
+    return colour * (1 - grey) + PALETTE['grey'] * grey
+
 
 def _rachis_quads(g, cam):
     "Petioles and rachises, as yellow as their leaf"
-    r = g['rachis']; p = cam(r['points'])
+    r = g['rachis']
+    p = cam(r['points'])
     n = p.shape[1] - 1
-    w = np.repeat(.13*r['size']**.5*g['form']['vigour']**.5, n)
-    c = PALETTE['stem'] + (PALETTE['yellow'] - PALETTE['stem'])*g['yellow'][:, None]
-    return ribbon_quads(p[:, :-1].reshape(-1, 3), p[:, 1:].reshape(-1, 3), w, w*.8, np.repeat(c, n, 0), tones=(1.1, .8))
+    w = np.repeat(0.13 * r['size'] ** 0.5 * g['form']['vigour'] ** 0.5, n)
+    c = PALETTE['stem'] + (PALETTE['yellow'] - PALETTE['stem']) * g['yellow'][:, None]
+    return ribbon_quads(
+        p[:, :-1].reshape(-1, 3),
+        p[:, 1:].reshape(-1, 3),
+        w,
+        w * 0.8,
+        np.repeat(c, n, 0),
+        tones=(1.1, 0.8),
+    )
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #f1c6bc8a
-def _facing(at, up, half, length, rows=(0, .22, .62, 1), wide=(.25, .9, .95, .1)):
+def _facing(at, up, half, length, rows=(0, 0.22, 0.62, 1), wide=(0.25, 0.9, 0.95, 0.1)):
     "Small blades that face the camera: foot, direction in the image, half width and length in cm"
-    up = up/(np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9)*[1, 1, 0]
-    across = np.stack([up[:, 1], -up[:, 0], 0*up[:, 0]], 1)*half[:, None]
-    mid = [at + up*(r*length)[:, None] for r in rows]
-    q = [np.stack([a + across*w, b + across*v, b - across*v, a - across*w], 1) for a, b, w, v in zip(mid, mid[1:], wide, wide[1:])]
+    up = up / (np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9) * [1, 1, 0]
+    across = np.stack([up[:, 1], -up[:, 0], 0 * up[:, 0]], 1) * half[:, None]
+    mid = [at + up * (r * length)[:, None] for r in rows]
+    q = [
+        np.stack([a + across * w, b + across * v, b - across * v, a - across * w], 1)
+        for a, b, w, v in zip(mid, mid[1:], wide, wide[1:])
+    ]
     return np.concatenate(q)
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #f67c560a
 def _stipule_quads(g, cam):
     "Two small leaves at the foot of every petiole"
-    f, n = g['form'], g['nodes']; j, k = np.nonzero(n['open'] > .1)
-    at, size = cam(g['stem'])[j, k + 1] + [0, 0, .35], 1.7*n['size'][j, k]*n['open'][j, k]
-    quads = [_facing(at, np.stack([sign*.8 + .3*np.sin(f['azimuth'][j, k]), 1. - .8*g['state']['wilt'] + 0*size, 0*size], 1), .32*size, size) for sign in (-1, 1)]
-    return np.concatenate(quads), np.tile(_greyed(PALETTE['stem'], g)*.95, (6*len(j), 1))
+    f, n = g['form'], g['nodes']
+    j, k = np.nonzero(n['open'] > 0.1)
+    at, size = cam(g['stem'])[j, k + 1] + [0, 0, 0.35], 1.7 * n['size'][j, k] * n['open'][j, k]
+    quads = [
+        _facing(
+            at,
+            np.stack(
+                [
+                    sign * 0.8 + 0.3 * np.sin(f['azimuth'][j, k]),
+                    1.0 - 0.8 * g['state']['wilt'] + 0 * size,
+                    0 * size,
+                ],
+                1,
+            ),
+            0.32 * size,
+            size,
+        )
+        for sign in (-1, 1)
+    ]
+    return np.concatenate(quads), np.tile(_greyed(PALETTE['stem'], g) * 0.95, (6 * len(j), 1))
+
 
 def _flower_quads(g, cam):
     "Standard, wings and blotch"
-    at = cam(g['flowers']) + [0, 0, .5]; n = len(at); one = np.ones(n)
-    d = np.stack([np.where(np.arange(n)%2, .5, -.5), .8*one, 0*one], 1)
-    parts = [(_facing(at, d, .6*one, 1.9*one), 'petal', 1.), (_facing(at + [0, 0, .1], d + [.5, -.3, 0], .37*one, 1.2*one), 'petal', .88),
-             (_facing(at + [0, 0, .1], d + [-.5, -.3, 0], .37*one, 1.2*one), 'petal', .8), (_facing(at + [0, 0, .2] + .5*d*[1, 1, 0], d, .26*one, .8*one), 'blotch', 1.)]
-    return np.concatenate([q for q, _, _ in parts]), np.concatenate([np.tile(PALETTE[c]*t, (len(q), 1)) for q, c, t in parts])
+    at = cam(g['flowers']) + [0, 0, 0.5]
+    n = len(at)
+    one = np.ones(n)
+    d = np.stack([np.where(np.arange(n) % 2, 0.5, -0.5), 0.8 * one, 0 * one], 1)
+    parts = [
+        (_facing(at, d, 0.6 * one, 1.9 * one), 'petal', 1.0),
+        (_facing(at + [0, 0, 0.1], d + [0.5, -0.3, 0], 0.37 * one, 1.2 * one), 'petal', 0.88),
+        (_facing(at + [0, 0, 0.1], d + [-0.5, -0.3, 0], 0.37 * one, 1.2 * one), 'petal', 0.8),
+        (_facing(at + [0, 0, 0.2] + 0.5 * d * [1, 1, 0], d, 0.26 * one, 0.8 * one), 'blotch', 1.0),
+    ]
+    return np.concatenate([q for q, _, _ in parts]), np.concatenate(
+        [np.tile(PALETTE[c] * t, (len(q), 1)) for q, c, t in parts]
+    )
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #60b15f45
 def _vein_quads(b, c):
     "Midrib and lateral veins, a little lighter than the blade around them"
-    n = b['mid'].shape[1] - 1; c = c.reshape(2, -1, n, 3)
-    a, e, colour, w = [b['mid'][:, :-2]], [b['mid'][:, 1:-1]], [c[0, :, :-1]*1.25], [.045]
+    n = b['mid'].shape[1] - 1
+    c = c.reshape(2, -1, n, 3)
+    a, e, colour, w = [b['mid'][:, :-2]], [b['mid'][:, 1:-1]], [c[0, :, :-1] * 1.25], [0.045]
     for s, edge in enumerate(('left', 'right')):
-        a.append(b['mid'][:, 1:-3]); colour.append(c[s, :, 1:-2]*1.12); w.append(.02)
-        e.append(b['mid'][:, 2:-2] + .86*(b[edge][:, 3:-1] - b['mid'][:, 2:-2]))
-    width = np.concatenate([np.full(x.shape[0]*x.shape[1], v) for x, v in zip(a, w)])
+        a.append(b['mid'][:, 1:-3])
+        colour.append(c[s, :, 1:-2] * 1.12)
+        w.append(0.02)
+        e.append(b['mid'][:, 2:-2] + 0.86 * (b[edge][:, 3:-1] - b['mid'][:, 2:-2]))
+    width = np.concatenate([np.full(x.shape[0] * x.shape[1], v) for x, v in zip(a, w)])
     a, e, colour = (np.concatenate([x.reshape(-1, 3) for x in part]) for part in (a, e, colour))
-    return ribbon_quads(a + [0, 0, .06], e + [0, 0, .06], width, width, colour, tones=(1.,))
+    return ribbon_quads(a + [0, 0, 0.06], e + [0, 0, 0.06], width, width, colour, tones=(1.0,))
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #645751a4
-def _stake_quads(g, cam, lean=0.):
+def _stake_quads(g, cam, lean=0.0):
     "A blue stake of one metre beside the stem, with clips"
-    turn = g['form']['toward'][0] + 2.2; a = np.deg2rad(lean)
-    foot = 1.6*np.array([np.cos(turn), np.sin(turn), 0]); up = np.array([np.sin(a), 0, np.cos(a)])
-    at = foot + np.linspace(-2, 92, 9)[:, None]*up
-    p = cam(at); w = np.full(8, .20)
+    turn = g['form']['toward'][0] + 2.2
+    a = np.deg2rad(lean)
+    foot = 1.6 * np.array([np.cos(turn), np.sin(turn), 0])
+    up = np.array([np.sin(a), 0, np.cos(a)])
+    at = foot + np.linspace(-2, 92, 9)[:, None] * up
+    p = cam(at)
+    w = np.full(8, 0.20)
     return ribbon_quads(p[:-1], p[1:], w, w, np.repeat(PALETTE['stake'][None], 8, 0))
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #cda93de1
 def paint(
-    quads,   # quads × 4 × 3, camera axes, far to near
-    colours, # quads × RGB
-    angle,   # degrees, or None for the top view
+    quads,  # quads × 4 × 3, camera axes, far to near
+    colours,  # quads × RGB
+    angle,  # degrees, or None for the top view
     height,  # pixels of a side view
 ):
     "Premultiplied RGBA, float32 0–255, before noise"
     over = 2 if height < 1200 else 1
-    scale = height/SIDE[1]
+    scale = height / SIDE[1]
     size = image_size(angle, height)
-    canvas = np.zeros((size[1]*over, size[0]*over, 4), np.uint8)
-    xy = np.round(project(quads, angle, scale*over)*16 - 8*(over > 0)).astype(np.int32)
+    canvas = np.zeros((size[1] * over, size[0] * over, 4), np.uint8)
+    xy = np.round(project(quads, angle, scale * over) * 16 - 8 * (over > 0)).astype(np.int32)
     rgba = np.c_[np.clip(colours, 0, 255), np.full(len(colours), 255)].round().astype(int).tolist()
-    for q, c in zip(xy, rgba): cv2.fillConvexPoly(canvas, q, c, cv2.LINE_8, 4)
-    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA) if over > 1 else cv2.GaussianBlur(canvas, (3, 3), .75)
+    for q, c in zip(xy, rgba):
+        cv2.fillConvexPoly(canvas, q, c, cv2.LINE_8, 4)
+    return (
+        cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+        if over > 1
+        else cv2.GaussianBlur(canvas, (3, 3), 0.75)
+    )
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #6bc90ef7
 def image_size(
     angle,  # degrees, or None for the top view
-    height, # pixels of a side view
+    height,  # pixels of a side view
 ):
     "Width and height of a photograph"
     w, h = TOP if angle is None else SIDE
-    return round(w*height/SIDE[1]), round(h*height/SIDE[1])
+    return round(w * height / SIDE[1]), round(h * height / SIDE[1])
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #0bfd30bb
 def photograph(
-    g,        # as from `grow`
-    angle,    # degrees, or None for the top view
-    height,   # pixels of a side view
-    r,        # random generator of this photograph
-    stake=0., # degrees the stake leans
+    g,  # as from `grow`
+    angle,  # degrees, or None for the top view
+    height,  # pixels of a side view
+    r,  # random generator of this photograph
+    stake=0.0,  # degrees the stake leans
 ):
     "RGBA for a side view (transparent background), RGB for the top (black background)"
     im = paint(*scene(g, angle, stake), angle, height)
     mask = im[..., 3] > 127
-    lamp = (1 + .035*r.normal())*(1 + .012*r.normal(size=3))
-    rgb = im[..., :3][mask].astype(np.float32)*(255/im[..., 3][mask].astype(np.float32))[:, None]
-    rgb = rgb*lamp + r.normal(0, 3.2, rgb.shape).astype(np.float32)
+    lamp = (1 + 0.035 * r.normal()) * (1 + 0.012 * r.normal(size=3))
+    rgb = (
+        im[..., :3][mask].astype(np.float32) * (255 / im[..., 3][mask].astype(np.float32))[:, None]
+    )
+    rgb = rgb * lamp + r.normal(0, 3.2, rgb.shape).astype(np.float32)
     out = np.zeros((*mask.shape, 3 if angle is None else 4), np.uint8)
     out[mask, :3] = np.clip(rgb, 0, 255)
-    if angle is not None: out[..., 3] = mask*np.uint8(255)
+    if angle is not None:
+        out[..., 3] = mask * np.uint8(255)
     return out
 
 # %% ../../nbs/15_twin/05_drawing.ipynb #8964686a
 def png(
-    im, # H × W × 3 or 4, RGB(A)
+    im,  # H × W × 3 or 4, RGB(A)
 ):
     "The bytes of a PNG file"
     order = [2, 1, 0] if im.shape[2] == 3 else [2, 1, 0, 3]
-    ok, data = cv2.imencode('.png', np.ascontiguousarray(im[..., order]), [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    ok, data = cv2.imencode(
+        '.png', np.ascontiguousarray(im[..., order]), [cv2.IMWRITE_PNG_COMPRESSION, 2]
+    )
     return data.tobytes()

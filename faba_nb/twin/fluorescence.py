@@ -11,35 +11,50 @@ from .design import stream, values
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #fc0f2b8a
 LIGHTS = ['L1', 'L2', 'L3', 'L4', 'Lss', 'D1', 'D2', 'D3']
-KNOWN = ['Fo', 'Fm', 'Fv', 'Fp', 'QY_max', *(f'{p}_{l}' for p in ('Fm', 'Ft', 'Fv', 'Fq', 'Fv/Fm', 'QY', 'NPQ', 'qN', 'qP', 'qL') for l in LIGHTS),
-         *(f'Rfd_{l}' for l in LIGHTS[:5])]
+KNOWN = [
+    'Fo',
+    'Fm',
+    'Fv',
+    'Fp',
+    'QY_max',
+    *(
+        f'{p}_{l}'
+        for p in ('Fm', 'Ft', 'Fv', 'Fq', 'Fv/Fm', 'QY', 'NPQ', 'qN', 'qP', 'qL')
+        for l in LIGHTS
+    ),
+    *(f'Rfd_{l}' for l in LIGHTS[:5]),
+]
 MORE = ['Rfd_D1', 'Rfd_D2', 'Rfd_D3', 'Size']
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #0bdfb757
 def moved(
-    plant, # one row of `latent.with_onsets`, as a dict
-    dag,   # day, scalar or array
+    plant,  # one row of `latent.with_onsets`, as a dict
+    dag,  # day, scalar or array
     lead,  # days before the onset at which half the change is done
-    s,     # days of the logistic
-    world, # one of `WORLDS`
+    s,  # days of the logistic
+    world,  # one of `WORLDS`
     seed,  # the twin's seed
     name,  # the parameter: leads scatter a little between plants
 ):
     "Share of the parameter's full change on a day"
     on = plant['responds_dag']
-    if not np.isfinite(on): return np.zeros_like(np.asarray(dag, float))
-    if world == 'late': return 1 - np.exp(-np.clip(dag - on, 0, None)/s)
-    own = stream(seed, plant['plant_id'], 'lead', name).normal(0, values()['fluorescence']['lead_sd'])
-    return 1/(1 + np.exp(-(dag - (on - lead - own))/s))
+    if not np.isfinite(on):
+        return np.zeros_like(np.asarray(dag, float))
+    if world == 'late':
+        return 1 - np.exp(-np.clip(dag - on, 0, None) / s)
+    own = stream(seed, plant['plant_id'], 'lead', name).normal(
+        0, values()['fluorescence']['lead_sd']
+    )
+    return 1 / (1 + np.exp(-(dag - (on - lead - own)) / s))
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #2e963709
 def aged(
     dag,  # day
-    name, # parameter
+    name,  # parameter
 ):
     "Relative change by senescence"
     a = values()['senescence']
-    return a.get(name, 0.)/(1 + np.exp(-(dag - a['from_dag'] - 2)/a['s']))
+    return a.get(name, 0.0) / (1 + np.exp(-(dag - a['from_dag'] - 2) / a['s']))
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #58feb1b3
 def _scatter(plant, name, dags, seed):
@@ -48,41 +63,59 @@ def _scatter(plant, name, dags, seed):
     g = stream(seed, plant['genotype'], 'fluorescence', name).normal()
     p = stream(seed, plant['plant_id'], 'fluorescence', name).normal()
     m = stream(seed, plant['plant_id'], 'measured', name).normal(size=len(dags))
-    return w['genotype']**.5*g + w['plant']**.5*p + w['measurement']**.5*m
+    return w['genotype'] ** 0.5 * g + w['plant'] ** 0.5 * p + w['measurement'] ** 0.5 * m
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #5b901759
 def primary(
-    plant, # one row of `latent.with_onsets`
+    plant,  # one row of `latent.with_onsets`
     name,  # 'Fo', 'Fm', 'Fp', 'QY_max', 'NPQ', 'Fv/Fm', 'QY', 'qP', 'Rfd'
     dags,  # measuring days
-    world, # one of `WORLDS`
+    world,  # one of `WORLDS`
     seed,  # the twin's seed
 ):
     "Days × light states (or × 1)"
-    v = values()['fluorescence'][name]; dags = np.asarray(dags, float)
-    change = v['full']*moved(plant, dags, v['lead'], v['s'], world, seed, name) + aged(dags, name)
-    level = 1 + change + v['cv']*_scatter(plant, name, dags, seed)
+    v = values()['fluorescence'][name]
+    dags = np.asarray(dags, float)
+    change = v['full'] * moved(plant, dags, v['lead'], v['s'], world, seed, name) + aged(dags, name)
+    level = 1 + change + v['cv'] * _scatter(plant, name, dags, seed)
     base = np.atleast_1d(v['base'])
-    own = stream(seed, plant['plant_id'], 'light', name).normal(0, .25*v['cv'], (len(dags), len(base)))
-    return base*np.clip(level[:, None] + own, .05, None)
+    own = stream(seed, plant['plant_id'], 'light', name).normal(
+        0, 0.25 * v['cv'], (len(dags), len(base))
+    )
+    return base * np.clip(level[:, None] + own, 0.05, None)
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #88712822
 def fluorescence(
-    plant, # one row of `latent.with_onsets`
+    plant,  # one row of `latent.with_onsets`
     dags,  # measuring days
-    world, # one of `WORLDS`
+    world,  # one of `WORLDS`
     seed,  # the twin's seed
-    size=0., # projected area on each day
+    size=0.0,  # projected area on each day
 ):
     "One row per day: the 94 columns of the table"
     get = lambda n: primary(plant, n, dags, world, seed)
     fo, fm, fp, ymax = (get(n)[:, 0] for n in ('Fo', 'Fm', 'Fp', 'QY_max'))
-    npq, fvm, qy, qp = (np.clip(get(n), 0, hi) for n, hi in (('NPQ', 9), ('Fv/Fm', .84), ('QY', .83), ('qP', 1)))
+    npq, fvm, qy, qp = (
+        np.clip(get(n), 0, hi) for n, hi in (('NPQ', 9), ('Fv/Fm', 0.84), ('QY', 0.83), ('qP', 1))
+    )
     rfd = get('Rfd')
-    fm_ = fm[:, None]/(1 + npq); fv_, ft_ = fvm*fm_, (1 - qy)*fm_
-    by_light = {'Fm': fm_, 'Ft': ft_, 'Fv': fv_, 'Fq': fm_ - ft_, 'Fv/Fm': fvm, 'QY': qy, 'NPQ': npq,
-                'qN': 1 - fv_/(fm - fo)[:, None], 'qP': qp, 'qL': qp*(fm_ - fv_)/ft_}
+    fm_ = fm[:, None] / (1 + npq)
+    fv_, ft_ = fvm * fm_, (1 - qy) * fm_
+    by_light = {
+        'Fm': fm_,
+        'Ft': ft_,
+        'Fv': fv_,
+        'Fq': fm_ - ft_,
+        'Fv/Fm': fvm,
+        'QY': qy,
+        'NPQ': npq,
+        'qN': 1 - fv_ / (fm - fo)[:, None],
+        'qP': qp,
+        'qL': qp * (fm_ - fv_) / ft_,
+    }
     out = {'Fo': fo, 'Fm': fm, 'Fv': fm - fo, 'Fp': fp, 'QY_max': ymax}
     out |= {f'{p}_{l}': x[:, i] for p, x in by_light.items() for i, l in enumerate(LIGHTS)}
-    out |= {f'Rfd_{l}': rfd[:, i] for i, l in enumerate(LIGHTS[:5])} | {f'Rfd_{l}': rfd[:, 0]*x for l, x in zip(LIGHTS[5:], (.6, .35, .2))}
+    out |= {f'Rfd_{l}': rfd[:, i] for i, l in enumerate(LIGHTS[:5])} | {
+        f'Rfd_{l}': rfd[:, 0] * x for l, x in zip(LIGHTS[5:], (0.6, 0.35, 0.2))
+    }
     return pd.DataFrame(out | {'Size': size})[KNOWN + MORE]

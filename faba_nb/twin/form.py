@@ -10,62 +10,78 @@ import numpy as np
 from .design import stream
 
 # %% ../../nbs/15_twin/03_form.ipynb #65072c7f
-TRAITS = {                   # mean, standard deviation between genotypes
-    'phyllochron': (2.35, .17),  # days per leaf at full growth
-    'leaf':        (1.00, .12),  # leaflet length
-    'slender':     (1.80, .19),  # leaflet length by width
-    'internode':   (1.00, .13),  # internode length
-    'tillers':     (1.90, .75),  # basal branches
-    'pairs':       (2.70, .35),  # leaflet pairs of a full-grown leaf
-    'spread':      (50., 6.0),   # leaf angle from the stem, degrees
-    'hue':         (0.00, 1.0),  # yellowish (−) to bluish (+) green
-    'dark':        (0.00, 1.0),  # light (−) to dark (+) green
-    'flowers_dag': (31.5, 2.5)}  # first open flower
+TRAITS = {  # mean, standard deviation between genotypes
+    'phyllochron': (2.35, 0.17),  # days per leaf at full growth
+    'leaf': (1.00, 0.12),  # leaflet length
+    'slender': (1.80, 0.19),  # leaflet length by width
+    'internode': (1.00, 0.13),  # internode length
+    'tillers': (1.90, 0.75),  # basal branches
+    'pairs': (2.70, 0.35),  # leaflet pairs of a full-grown leaf
+    'spread': (50.0, 6.0),  # leaf angle from the stem, degrees
+    'hue': (0.00, 1.0),  # yellowish (−) to bluish (+) green
+    'dark': (0.00, 1.0),  # light (−) to dark (+) green
+    'flowers_dag': (31.5, 2.5),
+}  # first open flower
 
 # %% ../../nbs/15_twin/03_form.ipynb #d3f58895
 def genotype_traits(
-    genotype, # accession name
-    seed,     # the twin's seed
+    genotype,  # accession name
+    seed,  # the twin's seed
 ):
     "What all plants of a genotype have in common"
     r = stream(seed, 'genotype', genotype)
-    return {k: m + sd*np.clip(r.normal(), -2.2, 2.2) for k, (m, sd) in TRAITS.items()}
+    return {k: m + sd * np.clip(r.normal(), -2.2, 2.2) for k, (m, sd) in TRAITS.items()}
 
 # %% ../../nbs/15_twin/03_form.ipynb #c2c79bfb
-NODES = 20   # more than a stem makes in 39 days
+NODES = 20  # more than a stem makes in 39 days
+
 
 def plant_form(
-    genotype, # accession name
-    plant_id, # which plant
-    seed,     # the twin's seed
-    odd=(),   # oddities such as 'side_branches', 'tilted'
+    genotype,  # accession name
+    plant_id,  # which plant
+    seed,  # the twin's seed
+    odd=(),  # oddities such as 'side_branches', 'tilted'
 ):
     "All random parts of one plant, stems × nodes"
     g, r = genotype_traits(genotype, seed), stream(seed, plant_id, 'form')
-    vigour = np.clip(r.normal(1, .11), .7, 1.3)
-    stems = 1 + int(np.clip(round(g['tillers'] + r.normal(0, .6)), 0, 3)) + 3*('side_branches' in odd)
-    f = {**g, 'vigour': vigour, 'stems': stems, 'tilt': 22. if 'tilted' in odd else 0.}
+    vigour = np.clip(r.normal(1, 0.11), 0.7, 1.3)
+    stems = (
+        1
+        + int(np.clip(round(g['tillers'] + r.normal(0, 0.6)), 0, 3))
+        + 3 * ('side_branches' in odd)
+    )
+    f = {**g, 'vigour': vigour, 'stems': stems, 'tilt': 22.0 if 'tilted' in odd else 0.0}
     f |= _stems(f, r, 'side_branches' in odd)
     return f | _nodes(f, r)
 
 # %% ../../nbs/15_twin/03_form.ipynb #03eb5d31
 def _stems(f, r, bushy):
     "Start, lean, direction and size of each stem"
-    n = f['stems']; j = np.arange(n)
-    turn = r.uniform(0, 2*np.pi)
-    return {'start': np.where(j == 0, -4.6, 3 + 2.6*j + r.normal(0, 1.2, n)),
-            'lean': np.where(j == 0, r.normal(3, 2, n), r.normal(52 if bushy else 38, 6, n)),
-            'toward': turn + j*2.4 + r.normal(0, .3, n),
-            'plane': r.uniform(0, 2*np.pi, n),
-            'stem_size': np.where(j == 0, 1., r.uniform(.75, .93, n))}
+    n = f['stems']
+    j = np.arange(n)
+    turn = r.uniform(0, 2 * np.pi)
+    return {
+        'start': np.where(j == 0, -4.6, 3 + 2.6 * j + r.normal(0, 1.2, n)),
+        'lean': np.where(j == 0, r.normal(3, 2, n), r.normal(52 if bushy else 38, 6, n)),
+        'toward': turn + j * 2.4 + r.normal(0, 0.3, n),
+        'plane': r.uniform(0, 2 * np.pi, n),
+        'stem_size': np.where(j == 0, 1.0, r.uniform(0.75, 0.93, n)),
+    }
 
 # %% ../../nbs/15_twin/03_form.ipynb #a9016698
 def _nodes(f, r):
     "Deviations of each node"
     shape = f['stems'], NODES
     k = np.arange(NODES)
-    return {'birth_noise': r.normal(0, .25, shape), 'zigzag': r.normal(0, 2.2, shape), 'swing': r.normal(0, .25, shape),
-            'azimuth': f['plane'][:, None] + np.pi*k + .16*k + r.normal(0, .24, shape),
-            'angle': r.normal(0, 7, shape), 'droops': np.clip(r.normal(1, .22, shape), .4, 1.6),
-            'leaf_noise': np.clip(r.normal(1, .07, shape), .8, 1.2), 'tone': r.normal(0, 1, shape),
-            'ages': r.normal(0, .8, shape), 'leaflet_noise': r.normal(0, 1, (*shape, 6, 6))}
+    return {
+        'birth_noise': r.normal(0, 0.25, shape),
+        'zigzag': r.normal(0, 2.2, shape),
+        'swing': r.normal(0, 0.25, shape),
+        'azimuth': f['plane'][:, None] + np.pi * k + 0.16 * k + r.normal(0, 0.24, shape),
+        'angle': r.normal(0, 7, shape),
+        'droops': np.clip(r.normal(1, 0.22, shape), 0.4, 1.6),
+        'leaf_noise': np.clip(r.normal(1, 0.07, shape), 0.8, 1.2),
+        'tone': r.normal(0, 1, shape),
+        'ages': r.normal(0, 0.8, shape),
+        'leaflet_noise': r.normal(0, 1, (*shape, 6, 6)),
+    }

@@ -11,170 +11,285 @@ from .form import NODES
 
 # %% ../../nbs/15_twin/04_growth.ipynb #d696321d
 def state_on(
-    c,        # as from `latent.course`
-    dag,      # day, may be a fraction
+    c,  # as from `latent.course`
+    dag,  # day, may be a fraction
 ):
     "State of one day: clock, wilting, stress and their history"
     at = lambda k: float(np.interp(dag, c.dag, c[k]))
     days = c.dag.to_numpy() <= dag
-    return {'dag': dag, 'clock': at('clock'), 'wilt': at('wilt'), 'stress': at('stress'),
-            'stress_days': float(c.stress.to_numpy()[days].sum()*.25), 'growth_so_far': float(c.growth.to_numpy()[days & (c.dag > 0)].mean() if dag >= .25 else 1.),
-            'clocks': c.clock.to_numpy(), 'growths': c.growth.to_numpy()}
+    return {
+        'dag': dag,
+        'clock': at('clock'),
+        'wilt': at('wilt'),
+        'stress': at('stress'),
+        'stress_days': float(c.stress.to_numpy()[days].sum() * 0.25),
+        'growth_so_far': float(
+            c.growth.to_numpy()[days & (c.dag > 0)].mean() if dag >= 0.25 else 1.0
+        ),
+        'clocks': c.clock.to_numpy(),
+        'growths': c.growth.to_numpy(),
+    }
 
 # %% ../../nbs/15_twin/04_growth.ipynb #1d87fe0c
 def nodes(
-    f, # as from `plant_form`
-    s, # as from `state_on`
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
 ):
     "Stems × nodes: age in growth days, expansion 0–1, final size"
     k = np.arange(NODES)
-    birth = f['start'][:, None] + k*f['phyllochron'] + f['birth_noise']
+    birth = f['start'][:, None] + k * f['phyllochron'] + f['birth_noise']
     age = s['clock'] - birth
     then = np.interp(np.minimum(birth, s['clock']), s['clocks'], s['growths'])
-    rises = np.interp(k, [0, 3, 7, 11, 19], [.46, .78, 1., .96, .72])
-    size = rises*f['leaf']*f['leaf_noise']*f['vigour']**.5*then**.55*f['stem_size'][:, None]
-    return {'age': age, 'born': age > 0, 'open': _smooth(age/8.5), 'size': size, 'then': then}
+    rises = np.interp(k, [0, 3, 7, 11, 19], [0.46, 0.78, 1.0, 0.96, 0.72])
+    size = (
+        rises
+        * f['leaf']
+        * f['leaf_noise']
+        * f['vigour'] ** 0.5
+        * then**0.55
+        * f['stem_size'][:, None]
+    )
+    return {'age': age, 'born': age > 0, 'open': _smooth(age / 8.5), 'size': size, 'then': then}
+
 
 def _smooth(x):
     "0 below 0, 1 above 1, smooth between"
     x = np.clip(x, 0, 1)
-    return x*x*(3 - 2*x)
+    return x * x * (3 - 2 * x)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #93320a8c
 def stems(
-    f, # as from `plant_form`
-    s, # as from `state_on`
-    n, # as from `nodes`
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
+    n,  # as from `nodes`
 ):
     "Points of the stems, stems × (nodes + 1) × 3, cm"
     k = np.arange(NODES)
-    tall = np.interp(k, [0, 1, 4, 8, 13, 19], [.55, .5, .85, 1.05, .9, .6])
-    length = 4.9*tall*f['internode']*f['vigour']**.7*n['then']**.7*f['stem_size'][:, None]**.5*_smooth((n['age'] + 1.5)/8)*n['born']
+    tall = np.interp(k, [0, 1, 4, 8, 13, 19], [0.55, 0.5, 0.85, 1.05, 0.9, 0.6])
+    length = (
+        4.9
+        * tall
+        * f['internode']
+        * f['vigour'] ** 0.7
+        * n['then'] ** 0.7
+        * f['stem_size'][:, None] ** 0.5
+        * _smooth((n['age'] + 1.5) / 8)
+        * n['born']
+    )
     top = np.maximum(n['born'].sum(1, keepdims=True), 1)
-    soft = _smooth((k/top - .55)/.45)
-    angle = f['lean'][:, None]*np.exp(-k/3.2) + f['zigzag'] + 5*np.sin(f['plane'])[:, None] + s['wilt']*75*soft*(f['stem_size'][:, None]*.6 + .4) + f['tilt']
+    soft = _smooth((k / top - 0.55) / 0.45)
+    angle = (
+        f['lean'][:, None] * np.exp(-k / 3.2)
+        + f['zigzag']
+        + 5 * np.sin(f['plane'])[:, None]
+        + s['wilt'] * 75 * soft * (f['stem_size'][:, None] * 0.6 + 0.4)
+        + f['tilt']
+    )
     a, toward = np.deg2rad(angle), f['toward'][:, None] + f['swing']
-    step = length[..., None]*np.stack([np.sin(a)*np.cos(toward), np.sin(a)*np.sin(toward), np.cos(a)], -1)
-    base = .5*np.stack([np.cos(f['toward']), np.sin(f['toward']), 0*f['toward']], -1)*(np.arange(f['stems']) > 0)[:, None]
+    step = length[..., None] * np.stack(
+        [np.sin(a) * np.cos(toward), np.sin(a) * np.sin(toward), np.cos(a)], -1
+    )
+    base = (
+        0.5
+        * np.stack([np.cos(f['toward']), np.sin(f['toward']), 0 * f['toward']], -1)
+        * (np.arange(f['stems']) > 0)[:, None]
+    )
     return np.concatenate([base[:, None], base[:, None] + np.cumsum(step, 1)], 1)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #9f54c824
 def rachises(
-    f,     # as from `plant_form`
-    s,     # as from `state_on`
-    n,     # as from `nodes`
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
+    n,  # as from `nodes`
     stem,  # as from `stems`
-    points=5, # along each rachis
+    points=5,  # along each rachis
 ):
     "One row per leaf: points, direction and size of its rachis, its place and age"
     j, k = np.nonzero(n['born'])
-    opened, size = n['open'][j, k], n['size'][j, k]*(.1 + .9*n['open'][j, k])
+    opened, size = n['open'][j, k], n['size'][j, k] * (0.1 + 0.9 * n['open'][j, k])
     pairs = np.clip(np.interp(k, [0, 2, 5, 9], [1, 1.25, 2, 9]), 1, f['pairs'])
-    droop = np.clip(s['wilt']*f['droops'][j, k], 0, 1.1)
-    start = 10 + (f['spread'] - 10 + f['angle'][j, k])*opened + 9*_smooth((n['age'][j, k] - 14)/12) + 62*droop
+    droop = np.clip(s['wilt'] * f['droops'][j, k], 0, 1.1)
+    start = (
+        10
+        + (f['spread'] - 10 + f['angle'][j, k]) * opened
+        + 9 * _smooth((n['age'][j, k] - 14) / 12)
+        + 62 * droop
+    )
     u = np.linspace(0, 1, points)
-    angle = np.deg2rad(np.minimum(start[:, None] + (12 + 62*droop)[:, None]*u, 176))
+    angle = np.deg2rad(np.minimum(start[:, None] + (12 + 62 * droop)[:, None] * u, 176))
     out = f['azimuth'][j, k]
-    along = np.stack([np.sin(angle)*np.cos(out)[:, None], np.sin(angle)*np.sin(out)[:, None], np.cos(angle)], -1)
-    length = 6.3*size*np.interp(pairs, [1, 2, 3], [.7, 1.25, 1.75])
-    pts = stem[j, k + 1][:, None] + np.concatenate([np.zeros((len(j), 1, 3)), np.cumsum(along[:, :-1], 1)], 1)*(length/(points - 1))[:, None, None]
-    return {'j': j, 'k': k, 'points': pts, 'along': along, 'out': out, 'size': size, 'pairs': pairs, 'droop': droop, 'open': opened}
+    along = np.stack(
+        [np.sin(angle) * np.cos(out)[:, None], np.sin(angle) * np.sin(out)[:, None], np.cos(angle)],
+        -1,
+    )
+    length = 6.3 * size * np.interp(pairs, [1, 2, 3], [0.7, 1.25, 1.75])
+    pts = (
+        stem[j, k + 1][:, None]
+        + np.concatenate([np.zeros((len(j), 1, 3)), np.cumsum(along[:, :-1], 1)], 1)
+        * (length / (points - 1))[:, None, None]
+    )
+    return {
+        'j': j,
+        'k': k,
+        'points': pts,
+        'along': along,
+        'out': out,
+        'size': size,
+        'pairs': pairs,
+        'droop': droop,
+        'open': opened,
+    }
 
 # %% ../../nbs/15_twin/04_growth.ipynb #c4d80121
 def leaflets(
-    f, # as from `plant_form`
-    s, # as from `state_on`
-    r, # as from `rachises`
-    parts=4, # segments along a leaflet
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
+    r,  # as from `rachises`
+    parts=4,  # segments along a leaflet
 ):
     "One row per leaflet: midrib and two edges in space, leaf number"
-    leaf, slot = np.nonzero(_slots(r['pairs'])); pair, side = slot//2, np.where(slot%2, 1., -1.)
+    leaf, slot = np.nonzero(_slots(r['pairs']))
+    pair, side = slot // 2, np.where(slot % 2, 1.0, -1.0)
     noise = f['leaflet_noise'][r['j'][leaf], r['k'][leaf], slot]
-    count = np.ceil(r['pairs'][leaf] - .25)
-    u = np.clip(1 - (count - 1 - pair)*.29 - .05*(side > 0)*(pair < count - 1) + .015*noise[:, 0], .3, 1)
+    count = np.ceil(r['pairs'][leaf] - 0.25)
+    u = np.clip(
+        1
+        - (count - 1 - pair) * 0.29
+        - 0.05 * (side > 0) * (pair < count - 1)
+        + 0.015 * noise[:, 0],
+        0.3,
+        1,
+    )
     base, r_dir = _on_rachis(r, leaf, u)
-    across = np.stack([-np.sin(r['out'][leaf]), np.cos(r['out'][leaf]), 0*u], -1)
+    across = np.stack([-np.sin(r['out'][leaf]), np.cos(r['out'][leaf]), 0 * u], -1)
     normal = np.cross(r_dir, across)
-    turn = np.deg2rad(np.where(pair >= count - 1, 36, 58) + 6*noise[:, 1] - 22*(1 - r['open'][leaf]))
-    d = np.cos(turn)[:, None]*r_dir + (side*np.sin(turn))[:, None]*across
-    length = 9.6*r['size'][leaf]*(1 + .05*noise[:, 2])*np.where(pair == 0, .93, 1.)
-    d = _unit(d + .16*noise[:, 4:5]*normal)
-    across = np.cross(normal, d); twist = np.deg2rad(17*noise[:, 5:])
-    across, normal = np.cos(twist)*across + np.sin(twist)*normal, np.cos(twist)*normal - np.sin(twist)*across
-    return _blades(d, across, normal, base, length, f['slender'], r, leaf, noise, parts) | {'leaf': leaf, 'noise': noise[:, 3]}
+    turn = np.deg2rad(
+        np.where(pair >= count - 1, 36, 58) + 6 * noise[:, 1] - 22 * (1 - r['open'][leaf])
+    )
+    d = np.cos(turn)[:, None] * r_dir + (side * np.sin(turn))[:, None] * across
+    length = 9.6 * r['size'][leaf] * (1 + 0.05 * noise[:, 2]) * np.where(pair == 0, 0.93, 1.0)
+    d = _unit(d + 0.16 * noise[:, 4:5] * normal)
+    across = np.cross(normal, d)
+    twist = np.deg2rad(17 * noise[:, 5:])
+    across, normal = (
+        np.cos(twist) * across + np.sin(twist) * normal,
+        np.cos(twist) * normal - np.sin(twist) * across,
+    )
+    return _blades(d, across, normal, base, length, f['slender'], r, leaf, noise, parts) | {
+        'leaf': leaf,
+        'noise': noise[:, 3],
+    }
 
 # %% ../../nbs/15_twin/04_growth.ipynb #e0402ebb
 def _slots(pairs):
     "Which of six leaflet places a leaf fills; a half pair is a single leaflet"
-    return np.arange(6)[None] < np.round(2*pairs)[:, None]
+    return np.arange(6)[None] < np.round(2 * pairs)[:, None]
+
 
 def _on_rachis(r, leaf, u):
     "Point and direction at share `u` of the rachis of `leaf`"
     n = r['points'].shape[1] - 1
-    i = np.minimum((u*n).astype(int), n - 1); w = (u*n - i)[:, None]
-    return (1 - w)*r['points'][leaf, i] + w*r['points'][leaf, i + 1], r['along'][leaf, i]
+    i = np.minimum((u * n).astype(int), n - 1)
+    w = (u * n - i)[:, None]
+    return (1 - w) * r['points'][leaf, i] + w * r['points'][leaf, i + 1], r['along'][leaf, i]
 
 # %% ../../nbs/15_twin/04_growth.ipynb #eb154d7e
 def _blades(d, across, normal, base, length, slender, r, leaf, noise, parts):
     "Midrib, left and right edge of every leaflet, leaflets × (parts + 1) × 3"
     u = np.linspace(0, 1, parts + 1)
-    if parts > 4: u = .5*u + .25*(1 - np.cos(np.pi*u))
+    if parts > 4:
+        u = 0.5 * u + 0.25 * (1 - np.cos(np.pi * u))
     droop = r['droop'][leaf]
-    sink = (.22 + .06*noise[:, 2] + 1.9*droop)[:, None]*((u[:-1] + u[1:])/2)
-    step = d[:, None] - sink[..., None]*np.array([0, 0, 1.])
+    sink = (0.22 + 0.06 * noise[:, 2] + 1.9 * droop)[:, None] * ((u[:-1] + u[1:]) / 2)
+    step = d[:, None] - sink[..., None] * np.array([0, 0, 1.0])
     step = _unit(step)
-    mid = base[:, None] + np.concatenate([np.zeros((len(d), 1, 3)), np.cumsum(step*np.diff(u)[:, None], 1)], 1)*length[:, None, None]
-    width = (length/slender/2*(1 - .30*np.clip(droop, 0, 1)))[:, None]*_outline(u)
-    fold = np.deg2rad(16 + 40*(1 - r['open'][leaf]) - 60*np.clip(droop, 0, 1))[:, None, None]
+    mid = (
+        base[:, None]
+        + np.concatenate([np.zeros((len(d), 1, 3)), np.cumsum(step * np.diff(u)[:, None], 1)], 1)
+        * length[:, None, None]
+    )
+    width = (length / slender / 2 * (1 - 0.30 * np.clip(droop, 0, 1)))[:, None] * _outline(u)
+    fold = np.deg2rad(16 + 40 * (1 - r['open'][leaf]) - 60 * np.clip(droop, 0, 1))[:, None, None]
     w = width[..., None]
-    left, right = (mid + w*(sgn*np.cos(fold)*across[:, None] + np.sin(fold)*normal[:, None]) for sgn in (1, -1))
+    left, right = (
+        mid + w * (sgn * np.cos(fold) * across[:, None] + np.sin(fold) * normal[:, None])
+        for sgn in (1, -1)
+    )
     return {'mid': mid, 'left': left, 'right': right, 'length': length}
+
 
 def _unit(v):
     "Vectors of length one"
-    return v/(np.linalg.norm(v, axis=-1, keepdims=True) + 1e-9)
+    return v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-9)
+
 
 def _outline(u):
     "Half width of an elliptic leaflet along its length, at most 1"
-    return np.clip(u, 1e-9, 1)**.56*np.clip(1 - u, 0, 1)**.46/.7088*(u > 0)
+    return np.clip(u, 1e-9, 1) ** 0.56 * np.clip(1 - u, 0, 1) ** 0.46 / 0.7088 * (u > 0)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #27e29c34
 def leaf_ages(
-    f, # as from `plant_form`
-    s, # as from `state_on`
-    r, # as from `rachises`
-    from_dag=31, # first day of senescence in well-watered plants
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
+    r,  # as from `rachises`
+    from_dag=31,  # first day of senescence in well-watered plants
 ):
     "Yellow and dry share of each leaf, 0–1"
-    low, noise = r['k'] + 3*(r['j'] > 0), f['ages'][r['j'], r['k']]
-    old = 1/(1 + np.exp(-(s['dag'] - (from_dag + 1.3*low + noise))/1.1))
-    starved = 1/(1 + np.exp(-(s['stress_days'] - (5.5 + 1.7*low + noise))/1.3))
-    return np.maximum(old, starved), np.clip(.75*starved + .5*_smooth(old*1.6 - .75), 0, 1)
+    low, noise = r['k'] + 3 * (r['j'] > 0), f['ages'][r['j'], r['k']]
+    old = 1 / (1 + np.exp(-(s['dag'] - (from_dag + 1.3 * low + noise)) / 1.1))
+    starved = 1 / (1 + np.exp(-(s['stress_days'] - (5.5 + 1.7 * low + noise)) / 1.3))
+    return np.maximum(old, starved), np.clip(0.75 * starved + 0.5 * _smooth(old * 1.6 - 0.75), 0, 1)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #11a4c1ab
 def flowers(
-    f,    # as from `plant_form`
-    s,    # as from `state_on`
-    n,    # as from `nodes`
-    stem, # as from `stems`
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
+    n,  # as from `nodes`
+    stem,  # as from `stems`
 ):
     "Places of open flowers, flowers × 3"
-    j, k = np.nonzero((n['age'] > 9) & (n['age'] < 17) & (np.arange(NODES) >= 7) & (s['dag'] >= f['flowers_dag']) & (s['stress'] < .5))
-    at = stem[j, k + 1]; a = f['azimuth'][j, k]
-    turns = a[:, None] + np.array([-.7, 0, .7]); far = np.array([1.3, 1.9, 1.4])
-    off = np.stack([far*np.cos(turns), far*np.sin(turns), np.array([.5, .9, .2]) + 0*turns], -1)
+    j, k = np.nonzero(
+        (n['age'] > 9)
+        & (n['age'] < 17)
+        & (np.arange(NODES) >= 7)
+        & (s['dag'] >= f['flowers_dag'])
+        & (s['stress'] < 0.5)
+    )
+    at = stem[j, k + 1]
+    a = f['azimuth'][j, k]
+    turns = a[:, None] + np.array([-0.7, 0, 0.7])
+    far = np.array([1.3, 1.9, 1.4])
+    off = np.stack(
+        [far * np.cos(turns), far * np.sin(turns), np.array([0.5, 0.9, 0.2]) + 0 * turns], -1
+    )
     return (at[:, None] + off).reshape(-1, 3)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #b289fc30
 def grow(
-    f,       # as from `plant_form`
-    s,       # as from `state_on`
-    parts=4, # segments along a leaflet: detail
+    f,  # as from `plant_form`
+    s,  # as from `state_on`
+    parts=4,  # segments along a leaflet: detail
 ):
     "All parts of the plant of one day"
     n = nodes(f, s)
     stem = stems(f, s, n)
     r = rachises(f, s, n, stem)
     yellow, dry = leaf_ages(f, s, r)
-    thick = .40*f['vigour']**.5*(.22 + .78*_smooth((s['clock'] + 6)/36))*s['growth_so_far']**.9
-    return {'form': f, 'state': s, 'nodes': n, 'stem': stem, 'rachis': r, 'blade': leaflets(f, s, r, parts), 'flowers': flowers(f, s, n, stem), 'yellow': yellow, 'dry': dry, 'thick': thick}
+    thick = (
+        0.40
+        * f['vigour'] ** 0.5
+        * (0.22 + 0.78 * _smooth((s['clock'] + 6) / 36))
+        * s['growth_so_far'] ** 0.9
+    )
+    return {
+        'form': f,
+        'state': s,
+        'nodes': n,
+        'stem': stem,
+        'rachis': r,
+        'blade': leaflets(f, s, r, parts),
+        'flowers': flowers(f, s, n, stem),
+        'yellow': yellow,
+        'dry': dry,
+        'thick': thick,
+    }

@@ -11,43 +11,63 @@ from ..core.errors import BadInput
 from .design import stream, values, WORLDS
 
 # %% ../../nbs/15_twin/02_latent.ipynb #240d1431
-ODD = [('died', 205), ('swapped_treatment', 45), ('swapped_treatment', 47), ('fresh_weight_missing', 240),
-       ('fresh_weight_swapped', 256), ('fresh_weight_swapped', 259), ('dry_share_high', 41), ('dry_share_low', 95),
-       ('side_branches', 67), ('side_branches', 192), ('tilted', 171), ('stopped', 28),
-       ('extraordinary_image', 110), ('loosen_support_image', 227)]
+ODD = [
+    ('died', 205),
+    ('swapped_treatment', 45),
+    ('swapped_treatment', 47),
+    ('fresh_weight_missing', 240),
+    ('fresh_weight_swapped', 256),
+    ('fresh_weight_swapped', 259),
+    ('dry_share_high', 41),
+    ('dry_share_low', 95),
+    ('side_branches', 67),
+    ('side_branches', 192),
+    ('tilted', 171),
+    ('stopped', 28),
+    ('extraordinary_image', 110),
+    ('loosen_support_image', 227),
+]
 
 # %% ../../nbs/15_twin/02_latent.ipynb #d169fd0b
 def odd_plants(
-    plants, # as from `planned_plants`
+    plants,  # as from `planned_plants`
 ):
     "Which plant carries which oddity: a table of oddity and plant"
     taken, rows = {n for _, n in ODD}, []
     for what, number in ODD:
-        control = (number - 1)%6 < 3
+        control = (number - 1) % 6 < 3
         free = plants[(plants.treatment == 'WHC-80') == control]
         place = free[free.number == number]
-        if place.empty: place = free[~free.number.isin(taken) & (free.number > number%len(plants))].head(1)
-        if place.empty: place = free[~free.number.isin(taken)].head(1)
-        if place.empty: place = free.head(1)
+        if place.empty:
+            place = free[~free.number.isin(taken) & (free.number > number % len(plants))].head(1)
+        if place.empty:
+            place = free[~free.number.isin(taken)].head(1)
+        if place.empty:
+            place = free.head(1)
         taken.add(int(place.number.iloc[0]))
         rows.append((what, place.plant_id.iloc[0]))
     return pd.DataFrame(rows, columns=['what', 'plant_id'])
 
 # %% ../../nbs/15_twin/02_latent.ipynb #ee0dbf11
 def with_onsets(
-    plants, # as from `planned_plants`
+    plants,  # as from `planned_plants`
     world,  # one of `WORLDS`
-    seed,   # the twin's seed
+    seed,  # the twin's seed
 ):
     "`plants` with the annotated onset of its genotype and the day on which each plant really responds"
-    if world not in WORLDS: raise BadInput(f'there is no world "{world}"', where='world', mend=f'choose one of {", ".join(WORLDS)}')
+    if world not in WORLDS:
+        raise BadInput(
+            f'there is no world "{world}"', where='world', mend=f'choose one of {", ".join(WORLDS)}'
+        )
     odd = odd_plants(plants).groupby('what').plant_id.agg(list)
     swapped = odd['swapped_treatment']
     other = {'WHC-80': 'WHC-30', 'WHC-30': 'WHC-80'}
     real = plants.treatment.where(~plants.plant_id.isin(swapped), plants.treatment.map(other))
     out = plants.assign(grown_as=real, genotype_onset=plants.onset_dag.astype(float))
     out['onset_dag'] = out.accession_num.map(_annotated(plants, world, seed))
-    out['onset_class'] = pd.cut(out.onset_dag, [0, 20, 29, 99], labels=['Early', 'Mid', 'Late']).astype(str)
+    out['onset_class'] = pd.cut(
+        out.onset_dag, [0, 20, 29, 99], labels=['Early', 'Mid', 'Late']
+    ).astype(str)
     out['odd'] = [tuple(w for w, ids in odd.items() if p in ids) for p in out.plant_id]
     out['responds_dag'] = [_responds(p, world, seed) for p in out.to_dict('records')]
     return out
@@ -57,77 +77,114 @@ def _annotated(plants, world, seed):
     "Accession number -> annotated onset"
     g = plants.drop_duplicates('accession_num')
     onsets = g.onset_dag.to_numpy(float)
-    if world == 'permuted': onsets = stream(seed, 'permuted').permutation(onsets)
+    if world == 'permuted':
+        onsets = stream(seed, 'permuted').permutation(onsets)
     return dict(zip(g.accession_num, onsets))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #df486952
 def _responds(plant, world, seed):
     "DAG at which this plant is half way into stress; infinite for controls"
-    if 'died' in plant['odd']: return DEATH
-    if plant['grown_as'] == 'WHC-80' or world == 'null': return np.inf
+    if 'died' in plant['odd']:
+        return DEATH
+    if plant['grown_as'] == 'WHC-80' or world == 'null':
+        return np.inf
     v, r = values(), stream(seed, plant['plant_id'], 'onset')
-    own = r.normal(0, v['stress']['plant_sd']) + stream(seed, plant['genotype'], 'annotation').normal(0, v['stress']['annotation_sd'])
+    own = r.normal(0, v['stress']['plant_sd']) + stream(
+        seed, plant['genotype'], 'annotation'
+    ).normal(0, v['stress']['annotation_sd'])
     if world == 'dose':
         d = v['water']['dose_days_at_onset']
         return dry_since(plant['plant_id'], seed) + r.normal(d['mean'], d['sd'])
     return plant['genotype_onset'] + (abs(own) if world == 'late' else own)
 
 # %% ../../nbs/15_twin/02_latent.ipynb #60d9702a
-DEATH = 18.    # DAG around which the dead plant collapsed
-STOPPED = 16.  # DAG at which the plant that stopped growing stopped
+DEATH = 18.0  # DAG around which the dead plant collapsed
+STOPPED = 16.0  # DAG at which the plant that stopped growing stopped
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a705eb33
 def drying_days(
-    plant_id, # a plant
-    seed,     # the twin's seed
+    plant_id,  # a plant
+    seed,  # the twin's seed
 ):
     "Days in which the pot's surplus water falls to a third"
     d = values()['water']['drying_days']
-    return max(2., stream(seed, plant_id, 'drying').normal(d['mean'], d['sd']))
+    return max(2.0, stream(seed, plant_id, 'drying').normal(d['mean'], d['sd']))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a1bd6f64
 def dry_since(
-    plant_id, # a plant
-    seed,     # the twin's seed
+    plant_id,  # a plant
+    seed,  # the twin's seed
 ):
     "DAG at which the pot falls below the threshold of the dose"
     w = values()['water']
-    return w['drought_begins_dag'] + drying_days(plant_id, seed)*np.log((w['control'] - w['drought'])/(w['dose_threshold'] - w['drought']))
+    return w['drought_begins_dag'] + drying_days(plant_id, seed) * np.log(
+        (w['control'] - w['drought']) / (w['dose_threshold'] - w['drought'])
+    )
 
 # %% ../../nbs/15_twin/02_latent.ipynb #cd2fd212
-DAYS = np.arange(-4, 41, .25)
+DAYS = np.arange(-4, 41, 0.25)
+
 
 def course(
-    plant, # one row of `with_onsets`, as a dict
-    world, # one of `WORLDS`
+    plant,  # one row of `with_onsets`, as a dict
+    world,  # one of `WORLDS`
     seed,  # the twin's seed
 ):
     "The plant's latent course on `DAYS`: water, dose, stress, wilting, growth clock"
     t, w, r = DAYS, values()['water'], stream(seed, plant['plant_id'], 'course')
     water = np.full_like(t, w['control'])
     if plant['grown_as'] == 'WHC-30':
-        water = w['drought'] + (w['control'] - w['drought'])*np.exp(-np.clip(t - w['drought_begins_dag'], 0, None)/drying_days(plant['plant_id'], seed))
+        water = w['drought'] + (w['control'] - w['drought']) * np.exp(
+            -np.clip(t - w['drought_begins_dag'], 0, None) / drying_days(plant['plant_id'], seed)
+        )
     stress = _stress(t, plant, world, seed)
-    dry = np.zeros_like(t) if world in ('null', 'late') else (w['control'] - water)/(w['control'] - w['drought'])
-    growth = (1 - values()['stress']['drying_growth_loss']*dry - values()['stress']['stress_growth_loss']*stress)*(t < (STOPPED if 'stopped' in plant['odd'] else DEATH + 4 if 'died' in plant['odd'] else 99))
+    dry = (
+        np.zeros_like(t)
+        if world in ('null', 'late')
+        else (w['control'] - water) / (w['control'] - w['drought'])
+    )
+    growth = (
+        1
+        - values()['stress']['drying_growth_loss'] * dry
+        - values()['stress']['stress_growth_loss'] * stress
+    ) * (
+        t < (STOPPED if 'stopped' in plant['odd'] else DEATH + 4 if 'died' in plant['odd'] else 99)
+    )
     v = values()['stress']
-    wilt = np.clip(v['wilting']*stress**1.2*(1 + _wander(r, t, .4)) + _wander(r, t, v['wilting_noise']), 0, 1)
-    dose = np.cumsum(water < w['dose_threshold'])*np.diff(t)[0]
-    return pd.DataFrame({'dag': t, 'water': water, 'dose_days': dose, 'stress': stress, 'wilt': wilt,
-                         'growth': growth, 'clock': np.cumsum(growth)*np.diff(t)[0] - 4})
+    wilt = np.clip(
+        v['wilting'] * stress**1.2 * (1 + _wander(r, t, 0.4)) + _wander(r, t, v['wilting_noise']),
+        0,
+        1,
+    )
+    dose = np.cumsum(water < w['dose_threshold']) * np.diff(t)[0]
+    return pd.DataFrame(
+        {
+            'dag': t,
+            'water': water,
+            'dose_days': dose,
+            'stress': stress,
+            'wilt': wilt,
+            'growth': growth,
+            'clock': np.cumsum(growth) * np.diff(t)[0] - 4,
+        }
+    )
 
 # %% ../../nbs/15_twin/02_latent.ipynb #f4f4a18d
 def _stress(t, plant, world, seed):
     "0 (well) to about 1 (as stressed as this plant gets)"
     on, s = plant['responds_dag'], values()['stress']
-    if not np.isfinite(on): return np.zeros_like(t)
-    z = lambda who: stream(seed, plant[who], 'severity').normal(0, s['severity'][f'{who.removesuffix("_id")}_sd'])
-    most = np.clip(1 + z('genotype') + z('plant_id'), .5, 1.3)
-    if world == 'late' and 'died' not in plant['odd']: return most*(1 - np.exp(-np.clip(t - on, 0, None)/s['s']))
-    return most/(1 + np.exp(-(t - on)/s['s']))
+    if not np.isfinite(on):
+        return np.zeros_like(t)
+    z = lambda who: stream(seed, plant[who], 'severity').normal(
+        0, s['severity'][f'{who.removesuffix("_id")}_sd']
+    )
+    most = np.clip(1 + z('genotype') + z('plant_id'), 0.5, 1.3)
+    if world == 'late' and 'died' not in plant['odd']:
+        return most * (1 - np.exp(-np.clip(t - on, 0, None) / s['s']))
+    return most / (1 + np.exp(-(t - on) / s['s']))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #be0fdb82
 def _wander(r, t, sd):
     "A slow random deviation: what one measuring day has in common"
-    steps = r.normal(0, sd, len(t)//4 + 2)
+    steps = r.normal(0, sd, len(t) // 4 + 2)
     return np.interp(t, t[0] + np.arange(len(steps)), steps)

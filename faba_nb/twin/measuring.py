@@ -13,7 +13,7 @@ from .drawing import PX_PER_CM, SIDE
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #f1d35245
 def plant_mask(
-    im, # H × W × 3 or 4, RGB(A), background black
+    im,  # H × W × 3 or 4, RGB(A), background black
 ):
     "Where the plant is, without its stake"
     r, g, b = (im[..., i].astype(np.int16) for i in range(3))
@@ -21,35 +21,44 @@ def plant_mask(
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #9e0b9ff7
 def outline(
-    mask,   # H × W, True where the plant is
-    height, # pixels of a side view
+    mask,  # H × W, True where the plant is
+    height,  # pixels of a side view
 ):
     "Area, perimeter, compactness, width and height of a mask"
-    cm = SIDE[1]/height/PX_PER_CM
+    cm = SIDE[1] / height / PX_PER_CM
     m = mask.astype(np.uint8)
     edges, _ = cv2.findContours(m, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    if not edges: return dict.fromkeys(['AREA_CM', 'PERIMETER_CM', 'COMPACTNESS', 'WIDTH_CM', 'HEIGHT_CM'], 0.)
+    if not edges:
+        return dict.fromkeys(
+            ['AREA_CM', 'PERIMETER_CM', 'COMPACTNESS', 'WIDTH_CM', 'HEIGHT_CM'], 0.0
+        )
     hull = cv2.convexHull(np.concatenate(edges))
     x, y, w, h = cv2.boundingRect(m)
     area = float(mask.sum())
-    return {'AREA_CM': area*cm**2, 'PERIMETER_CM': sum(cv2.arcLength(e, True) for e in edges)*cm,
-            'COMPACTNESS': area/max(cv2.contourArea(hull), area), 'WIDTH_CM': w*cm, 'HEIGHT_CM': h*cm}
+    return {
+        'AREA_CM': area * cm**2,
+        'PERIMETER_CM': sum(cv2.arcLength(e, True) for e in edges) * cm,
+        'COMPACTNESS': area / max(cv2.contourArea(hull), area),
+        'WIDTH_CM': w * cm,
+        'HEIGHT_CM': h * cm,
+    }
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #41a7c1dd
 SHADES = ((53, 63, 44), (76, 91, 67))
 
+
 def shade_shares(
-    rgb, # plant pixels × 3
+    rgb,  # plant pixels × 3
 ):
     "Percentage of pixels nearer to each of two greens"
-    d = [((rgb.astype(np.float32) - c)**2).sum(1) for c in np.array(SHADES, np.float32)]
-    dark = 100*float((d[0] <= d[1]).mean()) if len(rgb) else 0.
+    d = [((rgb.astype(np.float32) - c) ** 2).sum(1) for c in np.array(SHADES, np.float32)]
+    dark = 100 * float((d[0] <= d[1]).mean()) if len(rgb) else 0.0
     return {f'Perc_[{";".join(map(str, c))}]': v for c, v in zip(SHADES, (dark, 100 - dark))}
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #262e49e6
 def side_morphology(
-    im,     # a side photograph
-    height, # pixels of a side view
+    im,  # a side photograph
+    height,  # pixels of a side view
 ):
     "The columns of the side-view table"
     mask = plant_mask(im)
@@ -57,38 +66,74 @@ def side_morphology(
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #b0cb6692
 def top_morphology(
-    im,     # a top photograph
-    height, # pixels of a side view
+    im,  # a top photograph
+    height,  # pixels of a side view
 ):
     "The columns of the top-view table"
     mask = plant_mask(im)
     o = outline(mask, height)
-    if not o['AREA_CM']: return {k: 0. for k in (*list(o)[:3], 'ROUNDNESS', 'ROUNDNESS2', 'ISOTROPY', 'ECCENTRICITY', 'RMS', 'SOL')} | shade_shares(im[mask])
+    if not o['AREA_CM']:
+        return {
+            k: 0.0
+            for k in (
+                *list(o)[:3],
+                'ROUNDNESS',
+                'ROUNDNESS2',
+                'ISOTROPY',
+                'ECCENTRICITY',
+                'RMS',
+                'SOL',
+            )
+        } | shade_shares(im[mask])
     m = cv2.moments(mask.astype(np.uint8), True)
     a, b = _axes(m)
-    return {'AREA_CM': o['AREA_CM'], 'PERIMETER_CM': o['PERIMETER_CM'], 'ROUNDNESS': 4*np.pi*o['AREA_CM']/max(o['PERIMETER_CM'], 1e-9)**2,
-            'ROUNDNESS2': m['m00']/(np.pi*a*a), 'ISOTROPY': b/a, 'COMPACTNESS': o['COMPACTNESS'], 'ECCENTRICITY': float(np.sqrt(max(0, 1 - (b/a)**2))),
-            'RMS': np.sqrt((m['mu20'] + m['mu02'])/m['m00'])/np.sqrt(m['m00']/2/np.pi), 'SOL': 4*o['AREA_CM']/max(o['PERIMETER_CM'], 1e-9)} | shade_shares(im[mask])
+    return {
+        'AREA_CM': o['AREA_CM'],
+        'PERIMETER_CM': o['PERIMETER_CM'],
+        'ROUNDNESS': 4 * np.pi * o['AREA_CM'] / max(o['PERIMETER_CM'], 1e-9) ** 2,
+        'ROUNDNESS2': m['m00'] / (np.pi * a * a),
+        'ISOTROPY': b / a,
+        'COMPACTNESS': o['COMPACTNESS'],
+        'ECCENTRICITY': float(np.sqrt(max(0, 1 - (b / a) ** 2))),
+        'RMS': np.sqrt((m['mu20'] + m['mu02']) / m['m00']) / np.sqrt(m['m00'] / 2 / np.pi),
+        'SOL': 4 * o['AREA_CM'] / max(o['PERIMETER_CM'], 1e-9),
+    } | shade_shares(im[mask])
+
 
 def _axes(m):
     "Half axes of the ellipse with the same second moments"
-    xx, yy, xy = (m[k]/m['m00'] + 1/12*(k != 'mu11') for k in ('mu20', 'mu02', 'mu11'))
-    mean, diff = (xx + yy)/2, np.hypot((xx - yy)/2, xy)
-    return 2*np.sqrt(mean + diff), 2*np.sqrt(max(mean - diff, 1e-9))
+    xx, yy, xy = (m[k] / m['m00'] + 1 / 12 * (k != 'mu11') for k in ('mu20', 'mu02', 'mu11'))
+    mean, diff = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+    return 2 * np.sqrt(mean + diff), 2 * np.sqrt(max(mean - diff, 1e-9))
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #12f46e1f
 def indices(
-    rgb, # mean red, green, blue of the plant, 0–255
+    rgb,  # mean red, green, blue of the plant, 0–255
 ):
     "The eleven vegetation indices of a mean colour"
     R, G, B = (float(v) for v in rgb)
-    return {'ExG': 2*G - R - B, 'GREENESS': (2*G - R - B)/(2*R + G + B), 'GLI': (2*G - R - B)/(2*G + R + B), 'GREEN_STRENGHT': G/(R + G + B),
-            'NGRVI': (G - R)/(G + R), 'VARI': (G - R)/(G + R - B), 'BG_RATIO': B - G, 'CHROMA_BASE': (R + B)/G, 'CHROMA_RATIO': .5*G/(R + B),
-            'CHROMA_DIFFERENCE': .5*(R + B) - G, 'TGI': .5*(190*(R - G) - 120*(R - B))}
+    return {
+        'ExG': 2 * G - R - B,
+        'GREENESS': (2 * G - R - B) / (2 * R + G + B),
+        'GLI': (2 * G - R - B) / (2 * G + R + B),
+        'GREEN_STRENGHT': G / (R + G + B),
+        'NGRVI': (G - R) / (G + R),
+        'VARI': (G - R) / (G + R - B),
+        'BG_RATIO': B - G,
+        'CHROMA_BASE': (R + B) / G,
+        'CHROMA_RATIO': 0.5 * G / (R + B),
+        'CHROMA_DIFFERENCE': 0.5 * (R + B) - G,
+        'TGI': 0.5 * (190 * (R - G) - 120 * (R - B)),
+    }
+
 
 def vegetation_indices(
-    im, # a top photograph
+    im,  # a top photograph
 ):
     "The indices of a photograph's plant, empty where no plant is seen"
     mask = plant_mask(im)
-    return indices(im[mask][:, :3].mean(0)) if mask.any() else dict.fromkeys(indices((1, 1, 1)), np.nan)
+    return (
+        indices(im[mask][:, :3].mean(0))
+        if mask.any()
+        else dict.fromkeys(indices((1, 1, 1)), np.nan)
+    )

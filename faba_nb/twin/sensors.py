@@ -12,84 +12,146 @@ from .design import stream, values
 # %% ../../nbs/15_twin/08_sensors.ipynb #a1a5c3a8
 ENVIRONMENT = ['li1_Buffer_uE', 't1_Buffer_C', 'rh1_Buffer_%', 't2_Tunnel_C', 'rh2_Tunnel_%']
 
+
 def environment(
-    seed, # the twin's seed
+    seed,  # the twin's seed
 ):
     "One row a minute: time and five sensors"
     e, r = values()['environment'], stream(seed, 'environment')
     time = pd.date_range(e['first'], periods=e['rows'] + sum(m for _, m in e['gaps']), freq='min')
-    hour = time.hour.to_numpy() + time.minute.to_numpy()/60
+    hour = time.hour.to_numpy() + time.minute.to_numpy() / 60
     n, weather = len(time), lambda sd, hours: _weather(r, len(time), sd, hours)
-    day = 1/(1 + np.exp(-(hour - 6)/.12)) - 1/(1 + np.exp(-(hour - 22)/.12))
-    sun = np.clip(np.sin((hour - 7.5)/10*np.pi), 0, None)*(hour > 7.5)*(hour < 17.5)
-    light = 235*day*(1 + .04*weather(1, 5)) + 120*sun*np.clip(.5 + .45*weather(1, 9), 0, 1.6) + r.normal(0, 1.5, n)
-    warm = 17.2 + 3.6*np.interp(hour, [0, 6, 10, 15, 22, 24], [.1, 0, .8, 1, .7, .1]) + .5*weather(1, 20)
-    damp = 62 - 9*(warm - 18.5)/3 + 4*weather(1, 16)
-    return _with_gaps(pd.DataFrame({'Time': time, 'li1_Buffer_uE': np.clip(light, 0, None).round(2), 't1_Buffer_C': (warm + r.normal(0, .06, n)).round(2),
-        'rh1_Buffer_%': np.clip(damp + r.normal(0, .3, n), 15, 99).round(2), 't2_Tunnel_C': (warm + .8 + .4*weather(1, 12) + r.normal(0, .06, n)).round(2),
-        'rh2_Tunnel_%': np.clip(damp - 4 + 2*weather(1, 12) + r.normal(0, .3, n), 15, 99).round(2)}), e['gaps'])
+    day = 1 / (1 + np.exp(-(hour - 6) / 0.12)) - 1 / (1 + np.exp(-(hour - 22) / 0.12))
+    sun = np.clip(np.sin((hour - 7.5) / 10 * np.pi), 0, None) * (hour > 7.5) * (hour < 17.5)
+    light = (
+        235 * day * (1 + 0.04 * weather(1, 5))
+        + 120 * sun * np.clip(0.5 + 0.45 * weather(1, 9), 0, 1.6)
+        + r.normal(0, 1.5, n)
+    )
+    warm = (
+        17.2
+        + 3.6 * np.interp(hour, [0, 6, 10, 15, 22, 24], [0.1, 0, 0.8, 1, 0.7, 0.1])
+        + 0.5 * weather(1, 20)
+    )
+    damp = 62 - 9 * (warm - 18.5) / 3 + 4 * weather(1, 16)
+    return _with_gaps(
+        pd.DataFrame(
+            {
+                'Time': time,
+                'li1_Buffer_uE': np.clip(light, 0, None).round(2),
+                't1_Buffer_C': (warm + r.normal(0, 0.06, n)).round(2),
+                'rh1_Buffer_%': np.clip(damp + r.normal(0, 0.3, n), 15, 99).round(2),
+                't2_Tunnel_C': (warm + 0.8 + 0.4 * weather(1, 12) + r.normal(0, 0.06, n)).round(2),
+                'rh2_Tunnel_%': np.clip(
+                    damp - 4 + 2 * weather(1, 12) + r.normal(0, 0.3, n), 15, 99
+                ).round(2),
+            }
+        ),
+        e['gaps'],
+    )
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #2697c6bd
 def _weather(r, n, sd, hours):
     "A smooth random series with a correlation of so many hours"
-    steps = r.normal(0, sd, n//(60*hours) + 3)
-    x = np.arange(n)/(60*hours); i = x.astype(int); w = x - i; w = w*w*(3 - 2*w)
-    return steps[i]*(1 - w) + steps[i + 1]*w
+    steps = r.normal(0, sd, n // (60 * hours) + 3)
+    x = np.arange(n) / (60 * hours)
+    i = x.astype(int)
+    w = x - i
+    w = w * w * (3 - 2 * w)
+    return steps[i] * (1 - w) + steps[i + 1] * w
+
 
 def _with_gaps(table, gaps):
     "Without the minutes in which the logger was off"
     keep = np.ones(len(table), bool)
-    for day, minutes in gaps: keep[day*1440:day*1440 + minutes] = False
+    for day, minutes in gaps:
+        keep[day * 1440 : day * 1440 + minutes] = False
     return table[keep].reset_index(drop=True)
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #aba373a1
-POT, CAPACITY = 900., 1900.   # grams: pot with dry soil; water at 100 % water-holding capacity
+POT, CAPACITY = 900.0, 1900.0  # grams: pot with dry soil; water at 100 % water-holding capacity
+
 
 def watering(
-    plant, # one row of `latent.with_onsets`
-    c,     # its `latent.course`
-    grams, # its fresh weight at the end
+    plant,  # one row of `latent.with_onsets`
+    c,  # its `latent.course`
+    grams,  # its fresh weight at the end
     seed,  # the twin's seed
 ):
     "One row a day from DAG 3 to 38: weights, water given, water-holding capacity before and after"
     r, dag = stream(seed, plant['plant_id'], 'watering'), np.arange(3, 39)
     at = lambda k: np.interp(dag, c.dag, c[k])
-    biomass = grams*np.clip((at('clock') + 5)/44, .01, None)**2
-    loss = (26 + 1.15*biomass**.95*(1 - .75*np.clip(at('stress'), 0, 1)))*(.45 + .55*at('water')/80)*r.normal(1, .07, len(dag))
-    after = at('water') + r.normal(0, .35, len(dag))
-    before = after - np.minimum(100*loss/CAPACITY, .6*after)
+    biomass = grams * np.clip((at('clock') + 5) / 44, 0.01, None) ** 2
+    loss = (
+        (26 + 1.15 * biomass**0.95 * (1 - 0.75 * np.clip(at('stress'), 0, 1)))
+        * (0.45 + 0.55 * at('water') / 80)
+        * r.normal(1, 0.07, len(dag))
+    )
+    after = at('water') + r.normal(0, 0.35, len(dag))
+    before = after - np.minimum(100 * loss / CAPACITY, 0.6 * after)
     drying = np.r_[False, np.diff(after) < -1.2]
     before = np.where(drying, after, before)
-    return pd.DataFrame({'dag': dag, 'before': before, 'after': after, 'weight': POT + CAPACITY*before/100 + biomass,
-                         'added': CAPACITY*(after - before)/100, 'loss': np.where(drying, np.r_[0, -np.diff(after)]*CAPACITY/100, loss)})
+    return pd.DataFrame(
+        {
+            'dag': dag,
+            'before': before,
+            'after': after,
+            'weight': POT + CAPACITY * before / 100 + biomass,
+            'added': CAPACITY * (after - before) / 100,
+            'loss': np.where(drying, np.r_[0, -np.diff(after)] * CAPACITY / 100, loss),
+        }
+    )
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #1230a37f
 def end_weights(
-    plants, # as from `latent.with_onsets`
-    vigour, # plant id -> vigour of its form
+    plants,  # as from `latent.with_onsets`
+    vigour,  # plant id -> vigour of its form
     world,  # one of `WORLDS`
-    seed,   # the twin's seed
+    seed,  # the twin's seed
 ):
     "`plant_id`, fresh and dry weight in grams, before anything was mixed up"
-    v, onset = values()['weights'], plants.drop_duplicates('genotype').set_index('genotype').genotype_onset
-    z_onset = (onset - 26.5)/8.6*(0 if world in ('dose', 'null') else .55)
+    v, onset = (
+        values()['weights'],
+        plants.drop_duplicates('genotype').set_index('genotype').genotype_onset,
+    )
+    z_onset = (onset - 26.5) / 8.6 * (0 if world in ('dose', 'null') else 0.55)
     rows = []
     for p in plants.to_dict('records'):
         r = stream(seed, p['plant_id'], 'weight')
         w = v['fresh']['WHC-80' if world == 'null' else p['grown_as']]
         g = stream(seed, p['genotype'], 'weight', p['grown_as']).normal()
-        g = .8*g + z_onset[p['genotype']] if p['grown_as'] == 'WHC-30' else g
-        z = np.clip(.55*(vigour[p['plant_id']] - 1)/.11 + .83*r.normal(), *v['fresh']['clip'][p['grown_as']])
-        mixed = .3 if {'swapped_treatment', 'fresh_weight_swapped'} & set(p['odd']) else 1.    # mixed up, but not odd in itself
-        fresh = np.clip(w['mean'] + mixed*(w['between']*g + w['within']*z), w['low'], w['high'])
-        share = np.clip(v['dry_share']['median'] + mixed*r.normal(0, v['dry_share']['sd']), .07, .15)
-        rows.append((p['plant_id'], p['genotype'], p['grown_as'], fresh*(.45 if 'stopped' in p['odd'] else 1), share))
+        g = 0.8 * g + z_onset[p['genotype']] if p['grown_as'] == 'WHC-30' else g
+        z = np.clip(
+            0.55 * (vigour[p['plant_id']] - 1) / 0.11 + 0.83 * r.normal(),
+            *v['fresh']['clip'][p['grown_as']],
+        )
+        mixed = (
+            0.3 if {'swapped_treatment', 'fresh_weight_swapped'} & set(p['odd']) else 1.0
+        )  # mixed up, but not odd in itself
+        fresh = np.clip(
+            w['mean'] + mixed * (w['between'] * g + w['within'] * z), w['low'], w['high']
+        )
+        share = np.clip(
+            v['dry_share']['median'] + mixed * r.normal(0, v['dry_share']['sd']), 0.07, 0.15
+        )
+        rows.append(
+            (
+                p['plant_id'],
+                p['genotype'],
+                p['grown_as'],
+                fresh * (0.45 if 'stopped' in p['odd'] else 1),
+                share,
+            )
+        )
     t = pd.DataFrame(rows, columns=['plant_id', 'genotype', 'grown_as', 'fresh', 'share'])
-    if world != 'null': t['fresh'] = _apart(t)
-    return t.assign(dry=t.fresh*t.share)[['plant_id', 'fresh', 'dry']]
+    if world != 'null':
+        t['fresh'] = _apart(t)
+    return t.assign(dry=t.fresh * t.share)[['plant_id', 'fresh', 'dry']]
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #f9bc1176
 def _apart(t):
     "Fresh weights with every control heavier than the droughted plants of its genotype"
     heaviest = t.genotype.map(t[t.grown_as == 'WHC-30'].groupby('genotype').fresh.max())
-    return t.fresh.where((t.grown_as == 'WHC-30') | (t.fresh > 1.05*heaviest), 1.05*heaviest + .25*t.fresh)
+    return t.fresh.where(
+        (t.grown_as == 'WHC-30') | (t.fresh > 1.05 * heaviest), 1.05 * heaviest + 0.25 * t.fresh
+    )

@@ -13,19 +13,34 @@ from .design import values
 # %% ../../nbs/15_twin/09_tables.ipynb #f22655c2
 OBSERVED_AS = {'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'}
 
+
 def described(
-    rows,     # measured rows: plant_id, round, dag, das, date, angle where there is one
-    plants,   # as from `latent.with_onsets`
+    rows,  # measured rows: plant_id, round, dag, das, date, angle where there is one
+    plants,  # as from `latent.with_onsets`
     seconds,  # seconds after 8:30 at which each row was measured
-    names=lambda t: t + '%', # how treatments are spelled
+    names=lambda t: t + '%',  # how treatments are spelled
 ):
     "The fourteen descriptive columns of the owner's tables"
     p = plants.set_index('plant_id').loc[rows.plant_id].reset_index()
     clock = pd.Timestamp('2024-01-01 08:30') + pd.to_timedelta(np.asarray(seconds), unit='s')
-    return pd.DataFrame({'Measuring Date': rows.date.to_numpy(), 'Measuring Time': clock.strftime('%H:%M:%S').to_numpy(),
-        'Experiment ID': values()['design']['experiment_id'], 'Round Order': rows['round'].to_numpy(), 'Tray ID': p.plant_id, 'Plant ID': p.plant_id,
-        'Position': p.number, 'Accession Name': p.genotype, 'Accession Num': p.accession_num, 'Treatment': p.treatment.map(names),
-        'Replicate': p.replicate, 'DAS': rows.das.to_numpy(), 'DAG': rows.dag.to_numpy(), 'Weeks': rows.das.to_numpy()//7 + 1})
+    return pd.DataFrame(
+        {
+            'Measuring Date': rows.date.to_numpy(),
+            'Measuring Time': clock.strftime('%H:%M:%S').to_numpy(),
+            'Experiment ID': values()['design']['experiment_id'],
+            'Round Order': rows['round'].to_numpy(),
+            'Tray ID': p.plant_id,
+            'Plant ID': p.plant_id,
+            'Position': p.number,
+            'Accession Name': p.genotype,
+            'Accession Num': p.accession_num,
+            'Treatment': p.treatment.map(names),
+            'Replicate': p.replicate,
+            'DAS': rows.das.to_numpy(),
+            'DAG': rows.dag.to_numpy(),
+            'Weeks': rows.das.to_numpy() // 7 + 1,
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #9ac7e503
 def seconds_of(
@@ -34,117 +49,213 @@ def seconds_of(
 ):
     "When a row was measured, seconds after the start: plants pass the camera in order"
     place = rows.groupby('date').plant_id.rank('dense').astype(int) - 1
-    turn = rows.angle//120 if 'angle' in rows else 0
-    return (place*step + turn*14).to_numpy()
+    turn = rows.angle // 120 if 'angle' in rows else 0
+    return (place * step + turn * 14).to_numpy()
 
 # %% ../../nbs/15_twin/09_tables.ipynb #e8171b07
 def observations(
-    side, top, fluor, # measured rows
-    plants,           # as from `latent.with_onsets`
-    remarks,          # (plant_id, round, angle) -> remark; round or angle None means all
+    side,
+    top,
+    fluor,  # measured rows
+    plants,  # as from `latent.with_onsets`
+    remarks,  # (plant_id, round, angle) -> remark; round or angle None means all
 ):
     "The three sheets of `FabaDr_Obs.xlsx`"
     out = {}
     for sheet, rows, step in (('RGB1', side, 66), ('RGB2', top, 66), ('FC', fluor, 95)):
         t = described(rows, plants, seconds_of(rows, step), OBSERVED_AS.get)
-        if sheet == 'RGB1': t['Angle'] = rows.angle.to_numpy()
-        if sheet == 'FC': t = t.drop(columns=['Accession Name', 'Accession Num', 'Treatment'])
+        if sheet == 'RGB1':
+            t['Angle'] = rows.angle.to_numpy()
+        if sheet == 'FC':
+            t = t.drop(columns=['Accession Name', 'Accession Num', 'Treatment'])
         said = [_remark(remarks, r, sheet) for r in rows.to_dict('records')]
         out[sheet] = t.assign(Outlier=['Yes' if s else 'No' for s in said], Obs=said)
     return out
 
+
 def _remark(remarks, row, sheet):
     "What the observer wrote about a row, or nothing"
-    for key in ((row['plant_id'], None, None), (row['plant_id'], row['round'], row.get('angle', -1))):
-        if key in remarks: return remarks[key]
+    for key in (
+        (row['plant_id'], None, None),
+        (row['plant_id'], row['round'], row.get('angle', -1)),
+    ):
+        if key in remarks:
+            return remarks[key]
     return None
 
 # %% ../../nbs/15_twin/09_tables.ipynb #58776e5e
 def date_index():
     "`DateIndex.xlsx`: seventy days from sowing on"
     das = np.arange(70)
-    d = values()['design']; date = pd.Timestamp(d['sown']) + pd.to_timedelta(das, unit='D')
-    return pd.DataFrame({'date': date, 'DAS': das, 'DAG': das - (pd.Timestamp(d['germinated']) - pd.Timestamp(d['sown'])).days, 'week': das//7 + 1})
+    d = values()['design']
+    date = pd.Timestamp(d['sown']) + pd.to_timedelta(das, unit='D')
+    return pd.DataFrame(
+        {
+            'date': date,
+            'DAS': das,
+            'DAG': das - (pd.Timestamp(d['germinated']) - pd.Timestamp(d['sown'])).days,
+            'week': das // 7 + 1,
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #ed24749e
 def end_point(
     plants,  # as from `latent.with_onsets`
-    weights, # plant_id, fresh, dry; missing where not weighed
-    r,       # random generator
+    weights,  # plant_id, fresh, dry; missing where not weighed
+    r,  # random generator
 ):
     "`EndPoint_Raw_FW&DW.xlsx`"
-    p, w, b = plants, weights.set_index('plant_id').loc[plants.plant_id].reset_index(), values()['weights']['bag']
+    p, w, b = (
+        plants,
+        weights.set_index('plant_id').loc[plants.plant_id].reset_index(),
+        values()['weights']['bag'],
+    )
     bag = np.round(r.normal(b['mean'], b['sd'], len(p)), 2)
     dag = values()['design']['harvest_dag']
     fresh, dry = w.fresh.round(2), w.dry.round(2)
-    plan = [f'T{i + 1:03d} - Acc_{a:02d} - {t[-2:]}% - Rep{n}' for i, (a, t, n) in enumerate(zip(p.accession_num, p.treatment, p.replicate))]
-    return pd.DataFrame({'DAS': dag + 7, 'DAG': dag, 'Weeks': (dag + 7)//7 + 1, 'TrayID': p.plant_id, 'Tray': p.number, 'Accession Num': p.accession_num,
-        'Accession Name': p.genotype, 'Treatment': p.treatment + '%', 'Rep': p.replicate, 'PlanName': plan, 'Bag Weight (g)': bag,
-        'Plant+Bag FW (g)': (fresh + bag).round(2), 'P+B DW (g)': (dry + bag).round(2), 'FW': fresh, 'DW': dry})
+    plan = [
+        f'T{i + 1:03d} - Acc_{a:02d} - {t[-2:]}% - Rep{n}'
+        for i, (a, t, n) in enumerate(zip(p.accession_num, p.treatment, p.replicate))
+    ]
+    return pd.DataFrame(
+        {
+            'DAS': dag + 7,
+            'DAG': dag,
+            'Weeks': (dag + 7) // 7 + 1,
+            'TrayID': p.plant_id,
+            'Tray': p.number,
+            'Accession Num': p.accession_num,
+            'Accession Name': p.genotype,
+            'Treatment': p.treatment + '%',
+            'Rep': p.replicate,
+            'PlanName': plan,
+            'Bag Weight (g)': bag,
+            'Plant+Bag FW (g)': (fresh + bag).round(2),
+            'P+B DW (g)': (dry + bag).round(2),
+            'FW': fresh,
+            'DW': dry,
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #8c416baf
 def drought_impact(
-    plants, # as from `latent.with_onsets`
+    plants,  # as from `latent.with_onsets`
 ):
     "`Drought_Impact(DAG).xlsx`: the annotated onset of every accession"
     g = plants.drop_duplicates('accession_num')
-    return pd.DataFrame({'Accession Name': g.genotype, 'Drought Impact (DAG)': g.onset_dag.astype(int), 'Rank': g.onset_dag.rank(method='min').astype(int),
-                         'Stress Impact': g.onset_class}).reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            'Accession Name': g.genotype,
+            'Drought Impact (DAG)': g.onset_dag.astype(int),
+            'Rank': g.onset_dag.rank(method='min').astype(int),
+            'Stress Impact': g.onset_class,
+        }
+    ).reset_index(drop=True)
+
 
 def flower_counts(
     plants,  # as from `latent.with_onsets`
-    flowers, # plant_id -> day of the first flower
-    r,       # random generator
+    flowers,  # plant_id -> day of the first flower
+    r,  # random generator
 ):
     "`Flower_LeavesCounts.xlsx`"
-    last = 32   # the day of the count
+    last = 32  # the day of the count
     open_ = np.array([flowers[p] <= last for p in plants.plant_id])
-    return pd.DataFrame({'Measuring Date': pd.Timestamp(values()['design']['germinated']) + pd.Timedelta(days=last), 'Tray': plants.plant_id, 'Accession Name': plants.genotype,
-        'Accession Num': plants.accession_num, 'Treatment': plants.treatment + '%', 'Replicate': plants.replicate,
-        'Leaf count next to flower': np.where(open_, r.integers(7, 13, len(plants)), np.nan), 'Flower Pres': np.where(open_, 'Yes', 'No')})
+    return pd.DataFrame(
+        {
+            'Measuring Date': pd.Timestamp(values()['design']['germinated'])
+            + pd.Timedelta(days=last),
+            'Tray': plants.plant_id,
+            'Accession Name': plants.genotype,
+            'Accession Num': plants.accession_num,
+            'Treatment': plants.treatment + '%',
+            'Replicate': plants.replicate,
+            'Leaf count next to flower': np.where(open_, r.integers(7, 13, len(plants)), np.nan),
+            'Flower Pres': np.where(open_, 'Yes', 'No'),
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #b5f1a74e
 def digital_biomass(
-    side, top, # measured rows with AREA_CM
-    plants,    # as from `latent.with_onsets`
+    side,
+    top,  # measured rows with AREA_CM
+    plants,  # as from `latent.with_onsets`
 ):
     "`DigitalBiomass_FabaDr_Auto.xlsx`"
     key = ['plant_id', 'round']
     s = side.groupby(key).AREA_CM.agg(['mean', 'sum'])
     t = top.join(s, on=key)
     out = described(t, plants, seconds_of(t, 66))
-    return out.assign(**{'RGB1_AREA_CM_Mean': t['mean'].round(2).to_numpy(), 'RGB1_AREA_CM_Sum': t['sum'].round(2).to_numpy(), 'RGB2_AREA_CM': t.AREA_CM.round(2).to_numpy(),
-        'Digital Biomass (e+2)': (np.sqrt(t['mean']**2*t.AREA_CM)/100).round(4).to_numpy(), 'Total Projected Area (e+1)': ((t['sum'] + t.AREA_CM)/10).round(3).to_numpy()})
+    return out.assign(
+        **{
+            'RGB1_AREA_CM_Mean': t['mean'].round(2).to_numpy(),
+            'RGB1_AREA_CM_Sum': t['sum'].round(2).to_numpy(),
+            'RGB2_AREA_CM': t.AREA_CM.round(2).to_numpy(),
+            'Digital Biomass (e+2)': (np.sqrt(t['mean'] ** 2 * t.AREA_CM) / 100)
+            .round(4)
+            .to_numpy(),
+            'Total Projected Area (e+1)': ((t['sum'] + t.AREA_CM) / 10).round(3).to_numpy(),
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #02300d22
 def normalised(
-    table,   # one of the two tables below with its descriptive columns
-    value,   # the column to normalise
-    control, # name of the column with the controls' mean
-    norm,    # name of the normalised column
+    table,  # one of the two tables below with its descriptive columns
+    value,  # the column to normalise
+    control,  # name of the column with the controls' mean
+    norm,  # name of the normalised column
 ):
     "(value − controls) / controls, controls of the same accession and round"
     keys = ['Accession Num', 'Round Order']
     c = table[table.Treatment.str.startswith('WHC-80')].groupby(keys)[value].mean().rename(control)
     out = table.join(c, on=keys)
-    return out.assign(**{norm: ((out[value] - out[control])/out[control]).round(4), control: out[control].round(4)})
+    return out.assign(
+        **{
+            norm: ((out[value] - out[control]) / out[control]).round(4),
+            control: out[control].round(4),
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #81dcebf2
 def watering_log(
-    rows,   # plant_id, date, dag and the columns of `sensors.watering`
+    rows,  # plant_id, date, dag and the columns of `sensors.watering`
 ):
     "`SC_Watering_24_FabaDr_Auto.xlsx`"
     place = rows.groupby('dag').plant_id.rank('dense').astype(int) - 1
-    action = pd.to_datetime(rows.date) + pd.to_timedelta(18*3600 + place*41, unit='s')
-    return pd.DataFrame({'Measuring Date': rows.date.dt.strftime('%d.%m.%Y'), 'Tray ID': rows.plant_id, 'Action Time': action.dt.strftime('%H:%M:%S'),
-        'Dispense': np.where(rows.added > .5, 'Yes', 'No'), 'Weight': rows.weight.round(1), 'Weight After Watering': (rows.weight + rows.added).round(1), 'Water Added': rows.added.round(1),
-        'WHC.Bf': rows.before.round(2), 'WHC.Af': rows.after.round(2), 'Time Interval': 24, 'Water Loss': rows['loss'].round(1), 'Water Loss per Hours': (rows['loss']/24).round(3)})
+    action = pd.to_datetime(rows.date) + pd.to_timedelta(18 * 3600 + place * 41, unit='s')
+    return pd.DataFrame(
+        {
+            'Measuring Date': rows.date.dt.strftime('%d.%m.%Y'),
+            'Tray ID': rows.plant_id,
+            'Action Time': action.dt.strftime('%H:%M:%S'),
+            'Dispense': np.where(rows.added > 0.5, 'Yes', 'No'),
+            'Weight': rows.weight.round(1),
+            'Weight After Watering': (rows.weight + rows.added).round(1),
+            'Water Added': rows.added.round(1),
+            'WHC.Bf': rows.before.round(2),
+            'WHC.Af': rows.after.round(2),
+            'Time Interval': 24,
+            'Water Loss': rows['loss'].round(1),
+            'Water Loss per Hours': (rows['loss'] / 24).round(3),
+        }
+    )
 
 # %% ../../nbs/15_twin/09_tables.ipynb #76bdf9d3
 def summaries(
-    end, # as from `end_point`
+    end,  # as from `end_point`
 ):
     "Two summary workbooks: end points, and averages with ranks"
-    g = end.groupby(['Accession Num', 'Accession Name', 'Treatment'], sort=False)[['FW', 'DW']].mean().round(2).reset_index()
-    return {'EndPoint Datasets/EndPoint_FW_DW_FabaDr.xlsx': {'Sheet1': end[['TrayID', 'Accession Name', 'Treatment', 'Rep', 'FW', 'DW']]},
-            'Avg_and_Ranks/Avg_and_Ranks_FabaDr.xlsx': {'Sheet1': g.assign(Rank=g.groupby('Treatment').FW.rank(ascending=False, method='min'))}}
+    g = (
+        end.groupby(['Accession Num', 'Accession Name', 'Treatment'], sort=False)[['FW', 'DW']]
+        .mean()
+        .round(2)
+        .reset_index()
+    )
+    return {
+        'EndPoint Datasets/EndPoint_FW_DW_FabaDr.xlsx': {
+            'Sheet1': end[['TrayID', 'Accession Name', 'Treatment', 'Rep', 'FW', 'DW']]
+        },
+        'Avg_and_Ranks/Avg_and_Ranks_FabaDr.xlsx': {
+            'Sheet1': g.assign(Rank=g.groupby('Treatment').FW.rank(ascending=False, method='min'))
+        },
+    }

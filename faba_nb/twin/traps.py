@@ -13,24 +13,42 @@ from .design import values
 # %% ../../nbs/15_twin/11_traps.ipynb #62dcc1e9
 class Planted:
     "The oddities planted so far"
-    def __init__(self, books): self.books, self.rows = books, []
+
+    def __init__(self, books):
+        self.books, self.rows = books, []
+
     def note(self, what, file='', sheet='', row=None, column='', plant_id='', value=''):
         "Write one oddity down"
-        self.rows.append(dict(what=what, file=file, sheet=sheet, row=row, column=column, plant_id=plant_id, value=value))
+        self.rows.append(
+            dict(
+                what=what,
+                file=file,
+                sheet=sheet,
+                row=row,
+                column=column,
+                plant_id=plant_id,
+                value=value,
+            )
+        )
+
     def table(self):
         "All oddities, one row each"
         return pd.DataFrame(self.rows).astype({'row': 'Int64'})
 
 # %% ../../nbs/15_twin/11_traps.ipynb #f03c4f35
 def put(
-    planted, # a `Planted`
-    what,    # kind of oddity
-    file, sheet, row, column, # place; `row` counts from 0 below the header
-    value,   # what stands there now
+    planted,  # a `Planted`
+    what,  # kind of oddity
+    file,
+    sheet,
+    row,
+    column,  # place; `row` counts from 0 below the header
+    value,  # what stands there now
 ):
     "Put a value into one cell and write it down"
     t = planted.books[file][sheet]
-    if t[column].dtype != object: t[column] = t[column].astype(object)
+    if t[column].dtype != object:
+        t[column] = t[column].astype(object)
     t.iat[row, t.columns.get_loc(column)] = value
     ids = next((t[c].iat[row] for c in ('Plant ID', 'Tray ID', 'TrayID') if c in t), '')
     planted.note(what, file, sheet, row + 2, column, str(ids).strip(), repr(value))
@@ -38,130 +56,244 @@ def put(
 # %% ../../nbs/15_twin/11_traps.ipynb #c84ded88
 END = '00-Misc/EndPoint_Raw_FW&DW.xlsx'
 
+
 def spoil_weights(
-    weights, # plant_id, fresh, dry
-    odd,     # as from `latent.odd_plants`
-    planted, # a `Planted`
+    weights,  # plant_id, fresh, dry
+    odd,  # as from `latent.odd_plants`
+    planted,  # a `Planted`
 ):
     "Weights as they were written down"
-    w = weights.set_index('plant_id'); ids = odd.groupby('what').plant_id.agg(list)
+    w = weights.set_index('plant_id')
+    ids = odd.groupby('what').plant_id.agg(list)
     w.loc[ids['died'] + ids['fresh_weight_missing'], 'fresh'] = np.nan
     w.loc[ids['died'], 'dry'] = np.nan
     a, b = ids['fresh_weight_swapped']
     w.loc[[a, b], 'fresh'] = w.loc[[b, a], 'fresh'].to_numpy()
-    for what, share in (('dry_share_high', .285), ('dry_share_low', .055)): w.loc[ids[what], 'dry'] = w.loc[ids[what], 'fresh']*share
-    for what in ('died', 'fresh_weight_missing', 'fresh_weight_swapped', 'dry_share_high', 'dry_share_low'):
-        for p in ids[what]: planted.note('weight: ' + what, END, 'Sheet1', plant_id=p)
+    for what, share in (('dry_share_high', 0.285), ('dry_share_low', 0.055)):
+        w.loc[ids[what], 'dry'] = w.loc[ids[what], 'fresh'] * share
+    for what in (
+        'died',
+        'fresh_weight_missing',
+        'fresh_weight_swapped',
+        'dry_share_high',
+        'dry_share_low',
+    ):
+        for p in ids[what]:
+            planted.note('weight: ' + what, END, 'Sheet1', plant_id=p)
     return w.reset_index()
 
 # %% ../../nbs/15_twin/11_traps.ipynb #d3106e86
-FCQ, VI, ENV, BIO, NORM, HEIGHT = ('TimeCourse Datasets/' + n + '.xlsx' for n in ('FCQ_FabaDr_Auto', 'VegIndex_FabaDr_RGB2', 'EnvData_FabaDr',
-    'DigitalBiomass_FabaDr_Auto', 'DigitalBiomass_Norm_FabaDr_Auto', 'PlantHeight_Norm_FabaDr_Auto'))
+FCQ, VI, ENV, BIO, NORM, HEIGHT = (
+    'TimeCourse Datasets/' + n + '.xlsx'
+    for n in (
+        'FCQ_FabaDr_Auto',
+        'VegIndex_FabaDr_RGB2',
+        'EnvData_FabaDr',
+        'DigitalBiomass_FabaDr_Auto',
+        'DigitalBiomass_Norm_FabaDr_Auto',
+        'PlantHeight_Norm_FabaDr_Auto',
+    )
+)
+
 
 def spoil_cells(
-    planted, # a `Planted`
-    r,       # random generator
+    planted,  # a `Planted`
+    r,  # random generator
 ):
     "Single cells that a careless hand changed"
-    some = lambda file, n: sorted(r.choice(len(planted.books[file]['Sheet1']), n, replace=False).tolist())
-    for i in some(FCQ, 1): put(planted, 'text in a numeric cell', FCQ, 'Sheet1', i, 'NPQ_Lss', 'n.a.')
-    for i in some(VI, 1): put(planted, 'text in a numeric cell', VI, 'Sheet1', i, 'TGI', '-')
+    some = lambda file, n: sorted(
+        r.choice(len(planted.books[file]['Sheet1']), n, replace=False).tolist()
+    )
+    for i in some(FCQ, 1):
+        put(planted, 'text in a numeric cell', FCQ, 'Sheet1', i, 'NPQ_Lss', 'n.a.')
+    for i in some(VI, 1):
+        put(planted, 'text in a numeric cell', VI, 'Sheet1', i, 'TGI', '-')
     for file, column, n in ((VI, 'Tray ID', 3), (FCQ, 'Plant ID', 2)):
-        for i in some(file, n): put(planted, 'trailing blank in an id', file, 'Sheet1', i, column, planted.books[file]['Sheet1'][column].iat[i] + ' ')
-    for i in some(END, 1): put(planted, 'decimal comma as text', END, 'Sheet1', i, 'Bag Weight (g)', _comma(planted.books[END]['Sheet1']['Bag Weight (g)'].iat[i]))
+        for i in some(file, n):
+            put(
+                planted,
+                'trailing blank in an id',
+                file,
+                'Sheet1',
+                i,
+                column,
+                planted.books[file]['Sheet1'][column].iat[i] + ' ',
+            )
+    for i in some(END, 1):
+        put(
+            planted,
+            'decimal comma as text',
+            END,
+            'Sheet1',
+            i,
+            'Bag Weight (g)',
+            _comma(planted.books[END]['Sheet1']['Bag Weight (g)'].iat[i]),
+        )
     first = int(r.integers(2000, 30000))
-    for i in range(first, first + 20): put(planted, 'decimal comma as text', ENV, 'Sheet1', i, 't1_Buffer_C', _comma(planted.books[ENV]['Sheet1']['t1_Buffer_C'].iat[i]))
+    for i in range(first, first + 20):
+        put(
+            planted,
+            'decimal comma as text',
+            ENV,
+            'Sheet1',
+            i,
+            't1_Buffer_C',
+            _comma(planted.books[ENV]['Sheet1']['t1_Buffer_C'].iat[i]),
+        )
 
-def _comma(x): return f'{x:.2f}'.replace('.', ',')
+
+def _comma(x):
+    return f'{x:.2f}'.replace('.', ',')
 
 # %% ../../nbs/15_twin/11_traps.ipynb #702da46f
 def repeat_rows(
-    planted, # a `Planted`
-    file,    # which workbook
-    rows,    # which rows, counted from 0
+    planted,  # a `Planted`
+    file,  # which workbook
+    rows,  # which rows, counted from 0
 ):
     "Rows that were pasted twice"
     t = planted.books[file]['Sheet1']
     planted.books[file]['Sheet1'] = pd.concat([t, t.iloc[rows]], ignore_index=True)
-    for i, row in enumerate(rows): planted.note('row repeated', file, 'Sheet1', len(t) + i + 2, plant_id=str(t['Plant ID'].iat[row]))
+    for i, row in enumerate(rows):
+        planted.note(
+            'row repeated', file, 'Sheet1', len(t) + i + 2, plant_id=str(t['Plant ID'].iat[row])
+        )
 
 # %% ../../nbs/15_twin/11_traps.ipynb #f894525c
 def drop_row(
-    planted, # a `Planted`
-    what,    # kind of oddity
-    file, sheet, row, # which row, counted from 0
+    planted,  # a `Planted`
+    what,  # kind of oddity
+    file,
+    sheet,
+    row,  # which row, counted from 0
 ):
     "A row that was lost"
     t = planted.books[file][sheet]
-    planted.note(what, file, sheet, plant_id=str(t['Plant ID'].iat[row]), value=f'round {t["Round Order"].iat[row]}, angle {t["Angle"].iat[row]}')
+    planted.note(
+        what,
+        file,
+        sheet,
+        plant_id=str(t['Plant ID'].iat[row]),
+        value=f'round {t["Round Order"].iat[row]}, angle {t["Angle"].iat[row]}',
+    )
     planted.books[file][sheet] = t.drop(t.index[row]).reset_index(drop=True)
 
 # %% ../../nbs/15_twin/11_traps.ipynb #b80c43d2
 def repeat_header(
-    planted, # a `Planted`
-    file,    # which workbook
-    row,     # before which row, counted from 0
+    planted,  # a `Planted`
+    file,  # which workbook
+    row,  # before which row, counted from 0
 ):
     "A header pasted into the rows"
     t = planted.books[file]['Sheet1']
     head = pd.DataFrame([list(t.columns)], columns=t.columns, dtype=object)
-    planted.books[file]['Sheet1'] = pd.concat([t.iloc[:row].astype(object), head, t.iloc[row:].astype(object)], ignore_index=True)
+    planted.books[file]['Sheet1'] = pd.concat(
+        [t.iloc[:row].astype(object), head, t.iloc[row:].astype(object)], ignore_index=True
+    )
     planted.note('header repeated as a row', file, 'Sheet1', row + 2)
 
 # %% ../../nbs/15_twin/11_traps.ipynb #1dcaa47d
 OBS = '00-Misc/FabaDr_Obs.xlsx'
 
+
 def spoil_rows(
-    planted, # a `Planted`
-    r,       # random generator
+    planted,  # a `Planted`
+    r,  # random generator
 ):
     "Rows repeated, lost and pasted, as the real row counts tell"
     n = len(planted.books[BIO]['Sheet1'])
     repeat_rows(planted, BIO, sorted(r.choice(n, 2, replace=False).tolist()))
-    for file in (BIO, NORM): repeat_header(planted, file, int(r.integers(5, len(planted.books[file]['Sheet1']))))
-    drop_row(planted, 'photograph without observation', OBS, 'RGB1', int(r.integers(0, len(planted.books[OBS]['RGB1']))))
-    drop_row(planted, 'photograph without height', HEIGHT, 'Sheet1', int(r.integers(0, len(planted.books[HEIGHT]['Sheet1']))))
+    for file in (BIO, NORM):
+        repeat_header(planted, file, int(r.integers(5, len(planted.books[file]['Sheet1']))))
+    drop_row(
+        planted,
+        'photograph without observation',
+        OBS,
+        'RGB1',
+        int(r.integers(0, len(planted.books[OBS]['RGB1']))),
+    )
+    drop_row(
+        planted,
+        'photograph without height',
+        HEIGHT,
+        'Sheet1',
+        int(r.integers(0, len(planted.books[HEIGHT]['Sheet1']))),
+    )
 
 # %% ../../nbs/15_twin/11_traps.ipynb #6d1181a6
 def note_tables(
-    planted, # a `Planted`
+    planted,  # a `Planted`
     plants,  # as from `latent.with_onsets`
     rounds,  # as from `design.planned_rounds`
-    odd,     # as from `latent.odd_plants`
+    odd,  # as from `latent.odd_plants`
 ):
     "Oddities of names, dates and plants"
-    planted.note('treatment named otherwise', '00-Misc/FabaDr_Obs.xlsx', value='WHC-70% for WHC-80, WHC-40% for WHC-30')
-    planted.note('treatment without percent sign', NORM, 'Sheet1', column='Treatment', value='WHC-80 WHC-30')
-    for file in (NORM, HEIGHT): planted.note('outliers left out', file, 'Sheet1', value='plants and photographs marked as outliers')
+    planted.note(
+        'treatment named otherwise',
+        '00-Misc/FabaDr_Obs.xlsx',
+        value='WHC-70% for WHC-80, WHC-40% for WHC-30',
+    )
+    planted.note(
+        'treatment without percent sign', NORM, 'Sheet1', column='Treatment', value='WHC-80 WHC-30'
+    )
+    for file in (NORM, HEIGHT):
+        planted.note(
+            'outliers left out', file, 'Sheet1', value='plants and photographs marked as outliers'
+        )
     planted.note('Tray ID instead of Plant ID', VI, 'Sheet1', column='Tray ID')
-    planted.note('date as text dd.mm.yyyy', 'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx', 'Sheet1', column='Measuring Date')
+    planted.note(
+        'date as text dd.mm.yyyy',
+        'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx',
+        'Sheet1',
+        column='Measuring Date',
+    )
     for g in plants.drop_duplicates('genotype').genotype:
-        if '/' in g: planted.note('slash as underscore in the folder name', value=g)
-        if not g.isascii(): planted.note('accent decomposed (side) or dropped (top) in the folder name', value=g)
+        if '/' in g:
+            planted.note('slash as underscore in the folder name', value=g)
+        if not g.isascii():
+            planted.note('accent decomposed (side) or dropped (top) in the folder name', value=g)
     late = rounds[(rounds['round'] == 2) & (rounds.dag == 4)]
     planted.note('round 2 on two dates', value=f'{len(late)} plants on DAG 4')
-    for r in rounds[rounds.sides < 3].itertuples(): planted.note('side views missing', 'img', plant_id=r.plant_id, value=f'round {r.round}, {3 - r.sides} missing')
+    for r in rounds[rounds.sides < 3].itertuples():
+        planted.note(
+            'side views missing',
+            'img',
+            plant_id=r.plant_id,
+            value=f'round {r.round}, {3 - r.sides} missing',
+        )
     for what in ('died', 'swapped_treatment'):
-        for p in odd[odd.what == what].plant_id: planted.note('plant: ' + what, plant_id=p)
-    for day, minutes in values()['environment']['gaps']: planted.note('climate logger off', ENV, 'Sheet1', row=None, value=f'{minutes} minutes')
+        for p in odd[odd.what == what].plant_id:
+            planted.note('plant: ' + what, plant_id=p)
+    for day, minutes in values()['environment']['gaps']:
+        planted.note('climate logger off', ENV, 'Sheet1', row=None, value=f'{minutes} minutes')
 
 # %% ../../nbs/15_twin/11_traps.ipynb #ea9d250d
-SAID = {'side_branches': 'Side branches', 'tilted': 'Tilted', 'stopped': 'Stopped growing', 'died': 'Died',
-        'extraordinary_image': 'Extraordinary', 'loosen_support_image': 'Loosen support'}
+SAID = {
+    'side_branches': 'Side branches',
+    'tilted': 'Tilted',
+    'stopped': 'Stopped growing',
+    'died': 'Died',
+    'extraordinary_image': 'Extraordinary',
+    'loosen_support_image': 'Loosen support',
+}
+
 
 def remarks(
-    odd,    # as from `latent.odd_plants`
-    rounds, # as from `design.planned_rounds`
+    odd,  # as from `latent.odd_plants`
+    rounds,  # as from `design.planned_rounds`
 ):
     "(plant, round, angle) -> remark; None for all of a plant's rows"
     out = {}
     for what, p in odd[odd.what.isin(list(SAID))].itertuples(index=False):
-        if not what.endswith('_image'): out[p, None, None] = SAID[what]
-        else: out[p, *odd_photograph(rounds[rounds.plant_id == p]['round'].tolist())] = SAID[what]
+        if not what.endswith('_image'):
+            out[p, None, None] = SAID[what]
+        else:
+            out[p, *odd_photograph(rounds[rounds.plant_id == p]['round'].tolist())] = SAID[what]
     return out
 
+
 def odd_photograph(
-    rounds, # the rounds of a plant
+    rounds,  # the rounds of a plant
 ):
     "Round and angle of the photograph that is odd"
-    return rounds[int(.7*len(rounds))], 0
+    return rounds[int(0.7 * len(rounds))], 0

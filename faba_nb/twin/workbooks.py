@@ -13,23 +13,32 @@ from ..core.files import whole_file
 
 # %% ../../nbs/15_twin/10_workbooks.ipynb #52cb4eed
 def _cells(
-    column, # a pandas column
+    column,  # a pandas column
 ):
     "Plain Python values, None for missing"
-    if pd.api.types.is_datetime64_any_dtype(column): return [None if pd.isna(v) else v for v in column.dt.to_pydatetime()]
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return [None if pd.isna(v) else v for v in column.dt.to_pydatetime()]
     return [None if v is None or v != v else v for v in column.astype(object).tolist()]
 
 # %% ../../nbs/15_twin/10_workbooks.ipynb #f0bbebf5
 def write_workbook(
-    sheets, # sheet name -> table
-    path,   # the .xlsx file
+    sheets,  # sheet name -> table
+    path,  # the .xlsx file
 ):
     "Write an Excel workbook whole"
     with whole_file(path) as tmp:
-        book = xlsxwriter.Workbook(str(tmp), {'constant_memory': True, 'strings_to_numbers': False, 'default_date_format': 'yyyy-mm-dd'})
+        book = xlsxwriter.Workbook(
+            str(tmp),
+            {
+                'constant_memory': True,
+                'strings_to_numbers': False,
+                'default_date_format': 'yyyy-mm-dd',
+            },
+        )
         book.set_properties({'created': datetime(2024, 12, 1)})
         minutes = book.add_format({'num_format': 'yyyy-mm-dd hh:mm'})
-        for name, table in sheets.items(): _write_sheet(book.add_worksheet(name), table, minutes)
+        for name, table in sheets.items():
+            _write_sheet(book.add_worksheet(name), table, minutes)
         book.close()
 
 # %% ../../nbs/15_twin/10_workbooks.ipynb #7dc98950
@@ -37,9 +46,18 @@ def _write_sheet(sheet, table, minutes):
     "Header and rows of one sheet"
     sheet.write_row(0, 0, list(table.columns))
     columns = [_cells(table[c]) for c in table]
-    write = {int: sheet.write_number, float: sheet.write_number, str: sheet.write_string, datetime: sheet.write_datetime, pd.Timestamp: sheet.write_datetime}
+    write = {
+        int: sheet.write_number,
+        float: sheet.write_number,
+        str: sheet.write_string,
+        datetime: sheet.write_datetime,
+        pd.Timestamp: sheet.write_datetime,
+    }
     for i, row in enumerate(zip(*columns), 1):
         for j, v in enumerate(row):
-            if v is None: continue
-            if isinstance(v, datetime) and (v.hour or v.minute): sheet.write_datetime(i, j, v, minutes)
-            else: write[type(v)](i, j, v)
+            if v is None:
+                continue
+            if isinstance(v, datetime) and (v.hour or v.minute):
+                sheet.write_datetime(i, j, v, minutes)
+            else:
+                write[type(v)](i, j, v)

@@ -26,53 +26,86 @@ from .growth import grow, state_on
 from .latent import course, odd_plants, with_onsets
 from .measuring import side_morphology, top_morphology, vegetation_indices
 from .sensors import end_weights, environment, watering
-from .traps import BIO, END, ENV, FCQ, HEIGHT, NORM, Planted, VI, note_tables, odd_photograph, remarks, spoil_cells, spoil_rows, spoil_weights
+from faba_nb.twin.traps import (
+    BIO,
+    END,
+    ENV,
+    FCQ,
+    HEIGHT,
+    NORM,
+    Planted,
+    VI,
+    note_tables,
+    odd_photograph,
+    remarks,
+    spoil_cells,
+    spoil_rows,
+    spoil_weights,
+)
 from .workbooks import write_workbook
 
 # %% ../../nbs/15_twin/12_writing.ipynb #25d562ad
 def image_folder(
-    plant, # genotype, accession number, treatment, replicate, id
+    plant,  # genotype, accession number, treatment, replicate, id
     view,  # 'side' or 'top'
 ):
     "Folder of a plant's photographs, relative to the experiment"
     name = unicodedata.normalize('NFD', plant['genotype'].replace('/', '_'))
-    if view == 'top': name = ''.join(c for c in name if not unicodedata.combining(c))
+    if view == 'top':
+        name = ''.join(c for c in name if not unicodedata.combining(c))
     return f'img/{view}_view/Acc-{plant["accession_num"]:02d} - {name}/{plant["treatment"]}%/Rep-{plant["replicate"]} - {plant["plant_id"]}'
 
+
 def image_path(
-    plant, # as above
-    rnd,   # round
-    angle, # 0, 120, 240; None for the top view
+    plant,  # as above
+    rnd,  # round
+    angle,  # 0, 120, 240; None for the top view
 ):
     "Path of one photograph, relative to the experiment"
     stem = f'{values()["design"]["experiment_id"]}-{rnd}-{plant["plant_id"]}-RGB'
-    if angle is None: return f'{image_folder(plant, "top")}/{stem}2-FishEyeMasked.png'
+    if angle is None:
+        return f'{image_folder(plant, "top")}/{stem}2-FishEyeMasked.png'
     return f'{image_folder(plant, "side")}/{angle:03d}/{stem}1-{angle:03d}-FishEyeMasked.png'
 
 # %% ../../nbs/15_twin/12_writing.ipynb #24c6010d
 def photograph_plant(
     plant,  # one row of `latent.with_onsets`, as a dict
-    rounds, # its rounds, list of dicts
-    folder, # the experiment's folder
+    rounds,  # its rounds, list of dicts
+    folder,  # the experiment's folder
     world,  # one of `WORLDS`
-    seed,   # the twin's seed
-    height, # pixels of a side view
-    record, # where the measurements go
+    seed,  # the twin's seed
+    height,  # pixels of a side view
+    record,  # where the measurements go
 ):
     "Draw, write and measure every photograph of a plant"
     cv2.setNumThreads(1)
-    f, c = plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd']), course(plant, world, seed)
+    f, c = (
+        plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd']),
+        course(plant, world, seed),
+    )
     odd_shot = odd_photograph([r['round'] for r in rounds])
     out = {'side': [], 'top': []}
     for r in rounds:
-        for angle in (*ANGLES[:r['sides']], None):
+        for angle in (*ANGLES[: r['sides']], None):
             odd = plant['odd'] if (r['round'], angle) == odd_shot else ()
-            g = grow(f | ({'tilt': 68.} if 'extraordinary_image' in odd else {}), state_on(c, r['dag']), _detail(height))
-            im = photograph(g, angle, height, stream(seed, plant['plant_id'], 'photograph', r['round'], angle), 17.*('loosen_support_image' in odd))
-            save(png(im), Path(folder)/image_path(plant, r['round'], angle))
+            g = grow(
+                f | ({'tilt': 68.0} if 'extraordinary_image' in odd else {}),
+                state_on(c, r['dag']),
+                _detail(height),
+            )
+            im = photograph(
+                g,
+                angle,
+                height,
+                stream(seed, plant['plant_id'], 'photograph', r['round'], angle),
+                17.0 * ('loosen_support_image' in odd),
+            )
+            save(png(im), Path(folder) / image_path(plant, r['round'], angle))
             at = {'plant_id': plant['plant_id'], 'round': r['round'], 'dag': r['dag']}
-            if angle is None: out['top'].append(at | top_morphology(im, height) | {'vi': vegetation_indices(im)})
-            else: out['side'].append(at | {'angle': angle} | side_morphology(im, height))
+            if angle is None:
+                out['top'].append(at | top_morphology(im, height) | {'vi': vegetation_indices(im)})
+            else:
+                out['side'].append(at | {'angle': angle} | side_morphology(im, height))
     write_json(out, record)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #716d48dd
@@ -82,8 +115,8 @@ def _detail(height):
 
 # %% ../../nbs/15_twin/12_writing.ipynb #adb5c566
 def save(
-    data, # bytes
-    path, # where they belong
+    data,  # bytes
+    path,  # where they belong
 ):
     "Write bytes under a temporary name, then rename; not flushed, a twin can be drawn again"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,33 +129,48 @@ def _start_worker(parent):
     "Run in every process at its start"
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
+
 def _leave_with(parent):
     "End this process when the one that began it has ended"
-    while os.getppid() == parent: time.sleep(.5)
+    while os.getppid() == parent:
+        time.sleep(0.5)
     os._exit(1)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #195c5055
 def _worthwhile(plants, height):
     "Processes that so many plants are worth, when nobody says how many"
-    return 1 if plants*height**2 < 5e5 else len(os.sched_getaffinity(0))
+    return 1 if plants * height**2 < 5e5 else len(os.sched_getaffinity(0))
+
 
 def _shared(job, todo, workers):
     "Yield when `workers` processes have done each of `todo`, in order; on any error none is left"
     env = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-    pool = ProcessPoolExecutor(workers, env=env, initializer=_start_worker, initargs=(os.getpid(),), timeout=600)
-    try: yield from pool.map(job, todo)
-    finally: pool.shutdown(wait=True, kill_workers=True)
+    pool = ProcessPoolExecutor(
+        workers, env=env, initializer=_start_worker, initargs=(os.getpid(),), timeout=600
+    )
+    try:
+        yield from pool.map(job, todo)
+    finally:
+        pool.shutdown(wait=True, kill_workers=True)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #247f1e1a
 def photograph_all(
-    plants, rounds, # as from `latent.with_onsets`, `design.planned_rounds`
-    folder, world, seed, height, # as for `write_twin`
-    workers=None, # processes; default: as many as this process may use
+    plants,
+    rounds,  # as from `latent.with_onsets`, `design.planned_rounds`
+    folder,
+    world,
+    seed,
+    height,  # as for `write_twin`
+    workers=None,  # processes; default: as many as this process may use
 ):
     "Photograph every plant that has no record yet; the measurements of all"
-    records = {p: Path(folder)/'truth'/'.plants'/f'{p}.json' for p in plants.plant_id}
+    records = {p: Path(folder) / 'truth' / '.plants' / f'{p}.json' for p in plants.plant_id}
     mine = {p: t.to_dict('records') for p, t in rounds.groupby('plant_id')}
-    todo = [(p, mine[p['plant_id']], records[p['plant_id']]) for p in plants.to_dict('records') if not records[p['plant_id']].exists()]
+    todo = [
+        (p, mine[p['plant_id']], records[p['plant_id']])
+        for p in plants.to_dict('records')
+        if not records[p['plant_id']].exists()
+    ]
     job = partial(_job, folder=folder, world=world, seed=seed, height=height)
     workers = min(workers or _worthwhile(len(todo), height), max(len(todo), 1))
     bar = Progress(total=len(todo), label='photographing', unit='plants')
@@ -133,55 +181,97 @@ def photograph_all(
     done = [read_json(r) for r in records.values()]
     return {k: pd.DataFrame([x for d in done for x in d[k]]) for k in ('side', 'top')}
 
-def _job(t, **kwargs): photograph_plant(t[0], t[1], record=t[2], **kwargs)
+
+def _job(t, **kwargs):
+    photograph_plant(t[0], t[1], record=t[2], **kwargs)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #e1a9266b
 def workbooks(
-    plants, rounds, # as from `latent.with_onsets`, `design.planned_rounds`
-    shots,          # as from `photograph_all`
-    courses,        # plant id -> `latent.course`
-    flowers,        # plant id -> first day with a flower
-    weights,        # as written down: plant_id, fresh, dry
-    fluor,          # one row per measurement: plant_id, round, … and 94 columns
-    water,          # rows of `sensors.watering` with plant_id and date
-    said,           # as from `traps.remarks`
-    seed,           # the twin's seed
+    plants,
+    rounds,  # as from `latent.with_onsets`, `design.planned_rounds`
+    shots,  # as from `photograph_all`
+    courses,  # plant id -> `latent.course`
+    flowers,  # plant id -> first day with a flower
+    weights,  # as written down: plant_id, fresh, dry
+    fluor,  # one row per measurement: plant_id, round, … and 94 columns
+    water,  # rows of `sensors.watering` with plant_id and date
+    said,  # as from `traps.remarks`
+    seed,  # the twin's seed
 ):
     "File -> sheet -> table, before cells are spoiled"
     dates = rounds[['plant_id', 'round', 'das', 'date']]
-    side, top = (shots[k].merge(dates, on=['plant_id', 'round'], validate='m:1') for k in ('side', 'top'))
+    side, top = (
+        shots[k].merge(dates, on=['plant_id', 'round'], validate='m:1') for k in ('side', 'top')
+    )
     end = tables.end_point(plants, weights, stream(seed, 'bags'))
     one = lambda t: {'Sheet1': t}
-    return {'00-Misc/FabaDr_Obs.xlsx': tables.observations(side, top, fluor, plants, said),
-        '00-Misc/DateIndex.xlsx': one(tables.date_index()), END: one(end),
+    return {
+        '00-Misc/FabaDr_Obs.xlsx': tables.observations(side, top, fluor, plants, said),
+        '00-Misc/DateIndex.xlsx': one(tables.date_index()),
+        END: one(end),
         'SinglePoint Datasets/Drought_Impact(DAG).xlsx': one(tables.drought_impact(plants)),
-        'SinglePoint Datasets/Flower_LeavesCounts.xlsx': one(tables.flower_counts(plants, flowers, stream(seed, 'flowers'))),
-        ENV: one(environment(seed)), 'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx': one(tables.watering_log(water)),
-        **_measured_books(side, top, fluor, plants, said), **tables.summaries(end)}
+        'SinglePoint Datasets/Flower_LeavesCounts.xlsx': one(
+            tables.flower_counts(plants, flowers, stream(seed, 'flowers'))
+        ),
+        ENV: one(environment(seed)),
+        'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx': one(tables.watering_log(water)),
+        **_measured_books(side, top, fluor, plants, said),
+        **tables.summaries(end),
+    }
 
 # %% ../../nbs/15_twin/12_writing.ipynb #989ba3fe
 def _measured_books(side, top, fluor, plants, said):
     "The workbooks that hold one row per photograph or fluorescence measurement"
     one = lambda t: {'Sheet1': t}
-    desc = lambda rows, step=66, **k: tables.described(rows, plants, tables.seconds_of(rows, step), **k)
+    desc = lambda rows, step=66, **k: tables.described(
+        rows, plants, tables.seconds_of(rows, step), **k
+    )
     vi = desc(top).drop(columns='Plant ID').join(pd.DataFrame(top.vi.tolist()).round(5))
-    fc = desc(fluor, 95).assign(Outlier=['Yes' if (p, None, None) in said else 'No' for p in fluor.plant_id]).join(fluor.iloc[:, -94:].round(5))
-    numbers = lambda t, first: t.loc[:, first:].drop(columns='vi', errors='ignore').drop(columns=['das', 'date']).round(4)
+    fc = (
+        desc(fluor, 95)
+        .assign(Outlier=['Yes' if (p, None, None) in said else 'No' for p in fluor.plant_id])
+        .join(fluor.iloc[:, -94:].round(5))
+    )
+    numbers = lambda t, first: (
+        t.loc[:, first:].drop(columns='vi', errors='ignore').drop(columns=['das', 'date']).round(4)
+    )
     sidebook = desc(side).assign(Angle=side.angle).join(numbers(side, 'AREA_CM'))
-    keep = lambda t: ~pd.Series([(p, None, None) in said or (p, r, a) in said for p, r, a in zip(t.plant_id, t['round'], t.get('angle', [None]*len(t)))], t.index)
+    keep = lambda t: (
+        ~pd.Series(
+            [
+                (p, None, None) in said or (p, r, a) in said
+                for p, r, a in zip(t.plant_id, t['round'], t.get('angle', [None] * len(t)))
+            ],
+            t.index,
+        )
+    )
     bio = tables.digital_biomass(side, top, plants)
-    norm = tables.normalised(bio[keep(top).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']), 'Digital Biomass (e+2)', 'Digital Biomass WHC-80% (e+2)', 'Digital Biomass Norm (e+2)')
+    norm = tables.normalised(
+        bio[keep(top).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']),
+        'Digital Biomass (e+2)',
+        'Digital Biomass WHC-80% (e+2)',
+        'Digital Biomass Norm (e+2)',
+    )
     high = sidebook.loc[keep(side), [*sidebook.columns[:15], 'HEIGHT_CM']]
-    return {FCQ: one(fc), VI: one(vi), BIO: one(bio), NORM: one(norm.assign(Treatment=norm.Treatment.str.rstrip('%'))),
+    return {
+        FCQ: one(fc),
+        VI: one(vi),
+        BIO: one(bio),
+        NORM: one(norm.assign(Treatment=norm.Treatment.str.rstrip('%'))),
         HEIGHT: one(tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')),
         'TimeCourse Datasets/RGB1_SideView_FabaDr_Manual_Morpho.xlsx': one(sidebook),
-        'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(desc(top).join(numbers(top, 'AREA_CM')))}
+        'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(
+            desc(top).join(numbers(top, 'AREA_CM'))
+        ),
+    }
 
 # %% ../../nbs/15_twin/12_writing.ipynb #5e4002ba
 def measure_fluorescence(
-    plants, rounds, # as above
-    shots,          # for the projected area
-    world, seed,    # as for `write_twin`
+    plants,
+    rounds,  # as above
+    shots,  # for the projected area
+    world,
+    seed,  # as for `write_twin`
 ):
     "One row per fluorescence measurement"
     rows = rounds[rounds.fluorescence == 1]
@@ -190,52 +280,96 @@ def measure_fluorescence(
     for p in plants.to_dict('records'):
         mine = rows[rows.plant_id == p['plant_id']]
         size = area.reindex(pd.MultiIndex.from_frame(mine[['plant_id', 'round']])).to_numpy()
-        values_ = fluorescence(p, mine.dag.to_numpy(), world, seed, size*14.2)
-        out.append(mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True).join(values_))
+        values_ = fluorescence(p, mine.dag.to_numpy(), world, seed, size * 14.2)
+        out.append(
+            mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True).join(values_)
+        )
     return pd.concat(out, ignore_index=True)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #423ba117
 def measure_water(
     plants,  # as above
-    courses, # plant id -> course
-    weights, # plant_id, fresh: as grown
-    seed,    # the twin's seed
+    courses,  # plant id -> course
+    weights,  # plant_id, fresh: as grown
+    seed,  # the twin's seed
 ):
     "One row per plant and day of the watering robot, in its order"
     fresh = weights.set_index('plant_id').fresh
-    rows = [watering(p, courses[p['plant_id']], fresh[p['plant_id']], seed).assign(plant_id=p['plant_id']) for p in plants.to_dict('records')]
-    rows += [w.iloc[[20]].assign(added=0., before=w.after.iloc[20], weight=w.weight.iloc[20] + w.added.iloc[20], loss=0.) for w in rows[:2]]   # weighed twice
+    rows = [
+        watering(p, courses[p['plant_id']], fresh[p['plant_id']], seed).assign(
+            plant_id=p['plant_id']
+        )
+        for p in plants.to_dict('records')
+    ]
+    rows += [
+        w.iloc[[20]].assign(
+            added=0.0,
+            before=w.after.iloc[20],
+            weight=w.weight.iloc[20] + w.added.iloc[20],
+            loss=0.0,
+        )
+        for w in rows[:2]
+    ]  # weighed twice
     t = pd.concat(rows).sort_values(['dag', 'plant_id'], ignore_index=True, kind='stable')
-    return t.assign(date=pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(t.dag, unit='D'))
+    return t.assign(
+        date=pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(t.dag, unit='D')
+    )
 
 # %% ../../nbs/15_twin/12_writing.ipynb #7b49a0f1
 def write_truth(
-    folder, plants, courses, weights, planted, # as above
-    world, # one of `WORLDS`
+    folder,
+    plants,
+    courses,
+    weights,
+    planted,  # as above
+    world,  # one of `WORLDS`
 ):
     "`truth/`: plants, latent courses, leads of fluorescence, planted oddities"
     w = weights.rename(columns={'fresh': 'fw_grown_g', 'dry': 'dw_grown_g'})
     p = plants.drop(columns='number').assign(odd=plants.odd.map(' '.join)).merge(w, on='plant_id')
-    daily = [courses[i].query('dag >= 0 and dag % 1 == 0').assign(plant_id=i) for i in plants.plant_id]
+    daily = [
+        courses[i].query('dag >= 0 and dag % 1 == 0').assign(plant_id=i) for i in plants.plant_id
+    ]
     v = values()['fluorescence']
-    leads = pd.DataFrame([{'parameter': k, 'lead_d': 0. if world == 'late' else x['lead'], 'effect': 0. if world == 'null' else x['full'], 's_d': x['s'], 'control_cv': x['cv']}
-                          for k, x in v.items() if isinstance(x, dict) and 'lead' in x])
-    for name, t in {'plants': p, 'latent': pd.concat(daily)[['plant_id', *daily[0].columns[:-1]]].round(5), 'fluor': leads, 'traps': planted.table()}.items():
-        write_csv(t, Path(folder)/'truth'/f'{name}.csv')
+    leads = pd.DataFrame(
+        [
+            {
+                'parameter': k,
+                'lead_d': 0.0 if world == 'late' else x['lead'],
+                'effect': 0.0 if world == 'null' else x['full'],
+                's_d': x['s'],
+                'control_cv': x['cv'],
+            }
+            for k, x in v.items()
+            if isinstance(x, dict) and 'lead' in x
+        ]
+    )
+    for name, t in {
+        'plants': p,
+        'latent': pd.concat(daily)[['plant_id', *daily[0].columns[:-1]]].round(5),
+        'fluor': leads,
+        'traps': planted.table(),
+    }.items():
+        write_csv(t, Path(folder) / 'truth' / f'{name}.csv')
 
 # %% ../../nbs/15_twin/12_writing.ipynb #a7eb202f
 VERSION = 1
 
+
 def _mark(folder, facts, complete):
     "Write `SIMULATED.txt`"
     head = '# This experiment is simulated: no plant was grown. Everything here can be written again from these lines.\n'
-    write_text(head + yaml.safe_dump(facts | {'complete': complete}, sort_keys=False, allow_unicode=True), Path(folder)/'SIMULATED.txt')
+    write_text(
+        head + yaml.safe_dump(facts | {'complete': complete}, sort_keys=False, allow_unicode=True),
+        Path(folder) / 'SIMULATED.txt',
+    )
+
 
 def simulated(
-    folder, # an experiment's folder
+    folder,  # an experiment's folder
 ):
     "The mark of a simulated experiment, or None"
-    path = Path(folder)/'SIMULATED.txt'
+    path = Path(folder) / 'SIMULATED.txt'
     return yaml.safe_load(path.read_text(encoding='utf-8')) if path.is_file() else None
 
 # %% ../../nbs/15_twin/12_writing.ipynb #24ce305b
@@ -243,31 +377,47 @@ def _begin(folder, facts):
     "True when the folder already holds this twin, whole"
     there = simulated(folder)
     if there is None:
-        if folder.exists() and any(folder.iterdir()): raise BadInput('the folder is not empty and holds no simulated experiment', where=folder, mend='give a new folder')
+        if folder.exists() and any(folder.iterdir()):
+            raise BadInput(
+                'the folder is not empty and holds no simulated experiment',
+                where=folder,
+                mend='give a new folder',
+            )
         _mark(folder, facts, False)
         return False
-    if {k: there.get(k) for k in facts} == facts: return there['complete']
+    if {k: there.get(k) for k in facts} == facts:
+        return there['complete']
     other = ', '.join(f'{k}={there.get(k)}' for k in facts if there.get(k) != facts[k])
-    raise BadInput(f'the folder holds another twin ({other})', where=folder, mend='give a new folder, or remove this one')
+    raise BadInput(
+        f'the folder holds another twin ({other})',
+        where=folder,
+        mend='give a new folder, or remove this one',
+    )
 
 # %% ../../nbs/15_twin/12_writing.ipynb #10e85fc0
 def write_twin(
-    folder,         # a new folder, or one in which this twin was begun
-    genotypes=44,   # accessions, 1–44, six plants each
-    seed=1,         # any integer ≥ 0; the same seed gives the same bytes
+    folder,  # a new folder, or one in which this twin was begun
+    genotypes=44,  # accessions, 1–44, six plants each
+    seed=1,  # any integer ≥ 0; the same seed gives the same bytes
     world='onset',  # one of `WORLDS`
-    height=320,     # pixels of a side view; 3476 is full resolution
-    workers=None,   # processes; default: as many as this process may use
-    links=False,    # put the parts elsewhere and link them, as on the cluster
+    height=320,  # pixels of a side view; 3476 is full resolution
+    workers=None,  # processes; default: as many as this process may use
+    links=False,  # put the parts elsewhere and link them, as on the cluster
 ):
     "Write a simulated experiment in the raw layout; an interrupted one is completed"
     folder = Path(folder).absolute()
-    if seed < 0: raise BadInput(f'the seed {seed}', where='seed', mend='give 0 or more')
-    if not 32 <= height <= 3476: raise BadInput(f'a side view of {height} pixels', where='height', mend='give 32 to 3476')
+    if seed < 0:
+        raise BadInput(f'the seed {seed}', where='seed', mend='give 0 or more')
+    if not 32 <= height <= 3476:
+        raise BadInput(f'a side view of {height} pixels', where='height', mend='give 32 to 3476')
     plants = with_onsets(planned_plants(genotypes), world, seed)
-    facts = dict(world=world, seed=int(seed), genotypes=int(genotypes), height=int(height), version=VERSION)
-    if _begin(folder, facts): return folder
-    if links: _link_parts(folder)
+    facts = dict(
+        world=world, seed=int(seed), genotypes=int(genotypes), height=int(height), version=VERSION
+    )
+    if _begin(folder, facts):
+        return folder
+    if links:
+        _link_parts(folder)
     rounds = planned_rounds(plants).drop(columns=['number', 'replicate'])
     shots = photograph_all(plants, rounds, folder, world, int(seed), height, workers)
     _write_tables(folder, plants, rounds, shots, world, int(seed))
@@ -279,33 +429,64 @@ def write_twin(
 def _write_tables(folder, plants, rounds, shots, world, seed):
     "Workbooks and truth from the measurements"
     courses = {p['plant_id']: course(p, world, seed) for p in plants.to_dict('records')}
-    forms = {p['plant_id']: plant_form(p['genotype'], p['plant_id'], seed, p['odd']) for p in plants.to_dict('records')}
+    forms = {
+        p['plant_id']: plant_form(p['genotype'], p['plant_id'], seed, p['odd'])
+        for p in plants.to_dict('records')
+    }
     odd, planted = odd_plants(plants), Planted({})
     grown = end_weights(plants, {p: f['vigour'] for p, f in forms.items()}, world, seed)
     said = remarks(odd, rounds)
-    planted.books = workbooks(plants, rounds, shots, courses, {p: f['flowers_dag'] for p, f in forms.items()}, spoil_weights(grown, odd, planted),
-        measure_fluorescence(plants, rounds, shots, world, seed), measure_water(plants, courses, grown, seed), said, seed)
+    planted.books = workbooks(
+        plants,
+        rounds,
+        shots,
+        courses,
+        {p: f['flowers_dag'] for p, f in forms.items()},
+        spoil_weights(grown, odd, planted),
+        measure_fluorescence(plants, rounds, shots, world, seed),
+        measure_water(plants, courses, grown, seed),
+        said,
+        seed,
+    )
     note_tables(planted, plants, rounds, odd)
     spoil_cells(planted, stream(seed, 'cells'))
     spoil_rows(planted, stream(seed, 'rows'))
-    for (p, rnd, angle), text in said.items(): planted.note('outlier: ' + text, '00-Misc/FabaDr_Obs.xlsx', plant_id=p, value='all rows' if rnd is None else f'round {rnd}, angle {angle}')
-    for file, sheets in planted.books.items(): write_workbook(sheets, Path(folder)/file)
+    for (p, rnd, angle), text in said.items():
+        planted.note(
+            'outlier: ' + text,
+            '00-Misc/FabaDr_Obs.xlsx',
+            plant_id=p,
+            value='all rows' if rnd is None else f'round {rnd}, angle {angle}',
+        )
+    for file, sheets in planted.books.items():
+        write_workbook(sheets, Path(folder) / file)
     write_truth(folder, plants, courses, grown, planted, world)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #aaa3540f
 def _sweep(folder):
     "Remove records and temporary files"
-    for r in (folder/'truth'/'.plants').glob('*'): r.unlink()
-    (folder/'truth'/'.plants').rmdir()
+    for r in (folder / 'truth' / '.plants').glob('*'):
+        r.unlink()
+    (folder / 'truth' / '.plants').rmdir()
     for part in ('.', 'truth', *PARTS[1:]):
-        for p in (folder/part).glob('.*.*'): p.unlink()
+        for p in (folder / part).glob('.*.*'):
+            p.unlink()
 
 # %% ../../nbs/15_twin/12_writing.ipynb #42631a16
-PARTS = ('img', '00-Misc', 'SinglePoint Datasets', 'TimeCourse Datasets', 'EndPoint Datasets', 'Avg_and_Ranks')
+PARTS = (
+    'img',
+    '00-Misc',
+    'SinglePoint Datasets',
+    'TimeCourse Datasets',
+    'EndPoint Datasets',
+    'Avg_and_Ranks',
+)
+
 
 def _link_parts(folder):
     "Make the parts symbolic links into a folder beside, as on the cluster"
     store = folder.with_name(folder.name + '_store')
     for part in PARTS:
-        (store/part).mkdir(parents=True, exist_ok=True)
-        if not (folder/part).exists(): (folder/part).symlink_to(os.path.relpath(store/part, folder))
+        (store / part).mkdir(parents=True, exist_ok=True)
+        if not (folder / part).exists():
+            (folder / part).symlink_to(os.path.relpath(store / part, folder))
