@@ -12,6 +12,7 @@ from pathlib import Path
 import faba_nb
 from .files import sha256
 from .places import root
+from .study_folder import StudyFolder
 
 # %% ../../nbs/00_core/08_provenance.ipynb #3377f0c2
 def versions(
@@ -73,7 +74,7 @@ def log_event(
     **facts,  # what happened: step='train', arm='clip', seconds=12.3
 ):
     "Append one event to `OUT/log.jsonl`"
-    path = Path(out) / 'log.jsonl'
+    path = StudyFolder(out).log
     path.parent.mkdir(parents=True, exist_ok=True)
     line = (
         json.dumps(
@@ -101,6 +102,6 @@ def read_log(
     out,  # the study's folder
 ):
     "The events of `OUT/log.jsonl`, oldest first; lines that are no events are left out"
-    path = Path(out) / 'log.jsonl'
+    path = StudyFolder(out).log
     lines = path.read_text(encoding='utf-8', errors='replace').split('\n') if path.is_file() else []
     return [e for e in map(_event, lines) if e]

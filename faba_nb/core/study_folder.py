@@ -49,6 +49,12 @@ def predictions_all_rounds(self: ArmFolder) -> Path:  # a CSV file
     return self.path / 'predictions_all_rounds.csv'
 
 
+@patch(as_prop=True)
+def predictions_lock(self: ArmFolder) -> Path:
+    "Who writes the predictions"
+    return self.path / '.predictions.lock'
+
+
 @patch
 def all_predictions(self: ArmFolder) -> list[Path]:  # those that are there, sorted
     "The predictions files of the arm"

@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ..backbones.registry import backbones
 from ..core.errors import BadInput
 from ..core.places import root
+from ..core.study_folder import StudyFolder
 from ..evaluation.presymptomatic import alarm_dates
 from ..evaluation.predictions import read_predictions, scores
 from ..experiment.dataset import Experiment
@@ -229,7 +230,7 @@ def arms(self: Sources):
     "Arms with predictions on disk, in the study's order, then others"
     if not self.results:
         return []
-    have = [p.parent.name for p in sorted((self.out / 'arms').glob('*/predictions.csv'))]
+    have = [p.parent.name for p in sorted(StudyFolder(self.out).arms.glob('*/predictions.csv'))]
     lacking = [a for a in self.results.study.arms if a not in have]
     if lacking:
         self.miss(
@@ -248,7 +249,7 @@ def frame(
     "All predictions of an arm, checked; None where they cannot be used"
     if arm not in self._frames:
         try:
-            self._frames[arm] = read_predictions(self.out / 'arms' / arm / 'predictions.csv')
+            self._frames[arm] = read_predictions(StudyFolder(self.out).arm(arm).predictions)
         except BadInput as e:
             self._frames[arm] = None
             self.miss(str(e))

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from .drawing import figure_html
 from .layout import save_table, to_html
 from ..core.files import write_text
+from ..core.study_folder import StudyFolder
 from .results import NotThere, Results
 from .site import FRONT, reports
 from .style import use_style
@@ -82,7 +83,7 @@ def figure(
     def make():
         html = figure_html(
             partial(draw, self.results, **kwargs),
-            self.out / 'figures',
+            StudyFolder(self.out).figures,
             name,
             f'Figure {len(self.figures) + 1}.',
             '../figures/',
@@ -105,7 +106,7 @@ def table(
 
     def html():
         t = make(self.results, **kwargs)
-        csv, tex = save_table(t, self.out / 'tables' / 'report', label)
+        csv, tex = save_table(t, StudyFolder(self.out).report_tables, label)
         self.tables.append(label)
         files = Markup(
             '<span class="files"><a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a></span>'
@@ -124,7 +125,7 @@ def file(
     "A text file beside the page, linked"
 
     def html():
-        write_text(make(self.results), self.out / 'report' / name)
+        write_text(make(self.results), StudyFolder(self.out).report / name)
         return Markup('<p class="download"><a href="{0}">{0}</a></p>').format(name)
 
     _show(self, html)

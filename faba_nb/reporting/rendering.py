@@ -22,6 +22,7 @@ from ..core.kernel import manager
 from ..core.places import root
 from ..core.provenance import fingerprint
 from ..core.stopping import raise_if_stopping
+from ..core.study_folder import StudyFolder
 from .drawing import css_name
 from .pages import SENTINEL
 from .results import Results, _read
@@ -39,10 +40,10 @@ def inputs(
         *(root() / 'reports' / 'site').iterdir(),
         *(root() / 'data' / 'design').glob('*.csv'),
     ]
-    small = [p for p in (out / 'study.yaml', out / 'run.json') if p.is_file()]
-    small += [*sorted((out / 'tables').glob('*.csv')), *sorted(out.glob('arms/*/imported.json'))]
+    small = [p for p in (StudyFolder(out).study, StudyFolder(out).run) if p.is_file()]
+    small += [*StudyFolder(out).all_tables(), *sorted(out.glob('arms/*/imported.json'))]
     for r in Results(out).family[1:]:
-        small += [r.out / 'study.yaml', *sorted((r.out / 'tables').glob('*.csv'))]
+        small += [StudyFolder(r.out).study, *StudyFolder(r.out).all_tables()]
     large = [
         (str(p.relative_to(out)), p.stat().st_size, p.stat().st_mtime_ns)
         for p in sorted(out.glob('arms/*/predictions*.csv'))
@@ -73,7 +74,9 @@ def execute(
     out,  # the study's folder
 ):
     "Run a report over a study; returns the path of the executed notebook"
-    done, failed = (out / 'notebooks' / f'report_{path.stem}{s}.ipynb' for s in ('', '_failed'))
+    done, failed = (
+        StudyFolder(out).notebooks / f'report_{path.stem}{s}.ipynb' for s in ('', '_failed')
+    )
     with tempfile.TemporaryDirectory(
         prefix='faba-', dir='/tmp' if len(tempfile.gettempdir()) > 60 else None
     ) as d:
@@ -223,7 +226,7 @@ def render_page(
 ):
     "Make one page if its inputs have changed; returns what was done"
     raise_if_stopping('pages that are made are kept')
-    start, page = time.time(), out / 'report' / report.page
+    start, page = time.time(), StudyFolder(out).report / report.page
     mark = fingerprint(*inputs(out, report.path))
     if up_to_date(page, mark):
         return dict(name=report.name, page=page, made=False, seconds=0.0)
@@ -236,7 +239,7 @@ def sealed(
     out,  # a study's folder
 ):
     "Refuse tables that are not what evaluation wrote"
-    for p in sorted((out / 'tables').glob('*.csv')):
+    for p in StudyFolder(out).all_tables():
         check_seal(p, 'run `faba evaluate` again')
 
 
@@ -271,10 +274,10 @@ def workbook(
     "OUT/tables.xlsx with a sheet per table, no cell a formula or link; returns its path, or None without tables"
     tables, path = (
         [
-            *sorted((out / 'tables').glob('*.csv')),
-            *sorted((out / 'tables' / 'report').glob('*.csv')),
+            *StudyFolder(out).all_tables(),
+            *sorted(StudyFolder(out).report_tables.glob('*.csv')),
         ],
-        out / 'tables.xlsx',
+        StudyFolder(out).workbook,
     )
     if not tables:
         return None

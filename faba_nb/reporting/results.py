@@ -16,6 +16,7 @@ from ..core.errors import BadInput
 from ..core.files import check_seal, read_csv, read_json, write_csv
 from ..core.places import root
 from ..core.studies import read_study
+from ..core.study_folder import StudyFolder
 from ..evaluation.predictions import read_predictions, scores
 from ..experiment.plants import FLAGS
 
@@ -40,7 +41,7 @@ class Results:
         out,  # the study's output folder
     ):
         self.out = Path(out)
-        if not (self.out / 'study.yaml').is_file():
+        if not StudyFolder(self.out).study.is_file():
             raise BadInput(
                 'no study has been run here: study.yaml is missing',
                 where=out,
@@ -50,11 +51,11 @@ class Results:
 
     @cached_property
     def study(self):
-        return read_study(self.out / 'study.yaml')
+        return read_study(StudyFolder(self.out).study)
 
     @cached_property
     def run(self):
-        path = self.out / 'run.json'
+        path = StudyFolder(self.out).run
         return read_json(path) if path.is_file() else {}
 
 # %% ../../nbs/50_reporting/15_results.ipynb #57b5788a
@@ -77,7 +78,7 @@ def keep(
     frame,  # what is drawn
 ):
     "Write the numbers behind a figure"
-    write_csv(frame, self.out / 'tables' / 'report' / f'{name}.csv')
+    write_csv(frame, StudyFolder(self.out).report_tables / f'{name}.csv')
 
 # %% ../../nbs/50_reporting/15_results.ipynb #25280e0b
 @patch
@@ -86,7 +87,7 @@ def table(
     name,  # file name in OUT/tables without `.csv`
 ):
     "One of evaluation's tables"
-    path = self.out / 'tables' / f'{name}.csv'
+    path = StudyFolder(self.out).table(name)
     if not path.is_file():
         raise NotThere(
             f'The table {name}.csv is not there: evaluation has not written it for this study.'
@@ -168,7 +169,7 @@ def predictions(
     protocol='retrospective',  # 'retrospective' or 'online'
 ):
     "Test predictions, one row per seed, plant and measured step"
-    path = self.out / 'arms' / arm / 'predictions.csv'
+    path = StudyFolder(self.out).arm(arm).predictions
     if not path.is_file():
         raise NotThere(f'Arm {arm} has no predictions in this study.')
     text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {
@@ -189,7 +190,7 @@ def scores(
     protocol='online',  # 'retrospective' or 'online'
 ):
     "Predictions of an arm as `Scores`, held-out plants of inner folds included"
-    path = self.out / 'arms' / arm / 'predictions.csv'
+    path = StudyFolder(self.out).arm(arm).predictions
     if not path.is_file():
         raise NotThere(f'Arm {arm} has no predictions in this study.')
     s = self.once((path, protocol, 'scores'), lambda: scores(read_predictions(path), protocol, arm))

@@ -14,6 +14,7 @@ import argparse, errno, math, os, re, shlex, sys
 from pathlib import Path
 import faba_nb
 from ..core.errors import BadInput, StepFailed, Stopped, unknown
+from ..core.study_folder import StudyFolder
 
 # %% ../../nbs/60_running/08_cli.ipynb #87c4db85
 VERBS = {}
@@ -194,7 +195,7 @@ def holds_study(
     folder,  # any path
 ):
     "Does a folder hold a study that was run?"
-    return (Path(folder) / 'study.yaml').is_file()
+    return StudyFolder(folder).study.is_file()
 
 # %% ../../nbs/60_running/08_cli.ipynb #d2d0b40c
 def _held(folder):
@@ -1014,7 +1015,7 @@ def comparison(
     "Rows of the comparison table: kind, name, reading, then a text per column"
     from faba_nb.core.files import check_seal, read_csv
 
-    path = check_seal(Path(out) / 'tables' / 'metrics.csv', 'run `faba evaluate` again')
+    path = check_seal(StudyFolder(out).table('metrics'), 'run `faba evaluate` again')
     table = read_csv(path, dtype=str, keep_default_na=False)
     found = table[table.stratum == ''].to_dict('records')
     cells = {
@@ -1081,7 +1082,7 @@ def _title(out):
     from faba_nb.running.pipeline import read_run
 
     mark = '  (SIMULATED DATA)' if read_run(Path(out)).get('simulated') else ''
-    return read_study(Path(out) / 'study.yaml').name + mark
+    return read_study(StudyFolder(out).study).name + mark
 
 # %% ../../nbs/60_running/08_cli.ipynb #7f718ea8
 class _Parser(argparse.ArgumentParser):

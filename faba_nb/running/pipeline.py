@@ -31,6 +31,7 @@ from ..core.provenance import commit, fingerprint, log_event, read_log, versions
 from ..core.stopping import raise_if_stopping
 from ..core.studies import imported, read_study
 from ..core.config import to_dict
+from ..core.study_folder import StudyFolder
 from .locks import _clear, alive, holder, locked, taken
 from faba_nb.running.steps import (
     checked_parameters,
@@ -204,10 +205,10 @@ def _train_step(study, data, features, out, options):
             ),
         },
         lambda: [] if 'shard' in options else predictions(out, arms),
-        out / 'steps' / f'train{part}.lock',
+        StudyFolder(out).lock(f'train{part}'),
         'train*.lock',
         f'{len(arms)} arms',
-        tuple(out / 'arms' / n for n in arms),
+        tuple(StudyFolder(out).arm(n).path for n in arms),
     )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #a176411e
@@ -217,9 +218,11 @@ def predictions(
 ):
     "The predictions files of a study"
     names = (
-        arms if arms is not None else [p.name for p in (Path(out) / 'arms').glob('*') if p.is_dir()]
+        arms
+        if arms is not None
+        else [p.name for p in StudyFolder(out).arms.glob('*') if p.is_dir()]
     )
-    return [p for n in names for p in sorted((Path(out) / 'arms' / n).glob('predictions*.csv'))]
+    return [p for n in names for p in sorted((StudyFolder(out).arm(n)).glob('predictions*.csv'))]
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #9563354e
 def read_run(
@@ -227,7 +230,7 @@ def read_run(
 ):
     "What `run.json` says; {} when it is missing or cannot be read"
     try:
-        run = read_json(Path(out) / 'run.json')
+        run = read_json(StudyFolder(out).run)
     except (OSError, ValueError):
         return {}
     return run if isinstance(run, dict) else {}
@@ -240,9 +243,9 @@ def features_there(
     from faba_nb.backbones.store import feature_path
 
     out, where = Path(out), read_run(out).get('features')
-    if not isinstance(where, str) or not (out / 'study.yaml').is_file():
+    if not isinstance(where, str) or not StudyFolder(out).study.is_file():
         return False
-    groups = image_groups(without_imported(read_study(out / 'study.yaml'), out))
+    groups = image_groups(without_imported(read_study(StudyFolder(out).study), out))
     return all(
         Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs
     )
@@ -258,7 +261,7 @@ def _evaluate_step(study, out):
         lambda: {
             'study': fingerprint(asked),
             'predictions': fingerprint(_marks(predictions(out))),
-            'features': features_there(out) or (out / 'tables' / 'importance.csv').is_file(),
+            'features': features_there(out) or (StudyFolder(out).table('importance')).is_file(),
             'code': _code(
                 'faba_nb/core',
                 'faba_nb/experiment',
@@ -268,10 +271,10 @@ def _evaluate_step(study, out):
             ),
         },
         lambda: tables(out),
-        out / 'steps' / 'evaluate.lock',
+        StudyFolder(out).lock('evaluate'),
         'evaluate.lock',
         'tables from predictions',
-        (out / 'tables',),
+        (StudyFolder(out).tables,),
     )
 
 
@@ -279,7 +282,7 @@ def tables(
     out,  # the study's folder
 ):
     "The tables of a study"
-    return sorted((Path(out) / 'tables').glob('*.csv'))
+    return StudyFolder(out).all_tables()
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #c9a68dd5
 def _report_step(study, out):
@@ -294,11 +297,11 @@ def _report_step(study, out):
             'predictions': fingerprint(_marks(predictions(out))),
             'code': _code('faba_nb/core', 'faba_nb/reporting', 'reports'),
         },
-        lambda: sorted((out / 'report').glob('*.html')),
-        out / 'steps' / 'report.lock',
+        lambda: sorted(StudyFolder(out).report.glob('*.html')),
+        StudyFolder(out).lock('report'),
         'report.lock',
         'pages from tables',
-        (out / 'report',),
+        (StudyFolder(out).report,),
     )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2ab209e1
@@ -346,7 +349,7 @@ def reason(
     out,  # the study's folder
 ):
     "Why the step has to run, or '' when nothing has changed"
-    out, path = Path(out), Path(out) / 'steps' / f'{step.name}.json'
+    out, path = Path(out), StudyFolder(out).step_record(step.name)
     if not path.is_file():
         return 'not done yet'
     record, inputs = read_record(path), step.inputs()
@@ -446,13 +449,13 @@ def _no_rival(step):
 def _leftovers(step, out):
     "What a killed run of this very step may have left beside the study's files; nobody else writes under these names"
     names = [
-        out / 'steps' / f'.{step.name}.*',
-        out / 'steps' / f'{step.name}.heartbeat.json',
-        out / 'notebooks' / f'.{step.name}.*',
+        StudyFolder(out).steps / f'.{step.name}.*',
+        StudyFolder(out).heartbeat(step.name),
+        StudyFolder(out).notebooks / f'.{step.name}.*',
         step.lock.parent / f'.{step.lock.name}.*',
     ]
     if step.name == 'report':
-        names += [out / '.tables.xlsx.*', out / 'notebooks' / '.report_*']
+        names += [out / '.tables.xlsx.*', StudyFolder(out).notebooks / '.report_*']
     return [p for n in names for p in n.parent.glob(n.name)]
 
 
@@ -471,7 +474,7 @@ def _sweep(step, out):
 def _executed(step, out):
     "The notebooks that the step has left, executed"
     return sorted(
-        (out / 'notebooks').glob(
+        StudyFolder(out).notebooks.glob(
             'report_*.ipynb' if step.name == 'report' else f'{step.name}.ipynb'
         )
     )
@@ -561,7 +564,7 @@ def run_step(
         }
         write_json(
             {**record, 'seconds': round(time.monotonic() - start, 2)},
-            out / 'steps' / f'{step.name}.json',
+            StudyFolder(out).step_record(step.name),
         )
     for line in summary.get('said', ()):
         say(f'  {line}')
@@ -618,14 +621,14 @@ def recorded_study(
 ):
     "The study that the folder holds, as it was written: `study.yaml` or `run.json` changed by hand or by a disk are refused"
     out = Path(out)
-    if not (out / 'study.yaml').is_file():
+    if not StudyFolder(out).study.is_file():
         raise BadInput(
             'this folder holds no study yet (study.yaml is missing)', out, AGAIN.format(out)
         )
     for name in ('study.yaml', 'run.json'):
         if (out / name).exists() or (out / SEALS).exists():
             check_seal(out / name, AGAIN.format(out))
-    return read_study(out / 'study.yaml')
+    return read_study(StudyFolder(out).study)
 
 
 def written_study(
@@ -633,7 +636,7 @@ def written_study(
     out,  # the study's folder
 ):
     "What `study.yaml` in the folder says, None where there is none that can be read; the folder of another study is refused"
-    path = Path(out) / 'study.yaml'
+    path = StudyFolder(out).study
     fault = broken(path)
     if fault == 'missing':
         return None
@@ -666,7 +669,7 @@ def write_study(
     same = old and {**to_dict(old), 'provenance': None} == {**to_dict(study), 'provenance': None}
     if same and _says(out, code, data, features):
         return old
-    if broken(out / 'study.yaml') == 'changed':
+    if broken(StudyFolder(out).study) == 'changed':
         say(f'{out}/study.yaml was not what was written here: written again')
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / '.study.yaml.lock')
@@ -674,8 +677,8 @@ def write_study(
         for name in ('study.yaml', 'run.json', SEALS):
             _sweep_beside(out / name)
         study = replace(study, provenance={**code, **_describe(data, features, out)})
-        write_text(study.to_yaml(), out / 'study.yaml')
-        seal(out / 'study.yaml', out / 'run.json')
+        write_text(study.to_yaml(), StudyFolder(out).study)
+        seal(StudyFolder(out).study, StudyFolder(out).run)
         Path(lock.lock_file).unlink(missing_ok=True)
     return study
 
@@ -690,7 +693,7 @@ def _says(out, code, data, features):
     "Does what is written, and sealed, hold for this code and these places?"
     if not (out / SEALS).is_file() or any(broken(out / n) for n in ('study.yaml', 'run.json')):
         return False
-    run, p = read_run(out), read_study(out / 'study.yaml').provenance
+    run, p = read_run(out), read_study(StudyFolder(out).study).provenance
     return (run.get('data'), run.get('features')) == (str(data), str(features)) and all(
         p.get(k) == v for k, v in code.items()
     )
@@ -708,7 +711,7 @@ def _describe(data, features, out):
             'simulated': experiment.simulated or {},
             'genotypes': int(experiment.plants.genotype.nunique()),
         },
-        out / 'run.json',
+        StudyFolder(out).run,
     )
     return {'data': experiment.fingerprint}
 

@@ -17,6 +17,7 @@ from ..core.places import root
 from ..core.progress import duration
 from ..core.provenance import fingerprint
 from ..core.stopping import raise_if_stopping
+from ..core.study_folder import StudyFolder
 from .locks import holder, owner, process
 
 # %% ../../nbs/60_running/03_steps.ipynb #800bc583
@@ -462,8 +463,8 @@ def _whole(path):
 def _keep(folder, out, name):
     "Move what is worth keeping from the local folder to the study's"
     for f, to in (
-        (folder / 'executed.ipynb', out / 'notebooks' / f'{name}.ipynb'),
-        (folder / 'kernel.log', out / 'steps' / f'{name}.log'),
+        (folder / 'executed.ipynb', StudyFolder(out).notebook(name)),
+        (folder / 'kernel.log', StudyFolder(out).kernel_log(name)),
     ):
         if not _whole(f):
             continue
@@ -476,7 +477,7 @@ def _attempt(notebook, parameters, folder, out, name, retry):
     from papermill.exceptions import PapermillExecutionError
 
     token = secrets.token_hex(8)
-    heartbeat = out / 'steps' / f'{name}.heartbeat.json'
+    heartbeat = StudyFolder(out).heartbeat(name)
     try:
         with _watched(heartbeat):
             code = _papermill(
@@ -505,7 +506,7 @@ def run_notebook(
     "Run a notebook to its last cell and return its sentinel: `summary` and `files`"
     name, out = name or Path(notebook).stem, Path(os.path.abspath(out))
     parameters = checked_parameters(notebook, parameters)
-    (out / 'steps').mkdir(parents=True, exist_ok=True)
+    StudyFolder(out).steps.mkdir(parents=True, exist_ok=True)
     with _room(out, name) as folder:
         try:
             return _attempt(notebook, parameters, folder, out, name, 0)

@@ -12,6 +12,7 @@ import pandas as pd
 from ..core.errors import BadInput
 from ..core.files import SEALS, broken, read_json
 from ..core.studies import imported, read_study
+from ..core.study_folder import StudyFolder
 from faba_nb.running.pipeline import (
     AGAIN,
     file_fault,
@@ -32,7 +33,7 @@ def command(
         w for k in ('data', 'features') if isinstance(run.get(k), str) for w in (f'--{k}', run[k])
     ]
     return shlex.join(
-        ['faba', 'run', str(out / 'study.yaml'), *places, '--out', str(out), '--only', step]
+        ['faba', 'run', str(StudyFolder(out).study), *places, '--out', str(out), '--only', step]
     )
 
 # %% ../../nbs/60_running/066_verifying.ipynb #c75798e0
@@ -89,7 +90,7 @@ def _too_few(folder, there):
 # %% ../../nbs/60_running/066_verifying.ipynb #2cebd400
 def _recorded(out):
     "(path, problem or '') of what steps recorded"
-    for path in sorted((out / 'steps').glob('[!.]*.json')):
+    for path in sorted(StudyFolder(out).steps.glob('[!.]*.json')):
         if path.name.endswith('.heartbeat.json'):
             continue
         record = read_record(path)
@@ -108,7 +109,7 @@ def _read(out):
 
     where = read_run(out).get('features')
     try:
-        study = without_imported(read_study(out / 'study.yaml'), out)
+        study = without_imported(read_study(StudyFolder(out).study), out)
     except (BadInput, OSError, ValueError):
         return []
     groups = image_groups(study).items() if isinstance(where, str) else ()
@@ -149,6 +150,6 @@ def _mend_step(out, path):
     "What to run for a file, also for one outside the study's folder and for the record of a step"
     if not path.is_relative_to(out):
         return command(out, 'features')
-    if path.parent == out / 'steps':
+    if path.parent == StudyFolder(out).steps:
         return command(out, path.stem.split('-')[0])
     return _mend(out, path)

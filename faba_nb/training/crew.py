@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ..core.errors import Stopped
 from ..core.progress import Progress
 from ..core.stopping import stop_requested
+from ..core.study_folder import ArmFolder
 from ..core.studies import Arm
 from .baselines import fit_baseline
 from .bundle import Bundle
@@ -33,7 +34,7 @@ class Work:
     name: str  # of the arm
     arm: Arm
     bundle: Bundle
-    folder: Path  # OUT/arms/<name>
+    folder: ArmFolder  # where it writes
     marks: dict  # every fit to its fingerprint
     teacher: 'Work | None' = None
     queue: deque = field(default_factory=deque)  # fits that are to be trained
@@ -45,7 +46,7 @@ def done(
     fit,  # a `Fit` of this arm
 ):
     "Is this fit finished and valid on disk?"
-    return is_done(self.folder / 'fits', fit, self.marks[fit])
+    return is_done(self.folder.fits, fit, self.marks[fit])
 
 
 @patch
@@ -63,7 +64,7 @@ def lesson(
     fit,  # a `Fit` of this arm
 ):
     "The teacher's log-odds (plants, steps) for this fit"
-    return load_readings(self.teacher.folder / 'fits', replace(fit, arm=self.teacher.name))[
+    return load_readings(self.teacher.folder.fits, replace(fit, arm=self.teacher.name))[
         'steps/retrospective'
     ][0]
 
@@ -179,7 +180,7 @@ def _fill(self: Crew, work, stack, size):
     if stack.fits and accelerated(self.device):
         return  # newcomers would be at another epoch
     new = self._take(work, stack, size - len(stack.fits))
-    begun = {f: load_checkpoint(work.folder / 'fits', f, work.marks[f], self.device) for f in new}
+    begun = {f: load_checkpoint(work.folder.fits, f, work.marks[f], self.device) for f in new}
     for f, state in begun.items():
         if state is not None:
             stack.add([f], state)
@@ -196,7 +197,7 @@ def _finish(self: Crew, work, stack):
         f, best = stack.fits[i], {n: x[i : i + 1] for n, x in stack.state.best.items()}
         readings = read_fit(best, stack.bp, work.arm, work.bundle, f.fold, self.device)
         save_fit(
-            work.folder / 'fits',
+            work.folder.fits,
             f,
             best,
             readings,
@@ -237,7 +238,7 @@ def _save(self: Crew, work, stack):
     "Checkpoint every fit of the stack"
     for i, f in enumerate(stack.fits):
         if stack.state.logs[i]:
-            save_checkpoint(work.folder / 'fits', f, stack.state, i, work.marks[f])
+            save_checkpoint(work.folder.fits, f, stack.state, i, work.marks[f])
 
 # %% ../../nbs/30_training/11_crew.ipynb #22f84689
 @patch
@@ -271,7 +272,7 @@ def _estimate(self: Crew, work):
         start = time.perf_counter()
         readings = fit_baseline(work.bundle, work.arm, fit)
         save_fit(
-            work.folder / 'fits',
+            work.folder.fits,
             fit,
             {},
             readings,

@@ -20,6 +20,7 @@ from ..core.errors import BadInput, unknown
 from ..core.files import broken, read_json, seal, write_csv, write_json
 from ..core.provenance import fingerprint, log_event
 from ..core.studies import Arm, Study, imported
+from ..core.study_folder import StudyFolder
 from ..experiment.dataset import Experiment
 from .baselines import check_baseline
 from .bundle import load_bundle
@@ -124,7 +125,7 @@ def gather(
     )
     parts = []
     for fit in (f for f in work.marks if grid == 'steps' or not f.fold.part):
-        readings = load_readings(work.folder / 'fits', fit)
+        readings = load_readings(work.folder.fits, fit)
         for protocol in work.arm.readings:
             parts.append(
                 _labelled(
@@ -155,13 +156,13 @@ def gather(
 # %% ../../nbs/30_training/12_running.ipynb #a90ed29e
 def _grids(work):
     "Grid to the file that holds its predictions"
-    names = {'steps': 'predictions.csv', 'rounds': 'predictions_all_rounds.csv'}
-    return {g: work.folder / n for g, n in names.items() if getattr(work.bundle, g) is not None}
+    files = {'steps': work.folder.predictions, 'rounds': work.folder.predictions_all_rounds}
+    return {g: f for g, f in files.items() if getattr(work.bundle, g) is not None}
 
 
 def _written(work, mark):
     "Are the arm's tables there, whole, and made from these fits?"
-    record = work.folder / 'arm.json'
+    record = work.folder.record
     if any(map(broken, (record, *_grids(work).values()))):
         return False
     try:
@@ -172,7 +173,7 @@ def _written(work, mark):
 
 def _write_tables(study, work, mark):
     "Write the arm's tables, and last the record that says so"
-    record = work.folder / 'arm.json'
+    record = work.folder.record
     record.unlink(missing_ok=True)
     for grid, path in _grids(work).items():
         write_csv(gather(study, work, grid), path, float_format='%.9g')
@@ -190,7 +191,7 @@ def write_predictions(
     mark = fingerprint(
         study.name, work.name, work.arm.backbone, work.arm.readings, sorted(work.marks.values())
     )
-    lock = FileLock(work.folder / '.predictions.lock')
+    lock = FileLock(work.folder.predictions_lock)
     with lock:
         if not _written(work, mark):
             _write_tables(study, work, mark)
@@ -200,7 +201,7 @@ def write_predictions(
 # %% ../../nbs/30_training/12_running.ipynb #7019fd5d
 def _cost(work):
     "Seconds and epochs of an arm's fits, from their records"
-    records = [read_json(work.folder / 'fits' / f'{f.name}.json') for f in work.marks]
+    records = [read_json(work.folder.fits / f'{f.name}.json') for f in work.marks]
     return dict(
         seconds=round(sum(r['seconds'] for r in records), 1),
         epochs=sum(r['epochs'] for r in records),
@@ -259,8 +260,8 @@ def _work(study, shelf, out, name, shard=None):
     bundle, _ = shelf.get(arm)
     fits = arm_fits(name, arm, bundle.plants, shard)
     check_folds(fits, bundle)
-    folder = Path(out) / 'arms' / name
-    (folder / 'fits').mkdir(parents=True, exist_ok=True)
+    folder = StudyFolder(out).arm(name)
+    folder.fits.mkdir(parents=True, exist_ok=True)
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
 # %% ../../nbs/30_training/12_running.ipynb #5ddbd1ef
@@ -285,14 +286,14 @@ def _meet_teacher(study, works, work):
 # %% ../../nbs/30_training/12_running.ipynb #22d76d68
 def _not_as_written(works):
     "Fits that are to be trained again because their files are not what was written: path to what is wrong"
-    paths = [fit_path(w.folder / 'fits', f) for w in works for f in w.queue]
+    paths = [fit_path(w.folder.fits, f) for w in works for f in w.queue]
     return {
         p: fault for p in paths if (fault := fit_fault(p)) not in ('', 'missing', 'record missing')
     }
 
 
 def _aside(out):
-    return set(Path(out).glob('arms/*/fits/*.damaged-*'))
+    return set(StudyFolder(out).arms.glob('*/fits/*.damaged-*'))
 
 
 def _told(faults, aside):
