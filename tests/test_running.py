@@ -235,47 +235,6 @@ def test_asked_to_leave(tmp_path, twin, sign, code):
     )
 
 
-def test_a_job_that_gets_nowhere_ends(tmp_path, twin, faba):
-    "Asked to leave before the first epoch, in two lives of a job: the second does not ask for a third, and the status says why"
-    out, stop = tmp_path / 'out', tmp_path / 'stop'
-    args = (
-        'run',
-        study(tmp_path),
-        '--data',
-        twin,
-        '--out',
-        out,
-        '--only',
-        'train',
-        '--set',
-        'arms.morphology.modalities=[env]',
-    )
-    for life, code in enumerate((75, 1)):
-        stop.unlink(missing_ok=True)
-        p = start(
-            *args,
-            env={
-                **os.environ,
-                'SLURM_JOB_ID': '7',
-                'SLURM_RESTART_COUNT': str(life),
-                'FABA_STOP_FILE': str(stop),
-            },
-        )
-        with ended(p):
-            appears(out / 'log.jsonl', p)
-            while (out / 'log.jsonl').read_text().count('"started"') <= life:
-                assert p.poll() is None, p.communicate()[0]
-                time.sleep(0.05)
-            stop.touch()
-            said = p.communicate(timeout=120)[0]
-        assert p.returncode == code, said
-    line = f'train: 2 allocations of job 7 in a row ended without a new file or checkpoint in {out}/arms'
-    assert said.count(line) == 1 and 'Traceback' not in said
-    assert re.search(r'train +failed', table := faba('status', out).stdout) and line.replace(
-        ' ', ''
-    ) in re.sub(r'\s', '', table), table
-
-
 def test_two_runs_at_once(tmp_path, twin, faba):
     "The second says who is at it, and may come again"
     args = (
