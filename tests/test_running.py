@@ -136,7 +136,7 @@ def reference(tmp_path_factory, twin):
 @pytest.mark.parametrize('notebook', JOBS, ids=lambda p: p.stem)
 def test_job_notebooks_read_every_parameter(notebook):
     "One tagged cell, and every name in it is read further down"
-    from faba_nb.running.steps import parameters_of
+    from faba_nb.core.notebooks import parameters_of
 
     cells = [c for c in nbformat.read(notebook, 4).cells if c.cell_type == 'code']
     tagged = [i for i, c in enumerate(cells) if 'parameters' in c.metadata.get('tags', [])]
@@ -573,7 +573,7 @@ def test_verify_names_what_changed(mine, twin, trained, monkeypatch):
 
 def test_dead_lock_after_finished_work_goes(mine, twin, trained):
     "Killed between the record and the end: the next run, which has nothing to do, removes what lies about"
-    from faba_nb.running.locks import owner
+    from faba_nb.core.locks import owner
 
     (mine / 'steps' / 'train.lock').write_text(json.dumps({**owner('train'), 'born': 1}))
     for n in (

@@ -1616,7 +1616,7 @@ def test_a_job_outlives_its_node(slurm, reference, twin, tmp_path):
 
 def kernel_of(lock):
     "The process below the one that holds the lock of a step"
-    from faba_nb.running.locks import holder
+    from faba_nb.core.locks import holder
 
     found = subprocess.run(
         ['pgrep', '-P', str((holder(lock) or {}).get('pid', 0)), '-f', 'kernel'],

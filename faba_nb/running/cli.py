@@ -620,7 +620,7 @@ def _run(a, only, options={}):
     "Run steps of a study; how many ran"
     from faba_nb.running.pipeline import run_study
     from faba_nb.running.preconditions import require
-    from faba_nb.running.steps import stoppable
+    from faba_nb.core.notebooks import stoppable
 
     study = _study(a)
     for n in options.get('train', {}).get('arms', ()):
@@ -748,7 +748,7 @@ def features(a):
     "one pass over the photographs for all backbones named"
     from faba_nb.backbones.extraction import summary_text
     from faba_nb.core.stopping import listen
-    from faba_nb.running.steps import naming_disk
+    from faba_nb.core.notebooks import naming_disk
 
     if not a.backbones and not a.fill_gaps:
         raise BadInput(

@@ -32,8 +32,8 @@ from ..core.stopping import raise_if_stopping
 from ..core.studies import imported, read_study
 from ..core.config import to_dict
 from ..core.study_folder import StudyFolder
-from .locks import _clear, alive, holder, locked, taken
-from faba_nb.running.steps import (
+from ..core.locks import _clear, alive, holder, locked, taken
+from faba_nb.core.notebooks import (
     checked_parameters,
     disk_fault,
     local_disk,

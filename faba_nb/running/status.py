@@ -16,10 +16,10 @@ from ..core.files import broken, read_json
 from ..core.progress import duration
 from ..core.provenance import read_log
 from ..core.studies import imported, read_study
-from .locks import alive, holder
+from ..core.locks import alive, holder
 from .pipeline import features_there, read_record, read_run
 from .sites import money, units
-from .steps import beat_text, read_beat
+from ..core.notebooks import beat_text, read_beat
 
 # %% ../../nbs/60_running/06_status.ipynb #757ee89d
 def _last_events(out):

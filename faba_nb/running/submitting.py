@@ -34,7 +34,7 @@ from faba_nb.running.sites import (
     units,
     variables,
 )
-from .steps import checked_parameters
+from ..core.notebooks import checked_parameters
 
 # %% ../../nbs/60_running/07_submitting.ipynb #604d0bcf
 PHOTOGRAPHS, GENOTYPES = 11_626, 44  # of the experiment: 8 718 side views and 2 908 top views
