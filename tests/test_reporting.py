@@ -63,21 +63,20 @@ def run_page(monkeypatch, out, name):
 
 
 def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
-    from faba_nb.reporting.rendering import render_reports
+    from faba_nb.reporting.rendering import run_report
 
     monkeypatch.chdir(tmp_path)
-    made = render_reports('bare', 'backbone_comparison')  # a relative path
+    assert run_report('bare', 'backbone_comparison') == 2  # a relative path; the page, the workbook
     assert Path.cwd() == tmp_path  # the process stays where it was
-    html = made.page[0].read_text(encoding='utf-8')
-    assert made.made[0] and made.page[0].name == 'index.html' and len(html) < 1_000_000
+    html = (bare / 'report' / 'index.html').read_text(encoding='utf-8')
+    assert len(html) < 1_000_000
     assert html.count('<h1>') == 1 and 'Simulated data' in html
     assert not re.search(
         r'(src|href)="https?://', re.sub(r'href="https://doi.org/[^"]+"', '', html)
     )
     assert 'No results: BioCLIP and no images' in html  # what is missing is said
     assert 'Not shown.' in html and 'was not recorded' in html
-    again = render_reports('bare', 'backbone_comparison')
-    assert not again.made[0]  # nothing changed, nothing is made
+    assert run_report('bare', 'backbone_comparison') == 0  # nothing changed, nothing is made
 
 
 def test_names_cannot_inject_markup(invented, monkeypatch):
@@ -377,7 +376,8 @@ def test_names_are_text_in_workbooks_latex_and_pages(bare, tmp_path):
     pd.DataFrame(dict(genotype=['+1', '-2'], f1=[1, 2])).to_csv(
         bare / 'tables' / 'numbers.csv', index=False
     )
-    book = openpyxl.load_workbook(workbook(bare))
+    workbook(bare)
+    book = openpyxl.load_workbook(bare / 'tables.xlsx')
     cells = [c for sheet in book for row in sheet.iter_rows() for c in row]
     assert not [c.coordinate for c in cells if c.data_type == 'f' or c.hyperlink]
     assert [c.value for c in book['hostile']['A']][1:] == HOSTILE and [
@@ -415,7 +415,7 @@ def test_formulas_of_names_in_figures_are_not_read(tmp_path, monkeypatch):
 def test_a_changed_table_is_refused_in_one_line(bare, faba):
     "One digit of a sealed table: neither printed nor written into the workbook"
     from faba_nb.core.files import seal
-    from faba_nb.reporting.rendering import render_reports, workbook
+    from faba_nb.reporting.rendering import run_report, workbook
     from faba_nb.reporting.results import Results
 
     seal(*(bare / 'tables').glob('*.csv'))
@@ -424,7 +424,7 @@ def test_a_changed_table_is_refused_in_one_line(bare, faba):
     path.write_text(path.read_text().replace('0.', '1.', 1))
     for read in (
         lambda: Results(bare).table('metrics'),
-        lambda: render_reports(bare, 'claims'),
+        lambda: run_report(bare, 'claims'),
         lambda: workbook(bare),
     ):
         with pytest.raises(BadInput, match='not what was written here') as e:
@@ -610,7 +610,8 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_a_report_that_fails_is_named(bare, tmp_path):
     import nbformat
-    from faba_nb.reporting import rendering
+    from faba_nb.core.steps import run_step
+    from faba_nb.reporting.site import Report, page_step
 
     code = lambda source, *tags: nbformat.v4.new_code_cell(source, metadata={'tags': list(tags)})
     nb = nbformat.v4.new_notebook(
@@ -620,14 +621,16 @@ def test_a_report_that_fails_is_named(bare, tmp_path):
         cells=[code("out = ''", 'parameters'), code('1/0')],
     )
     path = tmp_path / 'broken.ipynb'
+    page = Report('broken', path, 'Broken', 'A page that fails')
     nbformat.write(nb, path)
-    with pytest.raises(StepFailed, match='broken.ipynb, cell .*ZeroDivisionError'):
-        rendering.execute(path, bare)
-    assert (bare / 'notebooks' / 'report_broken_failed.ipynb').is_file()
+    with pytest.raises(StepFailed, match='report-broken: cell 2 .*ZeroDivisionError'):
+        run_step(page_step(bare, page), bare)
+    assert (bare / 'notebooks' / 'report-broken.ipynb').is_file()
     nb.cells[1].source = 'pass'  # ends well, but never says so
     nbformat.write(nb, path)
-    with pytest.raises(StepFailed, match='did not run to its end'):
-        rendering.execute(path, bare)
+    with pytest.raises(StepFailed, match='ended before its last cell'):
+        run_step(page_step(bare, page), bare)
+    assert not (bare / 'report').exists()
 
 
 def test_report_notebooks_are_plain():
@@ -695,16 +698,14 @@ def test_latex_tables_compile(invented, tmp_path, monkeypatch):
 @pytest.mark.full
 def test_all_pages_with_photographs(tmp_path, twin):
     "The whole site over a simulated experiment: sizes, headings, fonts, alternative texts"
-    from faba_nb.reporting.rendering import render_reports
+    from faba_nb.reporting.rendering import run_report
 
     out = example(tmp_path / 'example', data=twin)
-    made = render_reports(out)
-    assert (
-        len(made) >= 8
-        and all(p.stat().st_size < 3_000_000 for p in made.page)
-        and (out / 'tables.xlsx').is_file()
-    )
-    for p in made.page:
+    run_report(out)
+    pages = sorted((out / 'report').glob('*.html'))
+    assert len(pages) >= 8 and all(p.stat().st_size < 3_000_000 for p in pages)
+    assert (out / 'tables.xlsx').is_file()
+    for p in pages:
         html = p.read_text(encoding='utf-8')
         assert html.count('<h1>') == 1 and 'Simulated data' in html, p.name
         assert all(len(a) > 20 for a in re.findall(r'role="img" aria-label="([^"]*)"', html)), (

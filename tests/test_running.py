@@ -339,10 +339,9 @@ def test_spoilt_notebook_is_refused_before_anything_starts(
     nb = nbformat.read(ROOT / 'nbs' / '80_jobs' / 'evaluate.ipynb', 4)
     break_it(nb)
     nbformat.write(nb, tmp_path / 'evaluate.ipynb')
-    real = pipeline.notebook_of
-    spoilt = lambda s: tmp_path / 'evaluate.ipynb' if s.notebook == 'evaluate' else real(s)
-    monkeypatch.setattr(pipeline, 'notebook_of', spoilt)
-    monkeypatch.setattr(submitting, 'notebook_of', spoilt)
+    real = pipeline.job_notebook
+    spoilt = lambda name: tmp_path / 'evaluate.ipynb' if name == 'evaluate' else real(name)
+    monkeypatch.setattr(pipeline, 'job_notebook', spoilt)
     s = read_study(study(tmp_path))
     with pytest.raises(BadInput, match=re.escape(line)):
         pipeline.run_study(s, twin, tmp_path / 'features', tmp_path / 'out')

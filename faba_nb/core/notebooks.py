@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from .errors import BadInput, StepFailed, Stopped, unknown
 from .files import read_json, sha256, whole_file, write_json
-from .places import root
+from .places import cache_folder, root
 from .local_disk import disk_error, local_disk, naming_disk, short_folder, step_folder
 from .progress import watched
 from .stopping import raise_if_stopping
@@ -127,12 +127,12 @@ def environment(
     folder,  # the local folder of the step
     heartbeat,  # file for the progress of the step
     token,  # what the sentinel must carry
-    retry=0,  # 1 when an earlier kernel was killed: use less memory
 ):
     "The environment of the kernel: local folders, no network for weights, where to say what"
-    local = {k: str(folder / k.lower()) for k in ('TMPDIR', 'IPYTHONDIR', 'MPLCONFIGDIR')}
+    local = {k: str(folder / k.lower()) for k in ('TMPDIR', 'IPYTHONDIR')}
     for d in local.values():
         os.makedirs(d, exist_ok=True)
+    local['MPLCONFIGDIR'] = os.environ.get('MPLCONFIGDIR') or str(cache_folder('matplotlib'))
     return {
         **os.environ,
         **local,
@@ -141,7 +141,7 @@ def environment(
         'FABA_DONE': str(folder / 'done.json'),
         'FABA_TOKEN': token,
         'FABA_HEARTBEAT': str(heartbeat),
-        'FABA_RETRY': str(retry),
+        'FABA_RETRY': '0',  # 1 when an earlier kernel was killed: use less memory
     }
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #54121029
@@ -207,14 +207,14 @@ def _papermill(notebook, parameters, folder, env):
     from papermill.engines import papermill_engines
 
     with open(folder / 'kernel.log', 'ab') as log, short_folder(folder) as short:
-        engine = _engine(short, env, log)
-        papermill_engines.register('faba_nb', engine)
+        engine, name = _engine(short, env, log), f'faba_nb-{env["FABA_TOKEN"]}'
+        papermill_engines.register(name, engine)
         try:
             pm.execute_notebook(
                 str(notebook),
                 str(folder / 'executed.ipynb'),
                 parameters,
-                engine_name='faba_nb',
+                engine_name=name,
                 kernel_name='python3',
                 progress_bar=False,
             )
@@ -283,7 +283,7 @@ def _keep(folder, out, name):
             shutil.copyfile(f, part)
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #b78bc4cf
-def _attempt(notebook, parameters, folder, out, name, retry):
+def _attempt(notebook, parameters, folder, out, name, env):
     "One run: the sentinel, or an error of ours"
     from papermill.exceptions import PapermillExecutionError
 
@@ -291,9 +291,8 @@ def _attempt(notebook, parameters, folder, out, name, retry):
     heartbeat = StudyFolder(out).heartbeat(name)
     try:
         with watched(heartbeat):
-            code = _papermill(
-                notebook, parameters, folder, environment(folder, heartbeat, token, retry)
-            )
+            env = environment(folder, heartbeat, token) | env
+            code = _papermill(notebook, parameters, folder, env)
     except PapermillExecutionError as e:
         raise _as_ours(e, notebook, name, out) from e
     finally:
@@ -313,6 +312,7 @@ def run_notebook(
     parameters,  # name to value; checked against the tagged cell before anything starts
     out,  # the study's folder: notebooks/ and steps/ are written there
     name=None,  # the step's name, that of the notebook by default
+    env={},  # more environment variables for its kernel
 ):
     "Run a notebook to its last cell and return its sentinel: `summary` and `files`"
     name, out = name or Path(notebook).stem, Path(os.path.abspath(out))
@@ -320,7 +320,7 @@ def run_notebook(
     StudyFolder(out).steps.mkdir(parents=True, exist_ok=True)
     with _scratch(out, name) as folder:
         try:
-            return _attempt(notebook, parameters, folder, out, name, 0)
+            return _attempt(notebook, parameters, folder, out, name, env)
         except _Killed as e:
             first = e.args[0]
         print(
@@ -329,7 +329,7 @@ def run_notebook(
             flush=True,
         )
         try:
-            return _attempt(notebook, parameters, folder, out, name, 1)
+            return _attempt(notebook, parameters, folder, out, name, {**env, 'FABA_RETRY': '1'})
         except _Killed as e:
             raise _as_killed(e.args[0], name, out) from None
 

@@ -620,7 +620,7 @@ def _run(a, only, options={}):
     "Run steps of a study; how many ran"
     from faba_nb.running.pipeline import run_study
     from faba_nb.running.preconditions import require
-    from faba_nb.core.notebooks import stoppable
+    from faba_nb.core.stopping import stoppable
 
     study = _study(a)
     for n in options.get('train', {}).get('arms', ()):
@@ -698,13 +698,7 @@ def evaluate(a):
 )
 def report(a):
     "render the pages from the tables"
-    if a.only:
-        from faba_nb.reporting.rendering import render_reports
-
-        _study(a)
-        render_reports(Path(a.out), a.only)
-    else:
-        _run(a, ['report'])
+    _run(a, ['report'], {'report': {'only': a.only}})
     print(f'{Path(a.out)}/report/index.html')
 
 # %% ../../nbs/60_running/08_cli.ipynb #e368c9e0
@@ -748,7 +742,7 @@ def features(a):
     "one pass over the photographs for all backbones named"
     from faba_nb.backbones.extraction import summary_text
     from faba_nb.core.stopping import listen
-    from faba_nb.core.notebooks import naming_disk
+    from faba_nb.core.local_disk import naming_disk
 
     if not a.backbones and not a.fill_gaps:
         raise BadInput(

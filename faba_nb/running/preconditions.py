@@ -7,16 +7,18 @@ __all__ = ['NO_PHOTOGRAPHS', 'NotFetched', 'endless_links', 'folder_problems', '
            'preconditions', 'require', 'can_run']
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #336bfbf6
-import os, shlex, tempfile
+import os, shlex
 from dataclasses import replace
 from pathlib import Path
 from ..core.errors import BadInput
+from ..core.local_disk import scratch_folder
 from ..core.places import data_folder
+from ..core.steps import reason
 from ..core.studies import imported, read_study, studies
+from ..core.study_folder import StudyFolder
 from faba_nb.running.pipeline import (
     STEPS,
     image_groups,
-    reason,
     state_of_data,
     steps_of,
     without_imported,
@@ -109,8 +111,8 @@ def arm_problems(
     from faba_nb.training.running import plan
 
     found = {}
-    with tempfile.TemporaryDirectory(prefix='faba-') as d:
-        taken = _imported(study, out, Path(d))
+    with scratch_folder(f'check-{os.getpid()}') as d:
+        taken = _imported(study, out, StudyFolder(d))
         for name in (n for n in arms or study.arms if n not in taken):
             try:
                 plan(study, shelf, d, [name])
@@ -123,8 +125,8 @@ def _imported(study, out, folder):
     "The imported arms of a study, marked as such in `folder`, too"
     names = [n for n in study.arms if out and imported(out, n)]
     for n in names:
-        (folder / 'arms' / n).mkdir(parents=True)
-        (folder / 'arms' / n / 'imported.json').touch()
+        folder.arm(n).path.mkdir(parents=True)
+        folder.arm(n).imported.touch()
     return names
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #b3c395bb

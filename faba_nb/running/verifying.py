@@ -13,14 +13,8 @@ from ..core.errors import BadInput
 from ..core.files import SEALS, broken, read_json
 from ..core.studies import imported, read_study
 from ..core.study_folder import StudyFolder
-from faba_nb.running.pipeline import (
-    AGAIN,
-    file_fault,
-    image_groups,
-    read_record,
-    read_run,
-    without_imported,
-)
+from ..core.steps import file_fault, read_record
+from .pipeline import AGAIN, feature_files, read_run, without_imported
 
 # %% ../../nbs/60_running/066_verifying.ipynb #6d670b1b
 def command(
@@ -43,9 +37,7 @@ def _mend(out, path):
     if parts[0] == 'arms' and len(parts) > 1 and imported(out, parts[1]):
         return f'import the arm {parts[1]} again with `faba import`'
     if parts[0] == 'notebooks':
-        return command(
-            out, 'report' if parts[1].startswith('report') else parts[1].split('.')[0].split('-')[0]
-        )
+        return command(out, parts[1].split('.')[0].split('-')[0])
     step = {'arms': 'train', 'tables': 'evaluate', 'report': 'report', 'tables.xlsx': 'report'}.get(
         parts[0]
     )
@@ -69,23 +61,24 @@ def _fits(out):
     "(path, problem or '') of fits"
     from faba_nb.training.fits import fit_fault
 
-    for folder in sorted(out.glob('arms/*/fits')):
-        paths = {p.with_suffix('.safetensors') for p in folder.glob('split*.json')}
-        if (folder.parent / 'arm.json').is_file():
-            paths |= set(folder.glob('*.safetensors'))
+    study = StudyFolder(out)
+    for arm in map(study.arm, study.arms_there()):
+        paths = {p.with_suffix('.safetensors') for p in arm.fits.glob('split*.json')}
+        if arm.record.is_file():
+            paths |= set(arm.fits.glob('*.safetensors'))
         for p in sorted(paths):
             yield p, fit_fault(p)
-        yield from _too_few(folder, len(paths))
+        yield from _too_few(arm, len(paths))
 
 
-def _too_few(folder, there):
+def _too_few(arm, there):
     "An arm that says how many fits it was made from, and has fewer"
     try:
-        wanted = read_json(folder.parent / 'arm.json').get('fits')
+        wanted = read_json(arm.record).get('fits')
     except (OSError, ValueError, AttributeError):
         return
     if isinstance(wanted, int) and there < wanted:
-        yield folder, f'{wanted - there} of {wanted} fits are missing'
+        yield arm.fits, f'{wanted - there} of {wanted} fits are missing'
 
 # %% ../../nbs/60_running/066_verifying.ipynb #2cebd400
 def _recorded(out):
@@ -105,16 +98,12 @@ def _recorded(out):
 # %% ../../nbs/60_running/066_verifying.ipynb #73409d55
 def _read(out):
     "The features files that the study reads, those that are there"
-    from faba_nb.backbones.store import feature_path
-
     where = read_run(out).get('features')
     try:
         study = without_imported(read_study(StudyFolder(out).study), out)
     except (BadInput, OSError, ValueError):
         return []
-    groups = image_groups(study).items() if isinstance(where, str) else ()
-    paths = [Path(feature_path(where, b, t, c)) for (t, c), names in groups for b in names]
-    return [p for p in paths if p.is_file()]
+    return feature_files(study, where) if isinstance(where, str) else []
 
 
 def _features(out):
