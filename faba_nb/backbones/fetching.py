@@ -142,12 +142,13 @@ def _local(b):
 def _bring(repo, name, commit):
     "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(repo, name, revision=commit)
     facts = get_hf_file_metadata(url)
-    blob = hub_cache() / f'models--{repo.replace("/", "--")}' / 'blobs' / facts.etag
+    folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type='model')
+    blob = folder / 'blobs' / facts.etag
     part = blob.with_name(f'{blob.name}.part')
     blob.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{part}.lock'):
