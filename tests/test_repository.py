@@ -104,6 +104,15 @@ def test_notebook_form(notebook):
     )
 
 
+@pytest.mark.parametrize('notebook', NOTEBOOKS, ids=name)
+def test_no_warning_in_outputs(notebook):
+    "A warning in a committed output is mended where it comes from"
+    cells = json.loads(notebook.read_text())['cells']
+    outputs = [o for c in cells for o in c.get('outputs', [])]
+    said = [''.join(o['text']) for o in outputs if o['output_type'] == 'stream']
+    assert not [text for text in said if 'Warning' in text]
+
+
 def imports(path):
     "(module of ours, whether at top level) of every import in a source file"
     for node in ast.walk(ast.parse(path.read_text())):

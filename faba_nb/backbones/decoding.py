@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 import numpy as np
 from fastcore.basics import patch
-from joblib.externals.loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor
 from .canvases import fit, kept
 from .photographs import BadImage, read_bytes, read_photograph
 

@@ -78,17 +78,22 @@ class Weights:
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f93ef3dc
 def _snapshot(b, revision):
     "Folder of one revision in the cache, and the weights in it"
-    folder = hub_cache() / f'models--{repository(b).replace("/", "--")}'
-    ref = folder / 'refs' / (revision or 'main')
-    at = folder / 'snapshots' / (ref.read_text().strip() if ref.is_file() else revision or 'none')
-    file = next((at / n for n in WEIGHTS if (at / n).is_file()), None)
     config = configuration(b)
-    if file and (not config or (at / config).is_file()):
-        return at, file
-    half = at.is_dir() and any(at.iterdir())
-    raise _fetch_first(
-        b, 'only half of its files are in the cache' if half else 'its weights are not in the cache'
-    )
+    names = [*WEIGHTS, config] if config else WEIGHTS
+    there = {n: p for n in names if (p := _cached(repository(b), n, revision))}
+    file = next((there[n] for n in WEIGHTS if n in there), None)
+    if file and (not config or config in there):
+        return file.parent, file
+    half = 'only half of its files are in the cache'
+    raise _fetch_first(b, half if there else 'its weights are not in the cache')
+
+
+def _cached(repo, name, revision):
+    "A file of a repository in the hub's cache, asked of the hub's own library; None when it is not there"
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, name, hub_cache(), revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _fetch_first(b, what):
@@ -137,12 +142,13 @@ def _local(b):
 def _bring(repo, name, commit):
     "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(repo, name, revision=commit)
     facts = get_hf_file_metadata(url)
-    blob = hub_cache() / f'models--{repo.replace("/", "--")}' / 'blobs' / facts.etag
+    folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type='model')
+    blob = folder / 'blobs' / facts.etag
     part = blob.with_name(f'{blob.name}.part')
     blob.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{part}.lock'):

@@ -293,7 +293,8 @@ def look_at_owners_table(check):
         lambda p: f'{p} is in {place(p)} only',
         'plant_metadata.csv counts',
     )
-    _two_stories(check, own.join(made, rsuffix='_made', how='inner'))
+    both = own.merge(made, left_index=True, right_index=True, suffixes=('', '_made'))
+    _two_stories(check, both)
 
 # %% ../../nbs/10_experiment/80_checking.ipynb #1de07e90
 def _two_stories(check, both):

@@ -9,16 +9,16 @@ __all__ = ['NAME', 'Pool', 'units', 'digits', 'money', 'Pace', 'Site', 'site_fro
 
 # %% ../../nbs/60_running/05_sites.ipynb #a1ba802e
 import getpass, os, platform, re, shlex, shutil, socket, string, subprocess, tomllib
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from pathlib import Path
-from ..core.config import from_dict
+from ..core.config import from_dict, settings
 from ..core.errors import BadInput, unknown
 from ..core.files import read_text
 from ..core.places import root
 
 # %% ../../nbs/60_running/05_sites.ipynb #97b0a45c
-@dataclass(frozen=True)
+@settings
 class Pool:
     "How to ask for one kind of node, and what it costs"
 
@@ -54,7 +54,7 @@ def money(
     return ', '.join(f'{digits(v)} {k}' for k, v in found.items()) or 'nothing'
 
 # %% ../../nbs/60_running/05_sites.ipynb #e731be2e
-@dataclass(frozen=True)
+@settings
 class Pace:
     "How fast the site works"
 
@@ -65,7 +65,7 @@ class Pace:
     report: float  # s
 
 # %% ../../nbs/60_running/05_sites.ipynb #27fae988
-@dataclass(frozen=True)
+@settings
 class Site:
     "A cluster's profile"
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 import cv2
 import numpy as np, pandas as pd, yaml
-from joblib.externals.loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor
 from ..core.errors import BadInput
 from ..core.files import read_json, whole_file, write_csv, write_json, write_text
 from ..core.progress import Progress
