@@ -7,7 +7,7 @@ DEMO_DATA := data/twin/demo
 DEMO_OUT := results/demo
 WORKERS ?= 2
 
-.PHONY: help setup demo one test test-all test-slurm bench lab nbs check
+.PHONY: help setup demo one test test-all test-slurm bench lab nbs docs check
 help:
 	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report"
 	@echo "make test      notebooks and tests; no root, no network, no GPU"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench     the benchmarks, as ratios; SHORT=1 with small sizes, to see that they run"
 	@echo "make lab       JupyterLab on the exploring notebooks"
 	@echo "make nbs       run all notebooks in place, clean and export them"
+	@echo "make docs      all notebooks as a small site to read and search offline, in _docs/; runs none of them"
 	@echo "make check     are notebooks clean and the package in step?"
 
 setup: .venv/.ready
@@ -54,6 +55,9 @@ lab: setup
 
 nbs: setup
 	$(BIN)/python tests/run_notebooks.py
+
+docs: setup
+	$(BIN)/python nbs/docs/build.py
 
 check: setup
 	$(BIN)/python -m pytest -q tests/test_repository.py
