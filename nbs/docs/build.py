@@ -139,7 +139,8 @@ def linked_code(code: str, links: dict) -> str:  # HTML
         name = found[1]
         return f'<a href="{links[name]}">{name}</a>' if name in links else found[0]
 
-    return re.sub(r'<span class="n">(\w+)</span>', link, highlight(code))
+    attribute = r'(?<!<span class="o">\.</span>)'
+    return re.sub(attribute + r'<span class="n">(\w+)</span>', link, highlight(code))
 
 
 # ---- cells
@@ -197,8 +198,13 @@ def picture(kind: str, data: str, alt: str) -> str:  # HTML
 
 
 def closed(rich: str) -> str:  # HTML
-    "An example's HTML without links to files that only a real report has"
-    return re.sub(r'(<a\b[^>]*?) href="(?!https?:|data:|#)[^"]*"', r'\1', rich)
+    "An example's HTML without links to files and places that only a real report has"
+
+    def link(found):
+        here = found[2][:1] == '#' and f'id="{found[2][1:]}"' in rich
+        return found[0] if here else found[1]
+
+    return re.sub(r'(<a\b[^>]*?) href="(?!https?:|data:)([^"]*)"', link, rich)
 
 
 def sentence(prose: str) -> str:
@@ -338,6 +344,7 @@ def contents(pages: list[Page]) -> str:  # HTML
     return f'<ul class="contents">{"".join(rows)}</ul>'
 
 
+# chapters that are no rooms of the package, or need a sentence; a room is called as its first notebook
 ABOUT = {
     'documents': ('Documents', ''),
     'jobs': ('Jobs', 'What papermill runs, on a laptop or in a batch job; they have no outputs.'),
@@ -361,7 +368,7 @@ def front(pages: list[Page], parts: Parts) -> list:  # cells
     ]
     for chapter in dict.fromkeys(p.chapter for p in pages):
         own = [p for p in pages if p.chapter == chapter]
-        title, about = ABOUT.get(chapter) or (own[0].title, own[0].subtitle)
+        title, about = ABOUT.get(chapter, (own[0].title, ''))
         cells.append(new_markdown_cell(f'## {title}\n\n{about}'))
         cells.append(piece(parts.place(contents(own))))
     return cells

@@ -1,0 +1,219 @@
+"The site of notebooks: every notebook has a page, nothing is broken, nothing is asked of a network"
+
+import importlib.util, json, os, re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, once
+
+spec = importlib.util.spec_from_file_location('docs_build', ROOT / 'nbs' / 'docs' / 'build.py')
+docs = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(docs)
+
+PAGES = docs.all_pages()
+NOTEBOOKS = sorted(
+    p
+    for folder in ('nbs', 'reports')
+    for p in (ROOT / folder).rglob('*.ipynb')
+    if '.ipynb_checkpoints' not in p.parts
+)
+# in a browser: the index, a document, plants, dense code, and every kind of output
+SEEN = [
+    'index',
+    'DECISIONS',
+    'twin-drawing',
+    'backbones-gallery',
+    'training-losses',
+    'reporting-figures',
+    'reporting-tables',
+    'evaluation-evaluating',
+    'exploring-charts',
+]
+
+
+class Read(HTMLParser):
+    "Ids, links and pictures of a page"
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.loads, self.alts = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids += [found['id']] if 'id' in found else []
+        self.links += [found['href']] if tag == 'a' and 'href' in found else []
+        self.loads += [found[k] for k in ('src', 'srcset', 'poster') if k in found]
+        self.loads += [found['href']] if tag == 'link' else []
+        self.alts += [found.get('alt') or ''] if tag == 'img' else []
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory):
+    "All pages, made once"
+    return once(tmp_path_factory, 'docs', docs.build)
+
+
+@pytest.fixture(scope='session')
+def read(site):
+    "Page name to what it holds"
+    return {p.name: Read(p.read_text(encoding='utf-8')) for p in sorted(site.glob('*.html'))}
+
+
+def test_every_notebook_has_a_page(site, read):
+    assert {p.source for p in PAGES} >= set(NOTEBOOKS)
+    assert set(read) == {p.name for p in PAGES} | {'index.html'}
+    assert {p.name for p in PAGES} <= set(read['index.html'].links)
+
+
+def test_links(site, read):
+    "Every link leads to a page and a place in it, or to a file of the repository"
+    broken = []
+    for name, page in read.items():
+        for link in page.links:
+            if re.match(r'https?:|data:|mailto:', link):
+                continue
+            path, _, anchor = link.partition('#')
+            there = read.get(path or name)
+            if there and (not anchor or anchor in there.ids):
+                continue
+            if not there and (site / path).exists() and not anchor:
+                continue
+            broken.append(f'{name}: {link}')
+    assert not broken
+
+
+def test_nothing_is_loaded_from_elsewhere(read):
+    loads = {x[:60] for page in read.values() for x in page.loads if not x.startswith('data:')}
+    assert not loads
+
+
+def test_pictures_are_described(read):
+    plants = read['twin-drawing.html'].alts
+    assert len(plants) >= 3
+    assert all(len(a) > 20 for page in read.values() for a in page.alts)
+
+
+def test_cells(site):
+    "Hidden cells and directives are not shown, imports are folded, names lead to their definition"
+    nb = json.loads((ROOT / 'nbs/30_training/06_losses.ipynb').read_text(encoding='utf-8'))
+    assert any('#| hide' in ''.join(c['source']) for c in nb['cells'])
+    text = (site / 'training-losses.html').read_text(encoding='utf-8')
+    shown = re.sub(r'<[^>]+>', '', text)
+    assert '#|' not in shown and 'fastcore.test' not in shown
+    assert text.count('<details class="imports">') == 1
+    assert '<a href="training-streams.html#stream">stream</a>' in text
+    assert '<span id="step_losses"></span>' in text
+
+
+def test_code_can_be_copied(site):
+    "What a page shows as code is the notebook's, letter by letter"
+    import html
+
+    nb = json.loads((ROOT / 'nbs/30_training/06_losses.ipynb').read_text(encoding='utf-8'))
+    text = (site / 'training-losses.html').read_text(encoding='utf-8')
+    shown = html.unescape(re.sub(r'<[^>]+>', '', text))
+    cells = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code']
+    cells = [re.sub(r'^#\|.*\n?', '', c, flags=re.M) for c in cells if '#| hide' not in c]
+    assert len(cells) > 5
+    assert all(c.strip() in shown for c in cells)
+
+
+def test_nothing_of_this_machine(site):
+    "No page says where it was made, but for its links to files of the repository"
+    for p in site.iterdir():
+        assert str(ROOT) not in re.sub('href="[^"]*"', '', p.read_text(encoding='utf-8')), p.name
+
+
+def test_old_pages_go(site, tmp_path, monkeypatch):
+    "A page whose notebook is gone is removed, other files stay"
+    monkeypatch.setattr(docs, 'DOCUMENTS', ['README.md'])
+    monkeypatch.setattr(docs, 'all_pages', lambda: [docs.read_document(ROOT / 'README.md')])
+    (tmp_path / 'training-gone.html').write_text('old')
+    (tmp_path / 'mine.txt').write_text('mine')
+    assert docs.build(tmp_path) == 2
+    assert sorted(os.listdir(tmp_path)) == ['README.html', 'index.html', 'mine.txt', 'search.js']
+
+
+def opened(browser, page: Path, width=1280, scheme='light'):
+    "A tab, and everything the page said or asked of a network"
+    tab, said = browser.new_page(viewport={'width': width, 'height': 900}, color_scheme=scheme), []
+    tab.on('console', lambda m: said.append(f'console: {m.text}'))
+    tab.on('pageerror', lambda e: said.append(f'error: {e}'))
+    tab.on('requestfailed', lambda r: said.append(f'failed: {r.url[:100]}'))
+    local = ('file:', 'data:', 'blob:')
+    tab.on('request', lambda r: r.url.startswith(local) or said.append(f'network: {r.url[:100]}'))
+    tab.goto(page.resolve().as_uri())
+    tab.wait_for_timeout(200)
+    return tab, said
+
+
+@pytest.mark.full
+@pytest.mark.parametrize('name', SEEN)
+@pytest.mark.parametrize(
+    'width, scheme',
+    [(1280, 'light'), (1280, 'dark'), (390, 'light'), (390, 'dark')],
+    ids=['wide', 'dark', 'phone', 'dark phone'],
+)
+def test_page(browser, site, name, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab, said = opened(browser, site / f'{name}.html', width, scheme)
+    assert said == []
+    assert tab.locator('h1').count() == 1
+    wider = tab.evaluate('document.documentElement.scrollWidth - innerWidth')
+    assert wider <= 0, 'the page is wider than the window'
+    found = [
+        f"{v['id']}: {v['nodes'][0]['html'][:160]}"
+        for v in Axe().run(tab).response['violations']
+        if v['impact'] in ('serious', 'critical')
+    ]
+    assert found == []
+    tab.close()
+
+
+@pytest.mark.full
+def test_every_page_fits_a_phone(browser, site):
+    tab, said = opened(browser, site / 'index.html', 390)
+    wide = []
+    for page in sorted(site.glob('*.html')):
+        tab.goto(page.as_uri())
+        if tab.evaluate('document.documentElement.scrollWidth - innerWidth') > 0:
+            wide.append(page.name)
+    assert wide == [] and said == []
+    tab.close()
+
+
+@pytest.mark.full
+def test_search(browser, site):
+    "Words are found without a server; a hit opens its section; nonsense finds nothing"
+    tab, said = opened(browser, site / 'index.html')
+    field, hits = tab.locator('.find input'), tab.locator('.find ol a')
+    field.fill('DINOv2')
+    hits.first.wait_for()
+    assert hits.count() > 5
+    assert any('backbones-' in h.get_attribute('href') for h in hits.all())
+    field.fill('step_losses')
+    assert 'training-losses.html' in hits.first.get_attribute('href')
+    field.fill('no such word anywhere')
+    assert hits.count() == 0 and tab.locator('.find li.none').is_visible()
+    field.fill('teacher opinion')
+    hits.first.click()
+    tab.wait_for_url('**/training-losses.html#*')
+    assert said == []
+    tab.close()
+
+
+@pytest.mark.full
+def test_buttons(browser, site):
+    "Next leads through all pages' order; the choice of dark stays on the next page"
+    tab, said = opened(browser, site / PAGES[0].name)
+    tab.locator('#theme').click()
+    tab.locator('a[rel=next]').click()
+    tab.wait_for_url(f'**/{PAGES[1].name}')
+    assert tab.evaluate('document.documentElement.dataset.theme') == 'dark'
+    tab.locator('a[rel=prev]').click()
+    tab.wait_for_url(f'**/{PAGES[0].name}')
+    assert said == []
+    tab.close()
