@@ -176,7 +176,7 @@ def shown_output(output: dict, alt: str) -> str:  # HTML
     if 'td.linenos' in rich:
         return f'<div class="cell">{highlight(data["text/plain"])}</div>'
     if rich:
-        return f'<div class="out">{closed(rich)}</div>'
+        return f'<div class="out">{closed(rich, alt)}</div>'
     for kind in PICTURES:
         if kind in data:
             return f'<div class="out">{picture(kind, data[kind], alt)}</div>'
@@ -197,13 +197,14 @@ def picture(kind: str, data: str, alt: str) -> str:  # HTML
     return f'<img src="data:{kind};base64,{data}" alt="{html.escape(alt)}">'
 
 
-def closed(rich: str) -> str:  # HTML
-    "An example's HTML without links to files and places that only a real report has"
+def closed(rich: str, alt: str) -> str:  # HTML
+    "An example's HTML without links that lead nowhere here, its pictures described"
 
     def link(found):
         here = found[2][:1] == '#' and f'id="{found[2][1:]}"' in rich
         return found[0] if here else found[1]
 
+    rich = re.sub(r'<img\b(?![^>]*\balt=)', lambda m: f'<img alt="{html.escape(alt)}"', rich)
     return re.sub(r'(<a\b[^>]*?) href="(?!https?:|data:)([^"]*)"', link, rich)
 
 
