@@ -499,7 +499,7 @@ echo 4711
 """
 SQUEUE = r"""#!/bin/bash
 case "$*" in
-    *%k*) cat "$TOLD.queue" 2>/dev/null ;;
+    *%k*) [ ! -e "$TOLD.queue" ] || cat "$TOLD.queue" ;;
 esac
 """
 ODD = """a b'c"d $(touch no) `touch no`;touch no&*%j#-"""

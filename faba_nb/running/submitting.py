@@ -443,7 +443,7 @@ mkdir -p "$jobs"
 
 # the number under which Slurm has job $1 of this folder, or nothing
 number() {
-    squeue -h -u "$(id -un)" -o '%i %k' | awk -v k="$(comment "$1")" '$2 == k {print $1; exit}'
+    squeue -h -u "$(id -un)" -o '%i %k' | awk -v k="$(comment "$1")" '$2 == k && !n++ {print $1}'
 }
 comment() { echo "faba-$(printf %s "$out/$1" | sha256sum | cut -c1-32)"; }
 
@@ -471,7 +471,10 @@ job() {
         say "$name is done"
         return
     fi
-    id=$(number "$name")
+    if ! id=$(number "$name"); then
+        say "squeue does not say what is in the queue: run this script again when it does"
+        exit 1
+    fi
     if [ -n "$id" ]; then
         say "$name is with Slurm as job $id"
     else
