@@ -246,9 +246,6 @@ def test_faba_alone_shows_the_help(faba):
             ('--shard', '-1/4'),
             ('--shard', '1/99999'),
         )
-    ]
-    + [
-        ('submit', 'demo', '--site', 'mini', '--hours', v) for v in ('0', '-1', 'nan', 'inf', '1e9')
     ],
     ids=lambda a: f'{a[0]} {a[-2]} {a[-1][:9]}',
 )
