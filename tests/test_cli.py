@@ -136,8 +136,8 @@ def test_help_loads_nothing_heavy_and_works_from_anywhere(faba):
         ),
         (['run', 'demo', '--only', 'trian'], "--only: unknown step 'trian'; did you mean 'train'?"),
         (
-            ['report', 'demo', '--only', 'clams'],
-            "--only: unknown report 'clams'; did you mean 'claims'?",
+            ['report', 'demo', '--only', 'genotyps'],
+            "--only: unknown report 'genotyps'; did you mean 'genotypes'?",
         ),
         (
             ['features', '--data', '/d', '--backbones', 'dinoo2'],

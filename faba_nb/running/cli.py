@@ -544,7 +544,7 @@ def _photographs(a):
 )
 def import_(a):
     "earlier checkpoints or summaries as an arm, predicted again without a GPU"
-    from faba_nb.training.importing import import_results
+    from faba_nb.legacy.importing import import_results
 
     found = import_results(
         a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration
