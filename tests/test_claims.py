@@ -16,7 +16,7 @@ from faba_nb.reporting.results import Results
 @pytest.fixture(scope='module')
 def example(tmp_path_factory):
     "A study of two arms; read only"
-    from faba_nb.reporting.example import example_results
+    from faba_nb.testing.example_studies import example_results
 
     return once(
         tmp_path_factory,

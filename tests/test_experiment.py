@@ -10,7 +10,7 @@ import pytest
 from faba_nb.core.errors import BadInput
 from faba_nb.experiment.checking import check, line
 from faba_nb.experiment.dataset import Experiment
-from faba_nb.experiment.example import write_example, write_workbook
+from faba_nb.testing.example_experiment import write_example, write_workbook
 from faba_nb.experiment.labels import measured_steps
 from faba_nb.experiment.marks import add_mark
 from faba_nb.experiment.plan import design, plan_rounds, read_plant_table, read_round_table

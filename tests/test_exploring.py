@@ -18,7 +18,7 @@ def write_study(data, out, evaluated=True):
     from faba_nb.core.files import write_json, write_text
     from faba_nb.core.studies import read_study
     from faba_nb.evaluation.evaluating import evaluate_study
-    from faba_nb.evaluation.predictions import toy_predictions
+    from faba_nb.testing.example_predictions import toy_predictions
 
     steps = Experiment(data).measured.reset_index(drop=True)
     write_text(read_study('demo').to_yaml(), out / 'study.yaml')

@@ -18,7 +18,8 @@ from faba_nb.legacy.checkpoints import FULL, STATE, read_checkpoint
 from faba_nb.legacy.importing import find_source, import_results
 from faba_nb.legacy.old_configuration import read_configuration
 from faba_nb.legacy.old_inputs import AsItWas, OldFeatures, earlier_bundle, filled, inputs_of
-from faba_nb.legacy.old_network import Variant, forward, invented_checkpoint
+from faba_nb.legacy.old_network import Variant, forward
+from faba_nb.testing.example_checkpoints import invented_checkpoint
 from faba_nb.training.bundle import load_bundle, published_moments
 from faba_nb.training.folds import make_folds
 

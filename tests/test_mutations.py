@@ -1168,7 +1168,8 @@ def _earlier(w):
     "Checkpoints, their configuration, and a file of features for them"
     import h5py, torch, yaml
     from faba_nb.experiment.dataset import Experiment
-    from faba_nb.legacy.old_network import Variant, invented_checkpoint
+    from faba_nb.legacy.old_network import Variant
+    from faba_nb.testing.example_checkpoints import invented_checkpoint
     from faba_nb.legacy.checkpoints import STATE
 
     folder, file = w.folder / 'earlier', w.folder / 'clip_features.h5'

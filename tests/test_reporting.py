@@ -14,7 +14,7 @@ PAGES = sorted(p.stem for p in (ROOT / 'reports').glob('*.ipynb'))
 
 
 def example(folder, **kwargs):
-    from faba_nb.reporting.example import example_results
+    from faba_nb.testing.example_studies import example_results
 
     return example_results(folder, draws=60, **kwargs)
 
@@ -110,7 +110,7 @@ def grown(twin, tmp_path_factory):
         from faba_nb.evaluation.predictions import read_predictions, scores
         from faba_nb.evaluation.presymptomatic import alarm_dates, deviation_scores
         from faba_nb.experiment.dataset import Experiment
-        from faba_nb.reporting.example import EXAMPLE, example_predictions
+        from faba_nb.testing.example_studies import EXAMPLE, example_predictions
 
         e, arms = Experiment(twin), ('dinov2', 'clip')
         write_text(EXAMPLE, out / 'study.yaml')

@@ -11,7 +11,7 @@ from openpyxl import Workbook, load_workbook
 from faba_nb.core.errors import BadInput
 from faba_nb.experiment.checking import check, line
 from faba_nb.experiment.dataset import Experiment
-from faba_nb.experiment.example import (
+from faba_nb.testing.example_experiment import (
     example_plants,
     example_tables,
     example_visits,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODALITIES', 'TRACES', 'Variant', 'widths_of', 'check_variant', 'fuse', 'sight', 'over_rounds', 'forward', 'replay',
-           'invented_checkpoint']
+           'shapes_of']
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #3ff2d77c
 import math
@@ -60,7 +60,7 @@ def check_variant(
             f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}',
             where,
         )
-    _check_shapes(w, _sizes(widths_of(w), variant), where)
+    _check_shapes(w, shapes_of(widths_of(w), variant), where)
     for m, name in TRACES.items():
         used = bool(w[name].any())
         if used != (m in variant.modalities):
@@ -219,7 +219,10 @@ def replay(
     return _head(w, y.unflatten(0, (n, t)).diagonal(dim1=1, dim2=2).movedim(-1, 1)), gate
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #ba5b9bcf
-def _sizes(widths, variant):
+def shapes_of(
+    widths,  # modality to input width
+    variant,  # a `Variant`
+):
     "Name to shape of every parameter"
     two = lambda name, a, b, c: {
         f'{name}.0.weight': (b, a),
@@ -257,19 +260,3 @@ def _layer_sizes(name):
     return {f'{name}.{k}': v for k, v in parts.items()} | {
         f'{name}.norm{i}.{k}': (WIDTH,) for i in (1, 2) for k in ('weight', 'bias')
     }
-
-# %% ../../nbs/55_legacy/10_old_network.ipynb #4bac6b1f
-def invented_checkpoint(
-    widths=None,  # modality to input width; the published ones by default
-    variant=Variant(),  # which variant
-    seed=0,  # of the random numbers
-):
-    "Name to tensor of a network that was never trained"
-    widths = dict(image=768, fluor=94, env=5, vi=11) | (widths or {})
-    g = torch.Generator().manual_seed(seed)
-    w = {k: torch.randn(s, generator=g) / s[-1] ** 0.5 for k, s in _sizes(widths, variant).items()}
-    w |= {k: torch.ones_like(x) for k, x in w.items() if 'norm' in k and k.endswith('weight')}
-    for m, name in TRACES.items():
-        if m not in variant.modalities:
-            w[name].zero_()
-    return w
