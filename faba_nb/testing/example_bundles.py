@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from ..training.bundle import Bundle, make_grid, note_presence, place
-from ..training.network import Batch, encode_days
+from ..training.network import WIDTH, Batch, encode_days
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #796d940b
 def _invented_plants(genotypes):
