@@ -940,7 +940,7 @@ def test_what_looks_wrong_is_left_out_once(model):
 def test_plants_that_look_wrong(twin):
     "Dead, swapped and outlier rows of the simulated experiment; plants of an odd weight ratio alone stay"
     from faba_nb.evaluation.evaluating import flagged_steps
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e = Experiment(twin)
     got, p = flagged_steps(e), e.plants.set_index('plant_id')['flags'].fillna('')

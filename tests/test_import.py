@@ -13,7 +13,7 @@ from faba_nb.backbones.store import write_features
 from faba_nb.core.errors import BadInput
 from faba_nb.core.studies import read_study
 from faba_nb.evaluation.predictions import check_all_rounds, read_predictions
-from faba_nb.experiment.dataset import Experiment
+from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.legacy.checkpoints import FULL, STATE, read_checkpoint
 from faba_nb.legacy.importing import find_source, import_results
 from faba_nb.legacy.old_configuration import read_configuration

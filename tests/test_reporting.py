@@ -109,7 +109,7 @@ def grown(twin, tmp_path_factory):
         from faba_nb.evaluation.evaluating import evaluate_study
         from faba_nb.evaluation.predictions import read_predictions, scores
         from faba_nb.evaluation.presymptomatic import alarm_dates, deviation_scores
-        from faba_nb.experiment.dataset import Experiment
+        from faba_nb.experiment.experiment_folder import Experiment
         from faba_nb.testing.example_studies import EXAMPLE, example_predictions
 
         e, arms = Experiment(twin), ('dinov2', 'clip')
@@ -248,7 +248,7 @@ def test_left_and_right_are_above_and_below_where_they_are(grown):
 def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
     "The tables of evaluation, the pages of accessions and dates, and the explorer: same day, same words"
     from faba_nb.evaluation.alarms import accession_rule, never_words
-    from faba_nb.exploring.plants import PlantsExplorer
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
     from faba_nb.reporting import accessions, presymptomatic
     from faba_nb.reporting.results import Results
 

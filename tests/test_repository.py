@@ -1,6 +1,7 @@
 "The repository cannot drift: clean notebooks, an export in step, floors, a light import"
 
 import ast, json, os, shutil, subprocess, sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,16 @@ def test_floors(module):
 def test_every_room_has_a_floor():
     rooms = {p.parent.name for p in (ROOT / 'faba_nb').glob('*/__init__.py')}
     assert rooms == {*FLOORS, LEAF}
+
+
+REPEATED = {'presymptomatic', 'running'}  # still to be renamed; nothing is to be added
+
+
+def test_no_file_name_repeats():
+    "A module can be told from every other module, and from a room, by its file name alone"
+    modules = [p for p in MODULES if not p.stem.startswith('__')]
+    names = Counter([p.stem for p in modules] + [*FLOORS, LEAF])
+    assert {n for n, times in names.items() if times > 1} == REPEATED
 
 
 def earlier_system():

@@ -676,7 +676,7 @@ def test_accelerated_paths(monkeypatch, tmp_path):
 def experiment(twin, tmp_path_factory):
     "A simulated experiment and a file of invented features for it"
     from faba_nb.backbones.store import write_features
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e, at = Experiment(twin), tmp_path_factory.mktemp('features')
     index = (

@@ -26,7 +26,7 @@ from faba_nb.reporting.results import (
     p_equals,
     with_interval,
 )
-from ..reporting.tables import METRICS, difference, nice
+from ..reporting.comparison_tables import METRICS, difference, nice
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #1ec776b2
 COLUMNS = [

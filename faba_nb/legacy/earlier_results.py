@@ -22,7 +22,7 @@ from ..reporting.drawing import Drawn
 from ..reporting.figures import pair_panel
 from ..reporting.layout import Column, Table
 from ..reporting.results import NotThere, counted, listed, number, p_equals, with_interval
-from faba_nb.reporting.tables import (
+from faba_nb.reporting.comparison_tables import (
     DETECTABLE,
     METRICS,
     PAIR,

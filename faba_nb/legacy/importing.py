@@ -28,7 +28,7 @@ from ..core.progress import Progress
 from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
-from ..experiment.dataset import Experiment
+from ..experiment.experiment_folder import Experiment
 from faba_nb.legacy.checkpoints import (
     FULL,
     STATE,

@@ -9,7 +9,7 @@ __all__ = ['NUMERIC', 'AsItWas', 'OldFeatures', 'earlier_fluorescence', 'earlier
 import numpy as np, pandas as pd, torch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
-from ..experiment.dataset import Experiment
+from ..experiment.experiment_folder import Experiment
 from ..experiment.marks import read_marks
 from ..experiment.sheets import find_file, parsed_once, read_sheet
 from ..experiment.tables import fluor_columns, read_table, table_spec

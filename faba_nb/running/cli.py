@@ -339,7 +339,7 @@ def twin(a):
 def check(a):
     "read a raw tree and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
     from faba_nb.core.places import data_folder
-    from faba_nb.experiment.checking import check
+    from faba_nb.experiment.raw_tree import check
 
     folder = data_folder(a.folder)
     found = check(folder)

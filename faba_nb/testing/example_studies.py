@@ -73,7 +73,7 @@ AWKWARD = ['Aurora/2', 'Mélodie/2', 'R&D <b>7</b>', 'Hedin/2', 'Kontu', "Ukko's
 def _steps(data, n):
     "Measured steps of an experiment, or invented ones of `n` accessions"
     if data is not None:
-        from faba_nb.experiment.dataset import Experiment
+        from faba_nb.experiment.experiment_folder import Experiment
 
         return Experiment(data).measured
     steps = toy_steps(n)
