@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from conftest import once
+from test_reporting import grown
 
 from faba_nb.core.files import seal
 from faba_nb.evaluation.alarms import accession_rule
@@ -57,7 +58,7 @@ def test_verdicts_follow_the_contrasts(bare):
         assert claims.judge(Results(bare)).set_index('id').verdict['clip_better'] == expected
 
 
-def test_an_order_names_the_rule_of_its_alarms(example):
+def test_an_order_names_the_rule_of_its_alarms(grown):
     "In the words of the page of accessions"
     claim = SimpleNamespace(arm='dinov2', metric='', protocol='online', printed=float('nan'))
-    assert accession_rule.words in claims.order(Results(example), claim).instead
+    assert accession_rule.words in claims.order(Results(grown), claim).instead
