@@ -32,13 +32,11 @@ from faba_nb.evaluation.predictions import (
     key_columns,
     number_columns,
     read_predictions,
-    real_onsets,
     scores,
     text_columns,
-    toy_predictions,
-    toy_steps,
     with_labels,
 )
+from faba_nb.testing.example_predictions import real_onsets, toy_predictions, toy_steps
 from faba_nb.evaluation.resampling import (
     Draws,
     bootstrap_draws,
@@ -784,7 +782,8 @@ def test_net_benefit_by_hand():
 
 def test_simultaneous_band_beside_scipy():
     "The quantile of the largest |t| under the correlation of the days: scipy's multivariate normal puts 95 % inside"
-    from faba_nb.evaluation.presymptomatic import day_model, toy_signal, treatment_effects
+    from faba_nb.evaluation.presymptomatic import day_model, treatment_effects
+    from faba_nb.testing.example_signals import toy_signal
 
     t, plants = toy_signal(real_onsets[::6], dict(QY=8), days={1: [5, 12, 19], 2: [6], 3: [7]})
     d = t.merge(plants, on='plant_id').assign(
@@ -802,7 +801,8 @@ def test_simultaneous_band_beside_scipy():
 def test_lead_is_the_least_squares_fit_of_scipy():
     "The grid finds what scipy's curve_fit finds, to its grid of a quarter of a day"
     from scipy.optimize import curve_fit
-    from faba_nb.evaluation.presymptomatic import best_lead, lead_sums, pair_differences, toy_signal
+    from faba_nb.evaluation.presymptomatic import best_lead, lead_sums, pair_differences
+    from faba_nb.testing.example_signals import toy_signal
 
     t, plants = toy_signal(real_onsets, dict(QY=8), effect=4.0, s=2.5)
     D, _, days = pair_differences(t, plants, ['QY'])
@@ -851,7 +851,7 @@ def test_importance_reads_stored_fits_again(tmp_path):
     torch = pytest.importorskip('torch')
     from faba_nb.core.studies import Arm
     from faba_nb.evaluation.importance import arm_importance, columns
-    from faba_nb.training.bundle import invented
+    from faba_nb.testing.example_bundles import invented
     from faba_nb.training.crew import Work
     from faba_nb.training.engine import Fit, Stack
     from faba_nb.training.fits import save_fit
@@ -940,7 +940,7 @@ def test_what_looks_wrong_is_left_out_once(model):
 def test_plants_that_look_wrong(twin):
     "Dead, swapped and outlier rows of the simulated experiment; plants of an odd weight ratio alone stay"
     from faba_nb.evaluation.evaluating import flagged_steps
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e = Experiment(twin)
     got, p = flagged_steps(e), e.plants.set_index('plant_id')['flags'].fillna('')

@@ -22,7 +22,7 @@ from ..core.progress import Progress
 from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
 from ..core.studies import read_study
-from ..experiment.dataset import Experiment
+from ..experiment.experiment_folder import Experiment
 from ..experiment.plan import onset_class
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #126f8a48

@@ -17,7 +17,7 @@ from .figures import arm_tone, cut, dagger, plants_shown
 from .layout import Column, Table
 from .results import NotThere, counted, in_doubt, listed, number, spread
 from .style import canvas, colour
-from .tables import nice
+from .comparison_tables import nice
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #ff9b7447
 def alarm_days(

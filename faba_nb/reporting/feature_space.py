@@ -20,7 +20,7 @@ from .drawing import Drawn, dots
 from .layout import Column, Table
 from .results import NotThere, counted, listed, number
 from .style import BACKBONES, canvas, colour, label_panels, panels
-from .tables import nice
+from .comparison_tables import nice
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #e8d1ff71
 def feature_files(

@@ -27,7 +27,7 @@ from faba_nb.reporting.results import (
 )
 from .style import canvas, colour, label_panels, panels
 from .sentences import told
-from .tables import KINDS, MODALITIES, NAMES, genotypes, nice
+from .comparison_tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1966090b
 def fluorescence_effects(

@@ -340,7 +340,7 @@ def twin(a):
 def check(a):
     "read a raw tree and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
     from faba_nb.core.places import data_folder
-    from faba_nb.experiment.checking import check
+    from faba_nb.experiment.raw_tree import check
 
     folder = data_folder(a.folder)
     found = check(folder)
@@ -545,7 +545,7 @@ def _photographs(a):
 )
 def import_(a):
     "earlier checkpoints or summaries as an arm, predicted again without a GPU"
-    from faba_nb.training.importing import import_results
+    from faba_nb.legacy.importing import import_results
 
     found = import_results(
         a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration

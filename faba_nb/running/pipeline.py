@@ -322,7 +322,7 @@ def _says(out, code, data, features):
 
 def _describe(data, features, out):
     "Write `run.json`; the experiment's own fingerprint comes back"
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     experiment = Experiment(data)
     write_json(

@@ -21,7 +21,7 @@ from ..core.files import broken, read_json, seal, write_csv, write_json
 from ..core.provenance import fingerprint, log_event
 from ..core.studies import Arm, Study, imported
 from ..core.study_folder import StudyFolder
-from ..experiment.dataset import Experiment
+from ..experiment.experiment_folder import Experiment
 from .baselines import check_baseline
 from .bundle import load_bundle
 from .crew import Crew, Work
