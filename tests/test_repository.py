@@ -202,12 +202,12 @@ for m in pkgutil.walk_packages(faba_nb.__path__, 'faba_nb.'):
     m.name.endswith('__main__') or importlib.import_module(m.name)
 assert not [m for m in sys.modules if m.startswith('faba_nb.legacy')]
 from faba_nb.core.errors import BadInput
-from faba_nb.reporting.rendering import render_reports
+from faba_nb.reporting.rendering import run_report
 from faba_nb.reporting.site import reports
 from faba_nb.testing.example_studies import example_results
 assert len(reports()) == 7
 out = example_results(Path(sys.argv[1]), draws=60)
-render_reports(out, 'main_results')
+run_report(out, 'main_results')
 assert (out / 'report' / 'main_results.html').is_file()
 print('whole')
 '''
