@@ -8,8 +8,8 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'units', 'reference_words', 'fair_cloc
            'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables',
            'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
            'tools_maker', 'experiment_of', 'flagged_steps', 'without_inner', 'readings_of', 'write_tables',
-           'read_again', 'write_summaries', 'clocks_on', 'evaluate_readings', 'variance_table', 'tables_of',
-           'sensor_tables', 'compare_study', 'evaluate_study']
+           'sensors_replaced', 'space_tables', 'order_tables', 'write_summaries', 'clocks_on', 'evaluate_readings',
+           'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53618d1c
 import numpy as np
@@ -21,7 +21,7 @@ from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write
 from ..core.progress import Progress
 from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
-from ..core.studies import read_study
+from ..core.studies import Study, read_study
 from ..experiment.dataset import Experiment
 from ..experiment.plan import onset_class
 
@@ -78,6 +78,8 @@ from .strata import strata_rows
 from .inferred import inferred_clock
 from .variance import variance_split
 from .presymptomatic import presymptomatic_tables
+from .importance import importance_table
+from .ranking import ranking_tables
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fad5ea93
 IMPORT_AGAIN, TRAIN_AGAIN = (
@@ -754,29 +756,49 @@ def write_tables(
     return {name: len(t) for name, t in tables.items()}
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f80ece61
-def read_again(
+def sensors_replaced(
     out,  # the study's output folder
     study,  # from `read_study`
-    e,  # Experiment or None
     draws,  # of the bootstrap
-    seed,  # of exchanges and bootstrap
+    seed,  # of it
 ):  # dict with importance or nothing, a note for the log
-    "Modality importance, where fits, data and features are within reach"
-    path = Path(out) / 'run.json'
-    features = read_json(path).get('features') if path.is_file() else None
-    if e is None or not features or not Path(features).is_dir():
-        return {}, 'not computed: raw data or features are not within reach'
-    from faba_nb.evaluation.importance import importance_table  # loads PyTorch
+    "Modality importance, where training has written predictions with a modality replaced"
+    table, left_out = importance_table(study, out, min(draws, 2000), seed)
+    if not len(table):
+        return {}, 'not computed: no network has predictions with a modality replaced'
+    without = f' without {", ".join(left_out)}' if left_out else ''
+    return dict(importance=table), f'computed{without}'
 
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #371162c1
+def space_tables(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    e: Experiment | None,  # the raw experiment
+):  # dict of tables or nothing, a note for the log
+    "How plants lie in feature space, where features files and experiment are within reach"
+    path = Path(out) / 'run.json'
+    folder = read_json(path).get('features') if path.is_file() else None
+    if e is None or not folder or not Path(folder).is_dir():
+        return {}, 'not computed: raw data or features are not within reach'
+    from faba_nb.evaluation.feature_space import feature_files, feature_tables  # loads scikit-learn
+
+    files = feature_files(study, folder)
+    if not files:
+        return {}, 'not computed: no features file of the study is there'
     try:
-        table, left_out = importance_table(study, e.folder, features, out, min(draws, 2000), seed)
+        return feature_tables(files, e.days, e.plants), 'computed'
     except BadInput as err:
         return {}, f'not computed: {err}'
-    if not len(table):
-        return {}, 'not computed: no fits of a network that belong to these data'
-    return dict(importance=table), 'computed' + (
-        f' without {", ".join(left_out)}' if left_out else ''
-    )
+
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #80eac926
+def order_tables(
+    found: list,  # from `readings_of`
+) -> dict:  # with ranking and stability, or nothing
+    "The ranking of accessions by each arm, and how stable it is"
+    models = [s for s, _ in found if s.kind != 'yardstick']
+    genotypes = set().union(*(s.genotypes for s in models))
+    online = [s for s in models if s.protocol == 'online']
+    return ranking_tables(online, len(genotypes))
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dc2d1fa0
 def write_summaries(
@@ -929,8 +951,9 @@ def evaluate_study(
         | compare_study(found, done, study, draws, seed)
         | sensor_tables(e, found, draws)
     )
-    again, note = read_again(out, study, e, draws, seed)
-    rows = write_tables(out, tables | again)
+    losses, note = sensors_replaced(out, study, draws, seed)
+    space, space_note = space_tables(out, study, e)
+    rows = write_tables(out, tables | order_tables(found) | losses | space)
     write_summaries(out, found, done)
     log_event(
         out,
@@ -938,6 +961,7 @@ def evaluate_study(
         arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}),
         without_predictions=absent,
         importance=note,
+        feature_space=space_note,
         draws=draws,
         seed=seed,
     )
