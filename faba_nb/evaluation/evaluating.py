@@ -80,6 +80,7 @@ from .variance import variance_split
 from .presymptomatic import presymptomatic_tables
 from .importance import importance_table
 from .ranking import ranking_tables
+from .courses import course_table, fluorescence_courses, parameter_order
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fad5ea93
 IMPORT_AGAIN, TRAIN_AGAIN = (
@@ -890,7 +891,13 @@ def tables_of(
     }
     tables['metrics'] = pd.concat([tables['metrics'], *summary_rows(out)], ignore_index=True)
     models = dict.fromkeys(s.arm for s, _ in found if s.kind != 'yardstick')
-    return tables | dict(cost=cost_table(out, models), variance=variance_table(tables['folds']))
+    first = tables['genotypes'].drop_duplicates('genotype')
+    courses = course_table(out, list(models), first.set_index('genotype').onset_class)
+    return tables | dict(
+        cost=cost_table(out, models),
+        variance=variance_table(tables['folds']),
+        probability_courses=courses,
+    )
 
 
 def sensor_tables(
@@ -899,13 +906,15 @@ def sensor_tables(
     draws,  # of the bootstrap
 ):  # dict name -> DataFrame
     "When the sensors change before the eye sees anything, where the experiment is within reach"
+    if e is None:
+        return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
-    return (
-        {}
-        if e is None
-        else presymptomatic_tables(
-            e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
-        )
+    tables = presymptomatic_tables(
+        e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
+    )
+    return tables | dict(
+        fluorescence_order=parameter_order(tables['fluorescence_effects']),
+        fluorescence_courses=fluorescence_courses(e.fluor, e.plants, e.fluor_known),
     )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #ba63b67d

@@ -48,7 +48,10 @@ def fold_losses(
     versions: dict,  # from `versions_in`
 ) -> dict:  # (modality, how, metric) -> what is lost
     "Importance on one test fold"
-    p = rows[['probability', *versions]].to_numpy('float32').T
+    p = rows[['probability', *versions]].to_numpy('float32')
+    p = np.ascontiguousarray(
+        p
+    ).T  # steps follow each other: sums do not depend on the table's layout
     scores, out = fold_scores(p, rows.label.to_numpy(bool)), {}
     ways = [('', 'intact'), *versions.values()]
     for m, how in dict.fromkeys(versions.values()):

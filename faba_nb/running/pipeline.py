@@ -248,8 +248,21 @@ def features_there(
     )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #ea42ba5b
+def _features_known(study, out):
+    "The features files that evaluation can read, as an input; files that have gone change nothing"
+    from faba_nb.backbones.store import feature_path
+
+    where = read_run(out).get('features')
+    if not isinstance(where, str):
+        return {}
+    groups = image_groups(study).items()
+    paths = [Path(feature_path(where, b, t, c)) for (t, c), bs in groups for b in bs]
+    marks = {p.name: mark(p) for p in paths if p.is_file()}
+    return {'features': fingerprint(marks)} if marks else {}
+
+
 def _evaluate_step(study, out):
-    "Tables from predictions"
+    "Tables from predictions and, where they are, features"
     asked = {k: v for k, v in to_dict(study).items() if k != 'provenance'}
     return Step(
         'evaluate',
@@ -258,11 +271,11 @@ def _evaluate_step(study, out):
         lambda: {
             'study': fingerprint(asked),
             'predictions': fingerprint(_marks(predictions(out))),
-            'features': features_there(out) or (out / 'tables' / 'importance.csv').is_file(),
+            **_features_known(study, out),
             'code': _code(
                 'faba_nb/core',
                 'faba_nb/experiment',
-                'faba_nb/training',
+                'faba_nb/backbones',
                 'faba_nb/evaluation',
                 'nbs/80_jobs/evaluate.ipynb',
             ),
