@@ -9,7 +9,7 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'units', 'reference_words', 'fair_cloc
            'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
            'tools_maker', 'experiment_of', 'flagged_steps', 'without_inner', 'readings_of', 'write_tables',
            'sensors_replaced', 'space_tables', 'order_tables', 'write_summaries', 'clocks_on', 'evaluate_readings',
-           'variance_table', 'tables_of', 'compare_study', 'evaluate_study']
+           'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53618d1c
 import numpy as np
@@ -895,6 +895,24 @@ def tables_of(
     courses = course_tables(out, list(models), first.set_index('genotype').onset_class)
     more = dict(cost=cost_table(out, models), variance=variance_table(tables['folds']))
     return tables | more | courses
+
+
+def sensor_tables(
+    e,  # Experiment or None
+    found,  # from `readings_of`
+    draws,  # of the bootstrap
+):  # dict name -> DataFrame
+    "When the sensors change before the eye sees anything, where the experiment is within reach"
+    if e is None:
+        return {}
+    online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
+    tables = presymptomatic_tables(
+        e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
+    )
+    return tables | dict(
+        fluorescence_order=parameter_order(tables['fluorescence_effects']),
+        fluorescence_courses=fluorescence_courses(e.fluor, e.plants, e.fluor_known),
+    )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #ba63b67d
 rivals = dict(retrospective=('treatment_clock',), online=('inferred_treatment_clock', 'clock'))
