@@ -281,3 +281,35 @@ def test_light(code):
         cwd='/',
     )
     assert seen.stdout.strip().endswith('[]'), seen.stdout[-300:] + seen.stderr[-300:]
+
+
+def test_reports_compute_nothing_and_evaluation_needs_no_training():
+    "No statistics library and no fitting or resampling in a page, nothing of training in evaluation"
+    import ast
+
+    def imported(path):
+        "Dotted names that a module imports, those inside functions included"
+        room = path.relative_to(ROOT).parts[:-1]
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                yield from (a.name for a in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = room[: len(room) + 1 - node.level] if node.level else ()
+                module = '.'.join([*above, *filter(None, [node.module])])
+                yield from (f'{module}.{a.name}' for a in node.names)
+
+    def guilty(room, forbidden):
+        inside = lambda name, stem: name == stem or name.startswith(f'{stem}.')
+        return [
+            f'{path.name}: {name}'
+            for path in sorted((ROOT / 'faba_nb' / room).glob('*.py'))
+            for name in imported(path)
+            if any(inside(name, stem) for stem in forbidden)
+        ]
+
+    makers = ('resampling', 'importance', 'feature_space', 'ranking', 'variance', 'presymptomatic')
+    makers = [f'faba_nb.evaluation.{m}' for m in makers]
+    libraries = ['scipy.stats', 'scipy.cluster', 'sklearn', 'statsmodels', 'faba_nb.training']
+    assert guilty('reporting', [*libraries, *makers]) == []
+    assert guilty('evaluation', ['faba_nb.training']) == []
+    assert guilty('evaluation', ['scipy.stats'])  # the question finds what is there

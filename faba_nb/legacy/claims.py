@@ -351,15 +351,14 @@ def information(results, claim):
 def gate(results, claim):
     "A mean gate weight of drought plants, in all steps or before or after onset"
     r, (arm,) = locate(results, [claim.arm])
-    p = r.predictions(arm, claim.protocol)
-    if f'gate_{claim.metric}' not in p or p[f'gate_{claim.metric}'].isna().all():
+    g = r.table('gate_means')
+    g = g[(g.arm == arm) & (g.protocol == claim.protocol) & (g.modality == claim.metric)]
+    if g.empty:
         raise NotThere(f'{nice(arm)} has no gate weights.')
-    if claim.group != 'all':
-        p = p[(p.treatment == 'WHC-30') & ((p.dag >= p.onset_dag) == (claim.group == 'after'))]
-    by = p.groupby('genotype')[f'gate_{claim.metric}'].mean()
-    now, half = by.mean(), 1.96 * by.std() / np.sqrt(len(by))
-    again = now - half <= claim.printed <= now + half
-    text = with_interval(now, now - half, now + half, 3)
+    row = g[g.steps == claim.group].iloc[0]
+    now, low, high = row['mean'], row.low, row.high
+    again = low <= claim.printed <= high
+    text = with_interval(now, low, high, 3)
     return Found(
         STANDS if again else WEAKER,
         text,

@@ -28,6 +28,7 @@ from ..core.progress import Progress
 from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
+from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import Experiment
 from faba_nb.legacy.checkpoints import (
     FULL,
@@ -191,7 +192,7 @@ def _tables(rows, bundle, study, name, arm):
 # %% ../../nbs/55_legacy/60_importing.ipynb #ba9556bb
 def _with_arm(out, name, arm):
     "The study that OUT holds after importing `name`, and whether it is to be written"
-    path = Path(out) / 'study.yaml'
+    path = StudyFolder(out).study
     own = read_study(path) if path.is_file() else None
     if own and own.name != 'earlier':
         if name in own.arms:
@@ -222,7 +223,7 @@ def import_results(
     check_name(arm, 'arm', '--arm')
     source, experiment = find_source(results, data, features, configuration), Experiment(data)
     study, _ = _with_arm(out, arm, source.arm)
-    folder, mark = Path(out) / 'arms' / arm, _mark(source, experiment)
+    folder, mark = StudyFolder(out).arm(arm), _mark(source, experiment)
     if _is_done(folder, mark, source):
         if not len(source.checkpoints):
             _enter(source, experiment, Path(out), arm)
@@ -373,7 +374,7 @@ def _enter(source, experiment, out, name):
 def _write_study(study, source, experiment, out):
     "study.yaml and run.json of a study of imported arms"
     features = str(source.features.parent) if source.features else ''
-    write_text(study.to_yaml(), out / 'study.yaml')
+    write_text(study.to_yaml(), StudyFolder(out).study)
     write_json(
         dict(
             data=str(experiment.folder),
@@ -381,9 +382,9 @@ def _write_study(study, source, experiment, out):
             simulated=experiment.simulated or {},
             genotypes=int(experiment.plants.genotype.nunique()),
         ),
-        out / 'run.json',
+        StudyFolder(out).run,
     )
-    seal(out / 'study.yaml', out / 'run.json')
+    seal(StudyFolder(out).study, StudyFolder(out).run)
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #3ce62370
 def write_earlier(
@@ -400,5 +401,5 @@ def write_earlier(
     ]
     if not rows:
         return
-    write_csv(pd.concat(rows, ignore_index=True), Path(out) / 'tables' / 'earlier.csv')
-    seal(Path(out) / 'tables' / 'earlier.csv')
+    write_csv(pd.concat(rows, ignore_index=True), StudyFolder(out).table('earlier'))
+    seal(StudyFolder(out).table('earlier'))

@@ -34,6 +34,7 @@ from faba_nb.running.sites import (
     variables,
 )
 from ..core.notebooks import checked_parameters
+from ..core.study_folder import StudyFolder
 
 # %% ../../nbs/60_running/07_submitting.ipynb #604d0bcf
 PHOTOGRAPHS, GENOTYPES = 11_626, 44  # of the experiment: 8 718 side views and 2 908 top views
@@ -522,7 +523,7 @@ def write_plan(
     plan,  # a `Plan`
 ):
     "Write `submit.sh` and `jobs/plan.json`"
-    (plan.out / 'jobs').mkdir(parents=True, exist_ok=True)
+    StudyFolder(plan.out).jobs.mkdir(parents=True, exist_ok=True)
     _forget(plan)
     jobs = [
         {
@@ -537,14 +538,14 @@ def write_plan(
     billing = {p.partition: p.billing for p in plan.site.pools().values()}
     write_json(
         {'site': plan.site.name, 'study': plan.study.name, 'billing': billing, 'jobs': jobs},
-        plan.out / 'jobs' / 'plan.json',
+        StudyFolder(plan.out).jobs / 'plan.json',
     )
-    write_text(script(plan), plan.out / 'submit.sh')
+    write_text(script(plan), StudyFolder(plan.out).script)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #0cf881cc
 def _forget(plan):
     "Remove the marks of finished jobs"
-    for p in (plan.out / 'jobs').glob('*.done'):
+    for p in StudyFolder(plan.out).jobs.glob('*.done'):
         p.unlink()
 
 # %% ../../nbs/60_running/07_submitting.ipynb #3d21853a
@@ -579,7 +580,7 @@ def go(
     if not Path(plan.data).exists():
         raise BadInput('the data folder is not there', plan.data)
     check_weights(plan)
-    path = plan.out / 'submit.sh'
+    path = StudyFolder(plan.out).script
     if not shutil.which('sbatch'):
         raise BadInput(
             'there is no sbatch on the PATH here',
