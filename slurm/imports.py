@@ -16,7 +16,7 @@ OURS = (
     'faba_nb.training.running',
     'faba_nb.evaluation.evaluating',
     'faba_nb.reporting.rendering',
-    'faba_nb.exploring.plants',
+    'faba_nb.exploring.plants_explorer',
 )
 
 

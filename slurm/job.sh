@@ -1,16 +1,18 @@
 # shellcheck shell=bash
-# What the batch files share: the site's Python, local folders, and a command that is asked to stop before it is ended.
-# Sourced by *.sbatch with the repository in $root. What it reads (FABA_VENV FABA_MODULES FABA_LOCAL_DISK) comes from
-# `faba submit`, or from slurm/here.sh, which setup_site.sh writes.
+# What a batch job needs around its command: the site's Python, local folders, and a command that is asked to stop before it is ended.
+# Sourced by study.sbatch with the repository in $root. What it reads (FABA_VENV FABA_MODULES FABA_LOCAL_DISK
+# FABA_MAX_RESTARTS) comes from `faba submit`, or from slurm/here.sh, which setup_site.sh writes.
 #
-# How a job ends: 0 done; 75 stopped, everything saved, the same command goes on; 2 something has to be mended; 1 failed.
+# How a job ends: 0 done; 75 stopped, everything saved, the same command goes on; 2 the user has to correct something;
+# 1 failed, also when the time limit was met once more than max_restarts allows. A job that waits for this one with afterok
+# starts after 0 only.
 
 say() { printf '%(%F %T)T %s\n' -1 "$*" >&2; }
 die() { say "$*"; exit 2; }
 
 # The signals are heard from the first line on. scancel and preemption send TERM to every process of a job, whatever it is
 # doing. The command has TERM and USR1 blocked, so it cannot die of them half way: it sees $FABA_STOP_FILE, saves, and leaves.
-deadline='' stop='' heard='' here='' begun='' queued='' over='' pid='' timer=''
+deadline='' stop='' heard='' here='' begun='' queued='' over='' pid='' timer='' spent=''
 trap 'heard=1 deadline=1; ask "the time limit is near"' USR1
 trap 'heard=1; terminated' TERM
 trap leave EXIT
@@ -21,7 +23,7 @@ ask() {
     [ -z "$here" ] || mv -f "$here/unasked" "$here/stop" 2>/dev/null || touch "$here/stop" 2>/dev/null || true
 }
 
-# TERM: by somebody, by the time limit, or, once the job is queued again, by Slurm that ends this life of it
+# TERM: by somebody, by the time limit, or, once the job is queued again, by Slurm that ends this attempt
 terminated() {
     if [ -n "$queued" ]; then
         over=1
@@ -82,7 +84,7 @@ begin() {
         . "$root/slurm/here.sh"
         set -eu
     fi
-    say "job ${SLURM_JOB_ID:-none}, life $((${SLURM_RESTART_COUNT:-0} + 1)), on ${SLURMD_NODENAME:-$HOSTNAME}: $*"
+    say "job ${SLURM_JOB_ID:-none}, attempt $((${SLURM_RESTART_COUNT:-0} + 1)), on ${SLURMD_NODENAME:-$HOSTNAME}: $*"
     read -ra words <<<"${FABA_MODULES:-}"
     for module in ${words[@]+"${words[@]}"}; do load "$module"; done
     if [ ! -x "${FABA_VENV:-}/bin/python" ]; then
@@ -145,10 +147,11 @@ ended() {
         *) code=1 ;;
     esac
     if [ "$code" = 75 ] && [ -n "$deadline" ] && [ -z "$stop" ]; then again || true; fi
-    while [ -n "$queued" ] && [ -z "$over" ] && [ $((seconds += 1)) -le 120 ]; do # Slurm ends this life
+    while [ -n "$queued" ] && [ -z "$over" ] && [ $((seconds += 1)) -le 120 ]; do # Slurm ends this attempt
         sleep 1 &
         wait $! || true
     done
+    if [ -n "$spent" ] && [ "$code" = 75 ]; then code=1; fi # the same command would meet the same limit
     exit "$code"
 }
 
@@ -163,14 +166,16 @@ this_job() { echo "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK
 # is it the time limit that ends this job, because the command did not leave when asked? then the last checkpoint has to do
 timed_out() { [ -n "$deadline" ] && [[ $(scontrol show job -o "$(this_job)" 2>/dev/null) == *Reason=TimeLimit* ]]; }
 
-# put this job back into the queue, once; what is finished is kept. The command is still waited for.
+# put this job back into the queue, once, and at most max_restarts times; what is finished is kept. The command is still
+# waited for.
 again() {
-    local id
-    [ -z "$queued" ] || return 0
+    local id most=${FABA_MAX_RESTARTS:-5}
+    [ -z "$queued$spent" ] || return 0
     id=$(this_job)
-    if [ "${SLURM_RESTART_COUNT:-0}" -ge "${FABA_LIVES:-50}" ]; then
-        say "this job was requeued ${SLURM_RESTART_COUNT} times: submit it again with a longer --time"
-        return 1
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge "$most" ]; then
+        spent=1
+        say "this job was restarted ${SLURM_RESTART_COUNT:-0} times, and $most is the most (max_restarts of the site's profile): what is finished is kept; submit it again with a longer --time"
+        return 0
     fi
     say "requeueing job $id"
     if ! scontrol requeue "$id"; then

@@ -12,7 +12,7 @@ from PIL import Image
 def photographs(n=4, height=3476):
     "Side views of simulated plants at 2560 × 3476, as bytes of RGBA PNGs"
     from faba_nb.twin.design import planned_plants, stream
-    from faba_nb.twin.drawing import photograph, png
+    from faba_nb.twin.plant_drawing import photograph, png
     from faba_nb.twin.form import plant_form
     from faba_nb.twin.growth import grow, state_on
     from faba_nb.twin.latent import course, with_onsets

@@ -7,7 +7,8 @@ import numpy as np
 
 def full_size(arms=4, runs=3, seed=0):
     "Arms on the experiment's calendar: 44 genotypes, 3 runs, about 2 907 steps each"
-    from faba_nb.evaluation.predictions import real_onsets, scores, toy_predictions, toy_steps
+    from faba_nb.evaluation.predictions import scores
+    from faba_nb.testing.example_predictions import real_onsets, toy_predictions, toy_steps
 
     steps = toy_steps(44, onsets=real_onsets)
     return [

@@ -13,7 +13,7 @@ def clock(f):
 
 def read_everything(folder):
     "Every table that an arm could ask for"
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     xp = Experiment(folder)
     for name in (
@@ -33,7 +33,7 @@ def read_everything(folder):
 def bench(short=False):
     "Rows for `make bench`"
     import pandas as pd
-    from faba_nb.experiment.checking import check
+    from faba_nb.experiment.raw_tree import check
     from faba_nb.twin.writing import write_twin
 
     before = os.environ.get('FABA_CACHE')

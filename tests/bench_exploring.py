@@ -10,7 +10,7 @@ SIZE = 3476, 2560  # pixels of a side view as the cameras write it
 def enlarge(data):
     "The photographs that the first view shows, at the cameras' size"
     import pyvips
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     xp = Experiment(data)
     first = xp.plants.query('genotype == @xp.plants.genotype.min() and replicate == 1').plant_id
@@ -23,7 +23,7 @@ def enlarge(data):
 LOOK = '''
 import json, resource, sys, time
 start = time.perf_counter()
-import faba_nb.exploring.plants as m
+import faba_nb.exploring.plants_explorer as m
 imported = time.perf_counter() - start
 def timed(f, clock=time.perf_counter):
     start = clock(); f(); return clock() - start

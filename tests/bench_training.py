@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from faba_nb.core.studies import Arm
-from faba_nb.training.bundle import invented
+from faba_nb.testing.example_bundles import invented
 from faba_nb.training.engine import Fit, Stack
 from faba_nb.training.folds import make_folds, members
 from faba_nb.training.network import blueprint

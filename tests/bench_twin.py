@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from faba_nb.twin.design import planned_plants, planned_rounds
-from faba_nb.twin.drawing import ANGLES, photograph, png
+from faba_nb.twin.plant_drawing import ANGLES, photograph, png
 from faba_nb.twin.form import plant_form
 from faba_nb.twin.growth import grow, state_on
 from faba_nb.twin.latent import course, with_onsets

@@ -13,7 +13,7 @@ from PIL import Image
 import small_weights as small
 from faba_nb.backbones import registry
 from faba_nb.backbones.canvases import Canvas, fit
-from faba_nb.backbones.checking import check_backbone, drawn_pictures, _bytes, _composited
+from faba_nb.backbones.encoder_check import check_backbone, drawn_pictures, _bytes, _composited
 from faba_nb.backbones.encoders import load_encoder
 from faba_nb.backbones.extraction import extract
 from faba_nb.backbones.fetching import find_weights, record_path

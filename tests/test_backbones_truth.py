@@ -328,7 +328,7 @@ def test_the_fingerprint_is_of_the_plan_not_of_its_photographs(shared, tmp_path)
     (tmp_path / 'marks.csv').write_text(
         f'plant_id,round,view,mark,note,author,time\n{plants.plant_id[0]},,,exclude,ill,me,2026-01-01\n'
     )
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     assert (
         plants.plant_id[0] not in set(Experiment(tmp_path).plants.plant_id)

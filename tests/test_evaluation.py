@@ -32,13 +32,11 @@ from faba_nb.evaluation.predictions import (
     key_columns,
     number_columns,
     read_predictions,
-    real_onsets,
     scores,
     text_columns,
-    toy_predictions,
-    toy_steps,
     with_labels,
 )
+from faba_nb.testing.example_predictions import real_onsets, toy_predictions, toy_steps
 from faba_nb.evaluation.resampling import (
     Draws,
     bootstrap_draws,
@@ -784,7 +782,8 @@ def test_net_benefit_by_hand():
 
 def test_simultaneous_band_beside_scipy():
     "The quantile of the largest |t| under the correlation of the days: scipy's multivariate normal puts 95 % inside"
-    from faba_nb.evaluation.presymptomatic import day_model, toy_signal, treatment_effects
+    from faba_nb.evaluation.presymptomatic import day_model, treatment_effects
+    from faba_nb.testing.example_signals import toy_signal
 
     t, plants = toy_signal(real_onsets[::6], dict(QY=8), days={1: [5, 12, 19], 2: [6], 3: [7]})
     d = t.merge(plants, on='plant_id').assign(
@@ -802,7 +801,8 @@ def test_simultaneous_band_beside_scipy():
 def test_lead_is_the_least_squares_fit_of_scipy():
     "The grid finds what scipy's curve_fit finds, to its grid of a quarter of a day"
     from scipy.optimize import curve_fit
-    from faba_nb.evaluation.presymptomatic import best_lead, lead_sums, pair_differences, toy_signal
+    from faba_nb.evaluation.presymptomatic import best_lead, lead_sums, pair_differences
+    from faba_nb.testing.example_signals import toy_signal
 
     t, plants = toy_signal(real_onsets, dict(QY=8), effect=4.0, s=2.5)
     D, _, days = pair_differences(t, plants, ['QY'])
@@ -843,19 +843,22 @@ def test_holm_decides_the_stated_and_only_the_stated():
     assert set(first.adjustment) == {'Holm'} and set(rest.adjustment) == {'Benjamini-Hochberg'}
 
 
-# ---- importance: stored fits read again ----
+# ---- importance: predictions with a modality replaced ----
 
 
-def test_importance_reads_stored_fits_again(tmp_path):
+def test_importance_is_scored_from_what_training_writes(tmp_path):
     "Fits of an experiment in which only fluorescence speaks: losing it costs, losing noise does not, and exchanging the shared climate costs nothing"
     torch = pytest.importorskip('torch')
     from faba_nb.core.studies import Arm
-    from faba_nb.evaluation.importance import arm_importance, columns
-    from faba_nb.training.bundle import invented
+    from types import SimpleNamespace
+    from faba_nb.core.files import seal, write_csv
+    from faba_nb.evaluation.importance import COLUMNS, arm_importance, importance_table
+    from faba_nb.testing.example_bundles import invented
     from faba_nb.training.crew import Work
     from faba_nb.training.engine import Fit, Stack
     from faba_nb.training.fits import save_fit
     from faba_nb.training.folds import make_folds
+    from faba_nb.training.running import gather_permuted
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -870,25 +873,29 @@ def test_importance_reads_stored_fits_again(tmp_path):
     stack.add(fits)
     for _ in range(15):
         stack.epoch()
-    (tmp_path / 'fits').mkdir()
+    folder = tmp_path / 'arms' / 'demo'
+    (folder / 'fits').mkdir(parents=True)
     for i, f in enumerate(fits):
         save_fit(
-            tmp_path / 'fits',
+            folder / 'fits',
             f,
             {k: v[i : i + 1] for k, v in stack.state.best.items()},
             {},
             stack.state.logs[i],
             'mark',
         )
-    work = Work('demo', arm, b, tmp_path, {f: 'mark' for f in fits})
-    t, again = arm_importance(work, draws=200), arm_importance(work, draws=200)
+    work = Work('demo', arm, b, folder, {f: 'mark' for f in fits})
+    table, again = (gather_permuted(SimpleNamespace(name='s'), work) for _ in range(2))
     torch.set_num_threads(threads)
-    pd.testing.assert_frame_equal(t, again)
-    assert (
-        list(t.columns) == [c for c in columns if c in t]
-        and set(t.columns) == set(columns)
-        and set(t.n) == {9}
-    )
+    pd.testing.assert_frame_equal(table, again)  # the same exchanges every time
+    assert len(table) == 2 * b.steps.real.sum() and set(table.split) == {'test'}
+    write_csv(table, folder / 'predictions_permuted.csv', float_format='%.9g')
+    seal(folder / 'predictions_permuted.csv')
+    study = SimpleNamespace(arms={'demo': arm, 'not trained': arm})
+    t, absent = importance_table(study, tmp_path, draws=200)
+    assert absent == ['not trained']
+    pd.testing.assert_frame_equal(t, arm_importance(table, 'demo', draws=200), check_exact=True)
+    assert list(t.columns) == COLUMNS and set(t.n) == {9}
     assert set(t[t.protocol == 'online'].how) == {'other_plant', 'dropped'} and set(
         t[t.protocol == 'retrospective'].how
     ) == {'other_plant', 'other_day', 'dropped'}
@@ -909,13 +916,54 @@ def test_importance_reads_stored_fits_again(tmp_path):
 
 
 def test_importance_is_absent_with_a_reason(evaluated):
-    "Without raw data and features there is no table, and the log says so"
+    "Without predictions with a modality replaced there is no table, and the log says so"
     out, rows = evaluated
     assert 'importance' not in rows and not (out / 'tables' / 'importance.csv').exists()
     assert (
         json.loads((out / 'log.jsonl').read_text().splitlines()[-1])['importance']
-        == 'not computed: raw data or features are not within reach'
+        == 'not computed: no network has predictions with a modality replaced'
     )
+
+
+def test_a_permuted_file_that_was_changed_is_refused(tmp_path):
+    "One digit more, and evaluation says which file, and how to mend it"
+    from types import SimpleNamespace
+    from faba_nb.core.errors import BadInput
+    from faba_nb.core.files import seal
+    from faba_nb.core.studies import Arm
+    from faba_nb.evaluation.importance import importance_table
+
+    path = tmp_path / 'arms' / 'demo' / 'predictions_permuted.csv'
+    path.parent.mkdir(parents=True)
+    path.write_text('protocol,label\n')
+    seal(path)
+    path.write_text('protocol,label\n\n')
+    with pytest.raises(BadInput, match='faba train'):
+        importance_table(SimpleNamespace(arms={'demo': Arm()}), tmp_path)
+
+
+# ---- feature space and ranking ----
+
+
+def test_feature_space_needs_features_and_says_so(evaluated):
+    "Without features files there is no table of them, and the log says so"
+    out, rows = evaluated
+    assert not any(name.startswith('feature_') for name in rows)
+    last = json.loads((out / 'log.jsonl').read_text().splitlines()[-1])
+    assert last['feature_space'] == 'not computed: raw data or features are not within reach'
+
+
+def test_the_ranking_has_every_accession_of_every_arm(evaluated):
+    "A row per accession, dated as in the alarms; rank intervals hold between 1 and the number of accessions"
+    out, rows = evaluated
+    t = pd.read_csv(out / 'tables' / 'ranking.csv')
+    G = t.genotype.nunique()
+    assert rows['ranking'] == len(t) == G * t.arm.nunique()
+    assert t.rank_low.between(1, G).all() and t.rank_high.between(1, G).all()
+    assert (t.rank_low <= t.rank_high).all() and t['rank'].between(1, G).all()
+    assert (t.day_low <= t.day.fillna(np.inf)).all()
+    s = pd.read_csv(out / 'tables' / 'stability.csv')
+    assert s.tau.between(s.lowest, s.highest).all() and set(s.arms) == {t.arm.nunique()}
 
 
 def test_what_looks_wrong_is_left_out_once(model):
@@ -940,7 +988,7 @@ def test_what_looks_wrong_is_left_out_once(model):
 def test_plants_that_look_wrong(twin):
     "Dead, swapped and outlier rows of the simulated experiment; plants of an odd weight ratio alone stay"
     from faba_nb.evaluation.evaluating import flagged_steps
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e = Experiment(twin)
     got, p = flagged_steps(e), e.plants.set_index('plant_id')['flags'].fillna('')

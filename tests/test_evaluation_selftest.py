@@ -1,4 +1,4 @@
-"""The tests of the evaluation tested where the truth is known; `31_does_it_tell_the_truth` is the long form with figures.
+"""The tests of the evaluation tested where the truth is known; `18_testing/60_simulated_studies` is the long form with figures.
 
 Unmarked: a short version. Marked full: more studies, and a trained study from the simulated experiment's raw files to its tables."""
 
@@ -9,7 +9,7 @@ from scipy import stats
 
 from faba_nb.evaluation.comparing import equivalence_p, holm
 from faba_nb.evaluation.resampling import sign_flip, signs
-from faba_nb.evaluation.selftest import (
+from faba_nb.testing.simulated_studies import (
     clock_models,
     drawn_arms,
     lead_worlds,

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from faba_nb.core.errors import BadInput
-from faba_nb.experiment.checking import check, line
-from faba_nb.experiment.dataset import Experiment
-from faba_nb.experiment.example import write_example, write_workbook
+from faba_nb.experiment.raw_tree import check, line
+from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.testing.example_experiment import write_example, write_workbook
 from faba_nb.experiment.labels import measured_steps
 from faba_nb.experiment.marks import add_mark
 from faba_nb.experiment.plan import design, plan_rounds, read_plant_table, read_round_table
@@ -481,7 +481,7 @@ def test_nothing_is_changed(spoilt):
 
 def test_no_torch_no_figures():
     "Reading tables loads neither torch nor matplotlib"
-    code = 'import faba_nb.experiment.checking, sys; print([m for m in ("torch", "open_clip", "matplotlib", "openpyxl") if m in sys.modules])'
+    code = 'import faba_nb.experiment.raw_tree, sys; print([m for m in ("torch", "open_clip", "matplotlib", "openpyxl") if m in sys.modules])'
     assert (
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()
         == '[]'

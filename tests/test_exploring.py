@@ -7,7 +7,7 @@ import numpy as np, pandas as pd
 import pytest
 from conftest import ROOT, once
 
-from faba_nb.experiment.dataset import Experiment
+from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.experiment.marks import read_marks
 
 MODELS = {'morphology': 0.9, 'no_image': 0.2}  # arm -> how much it knows of the onset
@@ -18,7 +18,7 @@ def write_study(data, out, evaluated=True):
     from faba_nb.core.files import write_json, write_text
     from faba_nb.core.studies import read_study
     from faba_nb.evaluation.evaluating import evaluate_study
-    from faba_nb.evaluation.predictions import toy_predictions
+    from faba_nb.testing.example_predictions import toy_predictions
 
     steps = Experiment(data).measured.reset_index(drop=True)
     write_text(read_study('demo').to_yaml(), out / 'study.yaml')
@@ -92,7 +92,7 @@ def study(data, tmp_path_factory):
 
 @pytest.fixture
 def plants(data, study):
-    from faba_nb.exploring.plants import PlantsExplorer
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
 
     e = PlantsExplorer(data, study)
     yield e
@@ -213,8 +213,8 @@ def test_a_click_enlarges_the_day_of_both_plants(plants):
 
 
 def test_a_mark_is_understood_by_the_reader_and_by_check(plants, data, study):
-    from faba_nb.experiment.checking import check
-    from faba_nb.exploring.plants import PlantsExplorer
+    from faba_nb.experiment.raw_tree import check
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
 
     e = plants
     e.picture.play(
@@ -396,7 +396,7 @@ def test_a_torn_file_of_marks_is_neither_lost_nor_written_over(plants, data):
 
 def test_plants_in_doubt_say_so_in_the_explorers(plants):
     "Swapped, dead and marked in the log: in the words of the check, beside the plant and beside its photograph"
-    from faba_nb.exploring.features import FeaturesExplorer
+    from faba_nb.exploring.features_explorer import FeaturesExplorer
 
     e, p = plants, plants.src.xp.plants
     odd = p[p['flags'].str.contains('treatment_swapped')].iloc[0]
@@ -419,7 +419,7 @@ def test_plants_in_doubt_say_so_in_the_explorers(plants):
 
 def test_a_photograph_goes_with_its_selection(plants):
     "Points of other days, units or encoders: the earlier photograph and list do not stay"
-    from faba_nb.exploring.features import FeaturesExplorer
+    from faba_nb.exploring.features_explorer import FeaturesExplorer
 
     e = FeaturesExplorer(sources=plants.src, to_plants=plants)
     keys = e.placed()[0].key
@@ -461,7 +461,7 @@ for i in range(10000): mark(sys.argv[1], "24_FabaDr_007", 2, "top", "doubtful", 
 
 
 def test_features_click_box_slide_and_send(plants):
-    from faba_nb.exploring.features import FeaturesExplorer
+    from faba_nb.exploring.features_explorer import FeaturesExplorer
 
     e = FeaturesExplorer(sources=plants.src, to_plants=plants)
     t, _ = e.placed()
@@ -485,7 +485,7 @@ def test_features_click_box_slide_and_send(plants):
 
 def test_points_are_means_of_photographs_and_coloured_by_anything(plants, study):
     from faba_nb.backbones.store import FeatureFile
-    from faba_nb.exploring.features import averaged, colour_choices, points, value_of
+    from faba_nb.exploring.features_explorer import averaged, colour_choices, points, value_of
 
     file = FeatureFile(plants.src.feature_files['morphology'])
     for unit, keys in (('plant-days', ['plant_id', 'round']), ('plants', ['plant_id'])):
@@ -516,7 +516,7 @@ def test_points_are_means_of_photographs_and_coloured_by_anything(plants, study)
 
 
 def test_arms_agree_with_the_tables_of_the_evaluation(data, study):
-    from faba_nb.exploring.arms import ArmsExplorer, alarms_at
+    from faba_nb.exploring.arms_explorer import ArmsExplorer, alarms_at
 
     e = ArmsExplorer(data, study)
     m = pd.read_csv(study / 'tables' / 'metrics.csv', keep_default_na=False).query('stratum == ""')
@@ -541,7 +541,7 @@ def test_arms_agree_with_the_tables_of_the_evaluation(data, study):
 
 
 def test_threshold_and_k_move_everything(data, study):
-    from faba_nb.exploring.arms import ArmsExplorer, alarms_at
+    from faba_nb.exploring.arms_explorer import ArmsExplorer, alarms_at
 
     e, last = ArmsExplorer(data, study), 2.0
     s = e.src.scores('morphology', 'online')
@@ -569,7 +569,7 @@ def test_threshold_and_k_move_everything(data, study):
 
 
 def test_alarms_agree_with_a_loop(data, study):
-    from faba_nb.exploring.arms import alarms_at
+    from faba_nb.exploring.arms_explorer import alarms_at
     from faba_nb.exploring.sources import Sources
 
     s = Sources(data, study).scores('no_image', 'online')
@@ -596,9 +596,9 @@ def test_alarms_agree_with_a_loop(data, study):
 
 
 def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
-    from faba_nb.exploring.arms import ArmsExplorer
-    from faba_nb.exploring.features import FeaturesExplorer
-    from faba_nb.exploring.plants import PlantsExplorer
+    from faba_nb.exploring.arms_explorer import ArmsExplorer
+    from faba_nb.exploring.features_explorer import FeaturesExplorer
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
 
     (tmp_path / 'empty').mkdir()
     for view in (PlantsExplorer, FeaturesExplorer, ArmsExplorer):
@@ -635,7 +635,7 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
 
 
 def test_thumbnails_by_two_processes_in_one_file(data):
-    code = f'''from faba_nb.experiment.dataset import Experiment; from faba_nb.exploring.thumbnails import Thumbnails
+    code = f'''from faba_nb.experiment.experiment_folder import Experiment; from faba_nb.exploring.thumbnails import Thumbnails
 xp = Experiment({str(data)!r}); t = Thumbnails(xp.folder, 77); print(len([j for j in t.get(xp.images.path.head(120)).values() if j]), t.path)'''
     runs = [
         subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)

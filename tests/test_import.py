@@ -11,27 +11,17 @@ import yaml
 
 from faba_nb.backbones.store import write_features
 from faba_nb.core.errors import BadInput
-from faba_nb.core.files import read_json
 from faba_nb.core.studies import read_study
 from faba_nb.evaluation.predictions import check_all_rounds, read_predictions
-from faba_nb.experiment.dataset import Experiment
-from faba_nb.experiment.example import draw_bean
+from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.legacy.checkpoints import FULL, STATE, read_checkpoint
+from faba_nb.legacy.importing import find_source, import_results
+from faba_nb.legacy.old_configuration import read_configuration
+from faba_nb.legacy.old_inputs import AsItWas, OldFeatures, earlier_bundle, filled, inputs_of
+from faba_nb.legacy.old_network import Variant, forward
+from faba_nb.testing.example_checkpoints import invented_checkpoint
 from faba_nb.training.bundle import load_bundle, published_moments
-from faba_nb.training.earlier import Variant, forward, invented_checkpoint
 from faba_nb.training.folds import make_folds
-from faba_nb.training.importing import (
-    FULL,
-    STATE,
-    AsItWas,
-    OldFeatures,
-    earlier_bundle,
-    find_source,
-    import_results,
-    inputs_of,
-    read_checkpoint,
-    read_configuration,
-    _filled,
-)
 
 WIDTHS = dict(image=16)
 HUBS = dict(clip='openai/clip-vit-base-patch16', dinov2='facebook/dinov2-base')
@@ -194,7 +184,7 @@ def test_imported_probabilities_are_the_networks_own(plain, twin, features, tmp_
     at = np.flatnonzero(bundle.plants.genotype == fold.test)[[0, 4]]
     w = torch.load(plain / 'fold_5' / STATE, weights_only=True)
     logits, _ = forward(
-        w, Variant(), _filled(inputs_of(bundle, at), dict(WIDTHS, fluor=94, env=5, vi=11))
+        w, Variant(), filled(inputs_of(bundle, at), dict(WIDTHS, fluor=94, env=5, vi=11))
     )
     mine = (
         p[
@@ -373,7 +363,7 @@ def test_gates_of_another_fold_are_refused(copy, twin, features, tmp_path):
     gates = lambda g: forward(
         w,
         Variant(),
-        _filled(
+        filled(
             inputs_of(bundle, np.flatnonzero(bundle.plants.genotype == g)),
             dict(WIDTHS, fluor=94, env=5, vi=11),
         ),
@@ -499,7 +489,7 @@ def test_sizes_must_be_those_of_the_network(copy, twin, features, tmp_path):
 
 def test_columns_of_the_workbook_keep_their_order(twin, tmp_path):
     "The earlier reader took columns as they were written, whatever they are called"
-    from faba_nb.training.importing import earlier_fluorescence
+    from faba_nb.legacy.old_inputs import earlier_fluorescence
 
     _, columns, left_out = earlier_fluorescence(AsItWas(twin))
     sheet = pd.read_excel(next(twin.glob('*/FCQ_FabaDr_Auto.xlsx')), engine='calamine')
@@ -538,7 +528,7 @@ def test_marks_and_later_features_change_nothing(plain, twin, features, tmp_path
     )
     after = earlier_bundle(source.arm, AsItWas(data), OldFeatures(file))[0]
     assert after.digest() == before.digest()
-    from faba_nb.training.importing import _set_aside
+    from faba_nb.legacy.importing import _set_aside
 
     assert _set_aside(find_source(plain, data, file), Experiment(data)) == dict(
         marks_not_used=1, gaps_not_used=True
@@ -649,7 +639,7 @@ def test_checkpoints_without_checksums_are_refused(tmp_path):
 def test_features_of_another_training_are_refused(copy, twin, features, tmp_path):
     "White noise for the features: gates that are stored tell, and so does the loss"
     import h5py
-    from faba_nb.training.importing import _answers, check_fold
+    from faba_nb.legacy.old_folds import _answers, check_fold
 
     bundle, fold = (
         bundle_of(copy, twin, features),
@@ -771,7 +761,7 @@ def test_killed_at_random_instants_and_again(plain, twin, features, tmp_path, ca
     from faba_nb.core.files import write_json
 
     monkeypatch.setattr(
-        'faba_nb.training.importing.commit', lambda: 'the same'
+        'faba_nb.legacy.importing.commit', lambda: 'the same'
     )  # somebody may commit meanwhile
     results = shutil.copytree(plain, tmp_path / 'clip')
     write_json(
@@ -865,11 +855,11 @@ def test_evaluates_like_any_arm(evaluated):
 def test_page(evaluated):
     "The page answers, shows what is missing, and is there only where something was imported"
     from faba_nb.core.studies import read_study
-    from faba_nb.reporting.rendering import render_reports
+    from faba_nb.reporting.rendering import run_report
     from faba_nb.reporting.site import reports
 
-    made = render_reports(evaluated, 'earlier_results')
-    text = made.page.iloc[0].read_text()
+    run_report(evaluated, 'earlier_results')
+    text = (evaluated / 'report' / 'earlier_results.html').read_text()
     assert (
         'No. By F1 the order is' in text
         and 'does not come out again for CLIP (0.500 in its summary' in text

@@ -587,7 +587,7 @@ SITE = [
 
 def _plan(w):
     "Plant and round tables in the owner's form"
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e, folder = Experiment(w.twin), w.folder / 'plan'
     folder.mkdir(exist_ok=True)
@@ -839,7 +839,7 @@ def farm(w):
 def digest(folder):
     "Everything a model can be given"
     from faba_nb.core.studies import Arm
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
     from faba_nb.training.bundle import load_bundle
 
     return load_bundle(
@@ -1167,9 +1167,10 @@ THEIRS = [
 def _earlier(w):
     "Checkpoints, their configuration, and a file of features for them"
     import h5py, torch, yaml
-    from faba_nb.experiment.dataset import Experiment
-    from faba_nb.training.earlier import Variant, invented_checkpoint
-    from faba_nb.training.importing import STATE
+    from faba_nb.experiment.experiment_folder import Experiment
+    from faba_nb.legacy.old_network import Variant
+    from faba_nb.testing.example_checkpoints import invented_checkpoint
+    from faba_nb.legacy.checkpoints import STATE
 
     folder, file = w.folder / 'earlier', w.folder / 'clip_features.h5'
     if folder.exists():

@@ -14,7 +14,7 @@ PAGES = sorted(p.stem for p in (ROOT / 'reports').glob('*.ipynb'))
 
 
 def example(folder, **kwargs):
-    from faba_nb.reporting.example import example_results
+    from faba_nb.testing.example_studies import example_results
 
     return example_results(folder, draws=60, **kwargs)
 
@@ -108,8 +108,8 @@ def grown(twin, tmp_path_factory):
         from faba_nb.evaluation.evaluating import evaluate_study
         from faba_nb.evaluation.predictions import read_predictions, scores
         from faba_nb.evaluation.presymptomatic import alarm_dates, deviation_scores
-        from faba_nb.experiment.dataset import Experiment
-        from faba_nb.reporting.example import EXAMPLE, example_predictions
+        from faba_nb.experiment.experiment_folder import Experiment
+        from faba_nb.testing.example_studies import EXAMPLE, example_predictions
 
         e, arms = Experiment(twin), ('dinov2', 'clip')
         write_text(EXAMPLE, out / 'study.yaml')
@@ -245,11 +245,10 @@ def test_left_and_right_are_above_and_below_where_they_are(grown):
 
 
 def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
-    "The tables of evaluation, the pages of accessions, dates and claims, and the explorer: same day, same words"
-    from types import SimpleNamespace
+    "The tables of evaluation, the pages of accessions and dates, and the explorer: same day, same words"
     from faba_nb.evaluation.alarms import accession_rule, never_words
-    from faba_nb.exploring.plants import PlantsExplorer
-    from faba_nb.reporting import accessions, claims, presymptomatic
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
+    from faba_nb.reporting import accessions, presymptomatic
     from faba_nb.reporting.results import Results
 
     r = Results(grown)
@@ -278,8 +277,6 @@ def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
         presymptomatic.timeline(r, 190).caption,
     ):
         assert accession_rule.words in caption and never_words in caption
-    claim = SimpleNamespace(arm='dinov2', metric='', protocol='online', printed=float('nan'))
-    assert accession_rule.words in claims.order(r, claim).instead
     last = accessions.ranking(r, 'dinov2')
     assert last.day.isna().iloc[-1] and not last.day.isna().iloc[0]  # never alarmed stands last
 
@@ -424,7 +421,7 @@ def test_a_changed_table_is_refused_in_one_line(bare, faba):
     path.write_text(path.read_text().replace('0.', '1.', 1))
     for read in (
         lambda: Results(bare).table('metrics'),
-        lambda: run_report(bare, 'claims'),
+        lambda: run_report(bare, 'main_results'),
         lambda: workbook(bare),
     ):
         with pytest.raises(BadInput, match='not what was written here') as e:
@@ -490,7 +487,7 @@ def test_pages_stay_whole(case, invented, tmp_path, monkeypatch):
 
 
 def test_a_changed_number_changes_its_sentence(bare):
-    from faba_nb.reporting import claims, sentences
+    from faba_nb.reporting import sentences
     from faba_nb.reporting.results import Results
 
     path = bare / 'tables' / 'metrics.csv'
@@ -502,10 +499,6 @@ def test_a_changed_number_changes_its_sentence(bare):
     m.to_csv(path, index=False)
     seal(path)
     assert 'The highest F1 is 0.94 [0.90, 0.96] (DINOv2)' in sentences.against_clock(Results(bare))
-    j = claims.judge(Results(bare)).set_index('id')
-    assert (
-        '0.937 [0.901, 0.965]' in j.now['f1'] and j.verdict['f1'] == 'weaker'
-    )  # 0.634 is not in that interval
 
 
 def test_every_sentence_follows_its_table(bare, monkeypatch):
@@ -538,23 +531,6 @@ def test_every_sentence_follows_its_table(bare, monkeypatch):
     seal(bare / 'tables' / 'metrics.csv')
     after = presymptomatic.earliness_sentence(Results(bare))
     assert after != before and '+0.41 [+0.31, +0.51]' in after[0] and 'exceed' in after[0]
-
-
-def test_verdicts_follow_the_contrasts(bare):
-    from faba_nb.reporting import claims
-    from faba_nb.reporting.results import Results
-
-    path = bare / 'tables' / 'contrasts.csv'
-    c = pd.read_csv(path)
-    for verdict, expected in (
-        ('better', 'stands'),
-        ('undecided', 'cannot be said'),
-        ('worse', 'cannot be said'),
-    ):
-        c.loc[(c.metric == 'f1') & (c.arm_a == 'clip') & (c.arm_b == 'dinov2'), 'verdict'] = verdict
-        c.to_csv(path, index=False)
-        seal(path)
-        assert claims.judge(Results(bare)).set_index('id').verdict['clip_better'] == expected
 
 
 def test_figures_are_files_with_text(invented, tmp_path):

@@ -14,19 +14,14 @@ from faba_nb.core.errors import BadInput, Stopped
 from faba_nb.core.files import read_json, write_json
 from faba_nb.core.studies import Arm, Study, read_study, studies
 from faba_nb.training import crew, engine, readings, running, stacked, streams
-from faba_nb.training.bundle import Feed, invented, load_bundle, scaling
+from faba_nb.training.bundle import Feed, load_bundle, scaling
+from faba_nb.testing.example_bundles import invented
 from faba_nb.training.crew import Crew
 from faba_nb.training.engine import Fit, Stack, epoch_batches
 from faba_nb.training.fits import from_disk, load_fit, to_disk
 from faba_nb.training.folds import inner_folds, make_folds, members
-from faba_nb.training.network import (
-    Blueprint,
-    blueprint,
-    encode_days,
-    forward,
-    initialise,
-    random_batch,
-)
+from faba_nb.training.network import Blueprint, blueprint, encode_days, forward, initialise
+from faba_nb.testing.example_bundles import random_batch
 from faba_nb.training.readings import read_fit
 from faba_nb.training.running import Shelf, plan, write_predictions
 
@@ -681,7 +676,7 @@ def test_accelerated_paths(monkeypatch, tmp_path):
 def experiment(twin, tmp_path_factory):
     "A simulated experiment and a file of invented features for it"
     from faba_nb.backbones.store import write_features
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e, at = Experiment(twin), tmp_path_factory.mktemp('features')
     index = (

@@ -10,7 +10,7 @@ import pytest
 from faba_nb.core.errors import BadInput, Stopped
 from faba_nb.core.files import sha256
 from faba_nb.twin.design import planned_plants, planned_rounds
-from faba_nb.twin.drawing import photograph
+from faba_nb.twin.plant_drawing import photograph
 from faba_nb.twin.fluorescence import fluorescence
 from faba_nb.twin.form import plant_form
 from faba_nb.twin.growth import grow, state_on
@@ -216,7 +216,7 @@ def test_plants_grow_wilt_and_keep_their_stake():
 
 
 def test_every_planted_oddity_is_named_and_nothing_else(twin):
-    from faba_nb.experiment.checking import check
+    from faba_nb.experiment.raw_tree import check
 
     found = check(twin)
     text, traps = found.text(), pd.read_csv(twin / 'truth' / 'traps.csv', dtype={'row': 'Int64'})
@@ -280,7 +280,7 @@ def _names(line, t):
 
 
 def test_tables_agree_with_the_truth(twin):
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     xp, truth = Experiment(twin), pd.read_csv(twin / 'truth' / 'plants.csv')
     assert xp.simulated['seed'] == 1 and xp.simulated['world'] == 'onset'
@@ -303,7 +303,7 @@ def test_tables_agree_with_the_truth(twin):
 
 def test_pixels_and_tables_agree(twin):
     "Areas in the side table are those of the photographs; the stake is not counted"
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     xp = Experiment(twin)
     row = xp.images.query('view == "top" and dag > 20').iloc[3]

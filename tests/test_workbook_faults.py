@@ -9,9 +9,9 @@ import pytest
 from openpyxl import Workbook, load_workbook
 
 from faba_nb.core.errors import BadInput
-from faba_nb.experiment.checking import check, line
-from faba_nb.experiment.dataset import Experiment
-from faba_nb.experiment.example import (
+from faba_nb.experiment.raw_tree import check, line
+from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.testing.example_experiment import (
     example_plants,
     example_tables,
     example_visits,

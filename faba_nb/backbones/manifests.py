@@ -137,7 +137,7 @@ def expected_images(
             where=data,
             mend='give the experiment folder or a CSV with plant, round, view, path',
         )
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     return checked(Experiment(path).images, path, where=path)
 
@@ -325,7 +325,7 @@ def experiment_of(
         data = expected_images(data)
     if isinstance(data, pd.DataFrame):
         return fingerprint('plants', sorted(set(data.plant_id.astype(str))))
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     e = Experiment(data)
     e.marks = e.marks.iloc[:0]  # as if nothing were left out

@@ -18,6 +18,7 @@ from .config import dump_yaml, from_dict, parse_yaml, read_yaml, settings, to_di
 from .errors import BadInput, unknown
 from .files import check_name, regular_file, shown
 from .places import root
+from .study_folder import StudyFolder
 
 # %% ../../nbs/00_core/05_studies.ipynb #5c0b0002
 class Within(NamedTuple):
@@ -407,4 +408,4 @@ def imported(
     name: str,  # of an arm
 ) -> bool:  # whether it was imported
     "Whether the arm came from another system's results"
-    return (Path(out) / 'arms' / name / 'imported.json').is_file()
+    return (StudyFolder(out).arm(name).imported).is_file()

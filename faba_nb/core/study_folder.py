@@ -55,6 +55,12 @@ def predictions_lock(self: ArmFolder) -> Path:
     return self.path / '.predictions.lock'
 
 
+@patch(as_prop=True)
+def predictions_permuted(self: ArmFolder) -> Path:  # a CSV file
+    "The test rows again, predicted with one sensor replaced"
+    return self.path / 'predictions_permuted.csv'
+
+
 @patch
 def all_predictions(self: ArmFolder) -> list[Path]:  # those that are there, sorted
     "The predictions files of the arm"

@@ -8,8 +8,8 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'units', 'reference_words', 'fair_cloc
            'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables',
            'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
            'tools_maker', 'experiment_of', 'flagged_steps', 'without_inner', 'readings_of', 'write_tables',
-           'read_again', 'write_summaries', 'clocks_on', 'evaluate_readings', 'variance_table', 'tables_of',
-           'sensor_tables', 'compare_study', 'evaluate_study']
+           'sensors_replaced', 'space_tables', 'order_tables', 'write_summaries', 'clocks_on', 'evaluate_readings',
+           'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53618d1c
 import numpy as np
@@ -21,8 +21,9 @@ from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write
 from ..core.progress import Progress
 from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
-from ..core.studies import read_study
-from ..experiment.dataset import Experiment
+from ..core.studies import Study, read_study
+from ..core.study_folder import StudyFolder
+from ..experiment.experiment_folder import Experiment
 from ..experiment.plan import onset_class
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #126f8a48
@@ -78,6 +79,9 @@ from .strata import strata_rows
 from .inferred import inferred_clock
 from .variance import variance_split
 from .presymptomatic import presymptomatic_tables
+from .importance import importance_table
+from .ranking import ranking_tables
+from .courses import course_tables, fluorescence_courses, parameter_order
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fad5ea93
 IMPORT_AGAIN, TRAIN_AGAIN = (
@@ -114,7 +118,7 @@ def summary_rows(
     out,  # the study's output folder
 ):  # list of no table or one
     "The imported summaries in OUT/tables/earlier.csv"
-    path = Path(out) / 'tables' / 'earlier.csv'
+    path = StudyFolder(out).table('earlier')
     if not path.is_file():
         return []
     check_seal(path, IMPORT_AGAIN)
@@ -128,7 +132,7 @@ def read_all_rounds(
     mend=TRAIN_AGAIN,  # what to do when the file is not what was written
 ):  # table or None
     "Predictions on all 22 rounds, one row per plant and round"
-    path = Path(out) / 'arms' / arm / 'predictions_all_rounds.csv'
+    path = StudyFolder(out).arm(arm).predictions_all_rounds
     return read_rounds(check_seal(path, mend)) if path.exists() else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7542b2dd
@@ -140,7 +144,7 @@ def read_arm(
 ):  # list of (Scores, Scores on all rounds or None), gate weights
     "All readings of an arm"
     path, mend = (
-        Path(out) / 'arms' / name / 'predictions.csv',
+        StudyFolder(out).arm(name).predictions,
         IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN,
     )
     if path.exists():
@@ -592,7 +596,7 @@ def cost_table(
     rows = []
     for arm in names:
         fits = pd.DataFrame(
-            [read_json(p) for p in sorted((Path(out) / 'arms' / arm / 'fits').glob('*.json'))],
+            [read_json(p) for p in sorted((StudyFolder(out).arm(arm).fits).glob('*.json'))],
             columns=['seconds', 'best_epoch', 'parameters'],
         )
         if len(fits):
@@ -660,7 +664,7 @@ def experiment_of(
     data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
 ):  # Experiment or None
     "The raw experiment behind a study, where it is still there"
-    path = Path(out) / 'run.json'
+    path = StudyFolder(out).run
     if data is None and path.is_file():
         data = read_json(path).get('data')
     return Experiment(data) if data and Path(data).is_dir() else None
@@ -710,7 +714,7 @@ def readings_of(
     if not arms:
         raise BadInput(
             'no arm has predictions',
-            where=str(Path(out) / 'arms'),
+            where=str(StudyFolder(out).arms),
             mend='import the checkpoints of the summaries, too'
             if list(Path(out).glob('arms/*/summary.json'))
             else 'train the study first',
@@ -749,34 +753,54 @@ def write_tables(
 ):  # dict name -> number of rows
     "OUT/tables/<name>.csv for every table, sealed"
     for name, t in tables.items():
-        write_csv(t, Path(out) / 'tables' / f'{name}.csv')
-    seal(*(Path(out) / 'tables' / f'{name}.csv' for name in tables))
+        write_csv(t, StudyFolder(out).table(name))
+    seal(*(StudyFolder(out).table(name) for name in tables))
     return {name: len(t) for name, t in tables.items()}
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f80ece61
-def read_again(
+def sensors_replaced(
     out,  # the study's output folder
     study,  # from `read_study`
-    e,  # Experiment or None
     draws,  # of the bootstrap
-    seed,  # of exchanges and bootstrap
+    seed,  # of it
 ):  # dict with importance or nothing, a note for the log
-    "Modality importance, where fits, data and features are within reach"
-    path = Path(out) / 'run.json'
-    features = read_json(path).get('features') if path.is_file() else None
-    if e is None or not features or not Path(features).is_dir():
-        return {}, 'not computed: raw data or features are not within reach'
-    from faba_nb.evaluation.importance import importance_table  # loads PyTorch
+    "Modality importance, where training has written predictions with a modality replaced"
+    table, left_out = importance_table(study, out, min(draws, 2000), seed)
+    if not len(table):
+        return {}, 'not computed: no network has predictions with a modality replaced'
+    without = f' without {", ".join(left_out)}' if left_out else ''
+    return dict(importance=table), f'computed{without}'
 
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #371162c1
+def space_tables(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    e: Experiment | None,  # the raw experiment
+):  # dict of tables or nothing, a note for the log
+    "How plants lie in feature space, where features files and experiment are within reach"
+    path = StudyFolder(out).run
+    folder = read_json(path).get('features') if path.is_file() else None
+    if e is None or not folder or not Path(folder).is_dir():
+        return {}, 'not computed: raw data or features are not within reach'
+    from faba_nb.evaluation.feature_space import feature_files, feature_tables  # loads scikit-learn
+
+    files = feature_files(study, folder)
+    if not files:
+        return {}, 'not computed: no features file of the study is there'
     try:
-        table, left_out = importance_table(study, e.folder, features, out, min(draws, 2000), seed)
+        return feature_tables(files, e.days, e.plants), 'computed'
     except BadInput as err:
         return {}, f'not computed: {err}'
-    if not len(table):
-        return {}, 'not computed: no fits of a network that belong to these data'
-    return dict(importance=table), 'computed' + (
-        f' without {", ".join(left_out)}' if left_out else ''
-    )
+
+# %% ../../nbs/40_evaluation/20_evaluating.ipynb #80eac926
+def order_tables(
+    found: list,  # from `readings_of`
+) -> dict:  # with ranking and stability, or nothing
+    "The ranking of accessions by each arm, and how stable it is"
+    models = [s for s, _ in found if s.kind != 'yardstick']
+    genotypes = set().union(*(s.genotypes for s in models))
+    online = [s for s in models if s.protocol == 'online']
+    return ranking_tables(online, len(genotypes))
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dc2d1fa0
 def write_summaries(
@@ -785,7 +809,7 @@ def write_summaries(
     done,  # from `evaluate_scores`, in the same order
 ):
     "OUT/tables/summary/<arm>_ablation_evaluation.json for every arm, sealed"
-    folder = Path(out) / 'tables' / 'summary'
+    folder = StudyFolder(out).tables / 'summary'
     mine = [
         (s, d)
         for (s, _), d in zip(found, done)
@@ -868,7 +892,10 @@ def tables_of(
     }
     tables['metrics'] = pd.concat([tables['metrics'], *summary_rows(out)], ignore_index=True)
     models = dict.fromkeys(s.arm for s, _ in found if s.kind != 'yardstick')
-    return tables | dict(cost=cost_table(out, models), variance=variance_table(tables['folds']))
+    first = tables['genotypes'].drop_duplicates('genotype')
+    courses = course_tables(out, list(models), first.set_index('genotype').onset_class)
+    more = dict(cost=cost_table(out, models), variance=variance_table(tables['folds']))
+    return tables | more | courses
 
 
 def sensor_tables(
@@ -877,13 +904,15 @@ def sensor_tables(
     draws,  # of the bootstrap
 ):  # dict name -> DataFrame
     "When the sensors change before the eye sees anything, where the experiment is within reach"
+    if e is None:
+        return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
-    return (
-        {}
-        if e is None
-        else presymptomatic_tables(
-            e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
-        )
+    tables = presymptomatic_tables(
+        e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
+    )
+    return tables | dict(
+        fluorescence_order=parameter_order(tables['fluorescence_effects']),
+        fluorescence_courses=fluorescence_courses(e.fluor, e.plants, e.fluor_known),
     )
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #ba63b67d
@@ -920,7 +949,7 @@ def evaluate_study(
     seed=0,  # of both
 ):  # dict table -> number of rows
     "Write OUT/tables from the study's predictions"
-    study, e = read_study(Path(out) / 'study.yaml'), experiment_of(out, data)
+    study, e = read_study(StudyFolder(out).study), experiment_of(out, data)
     found, clocks, gates, absent = readings_of(out, study, None if e is None else e.shape)
     done = evaluate_readings(found, clocks, e, draws, seed)
     tables = (
@@ -929,8 +958,9 @@ def evaluate_study(
         | compare_study(found, done, study, draws, seed)
         | sensor_tables(e, found, draws)
     )
-    again, note = read_again(out, study, e, draws, seed)
-    rows = write_tables(out, tables | again)
+    losses, note = sensors_replaced(out, study, draws, seed)
+    space, space_note = space_tables(out, study, e)
+    rows = write_tables(out, tables | order_tables(found) | losses | space)
     write_summaries(out, found, done)
     log_event(
         out,
@@ -938,6 +968,7 @@ def evaluate_study(
         arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}),
         without_predictions=absent,
         importance=note,
+        feature_space=space_note,
         draws=draws,
         seed=seed,
     )

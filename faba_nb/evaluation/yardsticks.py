@@ -13,7 +13,7 @@ import pandas as pd
 from dataclasses import replace
 from pathlib import Path
 from ..core.errors import BadInput
-from ..experiment.dataset import Experiment
+from ..experiment.experiment_folder import Experiment
 from ..experiment.plan import design, plan_rounds, read_plant_table, read_round_table
 from .predictions import Scores, step_columns, with_labels
 from faba_nb.evaluation.power import (

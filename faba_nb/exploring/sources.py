@@ -19,7 +19,7 @@ from ..core.places import root
 from ..core.study_folder import StudyFolder
 from ..evaluation.presymptomatic import alarm_dates
 from ..evaluation.predictions import read_predictions, scores
-from ..experiment.dataset import Experiment
+from ..experiment.experiment_folder import Experiment
 from ..experiment.marks import COLUMNS
 from ..experiment.plan import design
 from ..experiment.tables import FLUOR

@@ -296,7 +296,7 @@ def findings_table(
     results,  # `Results`
 ):
     "Everything the reader of the raw tables found"
-    from faba_nb.experiment.checking import check
+    from faba_nb.experiment.raw_tree import check
 
     with capture_output():
         f = check(results.experiment.folder).findings  # its progress is no part of a page

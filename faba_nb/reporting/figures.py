@@ -26,7 +26,13 @@ from faba_nb.reporting.results import (
     with_interval,
 )
 from .style import arm_colour, canvas, colour, label_panels, panels
-from .tables import METRICS, genotypes, metric_frame, nice, published_values
+from faba_nb.reporting.comparison_tables import (
+    METRICS,
+    genotypes,
+    metric_frame,
+    nice,
+    published_values,
+)
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9f9d3fe7
 def arm_tone(

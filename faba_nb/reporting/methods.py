@@ -25,7 +25,7 @@ from .layout import Column, Table, latex_text
 from .results import NotThere, Nothing, _read, counted, listed, number
 from .sentences import power, stated
 from .style import canvas, colour
-from .tables import genotypes, nice
+from .comparison_tables import genotypes, nice
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #0fe0885c
 def references():

@@ -10,10 +10,9 @@ __all__ = ['CLASSIC', 'KINDS_OF_PLANT', 'KIND', 'EARLY', 'fluorescence_effects',
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #659b72bd
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import leaves_list, linkage
 from ..evaluation.alarms import Rule, accession_rule, never_words
 from .drawing import Drawn, how_many, shows
-from .figures import _readings, arm_tone, dagger, plants_shown
+from .figures import arm_tone, dagger, plants_shown
 from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
@@ -27,7 +26,7 @@ from faba_nb.reporting.results import (
 )
 from .style import canvas, colour, label_panels, panels
 from .sentences import told
-from .tables import KINDS, MODALITIES, NAMES, genotypes, nice
+from .comparison_tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1966090b
 def fluorescence_effects(
@@ -48,12 +47,7 @@ def fluorescence_heatmap(
 ):
     "fig7_fluorescence_heatmap: all parameters over time, alike ones together"
     t, parting = fluorescence_effects(results), results.table('fluorescence_divergence')
-    if len(t) > 2:
-        t = t.iloc[
-            leaves_list(
-                linkage(t.fillna(0), 'average', metric='correlation', optimal_ordering=True)
-            )
-        ]
+    t = t.loc[results.table('fluorescence_order').sort_values('place').parameter]
     fig, ax = canvas(width, 16 + (1.95 if width > 120 else 1.55) * len(t))
     _heat(
         fig,
@@ -131,15 +125,13 @@ def temporal_curves(
     e, t = results.experiment, fluorescence_effects(results)
     names = responsive(t)
     fig, axes = panels(len(names), width, 38, sharex=True)
-    f, parting = (
-        e.fluor.merge(e.plants[['plant_id', 'treatment']], on='plant_id'),
-        results.table('fluorescence_divergence').set_index('parameter').divergence_dag,
-    )
+    parting = results.table('fluorescence_divergence').set_index('parameter').divergence_dag
+    courses = results.table('fluorescence_courses')
     for ax, p in zip(axes, names):
-        _parameter(ax, f, p, pd.to_numeric(parting[p]))
+        _parameter(ax, courses[courses.parameter == p], p, pd.to_numeric(parting[p]))
     label_panels(axes, 'Days after germination', 'Mean, in the instrument’s units')
     chosen = [p for p in names if p not in CLASSIC]
-    some = f[f[names].notna().any(axis=1)]
+    some = e.fluor[e.fluor[names].notna().any(axis=1)]
     each = (
         some.merge(e.plants[['plant_id', 'replicate']], on='plant_id')
         .groupby('dag')
@@ -166,10 +158,10 @@ def temporal_curves(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a9c249c6
-def _parameter(ax, f, name, parting):
+def _parameter(ax, courses, name, parting):
     "Mean and interval by treatment, day of divergence"
     for t in ('WHC-80', 'WHC-30'):
-        g = f[f.treatment == t].groupby('dag')[name].agg(['mean', 'sem'])
+        g = courses[courses.treatment == t].set_index('dag')
         ax.fill_between(
             g.index,
             g['mean'] - 1.96 * g['sem'],
@@ -235,59 +227,38 @@ def class_curves(
 ):
     "fig4_probability_curves: mean probability of control, early, mid and late plants, in both readings"
     arm = arm or results.arms[0]
-    g = (
-        results.table('genotypes')
-        .drop_duplicates('genotype')
-        .set_index('genotype')
-        .onset_class.str.lower()
-    )
-    readings = {
-        k: f.assign(kind=np.where(f.treatment == 'WHC-80', 'control', f.genotype.map(g)))
-        for k, f in _readings(results, arm).items()
-    }
+    t = results.table('probability_courses')
+    t = t[t.arm == arm]
+    if 'retrospective' not in set(t.protocol):
+        raise NotThere(f'Arm {arm} has no retrospective predictions.')
+    readings = [k for k in ('retrospective', 'online') if k in set(t.protocol)]
     fig, axes = panels(len(readings), width, 52, (1, 2), sharex=True, sharey=True)
-    for ax, (k, f) in zip(axes, readings.items()):
-        _kinds(ax, f, k)
+    for ax, k in zip(axes, readings):
+        _kinds(ax, t[t.protocol == k], k)
     label_panels(axes, 'Days after germination', 'Probability of stress', 4)
-    last = readings['retrospective'].query('dag == dag.max()').groupby('kind').probability.mean()
+    t = t[t.protocol == 'retrospective']
+    last = t[t.dag == t.dag.max()].set_index('kind').step_mean
+    n = results.predictions(arm).genotype.nunique()
     return Drawn(
         fig,
-        f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(readings["retrospective"].genotype.nunique(), "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
+        f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(n, "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
         'Mean probability on the last day, retrospective: '
         + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last)
         + '.',
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a66758a
-def _kinds(ax, f, title):
+def _kinds(ax, t, title):
     "Four mean curves of one reading"
     for k, tone in KINDS_OF_PLANT.items():
-        of = f[f.kind == k]
-        if of.empty:
+        m = t[t.kind == k].sort_values('dag')
+        if m.empty:
             continue
-        m = (
-            of.groupby(['genotype', 'dag'])
-            .probability.mean()
-            .groupby('dag')
-            .agg(['mean', 'sem'])
-            .fillna(0)
-        )
-        ax.fill_between(
-            m.index,
-            m['mean'] - 1.96 * m['sem'],
-            m['mean'] + 1.96 * m['sem'],
-            color=colour(tone),
-            alpha=0.15,
-            lw=0,
-        )
-        ax.plot(m.index, m['mean'], color=colour(tone), label=k)
+        low, high = m['mean'] - 1.96 * m['sem'], m['mean'] + 1.96 * m['sem']
+        ax.fill_between(m.dag, low, high, color=colour(tone), alpha=0.15, lw=0)
+        ax.plot(m.dag, m['mean'], color=colour(tone), label=k)
         if k != 'control':
-            ax.axvline(
-                of.groupby('genotype').onset_dag.first().median(),
-                color=colour(tone),
-                ls=':',
-                lw=0.9,
-            )
+            ax.axvline(m.median_onset_dag.iloc[0], color=colour(tone), ls=':', lw=0.9)
     ax.axhline(0.5, color=colour('muted'), lw=0.7)
     ax.set(title=title.capitalize(), ylim=(-0.03, 1.03))
 

@@ -209,7 +209,7 @@ def experiment(self: Results):
         raise NotThere(
             'The photographs and tables are no longer in the folder that was recorded with this study (run.json).'
         )
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     return self.once('experiment', lambda: Experiment(data))
 

@@ -21,7 +21,7 @@ from faba_nb.reporting.results import (
     p_equals,
     with_interval,
 )
-from .tables import difference, genotypes, nice
+from .comparison_tables import difference, genotypes, nice
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #7e86d51c
 VERBS = {

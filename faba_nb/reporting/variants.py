@@ -26,7 +26,7 @@ from faba_nb.reporting.results import (
     with_interval,
 )
 from .style import canvas, colour
-from faba_nb.reporting.tables import (
+from faba_nb.reporting.comparison_tables import (
     METRICS,
     MODALITIES,
     difference,

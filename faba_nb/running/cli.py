@@ -340,7 +340,7 @@ def twin(a):
 def check(a):
     "read a raw tree and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
     from faba_nb.core.places import data_folder
-    from faba_nb.experiment.checking import check
+    from faba_nb.experiment.raw_tree import check
 
     folder = data_folder(a.folder)
     found = check(folder)
@@ -545,7 +545,7 @@ def _photographs(a):
 )
 def import_(a):
     "earlier checkpoints or summaries as an arm, predicted again without a GPU"
-    from faba_nb.training.importing import import_results
+    from faba_nb.legacy.importing import import_results
 
     found = import_results(
         a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration
@@ -812,17 +812,14 @@ def _fill(a):
         metavar='PROJECT',
         help="who pays (default: $FABA_ACCOUNT, $SBATCH_ACCOUNT, else the profile's)",
     ),
-    arg('--split', action='store_true', help='a chain of jobs instead of one'),
     arg(
-        '--hours',
-        type=number('number of hours', 0.001, 1000, float),
-        default=4.0,
-        metavar='H',
-        help='with --split: cut training into jobs of at most H hours of work (default: 4)',
+        '--split',
+        action='store_true',
+        help='two jobs: features and train on a GPU, then evaluate and report on CPU nodes',
     ),
     arg('--test', action='store_true', help="in the site's test partition"),
     arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
-    arg('--go', action='store_true', help='submit, and stay until Slurm has all jobs'),
+    arg('--go', action='store_true', help='submit the jobs'),
 )
 def submit(a):
     "plan a study as Slurm jobs and write OUT/submit.sh; --go submits"
@@ -832,7 +829,7 @@ def submit(a):
     print(describe(plan), end='', flush=True)
     if a.go and not plan.account:
         raise BadInput(
-            'nobody pays for these jobs',
+            'no billing account is given for these jobs',
             '--account',
             'give --account=project_NNNNNNN, or set FABA_ACCOUNT',
         )
@@ -855,7 +852,7 @@ def _planned(a):
         _can_run(study, data, features, a.out)
     named = os.path.abspath(a.named) if str(a.named).endswith(('.yaml', '.yml')) else a.named
     return make_plan(
-        study, named, site, account, data, features, a.out, a.set, a.split, a.test, a.hours, a.venv
+        study, named, site, account, data, features, a.out, a.set, a.split, a.test, a.venv
     )
 
 

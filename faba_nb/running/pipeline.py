@@ -18,7 +18,7 @@ from ..core.local_disk import naming_disk
 from ..core.notebooks import checked_parameters
 from ..core.places import data_folder, root
 from ..core.provenance import commit, fingerprint, versions
-from ..core.steps import Step, marks, run_step, say, state_of_code
+from ..core.steps import Step, mark, marks, run_step, say, state_of_code
 from ..core.stopping import raise_if_stopping
 from ..core.studies import imported, read_study
 from ..core.study_folder import StudyFolder
@@ -181,11 +181,18 @@ def features_there(
     )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #ea42ba5b
+def _features_known(study, out):
+    "The features files that evaluation can read, as an input; files that have gone change nothing"
+    where = read_run(out).get('features')
+    files = feature_files(study, where) if isinstance(where, str) else []
+    return {'features': fingerprint({p.name: mark(p) for p in files})} if files else {}
+
+
 def _evaluate_step(study, out):
-    "Tables from predictions"
+    "Tables from predictions and, where they are, features"
     asked = {k: v for k, v in to_dict(study).items() if k != 'provenance'}
     folder = StudyFolder(out)
-    rooms = 'faba_nb/core', 'faba_nb/experiment', 'faba_nb/training', 'faba_nb/evaluation'
+    rooms = 'faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'faba_nb/evaluation'
     return Step(
         name='evaluate',
         notebook=job_notebook('evaluate'),
@@ -193,7 +200,7 @@ def _evaluate_step(study, out):
         inputs=lambda: {
             'study': fingerprint(asked),
             'predictions': fingerprint(marks(predictions(out))),
-            'features': features_there(out) or folder.table('importance').is_file(),
+            **_features_known(study, out),
             'code': state_of_code(*rooms, 'nbs/80_jobs/evaluate.ipynb'),
         },
         results=folder.all_tables,
@@ -322,7 +329,7 @@ def _says(out, code, data, features):
 
 def _describe(data, features, out):
     "Write `run.json`; the experiment's own fingerprint comes back"
-    from faba_nb.experiment.dataset import Experiment
+    from faba_nb.experiment.experiment_folder import Experiment
 
     experiment = Experiment(data)
     write_json(

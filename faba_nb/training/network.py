@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'HEADS', 'LAYERS', 'FEED', 'NARROW', 'Blueprint', 'blueprint', 'parameters', 'count_parameters', 'initialise',
-           'Batch', 'encode_days', 'embed', 'attention_bias', 'over_time', 'head', 'forward', 'random_batch']
+           'Batch', 'encode_days', 'embed', 'attention_bias', 'over_time', 'head', 'forward']
 
 # %% ../../nbs/30_training/04_network.ipynb #ed96c312
 import math
@@ -349,32 +349,3 @@ def forward(
     x = over_time(p, bp, x.view(*batch.real.shape, WIDTH), batch.position, batch.real, drop)
     logits = head(p, x.reshape(len(x), -1, WIDTH), drop).view(batch.real.shape)
     return logits, None if gates is None else gates.float().view(*batch.real.shape, -1)
-
-# %% ../../nbs/30_training/04_network.ipynb #5ac82cf3
-def random_batch(
-    bp,  # a `Blueprint`
-    fits=2,  # size of the stack
-    plants=3,  # sequences of each fit
-    steps=5,  # padded length
-    views=4,  # of each step
-    seed=0,  # of the invented numbers
-):
-    "An invented `Batch`, for examples, tests and measuring"
-    g, d, at = torch.Generator().manual_seed(seed), dict(bp.widths), (fits, plants, steps)
-    values = {m: torch.randn(*at, w, generator=g) for m, w in d.items() if m != 'image'}
-    real = torch.ones(at, dtype=torch.bool)
-    real[:, -1, -1] = False
-    b = Batch(
-        real,
-        encode_days(torch.arange(steps) * 3.0).expand(*at, WIDTH),
-        values,
-        {m: torch.rand(at, generator=g) < 0.8 for m in d},
-    )
-    if 'image' not in d:
-        return b
-    values['image'] = torch.randint(0, 200, (*at, views), generator=g)
-    table = torch.randn(200, d['image'], generator=g)
-    table[0] = 0
-    return replace(
-        b, table=table, shift=torch.zeros(fits, d['image']), rate=torch.ones(fits, d['image'])
-    )

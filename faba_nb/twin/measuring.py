@@ -9,7 +9,7 @@ __all__ = ['SHADES', 'plant_mask', 'outline', 'shade_shares', 'side_morphology',
 # %% ../../nbs/15_twin/06_measuring.ipynb #74822062
 import cv2
 import numpy as np
-from .drawing import PX_PER_CM, SIDE
+from .plant_drawing import PX_PER_CM, SIDE
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #f1d35245
 def plant_mask(

@@ -17,9 +17,9 @@ from ..core.errors import BadInput
 from ..core.files import read_json, whole_file, write_csv, write_json, write_text
 from ..core.progress import Progress
 from ..core.stopping import raise_if_stopping
-from . import tables
+from . import raw_tables
 from .design import WORLDS, planned_plants, planned_rounds, stream, values
-from .drawing import ANGLES, photograph, png
+from .plant_drawing import ANGLES, photograph, png
 from .fluorescence import fluorescence
 from .form import plant_form
 from .growth import grow, state_on
@@ -42,7 +42,7 @@ from faba_nb.twin.traps import (
     spoil_rows,
     spoil_weights,
 )
-from .workbooks import write_workbook
+from .excel_files import write_workbook
 
 # %% ../../nbs/15_twin/12_writing.ipynb #25d562ad
 def image_folder(
@@ -203,28 +203,28 @@ def workbooks(
     side, top = (
         shots[k].merge(dates, on=['plant_id', 'round'], validate='m:1') for k in ('side', 'top')
     )
-    end = tables.end_point(plants, weights, stream(seed, 'bags'))
+    end = raw_tables.end_point(plants, weights, stream(seed, 'bags'))
     one = lambda t: {'Sheet1': t}
     return {
-        '00-Misc/FabaDr_Obs.xlsx': tables.observations(side, top, fluor, plants, said),
-        '00-Misc/DateIndex.xlsx': one(tables.date_index()),
+        '00-Misc/FabaDr_Obs.xlsx': raw_tables.observations(side, top, fluor, plants, said),
+        '00-Misc/DateIndex.xlsx': one(raw_tables.date_index()),
         END: one(end),
-        'SinglePoint Datasets/Drought_Impact(DAG).xlsx': one(tables.drought_impact(plants)),
+        'SinglePoint Datasets/Drought_Impact(DAG).xlsx': one(raw_tables.drought_impact(plants)),
         'SinglePoint Datasets/Flower_LeavesCounts.xlsx': one(
-            tables.flower_counts(plants, flowers, stream(seed, 'flowers'))
+            raw_tables.flower_counts(plants, flowers, stream(seed, 'flowers'))
         ),
         ENV: one(environment(seed)),
-        'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx': one(tables.watering_log(water)),
+        'TimeCourse Datasets/SC_Watering_24_FabaDr_Auto.xlsx': one(raw_tables.watering_log(water)),
         **_measured_books(side, top, fluor, plants, said),
-        **tables.summaries(end),
+        **raw_tables.summaries(end),
     }
 
 # %% ../../nbs/15_twin/12_writing.ipynb #989ba3fe
 def _measured_books(side, top, fluor, plants, said):
     "The workbooks that hold one row per photograph or fluorescence measurement"
     one = lambda t: {'Sheet1': t}
-    desc = lambda rows, step=66, **k: tables.described(
-        rows, plants, tables.seconds_of(rows, step), **k
+    desc = lambda rows, step=66, **k: raw_tables.described(
+        rows, plants, raw_tables.seconds_of(rows, step), **k
     )
     vi = desc(top).drop(columns='Plant ID').join(pd.DataFrame(top.vi.tolist()).round(5))
     fc = (
@@ -245,8 +245,8 @@ def _measured_books(side, top, fluor, plants, said):
             t.index,
         )
     )
-    bio = tables.digital_biomass(side, top, plants)
-    norm = tables.normalised(
+    bio = raw_tables.digital_biomass(side, top, plants)
+    norm = raw_tables.normalised(
         bio[keep(top).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']),
         'Digital Biomass (e+2)',
         'Digital Biomass WHC-80% (e+2)',
@@ -258,7 +258,9 @@ def _measured_books(side, top, fluor, plants, said):
         VI: one(vi),
         BIO: one(bio),
         NORM: one(norm.assign(Treatment=norm.Treatment.str.rstrip('%'))),
-        HEIGHT: one(tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')),
+        HEIGHT: one(
+            raw_tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')
+        ),
         'TimeCourse Datasets/RGB1_SideView_FabaDr_Manual_Morpho.xlsx': one(sidebook),
         'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(
             desc(top).join(numbers(top, 'AREA_CM'))
