@@ -136,6 +136,25 @@ def test_old_pages_go(site, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ['README.html', 'index.html', 'mine.txt', 'search.js']
 
 
+def test_contributing_names_what_is_there():
+    "Files named for those who change something exist, and hold the name in brackets behind them"
+    text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+    found = re.findall(r'`((?:nbs|data|reports|slurm|tests)/[^`\s]+)`(?: \(`(\w+)`)?', text)
+    found = [(path, name) for path, name in found if not re.search(r'NAME|ROOM', path)]
+    assert len(found) > 15 and len([1 for _, name in found if name]) > 8
+    for path, name in found:
+        assert (ROOT / path).exists(), path
+        assert not name or re.search(rf'\b{name}\b', (ROOT / path).read_text()), (path, name)
+
+
+def test_number_of_the_walk():
+    "CONTRIBUTING's example is one cell, and what it says of it is true"
+    text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+    pattern = re.search(r'grep -n "(.*?)" nbs', text)[1]
+    holders = [p for p in NOTEBOOKS if re.search(pattern, p.read_text(encoding='utf-8'))]
+    assert [str(p.relative_to(ROOT)) for p in holders] == ['nbs/40_evaluation/09_comparing.ipynb']
+
+
 def opened(browser, page: Path, width=1280, scheme='light'):
     "A tab, and everything the page said or asked of a network"
     tab, said = browser.new_page(viewport={'width': width, 'height': 900}, color_scheme=scheme), []
