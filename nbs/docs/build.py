@@ -279,7 +279,8 @@ def to_html(cells: list, page: Page, pages: list[Page]) -> str:
 
 def with_links(text: str, page: Page, pages: list[Page], site: Path, names: dict) -> str:
     "Links between files become links between pages; names in prose lead to their definition"
-    page_of = {p.source: p.name for p in pages}
+    page_of = {p.source.parent: p.name for p in reversed(pages) if p.chapter != 'documents'}
+    page_of |= {p.source: p.name for p in pages}
 
     def link(found):
         path, _, anchor = found[1].partition('#')
@@ -297,12 +298,14 @@ def with_links(text: str, page: Page, pages: list[Page], site: Path, names: dict
 
     def name(found):
         place = names.get(found[1], '')
-        other = place and not place.startswith(f'{page.name}#')
-        return f'<a href="{place}">{found[0]}</a>' if other else found[0]
+        elsewhere = place and not place.startswith(f'{page.name}#')
+        # a plain word is more often an option or a column than a function
+        certain = found[2] or re.search('[A-Z_]', found[1])
+        return f'<a href="{place}">{found[0]}</a>' if elsewhere and certain else found[0]
 
     text = re.sub(r'href="(?!https?:|data:|mailto:)([^"]+)"', link, text)
     text = re.sub(r'src="(?!https?:|data:)([^"]+)"', inside, text)
-    return re.sub(r'(?<!">)<code>(\w+)(?:\(\))?</code>', name, text)
+    return re.sub(r'(?<!">)<code>(\w+)(\(\))?</code>', name, text)
 
 
 def steps(page: Page, pages: list[Page]) -> str:  # HTML
