@@ -150,7 +150,7 @@ def _arm_state(out, name, total):
     if imported(out, name):
         return (
             'done' if ready else 'begun',
-            f'{_record(folder / "imported.json").get("checkpoints", "?")} checkpoints imported',
+            f'{_record(folder.imported).get("checkpoints", "?")} checkpoints imported',
         )
     n = len(list(folder.fits.glob('*.json')))
     return 'done' if ready and n >= (
