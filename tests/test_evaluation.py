@@ -854,6 +854,7 @@ def test_importance_is_scored_from_what_training_writes(tmp_path):
     from faba_nb.core.files import seal, write_csv
     from faba_nb.evaluation.importance import COLUMNS, arm_importance, importance_table
     from faba_nb.testing.example_bundles import invented
+    from faba_nb.core.study_folder import ArmFolder
     from faba_nb.training.crew import Work
     from faba_nb.training.engine import Fit, Stack
     from faba_nb.training.fits import save_fit
@@ -884,7 +885,7 @@ def test_importance_is_scored_from_what_training_writes(tmp_path):
             stack.state.logs[i],
             'mark',
         )
-    work = Work('demo', arm, b, folder, {f: 'mark' for f in fits})
+    work = Work('demo', arm, b, ArmFolder(folder), {f: 'mark' for f in fits})
     table, again = (gather_permuted(SimpleNamespace(name='s'), work) for _ in range(2))
     torch.set_num_threads(threads)
     pd.testing.assert_frame_equal(table, again)  # the same exchanges every time

@@ -855,7 +855,7 @@ def test_evaluates_like_any_arm(evaluated):
 def test_page(evaluated):
     "The page answers, shows what is missing, and is there only where something was imported"
     from faba_nb.core.studies import read_study
-    from faba_nb.reporting.rendering import run_report
+    from faba_nb.reporting.report_steps import run_report
     from faba_nb.reporting.site import reports
 
     run_report(evaluated, 'earlier_results')

@@ -63,7 +63,7 @@ def run_page(monkeypatch, out, name):
 
 
 def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
-    from faba_nb.reporting.rendering import run_report
+    from faba_nb.reporting.report_steps import run_report
 
     monkeypatch.chdir(tmp_path)
     assert run_report('bare', 'backbone_comparison') == 2  # a relative path; the page, the workbook
@@ -412,7 +412,8 @@ def test_formulas_of_names_in_figures_are_not_read(tmp_path, monkeypatch):
 def test_a_changed_table_is_refused_in_one_line(bare, faba):
     "One digit of a sealed table: neither printed nor written into the workbook"
     from faba_nb.core.files import seal
-    from faba_nb.reporting.rendering import run_report, workbook
+    from faba_nb.reporting.rendering import workbook
+    from faba_nb.reporting.report_steps import run_report
     from faba_nb.reporting.results import Results
 
     seal(*(bare / 'tables').glob('*.csv'))
@@ -587,7 +588,8 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_a_report_that_fails_is_named(bare, tmp_path):
     import nbformat
     from faba_nb.core.steps import run_step
-    from faba_nb.reporting.site import Report, page_step
+    from faba_nb.reporting.report_steps import page_step
+    from faba_nb.reporting.site import Report
 
     code = lambda source, *tags: nbformat.v4.new_code_cell(source, metadata={'tags': list(tags)})
     nb = nbformat.v4.new_notebook(
@@ -674,7 +676,7 @@ def test_latex_tables_compile(invented, tmp_path, monkeypatch):
 @pytest.mark.full
 def test_all_pages_with_photographs(tmp_path, twin):
     "The whole site over a simulated experiment: sizes, headings, fonts, alternative texts"
-    from faba_nb.reporting.rendering import run_report
+    from faba_nb.reporting.report_steps import run_report
 
     out = example(tmp_path / 'example', data=twin)
     run_report(out)

@@ -202,7 +202,7 @@ for m in pkgutil.walk_packages(faba_nb.__path__, 'faba_nb.'):
     m.name.endswith('__main__') or importlib.import_module(m.name)
 assert not [m for m in sys.modules if m.startswith('faba_nb.legacy')]
 from faba_nb.core.errors import BadInput
-from faba_nb.reporting.rendering import run_report
+from faba_nb.reporting.report_steps import run_report
 from faba_nb.reporting.site import reports
 from faba_nb.testing.example_studies import example_results
 assert len(reports()) == 7

@@ -76,7 +76,8 @@ def scratch_folder(
     name: str,  # what it is for
 ) -> Path:  # a fresh folder
     "A local folder for a block, removed at its end, or, after a kill, by the next process"
-    folder = _fresh(local_home() / name)
+    with naming_disk(local_disk()):
+        folder = _fresh(local_home() / name)
     try:
         yield folder
     finally:

@@ -125,7 +125,7 @@ def importance_table(
     "Importance of every modality for every network of a study"
     names = [n for n, a in study.arms.items() if a.estimator == 'network' and not imported(out, n)]
     names = sorted(names, key=lambda n: _depth(study, n))
-    paths = {n: StudyFolder(out).arm(n) / 'predictions_permuted.csv' for n in names}
+    paths = {n: StudyFolder(out).arm(n).predictions_permuted for n in names}
     there = [n for n in names if paths[n].is_file()]
     parts = []
     for n in Progress(there, 'scoring without a sensor', unit='arms'):

@@ -213,7 +213,7 @@ def _evaluate_step(study, out):
 # %% ../../nbs/60_running/04_pipeline.ipynb #c9a68dd5
 def _report_steps(out, options):
     "A step for every page, and one for the workbook of all tables"
-    from faba_nb.reporting.site import report_steps
+    from faba_nb.reporting.report_steps import report_steps
 
     return report_steps(out, options.get('only'))
 
@@ -369,7 +369,7 @@ def run_study(
 
 def _report(out, options):
     "Make the pages of what the other steps have written; how many steps ran"
-    from faba_nb.reporting.rendering import run_report
+    from faba_nb.reporting.report_steps import run_report
 
     raise_if_stopping('finished steps are kept')
     return run_report(out, options.get('report', {}).get('only'))

@@ -146,13 +146,13 @@ def _record(path):
 def _arm_state(out, name, total):
     "What an arm's folder says: state, and how far it is"
     folder = StudyFolder(out).arm(name)
-    ready = (folder / 'predictions.csv').is_file()
+    ready = folder.predictions.is_file()
     if imported(out, name):
         return (
             'done' if ready else 'begun',
-            f'{_record(folder / "imported.json").get("checkpoints", "?")} checkpoints imported',
+            f'{_record(folder.imported).get("checkpoints", "?")} checkpoints imported',
         )
-    n = len(list((folder / 'fits').glob('*.json')))
+    n = len(list(folder.fits.glob('*.json')))
     return 'done' if ready and n >= (
         total or 0
     ) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'

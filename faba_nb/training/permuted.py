@@ -177,6 +177,6 @@ def permuted_readings(
     bp = blueprint(work.arm, work.bundle.widths())
     for fit in (f for f in work.marks if not f.fold.part):
         raise_if_stopping()
-        weights = load_fit(fit_path(work.folder / 'fits', fit), bp)
+        weights = load_fit(fit_path(work.folder.fits, fit), bp)
         for reading in work.arm.readings:
             yield fit, reading, permuted_rows(work, fit, reading, weights, seed)
