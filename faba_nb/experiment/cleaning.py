@@ -62,7 +62,7 @@ def tidy_id(
 def unseen(
     text,  # a cell that was refused
 ):
-    "The characters of a text that are no plain letter, digit or sign, by name; '' when there are none"
+    "The characters that are no plain letter, digit or sign, by name; '' when there are none"
     odd = dict.fromkeys(c for c in str(text) if not (c.isascii() and c.isprintable()))
     return ', '.join(
         f'U+{ord(c):04X} {unicodedata.name(c, "a control character").lower()}' for c in odd
@@ -100,7 +100,10 @@ def is_missing(
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #a3e07d02
 _PLAIN = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.ASCII | re.IGNORECASE)
 _GROUPS = re.compile(
-    r'[+-]?\d{1,3}(?:( )\d{3}(?: \d{3})*(?:[.,]\d*)?|(\.)\d{3}(?:\.\d{3})*,\d*|(,)\d{3}(?:,\d{3})*\.\d*)',
+    r'[+-]?\d{1,3}(?:'
+    r'( )\d{3}(?: \d{3})*(?:[.,]\d*)?'
+    r'|(\.)\d{3}(?:\.\d{3})*,\d*'
+    r'|(,)\d{3}(?:,\d{3})*\.\d*)',
     re.ASCII,
 )
 
@@ -144,7 +147,8 @@ def tidy_numbers(
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #16017f4c
 _DATE = re.compile(
-    r'(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d{1,2})-(\d{1,2}))(?:[ T]+(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?.*)?$'
+    r'(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d{1,2})-(\d{1,2}))'
+    r'(?:[ T]+(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?.*)?$'
 )
 _EPOCH = pd.Timestamp('1899-12-30')
 
@@ -172,9 +176,9 @@ def tidy_dates(
     cells = np.asarray(cells, dtype=object)
     missing = np.array([is_missing(x) for x in cells], bool)
     if all(hasattr(x, 'hour') for x in cells[~missing]):
-        return pd.to_datetime(pd.Series(np.where(missing, None, cells)), errors='coerce').astype(
-            'datetime64[s]'
-        ).to_numpy(), np.zeros(len(cells), bool)
+        there = pd.Series(np.where(missing, None, cells))
+        stamps = pd.to_datetime(there, errors='coerce').astype('datetime64[s]')
+        return stamps.to_numpy(), np.zeros(len(cells), bool)
     read = [None if m else _date(x) for x, m in zip(cells, missing)]
     bad = np.array([d is None and not m for d, m in zip(read, missing)], bool)
     return pd.Series(read, dtype='datetime64[s]').to_numpy(), bad
@@ -189,11 +193,9 @@ def _seconds(x):
     if isinstance(x, (int, float)):
         return float(round((x % 1) * 86400)) if 0 <= x < 60000 else None
     m = re.match(r'(?:.*[ T])?(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?', tidy_text(x))
-    return (
-        int(m[1]) * 3600.0 + int(m[2]) * 60 + int(m[3] or 0)
-        if m and int(m[1]) < 24 and int(m[2]) < 60
-        else None
-    )
+    if m and int(m[1]) < 24 and int(m[2]) < 60:
+        return int(m[1]) * 3600.0 + int(m[2]) * 60 + int(m[3] or 0)
+    return None
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #ad54a4ef
 def tidy_times(
@@ -202,9 +204,8 @@ def tidy_times(
     "Seconds after midnight (missing: NaN) and a mask of the cells that hold something else"
     missing = np.array([is_missing(x) for x in cells], bool)
     read = [None if m else _seconds(x) for x, m in zip(cells, missing)]
-    return np.array(read, float), np.array(
-        [s is None and not m for s, m in zip(read, missing)], bool
-    )
+    bad = np.array([s is None and not m for s, m in zip(read, missing)], bool)
+    return np.array(read, float), bad
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #9207e2e2
 def tidy_yes(

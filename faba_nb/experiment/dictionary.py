@@ -21,7 +21,10 @@ def _range(c):
 
 
 def _usual(c):
-    return '' if pd.isna(c.usual_low) else f'{c.usual_low:g} … {c.usual_high:g}'
+    "Where the middle of the column usually lies, in words"
+    if pd.isna(c.usual_low):
+        return ''
+    return f'{c.usual_low:g} … {c.usual_high:g}'
 
 
 def _column_row(c):
@@ -29,7 +32,9 @@ def _column_row(c):
     written = ' or '.join(
         f'`{w}`' if not w.startswith('@') else 'first column' for w in c.written.split('|')[:2]
     )
-    return f'| `{c.column}`{"*" if c.required else ""} | {written} | {c.kind} | {c.unit} | {_range(c)} | {_usual(c)} | {c.source} | {c.meaning} |'
+    name = f'`{c.column}`{"*" if c.required else ""}'
+    cells = [name, written, c.kind, c.unit, _range(c), _usual(c), c.source, c.meaning]
+    return '| ' + ' | '.join(cells) + ' |'
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #a2288d9e
 def describe_table(
@@ -38,17 +43,18 @@ def describe_table(
     "One raw table as a Markdown section"
     t = design('tables').set_index('table').loc[name]
     sheet = f', sheet `{t.sheet}`' if t.sheet else ''
+    meaning = t.meaning[0].upper() + t.meaning[1:]
+    key = ', '.join(k for k in t.key.split() if k != '*')
     head = [
         f'### {name}',
         '',
-        f'{t.meaning[0].upper() + t.meaning[1:]}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {", ".join(k for k in t.key.split() if k != "*")}.',
+        f'{meaning}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {key}.',
         '',
         '| column | written | kind | unit | range | usual middle | source of both | meaning |',
         '|---|---|---|---|---|---|---|---|',
     ]
-    return '\n'.join(
-        head + [_column_row(c) for c in design('columns').query('table == @name').itertuples()]
-    )
+    columns = design('columns').query('table == @name')
+    return '\n'.join(head + [_column_row(c) for c in columns.itertuples()])
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #7720e981
 def dictionary():
@@ -68,4 +74,5 @@ MARK = '<!-- below: written by faba_nb.experiment.dictionary.write_dictionary --
 def write_dictionary():
     "Renew the dictionary in data/README.md"
     path = root() / 'data' / 'README.md'
-    write_text(path.read_text(encoding='utf-8').split(MARK)[0] + MARK + '\n' + dictionary(), path)
+    above = path.read_text(encoding='utf-8').split(MARK)[0]
+    write_text(above + MARK + '\n' + dictionary(), path)

@@ -48,13 +48,17 @@ class Experiment:
 _PARTS = ['img', '00-Misc', 'TimeCourse Datasets', 'plant_metadata.csv']
 
 
+def _holds(folder):
+    "Whether any part of an experiment lies in a folder"
+    return any(os.path.exists(folder / p) for p in _PARTS)
+
+
 def _holding(folder):
     "The folder itself when it holds an experiment, else `BadInput`"
-    holds = lambda d: any(os.path.exists(d / p) for p in _PARTS)
-    if holds(folder):
+    if _holds(folder):
         return folder
     try:
-        inside = [d.name for d in sorted(folder.iterdir()) if holds(d)]
+        inside = [d.name for d in sorted(folder.iterdir()) if _holds(d)]
     except OSError as e:
         raise BadInput(
             f'the folder cannot be read ({e.strerror})',
@@ -69,7 +73,7 @@ def own(
     self,
     name,  # such as 'plant_metadata.csv'
 ):
-    "The path of a file beside the workbooks, None where there is none; anything but a readable file is refused"
+    "The path of a file beside the workbooks, or None; anything but a readable file is refused"
     try:
         return find_file(self.folder, name)
     except Absent:
@@ -82,7 +86,7 @@ Experiment.own = own
 def table(
     f,  # function of an `Experiment`
 ):
-    "Add a property to `Experiment` that is made at first use and then kept; treat what it returns as read-only"
+    "Add a property to `Experiment`, made at first use and then kept: what it returns is read-only"
     made = cached_property(f)
     made.__set_name__(Experiment, f.__name__)
     setattr(Experiment, f.__name__, made)
@@ -91,6 +95,7 @@ def table(
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #a31151c4
 @table
 def marks(self):
+    "All marks in the order written, as from `read_marks`"
     self.own('marks.csv')
     return read_marks(self.folder)
 
@@ -108,6 +113,7 @@ Experiment._kept = _kept
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #91029b0e
 @table
 def rounds(self):
+    "The rounds of the owner's table, or of the plan where there is none"
     path = self.own('timepoint_metadata.csv')
     return read_round_table(path) if path else plan_rounds()
 
@@ -118,21 +124,18 @@ OBSERVATIONS = {'RGB1': 'observations_side', 'RGB2': 'observations_top', 'FC': '
 @table
 def observations(self):
     "plant_id, round, view, when (NaT without a date), outlier, remark: one row per line of the log"
-    frames = [
-        _observed(f, camera)
-        for camera, name in OBSERVATIONS.items()
-        if (f := _maybe(self.folder, name)) is not None
-    ]
+    frames = []
+    for camera, name in OBSERVATIONS.items():
+        if (log := _maybe(self.folder, name)) is not None:
+            frames.append(_observed(log, camera))
+    if frames:
+        return pd.concat(frames, ignore_index=True)
     none = dict(plant_id=str, round=int, view=str, when='datetime64[s]', outlier=bool, remark=str)
-    return (
-        pd.concat(frames, ignore_index=True)
-        if frames
-        else pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
-    )
+    return pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #9e915be0
 def _maybe(folder, name):
-    "A tidy table, or None when its workbook is not there; a workbook that is there but broken is an error"
+    "A tidy table, None without its workbook; a workbook that is there but broken is an error"
     try:
         find_file(folder, design('tables').set_index('table').file[name])
     except Absent:
@@ -142,13 +145,10 @@ def _maybe(folder, name):
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #d2398853
 def _observed(frame, camera):
     "One observation sheet in the common form"
-    view = (
-        'side_' + frame.angle_deg.map('{:03.0f}'.format)
-        if camera == 'RGB1'
-        else 'top'
-        if camera == 'RGB2'
-        else 'fluor'
-    )
+    if camera == 'RGB1':
+        view = 'side_' + frame.angle_deg.map('{:03.0f}'.format)
+    else:
+        view = 'top' if camera == 'RGB2' else 'fluor'
     seconds = pd.to_timedelta(frame['time'] if 'time' in frame else np.nan, unit='s')
     when = frame.date + seconds if 'date' in frame else pd.NaT
     return pd.DataFrame(
@@ -180,7 +180,7 @@ def plants(self):
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #d5f0291f
 @table
 def days(self):
-    "plant_id, round, dag and `when` (earliest logged time, NaT where unknown) for every plant and round"
+    "plant_id, round, dag and `when` (earliest logged time or NaT) for every plant and round"
     grid = self.plants[['plant_id']].merge(
         self.rounds[['round', 'dag', 'published_dag']], how='cross'
     )
@@ -226,7 +226,7 @@ def listing(self):
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #cb3c4436
 @table
 def images(self):
-    "One row per photograph: plant_id, round, dag, view, path (as written, below the folder), outlier"
+    "plant_id, round, dag, view, path (as written, below the folder), outlier of each photograph"
     found, _ = self.listing
     marked = (
         self.observations.query('outlier')[['plant_id', 'round', 'view']]
@@ -257,9 +257,8 @@ def fluor(self):
     t = read_table(self.folder, 'fluorescence')
     columns = [p for p in FLUOR if p in t.frame] + t.other
     keep = t.frame[['plant_id', 'round']].astype({'round': int})
-    return self._dated(
-        self._kept(pd.concat([keep, t.frame[columns].astype('float32')], axis=1), 'fluor')
-    )
+    rows = pd.concat([keep, t.frame[columns].astype('float32')], axis=1)
+    return self._dated(self._kept(rows, 'fluor'))
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #6036614e
 @table
@@ -270,18 +269,16 @@ def fluor_known(self):
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7417c95e
 def _of(frame, table):
     "plant_id, round and the numeric columns of one table, as in data/design/columns.csv"
-    columns = [
-        c
-        for c in design('columns').query('table == @table and kind == "number"').column
-        if c in frame
-    ]
+    numbers = design('columns').query('table == @table and kind == "number"').column
+    columns = [c for c in numbers if c in frame]
     return frame[['plant_id', 'round', *columns]].astype({'round': int})
 
 
 @table
 def vi(self):
     "plant_id, round, dag and the eleven vegetation indices of the top photograph"
-    return self._dated(self._kept(_of(read_table(self.folder, 'indices').frame, 'indices'), 'top'))
+    rows = _of(read_table(self.folder, 'indices').frame, 'indices')
+    return self._dated(self._kept(rows, 'top'))
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #01938ca9
 @table
@@ -314,14 +311,15 @@ def mean_until(
     ok = ~np.isnan(values)
     sums = np.vstack([np.zeros(values.shape[1]), np.where(ok, values, 0).cumsum(0)])
     counts = np.vstack([np.zeros(values.shape[1]), ok.cumsum(0)])
-    a, b = np.searchsorted(times, begin, 'left'), np.searchsorted(times, end, 'right')
+    a = np.searchsorted(times, begin, 'left')
+    b = np.searchsorted(times, end, 'right')
     with np.errstate(invalid='ignore'):
         return (sums[b] - sums[a]) / (counts[b] - counts[a])
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7e29d027
 @table
 def env(self):
-    "plant_id, round, dag and the sensors' means from midnight to the measuring time, or the whole day where no time is known"
+    "plant_id, round, dag, the sensors' means from midnight to the measuring time (or of the day)"
     log = read_table(self.folder, 'environment').frame.sort_values('time')
     steps = self.measured[['plant_id', 'round', 'dag']].merge(
         self.days[['plant_id', 'round', 'when']], on=['plant_id', 'round']
@@ -340,17 +338,15 @@ DRY = 40.0  # % of water-holding capacity; a day that starts a watering below it
 
 def _events(log):
     "Waterings in order, with the moment from which they are known"
-    seconds = (
-        pd.to_timedelta(log['time'], unit='s')
-        if 'time' in log
-        else pd.Series(pd.NaT, log.index, dtype='timedelta64[s]')
-    )
+    if 'time' in log:
+        seconds = pd.to_timedelta(log['time'], unit='s')
+    else:
+        seconds = pd.Series(pd.NaT, log.index, dtype='timedelta64[s]')
     known = log.date + seconds.fillna(pd.Timedelta(days=1, seconds=-1))
     log = log.assign(known=known).sort_values(['plant_id', 'known'], kind='stable')
     by = log.groupby('plant_id', sort=False)
-    dry = (log.whc_before_pct < DRY) & ~log.assign(dry=log.whc_before_pct < DRY).duplicated(
-        ['plant_id', 'date', 'dry']
-    )
+    below = log.whc_before_pct < DRY
+    dry = below & ~log.assign(dry=below).duplicated(['plant_id', 'date', 'dry'])
     return log.assign(
         water_total_g=by.water_added_g.cumsum(), dry_days=dry.groupby(log.plant_id).cumsum()
     )
@@ -361,7 +357,7 @@ WATER = ['whc_before_pct', 'whc_after_pct', 'water_loss_g_per_h', 'water_total_g
 
 @table
 def water(self):
-    "plant_id, round, dag and the soil water known at the measurement: last watering, total received, days below 40 %"
+    "plant_id, round, dag and the soil water known then: last watering, total, days below 40 %"
     events = _events(read_table(self.folder, 'watering').frame).reindex(
         columns=['plant_id', 'known', *WATER]
     )
@@ -389,9 +385,8 @@ def shape(self):
         .mean()
     )
     top = _of(read_table(self.folder, 'top').frame, 'top')[['plant_id', 'round', 'area_cm2']]
-    biomass = _of(read_table(self.folder, 'biomass').frame, 'biomass')[
-        ['plant_id', 'round', 'digital_biomass']
-    ]
+    biomass = _of(read_table(self.folder, 'biomass').frame, 'biomass')
+    biomass = biomass[['plant_id', 'round', 'digital_biomass']]
     out = (
         side.rename(columns={'area_cm2': 'side_area_cm2'})
         .merge(top.rename(columns={'area_cm2': 'top_area_cm2'}), how='outer')
@@ -403,11 +398,8 @@ def shape(self):
 @table
 def outliers(self):
     "plant_id, round, view (`fluor` for a fluorescence row), remark: rows the observers marked"
-    return self._kept(
-        self.observations.query('outlier')[
-            ['plant_id', 'round', 'view', 'remark']
-        ].drop_duplicates()
-    )
+    marked = self.observations.query('outlier')
+    return self._kept(marked[['plant_id', 'round', 'view', 'remark']].drop_duplicates())
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7ae31cb1
 @table
@@ -423,14 +415,14 @@ def simulated(self):
         )
     if not isinstance(said, dict):
         return dict(world=str(said)[:80])
-    plain = lambda v: (
-        v
-        if isinstance(v, (bool, int, float)) or v is None
-        else str(v)[:80]
-        if isinstance(v, str)
-        else ''
-    )
-    return {str(k): plain(v) for k, v in said.items()}
+    return {str(k): _plain(v) for k, v in said.items()}
+
+
+def _plain(value):
+    "A number, a short text or None as it is, '' for anything else"
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return str(value)[:80] if isinstance(value, str) else ''
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #ae74f412
 def _flat_yaml(text):
@@ -452,10 +444,7 @@ def fingerprint(self):
             parts.append((name, sha256(find_file(self.folder, name))))
         except Absent:
             pass  # a table that is not there is part of what the data are
-    found = (
-        self.listing[0]
-        if (self.folder / 'img').is_dir()
-        else pd.DataFrame(columns=['path', 'bytes'])
-    )
-    parts += list(found[['path', 'bytes']].itertuples(index=False, name=None))
+    if (self.folder / 'img').is_dir():
+        photographs = self.listing[0][['path', 'bytes']]
+        parts += list(photographs.itertuples(index=False, name=None))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

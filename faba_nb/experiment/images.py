@@ -17,7 +17,8 @@ from .sheets import Finding
 
 # %% ../../nbs/10_experiment/50_images.ipynb #116d3b89
 _NAME = re.compile(
-    r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png',
+    r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?'
+    r'-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png',
     re.IGNORECASE,
 )
 
@@ -40,7 +41,8 @@ def _views():
 
 # %% ../../nbs/10_experiment/50_images.ipynb #a742db62
 _FOLDER = re.compile(
-    r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$',
+    r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)'
+    r'/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$',
     re.IGNORECASE,
 )
 
@@ -48,7 +50,7 @@ _FOLDER = re.compile(
 def image_folder(
     folder,  # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
 ):
-    "What a folder says about its photographs, as a dictionary; empty where its name has another form"
+    "What a folder says about its photographs; empty where its name has another form"
     m = _FOLDER.search(folder)
     if not m:
         return {}
@@ -63,13 +65,12 @@ def image_folder(
 
 # %% ../../nbs/10_experiment/50_images.ipynb #9bbd5920
 def _walk(top, inside, seen, findings):
-    "(folder, its path inside the experiment, names of files) below `top`, sorted, links followed, each folder once"
-    say = lambda what, action: findings.append(
-        Finding('images', what, action, 'suspicious', inside)
-    )
+    "(folder, its path inside, names of files) below `top`, sorted; links followed, each folder once"
     real = os.path.realpath(top)
     if real in seen:
-        return say('this folder is listed already under another path', 'not followed a second time')
+        what = 'this folder is listed already under another path'
+        findings.append(Finding('images', what, 'not followed a second time', 'suspicious', inside))
+        return
     seen.add(real)
     try:
         folders, files = _entries(top)
@@ -90,13 +91,15 @@ def _entries(folder):
     with os.scandir(folder) as entries:
         names = sorted((e.is_symlink(), e.name) for e in entries)
     is_dir = {n: os.path.isdir(os.path.join(folder, n)) for _, n in names}
-    return [n for _, n in names if is_dir[n]], sorted(n for _, n in names if not is_dir[n])
+    folders = [n for _, n in names if is_dir[n]]
+    others = sorted(n for _, n in names if not is_dir[n])
+    return folders, others
 
 # %% ../../nbs/10_experiment/50_images.ipynb #ad8740a9
 def list_images(
     folder,  # the experiment's folder, which holds `img`
 ):
-    "Every photograph below `img`: plant_id, round, view, path, bytes; and findings about files and folders"
+    "Every photograph below `img` (plant_id, round, view, path, bytes), and findings about files"
     top = os.path.join(folder, 'img')
     if not os.path.isdir(top):
         raise BadInput(
@@ -111,7 +114,8 @@ def list_images(
 # %% ../../nbs/10_experiment/50_images.ipynb #27e86a8e
 def _list_folder(inside, where, names, rows, findings):
     "Add one folder's photographs to `rows`; report other files and contradictions"
-    said, other = image_folder(unicodedata.normalize('NFC', inside)), []
+    said = image_folder(unicodedata.normalize('NFC', inside))
+    other = []
     for name in names:
         what = image_name(unicodedata.normalize('NFC', name))
         if what is None:
@@ -147,18 +151,18 @@ def _size(path):
         state = os.stat(path)
     except OSError as e:
         return 0, f'cannot be read ({e.strerror})'
-    return state.st_size, '' if stat.S_ISREG(
-        state.st_mode
-    ) else 'this is no file but a pipe, a device or the like'
+    if stat.S_ISREG(state.st_mode):
+        return state.st_size, ''
+    return state.st_size, 'this is no file but a pipe, a device or the like'
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1b9ebefa
 def _contradictions(what, said, path):
     "Findings where a file's name and its folder disagree"
     plant, _, view = what
     wrong = [] if said['plant_id'] == plant else [f'the folder says {said["plant_id"]}']
-    if (view == 'top') != (said['kind'] == 'top_view') or (
-        said['angle'] and view != f'side_{said["angle"]}'
-    ):
+    other_camera = (view == 'top') != (said['kind'] == 'top_view')
+    other_angle = said['angle'] and view != f'side_{said["angle"]}'
+    if other_camera or other_angle:
         wrong.append('the folder says another view')
     return [Finding('images', w, 'the file name counts', 'suspicious', path) for w in wrong]
 

@@ -47,7 +47,8 @@ def label_steps(
         .sort_values(['plant_id', 'dag'], ignore_index=True)
     )
     out['label'] = (out.dag >= out.onset_dag).astype(int)
-    before, after = out.dag.where(out.dag < out.onset_dag), out.dag.where(out.dag >= out.onset_dag)
+    before = out.dag.where(out.dag < out.onset_dag)
+    after = out.dag.where(out.dag >= out.onset_dag)
     out['label_low_dag'] = before.groupby(out.plant_id).transform('max')
     out['label_high_dag'] = after.groupby(out.plant_id).transform('min')
     return out[MEASURED]
@@ -57,8 +58,9 @@ def _refuse_unknown_onsets(plants):
     "A drought plant without an onset would pass as healthy to the end"
     lost = plants.loc[(plants.treatment == 'WHC-30') & plants.onset_dag.isna(), 'genotype'].unique()
     if len(lost):
+        names = ', '.join(lost)
         raise BadInput(
-            f'no onset is known of {", ".join(lost)}, and their drought plants would count as healthy',
+            f'no onset is known of {names}, and their drought plants would count as healthy',
             'the plant table',
             'write one day after germination for each',
         )

@@ -114,7 +114,8 @@ def tidy_onset(
     x,  # a cell such as '28'
 ):
     "The day of an onset, NaN when the cell holds no day of the experiment"
-    day, (low, high) = tidy_numbers([x])[0][0], onset_limits()
+    day = tidy_numbers([x])[0][0]
+    low, high = onset_limits()
     return day if low <= day <= high else np.nan
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #53a25739
@@ -259,13 +260,16 @@ def _refuse_first(bad, say, path):
 def _whole(cells, low, high):
     "Whole numbers within limits as float, NaN for any other cell"
     v = tidy_numbers(cells)[0]
-    return np.where((v == np.round(v)) & (v >= low) & (v <= high), v, np.nan)
+    fits = (v == np.round(v)) & (v >= low) & (v <= high)
+    return np.where(fits, v, np.nan)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #b17e6148
 def _checked_cells(df, path):
     "The five columns nobody can do without, tidied; the first bad cell is named with its line"
-    ids, treatment = df.plant_id.map(tidy_id), df.treatment.map(tidy_treatment)
-    replicate, genotype = _whole(df.replicate, 1, 99), df.accession.map(tidy_genotype)
+    ids = df.plant_id.map(tidy_id)
+    treatment = df.treatment.map(tidy_treatment)
+    replicate = _whole(df.replicate, 1, 99)
+    genotype = df.accession.map(tidy_genotype)
     cell = lambda column, i: f'{column} is {df[column].iloc[i]!r}'
     for bad, column in [
         (ids == '', 'plant_id'),
@@ -313,8 +317,9 @@ def _genotype_facts(plants, numbers, path):
     "Add accession number, and the genotype's onset and class for controls too"
     onset = plants.groupby('genotype').onset_dag.agg(['min', 'max'])
     if (apart := onset[onset['min'] != onset['max']].dropna(how='all')).size:
+        first, last = apart['min'].iloc[0], apart['max'].iloc[0]
         raise BadInput(
-            f'genotype {apart.index[0]!r} has onset {apart["min"].iloc[0]:g} and {apart["max"].iloc[0]:g}',
+            f'genotype {apart.index[0]!r} has onset {first:g} and {last:g}',
             path,
             'onset is one value per genotype',
         )
@@ -324,10 +329,15 @@ def _genotype_facts(plants, numbers, path):
     )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #e2aae800
+def _known_number(genotype):
+    "The accession number that the plan gives a genotype, NaN where it has none"
+    return _accessions().get(same_name(genotype), (np.nan,))[0]
+
+
 def _numbers(df, genotypes):
     "Accession number of each row: from the image folder, the plan, or the order of appearance"
     folder = df.get('image_side_dir', pd.Series('', df.index)).str.extract(r'Acc-0*(\d+)\b')[0]
-    known = genotypes.map(lambda g: _accessions().get(same_name(g), (np.nan,))[0])
+    known = genotypes.map(_known_number)
     order = pd.Series(pd.factorize(genotypes)[0] + 1, df.index)
     return pd.to_numeric(folder).fillna(known).fillna(order).astype(int)
 
@@ -350,7 +360,7 @@ PLANTS = [
 def read_plant_table(
     path,  # CSV in the form of the owner's plant_metadata.csv
 ):
-    "One row per plant, sorted by plant_id, with its list of photographed rounds (`available_timepoints`)"
+    "One row per plant, sorted by plant_id, with its photographed rounds (`available_timepoints`)"
     df = _csv_of_text(path, _PLANT_COLUMNS)
     plants = _checked_cells(df, path)
     empty = pd.Series('', df.index)
@@ -373,7 +383,8 @@ def unread_cells(
     path,  # CSV in the form of the owner's plant_metadata.csv
 ):
     "(column, line, cell) of every cell that was taken as missing though something stands there"
-    df, out = _csv_of_text(path, _PLANT_COLUMNS), []
+    df = _csv_of_text(path, _PLANT_COLUMNS)
+    out = []
     for column, tidy in (('fw_g', tidy_numbers), ('dw_g', tidy_numbers), ('is_dead', tidy_yes)):
         bad = tidy(df[column])[1] if column in df else []
         out += [(column, int(i) + 2, df[column].iloc[i]) for i in np.flatnonzero(bad)]
@@ -394,17 +405,17 @@ def read_round_table(
             path,
         )
     out = pd.DataFrame(read)
-    if out['round'].duplicated().any():
-        raise BadInput(
-            f'round {out["round"][out["round"].duplicated()].iloc[0]:g} stands twice', path
-        )
+    twice = out['round'][out['round'].duplicated()]
+    if len(twice):
+        raise BadInput(f'round {twice.iloc[0]:g} stands twice', path)
     out = out.assign(das=out.das.fillna(out.dag + 7)).astype(int)
     out['date'] = (germination() + pd.to_timedelta(out.dag, 'D')).dt.strftime('%Y-%m-%d')
     out = out.sort_values('round', ignore_index=True)
     back = np.flatnonzero(np.diff(out.dag) < 0)
     if len(back):
+        before, after = out['round'][back[0]], out['round'][back[0] + 1]
         raise BadInput(
-            f'round {out["round"][back[0] + 1]} is on an earlier day than round {out["round"][back[0]]}',
+            f'round {after} is on an earlier day than round {before}',
             path,
             'correct the DAG of one of them',
         )

@@ -57,7 +57,7 @@ class Check:
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #c8163ada
 def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
-    "One finding per row of a list; beyond `most` the rest as one line. `by_row`: the rows are Excel's row numbers"
+    "One finding per row, beyond `most` one line for the rest; `by_row`: rows are Excel's numbers"
     rows = list(rows)
     for r in rows[:most]:
         check.add(table, what(r), action, row=r if by_row else 0, **kwargs)
@@ -68,6 +68,7 @@ def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
 
 
 def _frame(check, name):
+    "A tidy table, None where it could not be read"
     return check.tables[name].frame if name in check.tables else None
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e6e6e973
@@ -89,26 +90,23 @@ def read_all(
         try:
             check.tables[t.table] = read_table(check.xp.folder, t.table)
         except BadInput as e:
-            fatal = t.needed == 'default' or (t.needed == 'plants' and not own)
-            spoilt = t.needed == 'optional' and not isinstance(e, Absent)
-            action = (
-                'plant_metadata.csv serves instead'
-                if t.needed == 'plants' and own
-                else SPOILT
-                if spoilt
-                else HARM[t.needed]
-            )
-            severity = (
-                'fatal'
-                if fatal
-                else 'info'
-                if t.needed == 'optional' and not spoilt
-                else 'suspicious'
-            )
+            action, severity = _harm(t.needed, own, isinstance(e, Absent))
             check.add(t.table, _said(e), action, severity, *_place(e, t.file))
     check.remarks += [f for t in check.tables.values() for f in t.findings]
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a45d6a4b
+def _harm(needed, own, absent):
+    "What follows from a table that could not be read, and how grave that is"
+    if needed == 'plants' and own:
+        return 'plant_metadata.csv serves instead', 'suspicious'
+    if needed == 'optional' and not absent:
+        return SPOILT, 'suspicious'
+    if needed == 'optional':
+        return HARM[needed], 'info'
+    severity = 'fatal' if needed in ('default', 'plants') else 'suspicious'
+    return HARM[needed], severity
+
+
 def _said(error):
     "What a `BadInput` says without its place"
     return error.what + (f'; {error.mend}' if error.mend else '')
@@ -152,19 +150,20 @@ KEPT = 'kept and flagged; reports repeat the analysis without'
 
 def look_at_plants(check):
     "Plants that died, and weights that are missing or implausible"
-    p, no_input = check.plants, 'weights are no input of a model'
+    p = check.plants
     for x in p[p.is_dead].itertuples():
         listed = 'healthy control' if x.treatment == 'WHC-80' else 'drought plant'
         check.add('plants', f'{x.plant_id} died, and the tables list it as a {listed}', KEPT)
     for x in p[p.fw_g.isna() | p.dw_g.isna()].itertuples():
         lost = [w for w, v in (('fresh weight', x.fw_g), ('dry weight', x.dw_g)) if np.isnan(v)]
-        check.add('plants', f'{x.plant_id} has no ' + ' and no '.join(lost), no_input)
+        what = f'{x.plant_id} has no ' + ' and no '.join(lost)
+        check.add('plants', what, 'weights are no input of a model')
     for x in p[p['flags'].str.contains('odd_ratio')].itertuples():
-        check.add(
-            'plants',
-            f'{x.plant_id}: dry / fresh weight is {x.dw_g / x.fw_g:.3f} ({x.dw_g:.1f} / {x.fw_g:.1f} g), expected {RATIO[0]} … {RATIO[1]}',
-            KEPT,
+        what = (
+            f'{x.plant_id}: dry / fresh weight is {x.dw_g / x.fw_g:.3f} '
+            f'({x.dw_g:.1f} / {x.fw_g:.1f} g), expected {RATIO[0]} … {RATIO[1]}'
         )
+        check.add('plants', what, KEPT)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #dda31be2
 def look_for_swaps(check):
@@ -174,14 +173,16 @@ def look_for_swaps(check):
     for a, b in swapped_treatments(check.plants):
         check.add(
             'plants',
-            f'{a} (control) and {b} (drought) look like swapped treatments: each weighs what the other should',
+            f'{a} (control) and {b} (drought) look like swapped treatments: '
+            'each weighs what the other should',
             KEPT,
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #89dc7124
 def look_at_design(check):
     "Plants per accession and treatment; accessions beside the plan"
-    p, plan = check.plants, set(design('accessions').genotype)
+    p = check.plants
+    plan = set(design('accessions').genotype)
     size = p.groupby(['genotype', 'treatment']).size()
     _each(
         check,
@@ -210,7 +211,7 @@ def look_at_design(check):
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #3b28ad1e
 def look_at_onsets(check):
-    "Onsets that differ from the plan's (a simulation may have its own), and classes as written that do not fit"
+    "Onsets that differ from the plan's (but for a simulation), and written classes that do not fit"
     _written_classes(check)
     if check.xp.simulated:
         return
@@ -235,14 +236,17 @@ def _written_classes(check):
     if f is None or 'class_written' not in f:
         return
     known = [c.casefold() for c in design('onset_classes').onset_class]
-    said, true = (
-        f.class_written.str.casefold(),
-        pd.Series(onset_class(f.onset_dag), f.index).str.casefold(),
-    )
+    said = f.class_written.str.casefold()
+    true = pd.Series(onset_class(f.onset_dag), f.index).str.casefold()
     wrong = f.index[said.isin(known) & (true != '') & (said != true)]
-    say = lambda i: (
-        f'{f.genotype[i]} is called {f.class_written[i]}, and an onset of {f.onset_dag[i]:g} is {true[i].title()}'
-    )
+
+    def say(i):
+        "Both classes of one accession"
+        return (
+            f'{f.genotype[i]} is called {f.class_written[i]}, '
+            f'and an onset of {f.onset_dag[i]:g} is {true[i].title()}'
+        )
+
     _each(
         check,
         'onsets',
@@ -323,7 +327,8 @@ def _same(a, b):
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #2cb1728a
 def look_at_keys(check):
     "Rows about plants or rounds that do not exist, and rows that contradict the plant table"
-    known, rounds = set(check.plants.plant_id), set(check.xp.rounds['round'])
+    known = set(check.plants.plant_id)
+    rounds = set(check.xp.rounds['round'])
     for t in check.tables.values():
         if 'plant_id' in t.frame:
             _strangers(
@@ -365,13 +370,16 @@ def _contradictions(check, t):
     for column in ('treatment', 'accession_num'):
         if column not in t.frame:
             continue
-        said, true = t.frame[column], t.frame.plant_id.map(facts[column])
-        wrong = t.frame[
-            true.notna() & said.notna() & (said != '') & (said != true)
-        ].drop_duplicates('plant_id')
-        say = lambda i: (
-            f'{t.frame.at[i, "plant_id"]} has {column} {t.frame.at[i, column]} here and {true[i]} in the plant table'
-        )
+        said = t.frame[column]
+        true = t.frame.plant_id.map(facts[column])
+        differs = true.notna() & said.notna() & (said != '') & (said != true)
+        wrong = t.frame[differs].drop_duplicates('plant_id')
+
+        def say(i):
+            "Both values of one row"
+            plant, here = t.frame.at[i, 'plant_id'], t.frame.at[i, column]
+            return f'{plant} has {column} {here} here and {true[i]} in the plant table'
+
         _each(
             check,
             t.name,
@@ -389,29 +397,54 @@ def look_at_days(check):
     "Dates far from the calendar, and DAG columns that disagree with their date"
     plan = check.xp.rounds.set_index('round').dag
     for t in check.tables.values():
-        f, where = t.frame, dict(by_row=True, file=t.file, sheet=t.sheet)
-        if not {'date', 'round'} <= set(f):
-            continue
-        day = (f.date.dt.normalize() - germination()).dt.days
-        off = day - f['round'].map(plan)
-        say = lambda i: (
-            f'{f.plant_id[i]} round {f["round"][i]:g} is dated {f.date[i]:%Y-%m-%d}, {off[i]:+g} days from the plan'
-        )
-        _each(check, t.name, f.index[off.abs() > 1], say, "the plan's day counts", most=4, **where)
-        if 'dag' not in f:
-            continue
-        say = lambda i: (
-            f'DAG {f.dag[i]:g} beside the date {f.date[i]:%Y-%m-%d}, which is DAG {day[i]:g}'
-        )
-        _each(
-            check,
-            t.name,
-            f.index[f.dag.notna() & day.notna() & (f.dag != day)],
-            say,
-            'the date counts',
-            most=2,
-            **where,
-        )
+        if {'date', 'round'} <= set(t.frame):
+            day = (t.frame.date.dt.normalize() - germination()).dt.days
+            _far_dates(check, t, day - t.frame['round'].map(plan))
+            if 'dag' in t.frame:
+                _wrong_dags(check, t, day)
+
+
+def _far_dates(check, t, off):
+    "Rows dated more than one day off the calendar"
+    f = t.frame
+
+    def say(i):
+        "One row, with its date and how far that is from the plan"
+        row = f'{f.plant_id[i]} round {f["round"][i]:g}'
+        return f'{row} is dated {f.date[i]:%Y-%m-%d}, {off[i]:+g} days from the plan'
+
+    _each(
+        check,
+        t.name,
+        f.index[off.abs() > 1],
+        say,
+        "the plan's day counts",
+        most=4,
+        by_row=True,
+        file=t.file,
+        sheet=t.sheet,
+    )
+
+
+def _wrong_dags(check, t, day):
+    "Rows whose DAG is not that of their date"
+    f = t.frame
+
+    def say(i):
+        "One row, with its DAG and its date"
+        return f'DAG {f.dag[i]:g} beside the date {f.date[i]:%Y-%m-%d}, which is DAG {day[i]:g}'
+
+    _each(
+        check,
+        t.name,
+        f.index[f.dag.notna() & day.notna() & (f.dag != day)],
+        say,
+        'the date counts',
+        most=2,
+        by_row=True,
+        file=t.file,
+        sheet=t.sheet,
+    )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #d070dcea
 def look_for_long_rounds(check):
@@ -450,17 +483,20 @@ def look_for_gaps(check):
     ):
         if frame is None:
             continue
-        planned, there = (
-            expected_rounds(check.plants, what),
-            set(zip(frame.plant_id, frame['round'].astype(int).replace(22, 23))),
+        planned = expected_rounds(check.plants, what)
+        there = set(zip(frame.plant_id, frame['round'].astype(int).replace(22, 23)))
+        _each(
+            check,
+            what,
+            sorted(planned - there),
+            lambda r: f'{r[0]} was not {verb} in round {r[1]}',
+            'no step there',
         )
-        say = lambda r, word='': f'{r[0]} was {word}{verb} in round {r[1]}'
-        _each(check, what, sorted(planned - there), lambda r: say(r, 'not '), 'no step there')
         _each(
             check,
             what,
             sorted((there - planned) & possible),
-            lambda r: say(r) + ', which its replicate was not planned for',
+            lambda r: f'{r[0]} was {verb} in round {r[1]}, which its replicate was not planned for',
             'used like any other',
             severity='info',
         )
@@ -491,10 +527,10 @@ def look_at_log(check):
     log = check.xp.observations
     if not len(log) or check.photographs is None:
         return
-    key, name = ['plant_id', 'round', 'view'], '{0[0]} round {0[1]} {0[2]}'.format
-    taken, noted = (
-        set(map(tuple, f[key].to_numpy())) for f in (check.photographs, log[log['view'] != 'fluor'])
-    )
+    key = ['plant_id', 'round', 'view']
+    name = '{0[0]} round {0[1]} {0[2]}'.format
+    taken = set(map(tuple, check.photographs[key].to_numpy()))
+    noted = set(map(tuple, log.loc[log['view'] != 'fluor', key].to_numpy()))
     _each(
         check,
         'images',
@@ -522,45 +558,34 @@ def look_at_measures(check):
     "Photographs without a row in the tables made from them"
     if check.photographs is None:
         return
-    shots = check.photographs.assign(
-        angle_deg=check.photographs['view'].str.extract(r'_(\d+)$')[0].astype(float)
-    )
+    angle = check.photographs['view'].str.extract(r'_(\d+)$')[0].astype(float)
+    shots = check.photographs.assign(angle_deg=angle)
     for name, camera in MEASURED_IN.items():
         f = _frame(check, name)
         if f is None:
             continue
-        mine = shots[
-            shots['view'].str.startswith(camera) & shots.plant_id.isin(check.plants.plant_id)
-        ]
+        known = shots.plant_id.isin(check.plants.plant_id)
+        mine = shots[shots['view'].str.startswith(camera) & known]
         absent = sorted(set(mine.plant_id) - set(f.plant_id))
-        _without_row(
-            check,
-            name,
-            mine[~mine.plant_id.isin(absent)],
-            f,
-            [k for k in ('plant_id', 'round', 'angle_deg') if k in f],
-        )
+        key = [k for k in ('plant_id', 'round', 'angle_deg') if k in f]
+        _without_row(check, name, mine[~mine.plant_id.isin(absent)], f, key)
         if absent:
-            check.add(
-                name,
-                f'no row of {len(absent)} photographed plant{"s" * (len(absent) != 1)}: {", ".join(absent[:5])}{" …" * (len(absent) > 5)}',
-                'missing for these',
-                'info',
-                check.tables[name].file,
-            )
+            who = ', '.join(absent[:5]) + ' …' * (len(absent) > 5)
+            what = f'no row of {len(absent)} photographed plant{"s" * (len(absent) != 1)}: {who}'
+            check.add(name, what, 'missing for these', 'info', check.tables[name].file)
 
 
 def _without_row(check, name, shots, f, key):
     "Photographs of a plant that the table knows, but not this one"
     there = set(map(tuple, f[key].to_numpy()))
-    lost = [
-        k
-        for k in shots[key].drop_duplicates().itertuples(index=False, name=None)
-        if tuple(k) not in there
-    ]
-    say = lambda k: (
-        f'{k[0]} round {k[1]}{f" angle {k[2]:.0f}" if len(k) > 2 else ""} was photographed and has no row'
-    )
+    taken = shots[key].drop_duplicates().itertuples(index=False, name=None)
+    lost = [k for k in taken if tuple(k) not in there]
+
+    def say(k):
+        "One photograph by its key"
+        angle = f' angle {k[2]:.0f}' if len(k) > 2 else ''
+        return f'{k[0]} round {k[1]}{angle} was photographed and has no row'
+
     _each(
         check,
         name,
@@ -600,14 +625,9 @@ def look_at_files(check):
         return
     paths = check.photographs.path.tolist()
     with ThreadPoolExecutor(8) as pool:
-        found = list(
-            Progress(
-                pool.map(lambda p: _file_facts(check.xp.folder / p), paths),
-                'looking at photographs',
-                unit='files',
-                total=len(paths),
-            )
-        )
+        facts = pool.map(lambda p: _file_facts(check.xp.folder / p), paths)
+        label = 'looking at photographs'
+        found = list(Progress(facts, label, unit='files', total=len(paths)))
     for path, (fault, _) in zip(paths, found):
         if fault:
             check.add(
@@ -657,12 +677,11 @@ def look_at_folders(check):
     by_number = 'plants are joined by number'
     written = list(_accession_folders(check))
     if slashes := sorted({g for _, w, g in written if '/' in g and w != g}):
-        check.add(
-            'images',
-            f'{len(slashes)} accessions have a slash that is an underscore in the folder name: {", ".join(slashes)}',
-            by_number,
-            'info',
+        what = (
+            f'{len(slashes)} accessions have a slash that is an underscore in the folder name: '
+            + ', '.join(slashes)
         )
+        check.add('images', what, by_number, 'info')
     for folder, w, g in written:
         if w not in (g, g.replace('/', '_')):
             check.add(
@@ -688,7 +707,8 @@ def look_at_climate(check, longest=15):
     f = _frame(check, 'environment')
     if f is None:
         return
-    t, file = f['time'].sort_values(), check.tables['environment'].file
+    file = check.tables['environment'].file
+    t = f['time'].sort_values()
     gap = t.diff()
     gaps = gap[gap > max(pd.Timedelta(minutes=longest), 3 * gap.median())]
     _each(
@@ -704,7 +724,8 @@ def look_at_climate(check, longest=15):
         severity='info',
         file=file,
     )
-    lost = sorted(set(check.xp.rounds.dag) - set((t.dt.normalize() - germination()).dt.days))
+    logged = set((t.dt.normalize() - germination()).dt.days)
+    lost = sorted(set(check.xp.rounds.dag) - logged)
     _each(
         check,
         'environment',
@@ -721,16 +742,18 @@ def look_at_dose(check, from_dag=21):
     if f is None:
         return
     late = f[(f.date.dt.normalize() - germination()).dt.days >= from_dag]
-    p = check.plants.merge(
-        late.groupby('plant_id').whc_before_pct.median().rename('soil'), on='plant_id'
-    )
+    soil = late.groupby('plant_id').whc_before_pct.median().rename('soil')
+    p = check.plants.merge(soil, on='plant_id')
     middle = p.groupby('treatment').soil.median()
     if len(middle) < 2 or middle['WHC-80'] - middle['WHC-30'] < 10:
         return  # no dose to compare with
     wrong = p[(p.soil > middle.mean()) != (p.treatment == 'WHC-80')]
-    say = lambda r: (
-        f'{r.plant_id} is {r.treatment} but stood at {r.soil:.0f} % of water-holding capacity from DAG {from_dag} on'
-    )
+
+    def say(r):
+        "One plant, with its treatment and its soil water"
+        water = f'{r.soil:.0f} % of water-holding capacity'
+        return f'{r.plant_id} is {r.treatment} but stood at {water} from DAG {from_dag} on'
+
     _each(
         check,
         'watering',
@@ -744,11 +767,12 @@ def look_at_dose(check, from_dag=21):
 def look_for_lost_marks(check):
     "Marks about plants and rounds that are not there"
     marks = check.xp.marks
-    say = lambda m: (
-        f'a mark is about plant {m.plant_id}'
-        + (f', round {m.round}' if m.round else '')
-        + ', which is not there'
-    )
+
+    def say(m):
+        "One mark by its plant and round"
+        of_round = f', round {m.round}' if m.round else ''
+        return f'a mark is about plant {m.plant_id}{of_round}, which is not there'
+
     rounds = {0, *check.xp.rounds['round']}
     lost = marks[~marks.plant_id.isin(check.plants.plant_id) | ~marks['round'].isin(rounds)]
     _each(
@@ -789,23 +813,22 @@ def look_at_marks(check):
 def look_at_steps(check):
     "Whether there is anything to train on"
     known = {f.table for f in check.remarks if f.severity == 'fatal'}
-    bad = lambda table, what, action='no study can run': check.add(table, what, action, 'fatal')
     if 'images' in known:
         return
     if not len(check.xp.images):
-        return bad(
-            'images',
-            'there is no photograph of a plant in the plant table',
-            'look whether img holds this experiment',
-        )
+        what = 'there is no photograph of a plant in the plant table'
+        return check.add('images', what, 'look whether img holds this experiment', 'fatal')
     m, p = check.xp.measured, check.plants
+    lacking = []
     if p.genotype.nunique() < 2:
-        bad('plants', 'there is one genotype only, and a fold leaves one out')
+        lacking.append('there is one genotype only, and a fold leaves one out')
     for t in design('treatments').treatment:
         if t not in set(m.treatment):
-            bad('plants', f'there is no measured plant of {t}')
+            lacking.append(f'there is no measured plant of {t}')
     if len(m) and not m.label.any():
-        bad('plants', 'no measured step lies on or after an onset, so nothing is stressed')
+        lacking.append('no measured step lies on or after an onset, so nothing is stressed')
+    for what in lacking:
+        check.add('plants', what, 'no study can run', 'fatal')
     _each(
         check,
         'plants',
@@ -813,13 +836,8 @@ def look_at_steps(check):
         lambda i: f'{i} was never photographed or measured',
         'it has no step',
     )
-    check.add(
-        'plants',
-        'genotypes with both treatments: '
-        + ', '.join(f'{n} {c}' for c, n in genotypes_by_class(p).items()),
-        '',
-        'info',
-    )
+    sizes = ', '.join(f'{n} {c}' for c, n in genotypes_by_class(p).items())
+    check.add('plants', f'genotypes with both treatments: {sizes}', '', 'info')
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #f83aa551
 def look_at_modalities(check):
@@ -870,7 +888,7 @@ THEN = [
 
 def check(
     folder,  # the experiment's folder
-    more=(),  # further functions of a `Check` with known plants, such as one that asks which studies can run
+    more=(),  # further functions of a `Check`; its plants are known by then
 ):
     "Look at everything the pipeline would read; nothing is changed"
     c = Check(Experiment(folder))
@@ -922,7 +940,7 @@ IMAGES = 11626  # photographs of the whole experiment
 def summary(
     check,  # a `Check`
 ):
-    "One row per table: rows, rows expected for the whole experiment, plants, rounds, missing cells, remarks"
+    "A row per table: rows, rows of the whole experiment, plants, rounds, missing cells, remarks"
     rows = [_summary_row(check, t) for t in design('tables').itertuples()]
     if (p := check.photographs) is not None:
         rows.append(
@@ -940,6 +958,7 @@ def summary(
 
 
 def _count(check, name):
+    "Remarks about one table that are more than good to know"
     return sum(r.table == name and r.severity != 'info' for r in check.remarks)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #7b93fd5d
@@ -958,7 +977,8 @@ def _summary_row(check, t):
     if f is None:
         return row
     needed = design('columns').query('table == @t.table and required').column
-    row |= dict(rows=len(f), missing=int(f[[c for c in needed if c in f]].isna().sum().sum()))
+    lost = f[[c for c in needed if c in f]].isna().sum().sum()
+    row |= dict(rows=len(f), missing=int(lost))
     for name, column in (('plants', 'plant_id'), ('rounds', 'round')):
         if column in f:
             row[name] = f[column].nunique()
@@ -969,15 +989,9 @@ def line(
     f,  # a row of `findings`
 ):
     "A finding as one line; signs that a terminal would obey are written out"
-    place = ', '.join(
-        x
-        for x in (
-            f.file or f.table,
-            f'sheet {f.sheet}' if f.sheet else '',
-            f'row {f.row}' if f.row else '',
-        )
-        if x
-    )
+    sheet = f'sheet {f.sheet}' if f.sheet else ''
+    row = f'row {f.row}' if f.row else ''
+    place = ', '.join(x for x in (f.file or f.table, sheet, row) if x)
     text = f'{place}: {f.what}' + (f' → {f.action}' if f.action else '')
     return ''.join(c if c.isprintable() or c == '\u00a0' else ascii(c)[1:-1] for c in text)
 
@@ -985,17 +999,18 @@ def line(
 def _headline(check):
     "What the folder holds, in two lines"
     said = check.xp.simulated
-    first = str(check.xp.folder) + (
-        f'   SIMULATED DATA (world {said.get("world")}, seed {said.get("seed")})' if said else ''
-    )
+    first = str(check.xp.folder)
+    if said:
+        first += f'   SIMULATED DATA (world {said.get("world")}, seed {said.get("seed")})'
     if check.plants is None:
         return first + '\nthe plants are not known'
+    grown = f'{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes'
     try:
         m = check.xp.measured
     except BadInput:
-        return first + f'\n{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes'
-    grown = f'{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes, {m.dag.nunique()} days'
-    return first + f'\n{grown}; {len(m)} measured steps, {m.label.sum()} of them stressed'
+        return first + f'\n{grown}'
+    steps = f'{len(m)} measured steps, {m.label.sum()} of them stressed'
+    return first + f'\n{grown}, {m.dag.nunique()} days; {steps}'
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e3006028
 TITLES = dict(fatal='The study cannot run', suspicious='Somebody should look', info='Good to know')
@@ -1007,15 +1022,11 @@ def text(self, verdict=True):
     f = self.findings
     for s in SEVERITIES:
         if len(g := f[f.severity == s]):
-            parts.append(
-                f'{TITLES[s]} ({len(g)})\n' + '\n'.join('  ' + line(r) for r in g.itertuples())
-            )
+            lines = ['  ' + line(r) for r in g.itertuples()]
+            parts.append(f'{TITLES[s]} ({len(g)})\n' + '\n'.join(lines))
     if verdict:
-        parts.append(
-            'fatal: mend these first'
-            if self.fatal
-            else 'ready: nothing stands in the way of a study'
-        )
+        ready = 'ready: nothing stands in the way of a study'
+        parts.append('fatal: mend these first' if self.fatal else ready)
     return '\n\n'.join(parts)
 
 

@@ -45,7 +45,7 @@ def find_file(
     folder,  # the experiment's folder
     name,  # path inside it, such as '00-Misc/DateIndex.xlsx'
 ):
-    "The path of a file whose name may differ in case, blanks or accents; `Absent` when there is none"
+    "The path of a file, its name perhaps in other case, blanks or accents; else `Absent`"
     here = Path(folder)
     for part in Path(name).parts:
         near = _near(here, part, name)
@@ -104,12 +104,13 @@ def _raw(book, xml, i, where):
 # %% ../../nbs/10_experiment/30_sheets.ipynb #bf74787e
 def _shown(book):
     "Places of the sheets that hold tables and are visible"
-    word = lambda x: str(x).rsplit('.', 1)[-1]
-    return [
-        i
-        for i, m in enumerate(book.sheets_metadata)
-        if word(m.typ) == 'WorkSheet' and word(m.visible) == 'Visible'
-    ]
+    kinds = [(_last_word(m.typ), _last_word(m.visible)) for m in book.sheets_metadata]
+    return [i for i, kind in enumerate(kinds) if kind == ('WorkSheet', 'Visible')]
+
+
+def _last_word(x):
+    "The name of a member of an enumeration"
+    return str(x).rsplit('.', 1)[-1]
 
 
 def _named(book, sheet, where):
@@ -137,27 +138,34 @@ def _rows(path, names, sheet, table, where):
     shown = _shown(book)
     if not sheet and not shown:
         raise BadInput('every sheet is hidden', where, 'show the sheet with the table')
-    raws = [_raw(book, xml, i, where) for i in ([_named(book, sheet, where)] if sheet else shown)]
+    places = [_named(book, sheet, where)] if sheet else shown
+    raws = [_raw(book, xml, i, where) for i in places]
     best = max(raws, key=lambda r: _hits(r.rows, names)[1])
-    say = lambda what, action, severity, name: best.findings.append(
-        Finding(table, what, action, severity, where, name)
-    )
+
+    def say(what, action, name):
+        "Remark on one of the sheets"
+        best.findings.append(Finding(table, what, action, 'suspicious', where, name))
+
     if sheet and book.sheet_names.index(best.name) not in shown:
-        say('the sheet is hidden', 'read all the same', 'suspicious', best.name)
+        say('the sheet is hidden', 'read all the same', best.name)
+    most = _hits(best.rows, names)[1]
     for r in raws:
-        if r is not best and 1 < _hits(r.rows, names)[1] == _hits(best.rows, names)[1]:
-            say('this sheet holds such a table, too', f'{best.name} is read', 'suspicious', r.name)
+        if r is not best and 1 < _hits(r.rows, names)[1] == most:
+            say('this sheet holds such a table, too', f'{best.name} is read', r.name)
     for i, other in enumerate(book.sheet_names):
         if not sheet and i not in shown:
-            say('the sheet is hidden', 'not read', 'suspicious', other)
+            say('the sheet is hidden', 'not read', other)
     return best
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #7ee63c3d
 def _hits(rows, names):
     "Index of the row among the first ten with most of the expected names, and how many these are"
     want = {same_name(n) for n in names}
-    hits = [len({same_name(c) for c in row if isinstance(c, str)} & want) for row in rows[:10]]
-    return (hits.index(max(hits)), max(hits)) if hits else (-1, 0)
+    found = [{same_name(c) for c in row if isinstance(c, str)} for row in rows[:10]]
+    hits = [len(names_there & want) for names_there in found]
+    if not hits:
+        return -1, 0
+    return hits.index(max(hits)), max(hits)
 
 
 def _heading(rows, names):
@@ -257,9 +265,8 @@ def _data_rows(sheet, heading, table, where):
     "Drop empty rows and repeated headings, and report the latter"
     cells = sheet.cells
     empty = cells.map(is_missing).all(axis=1)
-    again = (cells.iloc[:, :8].map(same_name) == [same_name(h) for h in heading[:8]]).sum(
-        axis=1
-    ) >= min(3, len(heading))
+    alike = cells.iloc[:, :8].map(same_name) == [same_name(h) for h in heading[:8]]
+    again = alike.sum(axis=1) >= min(3, len(heading))
     sheet.findings += [
         Finding(
             table,
@@ -281,15 +288,13 @@ def _without_nameless(sheet, table, where):
     nameless = [c for c in sheet.cells.columns[1:] if re.fullmatch(r'@\d+', c)]
     for c in nameless:
         held = ~sheet.cells[c].map(is_missing)
-        what = (
-            f'column {column_letters(int(c[1:]))} has no heading and holds {held.sum()} values, such as {tidy_text(sheet.cells[c][held].iloc[0])!r}'
-            if held.any()
-            else ''
-        )
-        if what:
-            sheet.findings.append(
-                Finding(table, what, 'ignored', 'suspicious', where, sheet.name, int(held.idxmax()))
-            )
+        if not held.any():
+            continue
+        first = tidy_text(sheet.cells[c][held].iloc[0])
+        column = f'column {column_letters(int(c[1:]))}'
+        what = f'{column} has no heading and holds {held.sum()} values, such as {first!r}'
+        row = int(held.idxmax())
+        sheet.findings.append(Finding(table, what, 'ignored', 'suspicious', where, sheet.name, row))
     sheet.cells = sheet.cells.drop(columns=nameless)
     return sheet
 
@@ -336,18 +341,20 @@ def _reader_version():
         root() / 'data' / 'design' / f'{t}.csv'
         for t in ('tables', 'columns', 'treatments', 'accessions')
     ]
-    return hashlib.sha256(
-        b''.join(p.read_bytes() for p in code + design) + pd.__version__.encode()
-    ).hexdigest()
+    content = b''.join(p.read_bytes() for p in code + design)
+    return hashlib.sha256(content + pd.__version__.encode()).hexdigest()
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #5f3a0d66
 def _load(path):
     "What was kept under `path`, or None when there is nothing whole"
     try:
-        digest, content = (b := path.read_bytes())[:32], b[32:]
+        kept = path.read_bytes()
     except OSError:
         return None
-    return pickle.loads(content) if hashlib.sha256(content).digest() == digest else None
+    digest, content = kept[:32], kept[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    return pickle.loads(content)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #06a767bf
 def _keep(value, path):
@@ -368,10 +375,8 @@ def parsed_once(
     make,  # function without arguments that reads it
 ):
     "The result of `make`, from the cache when this content was read before"
-    kept = (
-        cache_folder('tables')
-        / f'{what}-{hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()[:24]}.pickle'
-    )
+    key = hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()
+    kept = cache_folder('tables') / f'{what}-{key[:24]}.pickle'
     if (value := _load(kept)) is None:
         _keep(value := make(), kept)
     return value

@@ -49,7 +49,8 @@ def _by_cell(tidy, none):
     def kind(cells):
         values = [tidy(x) for x in cells]
         empty = np.array([tidy_text(x) == '' for x in cells], bool)
-        return np.array(values, object), np.array([v == none for v in values], bool) & ~empty
+        unread = np.array([v == none for v in values], bool)
+        return np.array(values, object), unread & ~empty
 
     return kind
 
@@ -57,7 +58,8 @@ def _by_cell(tidy, none):
 def _integers(cells):
     "Whole numbers as float, so that missing ones have a place"
     values, bad = tidy_numbers(cells)
-    broken = ~np.isnan(values) & ((values != np.round(values)) | (np.abs(values) > 1e9))
+    no_count = (values != np.round(values)) | (np.abs(values) > 1e9)
+    broken = ~np.isnan(values) & no_count
     return np.where(broken, np.nan, values), bad | broken
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bba2c02a
@@ -72,7 +74,8 @@ def _all(read):
 
     def kind(cells):
         values = np.array([read(x) for x in cells], float)
-        return values, np.isnan(values) & np.array([tidy_text(x) != '' for x in cells], bool)
+        written = np.array([tidy_text(x) != '' for x in cells], bool)
+        return values, np.isnan(values) & written
 
     return kind
 
@@ -108,8 +111,9 @@ def fluor_columns(
     cells,  # cells of the fluorescence sheet, headings as written
     copies={},  # heading -> later columns with the same heading
 ):
-    "Headings of the parameters: known name -> heading, and the other numeric columns from the 16th on"
-    known = {p: h for p in FLUOR if (h := find_column(cells.columns, [p])) is not None}
+    "Known parameter -> heading, and headings of the other numeric columns from the 16th on"
+    headings = {p: find_column(cells.columns, [p]) for p in FLUOR}
+    known = {p: h for p, h in headings.items() if h is not None}
     again = {c for h in known.values() for c in copies.get(h, ())}
     rest = [h for h in cells.columns[15:] if h not in known.values() and h not in again]
     return known, [h for h in rest if _mostly_numbers(cells[h])]
@@ -122,12 +126,14 @@ def _mostly_numbers(cells):
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #615cd607
 def _lost_parameters(spec, sheet, known, other):
-    "Findings for known parameters without a column or with an empty one, and for the columns that nobody documented"
+    "Findings for known parameters without a column, and for columns that nobody documented"
     if spec.table != 'fluorescence':
         return []
-    say = lambda what, action, severity: Finding(
-        spec.table, what, action, severity, spec.file, sheet.name, 1
-    )
+
+    def say(what, action, severity):
+        "A finding about the heading"
+        return Finding(spec.table, what, action, severity, spec.file, sheet.name, 1)
+
     lost = [p for p in FLUOR if p not in known]
     if len(lost) > len(FLUOR) // 2:
         raise missing_column(sheet, lost[:1], spec.file)
@@ -136,13 +142,11 @@ def _lost_parameters(spec, sheet, known, other):
         for p in lost
     ]
     if other:
-        out.append(
-            say(
-                f'{_count(len(other), "more numeric column")} from the 16th on, used with `fluor_columns: all` alone: {", ".join(other)}',
-                '',
-                'info',
-            )
+        what = (
+            f'{_count(len(other), "more numeric column")} from the 16th on, '
+            f'used with `fluor_columns: all` alone: {", ".join(other)}'
         )
+        out.append(say(what, '', 'info'))
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #945a75d0
@@ -181,8 +185,8 @@ def _find_columns(spec, sheet):
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b10f9a98
 def _choose(spec, sheet, columns, needed):
-    "Found columns where the heading stands once or all columns under it agree, and findings; anything else is refused"
-    out, findings = dict(columns), []
+    "Found columns and findings; a needed column that stands twice with different cells is refused"
+    findings = []
     for name, (heading, kind) in columns.items():
         for copy in sheet.copies.get(heading, ()):
             apart = _apart(sheet.cells[heading], sheet.cells[copy])
@@ -199,7 +203,10 @@ def _choose(spec, sheet, columns, needed):
                     )
                 )
                 continue
-            what = f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, first in row {apart[0]}'
+            what = (
+                f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, '
+                f'first in row {apart[0]}'
+            )
             if name in needed:
                 raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'remove the wrong one')
             findings.append(
@@ -213,7 +220,7 @@ def _choose(spec, sheet, columns, needed):
                     int(apart[0]),
                 )
             )
-    return out, findings
+    return dict(columns), findings
 
 
 def _apart(a, b):
@@ -294,44 +301,33 @@ def _bad_cells(spec, sheet, heading, cells, action):
 def _blind_cells(spec, sheet, heading):
     "Findings for formulas without value, errors and merged cells of one column"
     number, rows = sheet.places[heading], set(sheet.cells.index)
-    mine = lambda cells: sorted(r for r, c in cells if c == number and r > sheet.top)
-    formulas, errors = mine(sheet.blind.formulas), mine(sheet.blind.errors)
-    merged = [
-        r for r in mine(sheet.blind.merged) if r in rows and is_missing(sheet.cells.at[r, heading])
-    ]
-    say = lambda rows, what, action: (
-        [
-            Finding(
-                spec.table,
-                f'{heading}: {what}',
-                action,
-                'suspicious',
-                spec.file,
-                sheet.name,
-                rows[0],
-            )
-        ]
-        if rows
-        else []
-    )
-    cell = lambda r: f'{column_letters(number)}{r}'
-    return (
-        say(
-            formulas,
-            f'{_count(len(formulas), "formula")} without a stored value, first in {cell((formulas or [0])[0])}',
-            'taken as missing; open and save the workbook in a spreadsheet program',
-        )
-        + say(
-            errors,
-            f'{_count(len(errors), "cell")} with an error such as {sheet.blind.errors[errors[0], number] if errors else ""}',
-            'taken as missing',
-        )
-        + say(
-            merged,
-            f'{_count(len(merged), "cell")} merged into another, first {sheet.blind.merged[merged[0], number] if merged else ""}',
-            'taken as missing; part the cells and fill them',
-        )
-    )
+    blind = sheet.blind
+
+    def mine(cells):
+        "Rows below the heading, of those cells that lie in this column"
+        return sorted(r for r, c in cells if c == number and r > sheet.top)
+
+    def say(row, what, action):
+        "A finding about this column"
+        what = f'{heading}: {what}'
+        return Finding(spec.table, what, action, 'suspicious', spec.file, sheet.name, row)
+
+    out = []
+    if formulas := mine(blind.formulas):
+        first = f'{column_letters(number)}{formulas[0]}'
+        what = f'{_count(len(formulas), "formula")} without a stored value, first in {first}'
+        action = 'taken as missing; open and save the workbook in a spreadsheet program'
+        out.append(say(formulas[0], what, action))
+    if errors := mine(blind.errors):
+        first = blind.errors[errors[0], number]
+        what = f'{_count(len(errors), "cell")} with an error such as {first}'
+        out.append(say(errors[0], what, 'taken as missing'))
+    swallowed = [r for r in mine(blind.merged) if r in rows]
+    if merged := [r for r in swallowed if is_missing(sheet.cells.at[r, heading])]:
+        first = blind.merged[merged[0], number]
+        what = f'{_count(len(merged), "cell")} merged into another, first {first}'
+        out.append(say(merged[0], what, 'taken as missing; part the cells and fill them'))
+    return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #27201f00
 def _emptied(spec, sheet, frame, columns, needed):
@@ -364,7 +360,11 @@ def _nothing(values, cells):
 def _held(sheet, heading):
     "What stands in a column that gave no value, in words"
     number, cells = sheet.places[heading], sheet.cells[heading]
-    count = lambda found: sum(c == number and r > sheet.top for r, c in found)
+
+    def count(found):
+        "How many cells lie in this column, below the heading"
+        return sum(c == number and r > sheet.top for r, c in found)
+
     parts = [
         (count(sheet.blind.formulas), 'formulas without a stored value'),
         (count(sheet.blind.errors), 'errors'),
@@ -377,18 +377,17 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
     "Remarks about how a column was written, one per habit"
 
     def say(rows, what, action):
-        return (
-            [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))]
-            if len(rows)
-            else []
-        )
+        "A finding about the first of the rows, none without rows"
+        if not len(rows):
+            return []
+        return [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))]
 
     def some(mask, word, more=''):
-        return (
-            f'{heading} holds {_count(mask.sum(), word)}{more}, such as {cells[mask].iloc[0]!r}'
-            if mask.any()
-            else ''
-        )
+        "How many cells are written so, and the first of them"
+        if not mask.any():
+            return ''
+        first = cells[mask].iloc[0]
+        return f'{heading} holds {_count(mask.sum(), word)}{more}, such as {first!r}'
 
     text = np.array([isinstance(x, str) and x.strip() != '' for x in cells], bool)
     out = []
@@ -416,18 +415,18 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #40e91c76
 def _count(n, word):
+    "A number and its noun"
     return f'{n} {word}' + ('s' if n != 1 else '')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a0fa47d2
 def _treatment_names(say, heading, cells, values):
     "A remark when treatments are written in another way than `WHC-80%` and `WHC-30%`"
-    names = (
-        pd.DataFrame(dict(written=[tidy_text(x) for x in cells], read=values, row=cells.index))
-        .query('read != ""')
-        .drop_duplicates('written')
-    )
+    written = [tidy_text(x) for x in cells]
+    names = pd.DataFrame(dict(written=written, read=values, row=cells.index))
+    names = names.query('read != ""').drop_duplicates('written')
     other = names[names.written != names['read'] + '%']
-    what = f'{heading} is written {", ".join(other.written)} instead of {", ".join(other["read"] + "%")}'
+    usual = ', '.join(other['read'] + '%')
+    what = f'{heading} is written {", ".join(other.written)} instead of {usual}'
     return say(other.row.tolist(), what, 'read as ' + ', '.join(other['read']))
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ace5ba84
@@ -462,10 +461,11 @@ def _refuse_contradictions(spec, sheet, frame, key):
         differ = [c for c in rows if rows[c].astype(str).nunique() > 1]
         if not differ:
             continue
-        what = f'{_name_key(frame, key, rows.index[0])} stands twice with different {", ".join(differ)} (rows {", ".join(map(str, rows.index))})'
-        raise BadInput(
-            what, f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}', 'remove the wrong row'
-        )
+        name = _name_key(frame, key, rows.index[0])
+        numbers = ', '.join(map(str, rows.index))
+        what = f'{name} stands twice with different {", ".join(differ)} (rows {numbers})'
+        where = f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}'
+        raise BadInput(what, where, 'remove the wrong row')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #88cad1db
 def table_key(
@@ -480,14 +480,8 @@ def _some(spec, sheet, rows, what, action, most=5, column=''):
     where = dict(action=action, file=spec.file, sheet=sheet.name)
     findings = [Finding(spec.table, what(i), row=int(i), **where) for i in rows[:most]]
     if (more := len(rows) - most) > 0:
-        findings.append(
-            Finding(
-                spec.table,
-                f'{more} more rows of this kind' + (f' in {column}' if column else ''),
-                row=int(rows[most]),
-                **where,
-            )
-        )
+        what = f'{more} more rows of this kind' + (f' in {column}' if column else '')
+        findings.append(Finding(spec.table, what, row=int(rows[most]), **where))
     return findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2eb39fc9
@@ -574,34 +568,33 @@ def _units(spec, sheet, frame):
     for c in design('columns').query('table == @spec.table and kind == "number"').itertuples():
         if c.column not in frame:
             continue
-        say = lambda what, row: out.append(
-            Finding(
-                spec.table,
-                f'{c.column}: {what}',
-                'kept as it is; look whether the unit changed',
-                'suspicious',
-                spec.file,
-                sheet.name,
-                row,
-            )
-        )
+        said = []
         values = frame[c.column].to_numpy(float)
         if whole := unusual_level(values, c.usual_low, c.usual_high):
-            say(whole, 1)
+            said.append((whole, 1))
         if part := changed_part(c.column, values, within, along):
-            say(part[1], int(frame.index[part[0]]))
+            said.append((part[1], int(frame.index[part[0]])))
+        where = dict(file=spec.file, sheet=sheet.name)
+        action = 'kept as it is; look whether the unit changed'
+        out += [
+            Finding(spec.table, f'{c.column}: {what}', action, row=row, **where)
+            for what, row in said
+        ]
     return out
 
 
 def _groups(frame):
-    "What values are compared within, and the order of time: rounds, days, hours and days, or nothing"
+    "What values are compared within, and the order of time: rounds, days, hours and days, nothing"
     if 'round' in frame:
-        return (frame['round'].to_numpy(),) * 2
+        rounds = frame['round'].to_numpy()
+        return rounds, rounds
     if 'date' in frame:
-        return (frame.date.dt.normalize().to_numpy(),) * 2
+        days = frame.date.dt.normalize().to_numpy()
+        return days, days
     if 'time' in frame and frame['time'].dtype.kind == 'M':
         return frame['time'].dt.hour.to_numpy(), frame['time'].dt.normalize().to_numpy()
-    return (np.zeros(len(frame)),) * 2
+    nothing = np.zeros(len(frame))
+    return nothing, nothing
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f5706520
 def _read(path, spec):
@@ -609,10 +602,11 @@ def _read(path, spec):
     names = '|'.join(design('columns').query('table == @spec.table').written).split('|')
     sheet = read_sheet(path, names, spec.sheet, spec.table, spec.file)
     columns, needed = _find_columns(spec, sheet), _needed(spec)
-    known, other = (
-        fluor_columns(sheet.cells, sheet.copies) if spec.table == 'fluorescence' else ({}, [])
-    )
-    columns |= {p: (h, 'number') for p, h in {**known, **{h: h for h in other}}.items()}
+    known, other = {}, []
+    if spec.table == 'fluorescence':
+        known, other = fluor_columns(sheet.cells, sheet.copies)
+    columns |= {p: (h, 'number') for p, h in known.items()}
+    columns |= {h: (h, 'number') for h in other}
     columns, twice = _choose(spec, sheet, columns, needed)
     frame, unreadable = _tidy(spec, sheet, columns)
     empty = _emptied(spec, sheet, frame, columns, needed - set(FLUOR))
@@ -641,11 +635,9 @@ def _missing(spec, sheet, frame):
     "One line with the number of missing cells of each column"
     lost = frame.select_dtypes('number').isna().sum()
     said = ', '.join(f'{c} {n}' for c, n in lost[lost > 0].items())
-    return (
-        [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)]
-        if said
-        else []
-    )
+    if not said:
+        return []
+    return [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8dcf38a5
 def read_table(

@@ -17,7 +17,8 @@ def sizes(
 ):
     "Absolute values; NaN for zero, missing and infinite"
     v = np.abs(np.asarray(values, float))
-    return np.where(np.isfinite(v) & (v > 0), v, np.nan)
+    usable = np.isfinite(v) & (v > 0)
+    return np.where(usable, v, np.nan)
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0647796b
 def unusual_level(
@@ -34,16 +35,15 @@ def unusual_level(
     if low <= middle <= high:
         return ''
     times = next((f for f in FACTORS if low <= middle * f <= high), None)
-    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}' + (
-        f'; it would fit when multiplied by {times:g}' if times else ''
-    )
+    mend = f'; it would fit when multiplied by {times:g}' if times else ''
+    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}{mend}'
 
 # %% ../../nbs/10_experiment/35_units.ipynb #d74b67c3
 def decades(
     values,  # numbers of a column
     groups,  # what each value is compared within: a round, a day; shape (N,)
 ):
-    "Each value's distance from the middle of its group in powers of ten; NaN in groups of fewer than three"
+    "Each value's distance from the middle of its group in powers of ten; NaN in groups below three"
     log = pd.Series(np.log10(sizes(values)))
     by = log.groupby(pd.Series(groups).to_numpy())
     middle = by.transform(lambda g: g.quantile(0.5, interpolation='lower'))
@@ -57,7 +57,7 @@ def two_heaps(
     ratio,  # from `decades`
     gap=0.6,  # the empty space between the heaps, in powers of ten
 ):
-    "Which values lie in the smaller heap and by how many powers of ten it differs; (None, 0) for one heap"
+    "Which values lie in the smaller heap, and how many powers of ten apart; (None, 0) for one heap"
     known = np.flatnonzero(np.isfinite(ratio))
     order = known[np.argsort(ratio[known], kind='stable')]
     least = max(3, int(np.ceil(SHARE * len(order))))
@@ -69,7 +69,9 @@ def two_heaps(
     if steps.max() < gap or abs(apart - round(apart)) > 0.15:
         return None, 0
     upper = cut >= len(order) - cut
-    return (order[cut:], round(apart)) if upper else (order[:cut], -round(apart))
+    if upper:
+        return order[cut:], round(apart)
+    return order[:cut], -round(apart)
 
 # %% ../../nbs/10_experiment/35_units.ipynb #1d4cbcd4
 def step(
@@ -81,8 +83,12 @@ def step(
     by = pd.Series(np.log10(sizes(values))).groupby(pd.Series(groups).to_numpy())
     middle = by.median()[by.count() >= 3].sort_index()
     jump = middle.diff().dropna()
-    jump = jump[(jump.abs() >= least) & ((jump - jump.round()).abs() <= 0.25)]
-    return (jump.abs().idxmax(), int(round(jump[jump.abs().idxmax()]))) if len(jump) else (None, 0)
+    whole = (jump - jump.round()).abs() <= 0.25
+    jump = jump[(jump.abs() >= least) & whole]
+    if not len(jump):
+        return None, 0
+    at = jump.abs().idxmax()
+    return at, int(round(jump[at]))
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0f6af17b
 TWO_BY_NATURE = {'li1_Buffer_uE', 'water_added_g', 'water_loss_g', 'water_loss_g_per_h'}
@@ -99,18 +105,18 @@ def changed_part(
         return None
     rows, powers = two_heaps(decades(values, within))
     if rows is not None:
-        return (
-            int(rows.min()),
-            f'{len(rows)} of {np.isfinite(sizes(values)).sum()} values are {_times(powers)} the others',
-        )
+        known = np.isfinite(sizes(values)).sum()
+        said = f'{len(rows)} of {known} values are {_times(powers)} the others'
+        return int(rows.min()), said
     at, powers = step(values, along)
     if at is None:
         return None
     when = f'{at:%Y-%m-%d}' if hasattr(at, 'year') else f'round {at:g}'
-    return int(
-        np.flatnonzero(pd.Series(along).to_numpy() == at)[0]
-    ), f'from {when} on the values are {_times(powers)} those before'
+    first = np.flatnonzero(pd.Series(along).to_numpy() == at)[0]
+    return int(first), f'from {when} on the values are {_times(powers)} those before'
 
 
 def _times(powers):
-    return f'{10 ** abs(powers)} times {"larger" if powers > 0 else "smaller"} than'
+    "How much larger or smaller, in words"
+    word = 'larger' if powers > 0 else 'smaller'
+    return f'{10 ** abs(powers)} times {word} than'

@@ -9,6 +9,7 @@ __all__ = ['MOST', 'AREA', 'Absent', 'regular_file', 'read_parts', 'column_numbe
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #ee1d5447
 import os, re, stat, zipfile, zlib
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from ..core.errors import BadInput
 
@@ -66,9 +67,7 @@ def _foreign(head, whole):
     return 'not a readable workbook (it is no .xlsx file)', 'copy it again from its source'
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #46ce8efb
-MOST = (
-    200 * 2**20
-)  # bytes of one workbook's tables and texts when unpacked; the largest of the experiment has about 20
+MOST = 200 * 2**20  # bytes of a workbook's unpacked tables and texts; the largest has a tenth
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -90,11 +89,8 @@ def read_parts(
     with open(path, 'rb') as f:
         head = f.read(8)
     if not head.startswith(b'PK'):
-        raise BadInput(
-            _foreign(head, Path(path).read_bytes)[0],
-            where,
-            _foreign(head, Path(path).read_bytes)[1],
-        )
+        what, mend = _foreign(head, Path(path).read_bytes)
+        raise BadInput(what, where, mend)
     try:
         with zipfile.ZipFile(path) as z:
             return _unpacked(z, where)
@@ -153,22 +149,24 @@ def check_corner(
     where,  # how messages call the sheet
 ):
     "Refuse a sheet whose cells stand so far apart that laying it out would fill the memory"
-    widest, longest = (0, ''), (0, '')
+    widest = 0, ''
+    longest = 0, ''
     wide = {}
     for letters, row, empty in _CELL.findall(xml):
         if empty:
             continue
-        if (
-            n := wide.get(letters) or wide.setdefault(letters, column_number(letters.decode()))
-        ) > widest[0]:
+        n = wide.get(letters) or wide.setdefault(letters, column_number(letters.decode()))
+        if n > widest[0]:
             widest = n, (letters + row).decode()
         if int(row) > longest[0]:
             longest = int(row), (letters + row).decode()
     last = max([longest[0], *map(int, _ROW.findall(xml))])
     if widest[0] > 16384 or last > 1048576 or widest[0] * last > AREA:
-        stray = longest[1] if longest[0] > 100_000 and longest[0] * 100 > widest[0] else widest[1]
+        too_long = longest[0] > 100_000 and longest[0] * 100 > widest[0]
+        stray = longest[1] if too_long else widest[1]
+        size = f'{last} × {widest[0]} cells'
         raise BadInput(
-            f'cell {stray} stands far from the table (the sheet would have {last} × {widest[0]} cells)',
+            f'cell {stray} stands far from the table (the sheet would have {size})',
             where,
             'delete that cell',
         )
@@ -191,7 +189,9 @@ _VALUE = re.compile(rb'<(?:\w+:)?(?:v|t)(?:\s[^>]*)?>([^<]+)<')
 def _place(attributes):
     "(row, column) of a cell"
     m = _PLACE.search(attributes)
-    return (int(m[2]), column_number(m[1].decode())) if m else None
+    if not m:
+        return None
+    return int(m[2]), column_number(m[1].decode())
 
 
 def _look_blind(xml):
@@ -200,14 +200,12 @@ def _look_blind(xml):
     if b'<f' not in xml and b':f' not in xml and b'"e"' not in xml and b"'e'" not in xml:
         return out
     for attributes, body in _FULL.findall(xml):
-        value, kind = _VALUE.search(body), re.search(rb'\bt\s*=\s*["\'](\w+)["\']', attributes)
-        if kind and kind[1] == b'e':
+        value = _VALUE.search(body)
+        m = re.search(rb'\bt\s*=\s*["\'](\w+)["\']', attributes)
+        kind = m[1] if m else b''
+        if kind == b'e':
             out.errors[_place(attributes)] = value[1].decode(errors='replace') if value else '#?'
-        elif (
-            not value
-            and re.search(rb'<(?:\w+:)?f[\s/>]', body)
-            and not (kind and kind[1] == b'str')
-        ):
+        elif not value and kind != b'str' and re.search(rb'<(?:\w+:)?f[\s/>]', body):
             out.formulas.add(_place(attributes))
     return out
 
@@ -224,15 +222,12 @@ def blind_cells(
     out = _look_blind(xml)
     for a, top, b, bottom in _MERGED.findall(xml):
         name = f'{a.decode()}{top.decode()}:{b.decode()}{bottom.decode()}'
-        rows, columns = (
-            range(int(top), int(bottom) + 1),
-            range(column_number(a.decode()), column_number(b.decode()) + 1),
-        )
+        rows = range(int(top), int(bottom) + 1)
+        columns = range(column_number(a.decode()), column_number(b.decode()) + 1)
         if len(rows) * len(columns) > AREA:
             continue
-        out.merged |= {
-            (r, c): name for r in rows for c in columns if (r, c) != (rows[0], columns[0])
-        }
+        places = list(product(rows, columns))
+        out.merged |= dict.fromkeys(places[1:], name)
     return out
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #d554f426
@@ -243,7 +238,9 @@ _LINK = re.compile(rb'<(?:\w+:)?Relationship\s([^>]*)>')
 def _attribute(text, name):
     "One attribute of an XML element"
     m = re.search(rb'(?:^|[\s:])' + name + rb'\s*=\s*(?:"([^"]*)"|\'([^\']*)\')', text)
-    return (m[1] or m[2] or b'').decode(errors='replace') if m else ''
+    if not m:
+        return ''
+    return (m[1] or m[2] or b'').decode(errors='replace')
 
 
 def sheet_parts(
@@ -265,7 +262,7 @@ def open_workbook(
     path,  # an .xlsx file
     where,  # how messages call it
 ):
-    "The opened workbook and the XML of its sheets; refused in one line when it cannot be read safely"
+    "The opened workbook and its sheets' XML; refused in one line when it cannot be read safely"
     from python_calamine import CalamineWorkbook
 
     parts = read_parts(regular_file(path, where), where)
