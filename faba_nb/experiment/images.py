@@ -65,7 +65,7 @@ def image_folder(
 
 # %% ../../nbs/10_experiment/50_images.ipynb #9bbd5920
 def _walk(top, inside, seen, findings):
-    "(folder, its path inside, names of files) below `top`, sorted; links followed, each folder once"
+    "(folder, its path inside, names of files) below `top`; links are followed, each folder once"
     real = os.path.realpath(top)
     if real in seen:
         what = 'this folder is listed already under another path'

@@ -163,7 +163,7 @@ def swapped_weights(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c2fdb3cc
 def _exchange_gain(a, b):
-    "How much nearer to their siblings two fresh weights come by an exchange, 0 unless it suits both"
+    "How much nearer to their siblings two fresh weights come by an exchange; 0 unless both do"
     gain_a = abs(a.own - a.siblings) - abs(b.own - a.siblings)
     gain_b = abs(b.own - b.siblings) - abs(a.own - b.siblings)
     plausible = _plausible(a.dw_g / b.fw_g) and _plausible(b.dw_g / a.fw_g)

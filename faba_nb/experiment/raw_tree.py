@@ -432,7 +432,8 @@ def _wrong_dags(check, t, day):
 
     def say(i):
         "One row, with its DAG and its date"
-        return f'DAG {f.dag[i]:g} beside the date {f.date[i]:%Y-%m-%d}, which is DAG {day[i]:g}'
+        date = f'{f.date[i]:%Y-%m-%d}'
+        return f'DAG {f.dag[i]:g} beside the date {date}, which is DAG {day[i]:g}'
 
     _each(
         check,
@@ -959,7 +960,8 @@ def summary(
 
 def _count(check, name):
     "Remarks about one table that are more than good to know"
-    return sum(r.table == name and r.severity != 'info' for r in check.remarks)
+    remarks = [r for r in check.remarks if r.table == name]
+    return sum(r.severity != 'info' for r in remarks)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #7b93fd5d
 def _summary_row(check, t):

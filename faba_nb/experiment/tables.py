@@ -9,6 +9,7 @@ __all__ = ['KINDS', 'LIGHT', 'DARK', 'FLUOR', 'PANDAS_TYPES', 'fluor_columns', '
 # %% ../../nbs/10_experiment/40_tables.ipynb #8882ec12
 import re
 from dataclasses import dataclass, field
+from functools import partial
 import numpy as np, pandas as pd
 import pandera.pandas as pa
 from ..core.errors import BadInput, unknown
@@ -114,8 +115,9 @@ def fluor_columns(
     "Known parameter -> heading, and headings of the other numeric columns from the 16th on"
     headings = {p: find_column(cells.columns, [p]) for p in FLUOR}
     known = {p: h for p, h in headings.items() if h is not None}
-    again = {c for h in known.values() for c in copies.get(h, ())}
-    rest = [h for h in cells.columns[15:] if h not in known.values() and h not in again]
+    taken = set(known.values())
+    again = {c for h in taken for c in copies.get(h, ())}
+    rest = [h for h in cells.columns[15:] if h not in taken | again]
     return known, [h for h in rest if _mostly_numbers(cells[h])]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #d4c8e504
@@ -298,14 +300,17 @@ def _bad_cells(spec, sheet, heading, cells, action):
     return _some(spec, sheet, cells.index, say, action, column=heading)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #6966e5c4
+def _in_column(sheet, number, cells):
+    "Rows below the heading, sorted, of those (row, column) that lie in one column"
+    mine = (row for row, column in cells if column == number)
+    return sorted(row for row in mine if row > sheet.top)
+
+
 def _blind_cells(spec, sheet, heading):
     "Findings for formulas without value, errors and merged cells of one column"
     number, rows = sheet.places[heading], set(sheet.cells.index)
     blind = sheet.blind
-
-    def mine(cells):
-        "Rows below the heading, of those cells that lie in this column"
-        return sorted(r for r, c in cells if c == number and r > sheet.top)
+    mine = partial(_in_column, sheet, number)
 
     def say(row, what, action):
         "A finding about this column"
@@ -359,16 +364,12 @@ def _nothing(values, cells):
 
 def _held(sheet, heading):
     "What stands in a column that gave no value, in words"
-    number, cells = sheet.places[heading], sheet.cells[heading]
-
-    def count(found):
-        "How many cells lie in this column, below the heading"
-        return sum(c == number and r > sheet.top for r, c in found)
-
+    mine = partial(_in_column, sheet, sheet.places[heading])
+    unread = ~sheet.cells[heading].map(is_missing)
     parts = [
-        (count(sheet.blind.formulas), 'formulas without a stored value'),
-        (count(sheet.blind.errors), 'errors'),
-        (int((~cells.map(is_missing)).sum()), 'cells that cannot be read'),
+        (len(mine(sheet.blind.formulas)), 'formulas without a stored value'),
+        (len(mine(sheet.blind.errors)), 'errors'),
+        (int(unread.sum()), 'cells that cannot be read'),
     ]
     return ', '.join(f'{n} {word}' for n, word in parts if n)
 

@@ -17,21 +17,23 @@ from ..training.network import WIDTH, Batch, encode_days
 def _invented_plants(genotypes):
     "Six plants per genotype, onsets over the whole season"
     onset = np.resize([14.0, 19, 20, 28, 29, 28, 33, 34, 38], genotypes)
-    rows = [
-        (
-            f'24_FabaDr_{6 * g + r + 1:03d}',
-            f'Bean {g:02d}',
-            ('WHC-80', 'WHC-30')[r // 3],
-            r % 3 + 1,
-            onset[g] if r > 2 else np.nan,
-            'Early' if onset[g] <= 20 else 'Mid' if onset[g] < 33 else 'Late',
-        )
-        for g in range(genotypes)
-        for r in range(6)
-    ]
+    rows = []
+    for g, day in enumerate(onset):
+        for r in range(6):
+            plant_id = f'24_FabaDr_{6 * g + r + 1:03d}'
+            treatment = ('WHC-80', 'WHC-30')[r // 3]
+            own = day if r > 2 else np.nan
+            rows.append((plant_id, f'Bean {g:02d}', treatment, r % 3 + 1, own, _class_of(day)))
     return pd.DataFrame(
         rows, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag', 'onset_class']
     )
+
+
+def _class_of(onset):
+    "The class of an invented onset"
+    if onset <= 20:
+        return 'Early'
+    return 'Mid' if onset < 33 else 'Late'
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #3c81288e
 def _invented_steps(plants):
@@ -41,12 +43,8 @@ def _invented_steps(plants):
         2: (3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38),
         3: (3, 7, 10, 14, 17, 21, 24, 28, 31, 35, 38),
     }
-    s = plants.merge(
-        pd.DataFrame(
-            [(r, d, k + 2) for r, ds in days.items() for k, d in enumerate(ds)],
-            columns=['replicate', 'dag', 'round'],
-        )
-    )
+    visits = [(r, d, k + 2) for r, ds in days.items() for k, d in enumerate(ds)]
+    s = plants.merge(pd.DataFrame(visits, columns=['replicate', 'dag', 'round']))
     s['label'] = (s.dag >= s.onset_dag).astype(int)
     return s.sort_values(['plant_id', 'dag'], ignore_index=True).assign(
         label_low_dag=np.nan, label_high_dag=np.nan
@@ -61,12 +59,16 @@ def invented(
 ):
     "A `Bundle` of an experiment that never was"
     plants = _invented_plants(genotypes)
-    facts, rng = _invented_steps(plants), np.random.default_rng(seed)
+    facts = _invented_steps(plants)
+    rng = np.random.default_rng(seed)
     g, ids = make_grid(facts, plants.plant_id), plants.plant_id
     y = place(g, ids, facts, ['label'], 'labels')
-    draw = lambda d: (
-        rng.normal(size=(*g.dag.shape, d)) + signal * np.nan_to_num(y) * np.linspace(-1, 1, d)
-    ).astype(np.float32)
+
+    def draw(d):
+        "So many numbers for each step, noise and what the label adds to it"
+        noise = rng.normal(size=(*g.dag.shape, d))
+        return (noise + signal * np.nan_to_num(y) * np.linspace(-1, 1, d)).astype(np.float32)
+
     g.values = {'fluor': draw(94), 'env': np.repeat(g.dag[..., None], 5, 2) / 10, 'vi': draw(11)}
     g.values['fluor'][rng.random(g.dag.shape) < 0.5] = np.nan
     images = draw(4 * width).reshape(-1, width)
@@ -92,7 +94,9 @@ def random_batch(
     seed=0,  # of the invented numbers
 ):
     "An invented `Batch`, for examples, tests and measuring"
-    g, d, at = torch.Generator().manual_seed(seed), dict(bp.widths), (fits, plants, steps)
+    g = torch.Generator().manual_seed(seed)
+    d = dict(bp.widths)
+    at = fits, plants, steps
     values = {m: torch.randn(*at, w, generator=g) for m, w in d.items() if m != 'image'}
     real = torch.ones(at, dtype=torch.bool)
     real[:, -1, -1] = False

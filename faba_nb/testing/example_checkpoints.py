@@ -18,9 +18,8 @@ def invented_checkpoint(
     "Name to tensor of a network that was never trained"
     widths = dict(image=768, fluor=94, env=5, vi=11) | (widths or {})
     g = torch.Generator().manual_seed(seed)
-    w = {
-        k: torch.randn(s, generator=g) / s[-1] ** 0.5 for k, s in shapes_of(widths, variant).items()
-    }
+    shapes = shapes_of(widths, variant)
+    w = {k: torch.randn(s, generator=g) / s[-1] ** 0.5 for k, s in shapes.items()}
     w |= {k: torch.ones_like(x) for k, x in w.items() if 'norm' in k and k.endswith('weight')}
     for m, name in TRACES.items():
         if m not in variant.modalities:

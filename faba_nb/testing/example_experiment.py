@@ -50,7 +50,7 @@ def example_plants():
 def example_visits(
     plants,  # from `example_plants`
 ):
-    "One row per plant and photographed round; `dry` goes from 0 (wet) to 1, `size` is the height in cm"
+    "One row per plant and photographed round; `dry`: 0 (wet) to 1, `size`: the height in cm"
     plan = design('replicate_rounds').merge(design('rounds'))
     seen = plants.merge(plan, left_on='rep', right_on='replicate').sort_values(
         ['n', 'round'], ignore_index=True
@@ -62,11 +62,9 @@ def example_visits(
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #edd09bb5
 def _head(seen, old_names=False):
     "Descriptive columns of a sheet"
-    treatment = (
-        seen.treatment.map({'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'})
-        if old_names
-        else seen.treatment + '%'
-    )
+    treatment = seen.treatment + '%'
+    if old_names:
+        treatment = seen.treatment.map({'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'})
     return pd.DataFrame(
         {
             'Measuring Date': pd.to_datetime(seen.date).dt.strftime('%d.%m.%Y'),
@@ -81,7 +79,8 @@ def _head(seen, old_names=False):
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #8623db04
 def _three_sides(frame):
     "The same rows for the three angles of the side camera"
-    return pd.concat([frame.assign(Angle=a) for a in (0, 120, 240)], ignore_index=True)
+    angles = [frame.assign(Angle=a) for a in (0, 120, 240)]
+    return pd.concat(angles, ignore_index=True)
 
 
 def _observations(seen):
@@ -124,16 +123,15 @@ def _fluorescence(seen):
     values = pd.DataFrame(
         0.5 + noise - 0.2 * rows[['dry']].to_numpy(), rows.index, FLUOR + ['Mystery']
     )
-    return pd.concat(
-        [_head(rows), pd.DataFrame('', rows.index, [f'about {i}' for i in range(9)]), values],
-        axis=1,
-    )
+    about = pd.DataFrame('', rows.index, [f'about {i}' for i in range(9)])
+    return pd.concat([_head(rows), about, values], axis=1)
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #9481520f
 def _indices(seen):
     "Eleven vegetation indices that sink with drought"
     names = design('columns').query('table == "indices" and kind == "number"').written
-    return pd.concat([_head(seen), pd.DataFrame({n: 0.4 - 0.1 * seen.dry for n in names})], axis=1)
+    values = pd.DataFrame({n: 0.4 - 0.1 * seen.dry for n in names})
+    return pd.concat([_head(seen), values], axis=1)
 
 
 def _climate():
@@ -195,11 +193,9 @@ def draw_bean(
     from PIL import Image, ImageDraw
 
     picture = Image.new('RGBA', (64, 87))
-    d, h, leaf = (
-        ImageDraw.Draw(picture),
-        int(min(size, 84)),
-        (70 + int(70 * dry), 140 - int(20 * dry), 70, 255),
-    )
+    d = ImageDraw.Draw(picture)
+    h = int(min(size, 84))
+    leaf = 70 + int(70 * dry), 140 - int(20 * dry), 70, 255
     d.line([(32, 87), (32, 4)], fill=(110, 95, 80, 255))
     d.line([(30, 87), (30, 87 - h)], fill=(70, 110, 60, 255), width=2)
     for y in range(87 - h, 80, 10):
@@ -210,19 +206,14 @@ def draw_bean(
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #d4c7f1cd
 def _photograph(folder, v):
     "Write the four photographs of one visit"
-    place, picture = (
-        f'Acc-{v.acc:02d} - {v.slug}/{v.treatment}%/Rep-{v.rep} - {v.id}',
-        draw_bean(v.size, v.dry),
-    )
+    place = f'Acc-{v.acc:02d} - {v.slug}/{v.treatment}%/Rep-{v.rep} - {v.id}'
+    name = f'124-{v.round}-{v.id}'
+    picture = draw_bean(v.size, v.dry)
     for a in ('000', '120', '240'):
-        _save(
-            picture,
-            folder / f'img/side_view/{place}/{a}/124-{v.round}-{v.id}-RGB1-{a}-FishEyeMasked.png',
-        )
-    _save(
-        picture.convert('RGB'),
-        folder / f'img/top_view/{place}/124-{v.round}-{v.id}-RGB2-FishEyeMasked.png',
-    )
+        side = folder / f'img/side_view/{place}/{a}/{name}-RGB1-{a}-FishEyeMasked.png'
+        _save(picture, side)
+    top = folder / f'img/top_view/{place}/{name}-RGB2-FishEyeMasked.png'
+    _save(picture.convert('RGB'), top)
 
 
 def _save(picture, path):

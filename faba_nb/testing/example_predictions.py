@@ -74,7 +74,8 @@ def toy_logits(
     "Drought plants pass 0 on a day between the typical onset and their own; controls stay at -4"
     onset = steps.groupby('genotype').onset_dag.first()
     onset = onset.fillna(onset.max())
-    centre = skill * steps.genotype.map(onset) + (1 - skill) * onset.median()
+    own = steps.genotype.map(onset)
+    centre = skill * own + (1 - skill) * onset.median()
     return np.where(steps.treatment == 'WHC-30', (steps.dag - centre) / 3, -4)
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #7dfe9b7d
@@ -90,7 +91,9 @@ def toy_predictions(
 ):
     "Predictions of an imaginary model in the form training writes them"
     rng = np.random.default_rng(seed)
-    genotypes, logit, parts = sorted(steps.genotype.unique()), toy_logits(steps, skill), []
+    genotypes = sorted(steps.genotype.unique())
+    logit = toy_logits(steps, skill)
+    parts = []
     drift = dict(zip(genotypes, rng.normal(0, noise / 2, len(genotypes))))
     for split_seed in split_seeds:
         for init_seed in init_seeds:

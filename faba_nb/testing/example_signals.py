@@ -26,30 +26,21 @@ def toy_signal(
     seed=0,  # of the noise
 ):  # table, plants
     "A tidy sensor table with known leads, and its plants"
-    rng, rows, plants = np.random.default_rng(seed), [], []
+    rng = np.random.default_rng(seed)
+    rows, plants = [], []
     for g, on in enumerate(onsets):
         own = rng.normal(0, 1, len(leads))
         for treatment in ['WHC-80', 'WHC-30']:
+            drought = treatment == 'WHC-30'
             for r, when in days.items():
                 plant = f'{g:02d}{treatment[-2]}{r}'
-                plants.append(
-                    (plant, f'G{g:02d}', treatment, r, on if treatment == 'WHC-30' else np.nan)
-                )
-                moved = [
-                    effect
-                    / (1 + np.exp(-(np.array(when) - on + lead) / s))
-                    * (treatment == 'WHC-30')
-                    for lead in leads.values()
-                ]
-                rows.append(
-                    pd.DataFrame(
-                        dict(plant_id=plant, dag=when)
-                        | {
-                            k: own[i] + moved[i] + rng.normal(0, 1, len(when))
-                            for i, k in enumerate(leads)
-                        }
-                    )
-                )
+                plants.append((plant, f'G{g:02d}', treatment, r, on if drought else np.nan))
+                row = dict(plant_id=plant, dag=when)
+                for i, (name, lead) in enumerate(leads.items()):
+                    done = 1 + np.exp(-(np.array(when) - on + lead) / s)
+                    noise = rng.normal(0, 1, len(when))
+                    row[name] = own[i] + effect / done * drought + noise
+                rows.append(pd.DataFrame(row))
     return pd.concat(rows, ignore_index=True), pd.DataFrame(
         plants, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
     )

@@ -30,7 +30,8 @@ def genotype_traits(
 ):
     "What all plants of a genotype have in common"
     r = stream(seed, 'genotype', genotype)
-    return {k: m + sd * np.clip(r.normal(), -2.2, 2.2) for k, (m, sd) in TRAITS.items()}
+    own = {name: np.clip(r.normal(), -2.2, 2.2) for name in TRAITS}
+    return {name: mean + sd * own[name] for name, (mean, sd) in TRAITS.items()}
 
 # %% ../../nbs/15_twin/03_form.ipynb #c2c79bfb
 NODES = 20  # more than a stem makes in 39 days
@@ -43,15 +44,14 @@ def plant_form(
     odd=(),  # oddities such as 'side_branches', 'tilted'
 ):
     "All random parts of one plant, stems × nodes"
-    g, r = genotype_traits(genotype, seed), stream(seed, plant_id, 'form')
+    g = genotype_traits(genotype, seed)
+    r = stream(seed, plant_id, 'form')
+    bushy = 'side_branches' in odd
     vigour = np.clip(r.normal(1, 0.11), 0.7, 1.3)
-    stems = (
-        1
-        + int(np.clip(round(g['tillers'] + r.normal(0, 0.6)), 0, 3))
-        + 3 * ('side_branches' in odd)
-    )
-    f = {**g, 'vigour': vigour, 'stems': stems, 'tilt': 22.0 if 'tilted' in odd else 0.0}
-    f |= _stems(f, r, 'side_branches' in odd)
+    tillers = int(np.clip(round(g['tillers'] + r.normal(0, 0.6)), 0, 3))
+    tilt = 22.0 if 'tilted' in odd else 0.0
+    f = {**g, 'vigour': vigour, 'stems': 1 + tillers + 3 * bushy, 'tilt': tilt}
+    f |= _stems(f, r, bushy)
     return f | _nodes(f, r)
 
 # %% ../../nbs/15_twin/03_form.ipynb #03eb5d31

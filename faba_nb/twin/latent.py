@@ -54,7 +54,7 @@ def with_onsets(
     world,  # one of `WORLDS`
     seed,  # the twin's seed
 ):
-    "`plants` with the annotated onset of its genotype and the day on which each plant really responds"
+    "`plants` with the annotated onset of the genotype and the day on which each really responds"
     if world not in WORLDS:
         raise BadInput(
             f'there is no world "{world}"', where='world', mend=f'choose one of {", ".join(WORLDS)}'
@@ -65,9 +65,8 @@ def with_onsets(
     real = plants.treatment.where(~plants.plant_id.isin(swapped), plants.treatment.map(other))
     out = plants.assign(grown_as=real, genotype_onset=plants.onset_dag.astype(float))
     out['onset_dag'] = out.accession_num.map(_annotated(plants, world, seed))
-    out['onset_class'] = pd.cut(
-        out.onset_dag, [0, 20, 29, 99], labels=['Early', 'Mid', 'Late']
-    ).astype(str)
+    classes = pd.cut(out.onset_dag, [0, 20, 29, 99], labels=['Early', 'Mid', 'Late'])
+    out['onset_class'] = classes.astype(str)
     out['odd'] = [tuple(w for w, ids in odd.items() if p in ids) for p in out.plant_id]
     out['responds_dag'] = [_responds(p, world, seed) for p in out.to_dict('records')]
     return out
@@ -88,10 +87,10 @@ def _responds(plant, world, seed):
         return DEATH
     if plant['grown_as'] == 'WHC-80' or world == 'null':
         return np.inf
-    v, r = values(), stream(seed, plant['plant_id'], 'onset')
-    own = r.normal(0, v['stress']['plant_sd']) + stream(
-        seed, plant['genotype'], 'annotation'
-    ).normal(0, v['stress']['annotation_sd'])
+    v = values()
+    r = stream(seed, plant['plant_id'], 'onset')
+    annotation = stream(seed, plant['genotype'], 'annotation')
+    own = r.normal(0, v['stress']['plant_sd']) + annotation.normal(0, v['stress']['annotation_sd'])
     if world == 'dose':
         d = v['water']['dose_days_at_onset']
         return dry_since(plant['plant_id'], seed) + r.normal(d['mean'], d['sd'])
@@ -117,9 +116,8 @@ def dry_since(
 ):
     "DAG at which the pot falls below the threshold of the dose"
     w = values()['water']
-    return w['drought_begins_dag'] + drying_days(plant_id, seed) * np.log(
-        (w['control'] - w['drought']) / (w['dose_threshold'] - w['drought'])
-    )
+    surplus = (w['control'] - w['drought']) / (w['dose_threshold'] - w['drought'])
+    return w['drought_begins_dag'] + drying_days(plant_id, seed) * np.log(surplus)
 
 # %% ../../nbs/15_twin/02_latent.ipynb #cd2fd212
 DAYS = np.arange(-4, 41, 0.25)
@@ -131,31 +129,19 @@ def course(
     seed,  # the twin's seed
 ):
     "The plant's latent course on `DAYS`: water, dose, stress, wilting, growth clock"
-    t, w, r = DAYS, values()['water'], stream(seed, plant['plant_id'], 'course')
-    water = np.full_like(t, w['control'])
-    if plant['grown_as'] == 'WHC-30':
-        water = w['drought'] + (w['control'] - w['drought']) * np.exp(
-            -np.clip(t - w['drought_begins_dag'], 0, None) / drying_days(plant['plant_id'], seed)
-        )
+    t = DAYS
+    v, w = values()['stress'], values()['water']
+    r = stream(seed, plant['plant_id'], 'course')
+    water = _water(t, plant, seed)
     stress = _stress(t, plant, world, seed)
-    dry = (
-        np.zeros_like(t)
-        if world in ('null', 'late')
-        else (w['control'] - water) / (w['control'] - w['drought'])
-    )
-    growth = (
-        1
-        - values()['stress']['drying_growth_loss'] * dry
-        - values()['stress']['stress_growth_loss'] * stress
-    ) * (
-        t < (STOPPED if 'stopped' in plant['odd'] else DEATH + 4 if 'died' in plant['odd'] else 99)
-    )
-    v = values()['stress']
-    wilt = np.clip(
-        v['wilting'] * stress**1.2 * (1 + _wander(r, t, 0.4)) + _wander(r, t, v['wilting_noise']),
-        0,
-        1,
-    )
+    if world in ('null', 'late'):
+        dry = np.zeros_like(t)
+    else:
+        dry = (w['control'] - water) / (w['control'] - w['drought'])
+    growth = 1 - v['drying_growth_loss'] * dry - v['stress_growth_loss'] * stress
+    growth = growth * (t < _last_growth(plant))
+    wilting = v['wilting'] * stress**1.2 * (1 + _wander(r, t, 0.4))
+    wilt = np.clip(wilting + _wander(r, t, v['wilting_noise']), 0, 1)
     dose = np.cumsum(water < w['dose_threshold']) * np.diff(t)[0]
     return pd.DataFrame(
         {
@@ -170,15 +156,32 @@ def course(
     )
 
 # %% ../../nbs/15_twin/02_latent.ipynb #f4f4a18d
+def _water(t, plant, seed):
+    "Soil water on each day, % of water-holding capacity"
+    w = values()['water']
+    if plant['grown_as'] != 'WHC-30':
+        return np.full_like(t, w['control'])
+    since = np.clip(t - w['drought_begins_dag'], 0, None)
+    left = np.exp(-since / drying_days(plant['plant_id'], seed))
+    return w['drought'] + (w['control'] - w['drought']) * left
+
+
+def _last_growth(plant):
+    "DAG from which a plant does not grow any more, beyond the experiment for most"
+    if 'stopped' in plant['odd']:
+        return STOPPED
+    return DEATH + 4 if 'died' in plant['odd'] else 99
+
+
 def _stress(t, plant, world, seed):
     "0 (well) to about 1 (as stressed as this plant gets)"
     on, s = plant['responds_dag'], values()['stress']
     if not np.isfinite(on):
         return np.zeros_like(t)
-    z = lambda who: stream(seed, plant[who], 'severity').normal(
-        0, s['severity'][f'{who.removesuffix("_id")}_sd']
-    )
-    most = np.clip(1 + z('genotype') + z('plant_id'), 0.5, 1.3)
+    sd = s['severity']
+    of_genotype = stream(seed, plant['genotype'], 'severity').normal(0, sd['genotype_sd'])
+    own = stream(seed, plant['plant_id'], 'severity').normal(0, sd['plant_sd'])
+    most = np.clip(1 + of_genotype + own, 0.5, 1.3)
     if world == 'late' and 'died' not in plant['odd']:
         return most * (1 - np.exp(-np.clip(t - on, 0, None) / s['s']))
     return most / (1 + np.exp(-(t - on) / s['s']))
@@ -187,4 +190,5 @@ def _stress(t, plant, world, seed):
 def _wander(r, t, sd):
     "A slow random deviation: what one measuring day has in common"
     steps = r.normal(0, sd, len(t) // 4 + 2)
-    return np.interp(t, t[0] + np.arange(len(steps)), steps)
+    days = t[0] + np.arange(len(steps))
+    return np.interp(t, days, steps)

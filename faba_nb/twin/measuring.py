@@ -17,7 +17,9 @@ def plant_mask(
 ):
     "Where the plant is, without its stake"
     r, g, b = (im[..., i].astype(np.int16) for i in range(3))
-    return (r + g + b > 0) & ~((b > g + 8) & (b > r + 14))
+    seen = r + g + b > 0
+    blue = (b > g + 8) & (b > r + 14)
+    return seen & ~blue
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #9e0b9ff7
 def outline(
@@ -51,9 +53,11 @@ def shade_shares(
     rgb,  # plant pixels × 3
 ):
     "Percentage of pixels nearer to each of two greens"
-    d = [((rgb.astype(np.float32) - c) ** 2).sum(1) for c in np.array(SHADES, np.float32)]
+    pixels = rgb.astype(np.float32)
+    d = [((pixels - green) ** 2).sum(1) for green in np.array(SHADES, np.float32)]
     dark = 100 * float((d[0] <= d[1]).mean()) if len(rgb) else 0.0
-    return {f'Perc_[{";".join(map(str, c))}]': v for c, v in zip(SHADES, (dark, 100 - dark))}
+    names = [f'Perc_[{";".join(map(str, green))}]' for green in SHADES]
+    return dict(zip(names, (dark, 100 - dark)))
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #262e49e6
 def side_morphology(
@@ -73,18 +77,8 @@ def top_morphology(
     mask = plant_mask(im)
     o = outline(mask, height)
     if not o['AREA_CM']:
-        return {
-            k: 0.0
-            for k in (
-                *list(o)[:3],
-                'ROUNDNESS',
-                'ROUNDNESS2',
-                'ISOTROPY',
-                'ECCENTRICITY',
-                'RMS',
-                'SOL',
-            )
-        } | shade_shares(im[mask])
+        more = ['ROUNDNESS', 'ROUNDNESS2', 'ISOTROPY', 'ECCENTRICITY', 'RMS', 'SOL']
+        return dict.fromkeys(list(o)[:3] + more, 0.0) | shade_shares(im[mask])
     m = cv2.moments(mask.astype(np.uint8), True)
     a, b = _axes(m)
     return {
@@ -102,9 +96,14 @@ def top_morphology(
 
 def _axes(m):
     "Half axes of the ellipse with the same second moments"
-    xx, yy, xy = (m[k] / m['m00'] + 1 / 12 * (k != 'mu11') for k in ('mu20', 'mu02', 'mu11'))
-    mean, diff = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    return 2 * np.sqrt(mean + diff), 2 * np.sqrt(max(mean - diff, 1e-9))
+    xx = m['mu20'] / m['m00'] + 1 / 12
+    yy = m['mu02'] / m['m00'] + 1 / 12
+    xy = m['mu11'] / m['m00']
+    mean = (xx + yy) / 2
+    diff = np.hypot((xx - yy) / 2, xy)
+    long = 2 * np.sqrt(mean + diff)
+    short = 2 * np.sqrt(max(mean - diff, 1e-9))
+    return long, short
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #12f46e1f
 def indices(
@@ -132,8 +131,6 @@ def vegetation_indices(
 ):
     "The indices of a photograph's plant, empty where no plant is seen"
     mask = plant_mask(im)
-    return (
-        indices(im[mask][:, :3].mean(0))
-        if mask.any()
-        else dict.fromkeys(indices((1, 1, 1)), np.nan)
-    )
+    if not mask.any():
+        return dict.fromkeys(indices((1, 1, 1)), np.nan)
+    return indices(im[mask][:, :3].mean(0))

@@ -35,18 +35,20 @@ def leaf_colours(
     "Albedo of every leaflet, leaflets × RGB"
     f, s, r, b = g['form'], g['state'], g['rachis'], g['blade']
     leaf = b['leaf']
-    mix = lambda a, c, w: a + (c - a) * w[:, None]
-    green = mix(PALETTE['young'][None], PALETTE['mature'], r['open'] ** 1.5)
+    green = _mixed(PALETTE['young'][None], PALETTE['mature'], r['open'] ** 1.5)
     green = green * (1 - 0.05 * f['dark']) + f['hue'] * np.array([-4.0, 0, 4.0])
     tone = f['tone'][r['j'], r['k']]
     green = green * (1 + 0.05 * tone[:, None])
-    c = mix(
-        green,
-        PALETTE['grey'],
-        np.clip(values()['stress']['greying'] * s['stress'] * (1 + 0.15 * tone), 0, 0.9),
-    )
-    c = mix(mix(c, PALETTE['yellow'], g['yellow']), PALETTE['dry'], g['dry'])
+    grey = np.clip(values()['stress']['greying'] * s['stress'] * (1 + 0.15 * tone), 0, 0.9)
+    c = _mixed(green, PALETTE['grey'], grey)
+    c = _mixed(c, PALETTE['yellow'], g['yellow'])
+    c = _mixed(c, PALETTE['dry'], g['dry'])
     return c[leaf] * (1 + 0.05 * b['noise'][:, None])
+
+
+def _mixed(a, c, share):
+    "Colours between `a` and `c`, a row for each share"
+    return a + (c - a) * share[:, None]
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #ede4ca6d
 SIDE, TOP = (2560, 3476), (2560, 1920)  # full resolution, width × height
@@ -62,7 +64,8 @@ def view_matrix(
     if angle is None:
         return np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
     a = np.deg2rad(angle)
-    return np.array([[np.cos(a), -np.sin(a), 0], [0, 0, 1], [-np.sin(a), -np.cos(a), 0]])
+    cos, sin = np.cos(a), np.sin(a)
+    return np.array([[cos, -sin, 0], [0, 0, 1], [-sin, -cos, 0]])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f8c2327b
 def project(
@@ -71,11 +74,14 @@ def project(
     scale,  # image pixels per full-resolution pixel
 ):
     "Image coordinates … × 2"
-    far, mid = (300.0, 0.0) if angle is None else (350.0, 45.0)
+    if angle is None:
+        far, mid = 300.0, 0.0
+        at = np.array([TOP[0] / 2, TOP[1] / 2])
+    else:
+        far, mid = 350.0, 45.0
+        at = np.array([SIDE[0] / 2, SIDE[1] - SOIL])
     z = far / (far - p[..., 2:])
     xy = p[..., :2] * [1, -1] + [0, mid]
-    w, h = TOP if angle is None else SIDE
-    at = np.array([w / 2, h / 2]) if angle is None else np.array([w / 2, h - SOIL])
     return scale * (at + PX_PER_CM * (xy * z - [0, mid]))
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #c12a529b
@@ -91,18 +97,17 @@ def blade_quads(
     "Corners, depth and colour of all leaf quadrilaterals"
     out = []
     for side, sign in ((b['left'], 1.0), (b['right'], -1.0)):
-        q = np.stack([b['mid'][:, :-1], b['mid'][:, 1:], side[:, 1:], side[:, :-1]], 2)
-        n = sign * np.cross(
-            q[:, :, 1] - q[:, :, 0], q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1]
-        )
+        mid = b['mid']
+        q = np.stack([mid[:, :-1], mid[:, 1:], side[:, 1:], side[:, :-1]], 2)
+        along = q[:, :, 1] - q[:, :, 0]
+        aside = q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1]
+        n = sign * np.cross(along, aside)
         n /= np.linalg.norm(n, axis=-1, keepdims=True) + 1e-9
         lit = n @ light
         lam = np.where(lit > 0, lit, -0.7 * lit)
         gloss = np.clip(n @ (_half(light)), 0, 1) ** 14
-        c = (
-            colour[:, None] * (0.46 + 0.72 * lam * shade[:, None])[..., None]
-            + 34 * (gloss * shade[:, None])[..., None]
-        )
+        matt = colour[:, None] * (0.46 + 0.72 * lam * shade[:, None])[..., None]
+        c = matt + 34 * (gloss * shade[:, None])[..., None]
         out.append((q.reshape(-1, 4, 3), c.reshape(-1, 3)))
     return tuple(np.concatenate(x) for x in zip(*out))
 
@@ -127,11 +132,10 @@ def ribbon_quads(
     across = np.stack([d[:, 1], -d[:, 0], 0 * d[:, 0]], 1)
     across *= np.where(across[:, :1] > 0, -1, 1)
     edges = np.linspace(1, -1, len(tones) + 1)
-    at = lambda p, w, e: p + across * (w * e)[:, None]
-    q = [
-        np.stack([at(a, wa, e0), at(b, wb, e0), at(b, wb, e1), at(a, wa, e1)], 1)
-        for e0, e1 in zip(edges, edges[1:])
-    ]
+    starts = [a + across * (wa * e)[:, None] for e in edges]
+    ends = [b + across * (wb * e)[:, None] for e in edges]
+    corners = zip(starts, ends, ends[1:], starts[1:])
+    q = [np.stack(four, 1) for four in corners]
     return np.concatenate(q), np.concatenate([colour * t for t in tones])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #dd8570dd
@@ -173,27 +177,17 @@ def _stem_quads(g, cam):
     "Stems, thinner towards the top"
     p, born = cam(g['stem']), g['nodes']['born']
     j, k = np.nonzero(born)
-    width = (
-        g['thick']
-        * g['form']['stem_size'][:, None]
-        * np.interp(
-            np.arange(born.shape[1] + 1) / np.maximum(born.sum(1, keepdims=True), 1),
-            [0, 1],
-            [1, 0.35],
-        )
-    )
-    return ribbon_quads(
-        p[j, k],
-        p[j, k + 1],
-        width[j, k],
-        width[j, k + 1],
-        np.tile(_greyed(PALETTE['stem'], g), (len(j), 1)),
-    )
+    height = np.arange(born.shape[1] + 1) / np.maximum(born.sum(1, keepdims=True), 1)
+    taper = np.interp(height, [0, 1], [1, 0.35])
+    width = g['thick'] * g['form']['stem_size'][:, None] * taper
+    colour = np.tile(_greyed(PALETTE['stem'], g), (len(j), 1))
+    return ribbon_quads(p[j, k], p[j, k + 1], width[j, k], width[j, k + 1], colour)
 
 
 def _greyed(colour, g):
     "A stem's colour under today's stress"
-    grey = np.clip(values()['stress']['greying'] * g['state']['stress'], 0, 0.6)
+    greying = values()['stress']['greying']
+    grey = np.clip(greying * g['state']['stress'], 0, 0.6)
     return colour * (1 - grey) + PALETTE['grey'] * grey
 
 
@@ -219,35 +213,25 @@ def _facing(at, up, half, length, rows=(0, 0.22, 0.62, 1), wide=(0.25, 0.9, 0.95
     up = up / (np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9) * [1, 1, 0]
     across = np.stack([up[:, 1], -up[:, 0], 0 * up[:, 0]], 1) * half[:, None]
     mid = [at + up * (r * length)[:, None] for r in rows]
-    q = [
-        np.stack([a + across * w, b + across * v, b - across * v, a - across * w], 1)
-        for a, b, w, v in zip(mid, mid[1:], wide, wide[1:])
-    ]
-    return np.concatenate(q)
+    left = [m + across * w for m, w in zip(mid, wide)]
+    right = [m - across * w for m, w in zip(mid, wide)]
+    corners = zip(left, left[1:], right[1:], right)
+    return np.concatenate([np.stack(four, 1) for four in corners])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f67c560a
 def _stipule_quads(g, cam):
     "Two small leaves at the foot of every petiole"
     f, n = g['form'], g['nodes']
     j, k = np.nonzero(n['open'] > 0.1)
-    at, size = cam(g['stem'])[j, k + 1] + [0, 0, 0.35], 1.7 * n['size'][j, k] * n['open'][j, k]
-    quads = [
-        _facing(
-            at,
-            np.stack(
-                [
-                    sign * 0.8 + 0.3 * np.sin(f['azimuth'][j, k]),
-                    1.0 - 0.8 * g['state']['wilt'] + 0 * size,
-                    0 * size,
-                ],
-                1,
-            ),
-            0.32 * size,
-            size,
-        )
-        for sign in (-1, 1)
-    ]
-    return np.concatenate(quads), np.tile(_greyed(PALETTE['stem'], g) * 0.95, (6 * len(j), 1))
+    at = cam(g['stem'])[j, k + 1] + [0, 0, 0.35]
+    size = 1.7 * n['size'][j, k] * n['open'][j, k]
+    quads = []
+    for sign in (-1, 1):
+        aside = sign * 0.8 + 0.3 * np.sin(f['azimuth'][j, k])
+        up = 1.0 - 0.8 * g['state']['wilt'] + 0 * size
+        quads.append(_facing(at, np.stack([aside, up, 0 * size], 1), 0.32 * size, size))
+    colour = _greyed(PALETTE['stem'], g) * 0.95
+    return np.concatenate(quads), np.tile(colour, (6 * len(j), 1))
 
 
 def _flower_quads(g, cam):
@@ -262,24 +246,33 @@ def _flower_quads(g, cam):
         (_facing(at + [0, 0, 0.1], d + [-0.5, -0.3, 0], 0.37 * one, 1.2 * one), 'petal', 0.8),
         (_facing(at + [0, 0, 0.2] + 0.5 * d * [1, 1, 0], d, 0.26 * one, 0.8 * one), 'blotch', 1.0),
     ]
-    return np.concatenate([q for q, _, _ in parts]), np.concatenate(
-        [np.tile(PALETTE[c] * t, (len(q), 1)) for q, c, t in parts]
-    )
+    quads = [q for q, _, _ in parts]
+    colours = [np.tile(PALETTE[c] * t, (len(q), 1)) for q, c, t in parts]
+    return np.concatenate(quads), np.concatenate(colours)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #60b15f45
 def _vein_quads(b, c):
     "Midrib and lateral veins, a little lighter than the blade around them"
-    n = b['mid'].shape[1] - 1
-    c = c.reshape(2, -1, n, 3)
-    a, e, colour, w = [b['mid'][:, :-2]], [b['mid'][:, 1:-1]], [c[0, :, :-1] * 1.25], [0.045]
+    mid = b['mid']
+    c = c.reshape(2, -1, mid.shape[1] - 1, 3)
+    starts = [mid[:, :-2]]
+    ends = [mid[:, 1:-1]]
+    colours = [c[0, :, :-1] * 1.25]
     for s, edge in enumerate(('left', 'right')):
-        a.append(b['mid'][:, 1:-3])
-        colour.append(c[s, :, 1:-2] * 1.12)
-        w.append(0.02)
-        e.append(b['mid'][:, 2:-2] + 0.86 * (b[edge][:, 3:-1] - b['mid'][:, 2:-2]))
-    width = np.concatenate([np.full(x.shape[0] * x.shape[1], v) for x, v in zip(a, w)])
-    a, e, colour = (np.concatenate([x.reshape(-1, 3) for x in part]) for part in (a, e, colour))
-    return ribbon_quads(a + [0, 0, 0.06], e + [0, 0, 0.06], width, width, colour, tones=(1.0,))
+        starts.append(mid[:, 1:-3])
+        ends.append(mid[:, 2:-2] + 0.86 * (b[edge][:, 3:-1] - mid[:, 2:-2]))
+        colours.append(c[s, :, 1:-2] * 1.12)
+    widths = [np.full(x.shape[0] * x.shape[1], w) for x, w in zip(starts, (0.045, 0.02, 0.02))]
+    width = np.concatenate(widths)
+    above = [0, 0, 0.06]
+    start = _in_rows(starts) + above
+    end = _in_rows(ends) + above
+    return ribbon_quads(start, end, width, width, _in_rows(colours), tones=(1.0,))
+
+
+def _in_rows(parts):
+    "Arrays … × 3 one below the other"
+    return np.concatenate([x.reshape(-1, 3) for x in parts])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #645751a4
 def _stake_quads(g, cam, lean=0.0):
@@ -309,11 +302,9 @@ def paint(
     rgba = np.c_[np.clip(colours, 0, 255), np.full(len(colours), 255)].round().astype(int).tolist()
     for q, c in zip(xy, rgba):
         cv2.fillConvexPoly(canvas, q, c, cv2.LINE_8, 4)
-    return (
-        cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
-        if over > 1
-        else cv2.GaussianBlur(canvas, (3, 3), 0.75)
-    )
+    if over > 1:
+        return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(canvas, (3, 3), 0.75)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #6bc90ef7
 def image_size(
@@ -321,8 +312,9 @@ def image_size(
     height,  # pixels of a side view
 ):
     "Width and height of a photograph"
-    w, h = TOP if angle is None else SIDE
-    return round(w * height / SIDE[1]), round(h * height / SIDE[1])
+    full = TOP if angle is None else SIDE
+    width, high = (round(n * height / SIDE[1]) for n in full)
+    return width, high
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #0bfd30bb
 def photograph(
@@ -336,9 +328,8 @@ def photograph(
     im = paint(*scene(g, angle, stake), angle, height)
     mask = im[..., 3] > 127
     lamp = (1 + 0.035 * r.normal()) * (1 + 0.012 * r.normal(size=3))
-    rgb = (
-        im[..., :3][mask].astype(np.float32) * (255 / im[..., 3][mask].astype(np.float32))[:, None]
-    )
+    alpha = im[..., 3][mask].astype(np.float32)
+    rgb = im[..., :3][mask].astype(np.float32) * (255 / alpha)[:, None]
     rgb = rgb * lamp + r.normal(0, 3.2, rgb.shape).astype(np.float32)
     out = np.zeros((*mask.shape, 3 if angle is None else 4), np.uint8)
     out[mask, :3] = np.clip(rgb, 0, 255)
@@ -352,7 +343,6 @@ def png(
 ):
     "The bytes of a PNG file"
     order = [2, 1, 0] if im.shape[2] == 3 else [2, 1, 0, 3]
-    ok, data = cv2.imencode(
-        '.png', np.ascontiguousarray(im[..., order]), [cv2.IMWRITE_PNG_COMPRESSION, 2]
-    )
+    pixels = np.ascontiguousarray(im[..., order])
+    ok, data = cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
     return data.tobytes()

@@ -48,7 +48,8 @@ def seconds_of(
     step,  # seconds per plant
 ):
     "When a row was measured, seconds after the start: plants pass the camera in order"
-    place = rows.groupby('date').plant_id.rank('dense').astype(int) - 1
+    rank = rows.groupby('date').plant_id.rank('dense')
+    place = rank.astype(int) - 1
     turn = rows.angle // 120 if 'angle' in rows else 0
     return (place * step + turn * 14).to_numpy()
 
@@ -75,10 +76,8 @@ def observations(
 
 def _remark(remarks, row, sheet):
     "What the observer wrote about a row, or nothing"
-    for key in (
-        (row['plant_id'], None, None),
-        (row['plant_id'], row['round'], row.get('angle', -1)),
-    ):
+    plant = row['plant_id']
+    for key in ((plant, None, None), (plant, row['round'], row.get('angle', -1))):
         if key in remarks:
             return remarks[key]
     return None
@@ -88,12 +87,13 @@ def date_index():
     "`DateIndex.xlsx`: seventy days from sowing on"
     das = np.arange(70)
     d = values()['design']
-    date = pd.Timestamp(d['sown']) + pd.to_timedelta(das, unit='D')
+    sown, germinated = pd.Timestamp(d['sown']), pd.Timestamp(d['germinated'])
+    date = sown + pd.to_timedelta(das, unit='D')
     return pd.DataFrame(
         {
             'date': date,
             'DAS': das,
-            'DAG': das - (pd.Timestamp(d['germinated']) - pd.Timestamp(d['sown'])).days,
+            'DAG': das - (germinated - sown).days,
             'week': das // 7 + 1,
         }
     )
@@ -105,11 +105,9 @@ def end_point(
     r,  # random generator
 ):
     "`EndPoint_Raw_FW&DW.xlsx`"
-    p, w, b = (
-        plants,
-        weights.set_index('plant_id').loc[plants.plant_id].reset_index(),
-        values()['weights']['bag'],
-    )
+    p = plants
+    w = weights.set_index('plant_id').loc[p.plant_id].reset_index()
+    b = values()['weights']['bag']
     bag = np.round(r.normal(b['mean'], b['sd'], len(p)), 2)
     dag = values()['design']['harvest_dag']
     fresh, dry = w.fresh.round(2), w.dry.round(2)
@@ -186,14 +184,13 @@ def digital_biomass(
     s = side.groupby(key).AREA_CM.agg(['mean', 'sum'])
     t = top.join(s, on=key)
     out = described(t, plants, seconds_of(t, 66))
+    biomass = np.sqrt(t['mean'] ** 2 * t.AREA_CM) / 100
     return out.assign(
         **{
             'RGB1_AREA_CM_Mean': t['mean'].round(2).to_numpy(),
             'RGB1_AREA_CM_Sum': t['sum'].round(2).to_numpy(),
             'RGB2_AREA_CM': t.AREA_CM.round(2).to_numpy(),
-            'Digital Biomass (e+2)': (np.sqrt(t['mean'] ** 2 * t.AREA_CM) / 100)
-            .round(4)
-            .to_numpy(),
+            'Digital Biomass (e+2)': biomass.round(4).to_numpy(),
             'Total Projected Area (e+1)': ((t['sum'] + t.AREA_CM) / 10).round(3).to_numpy(),
         }
     )
@@ -209,12 +206,8 @@ def normalised(
     keys = ['Accession Num', 'Round Order']
     c = table[table.Treatment.str.startswith('WHC-80')].groupby(keys)[value].mean().rename(control)
     out = table.join(c, on=keys)
-    return out.assign(
-        **{
-            norm: ((out[value] - out[control]) / out[control]).round(4),
-            control: out[control].round(4),
-        }
-    )
+    change = (out[value] - out[control]) / out[control]
+    return out.assign(**{norm: change.round(4), control: out[control].round(4)})
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #81dcebf2
 def watering_log(
@@ -245,17 +238,11 @@ def summaries(
     end,  # as from `end_point`
 ):
     "Two summary workbooks: end points, and averages with ranks"
-    g = (
-        end.groupby(['Accession Num', 'Accession Name', 'Treatment'], sort=False)[['FW', 'DW']]
-        .mean()
-        .round(2)
-        .reset_index()
-    )
+    by = end.groupby(['Accession Num', 'Accession Name', 'Treatment'], sort=False)
+    g = by[['FW', 'DW']].mean().round(2).reset_index()
+    rank = g.groupby('Treatment').FW.rank(ascending=False, method='min')
+    points = end[['TrayID', 'Accession Name', 'Treatment', 'Rep', 'FW', 'DW']]
     return {
-        'EndPoint Datasets/EndPoint_FW_DW_FabaDr.xlsx': {
-            'Sheet1': end[['TrayID', 'Accession Name', 'Treatment', 'Rep', 'FW', 'DW']]
-        },
-        'Avg_and_Ranks/Avg_and_Ranks_FabaDr.xlsx': {
-            'Sheet1': g.assign(Rank=g.groupby('Treatment').FW.rank(ascending=False, method='min'))
-        },
+        'EndPoint Datasets/EndPoint_FW_DW_FabaDr.xlsx': {'Sheet1': points},
+        'Avg_and_Ranks/Avg_and_Ranks_FabaDr.xlsx': {'Sheet1': g.assign(Rank=rank)},
     }

@@ -50,8 +50,8 @@ def put(
     if t[column].dtype != object:
         t[column] = t[column].astype(object)
     t.iat[row, t.columns.get_loc(column)] = value
-    ids = next((t[c].iat[row] for c in ('Plant ID', 'Tray ID', 'TrayID') if c in t), '')
-    planted.note(what, file, sheet, row + 2, column, str(ids).strip(), repr(value))
+    plant_id = next((t[c].iat[row] for c in ('Plant ID', 'Tray ID', 'TrayID') if c in t), '')
+    planted.note(what, file, sheet, row + 2, column, str(plant_id).strip(), repr(value))
 
 # %% ../../nbs/15_twin/11_traps.ipynb #c84ded88
 END = '00-Misc/EndPoint_Raw_FW&DW.xlsx'
@@ -101,48 +101,32 @@ def spoil_cells(
     r,  # random generator
 ):
     "Single cells that a careless hand changed"
-    some = lambda file, n: sorted(
-        r.choice(len(planted.books[file]['Sheet1']), n, replace=False).tolist()
-    )
+
+    def some(file, n):
+        "So many rows of a workbook, counted from 0"
+        rows = len(planted.books[file]['Sheet1'])
+        return sorted(r.choice(rows, n, replace=False).tolist())
+
     for i in some(FCQ, 1):
         put(planted, 'text in a numeric cell', FCQ, 'Sheet1', i, 'NPQ_Lss', 'n.a.')
     for i in some(VI, 1):
         put(planted, 'text in a numeric cell', VI, 'Sheet1', i, 'TGI', '-')
     for file, column, n in ((VI, 'Tray ID', 3), (FCQ, 'Plant ID', 2)):
         for i in some(file, n):
-            put(
-                planted,
-                'trailing blank in an id',
-                file,
-                'Sheet1',
-                i,
-                column,
-                planted.books[file]['Sheet1'][column].iat[i] + ' ',
-            )
+            blank = planted.books[file]['Sheet1'][column].iat[i] + ' '
+            put(planted, 'trailing blank in an id', file, 'Sheet1', i, column, blank)
+    comma = 'decimal comma as text'
     for i in some(END, 1):
-        put(
-            planted,
-            'decimal comma as text',
-            END,
-            'Sheet1',
-            i,
-            'Bag Weight (g)',
-            _comma(planted.books[END]['Sheet1']['Bag Weight (g)'].iat[i]),
-        )
+        bag = planted.books[END]['Sheet1']['Bag Weight (g)'].iat[i]
+        put(planted, comma, END, 'Sheet1', i, 'Bag Weight (g)', _comma(bag))
     first = int(r.integers(2000, 30000))
     for i in range(first, first + 20):
-        put(
-            planted,
-            'decimal comma as text',
-            ENV,
-            'Sheet1',
-            i,
-            't1_Buffer_C',
-            _comma(planted.books[ENV]['Sheet1']['t1_Buffer_C'].iat[i]),
-        )
+        warm = planted.books[ENV]['Sheet1']['t1_Buffer_C'].iat[i]
+        put(planted, comma, ENV, 'Sheet1', i, 't1_Buffer_C', _comma(warm))
 
 
 def _comma(x):
+    "A number with two decimals behind a comma"
     return f'{x:.2f}'.replace('.', ',')
 
 # %% ../../nbs/15_twin/11_traps.ipynb #702da46f
@@ -285,10 +269,10 @@ def remarks(
     "(plant, round, angle) -> remark; None for all of a plant's rows"
     out = {}
     for what, p in odd[odd.what.isin(list(SAID))].itertuples(index=False):
-        if not what.endswith('_image'):
-            out[p, None, None] = SAID[what]
-        else:
-            out[p, *odd_photograph(rounds[rounds.plant_id == p]['round'].tolist())] = SAID[what]
+        rnd, angle = None, None
+        if what.endswith('_image'):
+            rnd, angle = odd_photograph(rounds[rounds.plant_id == p]['round'].tolist())
+        out[p, rnd, angle] = SAID[what]
     return out
 
 
@@ -296,4 +280,5 @@ def odd_photograph(
     rounds,  # the rounds of a plant
 ):
     "Round and angle of the photograph that is odd"
-    return rounds[int(0.7 * len(rounds))], 0
+    late = int(0.7 * len(rounds))
+    return rounds[late], 0

@@ -53,7 +53,9 @@ def image_folder(
     name = unicodedata.normalize('NFD', plant['genotype'].replace('/', '_'))
     if view == 'top':
         name = ''.join(c for c in name if not unicodedata.combining(c))
-    return f'img/{view}_view/Acc-{plant["accession_num"]:02d} - {name}/{plant["treatment"]}%/Rep-{plant["replicate"]} - {plant["plant_id"]}'
+    accession = f'Acc-{plant["accession_num"]:02d} - {name}'
+    own = f'Rep-{plant["replicate"]} - {plant["plant_id"]}'
+    return f'img/{view}_view/{accession}/{plant["treatment"]}%/{own}'
 
 
 def image_path(
@@ -79,27 +81,18 @@ def photograph_plant(
 ):
     "Draw, write and measure every photograph of a plant"
     cv2.setNumThreads(1)
-    f, c = (
-        plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd']),
-        course(plant, world, seed),
-    )
+    f = plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd'])
+    c = course(plant, world, seed)
     odd_shot = odd_photograph([r['round'] for r in rounds])
     out = {'side': [], 'top': []}
     for r in rounds:
         for angle in (*ANGLES[: r['sides']], None):
             odd = plant['odd'] if (r['round'], angle) == odd_shot else ()
-            g = grow(
-                f | ({'tilt': 68.0} if 'extraordinary_image' in odd else {}),
-                state_on(c, r['dag']),
-                _detail(height),
-            )
-            im = photograph(
-                g,
-                angle,
-                height,
-                stream(seed, plant['plant_id'], 'photograph', r['round'], angle),
-                17.0 * ('loosen_support_image' in odd),
-            )
+            form = f | {'tilt': 68.0} if 'extraordinary_image' in odd else f
+            stake = 17.0 * ('loosen_support_image' in odd)
+            g = grow(form, state_on(c, r['dag']), _detail(height))
+            own = stream(seed, plant['plant_id'], 'photograph', r['round'], angle)
+            im = photograph(g, angle, height, own, stake)
             save(png(im), Path(folder) / image_path(plant, r['round'], angle))
             at = {'plant_id': plant['plant_id'], 'round': r['round'], 'dag': r['dag']}
             if angle is None:
@@ -111,7 +104,11 @@ def photograph_plant(
 # %% ../../nbs/15_twin/12_writing.ipynb #716d48dd
 def _detail(height):
     "Segments along a leaflet that a photograph of this height can show"
-    return 2 if height < 160 else 3 if height < 500 else 5 if height < 1200 else 10
+    if height < 160:
+        return 2
+    if height < 500:
+        return 3
+    return 5 if height < 1200 else 10
 
 # %% ../../nbs/15_twin/12_writing.ipynb #adb5c566
 def save(
@@ -139,7 +136,9 @@ def _leave_with(parent):
 # %% ../../nbs/15_twin/12_writing.ipynb #195c5055
 def _worthwhile(plants, height):
     "Processes that so many plants are worth, when nobody says how many"
-    return 1 if plants * height**2 < 5e5 else len(os.sched_getaffinity(0))
+    if plants * height**2 < 5e5:
+        return 1
+    return len(os.sched_getaffinity(0))
 
 
 def _shared(job, todo, workers):
@@ -166,11 +165,8 @@ def photograph_all(
     "Photograph every plant that has no record yet; the measurements of all"
     records = {p: Path(folder) / 'truth' / '.plants' / f'{p}.json' for p in plants.plant_id}
     mine = {p: t.to_dict('records') for p, t in rounds.groupby('plant_id')}
-    todo = [
-        (p, mine[p['plant_id']], records[p['plant_id']])
-        for p in plants.to_dict('records')
-        if not records[p['plant_id']].exists()
-    ]
+    everyone = [(p, mine[p['plant_id']], records[p['plant_id']]) for p in plants.to_dict('records')]
+    todo = [(p, its_rounds, record) for p, its_rounds, record in everyone if not record.exists()]
     job = partial(_job, folder=folder, world=world, seed=seed, height=height)
     workers = min(workers or _worthwhile(len(todo), height), max(len(todo), 1))
     bar = Progress(total=len(todo), label='photographing', unit='plants')
@@ -183,7 +179,9 @@ def photograph_all(
 
 
 def _job(t, **kwargs):
-    photograph_plant(t[0], t[1], record=t[2], **kwargs)
+    "Photograph one plant: (plant, its rounds, where its record goes)"
+    plant, rounds, record = t
+    photograph_plant(plant, rounds, record=record, **kwargs)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #e1a9266b
 def workbooks(
@@ -200,9 +198,9 @@ def workbooks(
 ):
     "File -> sheet -> table, before cells are spoiled"
     dates = rounds[['plant_id', 'round', 'das', 'date']]
-    side, top = (
-        shots[k].merge(dates, on=['plant_id', 'round'], validate='m:1') for k in ('side', 'top')
-    )
+    key = ['plant_id', 'round']
+    side = shots['side'].merge(dates, on=key, validate='m:1')
+    top = shots['top'].merge(dates, on=key, validate='m:1')
     end = raw_tables.end_point(plants, weights, stream(seed, 'bags'))
     one = lambda t: {'Sheet1': t}
     return {
@@ -223,49 +221,50 @@ def workbooks(
 def _measured_books(side, top, fluor, plants, said):
     "The workbooks that hold one row per photograph or fluorescence measurement"
     one = lambda t: {'Sheet1': t}
-    desc = lambda rows, step=66, **k: raw_tables.described(
-        rows, plants, raw_tables.seconds_of(rows, step), **k
-    )
+
+    def desc(rows, step=66):
+        "The descriptive columns of some rows"
+        return raw_tables.described(rows, plants, raw_tables.seconds_of(rows, step))
+
     vi = desc(top).drop(columns='Plant ID').join(pd.DataFrame(top.vi.tolist()).round(5))
-    fc = (
-        desc(fluor, 95)
-        .assign(Outlier=['Yes' if (p, None, None) in said else 'No' for p in fluor.plant_id])
-        .join(fluor.iloc[:, -94:].round(5))
-    )
-    numbers = lambda t, first: (
-        t.loc[:, first:].drop(columns='vi', errors='ignore').drop(columns=['das', 'date']).round(4)
-    )
-    sidebook = desc(side).assign(Angle=side.angle).join(numbers(side, 'AREA_CM'))
-    keep = lambda t: (
-        ~pd.Series(
-            [
-                (p, None, None) in said or (p, r, a) in said
-                for p, r, a in zip(t.plant_id, t['round'], t.get('angle', [None] * len(t)))
-            ],
-            t.index,
-        )
-    )
+    outlier = ['Yes' if (p, None, None) in said else 'No' for p in fluor.plant_id]
+    fc = desc(fluor, 95).assign(Outlier=outlier).join(fluor.iloc[:, -94:].round(5))
+    sidebook = desc(side).assign(Angle=side.angle).join(_numbers(side))
+    topbook = desc(top).join(_numbers(top))
     bio = raw_tables.digital_biomass(side, top, plants)
     norm = raw_tables.normalised(
-        bio[keep(top).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']),
+        bio[_unremarked(top, said).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']),
         'Digital Biomass (e+2)',
         'Digital Biomass WHC-80% (e+2)',
         'Digital Biomass Norm (e+2)',
     )
-    high = sidebook.loc[keep(side), [*sidebook.columns[:15], 'HEIGHT_CM']]
+    high = sidebook.loc[_unremarked(side, said), [*sidebook.columns[:15], 'HEIGHT_CM']]
+    height = raw_tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')
     return {
         FCQ: one(fc),
         VI: one(vi),
         BIO: one(bio),
         NORM: one(norm.assign(Treatment=norm.Treatment.str.rstrip('%'))),
-        HEIGHT: one(
-            raw_tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')
-        ),
+        HEIGHT: one(height),
         'TimeCourse Datasets/RGB1_SideView_FabaDr_Manual_Morpho.xlsx': one(sidebook),
-        'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(
-            desc(top).join(numbers(top, 'AREA_CM'))
-        ),
+        'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(topbook),
     }
+
+
+def _numbers(shots):
+    "What was measured in photographs, rounded"
+    measured = shots.loc[:, 'AREA_CM':].drop(columns='vi', errors='ignore')
+    return measured.drop(columns=['das', 'date']).round(4)
+
+
+def _unremarked(shots, said):
+    "True for each photograph that no remark is about"
+    angles = shots.get('angle', [None] * len(shots))
+    remarked = [
+        (p, None, None) in said or (p, rnd, angle) in said
+        for p, rnd, angle in zip(shots.plant_id, shots['round'], angles)
+    ]
+    return ~pd.Series(remarked, shots.index)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #5e4002ba
 def measure_fluorescence(
@@ -282,10 +281,9 @@ def measure_fluorescence(
     for p in plants.to_dict('records'):
         mine = rows[rows.plant_id == p['plant_id']]
         size = area.reindex(pd.MultiIndex.from_frame(mine[['plant_id', 'round']])).to_numpy()
-        values_ = fluorescence(p, mine.dag.to_numpy(), world, seed, size * 14.2)
-        out.append(
-            mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True).join(values_)
-        )
+        measured = fluorescence(p, mine.dag.to_numpy(), world, seed, size * 14.2)
+        about = mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True)
+        out.append(about.join(measured))
     return pd.concat(out, ignore_index=True)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #423ba117
@@ -297,25 +295,22 @@ def measure_water(
 ):
     "One row per plant and day of the watering robot, in its order"
     fresh = weights.set_index('plant_id').fresh
-    rows = [
-        watering(p, courses[p['plant_id']], fresh[p['plant_id']], seed).assign(
-            plant_id=p['plant_id']
-        )
-        for p in plants.to_dict('records')
-    ]
-    rows += [
-        w.iloc[[20]].assign(
-            added=0.0,
-            before=w.after.iloc[20],
-            weight=w.weight.iloc[20] + w.added.iloc[20],
-            loss=0.0,
-        )
-        for w in rows[:2]
-    ]  # weighed twice
+    rows = []
+    for p in plants.to_dict('records'):
+        plant_id = p['plant_id']
+        log = watering(p, courses[plant_id], fresh[plant_id], seed)
+        rows.append(log.assign(plant_id=plant_id))
+    rows += [_weighed_again(log) for log in rows[:2]]
     t = pd.concat(rows).sort_values(['dag', 'plant_id'], ignore_index=True, kind='stable')
-    return t.assign(
-        date=pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(t.dag, unit='D')
-    )
+    germinated = pd.Timestamp(values()['design']['germinated'])
+    return t.assign(date=germinated + pd.to_timedelta(t.dag, unit='D'))
+
+
+def _weighed_again(log):
+    "The row of a plant's log that its second weighing on one day adds"
+    first = log.iloc[20]
+    weight = first.weight + first.added
+    return log.iloc[[20]].assign(added=0.0, before=first.after, weight=weight, loss=0.0)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #7b49a0f1
 def write_truth(
@@ -332,27 +327,21 @@ def write_truth(
     daily = [
         courses[i].query('dag >= 0 and dag % 1 == 0').assign(plant_id=i) for i in plants.plant_id
     ]
-    v = values()['fluorescence']
-    leads = pd.DataFrame(
-        [
-            {
-                'parameter': k,
-                'lead_d': 0.0 if world == 'late' else x['lead'],
-                'effect': 0.0 if world == 'null' else x['full'],
-                's_d': x['s'],
-                'control_cv': x['cv'],
-            }
-            for k, x in v.items()
-            if isinstance(x, dict) and 'lead' in x
-        ]
-    )
-    for name, t in {
-        'plants': p,
-        'latent': pd.concat(daily)[['plant_id', *daily[0].columns[:-1]]].round(5),
-        'fluor': leads,
-        'traps': planted.table(),
-    }.items():
+    latent = pd.concat(daily)[['plant_id', *daily[0].columns[:-1]]].round(5)
+    tables = dict(plants=p, latent=latent, fluor=_leads(world), traps=planted.table())
+    for name, t in tables.items():
         write_csv(t, Path(folder) / 'truth' / f'{name}.csv')
+
+
+def _leads(world):
+    "What the simulation knows of each fluorescence parameter"
+    rows = []
+    for name, v in values()['fluorescence'].items():
+        if isinstance(v, dict) and 'lead' in v:
+            lead = 0.0 if world == 'late' else v['lead']
+            effect = 0.0 if world == 'null' else v['full']
+            rows.append((name, lead, effect, v['s'], v['cv']))
+    return pd.DataFrame(rows, columns=['parameter', 'lead_d', 'effect', 's_d', 'control_cv'])
 
 # %% ../../nbs/15_twin/12_writing.ipynb #a7eb202f
 VERSION = 1
@@ -360,11 +349,12 @@ VERSION = 1
 
 def _mark(folder, facts, complete):
     "Write `SIMULATED.txt`"
-    head = '# This experiment is simulated: no plant was grown. Everything here can be written again from these lines.\n'
-    write_text(
-        head + yaml.safe_dump(facts | {'complete': complete}, sort_keys=False, allow_unicode=True),
-        Path(folder) / 'SIMULATED.txt',
+    head = (
+        '# This experiment is simulated: no plant was grown. '
+        'Everything here can be written again from these lines.\n'
     )
+    lines = yaml.safe_dump(facts | {'complete': complete}, sort_keys=False, allow_unicode=True)
+    write_text(head + lines, Path(folder) / 'SIMULATED.txt')
 
 
 def simulated(
