@@ -7,6 +7,7 @@ __all__ = ['image_name', 'image_folder', 'list_images', 'png_fault', 'png_size']
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1d8ea4e7
 import os, re, stat, unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -24,8 +25,8 @@ _NAME = re.compile(
 
 
 def image_name(
-    name,  # a file name without its folder
-):
+    name: str,  # a file name without its folder
+) -> tuple[str, int, str] | None:
     "plant_id, round and view of a photograph, or None for any other file"
     m = _NAME.fullmatch(name)
     if not m or (m['camera'].upper() == 'RGB1') != bool(m['angle']):
@@ -35,7 +36,7 @@ def image_name(
 
 # %% ../../nbs/10_experiment/50_images.ipynb #a7b41bbb
 @lru_cache
-def _views():
+def _views() -> frozenset[str]:
     "The names of the four views"
     return frozenset(design('views').view)
 
@@ -48,8 +49,8 @@ _FOLDER = re.compile(
 
 
 def image_folder(
-    folder,  # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
-):
+    folder: str,  # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
+) -> dict:
     "What a folder says about its photographs; empty where its name has another form"
     m = _FOLDER.search(folder)
     if not m:
@@ -64,7 +65,9 @@ def image_folder(
     )
 
 # %% ../../nbs/10_experiment/50_images.ipynb #9bbd5920
-def _walk(top, inside, seen, findings):
+def _walk(
+    top: str, inside: str, seen: set[str], findings: list[Finding]
+) -> Iterator[tuple[str, str, list[str]]]:
     "(folder, its path inside, names of files) below `top`; links are followed, each folder once"
     real = os.path.realpath(top)
     if real in seen:
@@ -86,7 +89,7 @@ def _walk(top, inside, seen, findings):
         yield from _walk(os.path.join(top, name), f'{inside}/{name}', seen, findings)
 
 
-def _entries(folder):
+def _entries(folder: str) -> tuple[list[str], list[str]]:
     "Names of folders, links to folders last, and of everything else"
     with os.scandir(folder) as entries:
         names = sorted((e.is_symlink(), e.name) for e in entries)
@@ -97,8 +100,8 @@ def _entries(folder):
 
 # %% ../../nbs/10_experiment/50_images.ipynb #ad8740a9
 def list_images(
-    folder,  # the experiment's folder, which holds `img`
-):
+    folder: str | Path,  # the experiment's folder, which holds `img`
+) -> tuple[pd.DataFrame, list[Finding]]:
     "Every photograph below `img` (plant_id, round, view, path, bytes), and findings about files"
     top = os.path.join(folder, 'img')
     if not os.path.isdir(top):
@@ -112,7 +115,9 @@ def list_images(
     return _one_each(frame, findings), findings
 
 # %% ../../nbs/10_experiment/50_images.ipynb #27e86a8e
-def _list_folder(inside, where, names, rows, findings):
+def _list_folder(
+    inside: str, where: str, names: list[str], rows: list[tuple], findings: list[Finding]
+) -> None:
     "Add one folder's photographs to `rows`; report other files and contradictions"
     said = image_folder(unicodedata.normalize('NFC', inside))
     other = []
@@ -145,7 +150,7 @@ def _list_folder(inside, where, names, rows, findings):
     ]
 
 # %% ../../nbs/10_experiment/50_images.ipynb #0d5b87cc
-def _size(path):
+def _size(path: str) -> tuple[int, str]:
     "Bytes of a photograph, and what is wrong when it is no regular file"
     try:
         state = os.stat(path)
@@ -156,7 +161,7 @@ def _size(path):
     return state.st_size, 'this is no file but a pipe, a device or the like'
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1b9ebefa
-def _contradictions(what, said, path):
+def _contradictions(what: tuple[str, int, str], said: dict, path: str) -> list[Finding]:
     "Findings where a file's name and its folder disagree"
     plant, _, view = what
     wrong = [] if said['plant_id'] == plant else [f'the folder says {said["plant_id"]}']
@@ -167,7 +172,7 @@ def _contradictions(what, said, path):
     return [Finding('images', w, 'the file name counts', 'suspicious', path) for w in wrong]
 
 # %% ../../nbs/10_experiment/50_images.ipynb #51264964
-def _one_each(frame, findings):
+def _one_each(frame: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
     "One row per plant, round and view, sorted; later copies are reported"
     frame = frame.sort_values(['plant_id', 'round', 'view', 'path'], ignore_index=True)
     twice = frame.duplicated(['plant_id', 'round', 'view'])
@@ -188,8 +193,8 @@ _BEGIN, _END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 def png_fault(
-    path,  # an image file
-):
+    path: str | Path,  # an image file
+) -> str:
     "What is wrong with a PNG, judged by its two ends; '' when nothing is"
     try:
         with open(path, 'rb') as f:
@@ -203,8 +208,8 @@ def png_fault(
 
 # %% ../../nbs/10_experiment/50_images.ipynb #0ea523b9
 def png_size(
-    path,  # a PNG file
-):
+    path: str | Path,  # a PNG file
+) -> tuple[int, int]:
     "Width and height in pixels, without decoding"
     with open(path, 'rb') as f:
         head = f.read(24)

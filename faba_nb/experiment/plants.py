@@ -15,8 +15,8 @@ from .plan import PLANTS, design, no_onset, onset_class, tidy_genotype, tidy_ons
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #16538717
 def net_weights(
-    weights,  # tidy `weights` table
-):
+    weights: pd.DataFrame,  # tidy `weights` table
+) -> tuple[pd.Series, pd.Series]:
     "Fresh and dry weight of each plant in grams, NaN where a weighing is missing"
     fresh = weights.bag_fresh_g - weights.bag_g
     dry = weights.bag_dry_g - weights.bag_g
@@ -26,7 +26,7 @@ def net_weights(
 ONSETS = 'SinglePoint Datasets/Drought_Impact(DAG).xlsx'
 
 
-def _onset_of(plants, onsets):
+def _onset_of(plants: pd.DataFrame, onsets: pd.DataFrame) -> pd.Series:
     "Annotated onset of each plant's genotype; NaN only where no drought plant needs it"
     days = onsets.onset_dag.map(tidy_onset)
     by_name = {same_name(g): (d, row) for g, d, row in zip(onsets.genotype, days, onsets.index)}
@@ -40,7 +40,7 @@ def _onset_of(plants, onsets):
     return plants.genotype.map(lambda g: by_name[same_name(g)][0]).astype(float)
 
 
-def _lost_onsets(lost, onsets):
+def _lost_onsets(lost: list[tuple[str, int]], onsets: pd.DataFrame) -> BadInput:
     "The `BadInput` about (genotype, row) pairs without an onset: the first in full, then names"
     written = onsets['onset_written'] if 'onset_written' in onsets else onsets.onset_dag
     more = ''.join(f'; so for {g} in row {row} ({written[row]!r})' for g, row in lost[1:])
@@ -49,7 +49,7 @@ def _lost_onsets(lost, onsets):
     return no_onset(genotype, written[row], where, more)
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #6da6a3df
-def _placed(weights, where):
+def _placed(weights: pd.DataFrame, where: str) -> pd.DataFrame:
     "plant_id, genotype, accession_num, treatment, replicate from the weights table"
     if (none := weights.index[weights.treatment == '']).size:
         raise BadInput(
@@ -77,8 +77,8 @@ def _placed(weights, where):
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #fe9438b4
 def dead_plants(
-    observations,  # tidy observation tables: plant_id and remark
-):
+    observations: list[pd.DataFrame],  # tidy observation tables: plant_id and remark
+) -> set[str]:
     "The set of plants that an observer's remark calls dead"
     said = [
         o.plant_id[o.remark.str.contains(r'\b(?:died|dead)\b', case=False, regex=True)]
@@ -89,11 +89,11 @@ def dead_plants(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #0bfb5c3d
 def plants_from_workbooks(
-    weights,  # tidy `weights` table
-    onsets,  # tidy `onsets` table
-    observations,  # list of tidy observation tables, may be empty
-    where='00-Misc/EndPoint_Raw_FW&DW.xlsx',  # how messages call the weights table
-):
+    weights: pd.DataFrame,  # tidy `weights` table
+    onsets: pd.DataFrame,  # tidy `onsets` table
+    observations: list[pd.DataFrame],  # list of tidy observation tables, may be empty
+    where: str = '00-Misc/EndPoint_Raw_FW&DW.xlsx',  # how messages call the weights table
+) -> pd.DataFrame:
     "The plant table made from its sources, sorted by plant_id"
     plants = _placed(weights, where)
     own = _onset_of(plants, onsets)
@@ -110,8 +110,8 @@ def plants_from_workbooks(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #29ef63e9
 def genotypes_by_class(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> dict[str, int]:
     "Onset class (Early, Mid, Late) -> number of genotypes with plants of both treatments"
     both = plants.groupby('genotype').treatment.nunique() == 2
     of = plants.drop_duplicates('genotype').set_index('genotype').onset_class[both[both].index]
@@ -122,17 +122,17 @@ RATIO = 0.06, 0.16  # plausible dry / fresh weight, from the spread of 259 plant
 
 
 def odd_ratio(
-    plants,  # fw_g and dw_g
-):
+    plants: pd.DataFrame,  # fw_g and dw_g
+) -> pd.Series:
     "True where dry / fresh weight is outside the plausible range"
     ratio = plants.dw_g / plants.fw_g
     return (ratio < RATIO[0]) | (ratio > RATIO[1])
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c0d52adf
 def sibling_log(
-    plants,  # plant table
-    column,  # 'fw_g' or 'dw_g'
-):
+    plants: pd.DataFrame,  # plant table
+    column: str,  # 'fw_g' or 'dw_g'
+) -> tuple[pd.Series, pd.Series]:
     "Log weight of each plant, and the mean of its siblings' (itself left out; NaN without any)"
     own = np.log(plants[column])
     group = own.groupby([plants.genotype, plants.treatment])
@@ -142,8 +142,8 @@ def sibling_log(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #75b61ef7
 def swapped_weights(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> list[tuple[str, str]]:
     "Pairs of plant ids whose fresh weights look exchanged"
     own, siblings = sibling_log(plants, 'fw_g')
     odd = plants.assign(own=own, siblings=siblings)[odd_ratio(plants)]
@@ -162,7 +162,7 @@ def swapped_weights(
     return pairs
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c2fdb3cc
-def _exchange_gain(a, b):
+def _exchange_gain(a: tuple, b: tuple) -> float:
     "How much nearer to their siblings two fresh weights come by an exchange; 0 unless both do"
     gain_a = abs(a.own - a.siblings) - abs(b.own - a.siblings)
     gain_b = abs(b.own - b.siblings) - abs(a.own - b.siblings)
@@ -172,14 +172,14 @@ def _exchange_gain(a, b):
     return 0
 
 
-def _plausible(ratio):
+def _plausible(ratio: float) -> bool:
     "Whether dry / fresh weight lies in the plausible range"
     return RATIO[0] <= ratio <= RATIO[1]
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #52b17a34
 def swapped_treatments(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> list[tuple[str, str]]:
     "Pairs (control, drought) of one genotype that look exchanged"
     control, drought = (plants.treatment == t for t in ('WHC-80', 'WHC-30'))
     suspect = None
@@ -196,7 +196,7 @@ def swapped_treatments(
     return list(pairs[suspect][['plant_id', 'plant_id_d']].itertuples(index=False, name=None))
 
 
-def _nearer(x, a, b):
+def _nearer(x: pd.Series, a: pd.Series, b: pd.Series) -> pd.Series:
     "True where `x` is nearer to `a` than to `b`"
     return (x - a).abs() < (x - b).abs()
 
@@ -211,8 +211,8 @@ FLAGS = dict(
 
 
 def flag_plants(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> pd.DataFrame:
     "The plant table with a column `flags`: names from `FLAGS`, separated by blanks"
     marks = dict(
         dead=plants.is_dead,
@@ -225,15 +225,15 @@ def flag_plants(
     return plants.assign(flags=flags)
 
 
-def _in_pairs(plants, pairs):
+def _in_pairs(plants: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.Series:
     "True for each plant that is one of a pair"
     return plants.plant_id.isin({p for pair in pairs for p in pair})
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #570a8b32
 def owners_form(
-    plants,  # plant table
-    images,  # from `list_images`, for rounds and counts
-):
+    plants: pd.DataFrame,  # plant table
+    images: pd.DataFrame,  # from `list_images`, for rounds and counts
+) -> pd.DataFrame:
     "The plant table with the columns of the owner's plant_metadata.csv"
     side = images['view'].str.startswith('side')
     rounds = images[side].groupby('plant_id')['round'].unique().map(sorted)
@@ -265,7 +265,7 @@ def owners_form(
     )
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #941a2c0b
-def _folders(plants, images, up):
+def _folders(plants: pd.DataFrame, images: pd.DataFrame, up: int) -> pd.Series:
     "The folder of each plant's photographs, `up` levels above the files, as the owner writes it"
     folders = (
         images.drop_duplicates('plant_id')

@@ -12,6 +12,7 @@ __all__ = ['HARM', 'SPOILT', 'KEPT', 'MEASURED_IN', 'FIRST', 'THEN', 'SEVERITIES
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #80b5bac9
 import os, re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,12 +52,30 @@ class Check:
     plants: pd.DataFrame = None  # the plant table, None when it could not be made
     photographs: pd.DataFrame = None  # the listing of images, None without `img`
 
-    def add(self, table, what, action='', severity='suspicious', file='', sheet='', row=0):
+    def add(
+        self,
+        table: str,
+        what: str,
+        action: str = '',
+        severity: str = 'suspicious',
+        file: str = '',
+        sheet: str = '',
+        row: int = 0,
+    ) -> None:
         "Write down one finding"
         self.remarks.append(Finding(table, what, action, severity, file, sheet, int(row)))
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #c8163ada
-def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
+def _each(
+    check: Check,
+    table: str,
+    rows: Iterable,
+    what: Callable[[object], str],
+    action: str = '',
+    most: int = 8,
+    by_row: bool = False,
+    **kwargs,
+) -> None:
     "One finding per row, beyond `most` one line for the rest; `by_row`: rows are Excel's numbers"
     rows = list(rows)
     for r in rows[:most]:
@@ -67,7 +86,7 @@ def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
         )
 
 
-def _frame(check, name):
+def _frame(check: Check, name: str) -> pd.DataFrame | None:
     "A tidy table, None where it could not be read"
     return check.tables[name].frame if name in check.tables else None
 
@@ -82,8 +101,8 @@ SPOILT = 'fatal for arms that ask for it; the others can run'
 
 
 def read_all(
-    check,  # a fresh `Check`
-):
+    check: Check,  # to which tables and findings are added
+) -> None:
     "Read every table of the list; failures become findings"
     own = check.xp.own('plant_metadata.csv') is not None
     for t in design('tables').itertuples():
@@ -95,7 +114,7 @@ def read_all(
     check.remarks += [f for t in check.tables.values() for f in t.findings]
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a45d6a4b
-def _harm(needed, own, absent):
+def _harm(needed: str, own: bool, absent: bool) -> tuple[str, str]:
     "What follows from a table that could not be read, and how grave that is"
     if needed == 'plants' and own:
         return 'plant_metadata.csv serves instead', 'suspicious'
@@ -107,12 +126,12 @@ def _harm(needed, own, absent):
     return HARM[needed], severity
 
 
-def _said(error):
+def _said(error: BadInput) -> str:
     "What a `BadInput` says without its place"
     return error.what + (f'; {error.mend}' if error.mend else '')
 
 
-def _place(error, file, folder=None):
+def _place(error: BadInput, file: str, folder: Path | None = None) -> tuple[str, str, int]:
     "File, sheet and row that a `BadInput` names; the file as it is called inside the folder"
     where = str(error.where or file)
     if folder is not None:
@@ -123,7 +142,7 @@ def _place(error, file, folder=None):
     return name, sheet, int(row)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #81b467a6
-def read_plants(check):
+def read_plants(check: Check) -> None:
     "Make the plant table and the listing of photographs, or say why not"
     known = any(f.severity == 'fatal' and f.table in ('weights', 'onsets') for f in check.remarks)
     try:
@@ -148,7 +167,7 @@ def read_plants(check):
 KEPT = 'kept and flagged; reports repeat the analysis without'
 
 
-def look_at_plants(check):
+def look_at_plants(check: Check) -> None:
     "Plants that died, and weights that are missing or implausible"
     p = check.plants
     for x in p[p.is_dead].itertuples():
@@ -166,7 +185,7 @@ def look_at_plants(check):
         check.add('plants', what, KEPT)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #dda31be2
-def look_for_swaps(check):
+def look_for_swaps(check: Check) -> None:
     "Pairs of plants or weights that look exchanged"
     for a, b in swapped_weights(check.plants):
         check.add('plants', f'the fresh weights of {a} and {b} look swapped', KEPT)
@@ -179,7 +198,7 @@ def look_for_swaps(check):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #89dc7124
-def look_at_design(check):
+def look_at_design(check: Check) -> None:
     "Plants per accession and treatment; accessions beside the plan"
     p = check.plants
     plan = set(design('accessions').genotype)
@@ -210,7 +229,7 @@ def look_at_design(check):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #3b28ad1e
-def look_at_onsets(check):
+def look_at_onsets(check: Check) -> None:
     "Onsets that differ from the plan's (but for a simulation), and written classes that do not fit"
     _written_classes(check)
     if check.xp.simulated:
@@ -230,7 +249,7 @@ def look_at_onsets(check):
     )
 
 
-def _written_classes(check):
+def _written_classes(check: Check) -> None:
     "Accessions whose onset does not fit the class written beside it"
     f = _frame(check, 'onsets')
     if f is None or 'class_written' not in f:
@@ -259,7 +278,7 @@ def _written_classes(check):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a73914da
-def look_at_owners_table(check):
+def look_at_owners_table(check: Check) -> None:
     "Differences between plant_metadata.csv and the workbooks"
     if not (path := check.xp.own('plant_metadata.csv')):
         return
@@ -301,7 +320,7 @@ def look_at_owners_table(check):
     _two_stories(check, both)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #1de07e90
-def _two_stories(check, both):
+def _two_stories(check: Check, both: pd.DataFrame) -> None:
     "Facts of the same plant that differ between the owner's table and the workbooks (`_made`)"
     for c in ('genotype', 'treatment', 'replicate', 'onset_dag', 'is_dead', 'fw_g', 'dw_g'):
         apart = both[~_same(both[c], both[f'{c}_made'])]
@@ -318,14 +337,14 @@ def _two_stories(check, both):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #42f06c2a
-def _same(a, b):
+def _same(a: pd.Series, b: pd.Series) -> pd.Series:
     "Elementwise equality; numbers to a hundredth, missing equals missing"
     if a.dtype.kind == 'f':
         return (a - b).abs().le(0.01) | (a.isna() & b.isna())
     return a == b
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #2cb1728a
-def look_at_keys(check):
+def look_at_keys(check: Check) -> None:
     "Rows about plants or rounds that do not exist, and rows that contradict the plant table"
     known = set(check.plants.plant_id)
     rounds = set(check.xp.rounds['round'])
@@ -345,7 +364,7 @@ def look_at_keys(check):
             )
 
 
-def _strangers(check, t, bad, column, what):
+def _strangers(check: Check, t: Table, bad: pd.Series, column: str, what: str) -> None:
     "Rows that no join will find"
     rows = t.frame.index[bad]
     say = lambda i: f'{column} {tidy_text(t.frame.at[i, column])}: {what}'
@@ -362,7 +381,7 @@ def _strangers(check, t, bad, column, what):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #6c6634ad
-def _contradictions(check, t):
+def _contradictions(check: Check, t: Table) -> None:
     "Treatment or accession that differs from the plant table, once per plant"
     if t.name == 'weights' and not check.xp.own('plant_metadata.csv'):
         return
@@ -393,7 +412,7 @@ def _contradictions(check, t):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a51699b2
-def look_at_days(check):
+def look_at_days(check: Check) -> None:
     "Dates far from the calendar, and DAG columns that disagree with their date"
     plan = check.xp.rounds.set_index('round').dag
     for t in check.tables.values():
@@ -404,7 +423,7 @@ def look_at_days(check):
                 _wrong_dags(check, t, day)
 
 
-def _far_dates(check, t, off):
+def _far_dates(check: Check, t: Table, off: pd.Series) -> None:
     "Rows dated more than one day off the calendar"
     f = t.frame
 
@@ -426,7 +445,7 @@ def _far_dates(check, t, off):
     )
 
 
-def _wrong_dags(check, t, day):
+def _wrong_dags(check: Check, t: Table, day: pd.Series) -> None:
     "Rows whose DAG is not that of their date"
     f = t.frame
 
@@ -448,7 +467,7 @@ def _wrong_dags(check, t, day):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #d070dcea
-def look_for_long_rounds(check):
+def look_for_long_rounds(check: Check) -> None:
     "Rounds that met plants on more than one day"
     days = check.xp.days.dropna(subset=['when'])
     for r, g in days.groupby('round'):
@@ -466,16 +485,16 @@ def look_for_long_rounds(check):
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #b763f778
 def expected_rounds(
-    plants,  # plant table
-    what,  # 'images' or 'fluorescence'
-):
+    plants: pd.DataFrame,  # plant table
+    what: str,  # 'images' or 'fluorescence'
+) -> set[tuple[str, int]]:
     "Planned (plant_id, round) pairs, rounds 22 and 23 counted as one (23)"
     plan = design('replicate_rounds')
     pairs = plants[['plant_id', 'replicate']].merge(plan[plan[what]], on='replicate')
     return set(zip(pairs.plant_id, pairs['round'].replace(22, 23)))
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #bfea4662
-def look_for_gaps(check):
+def look_for_gaps(check: Check) -> None:
     "Plants not photographed or measured in a planned round, and visits that no plan knows"
     possible = {(p, r) for p in check.plants.plant_id for r in check.xp.rounds['round']}
     for what, frame, verb in (
@@ -503,7 +522,7 @@ def look_for_gaps(check):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #4796e818
-def look_for_views(check):
+def look_for_views(check: Check) -> None:
     "Visits of which a view is missing"
     if check.photographs is None:
         return
@@ -523,7 +542,7 @@ def look_for_views(check):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #9830c235
-def look_at_log(check):
+def look_at_log(check: Check) -> None:
     "Photographs without a line in the log, and lines without a photograph"
     log = check.xp.observations
     if not len(log) or check.photographs is None:
@@ -555,7 +574,7 @@ def look_at_log(check):
 MEASURED_IN = dict(side='side', height='side', top='top', indices='top', biomass='top')
 
 
-def look_at_measures(check):
+def look_at_measures(check: Check) -> None:
     "Photographs without a row in the tables made from them"
     if check.photographs is None:
         return
@@ -576,7 +595,9 @@ def look_at_measures(check):
             check.add(name, what, 'missing for these', 'info', check.tables[name].file)
 
 
-def _without_row(check, name, shots, f, key):
+def _without_row(
+    check: Check, name: str, shots: pd.DataFrame, f: pd.DataFrame, key: list[str]
+) -> None:
     "Photographs of a plant that the table knows, but not this one"
     there = set(map(tuple, f[key].to_numpy()))
     taken = shots[key].drop_duplicates().itertuples(index=False, name=None)
@@ -599,7 +620,7 @@ def _without_row(check, name, shots, f, key):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #8afd5f2e
-def look_at_outliers(check):
+def look_at_outliers(check: Check) -> None:
     "What the observers marked, by remark"
     for name in ('observations_side', 'observations_top', 'observations_fluor'):
         f = _frame(check, name)
@@ -620,7 +641,7 @@ def look_at_outliers(check):
             )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #1f05ba83
-def look_at_files(check):
+def look_at_files(check: Check) -> None:
     "Truncated, empty or foreign files, and photographs of an unusual size"
     if check.photographs is None:
         return
@@ -637,13 +658,13 @@ def look_at_files(check):
     _odd_sizes(check, paths, [size for _, size in found])
 
 
-def _file_facts(path):
+def _file_facts(path: Path) -> tuple[str, tuple[int, int] | None]:
     "Fault and size of one photograph"
     fault = png_fault(path)
     return fault, None if fault else png_size(path)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #56175025
-def _odd_sizes(check, paths, sizes):
+def _odd_sizes(check: Check, paths: list[str], sizes: list[tuple[int, int] | None]) -> None:
     "Photographs whose size differs from most of the same camera"
     for camera, mine in (('top', lambda v: v == 'top'), ('side', lambda v: v != 'top')):
         rows = [(p, s) for p, s, v in zip(paths, sizes, check.photographs['view']) if mine(v) and s]
@@ -663,7 +684,7 @@ def _odd_sizes(check, paths, sizes):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #229ed64a
-def look_at_folders(check):
+def look_at_folders(check: Check) -> None:
     "Folder names whose accent is decomposed or lost or whose slash is an underscore, and links"
     links = [n for n in sorted(os.listdir(check.xp.folder)) if (check.xp.folder / n).is_symlink()]
     if links:
@@ -694,7 +715,7 @@ def look_at_folders(check):
             )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #b8bcc57a
-def _accession_folders(check):
+def _accession_folders(check: Check) -> Iterator[tuple[str, str, str]]:
     "Each folder of an accession, the name in it, and the genotype's true name"
     names = check.plants.drop_duplicates('accession_num').set_index('accession_num').genotype
     for folder in sorted({p.split('/')[2] for p in check.photographs.path if p.count('/') > 2}):
@@ -703,7 +724,7 @@ def _accession_folders(check):
             yield folder, name, names[n]
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #8b8a21c0
-def look_at_climate(check, longest=15):
+def look_at_climate(check: Check, longest: float = 15) -> None:
     "Gaps in the climate log longer than `longest` minutes, and measuring days without a record"
     f = _frame(check, 'environment')
     if f is None:
@@ -737,7 +758,7 @@ def look_at_climate(check, longest=15):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #8ff13d66
-def look_at_dose(check, from_dag=21):
+def look_at_dose(check: Check, from_dag: int = 21) -> None:
     "Plants whose soil water from `from_dag` on does not fit their treatment"
     f = _frame(check, 'watering')
     if f is None:
@@ -765,7 +786,7 @@ def look_at_dose(check, from_dag=21):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #39d11de5
-def look_for_lost_marks(check):
+def look_for_lost_marks(check: Check) -> None:
     "Marks about plants and rounds that are not there"
     marks = check.xp.marks
 
@@ -786,7 +807,7 @@ def look_for_lost_marks(check):
     )
 
 
-def look_at_marks(check):
+def look_at_marks(check: Check) -> None:
     "What people marked, and whether the tree is a finished simulation"
     try:
         marks = check.xp.marks
@@ -811,7 +832,7 @@ def look_at_marks(check):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e46b3ff1
-def look_at_steps(check):
+def look_at_steps(check: Check) -> None:
     "Whether there is anything to train on"
     known = {f.table for f in check.remarks if f.severity == 'fatal'}
     if 'images' in known:
@@ -841,7 +862,7 @@ def look_at_steps(check):
     check.add('plants', f'genotypes with both treatments: {sizes}', '', 'info')
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #f83aa551
-def look_at_modalities(check):
+def look_at_modalities(check: Check) -> None:
     "Columns of the default model's tables in which no plant has a value"
     for name, table in (('fluor', 'fluorescence'), ('vi', 'indices'), ('env', 'environment')):
         if table not in check.tables or check.photographs is None:
@@ -888,9 +909,11 @@ THEN = [
 
 
 def check(
-    folder,  # the experiment's folder
-    more=(),  # further functions of a `Check`; its plants are known by then
-):
+    folder: str | Path,  # the experiment's folder
+    more: Sequence[
+        Callable[[Check], None]
+    ] = (),  # further functions of a `Check`; its plants are known by then
+) -> Check:
     "Look at everything the pipeline would read; nothing is changed"
     c = Check(Experiment(folder))
     for look in FIRST:
@@ -901,7 +924,7 @@ def check(
     return c
 
 
-def _run(look, check):
+def _run(look: Callable[[Check], None], check: Check) -> None:
     "Do one check; what stops it is a fatal finding, unless it is written down already"
     try:
         look(check)
@@ -911,7 +934,7 @@ def _run(look, check):
             check.add(_table_of(file), _said(e), '', 'fatal', file, sheet, row)
 
 
-def _table_of(file):
+def _table_of(file: str) -> str:
     "The first table that stands in a file"
     tables = design('tables').set_index('file').table
     return tables[[file]].iloc[0] if file in tables else 'folder'
@@ -920,7 +943,7 @@ def _table_of(file):
 SEVERITIES = ['fatal', 'suspicious', 'info']
 
 
-def findings(self):
+def findings(self) -> pd.DataFrame:
     "All findings, the gravest first: table, file, sheet, row, what, severity, action"
     f = pd.DataFrame(
         [asdict(r) for r in self.remarks],
@@ -939,8 +962,8 @@ IMAGES = 11626  # photographs of the whole experiment
 
 
 def summary(
-    check,  # a `Check`
-):
+    check: Check,  # what was found out
+) -> pd.DataFrame:
     "A row per table: rows, rows of the whole experiment, plants, rounds, missing cells, remarks"
     rows = [_summary_row(check, t) for t in design('tables').itertuples()]
     if (p := check.photographs) is not None:
@@ -958,13 +981,13 @@ def summary(
     return pd.DataFrame(rows)
 
 
-def _count(check, name):
+def _count(check: Check, name: str) -> int:
     "Remarks about one table that are more than good to know"
     remarks = [r for r in check.remarks if r.table == name]
     return sum(r.severity != 'info' for r in remarks)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #7b93fd5d
-def _summary_row(check, t):
+def _summary_row(check: Check, t: tuple) -> dict:
     "The summary of one table; without rows when it could not be read"
     f = _frame(check, t.table)
     row = dict(
@@ -988,8 +1011,8 @@ def _summary_row(check, t):
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e275964e
 def line(
-    f,  # a row of `findings`
-):
+    f: tuple,  # a row of `findings`
+) -> str:
     "A finding as one line; signs that a terminal would obey are written out"
     sheet = f'sheet {f.sheet}' if f.sheet else ''
     row = f'row {f.row}' if f.row else ''
@@ -998,7 +1021,7 @@ def line(
     return ''.join(c if c.isprintable() or c == '\u00a0' else ascii(c)[1:-1] for c in text)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #835fcae3
-def _headline(check):
+def _headline(check: Check) -> str:
     "What the folder holds, in two lines"
     said = check.xp.simulated
     first = str(check.xp.folder)
@@ -1018,7 +1041,7 @@ def _headline(check):
 TITLES = dict(fatal='The study cannot run', suspicious='Somebody should look', info='Good to know')
 
 
-def text(self, verdict=True):
+def text(self, verdict: bool = True) -> str:
     "The whole page as text; the last line is the verdict"
     parts = [_headline(self), summary(self).to_string(index=False)]
     f = self.findings

@@ -7,6 +7,7 @@ __all__ = ['Finding', 'find_file', 'Raw', 'Sheet', 'read_sheet', 'find_column', 
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #a1cc1c83
 import hashlib, pickle, re, warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -42,9 +43,9 @@ class Finding:
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #34231a25
 def find_file(
-    folder,  # the experiment's folder
-    name,  # path inside it, such as '00-Misc/DateIndex.xlsx'
-):
+    folder: str | Path,  # the experiment's folder
+    name: str,  # path inside it, such as '00-Misc/DateIndex.xlsx'
+) -> Path:
     "The path of a file, its name perhaps in other case, blanks or accents; else `Absent`"
     here = Path(folder)
     for part in Path(name).parts:
@@ -61,7 +62,7 @@ def find_file(
     return regular_file(here, name)
 
 
-def _near(folder, part, name):
+def _near(folder: Path, part: str, name: str) -> list[Path]:
     "What in a folder bears a name, exactly or nearly"
     if (folder / part).is_file() or (folder / part).is_dir():
         return [folder / part]
@@ -87,7 +88,7 @@ class Raw:
     findings: list = field(default_factory=list)
 
 
-def _raw(book, xml, i, where):
+def _raw(book: 'CalamineWorkbook', xml: list[bytes | None], i: int, where: str) -> Raw:
     "One sheet of an opened workbook, by its place in the list"
     name = book.sheet_names[i]
     place = f'{where}, sheet {name}'
@@ -102,18 +103,18 @@ def _raw(book, xml, i, where):
     return Raw(name, rows, blind_cells(xml[i]))
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #bf74787e
-def _shown(book):
+def _shown(book: 'CalamineWorkbook') -> list[int]:
     "Places of the sheets that hold tables and are visible"
     kinds = [(_last_word(m.typ), _last_word(m.visible)) for m in book.sheets_metadata]
     return [i for i, kind in enumerate(kinds) if kind == ('WorkSheet', 'Visible')]
 
 
-def _last_word(x):
+def _last_word(x: object) -> str:
     "The name of a member of an enumeration"
     return str(x).rsplit('.', 1)[-1]
 
 
-def _named(book, sheet, where):
+def _named(book: 'CalamineWorkbook', sheet: str, where: str) -> int:
     "Place of the sheet with a given name"
     found = [i for i, s in enumerate(book.sheet_names) if same_name(s) == same_name(sheet)]
     if not found:
@@ -132,7 +133,7 @@ def _named(book, sheet, where):
     return best[0]
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #724e87d0
-def _rows(path, names, sheet, table, where):
+def _rows(path: str | Path, names: Sequence[str], sheet: str, table: str, where: str) -> Raw:
     "The `Raw` sheet that holds a table, and findings about the others"
     book, xml = open_workbook(path, where)
     shown = _shown(book)
@@ -158,7 +159,7 @@ def _rows(path, names, sheet, table, where):
     return best
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #7ee63c3d
-def _hits(rows, names):
+def _hits(rows: list[list], names: Sequence[str]) -> tuple[int, int]:
     "Index of the row among the first ten with most of the expected names, and how many these are"
     want = {same_name(n) for n in names}
     found = [{same_name(c) for c in row if isinstance(c, str)} for row in rows[:10]]
@@ -168,7 +169,7 @@ def _hits(rows, names):
     return hits.index(max(hits)), max(hits)
 
 
-def _heading(rows, names):
+def _heading(rows: list[list], names: Sequence[str]) -> int:
     "Index of the heading among the first ten rows, -1 when no row looks like one"
     top, hits = _hits(rows, names)
     return top if hits else -1
@@ -188,12 +189,12 @@ class Sheet:
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #646ae684
 def read_sheet(
-    path,  # an .xlsx file
-    names,  # headings one expects some of, to find the heading row
-    sheet='',  # sheet name; '' takes the visible one that has most of these headings
-    table='',  # table name for findings
-    where=None,  # how messages call the file; its path by default
-):
+    path: str | Path,  # an .xlsx file
+    names: Sequence[str],  # headings one expects some of, to find the heading row
+    sheet: str = '',  # sheet name; '' takes the visible one that has most of these headings
+    table: str = '',  # table name for findings
+    where: str | None = None,  # how messages call the file; its path by default
+) -> Sheet:
     "The cells of one sheet, with headings and row numbers"
     where = where or str(path)
     raw = _rows(path, names, sheet, table, where)
@@ -235,7 +236,7 @@ def read_sheet(
     return _without_nameless(_data_rows(out, heading, table, where), table, where)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #55336e6b
-def _distinct(names):
+def _distinct(names: Sequence[str]) -> list[str]:
     "Number repeated headings, as `name`, `name.2`"
     seen, out = set(), []
     for n in names:
@@ -248,7 +249,7 @@ def _distinct(names):
     return out
 
 
-def _copies(heading, distinct):
+def _copies(heading: list[str], distinct: list[str]) -> dict[str, list[str]]:
     "First heading -> later columns whose heading means the same"
     first, out = {}, {}
     for written, name in zip(heading, distinct):
@@ -261,7 +262,7 @@ def _copies(heading, distinct):
     return out
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #cae0eeab
-def _data_rows(sheet, heading, table, where):
+def _data_rows(sheet: Sheet, heading: list[str], table: str, where: str) -> Sheet:
     "Drop empty rows and repeated headings, and report the latter"
     cells = sheet.cells
     empty = cells.map(is_missing).all(axis=1)
@@ -283,7 +284,7 @@ def _data_rows(sheet, heading, table, where):
     return sheet
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #8932892a
-def _without_nameless(sheet, table, where):
+def _without_nameless(sheet: Sheet, table: str, where: str) -> Sheet:
     "Drop columns without a heading, except the first, and report those that hold something"
     nameless = [c for c in sheet.cells.columns[1:] if re.fullmatch(r'@\d+', c)]
     for c in nameless:
@@ -300,9 +301,9 @@ def _without_nameless(sheet, table, where):
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #ea146315
 def find_column(
-    columns,  # headings as written
-    written,  # spellings to accept, best first
-):
+    columns: Sequence[str],  # headings as written
+    written: Sequence[str],  # spellings to accept, best first
+) -> str | None:
     "The heading that one of the spellings means, or None"
     by_key = {}
     for c in columns:
@@ -315,10 +316,10 @@ def find_column(
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #bfa68156
 def missing_column(
-    sheet,  # a `Sheet`
-    written,  # spellings that were looked for
-    where,  # how messages call the file
-):
+    sheet: Sheet,  # where it was looked for
+    written: Sequence[str],  # spellings that were looked for
+    where: str,  # how messages call the file
+) -> BadInput:
     "A `BadInput` that names the lost column and what it may have become"
     near = get_close_matches(written[0], list(sheet.cells.columns), n=1, cutoff=0.5)
     odd = f', with {unseen(near[0])}' if near and unseen(near[0]) else ''
@@ -331,7 +332,7 @@ def missing_column(
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #109f4f34
 @lru_cache
-def _reader_version():
+def _reader_version() -> str:
     "Hash of the modules and design tables that decide what a sheet means"
     code = [
         root() / 'faba_nb' / 'experiment' / f'{m}.py'
@@ -345,7 +346,7 @@ def _reader_version():
     return hashlib.sha256(content + pd.__version__.encode()).hexdigest()
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #5f3a0d66
-def _load(path):
+def _load(path: Path) -> object:
     "What was kept under `path`, or None when there is nothing whole"
     try:
         kept = path.read_bytes()
@@ -357,7 +358,7 @@ def _load(path):
     return pickle.loads(content)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #06a767bf
-def _keep(value, path):
+def _keep(value: object, path: Path) -> None:
     "Keep `value` under `path`; a cache that cannot be written costs time, not the run"
     content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     try:
@@ -370,10 +371,10 @@ def _keep(value, path):
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #d91da124
 def parsed_once(
-    path,  # the source file
-    what,  # what is read from it: part of the key
-    make,  # function without arguments that reads it
-):
+    path: str | Path,  # the source file
+    what: str,  # what is read from it: part of the key
+    make: Callable[[], object],  # function without arguments that reads it
+) -> object:
     "The result of `make`, from the cache when this content was read before"
     key = hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()
     kept = cache_folder('tables') / f'{what}-{key[:24]}.pickle'

@@ -8,8 +8,10 @@ __all__ = ['KINDS', 'LIGHT', 'DARK', 'FLUOR', 'PANDAS_TYPES', 'fluor_columns', '
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8882ec12
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 import numpy as np, pandas as pd
 import pandera.pandas as pa
 from ..core.errors import BadInput, unknown
@@ -34,6 +36,7 @@ from faba_nb.experiment.plan import (
 )
 from faba_nb.experiment.sheets import (
     Finding,
+    Sheet,
     find_column,
     find_file,
     missing_column,
@@ -44,7 +47,7 @@ from .units import changed_part, unusual_level
 from .workbooks import column_letters
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #552072b7
-def _by_cell(tidy, none):
+def _by_cell(tidy: Callable, none: str | None) -> Callable:
     "A kind from a function of one cell that answers `none` when it cannot read it"
 
     def kind(cells):
@@ -56,7 +59,7 @@ def _by_cell(tidy, none):
     return kind
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f59803f9
-def _integers(cells):
+def _integers(cells: Sequence) -> tuple[np.ndarray, np.ndarray]:
     "Whole numbers as float, so that missing ones have a place"
     values, bad = tidy_numbers(cells)
     no_count = (values != np.round(values)) | (np.abs(values) > 1e9)
@@ -64,13 +67,13 @@ def _integers(cells):
     return np.where(broken, np.nan, values), bad | broken
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bba2c02a
-def _replicate(x):
+def _replicate(x: object) -> float:
     "1 from `1`, 'Rep-1' or 'Rep1'; NaN from anything else"
     m = re.fullmatch(r'(?:rep\w*?)?[-_. ]*0*(\d)', tidy_text(x).casefold())
     return float(m[1]) if m else np.nan
 
 
-def _all(read):
+def _all(read: Callable[[object], float]) -> Callable:
     "A kind from a function of one cell that answers NaN when it cannot read it"
 
     def kind(cells):
@@ -109,9 +112,9 @@ FLUOR = (
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8b4f477f
 def fluor_columns(
-    cells,  # cells of the fluorescence sheet, headings as written
-    copies={},  # heading -> later columns with the same heading
-):
+    cells: pd.DataFrame,  # cells of the fluorescence sheet, headings as written
+    copies: dict[str, list[str]] = {},  # heading -> later columns with the same heading
+) -> tuple[dict[str, str], list[str]]:
     "Known parameter -> heading, and headings of the other numeric columns from the 16th on"
     headings = {p: find_column(cells.columns, [p]) for p in FLUOR}
     known = {p: h for p, h in headings.items() if h is not None}
@@ -121,13 +124,15 @@ def fluor_columns(
     return known, [h for h in rest if _mostly_numbers(cells[h])]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #d4c8e504
-def _mostly_numbers(cells):
+def _mostly_numbers(cells: pd.Series) -> bool:
     "True when at least half of what a column holds are numbers"
     values, bad = tidy_numbers(cells)
     return np.isfinite(values).sum() > bad.sum()
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #615cd607
-def _lost_parameters(spec, sheet, known, other):
+def _lost_parameters(
+    spec: pd.Series, sheet: Sheet, known: dict[str, str], other: list[str]
+) -> list[Finding]:
     "Findings for known parameters without a column, and for columns that nobody documented"
     if spec.table != 'fluorescence':
         return []
@@ -165,8 +170,8 @@ class Table:
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a21a9075
 def table_spec(
-    name,  # as in data/design/tables.csv
-):
+    name: str,  # as in data/design/tables.csv
+) -> pd.Series:
     "The row of the table list for one table"
     tables = design('tables').set_index('table', drop=False)
     if name not in tables.index:
@@ -174,7 +179,7 @@ def table_spec(
     return tables.loc[name]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2a972518
-def _find_columns(spec, sheet):
+def _find_columns(spec: pd.Series, sheet: Sheet) -> dict[str, tuple[str, str]]:
     "Tidy name -> (heading, kind) for one table"
     found = {}
     for c in design('columns').query('table == @spec.table').itertuples():
@@ -186,7 +191,9 @@ def _find_columns(spec, sheet):
     return found
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b10f9a98
-def _choose(spec, sheet, columns, needed):
+def _choose(
+    spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]], needed: set[str]
+) -> tuple[dict[str, tuple[str, str]], list[Finding]]:
     "Found columns and findings; a needed column that stands twice with different cells is refused"
     findings = []
     for name, (heading, kind) in columns.items():
@@ -225,12 +232,12 @@ def _choose(spec, sheet, columns, needed):
     return dict(columns), findings
 
 
-def _apart(a, b):
+def _apart(a: pd.Series, b: pd.Series) -> pd.Index:
     "Rows in which two columns differ"
     return a.index[a.map(tidy_text) != b.map(tidy_text)]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #529a8d28
-def _rival_ids(spec, sheet, columns):
+def _rival_ids(spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]]) -> list[Finding]:
     "A finding where Plant ID and Tray ID are both there and name different plants"
     written = [
         w
@@ -263,7 +270,9 @@ def _rival_ids(spec, sheet, columns):
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b1a8c69b
-def _tidy(spec, sheet, columns):
+def _tidy(
+    spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]]
+) -> tuple[pd.DataFrame, list[Finding]]:
     "Tidy frame of the found columns, and a finding for each unreadable cell"
     frame, findings = {}, []
     written = (
@@ -290,7 +299,9 @@ def _tidy(spec, sheet, columns):
     return pd.DataFrame(frame, index=sheet.cells.index), findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f91393ae
-def _bad_cells(spec, sheet, heading, cells, action):
+def _bad_cells(
+    spec: pd.Series, sheet: Sheet, heading: str, cells: pd.Series, action: str
+) -> list[Finding]:
     "One finding per unreadable cell, up to five"
 
     def say(i):
@@ -300,13 +311,13 @@ def _bad_cells(spec, sheet, heading, cells, action):
     return _some(spec, sheet, cells.index, say, action, column=heading)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #6966e5c4
-def _in_column(sheet, number, cells):
+def _in_column(sheet: Sheet, number: int, cells: Iterable[tuple[int, int]]) -> list[int]:
     "Rows below the heading, sorted, of those (row, column) that lie in one column"
     mine = (row for row, column in cells if column == number)
     return sorted(row for row in mine if row > sheet.top)
 
 
-def _blind_cells(spec, sheet, heading):
+def _blind_cells(spec: pd.Series, sheet: Sheet, heading: str) -> list[Finding]:
     "Findings for formulas without value, errors and merged cells of one column"
     number, rows = sheet.places[heading], set(sheet.cells.index)
     blind = sheet.blind
@@ -335,7 +346,13 @@ def _blind_cells(spec, sheet, heading):
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #27201f00
-def _emptied(spec, sheet, frame, columns, needed):
+def _emptied(
+    spec: pd.Series,
+    sheet: Sheet,
+    frame: pd.DataFrame,
+    columns: dict[str, tuple[str, str]],
+    needed: set[str],
+) -> list[Finding]:
     "Findings for columns without a single value; a needed one ends the reading"
     findings = []
     for name, (heading, kind) in columns.items():
@@ -355,14 +372,14 @@ def _emptied(spec, sheet, frame, columns, needed):
     return findings
 
 
-def _nothing(values, cells):
+def _nothing(values: pd.Series, cells: pd.Series) -> bool:
     "True when a column gave no value at all"
     if values.dtype == bool:
         return bool(cells.map(is_missing).all())
     return not len(values) or bool((values.isna() | (values.astype(object) == '')).all())
 
 
-def _held(sheet, heading):
+def _held(sheet: Sheet, heading: str) -> str:
     "What stands in a column that gave no value, in words"
     mine = partial(_in_column, sheet, sheet.places[heading])
     unread = ~sheet.cells[heading].map(is_missing)
@@ -374,7 +391,15 @@ def _held(sheet, heading):
     return ', '.join(f'{n} {word}' for n, word in parts if n)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #488936a9
-def _habits(spec, sheet, heading, kind, cells, values, written):
+def _habits(
+    spec: pd.Series,
+    sheet: Sheet,
+    heading: str,
+    kind: str,
+    cells: pd.Series,
+    values: np.ndarray,
+    written: str,
+) -> list[Finding]:
     "Remarks about how a column was written, one per habit"
 
     def say(rows, what, action):
@@ -415,12 +440,14 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #40e91c76
-def _count(n, word):
+def _count(n: int, word: str) -> str:
     "A number and its noun"
     return f'{n} {word}' + ('s' if n != 1 else '')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a0fa47d2
-def _treatment_names(say, heading, cells, values):
+def _treatment_names(
+    say: Callable, heading: str, cells: pd.Series, values: np.ndarray
+) -> list[Finding]:
     "A remark when treatments are written in another way than `WHC-80%` and `WHC-30%`"
     written = [tidy_text(x) for x in cells]
     names = pd.DataFrame(dict(written=written, read=values, row=cells.index))
@@ -431,7 +458,9 @@ def _treatment_names(say, heading, cells, values):
     return say(other.row.tolist(), what, 'read as ' + ', '.join(other['read']))
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ace5ba84
-def _unique_rows(spec, sheet, frame, known):
+def _unique_rows(
+    spec: pd.Series, sheet: Sheet, frame: pd.DataFrame, known: list[int]
+) -> tuple[pd.DataFrame, list[Finding]]:
     "Drop rows without a key and repeated keys, and report those not `known`"
     key = table_key(spec)
     lost = frame[key].isna().any(axis=1) | (frame[key] == '').any(axis=1)
@@ -456,7 +485,9 @@ def _unique_rows(spec, sheet, frame, known):
     return frame[~(lost | twice)], findings
 
 
-def _refuse_contradictions(spec, sheet, frame, key):
+def _refuse_contradictions(
+    spec: pd.Series, sheet: Sheet, frame: pd.DataFrame, key: list[str]
+) -> None:
     "Refuse rows of one key that differ"
     for _, rows in frame[frame.duplicated(key, keep=False)].groupby(key):
         differ = [c for c in rows if rows[c].astype(str).nunique() > 1]
@@ -470,13 +501,21 @@ def _refuse_contradictions(spec, sheet, frame, key):
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #88cad1db
 def table_key(
-    spec,  # from `table_spec`
-):
+    spec: pd.Series,  # from `table_spec`
+) -> list[str]:
     "The columns that say what a row is about; a `*` in the list means that a key may repeat"
     return [k for k in spec.key.split() if k != '*']
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bc620549
-def _some(spec, sheet, rows, what, action, most=5, column=''):
+def _some(
+    spec: pd.Series,
+    sheet: Sheet,
+    rows: Sequence[int],
+    what: Callable[[int], str],
+    action: str,
+    most: int = 5,
+    column: str = '',
+) -> list[Finding]:
     "One finding per row; beyond `most` only their number"
     where = dict(action=action, file=spec.file, sheet=sheet.name)
     findings = [Finding(spec.table, what(i), row=int(i), **where) for i in rows[:most]]
@@ -486,7 +525,7 @@ def _some(spec, sheet, rows, what, action, most=5, column=''):
     return findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2eb39fc9
-def _name_key(frame, key, i):
+def _name_key(frame: pd.DataFrame, key: list[str], i: int) -> str:
     "A key in words, such as '24_FabaDr_001 round 3'"
     words = {
         'plant_id': '{}',
@@ -506,8 +545,8 @@ PANDAS_TYPES = dict(
 
 
 def schema(
-    name,  # as in data/design/tables.csv
-):
+    name: str,  # as in data/design/tables.csv
+) -> pa.DataFrameSchema:
     "The pandera schema of a tidy table, made from data/design/columns.csv"
     spec = table_spec(name)
     key = table_key(spec)
@@ -523,7 +562,7 @@ def schema(
     return pa.DataFrameSchema(columns, unique=None if '*' in spec.key else key, name=name)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2dfc6bb4
-def _range(c):
+def _range(c: tuple) -> list[pa.Check]:
     "The range check of one column, if it has one"
     low, high = (None if np.isnan(v) else v for v in (c.low, c.high))
     if low is not None and high is not None:
@@ -533,7 +572,7 @@ def _range(c):
     return []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ac924548
-def _against_schema(spec, sheet, frame):
+def _against_schema(spec: pd.Series, sheet: Sheet, frame: pd.DataFrame) -> list[Finding]:
     "Findings for values outside their range; a wrong type would be our own mistake and is raised"
     try:
         schema(spec.table).validate(frame, lazy=True)
@@ -549,7 +588,9 @@ def _against_schema(spec, sheet, frame):
     return []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b9ec5fa6
-def _out_of_range(spec, sheet, column, check, values):
+def _out_of_range(
+    spec: pd.Series, sheet: Sheet, column: str, check: str, values: pd.Series
+) -> list[Finding]:
     "One finding per value out of range, up to three"
     return _some(
         spec,
@@ -562,7 +603,7 @@ def _out_of_range(spec, sheet, column, check, values):
     )
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ea842ec4
-def _units(spec, sheet, frame):
+def _units(spec: pd.Series, sheet: Sheet, frame: pd.DataFrame) -> list[Finding]:
     "Findings for columns whose unit seems changed, as a whole or in part"
     out = []
     within, along = _groups(frame)
@@ -584,7 +625,7 @@ def _units(spec, sheet, frame):
     return out
 
 
-def _groups(frame):
+def _groups(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     "What values are compared within, and the order of time: rounds, days, hours and days, nothing"
     if 'round' in frame:
         rounds = frame['round'].to_numpy()
@@ -598,7 +639,7 @@ def _groups(frame):
     return nothing, nothing
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f5706520
-def _read(path, spec):
+def _read(path: str | Path, spec: pd.Series) -> Table:
     "Read one table from its workbook"
     names = '|'.join(design('columns').query('table == @spec.table').written).split('|')
     sheet = read_sheet(path, names, spec.sheet, spec.table, spec.file)
@@ -626,13 +667,13 @@ def _read(path, spec):
     return Table(spec.table, frame, spec.file, sheet.name, findings, other)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #7634f1b9
-def _needed(spec):
+def _needed(spec: pd.Series) -> set[str]:
     "Columns that must not be ambiguous or lost"
     required = design('columns').query('table == @spec.table and required').column
     return set(required) | (set(FLUOR) if spec.table == 'fluorescence' else set())
 
 
-def _missing(spec, sheet, frame):
+def _missing(spec: pd.Series, sheet: Sheet, frame: pd.DataFrame) -> list[Finding]:
     "One line with the number of missing cells of each column"
     lost = frame.select_dtypes('number').isna().sum()
     said = ', '.join(f'{c} {n}' for c, n in lost[lost > 0].items())
@@ -642,9 +683,9 @@ def _missing(spec, sheet, frame):
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8dcf38a5
 def read_table(
-    folder,  # the experiment's folder
-    name,  # as in data/design/tables.csv
-):
+    folder: str | Path,  # the experiment's folder
+    name: str,  # as in data/design/tables.csv
+) -> Table:
     "One raw table, tidy, from the cache when this workbook was read before"
     spec = table_spec(name)
     path = find_file(folder, spec.file)

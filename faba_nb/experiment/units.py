@@ -6,6 +6,7 @@
 __all__ = ['FACTORS', 'SHARE', 'TWO_BY_NATURE', 'sizes', 'unusual_level', 'decades', 'two_heaps', 'step', 'changed_part']
 
 # %% ../../nbs/10_experiment/35_units.ipynb #a6a026a2
+from collections.abc import Sequence
 import numpy as np, pandas as pd
 
 # %% ../../nbs/10_experiment/35_units.ipynb #ad2f3bf7
@@ -13,8 +14,8 @@ FACTORS = (10, 0.1, 100, 0.01, 1000, 0.001)
 
 
 def sizes(
-    values,  # numbers, NaN where missing
-):
+    values: Sequence[float],  # numbers, NaN where missing
+) -> np.ndarray:  # (N,)
     "Absolute values; NaN for zero, missing and infinite"
     v = np.abs(np.asarray(values, float))
     usable = np.isfinite(v) & (v > 0)
@@ -22,11 +23,11 @@ def sizes(
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0647796b
 def unusual_level(
-    values,  # numbers of a column, NaN where missing
-    low,
-    high,  # where the middle of such a column usually lies; NaN: not known
-    fewest=10,  # with fewer numbers nothing is said
-):
+    values: Sequence[float],  # numbers of a column, NaN where missing
+    low: float,
+    high: float,  # where the middle of such a column usually lies; NaN: not known
+    fewest: int = 10,  # with fewer numbers nothing is said
+) -> str:
     "What is unusual about a column's middle value, '' when nothing is"
     v = sizes(values)
     if np.isnan(low) or np.isfinite(v).sum() < fewest:
@@ -40,9 +41,9 @@ def unusual_level(
 
 # %% ../../nbs/10_experiment/35_units.ipynb #d74b67c3
 def decades(
-    values,  # numbers of a column
-    groups,  # what each value is compared within: a round, a day; shape (N,)
-):
+    values: Sequence[float],  # numbers of a column
+    groups: Sequence,  # what each value is compared within: a round, a day; shape (N,)
+) -> np.ndarray:  # (N,)
     "Each value's distance from the middle of its group in powers of ten; NaN in groups below three"
     log = pd.Series(np.log10(sizes(values)))
     by = log.groupby(pd.Series(groups).to_numpy())
@@ -54,9 +55,9 @@ SHARE = 0.02  # a heap smaller than this share of a column is no change of unit 
 
 
 def two_heaps(
-    ratio,  # from `decades`
-    gap=0.6,  # the empty space between the heaps, in powers of ten
-):
+    ratio: np.ndarray,  # from `decades`
+    gap: float = 0.6,  # the empty space between the heaps, in powers of ten
+) -> tuple[np.ndarray | None, int]:
     "Which values lie in the smaller heap, and how many powers of ten apart; (None, 0) for one heap"
     known = np.flatnonzero(np.isfinite(ratio))
     order = known[np.argsort(ratio[known], kind='stable')]
@@ -75,10 +76,10 @@ def two_heaps(
 
 # %% ../../nbs/10_experiment/35_units.ipynb #1d4cbcd4
 def step(
-    values,  # numbers of a column
-    groups,  # rounds or days, in the order of time; NaN or NaT where unknown
-    least=0.75,  # powers of ten that no plant grows from one round to the next
-):
+    values: Sequence[float],  # numbers of a column
+    groups: Sequence,  # rounds or days, in the order of time; NaN or NaT where unknown
+    least: float = 0.75,  # powers of ten that no plant grows from one round to the next
+) -> tuple[object, int]:
     "The group at which a column jumps and by how many powers of ten; (None, 0) when it never does"
     by = pd.Series(np.log10(sizes(values))).groupby(pd.Series(groups).to_numpy())
     middle = by.median()[by.count() >= 3].sort_index()
@@ -95,11 +96,11 @@ TWO_BY_NATURE = {'li1_Buffer_uE', 'water_added_g', 'water_loss_g', 'water_loss_g
 
 
 def changed_part(
-    name,  # the column
-    values,  # its numbers
-    within,  # what each value is compared within
-    along,  # rounds or days in the order of time
-):
+    name: str,  # the column
+    values: np.ndarray,  # its numbers
+    within: np.ndarray,  # what each value is compared within
+    along: np.ndarray,  # rounds or days in the order of time
+) -> tuple[int, str] | None:
     "(index of the first changed value, what to say), or None"
     if name in TWO_BY_NATURE:
         return None
@@ -116,7 +117,7 @@ def changed_part(
     return int(first), f'from {when} on the values are {_times(powers)} those before'
 
 
-def _times(powers):
+def _times(powers: int) -> str:
     "How much larger or smaller, in words"
     word = 'larger' if powers > 0 else 'smaller'
     return f'{10 ** abs(powers)} times {word} than'

@@ -8,6 +8,7 @@ __all__ = ['MOST', 'AREA', 'Absent', 'regular_file', 'read_parts', 'column_numbe
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #ee1d5447
 import os, re, stat, zipfile, zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -28,10 +29,10 @@ _KINDS = dict(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #be9652b9
 def regular_file(
-    path,  # where a file should be
-    where=None,  # how messages call it; its path by default
-    most=2**30,  # bytes; a larger file is refused
-):
+    path: str | Path,  # where a file should be
+    where: str | Path | None = None,  # how messages call it; its path by default
+    most: float = 2**30,  # bytes; a larger file is refused
+) -> Path:
     "The path of a file that can be read; `Absent` when nothing is there"
     where = where or path
     if not os.path.lexists(path):
@@ -56,7 +57,7 @@ def regular_file(
     return Path(path)
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #569cb978
-def _foreign(head, whole):
+def _foreign(head: bytes, whole: Callable[[], bytes]) -> tuple[str, str]:
     "What a file is that is no archive, in words, and how to mend it; `whole` gives all its bytes"
     if not head:
         return 'is empty', 'copy it again from its source'
@@ -82,9 +83,9 @@ _DAMAGED = (
 
 
 def read_parts(
-    path,  # an .xlsx file
-    where,  # how messages call it
-):
+    path: str | Path,  # an .xlsx file
+    where: str,  # how messages call it
+) -> dict[str, bytes]:
     "Name -> bytes of the XML parts of a workbook, every checksum compared"
     with open(path, 'rb') as f:
         head = f.read(8)
@@ -100,7 +101,7 @@ def read_parts(
         raise BadInput(f'not a readable workbook ({e})', where, 'copy it again from its source')
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #a68d9a06
-def _unpacked(archive, where):
+def _unpacked(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
     "The XML parts, up to `MOST` bytes together"
     parts, left = {}, MOST
     for info in archive.infolist():
@@ -127,7 +128,7 @@ _CELL = re.compile(
 _ROW = re.compile(rb'<(?:\w+:)?row\s(?:[^>]*?\s)?r\s*=\s*["\'](\d+)["\']')
 
 
-def column_number(letters):
+def column_number(letters: str) -> int:
     "28 for AB"
     number = 0
     for c in letters.upper():
@@ -135,7 +136,7 @@ def column_number(letters):
     return number
 
 
-def column_letters(number):
+def column_letters(number: int) -> str:
     "AB for 28"
     letters = ''
     while number:
@@ -145,9 +146,9 @@ def column_letters(number):
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #6188f32e
 def check_corner(
-    xml,  # a sheet's XML
-    where,  # how messages call the sheet
-):
+    xml: bytes,  # a sheet's XML
+    where: str,  # how messages call the sheet
+) -> None:
     "Refuse a sheet whose cells stand so far apart that laying it out would fill the memory"
     widest = 0, ''
     longest = 0, ''
@@ -186,7 +187,7 @@ _PLACE = re.compile(rb'\br\s*=\s*["\']([A-Za-z]+)(\d+)["\']')
 _VALUE = re.compile(rb'<(?:\w+:)?(?:v|t)(?:\s[^>]*)?>([^<]+)<')
 
 
-def _place(attributes):
+def _place(attributes: bytes) -> tuple[int, int] | None:
     "(row, column) of a cell"
     m = _PLACE.search(attributes)
     if not m:
@@ -194,7 +195,7 @@ def _place(attributes):
     return int(m[2]), column_number(m[1].decode())
 
 
-def _look_blind(xml):
+def _look_blind(xml: bytes) -> Blind:
     "Formulas without value and errors of a sheet"
     out = Blind()
     if b'<f' not in xml and b':f' not in xml and b'"e"' not in xml and b"'e'" not in xml:
@@ -216,8 +217,8 @@ _MERGED = re.compile(
 
 
 def blind_cells(
-    xml,  # a sheet's XML
-):
+    xml: bytes,  # a sheet's XML
+) -> Blind:
     "The `Blind` cells of a sheet"
     out = _look_blind(xml)
     for a, top, b, bottom in _MERGED.findall(xml):
@@ -235,7 +236,7 @@ _SHEET = re.compile(rb'<(?:\w+:)?sheet\s([^>]*)>')
 _LINK = re.compile(rb'<(?:\w+:)?Relationship\s([^>]*)>')
 
 
-def _attribute(text, name):
+def _attribute(text: bytes, name: bytes) -> str:
     "One attribute of an XML element"
     m = re.search(rb'(?:^|[\s:])' + name + rb'\s*=\s*(?:"([^"]*)"|\'([^\']*)\')', text)
     if not m:
@@ -244,8 +245,8 @@ def _attribute(text, name):
 
 
 def sheet_parts(
-    parts,  # from `read_parts`
-):
+    parts: dict[str, bytes],  # from `read_parts`
+) -> list[bytes | None]:
     "The XML of each sheet, in the order of the workbook's list; None where it is not found"
     links = {
         _attribute(r, b'Id'): _attribute(r, b'Target')
@@ -259,9 +260,9 @@ def sheet_parts(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #1d41eb34
 def open_workbook(
-    path,  # an .xlsx file
-    where,  # how messages call it
-):
+    path: str | Path,  # an .xlsx file
+    where: str,  # how messages call it
+) -> 'tuple[CalamineWorkbook, list[bytes | None]]':
     "The opened workbook and its sheets' XML; refused in one line when it cannot be read safely"
     from python_calamine import CalamineWorkbook
 
@@ -278,9 +279,9 @@ def open_workbook(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #f963d556
 def guarded(
-    read,  # function without arguments that reads a workbook
-    where,  # how messages call it
-):
+    read: Callable[[], object],  # function without arguments that reads a workbook
+    where: str,  # how messages call it
+) -> object:
     "The result of `read`; whatever stops the reader is one line"
     from python_calamine import CalamineError
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 from ..training.bundle import Bundle, make_grid, note_presence, place
-from ..training.network import WIDTH, Batch, encode_days
+from ..training.network import WIDTH, Batch, Blueprint, encode_days
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #796d940b
-def _invented_plants(genotypes):
+def _invented_plants(genotypes: int) -> pd.DataFrame:
     "Six plants per genotype, onsets over the whole season"
     onset = np.resize([14.0, 19, 20, 28, 29, 28, 33, 34, 38], genotypes)
     rows = []
@@ -29,14 +29,14 @@ def _invented_plants(genotypes):
     )
 
 
-def _class_of(onset):
+def _class_of(onset: float) -> str:
     "The class of an invented onset"
     if onset <= 20:
         return 'Early'
     return 'Mid' if onset < 33 else 'Late'
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #3c81288e
-def _invented_steps(plants):
+def _invented_steps(plants: pd.DataFrame) -> pd.DataFrame:
     "Eleven measured days per plant, other days for each replicate"
     days = {
         1: (3, 5, 10, 12, 17, 19, 24, 29, 31, 33, 38),
@@ -52,11 +52,11 @@ def _invented_steps(plants):
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #f86adca1
 def invented(
-    genotypes=12,  # with six plants each
-    width=40,  # of the image features
-    signal=1.0,  # how far the numbers drift after onset, in standard deviations
-    seed=0,  # of the noise
-):
+    genotypes: int = 12,  # with six plants each
+    width: int = 40,  # of the image features
+    signal: float = 1.0,  # how far the numbers drift after onset, in standard deviations
+    seed: int = 0,  # of the noise
+) -> Bundle:
     "A `Bundle` of an experiment that never was"
     plants = _invented_plants(genotypes)
     facts = _invented_steps(plants)
@@ -86,13 +86,13 @@ def invented(
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #5ac82cf3
 def random_batch(
-    bp,  # a `Blueprint`
-    fits=2,  # size of the stack
-    plants=3,  # sequences of each fit
-    steps=5,  # padded length
-    views=4,  # of each step
-    seed=0,  # of the invented numbers
-):
+    bp: Blueprint,  # of the network that reads it
+    fits: int = 2,  # size of the stack
+    plants: int = 3,  # sequences of each fit
+    steps: int = 5,  # padded length
+    views: int = 4,  # of each step
+    seed: int = 0,  # of the invented numbers
+) -> Batch:
     "An invented `Batch`, for examples, tests and measuring"
     g = torch.Generator().manual_seed(seed)
     d = dict(bp.widths)

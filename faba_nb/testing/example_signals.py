@@ -6,6 +6,7 @@
 __all__ = ['fluor_days', 'toy_signal']
 
 # %% ../../nbs/18_testing/35_example_signals.ipynb #54faeed5
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
@@ -18,13 +19,15 @@ fluor_days = {
 
 
 def toy_signal(
-    onsets,  # DAG per genotype
-    leads,  # dict name -> days before the onset at which half of the change is done
-    effect=3.0,  # full change in control standard deviations
-    s=2.5,  # days of the logistic
-    days=fluor_days,  # DAG per replicate
-    seed=0,  # of the noise
-):  # table, plants
+    onsets: Sequence[float],  # DAG per genotype
+    leads: dict[
+        str, float
+    ],  # dict name -> days before the onset at which half of the change is done
+    effect: float = 3.0,  # full change in control standard deviations
+    s: float = 2.5,  # days of the logistic
+    days: dict[int, list[int]] = fluor_days,  # DAG per replicate
+    seed: int = 0,  # of the noise
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # table, plants
     "A tidy sensor table with known leads, and its plants"
     rng = np.random.default_rng(seed)
     rows, plants = [], []

@@ -6,6 +6,7 @@
 __all__ = ['EXAMPLE', 'SKILL', 'AWKWARD', 'example_predictions', 'example_results']
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #9dc23074
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from pathlib import Path
@@ -29,7 +30,7 @@ arms:
 SKILL = {'dinov2': 0.35, 'clip': 0.45, 'bioclip': 0.4, 'no_image': 0.45}
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #f96ec63c
-def _gates(df, modalities):
+def _gates(df: pd.DataFrame, modalities: list[str]) -> dict[str, float | pd.Series]:
     "Invented gate weights that sum to 1"
     late = 1 / (1 + np.exp(-(df.dag - 20) / 4))
     share = {'image': 0.5 + 0.4 * late, 'fluor': 0.35 - 0.3 * late, 'env': 0.1, 'vi': 0.05}
@@ -39,11 +40,11 @@ def _gates(df, modalities):
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #9123f202
 def example_predictions(
-    arm,  # name, also decides the skill
-    steps,  # measured steps
-    seed=0,  # of the noise
-    init_seeds=(42, 123),  # one fit per accession left out for each
-):
+    arm: str,  # name, also decides the skill
+    steps: pd.DataFrame,  # measured steps
+    seed: int = 0,  # of the noise
+    init_seeds: Sequence[int] = (42, 123),  # one fit per accession left out for each
+) -> pd.DataFrame:
     "Invented predictions of an arm in both readings, in the contract's columns"
     modalities = ['fluor', 'env', 'vi'] if arm == 'no_image' else ['image', 'fluor', 'env', 'vi']
     parts = [
@@ -68,7 +69,7 @@ def example_predictions(
 AWKWARD = ['Aurora/2', 'Mélodie/2', 'R&D <b>7</b>', 'Hedin/2', 'Kontu', "Ukko's"]
 
 
-def _steps(data, n):
+def _steps(data: str | Path | None, n: int) -> pd.DataFrame:
     "Measured steps of an experiment, or invented ones of `n` accessions"
     if data is not None:
         from faba_nb.experiment.experiment_folder import Experiment
@@ -81,13 +82,13 @@ def _steps(data, n):
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #5d129484
 def example_results(
-    out,  # folder to write the study into
-    data=None,  # folder of an experiment, for photographs and sensor tables
-    arms=None,  # names of the arms that have predictions; all by default
-    draws=400,  # bootstrap draws and permutations
-    genotypes=12,  # invented accessions, where no experiment is given
-    init_seeds=(42, 123),  # of every arm
-):
+    out: str | Path,  # folder to write the study into
+    data: str | Path | None = None,  # folder of an experiment, for photographs and sensor tables
+    arms: Sequence[str] | None = None,  # names of the arms that have predictions; all by default
+    draws: int = 400,  # bootstrap draws and permutations
+    genotypes: int = 12,  # invented accessions, where no experiment is given
+    init_seeds: Sequence[int] = (42, 123),  # of every arm
+) -> Path:
     "Write an invented, evaluated study; returns its folder"
     folder, steps = StudyFolder(out), _steps(data, genotypes)
     write_text(EXAMPLE.replace('[42, 123]', str(list(init_seeds))), folder.study)

@@ -6,13 +6,14 @@
 __all__ = ['two_arms', 'drawn_arms', 'with_dealt_onsets', 'clock_models', 'lead_worlds', 'twin_signals', 'twin_truth']
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #811b1e38
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from dataclasses import replace
 from ..twin.design import planned_plants, planned_rounds, values
 from ..twin.latent import course, with_onsets
 from ..twin.writing import measure_fluorescence
-from ..evaluation.predictions import scores, step_columns, with_labels
+from ..evaluation.predictions import Scores, scores, step_columns, with_labels
 from ..evaluation.metrics import rates
 from ..evaluation.resampling import sign_flip, signs
 from ..evaluation.information import information, permutation_table
@@ -28,15 +29,15 @@ from .example_signals import toy_signal
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #c93073e0
 def two_arms(
-    studies,  # number of imaginary studies
-    correlation=0.8,  # between the arms, over genotypes
-    difference=0.0,  # of arm a, added to its mean
-    G=44,  # genotypes
-    sd=0.21,  # of a fold's F1
-    mean=0.65,  # of both arms
-    cut=True,  # values cut at 0 and 1
-    seed=0,  # of everything
-):  # (studies, G) differences per genotype
+    studies: int,  # number of imaginary studies
+    correlation: float = 0.8,  # between the arms, over genotypes
+    difference: float = 0.0,  # of arm a, added to its mean
+    G: int = 44,  # genotypes
+    sd: float = 0.21,  # of a fold's F1
+    mean: float = 0.65,  # of both arms
+    cut: bool = True,  # values cut at 0 and 1
+    seed: int = 0,  # of everything
+) -> np.ndarray:  # (studies, G) differences per genotype
     "Differences of fold F1 of two arms in imaginary studies"
     rng = np.random.default_rng(seed)
     shared = rng.normal(mean, sd * np.sqrt(correlation), (studies, G))
@@ -49,11 +50,11 @@ def two_arms(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #5344e343
 def drawn_arms(
-    studies,  # number of imaginary studies
-    arms=2,  # equally good
-    runs=3,  # per fold
-    seed=0,  # of everything
-):  # (studies, arms, G) fold F1, mean over runs
+    studies: int,  # number of imaginary studies
+    arms: int = 2,  # equally good
+    runs: int = 3,  # per fold
+    seed: int = 0,  # of everything
+) -> np.ndarray:  # (studies, arms, G) fold F1, mean over runs
     "Fold F1 of imaginary models, drawn step by step"
     rng = np.random.default_rng(seed)
     steps = toy_steps(44, onsets=real_onsets)
@@ -85,9 +86,9 @@ def drawn_arms(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #00965945
 def with_dealt_onsets(
-    s,  # Scores
-    rng,  # random generator
-):  # Scores with other labels
+    s: Scores,  # whose labels are dealt anew
+    rng: np.random.Generator,  # of the deal
+) -> Scores:  # Scores with other labels
     "The same predictions under onsets dealt anew over the genotypes"
     own = s.plants[s.plants.drought].groupby('genotype').onset_dag.first()
     dealt = dict(zip(own.index, rng.permutation(own.to_numpy())))
@@ -99,12 +100,12 @@ def with_dealt_onsets(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #9f74fe27
 def clock_models(
-    studies,  # number of imaginary studies
-    skill=0.0,  # 0: the clock, 1: the truth
-    permuted=False,  # onsets dealt anew over genotypes after the predictions were made
-    draws=199,  # permutations
-    seed=0,  # of everything
-):  # a row per study and statistic: value, null_low, null_high, p
+    studies: int,  # number of imaginary studies
+    skill: float = 0.0,  # 0: the clock, 1: the truth
+    permuted: bool = False,  # onsets dealt anew over genotypes after the predictions were made
+    draws: int = 199,  # permutations
+    seed: int = 0,  # of everything
+) -> pd.DataFrame:  # a row per study and statistic: value, null_low, null_high, p
     "Genotype information of imaginary models, each beside its permutations"
     out = []
     for i in range(studies):
@@ -119,12 +120,12 @@ def clock_models(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #fdc6553d
 def lead_worlds(
-    studies,  # number of imaginary experiments
-    lead=8.0,  # days before the onset
-    dose=False,  # True: the change follows the treatment's duration, not the onset
-    draws=199,  # bootstrap and permutation
-    seed=0,  # of everything
-):  # a row per experiment: lead_d, low, high, p_onset
+    studies: int,  # number of imaginary experiments
+    lead: float = 8.0,  # days before the onset
+    dose: bool = False,  # True: the change follows the treatment's duration, not the onset
+    draws: int = 199,  # bootstrap and permutation
+    seed: int = 0,  # of everything
+) -> pd.DataFrame:  # a row per experiment: lead_d, low, high, p_onset
     "The measured lead of one signal in many imaginary experiments"
     out = []
     for i in range(studies):
@@ -137,11 +138,18 @@ def lead_worlds(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #1a5cd43c
 def twin_signals(
-    world,  # of the twin: onset, dose, permuted, null or late
-    genotypes=44,  # accessions
-    seed=1,  # of the twin
-    names=('Fo', 'Fm', 'Fv/Fm_Lss', 'QY_Lss', 'NPQ_Lss', 'Rfd_Lss'),  # fluorescence parameters
-):  # signals and kinds, as `lead_table` takes them
+    world: str,  # of the twin: onset, dose, permuted, null or late
+    genotypes: int = 44,  # accessions
+    seed: int = 1,  # of the twin
+    names: Sequence[str] = (
+        'Fo',
+        'Fm',
+        'Fv/Fm_Lss',
+        'QY_Lss',
+        'NPQ_Lss',
+        'Rfd_Lss',
+    ),  # fluorescence parameters
+) -> tuple:  # signals and kinds, as `lead_table` takes them
     "What a simulated experiment's fluorescence and leaves show, without drawing a photograph"
     plants = with_onsets(planned_plants(genotypes), world, seed)
     rounds = planned_rounds(plants)
@@ -161,8 +169,8 @@ def twin_signals(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #c23feab2
 def twin_truth(
-    names,  # signals
-):  # dict name -> days before the onset at which half of the change is done
+    names: Sequence[str],  # signals
+) -> dict[str, float]:  # dict name -> days before the onset at which half of the change is done
     "The leads that the twin plants, by parameter; half of the wilting is done soon after the onset"
     v, s = values()['fluorescence'], values()['stress']['s']
     half = 0.5 ** (1 / 1.2)  # wilting = stress^1.2

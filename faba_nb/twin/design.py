@@ -14,16 +14,16 @@ from ..core.places import root
 
 # %% ../../nbs/15_twin/01_design.ipynb #1540a603
 @lru_cache
-def values():
+def values() -> dict:
     "The content of `data/design/simulator.yaml`"
     path = root() / 'data' / 'design' / 'simulator.yaml'
     return yaml.safe_load(path.read_text(encoding='utf-8'))
 
 # %% ../../nbs/15_twin/01_design.ipynb #8f5047ff
 def stream(
-    seed,  # the twin's seed, any integer ≥ 0
-    *names,  # what is drawn, for example a plant's id and a purpose
-):
+    seed: int,  # the twin's seed, any integer ≥ 0
+    *names: object,  # what is drawn, for example a plant's id and a purpose
+) -> np.random.Generator:
     "A random generator for one purpose"
     hashes = [zlib.crc32(str(name).encode()) for name in names]
     return np.random.default_rng([seed, *hashes])
@@ -41,8 +41,8 @@ WORLDS = {
 
 # %% ../../nbs/15_twin/01_design.ipynb #c9eb585b
 def chosen_accessions(
-    genotypes=44,  # how many, 1–44
-):
+    genotypes: int = 44,  # how many, 1–44
+) -> pd.DataFrame:
     "The accessions of a twin, by number"
     table = pd.read_csv(root() / 'data' / 'design' / 'accessions.csv')
     if not 1 <= genotypes <= len(table):
@@ -61,8 +61,8 @@ def chosen_accessions(
 
 # %% ../../nbs/15_twin/01_design.ipynb #644ea713
 def planned_plants(
-    genotypes=44,  # accessions, 1–44
-):
+    genotypes: int = 44,  # accessions, 1–44
+) -> pd.DataFrame:
     "One row per plant: identity, treatment, replicate, the genotype's onset"
     rows = []
     for a in chosen_accessions(genotypes).to_dict('records'):
@@ -81,8 +81,8 @@ def planned_plants(
 
 # %% ../../nbs/15_twin/01_design.ipynb #1c66ef50
 def planned_rounds(
-    plants,  # as from `planned_plants`
-):
+    plants: pd.DataFrame,  # as from `planned_plants`
+) -> pd.DataFrame:
     "One row per plant and round: DAG, date, number of side views, fluorescence or not"
     rounds = pd.read_csv(root() / 'data' / 'design' / 'rounds.csv')
     plan = pd.read_csv(root() / 'data' / 'design' / 'replicate_rounds.csv').drop(columns='images')
@@ -101,7 +101,7 @@ def planned_rounds(
     return table.assign(sides=_sides(table))
 
 # %% ../../nbs/15_twin/01_design.ipynb #522586d5
-def _photographed(number, replicate, rnd):
+def _photographed(number: pd.Series, replicate: pd.Series, rnd: pd.Series) -> pd.Series:
     "Where a plant of replicate 2 was photographed in its last rounds"
     odd = values()['exceptions']
     late = number.isin(odd['last_round_23'])
@@ -110,7 +110,7 @@ def _photographed(number, replicate, rnd):
     return ~((replicate == 2) & ~both & other_round)
 
 # %% ../../nbs/15_twin/01_design.ipynb #c49ee235
-def _sides(table):
+def _sides(table: pd.DataFrame) -> pd.Series:
     "How many of the three side views exist in each plant-round"
     odd = values()['exceptions']
     sides = pd.Series(3, table.index)

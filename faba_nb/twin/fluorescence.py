@@ -6,6 +6,7 @@
 __all__ = ['LIGHTS', 'KNOWN', 'MORE', 'moved', 'aged', 'primary', 'fluorescence']
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #a0e90b89
+from collections.abc import Sequence
 import numpy as np, pandas as pd
 from .design import stream, values
 
@@ -28,14 +29,14 @@ MORE = ['Rfd_D1', 'Rfd_D2', 'Rfd_D3', 'Size']
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #0bdfb757
 def moved(
-    plant,  # one row of `latent.with_onsets`, as a dict
-    dag,  # day, scalar or array
-    lead,  # days before the onset at which half the change is done
-    s,  # days of the logistic
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-    name,  # the parameter: leads scatter a little between plants
-):
+    plant: dict,  # one row of `latent.with_onsets`, as a dict
+    dag: float | np.ndarray,  # day, scalar or array
+    lead: float,  # days before the onset at which half the change is done
+    s: float,  # days of the logistic
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+    name: str,  # the parameter: leads scatter a little between plants
+) -> np.ndarray:
     "Share of the parameter's full change on a day"
     on = plant['responds_dag']
     if not np.isfinite(on):
@@ -48,16 +49,16 @@ def moved(
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #2e963709
 def aged(
-    dag,  # day
-    name,  # parameter
-):
+    dag: float | np.ndarray,  # day
+    name: str,  # parameter
+) -> float | np.ndarray:
     "Relative change by senescence"
     a = values()['senescence']
     before = -(dag - a['from_dag'] - 2)
     return a.get(name, 0.0) / (1 + np.exp(before / a['s']))
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #58feb1b3
-def _scatter(plant, name, dags, seed):
+def _scatter(plant: dict, name: str, dags: Sequence[float], seed: int) -> np.ndarray:  # (days,)
     "Standard deviations from the mean on each day: genotype + plant + measurement"
     w = values()['fluorescence']['shares']
     g = stream(seed, plant['genotype'], 'fluorescence', name).normal()
@@ -68,12 +69,12 @@ def _scatter(plant, name, dags, seed):
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #5b901759
 def primary(
-    plant,  # one row of `latent.with_onsets`
-    name,  # 'Fo', 'Fm', 'Fp', 'QY_max', 'NPQ', 'Fv/Fm', 'QY', 'qP', 'Rfd'
-    dags,  # measuring days
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plant: dict,  # one row of `latent.with_onsets`
+    name: str,  # 'Fo', 'Fm', 'Fp', 'QY_max', 'NPQ', 'Fv/Fm', 'QY', 'qP', 'Rfd'
+    dags: Sequence[float],  # measuring days
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> np.ndarray:  # (days, light states) or (days, 1)
     "Days × light states (or × 1)"
     v = values()['fluorescence'][name]
     dags = np.asarray(dags, float)
@@ -87,12 +88,12 @@ def primary(
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #88712822
 def fluorescence(
-    plant,  # one row of `latent.with_onsets`
-    dags,  # measuring days
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-    size=0.0,  # projected area on each day
-):
+    plant: dict,  # one row of `latent.with_onsets`
+    dags: Sequence[float],  # measuring days
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+    size: float | np.ndarray = 0.0,  # projected area on each day
+) -> pd.DataFrame:
     "One row per day: the 94 columns of the table"
     get = lambda n: primary(plant, n, dags, world, seed)
     fo, fm, fp, ymax = (get(n)[:, 0] for n in ('Fo', 'Fm', 'Fp', 'QY_max'))

@@ -6,6 +6,7 @@
 __all__ = ['TRAITS', 'NODES', 'genotype_traits', 'plant_form']
 
 # %% ../../nbs/15_twin/03_form.ipynb #b50e01fd
+from collections.abc import Sequence
 import numpy as np
 from .design import stream
 
@@ -25,9 +26,9 @@ TRAITS = {  # mean, standard deviation between genotypes
 
 # %% ../../nbs/15_twin/03_form.ipynb #d3f58895
 def genotype_traits(
-    genotype,  # accession name
-    seed,  # the twin's seed
-):
+    genotype: str,  # accession name
+    seed: int,  # the twin's seed
+) -> dict[str, float]:
     "What all plants of a genotype have in common"
     r = stream(seed, 'genotype', genotype)
     own = {name: np.clip(r.normal(), -2.2, 2.2) for name in TRAITS}
@@ -38,11 +39,11 @@ NODES = 20  # more than a stem makes in 39 days
 
 
 def plant_form(
-    genotype,  # accession name
-    plant_id,  # which plant
-    seed,  # the twin's seed
-    odd=(),  # oddities such as 'side_branches', 'tilted'
-):
+    genotype: str,  # accession name
+    plant_id: str,  # which plant
+    seed: int,  # the twin's seed
+    odd: Sequence[str] = (),  # oddities such as 'side_branches', 'tilted'
+) -> dict:
     "All random parts of one plant, stems × nodes"
     g = genotype_traits(genotype, seed)
     r = stream(seed, plant_id, 'form')
@@ -55,7 +56,9 @@ def plant_form(
     return f | _nodes(f, r)
 
 # %% ../../nbs/15_twin/03_form.ipynb #03eb5d31
-def _stems(f, r, bushy):
+def _stems(
+    f: dict, r: np.random.Generator, bushy: bool
+) -> dict[str, np.ndarray]:  # each of shape (stems,)
     "Start, lean, direction and size of each stem"
     n = f['stems']
     j = np.arange(n)
@@ -69,7 +72,9 @@ def _stems(f, r, bushy):
     }
 
 # %% ../../nbs/15_twin/03_form.ipynb #a9016698
-def _nodes(f, r):
+def _nodes(
+    f: dict, r: np.random.Generator
+) -> dict[str, np.ndarray]:  # each of shape (stems, nodes, …)
     "Deviations of each node"
     shape = f['stems'], NODES
     k = np.arange(NODES)

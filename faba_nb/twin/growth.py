@@ -11,9 +11,9 @@ from .form import NODES
 
 # %% ../../nbs/15_twin/04_growth.ipynb #d696321d
 def state_on(
-    c,  # as from `latent.course`
-    dag,  # day, may be a fraction
-):
+    c: 'pd.DataFrame',  # as from `latent.course`
+    dag: float,  # day, may be a fraction
+) -> dict:
     "State of one day: clock, wilting, stress and their history"
     at = lambda k: float(np.interp(dag, c.dag, c[k]))
     days = c.dag.to_numpy() <= dag
@@ -31,9 +31,9 @@ def state_on(
 
 # %% ../../nbs/15_twin/04_growth.ipynb #1d87fe0c
 def nodes(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+) -> dict[str, np.ndarray]:  # each of shape (stems, nodes)
     "Stems × nodes: age in growth days, expansion 0–1, final size"
     k = np.arange(NODES)
     birth = f['start'][:, None] + k * f['phyllochron'] + f['birth_noise']
@@ -51,17 +51,17 @@ def nodes(
     return {'age': age, 'born': age > 0, 'open': _smooth(age / 8.5), 'size': size, 'then': then}
 
 
-def _smooth(x):
+def _smooth(x: float | np.ndarray) -> float | np.ndarray:
     "0 below 0, 1 above 1, smooth between"
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #93320a8c
 def stems(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    n,  # as from `nodes`
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    n: dict,  # as from `nodes`
+) -> np.ndarray:
     "Points of the stems, stems × (nodes + 1) × 3, cm"
     k = np.arange(NODES)
     tall = np.interp(k, [0, 1, 4, 8, 13, 19], [0.55, 0.5, 0.85, 1.05, 0.9, 0.6])
@@ -92,7 +92,7 @@ def stems(
     return np.concatenate([base[:, None], base[:, None] + np.cumsum(step, 1)], 1)
 
 
-def _direction(angle, toward):
+def _direction(angle: np.ndarray, toward: np.ndarray) -> np.ndarray:
     "Unit vectors … × 3 that lean so far from the vertical towards a direction, both in radians"
     return np.stack(
         [np.sin(angle) * np.cos(toward), np.sin(angle) * np.sin(toward), np.cos(angle)], -1
@@ -100,12 +100,12 @@ def _direction(angle, toward):
 
 # %% ../../nbs/15_twin/04_growth.ipynb #9f54c824
 def rachises(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    n,  # as from `nodes`
-    stem,  # as from `stems`
-    points=5,  # along each rachis
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    n: dict,  # as from `nodes`
+    stem: np.ndarray,  # as from `stems`
+    points: int = 5,  # along each rachis
+) -> dict[str, np.ndarray]:  # a row per leaf
     "One row per leaf: points, direction and size of its rachis, its place and age"
     j, k = np.nonzero(n['born'])
     opened = n['open'][j, k]
@@ -139,11 +139,11 @@ def rachises(
 
 # %% ../../nbs/15_twin/04_growth.ipynb #c4d80121
 def leaflets(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    r,  # as from `rachises`
-    parts=4,  # segments along a leaflet
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    r: dict,  # as from `rachises`
+    parts: int = 4,  # segments along a leaflet
+) -> dict[str, np.ndarray]:  # a row per leaflet
     "One row per leaflet: midrib and two edges in space, leaf number"
     leaf, slot = np.nonzero(_slots(r['pairs']))
     pair = slot // 2
@@ -179,13 +179,13 @@ def leaflets(
     }
 
 # %% ../../nbs/15_twin/04_growth.ipynb #e0402ebb
-def _slots(pairs):
+def _slots(pairs: np.ndarray) -> np.ndarray:  # (leaves, 6) bool
     "Which of six leaflet places a leaf fills; a half pair is a single leaflet"
     count = np.round(2 * pairs)
     return np.arange(6)[None] < count[:, None]
 
 
-def _on_rachis(r, leaf, u):
+def _on_rachis(r: dict, leaf: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Point and direction at share `u` of the rachis of `leaf`"
     points = r['points']
     n = points.shape[1] - 1
@@ -195,7 +195,18 @@ def _on_rachis(r, leaf, u):
     return at, r['along'][leaf, i]
 
 # %% ../../nbs/15_twin/04_growth.ipynb #eb154d7e
-def _blades(d, across, normal, base, length, slender, r, leaf, noise, parts):
+def _blades(
+    d: np.ndarray,
+    across: np.ndarray,
+    normal: np.ndarray,
+    base: np.ndarray,
+    length: np.ndarray,
+    slender: float,
+    r: dict,
+    leaf: np.ndarray,
+    noise: np.ndarray,
+    parts: int,
+) -> dict[str, np.ndarray]:
     "Midrib, left and right edge of every leaflet, leaflets × (parts + 1) × 3"
     u = np.linspace(0, 1, parts + 1)
     if parts > 4:
@@ -219,13 +230,13 @@ def _blades(d, across, normal, base, length, slender, r, leaf, noise, parts):
     return {'mid': mid, 'left': left, 'right': right, 'length': length}
 
 
-def _unit(v):
+def _unit(v: np.ndarray) -> np.ndarray:
     "Vectors of length one"
     length = np.linalg.norm(v, axis=-1, keepdims=True)
     return v / (length + 1e-9)
 
 
-def _outline(u):
+def _outline(u: np.ndarray) -> np.ndarray:
     "Half width of an elliptic leaflet along its length, at most 1"
     foot = np.clip(u, 1e-9, 1) ** 0.56
     tip = np.clip(1 - u, 0, 1) ** 0.46
@@ -233,11 +244,11 @@ def _outline(u):
 
 # %% ../../nbs/15_twin/04_growth.ipynb #27e29c34
 def leaf_ages(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    r,  # as from `rachises`
-    from_dag=31,  # first day of senescence in well-watered plants
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    r: dict,  # as from `rachises`
+    from_dag: float = 31,  # first day of senescence in well-watered plants
+) -> tuple[np.ndarray, np.ndarray]:  # (leaves,) each
     "Yellow and dry share of each leaf, 0–1"
     low = r['k'] + 3 * (r['j'] > 0)
     noise = f['ages'][r['j'], r['k']]
@@ -251,11 +262,11 @@ def leaf_ages(
 
 # %% ../../nbs/15_twin/04_growth.ipynb #11a4c1ab
 def flowers(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    n,  # as from `nodes`
-    stem,  # as from `stems`
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    n: dict,  # as from `nodes`
+    stem: np.ndarray,  # as from `stems`
+) -> np.ndarray:
     "Places of open flowers, flowers × 3"
     j, k = np.nonzero(
         (n['age'] > 9)
@@ -274,10 +285,10 @@ def flowers(
 
 # %% ../../nbs/15_twin/04_growth.ipynb #b289fc30
 def grow(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    parts=4,  # segments along a leaflet: detail
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    parts: int = 4,  # segments along a leaflet: detail
+) -> dict:
     "All parts of the plant of one day"
     n = nodes(f, s)
     stem = stems(f, s, n)

@@ -30,8 +30,8 @@ ODD = [
 
 # %% ../../nbs/15_twin/02_latent.ipynb #d169fd0b
 def odd_plants(
-    plants,  # as from `planned_plants`
-):
+    plants: pd.DataFrame,  # as from `planned_plants`
+) -> pd.DataFrame:
     "Which plant carries which oddity: a table of oddity and plant"
     taken, rows = {n for _, n in ODD}, []
     for what, number in ODD:
@@ -50,10 +50,10 @@ def odd_plants(
 
 # %% ../../nbs/15_twin/02_latent.ipynb #ee0dbf11
 def with_onsets(
-    plants,  # as from `planned_plants`
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plants: pd.DataFrame,  # as from `planned_plants`
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "`plants` with the annotated onset of the genotype and the day on which each really responds"
     if world not in WORLDS:
         raise BadInput(
@@ -72,7 +72,7 @@ def with_onsets(
     return out
 
 # %% ../../nbs/15_twin/02_latent.ipynb #715e73f4
-def _annotated(plants, world, seed):
+def _annotated(plants: pd.DataFrame, world: str, seed: int) -> dict[int, float]:
     "Accession number -> annotated onset"
     g = plants.drop_duplicates('accession_num')
     onsets = g.onset_dag.to_numpy(float)
@@ -81,7 +81,7 @@ def _annotated(plants, world, seed):
     return dict(zip(g.accession_num, onsets))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #df486952
-def _responds(plant, world, seed):
+def _responds(plant: dict, world: str, seed: int) -> float:
     "DAG at which this plant is half way into stress; infinite for controls"
     if 'died' in plant['odd']:
         return DEATH
@@ -102,18 +102,18 @@ STOPPED = 16.0  # DAG at which the plant that stopped growing stopped
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a705eb33
 def drying_days(
-    plant_id,  # a plant
-    seed,  # the twin's seed
-):
+    plant_id: str,  # a plant
+    seed: int,  # the twin's seed
+) -> float:
     "Days in which the pot's surplus water falls to a third"
     d = values()['water']['drying_days']
     return max(2.0, stream(seed, plant_id, 'drying').normal(d['mean'], d['sd']))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a1bd6f64
 def dry_since(
-    plant_id,  # a plant
-    seed,  # the twin's seed
-):
+    plant_id: str,  # a plant
+    seed: int,  # the twin's seed
+) -> float:
     "DAG at which the pot falls below the threshold of the dose"
     w = values()['water']
     surplus = (w['control'] - w['drought']) / (w['dose_threshold'] - w['drought'])
@@ -124,10 +124,10 @@ DAYS = np.arange(-4, 41, 0.25)
 
 
 def course(
-    plant,  # one row of `with_onsets`, as a dict
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plant: dict,  # one row of `with_onsets`, as a dict
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "The plant's latent course on `DAYS`: water, dose, stress, wilting, growth clock"
     t = DAYS
     v, w = values()['stress'], values()['water']
@@ -156,7 +156,7 @@ def course(
     )
 
 # %% ../../nbs/15_twin/02_latent.ipynb #f4f4a18d
-def _water(t, plant, seed):
+def _water(t: np.ndarray, plant: dict, seed: int) -> np.ndarray:
     "Soil water on each day, % of water-holding capacity"
     w = values()['water']
     if plant['grown_as'] != 'WHC-30':
@@ -166,14 +166,14 @@ def _water(t, plant, seed):
     return w['drought'] + (w['control'] - w['drought']) * left
 
 
-def _last_growth(plant):
+def _last_growth(plant: dict) -> float:
     "DAG from which a plant does not grow any more, beyond the experiment for most"
     if 'stopped' in plant['odd']:
         return STOPPED
     return DEATH + 4 if 'died' in plant['odd'] else 99
 
 
-def _stress(t, plant, world, seed):
+def _stress(t: np.ndarray, plant: dict, world: str, seed: int) -> np.ndarray:
     "0 (well) to about 1 (as stressed as this plant gets)"
     on, s = plant['responds_dag'], values()['stress']
     if not np.isfinite(on):
@@ -187,7 +187,7 @@ def _stress(t, plant, world, seed):
     return most / (1 + np.exp(-(t - on) / s['s']))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #be0fdb82
-def _wander(r, t, sd):
+def _wander(r: np.random.Generator, t: np.ndarray, sd: float) -> np.ndarray:
     "A slow random deviation: what one measuring day has in common"
     steps = r.normal(0, sd, len(t) // 4 + 2)
     days = t[0] + np.arange(len(steps))

@@ -7,14 +7,15 @@ __all__ = ['SHADES', 'plant_mask', 'outline', 'shade_shares', 'side_morphology',
            'vegetation_indices']
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #74822062
+from collections.abc import Sequence
 import cv2
 import numpy as np
 from .plant_drawing import PX_PER_CM, SIDE
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #f1d35245
 def plant_mask(
-    im,  # H × W × 3 or 4, RGB(A), background black
-):
+    im: np.ndarray,  # H × W × 3 or 4, RGB(A), background black
+) -> np.ndarray:  # H × W
     "Where the plant is, without its stake"
     r, g, b = (im[..., i].astype(np.int16) for i in range(3))
     seen = r + g + b > 0
@@ -23,9 +24,9 @@ def plant_mask(
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #9e0b9ff7
 def outline(
-    mask,  # H × W, True where the plant is
-    height,  # pixels of a side view
-):
+    mask: np.ndarray,  # H × W, True where the plant is
+    height: int,  # pixels of a side view
+) -> dict[str, float]:
     "Area, perimeter, compactness, width and height of a mask"
     cm = SIDE[1] / height / PX_PER_CM
     m = mask.astype(np.uint8)
@@ -50,8 +51,8 @@ SHADES = ((53, 63, 44), (76, 91, 67))
 
 
 def shade_shares(
-    rgb,  # plant pixels × 3
-):
+    rgb: np.ndarray,  # plant pixels × 3
+) -> dict[str, float]:
     "Percentage of pixels nearer to each of two greens"
     pixels = rgb.astype(np.float32)
     d = [((pixels - green) ** 2).sum(1) for green in np.array(SHADES, np.float32)]
@@ -61,18 +62,18 @@ def shade_shares(
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #262e49e6
 def side_morphology(
-    im,  # a side photograph
-    height,  # pixels of a side view
-):
+    im: np.ndarray,  # a side photograph
+    height: int,  # pixels of a side view
+) -> dict[str, float]:
     "The columns of the side-view table"
     mask = plant_mask(im)
     return outline(mask, height) | shade_shares(im[mask][:, :3])
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #b0cb6692
 def top_morphology(
-    im,  # a top photograph
-    height,  # pixels of a side view
-):
+    im: np.ndarray,  # a top photograph
+    height: int,  # pixels of a side view
+) -> dict[str, float]:
     "The columns of the top-view table"
     mask = plant_mask(im)
     o = outline(mask, height)
@@ -94,7 +95,7 @@ def top_morphology(
     } | shade_shares(im[mask])
 
 
-def _axes(m):
+def _axes(m: dict[str, float]) -> tuple[float, float]:
     "Half axes of the ellipse with the same second moments"
     xx = m['mu20'] / m['m00'] + 1 / 12
     yy = m['mu02'] / m['m00'] + 1 / 12
@@ -107,8 +108,8 @@ def _axes(m):
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #12f46e1f
 def indices(
-    rgb,  # mean red, green, blue of the plant, 0–255
-):
+    rgb: Sequence[float],  # mean red, green, blue of the plant, 0–255
+) -> dict[str, float]:
     "The eleven vegetation indices of a mean colour"
     R, G, B = (float(v) for v in rgb)
     return {
@@ -127,8 +128,8 @@ def indices(
 
 
 def vegetation_indices(
-    im,  # a top photograph
-):
+    im: np.ndarray,  # a top photograph
+) -> dict[str, float]:
     "The indices of a photograph's plant, empty where no plant is seen"
     mask = plant_mask(im)
     if not mask.any():

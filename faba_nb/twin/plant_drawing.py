@@ -7,6 +7,7 @@ __all__ = ['PALETTE', 'SIDE', 'TOP', 'PX_PER_CM', 'SOIL', 'ANGLES', 'LIGHT', 'le
            'blade_quads', 'ribbon_quads', 'scene', 'paint', 'image_size', 'photograph', 'png']
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #41301445
+from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 from .design import stream, values
@@ -30,8 +31,8 @@ PALETTE = {
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #4e1be40f
 def leaf_colours(
-    g,  # as from `grow`
-):
+    g: dict,  # as from `grow`
+) -> np.ndarray:
     "Albedo of every leaflet, leaflets × RGB"
     f, s, r, b = g['form'], g['state'], g['rachis'], g['blade']
     leaf = b['leaf']
@@ -46,7 +47,7 @@ def leaf_colours(
     return c[leaf] * (1 + 0.05 * b['noise'][:, None])
 
 
-def _mixed(a, c, share):
+def _mixed(a: np.ndarray, c: np.ndarray, share: np.ndarray) -> np.ndarray:
     "Colours between `a` and `c`, a row for each share"
     return a + (c - a) * share[:, None]
 
@@ -58,8 +59,8 @@ ANGLES = (0, 120, 240)
 
 
 def view_matrix(
-    angle=0,  # degrees the plant is turned; None for the top view
-):
+    angle: float | None = 0,  # degrees the plant is turned; None for the top view
+) -> np.ndarray:  # 3 × 3
     "Rotation from plant to camera: right, up, towards the camera"
     if angle is None:
         return np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -69,10 +70,10 @@ def view_matrix(
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f8c2327b
 def project(
-    p,  # points … × 3 in camera axes, cm
-    angle,  # as for `view_matrix`
-    scale,  # image pixels per full-resolution pixel
-):
+    p: np.ndarray,  # points … × 3 in camera axes, cm
+    angle: float | None,  # as for `view_matrix`
+    scale: float,  # image pixels per full-resolution pixel
+) -> np.ndarray:
     "Image coordinates … × 2"
     if angle is None:
         far, mid = 300.0, 0.0
@@ -89,11 +90,11 @@ LIGHT = {'side': np.array([0.25, 0.72, 0.65]), 'top': np.array([0.25, 0.2, 0.95]
 
 
 def blade_quads(
-    b,  # leaflets: mid, left, right in camera axes
-    colour,  # leaflets × RGB
-    shade,  # leaflets: how much light reaches them, 0–1
-    light,  # direction to the light in camera axes
-):
+    b: dict[str, np.ndarray],  # leaflets: mid, left, right in camera axes
+    colour: np.ndarray,  # leaflets × RGB
+    shade: np.ndarray,  # leaflets: how much light reaches them, 0–1
+    light: np.ndarray,  # direction to the light in camera axes
+) -> tuple[np.ndarray, np.ndarray]:
     "Corners, depth and colour of all leaf quadrilaterals"
     out = []
     for side, sign in ((b['left'], 1.0), (b['right'], -1.0)):
@@ -112,20 +113,20 @@ def blade_quads(
     return tuple(np.concatenate(x) for x in zip(*out))
 
 
-def _half(light):
+def _half(light: np.ndarray) -> np.ndarray:
     "The direction in which a mirror would shine into the camera"
     h = light + np.array([0, 0, 1.0])
     return h / np.linalg.norm(h)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #d965ed78
 def ribbon_quads(
-    a,
-    b,  # ends of the segments, segments × 3, camera axes
-    wa,
-    wb,  # half widths at the ends, cm
-    colour,  # segments × RGB
-    tones=(1.18, 0.95, 0.66),  # brightness of the strips from left to right
-):
+    a: np.ndarray,
+    b: np.ndarray,  # ends of the segments, segments × 3, camera axes
+    wa: np.ndarray,
+    wb: np.ndarray,  # half widths at the ends, cm
+    colour: np.ndarray,  # segments × RGB
+    tones: Sequence[float] = (1.18, 0.95, 0.66),  # brightness of the strips from left to right
+) -> tuple[np.ndarray, np.ndarray]:
     "Corners and colour of segments seen as shaded ribbons"
     d = (b - a)[:, :2]
     d = d / (np.linalg.norm(d, axis=1, keepdims=True) + 1e-9)
@@ -140,10 +141,10 @@ def ribbon_quads(
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #dd8570dd
 def scene(
-    g,  # as from `grow`
-    angle=0,  # degrees, or None for the top view
-    stake=0.0,  # degrees by which the stake leans (a loosened support)
-):
+    g: dict,  # as from `grow`
+    angle: float | None = 0,  # degrees, or None for the top view
+    stake: float = 0.0,  # degrees by which the stake leans (a loosened support)
+) -> tuple[np.ndarray, np.ndarray]:
     "Corners (quads × 4 × 3) and colours (quads × RGB), far to near"
     m = view_matrix(angle)
     cam = lambda p: p @ m.T
@@ -166,14 +167,14 @@ def scene(
     return quads[order], colours[order]
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #79c891cc
-def _reaching(g):
+def _reaching(g: dict) -> np.ndarray:  # (leaflets,)
     "Light on every leaflet, 0.5–1"
     z = g['blade']['mid'][:, 2, 2]
     rank = np.argsort(np.argsort(z)) / max(len(z) - 1, 1)
     return 0.5 + 0.5 * rank**0.6
 
 
-def _stem_quads(g, cam):
+def _stem_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Stems, thinner towards the top"
     p, born = cam(g['stem']), g['nodes']['born']
     j, k = np.nonzero(born)
@@ -184,14 +185,14 @@ def _stem_quads(g, cam):
     return ribbon_quads(p[j, k], p[j, k + 1], width[j, k], width[j, k + 1], colour)
 
 
-def _greyed(colour, g):
+def _greyed(colour: np.ndarray, g: dict) -> np.ndarray:
     "A stem's colour under today's stress"
     greying = values()['stress']['greying']
     grey = np.clip(greying * g['state']['stress'], 0, 0.6)
     return colour * (1 - grey) + PALETTE['grey'] * grey
 
 
-def _rachis_quads(g, cam):
+def _rachis_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Petioles and rachises, as yellow as their leaf"
     r = g['rachis']
     p = cam(r['points'])
@@ -208,10 +209,19 @@ def _rachis_quads(g, cam):
     )
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f1c6bc8a
-def _facing(at, up, half, length, rows=(0, 0.22, 0.62, 1), wide=(0.25, 0.9, 0.95, 0.1)):
+def _facing(
+    at: np.ndarray,
+    up: np.ndarray,
+    half: np.ndarray,
+    length: np.ndarray,
+    rows: Sequence[float] = (0, 0.22, 0.62, 1),
+    wide: Sequence[float] = (0.25, 0.9, 0.95, 0.1),
+) -> np.ndarray:
     "Small blades that face the camera: foot, direction in the image, half width and length in cm"
-    up = up / (np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9) * [1, 1, 0]
-    across = np.stack([up[:, 1], -up[:, 0], 0 * up[:, 0]], 1) * half[:, None]
+    long = np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9
+    up = up / long * [1, 1, 0]
+    across = np.stack([up[:, 1], -up[:, 0], 0 * up[:, 0]], 1)
+    across = across * half[:, None]
     mid = [at + up * (r * length)[:, None] for r in rows]
     left = [m + across * w for m, w in zip(mid, wide)]
     right = [m - across * w for m, w in zip(mid, wide)]
@@ -219,7 +229,7 @@ def _facing(at, up, half, length, rows=(0, 0.22, 0.62, 1), wide=(0.25, 0.9, 0.95
     return np.concatenate([np.stack(four, 1) for four in corners])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f67c560a
-def _stipule_quads(g, cam):
+def _stipule_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Two small leaves at the foot of every petiole"
     f, n = g['form'], g['nodes']
     j, k = np.nonzero(n['open'] > 0.1)
@@ -234,7 +244,7 @@ def _stipule_quads(g, cam):
     return np.concatenate(quads), np.tile(colour, (6 * len(j), 1))
 
 
-def _flower_quads(g, cam):
+def _flower_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Standard, wings and blotch"
     at = cam(g['flowers']) + [0, 0, 0.5]
     n = len(at)
@@ -251,7 +261,7 @@ def _flower_quads(g, cam):
     return np.concatenate(quads), np.concatenate(colours)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #60b15f45
-def _vein_quads(b, c):
+def _vein_quads(b: dict[str, np.ndarray], c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Midrib and lateral veins, a little lighter than the blade around them"
     mid = b['mid']
     c = c.reshape(2, -1, mid.shape[1] - 1, 3)
@@ -270,12 +280,12 @@ def _vein_quads(b, c):
     return ribbon_quads(start, end, width, width, _in_rows(colours), tones=(1.0,))
 
 
-def _in_rows(parts):
+def _in_rows(parts: list[np.ndarray]) -> np.ndarray:
     "Arrays … × 3 one below the other"
     return np.concatenate([x.reshape(-1, 3) for x in parts])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #645751a4
-def _stake_quads(g, cam, lean=0.0):
+def _stake_quads(g: dict, cam: Callable, lean: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     "A blue stake of one metre beside the stem, with clips"
     turn = g['form']['toward'][0] + 2.2
     a = np.deg2rad(lean)
@@ -288,11 +298,11 @@ def _stake_quads(g, cam, lean=0.0):
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #cda93de1
 def paint(
-    quads,  # quads × 4 × 3, camera axes, far to near
-    colours,  # quads × RGB
-    angle,  # degrees, or None for the top view
-    height,  # pixels of a side view
-):
+    quads: np.ndarray,  # quads × 4 × 3, camera axes, far to near
+    colours: np.ndarray,  # quads × RGB
+    angle: float | None,  # degrees, or None for the top view
+    height: int,  # pixels of a side view
+) -> np.ndarray:  # H × W × 4
     "Premultiplied RGBA, float32 0–255, before noise"
     over = 2 if height < 1200 else 1
     scale = height / SIDE[1]
@@ -308,9 +318,9 @@ def paint(
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #6bc90ef7
 def image_size(
-    angle,  # degrees, or None for the top view
-    height,  # pixels of a side view
-):
+    angle: float | None,  # degrees, or None for the top view
+    height: int,  # pixels of a side view
+) -> tuple[int, int]:
     "Width and height of a photograph"
     full = TOP if angle is None else SIDE
     width, high = (round(n * height / SIDE[1]) for n in full)
@@ -318,12 +328,12 @@ def image_size(
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #0bfd30bb
 def photograph(
-    g,  # as from `grow`
-    angle,  # degrees, or None for the top view
-    height,  # pixels of a side view
-    r,  # random generator of this photograph
-    stake=0.0,  # degrees the stake leans
-):
+    g: dict,  # as from `grow`
+    angle: float | None,  # degrees, or None for the top view
+    height: int,  # pixels of a side view
+    r: np.random.Generator,  # of this photograph
+    stake: float = 0.0,  # degrees the stake leans
+) -> np.ndarray:  # H × W × 3 or 4
     "RGBA for a side view (transparent background), RGB for the top (black background)"
     im = paint(*scene(g, angle, stake), angle, height)
     mask = im[..., 3] > 127
@@ -339,8 +349,8 @@ def photograph(
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #8964686a
 def png(
-    im,  # H × W × 3 or 4, RGB(A)
-):
+    im: np.ndarray,  # H × W × 3 or 4, RGB(A)
+) -> bytes:
     "The bytes of a PNG file"
     order = [2, 1, 0] if im.shape[2] == 3 else [2, 1, 0, 3]
     pixels = np.ascontiguousarray(im[..., order])

@@ -14,8 +14,8 @@ ENVIRONMENT = ['li1_Buffer_uE', 't1_Buffer_C', 'rh1_Buffer_%', 't2_Tunnel_C', 'r
 
 
 def environment(
-    seed,  # the twin's seed
-):
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "One row a minute: time and five sensors"
     e = values()['environment']
     r = stream(seed, 'environment')
@@ -54,7 +54,7 @@ def environment(
     )
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #2697c6bd
-def _weather(r, n, sd, hours):
+def _weather(r: np.random.Generator, n: int, sd: float, hours: float) -> np.ndarray:  # (n,)
     "A smooth random series with a correlation of so many hours"
     steps = r.normal(0, sd, n // (60 * hours) + 3)
     x = np.arange(n) / (60 * hours)
@@ -64,7 +64,7 @@ def _weather(r, n, sd, hours):
     return steps[i] * (1 - w) + steps[i + 1] * w
 
 
-def _with_gaps(table, gaps):
+def _with_gaps(table: pd.DataFrame, gaps: list[tuple[int, int]]) -> pd.DataFrame:
     "Without the minutes in which the logger was off"
     keep = np.ones(len(table), bool)
     for day, minutes in gaps:
@@ -76,11 +76,11 @@ POT, CAPACITY = 900.0, 1900.0  # grams: pot with dry soil; water at 100 % water-
 
 
 def watering(
-    plant,  # one row of `latent.with_onsets`
-    c,  # its `latent.course`
-    grams,  # its fresh weight at the end
-    seed,  # the twin's seed
-):
+    plant: dict,  # one row of `latent.with_onsets`
+    c: pd.DataFrame,  # its `latent.course`
+    grams: float,  # its fresh weight at the end
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "One row a day from DAG 3 to 38: weights, water given, water-holding capacity before and after"
     r = stream(seed, plant['plant_id'], 'watering')
     dag = np.arange(3, 39)
@@ -107,11 +107,11 @@ def watering(
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #1230a37f
 def end_weights(
-    plants,  # as from `latent.with_onsets`
-    vigour,  # plant id -> vigour of its form
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    vigour: dict[str, float],  # plant id -> vigour of its form
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "`plant_id`, fresh and dry weight in grams, before anything was mixed up"
     onset = plants.drop_duplicates('genotype').set_index('genotype').genotype_onset
     z_onset = (onset - 26.5) / 8.6 * (0 if world in ('dose', 'null') else 0.55)
@@ -125,7 +125,9 @@ def end_weights(
     return t.assign(dry=t.fresh * t.share)[['plant_id', 'fresh', 'dry']]
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #f9bc1176
-def _weight(plant, vigour, z_onset, world, seed):
+def _weight(
+    plant: dict, vigour: float, z_onset: float, world: str, seed: int
+) -> tuple[float, float]:
     "Fresh weight of one plant in grams, and the dry share of it"
     fresh, dry = values()['weights']['fresh'], values()['weights']['dry_share']
     grown_as = plant['grown_as']
@@ -144,7 +146,7 @@ def _weight(plant, vigour, z_onset, world, seed):
     return grams * (0.45 if 'stopped' in plant['odd'] else 1), share
 
 
-def _apart(t):
+def _apart(t: pd.DataFrame) -> pd.Series:
     "Fresh weights with every control heavier than the droughted plants of its genotype"
     drought = t.grown_as == 'WHC-30'
     heaviest = t.genotype.map(t[drought].groupby('genotype').fresh.max())
