@@ -6,12 +6,12 @@
 __all__ = ['state_on', 'nodes', 'stems', 'rachises', 'leaflets', 'leaf_ages', 'flowers', 'grow']
 
 # %% ../../nbs/15_twin/04_growth.ipynb #7cbce583
-import numpy as np
+import numpy as np, pandas as pd
 from .form import NODES
 
 # %% ../../nbs/15_twin/04_growth.ipynb #d696321d
 def state_on(
-    c: 'pd.DataFrame',  # as from `latent.course`
+    c: pd.DataFrame,  # as from `latent.course`
     dag: float,  # day, may be a fraction
 ) -> dict:
     "State of one day: clock, wilting, stress and their history"
