@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #c7b19de7
 def without_invisible(
-    text: str,  # any text
+    text: str,  # in any alphabet
 ) -> str:
     "The text without characters that take no place on the page"
     if text.isascii():
@@ -132,7 +132,7 @@ def _number(x: object) -> float | None:
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #e502d09e
 def tidy_numbers(
-    cells: Sequence,  # array of cells of any type, shape (N,)
+    cells: Sequence,  # cells of any type, shape (N,)
 ) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Float64 values and a mask of the cells that hold something else"
     cells = np.asarray(cells, dtype=object)
@@ -171,7 +171,7 @@ def _date(x: object) -> pd.Timestamp | None:
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #99198a43
 def tidy_dates(
-    cells: Sequence,  # array of cells of any type, shape (N,)
+    cells: Sequence,  # cells of any type, shape (N,)
 ) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Timestamps (missing: NaT) and a mask of the cells that hold something else"
     cells = np.asarray(cells, dtype=object)
@@ -200,7 +200,7 @@ def _seconds(x: object) -> float | None:
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #ad54a4ef
 def tidy_times(
-    cells: Sequence,  # array of cells of any type, shape (N,)
+    cells: Sequence,  # cells of any type, shape (N,)
 ) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Seconds after midnight (missing: NaN) and a mask of the cells that hold something else"
     missing = np.array([is_missing(x) for x in cells], bool)
@@ -210,7 +210,7 @@ def tidy_times(
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #9207e2e2
 def tidy_yes(
-    cells: Sequence,  # array of cells of any type, shape (N,)
+    cells: Sequence,  # cells of any type, shape (N,)
 ) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Booleans and a mask of the cells that hold something else"
     words = [tidy_text(x).casefold() for x in cells]

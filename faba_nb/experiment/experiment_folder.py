@@ -85,7 +85,7 @@ Experiment.own = own
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #636bc203
 def table(
-    f: Callable,  # function of an `Experiment`
+    f: Callable,  # makes what the property holds from an `Experiment`
 ) -> cached_property:
     "Add a property to `Experiment`, made at first use and then kept: what it returns is read-only"
     made = cached_property(f)

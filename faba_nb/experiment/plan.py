@@ -271,14 +271,13 @@ def _checked_cells(df: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     treatment = df.treatment.map(tidy_treatment)
     replicate = _whole(df.replicate, 1, 99)
     genotype = df.accession.map(tidy_genotype)
-    cell = lambda column, i: f'{column} is {df[column].iloc[i]!r}'
     for bad, column in [
         (ids == '', 'plant_id'),
         (treatment == '', 'treatment'),
         (np.isnan(replicate), 'replicate'),
         (genotype == '', 'accession'),
     ]:
-        _refuse_first(bad, lambda i: cell(column, i), path)
+        _refuse_first(bad, lambda i: f'{column} is {df[column].iloc[i]!r}', path)
     _refuse_first(ids.duplicated(), lambda i: f'plant_id (a second time) is {ids.iloc[i]!r}', path)
     drought = treatment == 'WHC-30'
     onset = _checked_onsets(df.dag_drought_onset, drought, genotype, path)

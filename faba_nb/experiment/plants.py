@@ -91,7 +91,7 @@ def dead_plants(
 def plants_from_workbooks(
     weights: pd.DataFrame,  # tidy `weights` table
     onsets: pd.DataFrame,  # tidy `onsets` table
-    observations: list[pd.DataFrame],  # list of tidy observation tables, may be empty
+    observations: list[pd.DataFrame],  # tidy observation tables, may be none
     where: str = '00-Misc/EndPoint_Raw_FW&DW.xlsx',  # how messages call the weights table
 ) -> pd.DataFrame:
     "The plant table made from its sources, sorted by plant_id"

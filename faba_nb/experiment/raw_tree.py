@@ -308,12 +308,17 @@ def look_at_owners_table(check: Check) -> None:
             'plants', e.what, 'plant_metadata.csv serves instead', 'suspicious', *_place(e, '')
         )
     own = read_plant_table(path).set_index('plant_id')
-    place = lambda p: 'plant_metadata.csv' if p in own.index else 'the workbooks'
+
+    def say(p):
+        "Where alone a plant is"
+        place = 'plant_metadata.csv' if p in own.index else 'the workbooks'
+        return f'{p} is in {place} only'
+
     _each(
         check,
         'plants',
         sorted(set(own.index) ^ set(made.index)),
-        lambda p: f'{p} is in {place(p)} only',
+        say,
         'plant_metadata.csv counts',
     )
     both = own.merge(made, left_index=True, right_index=True, suffixes=('', '_made'))
@@ -367,7 +372,11 @@ def look_at_keys(check: Check) -> None:
 def _strangers(check: Check, t: Table, bad: pd.Series, column: str, what: str) -> None:
     "Rows that no join will find"
     rows = t.frame.index[bad]
-    say = lambda i: f'{column} {tidy_text(t.frame.at[i, column])}: {what}'
+
+    def say(i):
+        "What stands in one row, and what is wrong with it"
+        return f'{column} {tidy_text(t.frame.at[i, column])}: {what}'
+
     _each(
         check,
         t.name,

@@ -373,7 +373,7 @@ def _keep(value: object, path: Path) -> None:
 def parsed_once(
     path: str | Path,  # the source file
     what: str,  # what is read from it: part of the key
-    make: Callable[[], object],  # function without arguments that reads it
+    make: Callable[[], object],  # reads it
 ) -> object:
     "The result of `make`, from the cache when this content was read before"
     key = hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()

@@ -252,7 +252,11 @@ def sheet_parts(
         _attribute(r, b'Id'): _attribute(r, b'Target')
         for r in _LINK.findall(parts.get('xl/_rels/workbook.xml.rels', b''))
     }
-    inside = lambda target: target.lstrip('/') if target.startswith('/') else 'xl/' + target
+
+    def inside(target):
+        "Where a link leads, inside the archive"
+        return target.lstrip('/') if target.startswith('/') else 'xl/' + target
+
     return [
         parts.get(inside(links.get(_attribute(s, b'id'), '')))
         for s in _SHEET.findall(parts.get('xl/workbook.xml', b''))
@@ -279,7 +283,7 @@ def open_workbook(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #f963d556
 def guarded(
-    read: Callable[[], object],  # function without arguments that reads a workbook
+    read: Callable[[], object],  # reads a workbook
     where: str,  # how messages call it
 ) -> object:
     "The result of `read`; whatever stops the reader is one line"

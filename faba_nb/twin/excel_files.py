@@ -13,7 +13,7 @@ from ..core.files import whole_file
 
 # %% ../../nbs/15_twin/10_excel_files.ipynb #52cb4eed
 def _cells(
-    column: pd.Series,  # a pandas column
+    column: pd.Series,  # of numbers, text or dates
 ) -> list:
     "Plain Python values, None for missing"
     if pd.api.types.is_datetime64_any_dtype(column):

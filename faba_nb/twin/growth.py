@@ -15,7 +15,11 @@ def state_on(
     dag: float,  # day, may be a fraction
 ) -> dict:
     "State of one day: clock, wilting, stress and their history"
-    at = lambda k: float(np.interp(dag, c.dag, c[k]))
+
+    def at(k):
+        "One part of the course on this day"
+        return float(np.interp(dag, c.dag, c[k]))
+
     days = c.dag.to_numpy() <= dag
     grown = c.growth.to_numpy()[days & (c.dag > 0)].mean() if dag >= 0.25 else 1.0
     return {

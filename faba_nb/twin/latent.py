@@ -102,7 +102,7 @@ STOPPED = 16.0  # DAG at which the plant that stopped growing stopped
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a705eb33
 def drying_days(
-    plant_id: str,  # a plant
+    plant_id: str,  # whose pot it is
     seed: int,  # the twin's seed
 ) -> float:
     "Days in which the pot's surplus water falls to a third"
@@ -111,7 +111,7 @@ def drying_days(
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a1bd6f64
 def dry_since(
-    plant_id: str,  # a plant
+    plant_id: str,  # whose pot it is
     seed: int,  # the twin's seed
 ) -> float:
     "DAG at which the pot falls below the threshold of the dose"
