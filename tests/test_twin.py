@@ -78,7 +78,10 @@ def test_refuses_foreign_folders_and_nonsense(tmp_path):
 )
 def test_killed_and_continued(one, tmp_path, after):
     "Killed after some photographs, or while workbooks are written, then repeated: the same bytes, nothing left over"
-    code = f"from faba_nb.twin.writing import write_twin; write_twin({str(tmp_path / 't')!r}, genotypes=1, seed=5, height=64, workers=2)"
+    code = (
+        'from faba_nb.twin.writing import write_twin; '
+        f"write_twin({str(tmp_path / 't')!r}, genotypes=1, seed=5, height=64, workers=2)"
+    )
     p = subprocess.Popen(
         [sys.executable, '-c', code], start_new_session=True, stderr=subprocess.DEVNULL
     )
@@ -117,7 +120,11 @@ def test_links(one, tmp_path):
 
 
 def test_importing_stays_light():
-    code = "import sys, faba_nb.twin.writing; assert not {'torch', 'open_clip', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    code = (
+        'import sys, faba_nb.twin.writing; '
+        "heavy = {'torch', 'open_clip', 'timm', 'sklearn', 'matplotlib'}; "
+        'assert not heavy & set(sys.modules)'
+    )
     subprocess.run([sys.executable, '-c', code], check=True)
 
 

@@ -145,7 +145,9 @@ def test_an_onset_that_is_none_is_refused_in_the_workbooks(folder, cell):
 def test_an_onset_that_is_none_is_refused_in_the_plan(tmp_path, cell):
     path = tmp_path / 'plant_metadata.csv'
     path.write_text(
-        f'plant_id,accession,treatment,replicate,dag_drought_onset\n24_FabaDr_007,Mélodie/2,WHC-80,1,\n24_FabaDr_010,Mélodie/2,WHC-30,1,{cell}\n'
+        'plant_id,accession,treatment,replicate,dag_drought_onset\n'
+        '24_FabaDr_007,Mélodie/2,WHC-80,1,\n'
+        f'24_FabaDr_010,Mélodie/2,WHC-30,1,{cell}\n'
     )
     with pytest.raises(
         BadInput, match='line 3, column dag_drought_onset: the onset of Mélodie/2 is'
@@ -731,7 +733,8 @@ def test_utf16_and_infinite_days_are_one_line(tmp_path):
 
 def test_signs_nobody_sees_in_the_plan(tmp_path):
     (tmp_path / 'p.csv').write_text(
-        f'\ufeff{HEAD.replace("treatment", chr(0x200B) + "treatment ")}\n\u200b24_FabaDr_010\u00a0,Kontu\u00ad,WHC-30\u200b,1,28\n'
+        f'\ufeff{HEAD.replace("treatment", chr(0x200B) + "treatment ")}\n'
+        '\u200b24_FabaDr_010\u00a0,Kontu\u00ad,WHC-30\u200b,1,28\n'
     )
     p = read_plant_table(tmp_path / 'p.csv').iloc[0]
     assert (p.plant_id, p.genotype, p.treatment, p.onset_dag) == (

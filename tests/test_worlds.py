@@ -51,7 +51,8 @@ def table(tmp_path, faba, world):
 
 
 def test_onsets_that_mean_nothing_are_not_found(tmp_path, faba):
-    "Onsets permuted over genotypes: neither the order of alarms nor skill is claimed; fits that leave out one of 12 lean against it, so both may lie below chance, never above"
+    "Onsets permuted over genotypes: neither the order of alarms nor skill is claimed"
+    # fits that leave out one of 12 lean against it, so both may lie below chance, never above
     t = table(tmp_path, faba, 'permuted').loc(axis=0)[:, :, ['concordance', 'mae_skill']]
     assert (t.value <= t.null_high).all() and t.p.min() > 0.05, t
 

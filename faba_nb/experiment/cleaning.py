@@ -8,12 +8,13 @@ __all__ = ['MISSING', 'without_invisible', 'tidy_text', 'same_name', 'tidy_id', 
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #2b92728f
 import re, unicodedata
+from collections.abc import Sequence
 import numpy as np, pandas as pd
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #c7b19de7
 def without_invisible(
-    text,  # any text
-):
+    text: str,  # in any alphabet
+) -> str:
     "The text without characters that take no place on the page"
     if text.isascii():
         return text
@@ -21,8 +22,8 @@ def without_invisible(
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #19037a7a
 def tidy_text(
-    x,  # one cell of any type
-):
+    x: object,  # one cell of any type
+) -> str:
     "A cell as text in NFC with single blanks; missing cells become ''"
     if x is None or (isinstance(x, float) and np.isnan(x)):
         return ''
@@ -32,8 +33,8 @@ def tidy_text(
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #e5c23a5a
 def same_name(
-    x,  # a name as written
-):
+    x: object,  # a name as written
+) -> str:
     "A key under which spellings of one name agree"
     text = tidy_text(x)
     if text.isascii():
@@ -49,8 +50,8 @@ _ID = re.compile(r'(\d{2})_([A-Za-z]+)_0*(\d{1,3})', re.ASCII)
 
 
 def tidy_id(
-    x,  # a cell such as ' 24_FabaDr_7 '
-):
+    x: object,  # a cell such as ' 24_FabaDr_7 '
+) -> str:
     "A plant id in its one spelling, or '' when the cell holds none"
     text = unicodedata.normalize('NFKC', tidy_text(x))
     if re.search(r'\d \d', text):
@@ -60,9 +61,9 @@ def tidy_id(
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #9fcd6d8b
 def unseen(
-    text,  # a cell that was refused
-):
-    "The characters of a text that are no plain letter, digit or sign, by name; '' when there are none"
+    text: object,  # a cell that was refused
+) -> str:
+    "The characters that are no plain letter, digit or sign, by name; '' when there are none"
     odd = dict.fromkeys(c for c in str(text) if not (c.isascii() and c.isprintable()))
     return ', '.join(
         f'U+{ord(c):04X} {unicodedata.name(c, "a control character").lower()}' for c in odd
@@ -90,8 +91,8 @@ MISSING = {
 
 
 def is_missing(
-    x,  # one cell
-):
+    x: object,  # one cell
+) -> bool:
     "True for an empty cell and for the usual ways to write that there is no value"
     if isinstance(x, str):
         return without_invisible(x).strip().casefold() in MISSING
@@ -100,12 +101,15 @@ def is_missing(
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #a3e07d02
 _PLAIN = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.ASCII | re.IGNORECASE)
 _GROUPS = re.compile(
-    r'[+-]?\d{1,3}(?:( )\d{3}(?: \d{3})*(?:[.,]\d*)?|(\.)\d{3}(?:\.\d{3})*,\d*|(,)\d{3}(?:,\d{3})*\.\d*)',
+    r'[+-]?\d{1,3}(?:'
+    r'( )\d{3}(?: \d{3})*(?:[.,]\d*)?'
+    r'|(\.)\d{3}(?:\.\d{3})*,\d*'
+    r'|(,)\d{3}(?:,\d{3})*\.\d*)',
     re.ASCII,
 )
 
 
-def _number(x):
+def _number(x: object) -> float | None:
     "One cell as float, or None when it is no number"
     if isinstance(x, (bool, np.bool_)):
         return None
@@ -128,8 +132,8 @@ def _number(x):
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #e502d09e
 def tidy_numbers(
-    cells,  # array of cells of any type, shape (N,)
-):
+    cells: Sequence,  # cells of any type, shape (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Float64 values and a mask of the cells that hold something else"
     cells = np.asarray(cells, dtype=object)
     out, bad = np.full(len(cells), np.nan), np.zeros(len(cells), bool)
@@ -144,12 +148,13 @@ def tidy_numbers(
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #16017f4c
 _DATE = re.compile(
-    r'(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d{1,2})-(\d{1,2}))(?:[ T]+(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?.*)?$'
+    r'(?:(\d{1,2})\.(\d{1,2})\.(\d{4})|(\d{4})-(\d{1,2})-(\d{1,2}))'
+    r'(?:[ T]+(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?.*)?$'
 )
 _EPOCH = pd.Timestamp('1899-12-30')
 
 
-def _date(x):
+def _date(x: object) -> pd.Timestamp | None:
     "One cell as `Timestamp`, or None when it is no date"
     if hasattr(x, 'year'):
         return pd.Timestamp(x)
@@ -166,21 +171,21 @@ def _date(x):
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #99198a43
 def tidy_dates(
-    cells,  # array of cells of any type, shape (N,)
-):
+    cells: Sequence,  # cells of any type, shape (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Timestamps (missing: NaT) and a mask of the cells that hold something else"
     cells = np.asarray(cells, dtype=object)
     missing = np.array([is_missing(x) for x in cells], bool)
     if all(hasattr(x, 'hour') for x in cells[~missing]):
-        return pd.to_datetime(pd.Series(np.where(missing, None, cells)), errors='coerce').astype(
-            'datetime64[s]'
-        ).to_numpy(), np.zeros(len(cells), bool)
+        there = pd.Series(np.where(missing, None, cells))
+        stamps = pd.to_datetime(there, errors='coerce').astype('datetime64[s]')
+        return stamps.to_numpy(), np.zeros(len(cells), bool)
     read = [None if m else _date(x) for x, m in zip(cells, missing)]
     bad = np.array([d is None and not m for d, m in zip(read, missing)], bool)
     return pd.Series(read, dtype='datetime64[s]').to_numpy(), bad
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #d055b158
-def _seconds(x):
+def _seconds(x: object) -> float | None:
     "One cell as seconds after midnight, or None"
     if hasattr(x, 'hour'):
         return x.hour * 3600.0 + x.minute * 60 + x.second
@@ -189,27 +194,24 @@ def _seconds(x):
     if isinstance(x, (int, float)):
         return float(round((x % 1) * 86400)) if 0 <= x < 60000 else None
     m = re.match(r'(?:.*[ T])?(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?', tidy_text(x))
-    return (
-        int(m[1]) * 3600.0 + int(m[2]) * 60 + int(m[3] or 0)
-        if m and int(m[1]) < 24 and int(m[2]) < 60
-        else None
-    )
+    if m and int(m[1]) < 24 and int(m[2]) < 60:
+        return int(m[1]) * 3600.0 + int(m[2]) * 60 + int(m[3] or 0)
+    return None
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #ad54a4ef
 def tidy_times(
-    cells,  # array of cells of any type, shape (N,)
-):
+    cells: Sequence,  # cells of any type, shape (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Seconds after midnight (missing: NaN) and a mask of the cells that hold something else"
     missing = np.array([is_missing(x) for x in cells], bool)
     read = [None if m else _seconds(x) for x, m in zip(cells, missing)]
-    return np.array(read, float), np.array(
-        [s is None and not m for s, m in zip(read, missing)], bool
-    )
+    bad = np.array([s is None and not m for s, m in zip(read, missing)], bool)
+    return np.array(read, float), bad
 
 # %% ../../nbs/10_experiment/10_cleaning.ipynb #9207e2e2
 def tidy_yes(
-    cells,  # array of cells of any type, shape (N,)
-):
+    cells: Sequence,  # cells of any type, shape (N,)
+) -> tuple[np.ndarray, np.ndarray]:  # both of shape (N,)
     "Booleans and a mask of the cells that hold something else"
     words = [tidy_text(x).casefold() for x in cells]
     yes = np.array([w in {'yes', 'y', 'true', '1', 'x'} for w in words], bool)

@@ -13,45 +13,51 @@ from .plan import design
 from .tables import FLUOR
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #4f539867
-def _range(c):
+def _range(c: tuple) -> str:
     "The plausible range in words"
     if pd.isna(c.low) and pd.isna(c.high):
         return ''
     return f'≥ {c.low:g}' if pd.isna(c.high) else f'{c.low:g} … {c.high:g}'
 
 
-def _usual(c):
-    return '' if pd.isna(c.usual_low) else f'{c.usual_low:g} … {c.usual_high:g}'
+def _usual(c: tuple) -> str:
+    "Where the middle of the column usually lies, in words"
+    if pd.isna(c.usual_low):
+        return ''
+    return f'{c.usual_low:g} … {c.usual_high:g}'
 
 
-def _column_row(c):
+def _column_row(c: tuple) -> str:
     "One line of the dictionary"
     written = ' or '.join(
         f'`{w}`' if not w.startswith('@') else 'first column' for w in c.written.split('|')[:2]
     )
-    return f'| `{c.column}`{"*" if c.required else ""} | {written} | {c.kind} | {c.unit} | {_range(c)} | {_usual(c)} | {c.source} | {c.meaning} |'
+    name = f'`{c.column}`{"*" if c.required else ""}'
+    cells = [name, written, c.kind, c.unit, _range(c), _usual(c), c.source, c.meaning]
+    return '| ' + ' | '.join(cells) + ' |'
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #a2288d9e
 def describe_table(
-    name,  # as in data/design/tables.csv
-):
+    name: str,  # as in data/design/tables.csv
+) -> str:
     "One raw table as a Markdown section"
     t = design('tables').set_index('table').loc[name]
     sheet = f', sheet `{t.sheet}`' if t.sheet else ''
+    meaning = t.meaning[0].upper() + t.meaning[1:]
+    key = ', '.join(k for k in t.key.split() if k != '*')
     head = [
         f'### {name}',
         '',
-        f'{t.meaning[0].upper() + t.meaning[1:]}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {", ".join(k for k in t.key.split() if k != "*")}.',
+        f'{meaning}. `{t.file}`{sheet}; {t.rows:.0f} rows; one row per {key}.',
         '',
         '| column | written | kind | unit | range | usual middle | source of both | meaning |',
         '|---|---|---|---|---|---|---|---|',
     ]
-    return '\n'.join(
-        head + [_column_row(c) for c in design('columns').query('table == @name').itertuples()]
-    )
+    columns = design('columns').query('table == @name')
+    return '\n'.join(head + [_column_row(c) for c in columns.itertuples()])
 
 # %% ../../nbs/10_experiment/85_dictionary.ipynb #7720e981
-def dictionary():
+def dictionary() -> str:
     "All raw tables as Markdown, and the names of the fluorescence parameters"
     parts = [describe_table(t) for t in design('tables').table]
     fluor = (
@@ -65,7 +71,8 @@ def dictionary():
 MARK = '<!-- below: written by faba_nb.experiment.dictionary.write_dictionary -->\n'
 
 
-def write_dictionary():
+def write_dictionary() -> None:
     "Renew the dictionary in data/README.md"
     path = root() / 'data' / 'README.md'
-    write_text(path.read_text(encoding='utf-8').split(MARK)[0] + MARK + '\n' + dictionary(), path)
+    above = path.read_text(encoding='utf-8').split(MARK)[0]
+    write_text(above + MARK + '\n' + dictionary(), path)

@@ -9,6 +9,7 @@ __all__ = ['OBSERVATIONS', 'ENV', 'DRY', 'WATER', 'Experiment', 'own', 'table', 
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #ae2a3432
 import hashlib, os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 import numpy as np, pandas as pd, yaml
@@ -37,24 +38,28 @@ class Experiment:
 
     def __init__(
         self,
-        folder,  # the folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
-    ):
+        folder: str | Path,  # the folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
+    ) -> None:
         self.folder = _holding(data_folder(folder))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f'Experiment({str(self.folder)!r})'
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #c7797ba6
 _PARTS = ['img', '00-Misc', 'TimeCourse Datasets', 'plant_metadata.csv']
 
 
-def _holding(folder):
+def _holds(folder: Path) -> bool:
+    "Whether any part of an experiment lies in a folder"
+    return any(os.path.exists(folder / p) for p in _PARTS)
+
+
+def _holding(folder: Path) -> Path:
     "The folder itself when it holds an experiment, else `BadInput`"
-    holds = lambda d: any(os.path.exists(d / p) for p in _PARTS)
-    if holds(folder):
+    if _holds(folder):
         return folder
     try:
-        inside = [d.name for d in sorted(folder.iterdir()) if holds(d)]
+        inside = [d.name for d in sorted(folder.iterdir()) if _holds(d)]
     except OSError as e:
         raise BadInput(
             f'the folder cannot be read ({e.strerror})',
@@ -67,9 +72,9 @@ def _holding(folder):
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #32965c19
 def own(
     self,
-    name,  # such as 'plant_metadata.csv'
-):
-    "The path of a file beside the workbooks, None where there is none; anything but a readable file is refused"
+    name: str,  # such as 'plant_metadata.csv'
+) -> Path | None:
+    "The path of a file beside the workbooks, or None; anything but a readable file is refused"
     try:
         return find_file(self.folder, name)
     except Absent:
@@ -80,9 +85,9 @@ Experiment.own = own
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #636bc203
 def table(
-    f,  # function of an `Experiment`
-):
-    "Add a property to `Experiment` that is made at first use and then kept; treat what it returns as read-only"
+    f: Callable,  # makes what the property holds from an `Experiment`
+) -> cached_property:
+    "Add a property to `Experiment`, made at first use and then kept: what it returns is read-only"
     made = cached_property(f)
     made.__set_name__(Experiment, f.__name__)
     setattr(Experiment, f.__name__, made)
@@ -90,12 +95,13 @@ def table(
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #a31151c4
 @table
-def marks(self):
+def marks(self) -> pd.DataFrame:
+    "All marks in the order written, as from `read_marks`"
     self.own('marks.csv')
     return read_marks(self.folder)
 
 
-def _kept(self, frame, view=''):
+def _kept(self, frame: pd.DataFrame, view: str = '') -> pd.DataFrame:
     "Rows of known plants and rounds that no mark excludes"
     out = frame[~excluded(frame, self.marks, view)]
     if 'round' in out:
@@ -107,7 +113,8 @@ Experiment._kept = _kept
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #91029b0e
 @table
-def rounds(self):
+def rounds(self) -> pd.DataFrame:
+    "The rounds of the owner's table, or of the plan where there is none"
     path = self.own('timepoint_metadata.csv')
     return read_round_table(path) if path else plan_rounds()
 
@@ -116,23 +123,20 @@ OBSERVATIONS = {'RGB1': 'observations_side', 'RGB2': 'observations_top', 'FC': '
 
 
 @table
-def observations(self):
+def observations(self) -> pd.DataFrame:
     "plant_id, round, view, when (NaT without a date), outlier, remark: one row per line of the log"
-    frames = [
-        _observed(f, camera)
-        for camera, name in OBSERVATIONS.items()
-        if (f := _maybe(self.folder, name)) is not None
-    ]
+    frames = []
+    for camera, name in OBSERVATIONS.items():
+        if (log := _maybe(self.folder, name)) is not None:
+            frames.append(_observed(log, camera))
+    if frames:
+        return pd.concat(frames, ignore_index=True)
     none = dict(plant_id=str, round=int, view=str, when='datetime64[s]', outlier=bool, remark=str)
-    return (
-        pd.concat(frames, ignore_index=True)
-        if frames
-        else pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
-    )
+    return pd.DataFrame({c: pd.Series(dtype=t) for c, t in none.items()})
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #9e915be0
-def _maybe(folder, name):
-    "A tidy table, or None when its workbook is not there; a workbook that is there but broken is an error"
+def _maybe(folder: str | Path, name: str) -> pd.DataFrame | None:
+    "A tidy table, None without its workbook; a workbook that is there but broken is an error"
     try:
         find_file(folder, design('tables').set_index('table').file[name])
     except Absent:
@@ -140,15 +144,12 @@ def _maybe(folder, name):
     return read_table(folder, name).frame
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #d2398853
-def _observed(frame, camera):
+def _observed(frame: pd.DataFrame, camera: str) -> pd.DataFrame:
     "One observation sheet in the common form"
-    view = (
-        'side_' + frame.angle_deg.map('{:03.0f}'.format)
-        if camera == 'RGB1'
-        else 'top'
-        if camera == 'RGB2'
-        else 'fluor'
-    )
+    if camera == 'RGB1':
+        view = 'side_' + frame.angle_deg.map('{:03.0f}'.format)
+    else:
+        view = 'top' if camera == 'RGB2' else 'fluor'
     seconds = pd.to_timedelta(frame['time'] if 'time' in frame else np.nan, unit='s')
     when = frame.date + seconds if 'date' in frame else pd.NaT
     return pd.DataFrame(
@@ -164,7 +165,7 @@ def _observed(frame, camera):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #db9a0e0e
 @table
-def plants(self):
+def plants(self) -> pd.DataFrame:
     "One row per plant, sorted by plant_id; without plants that a mark excludes altogether"
     path = self.own('plant_metadata.csv')
     if path:
@@ -179,8 +180,8 @@ def plants(self):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #d5f0291f
 @table
-def days(self):
-    "plant_id, round, dag and `when` (earliest logged time, NaT where unknown) for every plant and round"
+def days(self) -> pd.DataFrame:
+    "plant_id, round, dag and `when` (earliest logged time or NaT) for every plant and round"
     grid = self.plants[['plant_id']].merge(
         self.rounds[['round', 'dag', 'published_dag']], how='cross'
     )
@@ -199,14 +200,14 @@ def days(self):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #93331c81
 @table
-def plant_rounds(self):
+def plant_rounds(self) -> pd.DataFrame:
     "plant_id, round, dag: all rounds of each plant, on the days of the published analysis"
     return self.days[['plant_id', 'round', 'published_dag']].rename(
         columns={'published_dag': 'dag'}
     )
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #9acb04ba
-def _dated(self, frame):
+def _dated(self, frame: pd.DataFrame) -> pd.DataFrame:
     "Add each row's day from its plant and round, after plant_id and round"
     out = frame.merge(self.days[['plant_id', 'round', 'dag']], on=['plant_id', 'round'], how='left')
     front = ['plant_id', 'round', 'dag']
@@ -219,14 +220,14 @@ Experiment._dated = _dated
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #4ae74390
 @table
-def listing(self):
+def listing(self) -> tuple[pd.DataFrame, list]:
     "What `list_images` gives for this folder: photographs and findings"
     return list_images(self.folder)
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #cb3c4436
 @table
-def images(self):
-    "One row per photograph: plant_id, round, dag, view, path (as written, below the folder), outlier"
+def images(self) -> pd.DataFrame:
+    "plant_id, round, dag, view, path (as written, below the folder), outlier of each photograph"
     found, _ = self.listing
     marked = (
         self.observations.query('outlier')[['plant_id', 'round', 'view']]
@@ -242,8 +243,8 @@ def images(self):
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7f18964d
 def image_path(
     self,
-    row,  # a row of `images`, or its path
-):
+    row: str | tuple,  # a row of `images`, or its path
+) -> Path:
     "Where a photograph lies"
     return self.folder / (row if isinstance(row, str) else row.path)
 
@@ -252,40 +253,37 @@ Experiment.image_path = image_path
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #4128ebe9
 @table
-def fluor(self):
+def fluor(self) -> pd.DataFrame:
     "plant_id, round, dag, then one float32 column per fluorescence parameter, the known ones first"
     t = read_table(self.folder, 'fluorescence')
     columns = [p for p in FLUOR if p in t.frame] + t.other
     keep = t.frame[['plant_id', 'round']].astype({'round': int})
-    return self._dated(
-        self._kept(pd.concat([keep, t.frame[columns].astype('float32')], axis=1), 'fluor')
-    )
+    rows = pd.concat([keep, t.frame[columns].astype('float32')], axis=1)
+    return self._dated(self._kept(rows, 'fluor'))
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #6036614e
 @table
-def fluor_known(self):
+def fluor_known(self) -> list[str]:
     "Names of the known parameters that this workbook has, in their fixed order"
     return [p for p in FLUOR if p in self.fluor]
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7417c95e
-def _of(frame, table):
+def _of(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     "plant_id, round and the numeric columns of one table, as in data/design/columns.csv"
-    columns = [
-        c
-        for c in design('columns').query('table == @table and kind == "number"').column
-        if c in frame
-    ]
+    numbers = design('columns').query('table == @table and kind == "number"').column
+    columns = [c for c in numbers if c in frame]
     return frame[['plant_id', 'round', *columns]].astype({'round': int})
 
 
 @table
-def vi(self):
+def vi(self) -> pd.DataFrame:
     "plant_id, round, dag and the eleven vegetation indices of the top photograph"
-    return self._dated(self._kept(_of(read_table(self.folder, 'indices').frame, 'indices'), 'top'))
+    rows = _of(read_table(self.folder, 'indices').frame, 'indices')
+    return self._dated(self._kept(rows, 'top'))
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #01938ca9
 @table
-def measured(self):
+def measured(self) -> pd.DataFrame:
     "The labelled measured steps, rounds on one day merged, sorted by plant_id and dag"
     seen = [self.images[['plant_id', 'round', 'dag']]]
     if _maybe(self.folder, 'fluorescence') is not None:
@@ -297,7 +295,7 @@ ENV = ['li1_Buffer_uE', 't1_Buffer_C', 'rh1_Buffer_%', 't2_Tunnel_C', 'rh2_Tunne
 
 
 @table
-def env_daily(self):
+def env_daily(self) -> pd.DataFrame:
     "dag and the mean of each sensor over that whole day"
     log = read_table(self.folder, 'environment').frame
     dag = (log['time'].dt.normalize() - germination()).dt.days.rename('dag')
@@ -305,23 +303,24 @@ def env_daily(self):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #fb241e7b
 def mean_until(
-    times,  # sorted times of a log, shape (N,)
-    values,  # its readings, shape (N, K); NaN where missing
-    begin,  # begin of each window, shape (M,)
-    end,  # end of each window, included, shape (M,)
-):
+    times: np.ndarray,  # sorted times of a log, shape (N,)
+    values: np.ndarray,  # its readings, shape (N, K); NaN where missing
+    begin: np.ndarray,  # begin of each window, shape (M,)
+    end: np.ndarray,  # end of each window, included, shape (M,)
+) -> np.ndarray:
     "Mean of the readings within each window, shape (M, K); NaN where there are none"
     ok = ~np.isnan(values)
     sums = np.vstack([np.zeros(values.shape[1]), np.where(ok, values, 0).cumsum(0)])
     counts = np.vstack([np.zeros(values.shape[1]), ok.cumsum(0)])
-    a, b = np.searchsorted(times, begin, 'left'), np.searchsorted(times, end, 'right')
+    a = np.searchsorted(times, begin, 'left')
+    b = np.searchsorted(times, end, 'right')
     with np.errstate(invalid='ignore'):
         return (sums[b] - sums[a]) / (counts[b] - counts[a])
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7e29d027
 @table
-def env(self):
-    "plant_id, round, dag and the sensors' means from midnight to the measuring time, or the whole day where no time is known"
+def env(self) -> pd.DataFrame:
+    "plant_id, round, dag, the sensors' means from midnight to the measuring time (or of the day)"
     log = read_table(self.folder, 'environment').frame.sort_values('time')
     steps = self.measured[['plant_id', 'round', 'dag']].merge(
         self.days[['plant_id', 'round', 'when']], on=['plant_id', 'round']
@@ -338,19 +337,17 @@ def env(self):
 DRY = 40.0  # % of water-holding capacity; a day that starts a watering below it is a dry day
 
 
-def _events(log):
+def _events(log: pd.DataFrame) -> pd.DataFrame:
     "Waterings in order, with the moment from which they are known"
-    seconds = (
-        pd.to_timedelta(log['time'], unit='s')
-        if 'time' in log
-        else pd.Series(pd.NaT, log.index, dtype='timedelta64[s]')
-    )
+    if 'time' in log:
+        seconds = pd.to_timedelta(log['time'], unit='s')
+    else:
+        seconds = pd.Series(pd.NaT, log.index, dtype='timedelta64[s]')
     known = log.date + seconds.fillna(pd.Timedelta(days=1, seconds=-1))
     log = log.assign(known=known).sort_values(['plant_id', 'known'], kind='stable')
     by = log.groupby('plant_id', sort=False)
-    dry = (log.whc_before_pct < DRY) & ~log.assign(dry=log.whc_before_pct < DRY).duplicated(
-        ['plant_id', 'date', 'dry']
-    )
+    below = log.whc_before_pct < DRY
+    dry = below & ~log.assign(dry=below).duplicated(['plant_id', 'date', 'dry'])
     return log.assign(
         water_total_g=by.water_added_g.cumsum(), dry_days=dry.groupby(log.plant_id).cumsum()
     )
@@ -360,8 +357,8 @@ WATER = ['whc_before_pct', 'whc_after_pct', 'water_loss_g_per_h', 'water_total_g
 
 
 @table
-def water(self):
-    "plant_id, round, dag and the soil water known at the measurement: last watering, total received, days below 40 %"
+def water(self) -> pd.DataFrame:
+    "plant_id, round, dag and the soil water known then: last watering, total, days below 40 %"
     events = _events(read_table(self.folder, 'watering').frame).reindex(
         columns=['plant_id', 'known', *WATER]
     )
@@ -381,7 +378,7 @@ def water(self):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #2a9e7ec5
 @table
-def shape(self):
+def shape(self) -> pd.DataFrame:
     "plant_id, round, dag, height_cm, side_area_cm2, top_area_cm2, digital_biomass"
     side = (
         _of(read_table(self.folder, 'side').frame, 'side')
@@ -389,9 +386,8 @@ def shape(self):
         .mean()
     )
     top = _of(read_table(self.folder, 'top').frame, 'top')[['plant_id', 'round', 'area_cm2']]
-    biomass = _of(read_table(self.folder, 'biomass').frame, 'biomass')[
-        ['plant_id', 'round', 'digital_biomass']
-    ]
+    biomass = _of(read_table(self.folder, 'biomass').frame, 'biomass')
+    biomass = biomass[['plant_id', 'round', 'digital_biomass']]
     out = (
         side.rename(columns={'area_cm2': 'side_area_cm2'})
         .merge(top.rename(columns={'area_cm2': 'top_area_cm2'}), how='outer')
@@ -401,17 +397,14 @@ def shape(self):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #b58ed5a7
 @table
-def outliers(self):
+def outliers(self) -> pd.DataFrame:
     "plant_id, round, view (`fluor` for a fluorescence row), remark: rows the observers marked"
-    return self._kept(
-        self.observations.query('outlier')[
-            ['plant_id', 'round', 'view', 'remark']
-        ].drop_duplicates()
-    )
+    marked = self.observations.query('outlier')
+    return self._kept(marked[['plant_id', 'round', 'view', 'remark']].drop_duplicates())
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7ae31cb1
 @table
-def simulated(self):
+def simulated(self) -> dict | None:
     "What SIMULATED.txt says as a dictionary (world, seed, genotypes, …), or None for real data"
     if not (path := self.own('SIMULATED.txt')):
         return None
@@ -423,17 +416,17 @@ def simulated(self):
         )
     if not isinstance(said, dict):
         return dict(world=str(said)[:80])
-    plain = lambda v: (
-        v
-        if isinstance(v, (bool, int, float)) or v is None
-        else str(v)[:80]
-        if isinstance(v, str)
-        else ''
-    )
-    return {str(k): plain(v) for k, v in said.items()}
+    return {str(k): _plain(v) for k, v in said.items()}
+
+
+def _plain(value: object) -> bool | int | float | str | None:
+    "A number, a short text or None as it is, '' for anything else"
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return str(value)[:80] if isinstance(value, str) else ''
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #ae74f412
-def _flat_yaml(text):
+def _flat_yaml(text: str) -> object:
     "A small YAML file without references, which could grow without end"
     if any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text)):
         raise ValueError('it refers to itself')
@@ -441,7 +434,7 @@ def _flat_yaml(text):
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #c02061ed
 @table
-def fingerprint(self):
+def fingerprint(self) -> str:
     "Hash of everything the tables are made from, 16 hexadecimal digits"
     named = ['plant_metadata.csv', 'timepoint_metadata.csv', 'marks.csv'] + sorted(
         set(design('tables').file)
@@ -452,10 +445,7 @@ def fingerprint(self):
             parts.append((name, sha256(find_file(self.folder, name))))
         except Absent:
             pass  # a table that is not there is part of what the data are
-    found = (
-        self.listing[0]
-        if (self.folder / 'img').is_dir()
-        else pd.DataFrame(columns=['path', 'bytes'])
-    )
-    parts += list(found[['path', 'bytes']].itertuples(index=False, name=None))
+    if (self.folder / 'img').is_dir():
+        photographs = self.listing[0][['path', 'bytes']]
+        parts += list(photographs.itertuples(index=False, name=None))
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

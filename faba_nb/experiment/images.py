@@ -7,6 +7,7 @@ __all__ = ['image_name', 'image_folder', 'list_images', 'png_fault', 'png_size']
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1d8ea4e7
 import os, re, stat, unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -17,14 +18,15 @@ from .sheets import Finding
 
 # %% ../../nbs/10_experiment/50_images.ipynb #116d3b89
 _NAME = re.compile(
-    r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png',
+    r'(?P<experiment>\d+)-(?P<round>\d+)-(?P<plant>\d{2}_[A-Za-z]+_\d{1,3}) ?'
+    r'-(?P<camera>RGB[12])(?:-(?P<angle>\d{1,3}))?-FishEyeMasked ?\.png',
     re.IGNORECASE,
 )
 
 
 def image_name(
-    name,  # a file name without its folder
-):
+    name: str,  # a file name without its folder
+) -> tuple[str, int, str] | None:
     "plant_id, round and view of a photograph, or None for any other file"
     m = _NAME.fullmatch(name)
     if not m or (m['camera'].upper() == 'RGB1') != bool(m['angle']):
@@ -34,21 +36,22 @@ def image_name(
 
 # %% ../../nbs/10_experiment/50_images.ipynb #a7b41bbb
 @lru_cache
-def _views():
+def _views() -> frozenset[str]:
     "The names of the four views"
     return frozenset(design('views').view)
 
 # %% ../../nbs/10_experiment/50_images.ipynb #a742db62
 _FOLDER = re.compile(
-    r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$',
+    r'(?:img/)?(?P<kind>side_view|top_view)/(?P<acc>Acc-\d+)\b[^/]*/(?P<treatment>[^/]+)'
+    r'/Rep-(?P<rep>\d+) - (?P<plant>[^/]+?) ?(?:/(?P<angle>\d{3}))?$',
     re.IGNORECASE,
 )
 
 
 def image_folder(
-    folder,  # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
-):
-    "What a folder says about its photographs, as a dictionary; empty where its name has another form"
+    folder: str,  # path inside the data folder, such as 'img/side_view/Acc-01 - …/000'
+) -> dict:
+    "What a folder says about its photographs; empty where its name has another form"
     m = _FOLDER.search(folder)
     if not m:
         return {}
@@ -62,14 +65,15 @@ def image_folder(
     )
 
 # %% ../../nbs/10_experiment/50_images.ipynb #9bbd5920
-def _walk(top, inside, seen, findings):
-    "(folder, its path inside the experiment, names of files) below `top`, sorted, links followed, each folder once"
-    say = lambda what, action: findings.append(
-        Finding('images', what, action, 'suspicious', inside)
-    )
+def _walk(
+    top: str, inside: str, seen: set[str], findings: list[Finding]
+) -> Iterator[tuple[str, str, list[str]]]:
+    "(folder, its path inside, names of files) below `top`; links are followed, each folder once"
     real = os.path.realpath(top)
     if real in seen:
-        return say('this folder is listed already under another path', 'not followed a second time')
+        what = 'this folder is listed already under another path'
+        findings.append(Finding('images', what, 'not followed a second time', 'suspicious', inside))
+        return
     seen.add(real)
     try:
         folders, files = _entries(top)
@@ -85,18 +89,20 @@ def _walk(top, inside, seen, findings):
         yield from _walk(os.path.join(top, name), f'{inside}/{name}', seen, findings)
 
 
-def _entries(folder):
+def _entries(folder: str) -> tuple[list[str], list[str]]:
     "Names of folders, links to folders last, and of everything else"
     with os.scandir(folder) as entries:
         names = sorted((e.is_symlink(), e.name) for e in entries)
     is_dir = {n: os.path.isdir(os.path.join(folder, n)) for _, n in names}
-    return [n for _, n in names if is_dir[n]], sorted(n for _, n in names if not is_dir[n])
+    folders = [n for _, n in names if is_dir[n]]
+    others = sorted(n for _, n in names if not is_dir[n])
+    return folders, others
 
 # %% ../../nbs/10_experiment/50_images.ipynb #ad8740a9
 def list_images(
-    folder,  # the experiment's folder, which holds `img`
-):
-    "Every photograph below `img`: plant_id, round, view, path, bytes; and findings about files and folders"
+    folder: str | Path,  # the experiment's folder, which holds `img`
+) -> tuple[pd.DataFrame, list[Finding]]:
+    "Every photograph below `img` (plant_id, round, view, path, bytes), and findings about files"
     top = os.path.join(folder, 'img')
     if not os.path.isdir(top):
         raise BadInput(
@@ -109,9 +115,12 @@ def list_images(
     return _one_each(frame, findings), findings
 
 # %% ../../nbs/10_experiment/50_images.ipynb #27e86a8e
-def _list_folder(inside, where, names, rows, findings):
+def _list_folder(
+    inside: str, where: str, names: list[str], rows: list[tuple], findings: list[Finding]
+) -> None:
     "Add one folder's photographs to `rows`; report other files and contradictions"
-    said, other = image_folder(unicodedata.normalize('NFC', inside)), []
+    said = image_folder(unicodedata.normalize('NFC', inside))
+    other = []
     for name in names:
         what = image_name(unicodedata.normalize('NFC', name))
         if what is None:
@@ -141,29 +150,29 @@ def _list_folder(inside, where, names, rows, findings):
     ]
 
 # %% ../../nbs/10_experiment/50_images.ipynb #0d5b87cc
-def _size(path):
+def _size(path: str) -> tuple[int, str]:
     "Bytes of a photograph, and what is wrong when it is no regular file"
     try:
         state = os.stat(path)
     except OSError as e:
         return 0, f'cannot be read ({e.strerror})'
-    return state.st_size, '' if stat.S_ISREG(
-        state.st_mode
-    ) else 'this is no file but a pipe, a device or the like'
+    if stat.S_ISREG(state.st_mode):
+        return state.st_size, ''
+    return state.st_size, 'this is no file but a pipe, a device or the like'
 
 # %% ../../nbs/10_experiment/50_images.ipynb #1b9ebefa
-def _contradictions(what, said, path):
+def _contradictions(what: tuple[str, int, str], said: dict, path: str) -> list[Finding]:
     "Findings where a file's name and its folder disagree"
     plant, _, view = what
     wrong = [] if said['plant_id'] == plant else [f'the folder says {said["plant_id"]}']
-    if (view == 'top') != (said['kind'] == 'top_view') or (
-        said['angle'] and view != f'side_{said["angle"]}'
-    ):
+    other_camera = (view == 'top') != (said['kind'] == 'top_view')
+    other_angle = said['angle'] and view != f'side_{said["angle"]}'
+    if other_camera or other_angle:
         wrong.append('the folder says another view')
     return [Finding('images', w, 'the file name counts', 'suspicious', path) for w in wrong]
 
 # %% ../../nbs/10_experiment/50_images.ipynb #51264964
-def _one_each(frame, findings):
+def _one_each(frame: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
     "One row per plant, round and view, sorted; later copies are reported"
     frame = frame.sort_values(['plant_id', 'round', 'view', 'path'], ignore_index=True)
     twice = frame.duplicated(['plant_id', 'round', 'view'])
@@ -184,8 +193,8 @@ _BEGIN, _END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 def png_fault(
-    path,  # an image file
-):
+    path: str | Path,  # an image file
+) -> str:
     "What is wrong with a PNG, judged by its two ends; '' when nothing is"
     try:
         with open(path, 'rb') as f:
@@ -199,8 +208,8 @@ def png_fault(
 
 # %% ../../nbs/10_experiment/50_images.ipynb #0ea523b9
 def png_size(
-    path,  # a PNG file
-):
+    path: str | Path,  # a PNG file
+) -> tuple[int, int]:
     "Width and height in pixels, without decoding"
     with open(path, 'rb') as f:
         head = f.read(24)

@@ -12,9 +12,9 @@ from .plan import read_plant_table, read_round_table
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #26fe9387
 def plan_steps(
-    plants,  # from `read_plant_table`: plant_id and available_timepoints
-    rounds,  # from `read_round_table` or `plan_rounds`: round and dag
-):
+    plants: pd.DataFrame,  # from `read_plant_table`: plant_id and available_timepoints
+    rounds: pd.DataFrame,  # from `read_round_table` or `plan_rounds`: round and dag
+) -> pd.DataFrame:
     "One row per plant and photographed round: plant_id, round, dag"
     steps = plants[['plant_id', 'available_timepoints']].explode('available_timepoints').dropna()
     steps = steps.rename(columns={'available_timepoints': 'round'}).astype({'round': int})
@@ -24,8 +24,8 @@ def plan_steps(
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #62ae1176
 def merge_on_dag(
-    steps,  # plant_id, round, dag
-):
+    steps: pd.DataFrame,  # plant_id, round, dag
+) -> pd.DataFrame:
     "One row per plant and day; the later round is kept"
     return (
         steps.sort_values(['plant_id', 'dag', 'round'])
@@ -35,9 +35,9 @@ def merge_on_dag(
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #649e415f
 def label_steps(
-    steps,  # plant_id, round, dag: one row per measured step
-    plants,  # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls)
-):
+    steps: pd.DataFrame,  # plant_id, round, dag: one row per measured step
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls)
+) -> pd.DataFrame:  # columns `MEASURED`
     "The steps with label 0 or 1 and, for drought plants, the two measured days around onset"
     _refuse_unknown_onsets(plants)
     facts = plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
@@ -47,18 +47,20 @@ def label_steps(
         .sort_values(['plant_id', 'dag'], ignore_index=True)
     )
     out['label'] = (out.dag >= out.onset_dag).astype(int)
-    before, after = out.dag.where(out.dag < out.onset_dag), out.dag.where(out.dag >= out.onset_dag)
+    before = out.dag.where(out.dag < out.onset_dag)
+    after = out.dag.where(out.dag >= out.onset_dag)
     out['label_low_dag'] = before.groupby(out.plant_id).transform('max')
     out['label_high_dag'] = after.groupby(out.plant_id).transform('min')
     return out[MEASURED]
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #3a3e2da2
-def _refuse_unknown_onsets(plants):
+def _refuse_unknown_onsets(plants: pd.DataFrame) -> None:
     "A drought plant without an onset would pass as healthy to the end"
     lost = plants.loc[(plants.treatment == 'WHC-30') & plants.onset_dag.isna(), 'genotype'].unique()
     if len(lost):
+        names = ', '.join(lost)
         raise BadInput(
-            f'no onset is known of {", ".join(lost)}, and their drought plants would count as healthy',
+            f'no onset is known of {names}, and their drought plants would count as healthy',
             'the plant table',
             'write one day after germination for each',
         )
@@ -79,10 +81,10 @@ MEASURED = [
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #f69a7f0e
 def measured_steps(
-    plants,  # from `read_plant_table`
-    rounds,  # from `read_round_table` or `plan_rounds`
-    merge=True,  # count two rounds on one day as one step
-):
+    plants: pd.DataFrame,  # from `read_plant_table`
+    rounds: pd.DataFrame,  # from `read_round_table` or `plan_rounds`
+    merge: bool = True,  # count two rounds on one day as one step
+) -> pd.DataFrame:  # columns `MEASURED`
     "Labelled measured steps of the plan alone"
     steps = plan_steps(plants, rounds)
     return label_steps(merge_on_dag(steps) if merge else steps, plants)

@@ -20,7 +20,7 @@ MARKS = ['doubtful', 'exclude', 'keep']
 COLUMNS = ['plant_id', 'round', 'view', 'mark', 'note', 'author', 'time']
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #235dabe9
-def _lines(folder):
+def _lines(folder: str | Path) -> pd.DataFrame:
     "The lines of `marks.csv` as they stand there, all of them text"
     path = Path(folder) / 'marks.csv'
     if not path.is_file():
@@ -29,8 +29,8 @@ def _lines(folder):
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #b61ffea2
 def read_marks(
-    folder,  # the experiment's folder; `marks.csv` in it may be absent
-):
+    folder: str | Path,  # the experiment's folder; `marks.csv` in it may be absent
+) -> pd.DataFrame:  # columns `COLUMNS`
     "All marks in the order written; round is 0 where all rounds are meant"
     marks = _lines(folder)
     if lost := [c for c in ('plant_id', 'mark') if c not in marks]:
@@ -40,7 +40,7 @@ def read_marks(
     return _typed(marks.reindex(columns=COLUMNS, fill_value='').map(tidy_text))
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #c709b405
-def _typed(marks):
+def _typed(marks: pd.DataFrame) -> pd.DataFrame:
     "Marks with checked values; the first wrong one is named with its line"
     rounds = pd.to_numeric(marks['round'].replace('', '0'), errors='coerce')
     for i, m in marks.iterrows():
@@ -57,14 +57,14 @@ def _typed(marks):
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #4c3fa6d9
 def add_mark(
-    folder,  # the experiment's folder
-    plant_id,  # the plant
-    round=None,  # number of the round; None means all
-    view='',  # one view, 'fluor', or '' for everything of that round
-    mark='doubtful',  # one of `MARKS`
-    note='',  # why, in a few words
-    author=None,  # who says so; the user's login by default
-):
+    folder: str | Path,  # the experiment's folder
+    plant_id: str,  # the plant
+    round: int | None = None,  # number of the round; None means all
+    view: str = '',  # one view, 'fluor', or '' for everything of that round
+    mark: str = 'doubtful',  # one of `MARKS`
+    note: str = '',  # why, in a few words
+    author: str | None = None,  # who says so; the user's login by default
+) -> pd.DataFrame:
     "Append one line to `marks.csv` and return all marks"
     time = datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
     said = [
@@ -84,9 +84,9 @@ def add_mark(
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #e17a0782
 def take_back(
-    folder,  # the experiment's folder
-    mark,  # a row of `read_marks`
-):
+    folder: str | Path,  # the experiment's folder
+    mark: dict | pd.Series,  # a row of `read_marks`
+) -> pd.DataFrame:
     "Remove that mark, the last one like it, and no other; returns all marks"
     lines, marks = _lines(folder), read_marks(folder)
     same = (marks == pd.Series(mark)[COLUMNS]).all(axis=1)
@@ -101,10 +101,10 @@ def take_back(
 
 # %% ../../nbs/10_experiment/55_marks.ipynb #fcbf2e4f
 def excluded(
-    frame,  # rows with plant_id, and round and view where they have one
-    marks,  # from `read_marks`
-    view='',  # the view of all rows, such as 'fluor', where the frame has no such column
-):
+    frame: pd.DataFrame,  # rows with plant_id, and round and view where they have one
+    marks: pd.DataFrame,  # from `read_marks`
+    view: str = '',  # the view of all rows, such as 'fluor', where the frame has no such column
+) -> np.ndarray:  # (rows,) bool
     "True for each row that a mark takes out"
     last = marks.drop_duplicates(['plant_id', 'round', 'view'], keep='last').query(
         'mark == "exclude"'

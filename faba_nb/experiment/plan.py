@@ -8,6 +8,7 @@ __all__ = ['DESIGN', 'PLANTS', 'design', 'germination', 'onset_class', 'onset_li
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #a21d909d
 import ast, csv, re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -56,7 +57,7 @@ DESIGN = dict(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #d1b5acf8
 @lru_cache
-def _design(name):
+def _design(name: str) -> pd.DataFrame:
     "Read one design table, once"
     if name not in DESIGN:
         raise unknown('design table', name, DESIGN)
@@ -77,14 +78,14 @@ def _design(name):
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #78b2e467
 def design(
-    name,  # file name in data/design without `.csv`
-):
+    name: str,  # file name in data/design without `.csv`
+) -> pd.DataFrame:
     "A table of the plan, columns typed; a fresh copy each time"
     return _design(name).copy()
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #c53bd064
 @lru_cache
-def germination():
+def germination() -> pd.Timestamp:
     "The date of DAG 0"
     r = design('rounds')
     zero = set(pd.to_datetime(r.date) - pd.to_timedelta(r.dag, 'D'))
@@ -94,8 +95,8 @@ def germination():
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #97cbe622
 def onset_class(
-    onset_dag,  # days after germination, array-like; NaN stays empty
-):
+    onset_dag: Sequence[float],  # days after germination, array-like; NaN stays empty
+) -> np.ndarray:  # (N,) of text
     "`Early`, `Mid` or `Late` for each onset day, '' where there is none"
     classes = design('onset_classes')
     days = np.asarray(onset_dag, float)
@@ -104,26 +105,27 @@ def onset_class(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #fa649e32
 @lru_cache
-def onset_limits():
+def onset_limits() -> tuple[float, float]:
     "First and last day that can be an onset, from data/design/columns.csv"
     c = design('columns').query('table == "onsets" and column == "onset_dag"').iloc[0]
     return c.low, c.high
 
 
 def tidy_onset(
-    x,  # a cell such as '28'
-):
+    x: object,  # a cell such as '28'
+) -> float:
     "The day of an onset, NaN when the cell holds no day of the experiment"
-    day, (low, high) = tidy_numbers([x])[0][0], onset_limits()
+    day = tidy_numbers([x])[0][0]
+    low, high = onset_limits()
     return day if low <= day <= high else np.nan
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #53a25739
 def no_onset(
-    genotype,  # the accession
-    written,  # the cell as written, '' when it is empty
-    where,  # file, sheet, row or line
-    more='',  # what else the message has to say
-):
+    genotype: str,  # the accession
+    written: object,  # the cell as written, '' when it is empty
+    where: str,  # file, sheet, row or line
+    more: str = '',  # what else the message has to say
+) -> BadInput:
     "A `BadInput` about a drought plant whose onset is not known"
     said = f'{tidy_text(written)!r}' if tidy_text(written) else 'empty'
     low, high = onset_limits()
@@ -136,7 +138,7 @@ def no_onset(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #9af90a58
 @lru_cache
-def _written_treatments():
+def _written_treatments() -> dict[str, str]:
     "Spelling as written -> treatment"
     return {
         same_name(w): t.treatment
@@ -146,14 +148,14 @@ def _written_treatments():
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #043a088c
 def tidy_treatment(
-    x,  # a cell such as 'WHC-70%'
-):
+    x: object,  # a cell such as 'WHC-70%'
+) -> str:
     "`WHC-80` or `WHC-30`, or '' when the cell names no treatment"
     return _written_treatments().get(same_name(x).rstrip('%').strip(), '')
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #5f3542ec
 @lru_cache
-def _accessions():
+def _accessions() -> dict[str, tuple[int, str]]:
     "Name without case, accents, blanks and slashes -> (number, genotype)"
     return {
         same_name(a.genotype): (a.accession_num, a.genotype)
@@ -162,15 +164,15 @@ def _accessions():
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #c03eb8e9
 def tidy_genotype(
-    x,  # a name such as 'Melodie_2'
-):
+    x: object,  # a name such as 'Melodie_2'
+) -> str:
     "The accession's name as the plan writes it; an unknown name is only tidied"
     return _accessions().get(same_name(x), (None, tidy_text(x)))[1]
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #da6df6a6
 def tidy_accession_num(
-    x,  # a cell such as 'Acc-01' or 1
-):
+    x: object,  # a cell such as 'Acc-01' or 1
+) -> int:
     "The accession's number, or 0 when the cell holds none"
     m = re.fullmatch(r'(?:acc\w*?[-_ ]*)?0*(\d{1,3})', tidy_text(x).casefold())
     return int(m[1]) if m else 0
@@ -179,7 +181,7 @@ def tidy_accession_num(
 _PLANT_COLUMNS = ['plant_id', 'accession', 'treatment', 'replicate', 'dag_drought_onset']
 
 
-def _rounds_in(text, where):
+def _rounds_in(text: str, where: str) -> list[int]:
     "The list of rounds in a cell such as '[2, 3, 6]'"
     try:
         rounds = list(ast.literal_eval(text or '[]'))
@@ -192,7 +194,7 @@ def _rounds_in(text, where):
     )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #6fb4de36
-def _csv_rows(path):
+def _csv_rows(path: str | Path) -> list[list[str]]:
     "The rows of a CSV as lists of text, all of one length"
     try:
         path = regular_file(path, most=50e6)
@@ -227,7 +229,7 @@ def _csv_rows(path):
     return rows
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #d51cc10b
-def _csv_of_text(path, needed):
+def _csv_of_text(path: str | Path, needed: Sequence[str]) -> pd.DataFrame:
     "A CSV whose cells stay text; the needed columns are there, each once"
     heading, *rows = _csv_rows(path)
     heading = [tidy_text(c) for c in heading]
@@ -247,7 +249,7 @@ def _csv_of_text(path, needed):
     return df
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #68a535a3
-def _refuse_first(bad, say, path):
+def _refuse_first(bad: Sequence[bool], say: Callable[[int], str], path: str | Path) -> None:
     "Name the first bad row with its line"
     if not np.any(bad):
         return
@@ -256,24 +258,26 @@ def _refuse_first(bad, say, path):
     raise BadInput(say(i) + (f' ({odd})' if odd else ''), f'{path}, line {i + 2}', 'mend the cell')
 
 
-def _whole(cells, low, high):
+def _whole(cells: Sequence, low: float, high: float) -> np.ndarray:  # (N,)
     "Whole numbers within limits as float, NaN for any other cell"
     v = tidy_numbers(cells)[0]
-    return np.where((v == np.round(v)) & (v >= low) & (v <= high), v, np.nan)
+    fits = (v == np.round(v)) & (v >= low) & (v <= high)
+    return np.where(fits, v, np.nan)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #b17e6148
-def _checked_cells(df, path):
+def _checked_cells(df: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     "The five columns nobody can do without, tidied; the first bad cell is named with its line"
-    ids, treatment = df.plant_id.map(tidy_id), df.treatment.map(tidy_treatment)
-    replicate, genotype = _whole(df.replicate, 1, 99), df.accession.map(tidy_genotype)
-    cell = lambda column, i: f'{column} is {df[column].iloc[i]!r}'
+    ids = df.plant_id.map(tidy_id)
+    treatment = df.treatment.map(tidy_treatment)
+    replicate = _whole(df.replicate, 1, 99)
+    genotype = df.accession.map(tidy_genotype)
     for bad, column in [
         (ids == '', 'plant_id'),
         (treatment == '', 'treatment'),
         (np.isnan(replicate), 'replicate'),
         (genotype == '', 'accession'),
     ]:
-        _refuse_first(bad, lambda i: cell(column, i), path)
+        _refuse_first(bad, lambda i: f'{column} is {df[column].iloc[i]!r}', path)
     _refuse_first(ids.duplicated(), lambda i: f'plant_id (a second time) is {ids.iloc[i]!r}', path)
     drought = treatment == 'WHC-30'
     onset = _checked_onsets(df.dag_drought_onset, drought, genotype, path)
@@ -288,7 +292,9 @@ def _checked_cells(df, path):
     )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #65f82c83
-def _checked_onsets(cells, drought, genotype, path):
+def _checked_onsets(
+    cells: pd.Series, drought: pd.Series, genotype: pd.Series, path: str | Path
+) -> pd.Series:
     "The onset of each drought plant; one that is not known is refused with its genotype and line"
     onset = cells.map(tidy_onset).astype(float)
     lost = np.flatnonzero(onset.isna() & drought)
@@ -309,12 +315,13 @@ def _checked_onsets(cells, drought, genotype, path):
     return onset
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #a2bf57d9
-def _genotype_facts(plants, numbers, path):
+def _genotype_facts(plants: pd.DataFrame, numbers: pd.Series, path: str | Path) -> pd.DataFrame:
     "Add accession number, and the genotype's onset and class for controls too"
     onset = plants.groupby('genotype').onset_dag.agg(['min', 'max'])
     if (apart := onset[onset['min'] != onset['max']].dropna(how='all')).size:
+        first, last = apart['min'].iloc[0], apart['max'].iloc[0]
         raise BadInput(
-            f'genotype {apart.index[0]!r} has onset {apart["min"].iloc[0]:g} and {apart["max"].iloc[0]:g}',
+            f'genotype {apart.index[0]!r} has onset {first:g} and {last:g}',
             path,
             'onset is one value per genotype',
         )
@@ -324,10 +331,15 @@ def _genotype_facts(plants, numbers, path):
     )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #e2aae800
-def _numbers(df, genotypes):
+def _known_number(genotype: str) -> float:
+    "The accession number that the plan gives a genotype, NaN where it has none"
+    return _accessions().get(same_name(genotype), (np.nan,))[0]
+
+
+def _numbers(df: pd.DataFrame, genotypes: pd.Series) -> pd.Series:
     "Accession number of each row: from the image folder, the plan, or the order of appearance"
     folder = df.get('image_side_dir', pd.Series('', df.index)).str.extract(r'Acc-0*(\d+)\b')[0]
-    known = genotypes.map(lambda g: _accessions().get(same_name(g), (np.nan,))[0])
+    known = genotypes.map(_known_number)
     order = pd.Series(pd.factorize(genotypes)[0] + 1, df.index)
     return pd.to_numeric(folder).fillna(known).fillna(order).astype(int)
 
@@ -348,9 +360,9 @@ PLANTS = [
 
 
 def read_plant_table(
-    path,  # CSV in the form of the owner's plant_metadata.csv
-):
-    "One row per plant, sorted by plant_id, with its list of photographed rounds (`available_timepoints`)"
+    path: str | Path,  # CSV in the form of the owner's plant_metadata.csv
+) -> pd.DataFrame:
+    "One row per plant, sorted by plant_id, with its photographed rounds (`available_timepoints`)"
     df = _csv_of_text(path, _PLANT_COLUMNS)
     plants = _checked_cells(df, path)
     empty = pd.Series('', df.index)
@@ -370,10 +382,11 @@ def read_plant_table(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #9f90be21
 def unread_cells(
-    path,  # CSV in the form of the owner's plant_metadata.csv
-):
+    path: str | Path,  # CSV in the form of the owner's plant_metadata.csv
+) -> list[tuple[str, int, str]]:
     "(column, line, cell) of every cell that was taken as missing though something stands there"
-    df, out = _csv_of_text(path, _PLANT_COLUMNS), []
+    df = _csv_of_text(path, _PLANT_COLUMNS)
+    out = []
     for column, tidy in (('fw_g', tidy_numbers), ('dw_g', tidy_numbers), ('is_dead', tidy_yes)):
         bad = tidy(df[column])[1] if column in df else []
         out += [(column, int(i) + 2, df[column].iloc[i]) for i in np.flatnonzero(bad)]
@@ -381,8 +394,8 @@ def unread_cells(
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #c9f1bb03
 def read_round_table(
-    path,  # CSV in the form of the owner's timepoint_metadata.csv
-):
+    path: str | Path,  # CSV in the form of the owner's timepoint_metadata.csv
+) -> pd.DataFrame:
     "round, dag, das, date and published_dag, one row per round"
     df = _csv_of_text(path, ['round', 'dag'])
     das = df['das'] if 'das' in df else pd.Series('', df.index)
@@ -394,29 +407,29 @@ def read_round_table(
             path,
         )
     out = pd.DataFrame(read)
-    if out['round'].duplicated().any():
-        raise BadInput(
-            f'round {out["round"][out["round"].duplicated()].iloc[0]:g} stands twice', path
-        )
+    twice = out['round'][out['round'].duplicated()]
+    if len(twice):
+        raise BadInput(f'round {twice.iloc[0]:g} stands twice', path)
     out = out.assign(das=out.das.fillna(out.dag + 7)).astype(int)
     out['date'] = (germination() + pd.to_timedelta(out.dag, 'D')).dt.strftime('%Y-%m-%d')
     out = out.sort_values('round', ignore_index=True)
     back = np.flatnonzero(np.diff(out.dag) < 0)
     if len(back):
+        before, after = out['round'][back[0]], out['round'][back[0] + 1]
         raise BadInput(
-            f'round {out["round"][back[0] + 1]} is on an earlier day than round {out["round"][back[0]]}',
+            f'round {after} is on an earlier day than round {before}',
             path,
             'correct the DAG of one of them',
         )
     return _published_dag(out)
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #30bb4d12
-def _published_dag(rounds):
+def _published_dag(rounds: pd.DataFrame) -> pd.DataFrame:
     "Add the day that the published analysis gave each round"
     special = _design('rounds').query('dag != published_dag').set_index('round').published_dag
     return rounds.assign(published_dag=rounds['round'].map(special).fillna(rounds.dag).astype(int))
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #a8b7face
-def plan_rounds():
+def plan_rounds() -> pd.DataFrame:
     "The rounds of the plan in the same form as `read_round_table`"
     return _design('rounds')[['round', 'dag', 'das', 'date', 'published_dag']].copy()

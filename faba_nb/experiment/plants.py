@@ -15,16 +15,18 @@ from .plan import PLANTS, design, no_onset, onset_class, tidy_genotype, tidy_ons
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #16538717
 def net_weights(
-    weights,  # tidy `weights` table
-):
+    weights: pd.DataFrame,  # tidy `weights` table
+) -> tuple[pd.Series, pd.Series]:
     "Fresh and dry weight of each plant in grams, NaN where a weighing is missing"
-    return weights.bag_fresh_g - weights.bag_g, weights.bag_dry_g - weights.bag_g
+    fresh = weights.bag_fresh_g - weights.bag_g
+    dry = weights.bag_dry_g - weights.bag_g
+    return fresh, dry
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #3698de4b
 ONSETS = 'SinglePoint Datasets/Drought_Impact(DAG).xlsx'
 
 
-def _onset_of(plants, onsets):
+def _onset_of(plants: pd.DataFrame, onsets: pd.DataFrame) -> pd.Series:
     "Annotated onset of each plant's genotype; NaN only where no drought plant needs it"
     days = onsets.onset_dag.map(tidy_onset)
     by_name = {same_name(g): (d, row) for g, d, row in zip(onsets.genotype, days, onsets.index)}
@@ -38,19 +40,16 @@ def _onset_of(plants, onsets):
     return plants.genotype.map(lambda g: by_name[same_name(g)][0]).astype(float)
 
 
-def _lost_onsets(lost, onsets):
-    "The `BadInput` about (genotype, row) pairs without an onset: the first in full, the others by name"
+def _lost_onsets(lost: list[tuple[str, int]], onsets: pd.DataFrame) -> BadInput:
+    "The `BadInput` about (genotype, row) pairs without an onset: the first in full, then names"
     written = onsets['onset_written'] if 'onset_written' in onsets else onsets.onset_dag
     more = ''.join(f'; so for {g} in row {row} ({written[row]!r})' for g, row in lost[1:])
-    return no_onset(
-        lost[0][0],
-        written[lost[0][1]],
-        f'{ONSETS}, row {lost[0][1]}, column Drought Impact (DAG)',
-        more,
-    )
+    genotype, row = lost[0]
+    where = f'{ONSETS}, row {row}, column Drought Impact (DAG)'
+    return no_onset(genotype, written[row], where, more)
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #6da6a3df
-def _placed(weights, where):
+def _placed(weights: pd.DataFrame, where: str) -> pd.DataFrame:
     "plant_id, genotype, accession_num, treatment, replicate from the weights table"
     if (none := weights.index[weights.treatment == '']).size:
         raise BadInput(
@@ -64,9 +63,8 @@ def _placed(weights, where):
     replicate = weights.get('replicate', pd.Series(np.nan, weights.index)).fillna(in_threes)
     number = weights.get('accession_num', pd.Series(np.nan, weights.index))
     plan = design('accessions').set_index('genotype').accession_num
-    number = number.fillna(weights.genotype.map(plan)).fillna(
-        pd.Series(pd.factorize(weights.genotype)[0] + 1, weights.index)
-    )
+    order = pd.Series(pd.factorize(weights.genotype)[0] + 1, weights.index)
+    number = number.fillna(weights.genotype.map(plan)).fillna(order)
     return pd.DataFrame(
         dict(
             plant_id=weights.plant_id,
@@ -79,8 +77,8 @@ def _placed(weights, where):
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #fe9438b4
 def dead_plants(
-    observations,  # tidy observation tables: plant_id and remark
-):
+    observations: list[pd.DataFrame],  # tidy observation tables: plant_id and remark
+) -> set[str]:
     "The set of plants that an observer's remark calls dead"
     said = [
         o.plant_id[o.remark.str.contains(r'\b(?:died|dead)\b', case=False, regex=True)]
@@ -91,11 +89,11 @@ def dead_plants(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #0bfb5c3d
 def plants_from_workbooks(
-    weights,  # tidy `weights` table
-    onsets,  # tidy `onsets` table
-    observations,  # list of tidy observation tables, may be empty
-    where='00-Misc/EndPoint_Raw_FW&DW.xlsx',  # how messages call the weights table
-):
+    weights: pd.DataFrame,  # tidy `weights` table
+    onsets: pd.DataFrame,  # tidy `onsets` table
+    observations: list[pd.DataFrame],  # tidy observation tables, may be none
+    where: str = '00-Misc/EndPoint_Raw_FW&DW.xlsx',  # how messages call the weights table
+) -> pd.DataFrame:
     "The plant table made from its sources, sorted by plant_id"
     plants = _placed(weights, where)
     own = _onset_of(plants, onsets)
@@ -112,9 +110,9 @@ def plants_from_workbooks(
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #29ef63e9
 def genotypes_by_class(
-    plants,  # plant table
-):
-    "Onset class -> number of genotypes with plants of both treatments, in the order Early, Mid, Late"
+    plants: pd.DataFrame,  # plant table
+) -> dict[str, int]:
+    "Onset class (Early, Mid, Late) -> number of genotypes with plants of both treatments"
     both = plants.groupby('genotype').treatment.nunique() == 2
     of = plants.drop_duplicates('genotype').set_index('genotype').onset_class[both[both].index]
     return {c: int((of == c).sum()) for c in design('onset_classes').onset_class}
@@ -124,57 +122,64 @@ RATIO = 0.06, 0.16  # plausible dry / fresh weight, from the spread of 259 plant
 
 
 def odd_ratio(
-    plants,  # fw_g and dw_g
-):
+    plants: pd.DataFrame,  # fw_g and dw_g
+) -> pd.Series:
     "True where dry / fresh weight is outside the plausible range"
     ratio = plants.dw_g / plants.fw_g
     return (ratio < RATIO[0]) | (ratio > RATIO[1])
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c0d52adf
 def sibling_log(
-    plants,  # plant table
-    column,  # 'fw_g' or 'dw_g'
-):
+    plants: pd.DataFrame,  # plant table
+    column: str,  # 'fw_g' or 'dw_g'
+) -> tuple[pd.Series, pd.Series]:
     "Log weight of each plant, and the mean of its siblings' (itself left out; NaN without any)"
     own = np.log(plants[column])
     group = own.groupby([plants.genotype, plants.treatment])
-    return own, (group.transform('sum') - own.fillna(0)) / (group.transform('count') - own.notna())
+    total = group.transform('sum') - own.fillna(0)
+    others = group.transform('count') - own.notna()
+    return own, total / others
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #75b61ef7
 def swapped_weights(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> list[tuple[str, str]]:
     "Pairs of plant ids whose fresh weights look exchanged"
     own, siblings = sibling_log(plants, 'fw_g')
     odd = plants.assign(own=own, siblings=siblings)[odd_ratio(plants)]
     odd = list(odd.itertuples())
-    gains = sorted(
-        (
-            (g, a.plant_id, b.plant_id)
-            for i, a in enumerate(odd)
-            for b in odd[i + 1 :]
-            if (g := _exchange_gain(a, b)) > 0
-        ),
-        reverse=True,
-    )
-    pairs, taken = [], set()
-    for _, a, b in gains:
+    gains = []
+    for i, a in enumerate(odd):
+        for b in odd[i + 1 :]:
+            if (gain := _exchange_gain(a, b)) > 0:
+                gains.append((gain, a.plant_id, b.plant_id))
+    pairs = []
+    taken = set()
+    for _, a, b in sorted(gains, reverse=True):
         if not {a, b} & taken:
             pairs.append((a, b))
             taken |= {a, b}
     return pairs
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #c2fdb3cc
-def _exchange_gain(a, b):
-    "How much nearer to their siblings two fresh weights come by an exchange; 0 when it does not suit both"
-    gain = [abs(p.own - p.siblings) - abs(q.own - p.siblings) for p, q in ((a, b), (b, a))]
-    plausible = all(RATIO[0] <= p.dw_g / q.fw_g <= RATIO[1] for p, q in ((a, b), (b, a)))
-    return sum(gain) if plausible and min(gain) > 0 else 0
+def _exchange_gain(a: tuple, b: tuple) -> float:
+    "How much nearer to their siblings two fresh weights come by an exchange; 0 unless both do"
+    gain_a = abs(a.own - a.siblings) - abs(b.own - a.siblings)
+    gain_b = abs(b.own - b.siblings) - abs(a.own - b.siblings)
+    plausible = _plausible(a.dw_g / b.fw_g) and _plausible(b.dw_g / a.fw_g)
+    if plausible and min(gain_a, gain_b) > 0:
+        return gain_a + gain_b
+    return 0
+
+
+def _plausible(ratio: float) -> bool:
+    "Whether dry / fresh weight lies in the plausible range"
+    return RATIO[0] <= ratio <= RATIO[1]
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #52b17a34
 def swapped_treatments(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> list[tuple[str, str]]:
     "Pairs (control, drought) of one genotype that look exchanged"
     control, drought = (plants.treatment == t for t in ('WHC-80', 'WHC-30'))
     suspect = None
@@ -191,7 +196,8 @@ def swapped_treatments(
     return list(pairs[suspect][['plant_id', 'plant_id_d']].itertuples(index=False, name=None))
 
 
-def _nearer(x, a, b):
+def _nearer(x: pd.Series, a: pd.Series, b: pd.Series) -> pd.Series:
+    "True where `x` is nearer to `a` than to `b`"
     return (x - a).abs() < (x - b).abs()
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #62c1100c
@@ -205,32 +211,39 @@ FLAGS = dict(
 
 
 def flag_plants(
-    plants,  # plant table
-):
+    plants: pd.DataFrame,  # plant table
+) -> pd.DataFrame:
     "The plant table with a column `flags`: names from `FLAGS`, separated by blanks"
-    pairs = lambda found: plants.plant_id.isin({p for pair in found for p in pair})
     marks = dict(
         dead=plants.is_dead,
         no_weight=plants.fw_g.isna() | plants.dw_g.isna(),
         odd_ratio=odd_ratio(plants),
-        weights_swapped=pairs(swapped_weights(plants)),
-        treatment_swapped=pairs(swapped_treatments(plants)),
+        weights_swapped=_in_pairs(plants, swapped_weights(plants)),
+        treatment_swapped=_in_pairs(plants, swapped_treatments(plants)),
     )
-    return plants.assign(
-        flags=[' '.join(f for f in FLAGS if marks[f].iloc[i]) for i in range(len(plants))]
-    )
+    flags = [' '.join(f for f in FLAGS if marks[f].iloc[i]) for i in range(len(plants))]
+    return plants.assign(flags=flags)
+
+
+def _in_pairs(plants: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.Series:
+    "True for each plant that is one of a pair"
+    return plants.plant_id.isin({p for pair in pairs for p in pair})
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #570a8b32
 def owners_form(
-    plants,  # plant table
-    images,  # from `list_images`, for rounds and counts
-):
+    plants: pd.DataFrame,  # plant table
+    images: pd.DataFrame,  # from `list_images`, for rounds and counts
+) -> pd.DataFrame:
     "The plant table with the columns of the owner's plant_metadata.csv"
     side = images['view'].str.startswith('side')
     rounds = images[side].groupby('plant_id')['round'].unique().map(sorted)
-    count = lambda rows: (
-        plants.plant_id.map(images[rows].groupby('plant_id').size()).fillna(0).astype(int)
-    )
+
+    def count(rows):
+        "Photographs of each plant among `rows`"
+        number = images[rows].groupby('plant_id').size()
+        return plants.plant_id.map(number).fillna(0).astype(int)
+
+    photographed = [str([int(r) for r in rounds.get(p, [])]) for p in plants.plant_id]
     return pd.DataFrame(
         dict(
             plant_id=plants.plant_id,
@@ -244,9 +257,7 @@ def owners_form(
             dw_g=plants.dw_g,
             image_side_dir=_folders(plants, images[side], 2),
             image_top_dir=_folders(plants, images[~side], 1),
-            available_timepoints=[
-                str([int(r) for r in rounds.get(p, [])]) for p in plants.plant_id
-            ],
+            available_timepoints=photographed,
             num_images_side=count(side),
             num_images_top=count(~side),
             is_dead=plants.is_dead,
@@ -254,7 +265,7 @@ def owners_form(
     )
 
 # %% ../../nbs/10_experiment/65_plants.ipynb #941a2c0b
-def _folders(plants, images, up):
+def _folders(plants: pd.DataFrame, images: pd.DataFrame, up: int) -> pd.Series:
     "The folder of each plant's photographs, `up` levels above the files, as the owner writes it"
     folders = (
         images.drop_duplicates('plant_id')

@@ -12,6 +12,7 @@ __all__ = ['HARM', 'SPOILT', 'KEPT', 'MEASURED_IN', 'FIRST', 'THEN', 'SEVERITIES
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #80b5bac9
 import os, re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,13 +52,31 @@ class Check:
     plants: pd.DataFrame = None  # the plant table, None when it could not be made
     photographs: pd.DataFrame = None  # the listing of images, None without `img`
 
-    def add(self, table, what, action='', severity='suspicious', file='', sheet='', row=0):
+    def add(
+        self,
+        table: str,
+        what: str,
+        action: str = '',
+        severity: str = 'suspicious',
+        file: str = '',
+        sheet: str = '',
+        row: int = 0,
+    ) -> None:
         "Write down one finding"
         self.remarks.append(Finding(table, what, action, severity, file, sheet, int(row)))
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #c8163ada
-def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
-    "One finding per row of a list; beyond `most` the rest as one line. `by_row`: the rows are Excel's row numbers"
+def _each(
+    check: Check,
+    table: str,
+    rows: Iterable,
+    what: Callable[[object], str],
+    action: str = '',
+    most: int = 8,
+    by_row: bool = False,
+    **kwargs,
+) -> None:
+    "One finding per row, beyond `most` one line for the rest; `by_row`: rows are Excel's numbers"
     rows = list(rows)
     for r in rows[:most]:
         check.add(table, what(r), action, row=r if by_row else 0, **kwargs)
@@ -67,7 +86,8 @@ def _each(check, table, rows, what, action='', most=8, by_row=False, **kwargs):
         )
 
 
-def _frame(check, name):
+def _frame(check: Check, name: str) -> pd.DataFrame | None:
+    "A tidy table, None where it could not be read"
     return check.tables[name].frame if name in check.tables else None
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e6e6e973
@@ -81,40 +101,37 @@ SPOILT = 'fatal for arms that ask for it; the others can run'
 
 
 def read_all(
-    check,  # a fresh `Check`
-):
+    check: Check,  # to which tables and findings are added
+) -> None:
     "Read every table of the list; failures become findings"
     own = check.xp.own('plant_metadata.csv') is not None
     for t in design('tables').itertuples():
         try:
             check.tables[t.table] = read_table(check.xp.folder, t.table)
         except BadInput as e:
-            fatal = t.needed == 'default' or (t.needed == 'plants' and not own)
-            spoilt = t.needed == 'optional' and not isinstance(e, Absent)
-            action = (
-                'plant_metadata.csv serves instead'
-                if t.needed == 'plants' and own
-                else SPOILT
-                if spoilt
-                else HARM[t.needed]
-            )
-            severity = (
-                'fatal'
-                if fatal
-                else 'info'
-                if t.needed == 'optional' and not spoilt
-                else 'suspicious'
-            )
+            action, severity = _harm(t.needed, own, isinstance(e, Absent))
             check.add(t.table, _said(e), action, severity, *_place(e, t.file))
     check.remarks += [f for t in check.tables.values() for f in t.findings]
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a45d6a4b
-def _said(error):
+def _harm(needed: str, own: bool, absent: bool) -> tuple[str, str]:
+    "What follows from a table that could not be read, and how grave that is"
+    if needed == 'plants' and own:
+        return 'plant_metadata.csv serves instead', 'suspicious'
+    if needed == 'optional' and not absent:
+        return SPOILT, 'suspicious'
+    if needed == 'optional':
+        return HARM[needed], 'info'
+    severity = 'fatal' if needed in ('default', 'plants') else 'suspicious'
+    return HARM[needed], severity
+
+
+def _said(error: BadInput) -> str:
     "What a `BadInput` says without its place"
     return error.what + (f'; {error.mend}' if error.mend else '')
 
 
-def _place(error, file, folder=None):
+def _place(error: BadInput, file: str, folder: Path | None = None) -> tuple[str, str, int]:
     "File, sheet and row that a `BadInput` names; the file as it is called inside the folder"
     where = str(error.where or file)
     if folder is not None:
@@ -125,7 +142,7 @@ def _place(error, file, folder=None):
     return name, sheet, int(row)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #81b467a6
-def read_plants(check):
+def read_plants(check: Check) -> None:
     "Make the plant table and the listing of photographs, or say why not"
     known = any(f.severity == 'fatal' and f.table in ('weights', 'onsets') for f in check.remarks)
     try:
@@ -150,38 +167,41 @@ def read_plants(check):
 KEPT = 'kept and flagged; reports repeat the analysis without'
 
 
-def look_at_plants(check):
+def look_at_plants(check: Check) -> None:
     "Plants that died, and weights that are missing or implausible"
-    p, no_input = check.plants, 'weights are no input of a model'
+    p = check.plants
     for x in p[p.is_dead].itertuples():
         listed = 'healthy control' if x.treatment == 'WHC-80' else 'drought plant'
         check.add('plants', f'{x.plant_id} died, and the tables list it as a {listed}', KEPT)
     for x in p[p.fw_g.isna() | p.dw_g.isna()].itertuples():
         lost = [w for w, v in (('fresh weight', x.fw_g), ('dry weight', x.dw_g)) if np.isnan(v)]
-        check.add('plants', f'{x.plant_id} has no ' + ' and no '.join(lost), no_input)
+        what = f'{x.plant_id} has no ' + ' and no '.join(lost)
+        check.add('plants', what, 'weights are no input of a model')
     for x in p[p['flags'].str.contains('odd_ratio')].itertuples():
-        check.add(
-            'plants',
-            f'{x.plant_id}: dry / fresh weight is {x.dw_g / x.fw_g:.3f} ({x.dw_g:.1f} / {x.fw_g:.1f} g), expected {RATIO[0]} … {RATIO[1]}',
-            KEPT,
+        what = (
+            f'{x.plant_id}: dry / fresh weight is {x.dw_g / x.fw_g:.3f} '
+            f'({x.dw_g:.1f} / {x.fw_g:.1f} g), expected {RATIO[0]} … {RATIO[1]}'
         )
+        check.add('plants', what, KEPT)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #dda31be2
-def look_for_swaps(check):
+def look_for_swaps(check: Check) -> None:
     "Pairs of plants or weights that look exchanged"
     for a, b in swapped_weights(check.plants):
         check.add('plants', f'the fresh weights of {a} and {b} look swapped', KEPT)
     for a, b in swapped_treatments(check.plants):
         check.add(
             'plants',
-            f'{a} (control) and {b} (drought) look like swapped treatments: each weighs what the other should',
+            f'{a} (control) and {b} (drought) look like swapped treatments: '
+            'each weighs what the other should',
             KEPT,
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #89dc7124
-def look_at_design(check):
+def look_at_design(check: Check) -> None:
     "Plants per accession and treatment; accessions beside the plan"
-    p, plan = check.plants, set(design('accessions').genotype)
+    p = check.plants
+    plan = set(design('accessions').genotype)
     size = p.groupby(['genotype', 'treatment']).size()
     _each(
         check,
@@ -209,8 +229,8 @@ def look_at_design(check):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #3b28ad1e
-def look_at_onsets(check):
-    "Onsets that differ from the plan's (a simulation may have its own), and classes as written that do not fit"
+def look_at_onsets(check: Check) -> None:
+    "Onsets that differ from the plan's (but for a simulation), and written classes that do not fit"
     _written_classes(check)
     if check.xp.simulated:
         return
@@ -229,20 +249,23 @@ def look_at_onsets(check):
     )
 
 
-def _written_classes(check):
+def _written_classes(check: Check) -> None:
     "Accessions whose onset does not fit the class written beside it"
     f = _frame(check, 'onsets')
     if f is None or 'class_written' not in f:
         return
     known = [c.casefold() for c in design('onset_classes').onset_class]
-    said, true = (
-        f.class_written.str.casefold(),
-        pd.Series(onset_class(f.onset_dag), f.index).str.casefold(),
-    )
+    said = f.class_written.str.casefold()
+    true = pd.Series(onset_class(f.onset_dag), f.index).str.casefold()
     wrong = f.index[said.isin(known) & (true != '') & (said != true)]
-    say = lambda i: (
-        f'{f.genotype[i]} is called {f.class_written[i]}, and an onset of {f.onset_dag[i]:g} is {true[i].title()}'
-    )
+
+    def say(i):
+        "Both classes of one accession"
+        return (
+            f'{f.genotype[i]} is called {f.class_written[i]}, '
+            f'and an onset of {f.onset_dag[i]:g} is {true[i].title()}'
+        )
+
     _each(
         check,
         'onsets',
@@ -255,7 +278,7 @@ def _written_classes(check):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a73914da
-def look_at_owners_table(check):
+def look_at_owners_table(check: Check) -> None:
     "Differences between plant_metadata.csv and the workbooks"
     if not (path := check.xp.own('plant_metadata.csv')):
         return
@@ -285,19 +308,24 @@ def look_at_owners_table(check):
             'plants', e.what, 'plant_metadata.csv serves instead', 'suspicious', *_place(e, '')
         )
     own = read_plant_table(path).set_index('plant_id')
-    place = lambda p: 'plant_metadata.csv' if p in own.index else 'the workbooks'
+
+    def say(p):
+        "Where alone a plant is"
+        place = 'plant_metadata.csv' if p in own.index else 'the workbooks'
+        return f'{p} is in {place} only'
+
     _each(
         check,
         'plants',
         sorted(set(own.index) ^ set(made.index)),
-        lambda p: f'{p} is in {place(p)} only',
+        say,
         'plant_metadata.csv counts',
     )
     both = own.merge(made, left_index=True, right_index=True, suffixes=('', '_made'))
     _two_stories(check, both)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #1de07e90
-def _two_stories(check, both):
+def _two_stories(check: Check, both: pd.DataFrame) -> None:
     "Facts of the same plant that differ between the owner's table and the workbooks (`_made`)"
     for c in ('genotype', 'treatment', 'replicate', 'onset_dag', 'is_dead', 'fw_g', 'dw_g'):
         apart = both[~_same(both[c], both[f'{c}_made'])]
@@ -314,16 +342,17 @@ def _two_stories(check, both):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #42f06c2a
-def _same(a, b):
+def _same(a: pd.Series, b: pd.Series) -> pd.Series:
     "Elementwise equality; numbers to a hundredth, missing equals missing"
     if a.dtype.kind == 'f':
         return (a - b).abs().le(0.01) | (a.isna() & b.isna())
     return a == b
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #2cb1728a
-def look_at_keys(check):
+def look_at_keys(check: Check) -> None:
     "Rows about plants or rounds that do not exist, and rows that contradict the plant table"
-    known, rounds = set(check.plants.plant_id), set(check.xp.rounds['round'])
+    known = set(check.plants.plant_id)
+    rounds = set(check.xp.rounds['round'])
     for t in check.tables.values():
         if 'plant_id' in t.frame:
             _strangers(
@@ -340,10 +369,14 @@ def look_at_keys(check):
             )
 
 
-def _strangers(check, t, bad, column, what):
+def _strangers(check: Check, t: Table, bad: pd.Series, column: str, what: str) -> None:
     "Rows that no join will find"
     rows = t.frame.index[bad]
-    say = lambda i: f'{column} {tidy_text(t.frame.at[i, column])}: {what}'
+
+    def say(i):
+        "What stands in one row, and what is wrong with it"
+        return f'{column} {tidy_text(t.frame.at[i, column])}: {what}'
+
     _each(
         check,
         t.name,
@@ -357,7 +390,7 @@ def _strangers(check, t, bad, column, what):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #6c6634ad
-def _contradictions(check, t):
+def _contradictions(check: Check, t: Table) -> None:
     "Treatment or accession that differs from the plant table, once per plant"
     if t.name == 'weights' and not check.xp.own('plant_metadata.csv'):
         return
@@ -365,13 +398,16 @@ def _contradictions(check, t):
     for column in ('treatment', 'accession_num'):
         if column not in t.frame:
             continue
-        said, true = t.frame[column], t.frame.plant_id.map(facts[column])
-        wrong = t.frame[
-            true.notna() & said.notna() & (said != '') & (said != true)
-        ].drop_duplicates('plant_id')
-        say = lambda i: (
-            f'{t.frame.at[i, "plant_id"]} has {column} {t.frame.at[i, column]} here and {true[i]} in the plant table'
-        )
+        said = t.frame[column]
+        true = t.frame.plant_id.map(facts[column])
+        differs = true.notna() & said.notna() & (said != '') & (said != true)
+        wrong = t.frame[differs].drop_duplicates('plant_id')
+
+        def say(i):
+            "Both values of one row"
+            plant, here = t.frame.at[i, 'plant_id'], t.frame.at[i, column]
+            return f'{plant} has {column} {here} here and {true[i]} in the plant table'
+
         _each(
             check,
             t.name,
@@ -385,36 +421,62 @@ def _contradictions(check, t):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #a51699b2
-def look_at_days(check):
+def look_at_days(check: Check) -> None:
     "Dates far from the calendar, and DAG columns that disagree with their date"
     plan = check.xp.rounds.set_index('round').dag
     for t in check.tables.values():
-        f, where = t.frame, dict(by_row=True, file=t.file, sheet=t.sheet)
-        if not {'date', 'round'} <= set(f):
-            continue
-        day = (f.date.dt.normalize() - germination()).dt.days
-        off = day - f['round'].map(plan)
-        say = lambda i: (
-            f'{f.plant_id[i]} round {f["round"][i]:g} is dated {f.date[i]:%Y-%m-%d}, {off[i]:+g} days from the plan'
-        )
-        _each(check, t.name, f.index[off.abs() > 1], say, "the plan's day counts", most=4, **where)
-        if 'dag' not in f:
-            continue
-        say = lambda i: (
-            f'DAG {f.dag[i]:g} beside the date {f.date[i]:%Y-%m-%d}, which is DAG {day[i]:g}'
-        )
-        _each(
-            check,
-            t.name,
-            f.index[f.dag.notna() & day.notna() & (f.dag != day)],
-            say,
-            'the date counts',
-            most=2,
-            **where,
-        )
+        if {'date', 'round'} <= set(t.frame):
+            day = (t.frame.date.dt.normalize() - germination()).dt.days
+            _far_dates(check, t, day - t.frame['round'].map(plan))
+            if 'dag' in t.frame:
+                _wrong_dags(check, t, day)
+
+
+def _far_dates(check: Check, t: Table, off: pd.Series) -> None:
+    "Rows dated more than one day off the calendar"
+    f = t.frame
+
+    def say(i):
+        "One row, with its date and how far that is from the plan"
+        row = f'{f.plant_id[i]} round {f["round"][i]:g}'
+        return f'{row} is dated {f.date[i]:%Y-%m-%d}, {off[i]:+g} days from the plan'
+
+    _each(
+        check,
+        t.name,
+        f.index[off.abs() > 1],
+        say,
+        "the plan's day counts",
+        most=4,
+        by_row=True,
+        file=t.file,
+        sheet=t.sheet,
+    )
+
+
+def _wrong_dags(check: Check, t: Table, day: pd.Series) -> None:
+    "Rows whose DAG is not that of their date"
+    f = t.frame
+
+    def say(i):
+        "One row, with its DAG and its date"
+        date = f'{f.date[i]:%Y-%m-%d}'
+        return f'DAG {f.dag[i]:g} beside the date {date}, which is DAG {day[i]:g}'
+
+    _each(
+        check,
+        t.name,
+        f.index[f.dag.notna() & day.notna() & (f.dag != day)],
+        say,
+        'the date counts',
+        most=2,
+        by_row=True,
+        file=t.file,
+        sheet=t.sheet,
+    )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #d070dcea
-def look_for_long_rounds(check):
+def look_for_long_rounds(check: Check) -> None:
     "Rounds that met plants on more than one day"
     days = check.xp.days.dropna(subset=['when'])
     for r, g in days.groupby('round'):
@@ -432,16 +494,16 @@ def look_for_long_rounds(check):
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #b763f778
 def expected_rounds(
-    plants,  # plant table
-    what,  # 'images' or 'fluorescence'
-):
+    plants: pd.DataFrame,  # plant table
+    what: str,  # 'images' or 'fluorescence'
+) -> set[tuple[str, int]]:
     "Planned (plant_id, round) pairs, rounds 22 and 23 counted as one (23)"
     plan = design('replicate_rounds')
     pairs = plants[['plant_id', 'replicate']].merge(plan[plan[what]], on='replicate')
     return set(zip(pairs.plant_id, pairs['round'].replace(22, 23)))
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #bfea4662
-def look_for_gaps(check):
+def look_for_gaps(check: Check) -> None:
     "Plants not photographed or measured in a planned round, and visits that no plan knows"
     possible = {(p, r) for p in check.plants.plant_id for r in check.xp.rounds['round']}
     for what, frame, verb in (
@@ -450,23 +512,26 @@ def look_for_gaps(check):
     ):
         if frame is None:
             continue
-        planned, there = (
-            expected_rounds(check.plants, what),
-            set(zip(frame.plant_id, frame['round'].astype(int).replace(22, 23))),
+        planned = expected_rounds(check.plants, what)
+        there = set(zip(frame.plant_id, frame['round'].astype(int).replace(22, 23)))
+        _each(
+            check,
+            what,
+            sorted(planned - there),
+            lambda r: f'{r[0]} was not {verb} in round {r[1]}',
+            'no step there',
         )
-        say = lambda r, word='': f'{r[0]} was {word}{verb} in round {r[1]}'
-        _each(check, what, sorted(planned - there), lambda r: say(r, 'not '), 'no step there')
         _each(
             check,
             what,
             sorted((there - planned) & possible),
-            lambda r: say(r) + ', which its replicate was not planned for',
+            lambda r: f'{r[0]} was {verb} in round {r[1]}, which its replicate was not planned for',
             'used like any other',
             severity='info',
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #4796e818
-def look_for_views(check):
+def look_for_views(check: Check) -> None:
     "Visits of which a view is missing"
     if check.photographs is None:
         return
@@ -486,15 +551,15 @@ def look_for_views(check):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #9830c235
-def look_at_log(check):
+def look_at_log(check: Check) -> None:
     "Photographs without a line in the log, and lines without a photograph"
     log = check.xp.observations
     if not len(log) or check.photographs is None:
         return
-    key, name = ['plant_id', 'round', 'view'], '{0[0]} round {0[1]} {0[2]}'.format
-    taken, noted = (
-        set(map(tuple, f[key].to_numpy())) for f in (check.photographs, log[log['view'] != 'fluor'])
-    )
+    key = ['plant_id', 'round', 'view']
+    name = '{0[0]} round {0[1]} {0[2]}'.format
+    taken = set(map(tuple, check.photographs[key].to_numpy()))
+    noted = set(map(tuple, log.loc[log['view'] != 'fluor', key].to_numpy()))
     _each(
         check,
         'images',
@@ -518,49 +583,40 @@ def look_at_log(check):
 MEASURED_IN = dict(side='side', height='side', top='top', indices='top', biomass='top')
 
 
-def look_at_measures(check):
+def look_at_measures(check: Check) -> None:
     "Photographs without a row in the tables made from them"
     if check.photographs is None:
         return
-    shots = check.photographs.assign(
-        angle_deg=check.photographs['view'].str.extract(r'_(\d+)$')[0].astype(float)
-    )
+    angle = check.photographs['view'].str.extract(r'_(\d+)$')[0].astype(float)
+    shots = check.photographs.assign(angle_deg=angle)
     for name, camera in MEASURED_IN.items():
         f = _frame(check, name)
         if f is None:
             continue
-        mine = shots[
-            shots['view'].str.startswith(camera) & shots.plant_id.isin(check.plants.plant_id)
-        ]
+        known = shots.plant_id.isin(check.plants.plant_id)
+        mine = shots[shots['view'].str.startswith(camera) & known]
         absent = sorted(set(mine.plant_id) - set(f.plant_id))
-        _without_row(
-            check,
-            name,
-            mine[~mine.plant_id.isin(absent)],
-            f,
-            [k for k in ('plant_id', 'round', 'angle_deg') if k in f],
-        )
+        key = [k for k in ('plant_id', 'round', 'angle_deg') if k in f]
+        _without_row(check, name, mine[~mine.plant_id.isin(absent)], f, key)
         if absent:
-            check.add(
-                name,
-                f'no row of {len(absent)} photographed plant{"s" * (len(absent) != 1)}: {", ".join(absent[:5])}{" …" * (len(absent) > 5)}',
-                'missing for these',
-                'info',
-                check.tables[name].file,
-            )
+            who = ', '.join(absent[:5]) + ' …' * (len(absent) > 5)
+            what = f'no row of {len(absent)} photographed plant{"s" * (len(absent) != 1)}: {who}'
+            check.add(name, what, 'missing for these', 'info', check.tables[name].file)
 
 
-def _without_row(check, name, shots, f, key):
+def _without_row(
+    check: Check, name: str, shots: pd.DataFrame, f: pd.DataFrame, key: list[str]
+) -> None:
     "Photographs of a plant that the table knows, but not this one"
     there = set(map(tuple, f[key].to_numpy()))
-    lost = [
-        k
-        for k in shots[key].drop_duplicates().itertuples(index=False, name=None)
-        if tuple(k) not in there
-    ]
-    say = lambda k: (
-        f'{k[0]} round {k[1]}{f" angle {k[2]:.0f}" if len(k) > 2 else ""} was photographed and has no row'
-    )
+    taken = shots[key].drop_duplicates().itertuples(index=False, name=None)
+    lost = [k for k in taken if tuple(k) not in there]
+
+    def say(k):
+        "One photograph by its key"
+        angle = f' angle {k[2]:.0f}' if len(k) > 2 else ''
+        return f'{k[0]} round {k[1]}{angle} was photographed and has no row'
+
     _each(
         check,
         name,
@@ -573,7 +629,7 @@ def _without_row(check, name, shots, f, key):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #8afd5f2e
-def look_at_outliers(check):
+def look_at_outliers(check: Check) -> None:
     "What the observers marked, by remark"
     for name in ('observations_side', 'observations_top', 'observations_fluor'):
         f = _frame(check, name)
@@ -594,20 +650,15 @@ def look_at_outliers(check):
             )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #1f05ba83
-def look_at_files(check):
+def look_at_files(check: Check) -> None:
     "Truncated, empty or foreign files, and photographs of an unusual size"
     if check.photographs is None:
         return
     paths = check.photographs.path.tolist()
     with ThreadPoolExecutor(8) as pool:
-        found = list(
-            Progress(
-                pool.map(lambda p: _file_facts(check.xp.folder / p), paths),
-                'looking at photographs',
-                unit='files',
-                total=len(paths),
-            )
-        )
+        facts = pool.map(lambda p: _file_facts(check.xp.folder / p), paths)
+        label = 'looking at photographs'
+        found = list(Progress(facts, label, unit='files', total=len(paths)))
     for path, (fault, _) in zip(paths, found):
         if fault:
             check.add(
@@ -616,13 +667,13 @@ def look_at_files(check):
     _odd_sizes(check, paths, [size for _, size in found])
 
 
-def _file_facts(path):
+def _file_facts(path: Path) -> tuple[str, tuple[int, int] | None]:
     "Fault and size of one photograph"
     fault = png_fault(path)
     return fault, None if fault else png_size(path)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #56175025
-def _odd_sizes(check, paths, sizes):
+def _odd_sizes(check: Check, paths: list[str], sizes: list[tuple[int, int] | None]) -> None:
     "Photographs whose size differs from most of the same camera"
     for camera, mine in (('top', lambda v: v == 'top'), ('side', lambda v: v != 'top')):
         rows = [(p, s) for p, s, v in zip(paths, sizes, check.photographs['view']) if mine(v) and s]
@@ -642,7 +693,7 @@ def _odd_sizes(check, paths, sizes):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #229ed64a
-def look_at_folders(check):
+def look_at_folders(check: Check) -> None:
     "Folder names whose accent is decomposed or lost or whose slash is an underscore, and links"
     links = [n for n in sorted(os.listdir(check.xp.folder)) if (check.xp.folder / n).is_symlink()]
     if links:
@@ -657,12 +708,11 @@ def look_at_folders(check):
     by_number = 'plants are joined by number'
     written = list(_accession_folders(check))
     if slashes := sorted({g for _, w, g in written if '/' in g and w != g}):
-        check.add(
-            'images',
-            f'{len(slashes)} accessions have a slash that is an underscore in the folder name: {", ".join(slashes)}',
-            by_number,
-            'info',
+        what = (
+            f'{len(slashes)} accessions have a slash that is an underscore in the folder name: '
+            + ', '.join(slashes)
         )
+        check.add('images', what, by_number, 'info')
     for folder, w, g in written:
         if w not in (g, g.replace('/', '_')):
             check.add(
@@ -674,7 +724,7 @@ def look_at_folders(check):
             )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #b8bcc57a
-def _accession_folders(check):
+def _accession_folders(check: Check) -> Iterator[tuple[str, str, str]]:
     "Each folder of an accession, the name in it, and the genotype's true name"
     names = check.plants.drop_duplicates('accession_num').set_index('accession_num').genotype
     for folder in sorted({p.split('/')[2] for p in check.photographs.path if p.count('/') > 2}):
@@ -683,12 +733,13 @@ def _accession_folders(check):
             yield folder, name, names[n]
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #8b8a21c0
-def look_at_climate(check, longest=15):
+def look_at_climate(check: Check, longest: float = 15) -> None:
     "Gaps in the climate log longer than `longest` minutes, and measuring days without a record"
     f = _frame(check, 'environment')
     if f is None:
         return
-    t, file = f['time'].sort_values(), check.tables['environment'].file
+    file = check.tables['environment'].file
+    t = f['time'].sort_values()
     gap = t.diff()
     gaps = gap[gap > max(pd.Timedelta(minutes=longest), 3 * gap.median())]
     _each(
@@ -704,7 +755,8 @@ def look_at_climate(check, longest=15):
         severity='info',
         file=file,
     )
-    lost = sorted(set(check.xp.rounds.dag) - set((t.dt.normalize() - germination()).dt.days))
+    logged = set((t.dt.normalize() - germination()).dt.days)
+    lost = sorted(set(check.xp.rounds.dag) - logged)
     _each(
         check,
         'environment',
@@ -715,22 +767,24 @@ def look_at_climate(check, longest=15):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #8ff13d66
-def look_at_dose(check, from_dag=21):
+def look_at_dose(check: Check, from_dag: int = 21) -> None:
     "Plants whose soil water from `from_dag` on does not fit their treatment"
     f = _frame(check, 'watering')
     if f is None:
         return
     late = f[(f.date.dt.normalize() - germination()).dt.days >= from_dag]
-    p = check.plants.merge(
-        late.groupby('plant_id').whc_before_pct.median().rename('soil'), on='plant_id'
-    )
+    soil = late.groupby('plant_id').whc_before_pct.median().rename('soil')
+    p = check.plants.merge(soil, on='plant_id')
     middle = p.groupby('treatment').soil.median()
     if len(middle) < 2 or middle['WHC-80'] - middle['WHC-30'] < 10:
         return  # no dose to compare with
     wrong = p[(p.soil > middle.mean()) != (p.treatment == 'WHC-80')]
-    say = lambda r: (
-        f'{r.plant_id} is {r.treatment} but stood at {r.soil:.0f} % of water-holding capacity from DAG {from_dag} on'
-    )
+
+    def say(r):
+        "One plant, with its treatment and its soil water"
+        water = f'{r.soil:.0f} % of water-holding capacity'
+        return f'{r.plant_id} is {r.treatment} but stood at {water} from DAG {from_dag} on'
+
     _each(
         check,
         'watering',
@@ -741,14 +795,15 @@ def look_at_dose(check, from_dag=21):
     )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #39d11de5
-def look_for_lost_marks(check):
+def look_for_lost_marks(check: Check) -> None:
     "Marks about plants and rounds that are not there"
     marks = check.xp.marks
-    say = lambda m: (
-        f'a mark is about plant {m.plant_id}'
-        + (f', round {m.round}' if m.round else '')
-        + ', which is not there'
-    )
+
+    def say(m):
+        "One mark by its plant and round"
+        of_round = f', round {m.round}' if m.round else ''
+        return f'a mark is about plant {m.plant_id}{of_round}, which is not there'
+
     rounds = {0, *check.xp.rounds['round']}
     lost = marks[~marks.plant_id.isin(check.plants.plant_id) | ~marks['round'].isin(rounds)]
     _each(
@@ -761,7 +816,7 @@ def look_for_lost_marks(check):
     )
 
 
-def look_at_marks(check):
+def look_at_marks(check: Check) -> None:
     "What people marked, and whether the tree is a finished simulation"
     try:
         marks = check.xp.marks
@@ -786,26 +841,25 @@ def look_at_marks(check):
         )
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e46b3ff1
-def look_at_steps(check):
+def look_at_steps(check: Check) -> None:
     "Whether there is anything to train on"
     known = {f.table for f in check.remarks if f.severity == 'fatal'}
-    bad = lambda table, what, action='no study can run': check.add(table, what, action, 'fatal')
     if 'images' in known:
         return
     if not len(check.xp.images):
-        return bad(
-            'images',
-            'there is no photograph of a plant in the plant table',
-            'look whether img holds this experiment',
-        )
+        what = 'there is no photograph of a plant in the plant table'
+        return check.add('images', what, 'look whether img holds this experiment', 'fatal')
     m, p = check.xp.measured, check.plants
+    lacking = []
     if p.genotype.nunique() < 2:
-        bad('plants', 'there is one genotype only, and a fold leaves one out')
+        lacking.append('there is one genotype only, and a fold leaves one out')
     for t in design('treatments').treatment:
         if t not in set(m.treatment):
-            bad('plants', f'there is no measured plant of {t}')
+            lacking.append(f'there is no measured plant of {t}')
     if len(m) and not m.label.any():
-        bad('plants', 'no measured step lies on or after an onset, so nothing is stressed')
+        lacking.append('no measured step lies on or after an onset, so nothing is stressed')
+    for what in lacking:
+        check.add('plants', what, 'no study can run', 'fatal')
     _each(
         check,
         'plants',
@@ -813,16 +867,11 @@ def look_at_steps(check):
         lambda i: f'{i} was never photographed or measured',
         'it has no step',
     )
-    check.add(
-        'plants',
-        'genotypes with both treatments: '
-        + ', '.join(f'{n} {c}' for c, n in genotypes_by_class(p).items()),
-        '',
-        'info',
-    )
+    sizes = ', '.join(f'{n} {c}' for c, n in genotypes_by_class(p).items())
+    check.add('plants', f'genotypes with both treatments: {sizes}', '', 'info')
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #f83aa551
-def look_at_modalities(check):
+def look_at_modalities(check: Check) -> None:
     "Columns of the default model's tables in which no plant has a value"
     for name, table in (('fluor', 'fluorescence'), ('vi', 'indices'), ('env', 'environment')):
         if table not in check.tables or check.photographs is None:
@@ -869,9 +918,11 @@ THEN = [
 
 
 def check(
-    folder,  # the experiment's folder
-    more=(),  # further functions of a `Check` with known plants, such as one that asks which studies can run
-):
+    folder: str | Path,  # the experiment's folder
+    more: Sequence[
+        Callable[[Check], None]
+    ] = (),  # further functions of a `Check`; its plants are known by then
+) -> Check:
     "Look at everything the pipeline would read; nothing is changed"
     c = Check(Experiment(folder))
     for look in FIRST:
@@ -882,7 +933,7 @@ def check(
     return c
 
 
-def _run(look, check):
+def _run(look: Callable[[Check], None], check: Check) -> None:
     "Do one check; what stops it is a fatal finding, unless it is written down already"
     try:
         look(check)
@@ -892,7 +943,7 @@ def _run(look, check):
             check.add(_table_of(file), _said(e), '', 'fatal', file, sheet, row)
 
 
-def _table_of(file):
+def _table_of(file: str) -> str:
     "The first table that stands in a file"
     tables = design('tables').set_index('file').table
     return tables[[file]].iloc[0] if file in tables else 'folder'
@@ -901,7 +952,7 @@ def _table_of(file):
 SEVERITIES = ['fatal', 'suspicious', 'info']
 
 
-def findings(self):
+def findings(self) -> pd.DataFrame:
     "All findings, the gravest first: table, file, sheet, row, what, severity, action"
     f = pd.DataFrame(
         [asdict(r) for r in self.remarks],
@@ -920,9 +971,9 @@ IMAGES = 11626  # photographs of the whole experiment
 
 
 def summary(
-    check,  # a `Check`
-):
-    "One row per table: rows, rows expected for the whole experiment, plants, rounds, missing cells, remarks"
+    check: Check,  # what was found out
+) -> pd.DataFrame:
+    "A row per table: rows, rows of the whole experiment, plants, rounds, missing cells, remarks"
     rows = [_summary_row(check, t) for t in design('tables').itertuples()]
     if (p := check.photographs) is not None:
         rows.append(
@@ -939,11 +990,13 @@ def summary(
     return pd.DataFrame(rows)
 
 
-def _count(check, name):
-    return sum(r.table == name and r.severity != 'info' for r in check.remarks)
+def _count(check: Check, name: str) -> int:
+    "Remarks about one table that are more than good to know"
+    remarks = [r for r in check.remarks if r.table == name]
+    return sum(r.severity != 'info' for r in remarks)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #7b93fd5d
-def _summary_row(check, t):
+def _summary_row(check: Check, t: tuple) -> dict:
     "The summary of one table; without rows when it could not be read"
     f = _frame(check, t.table)
     row = dict(
@@ -958,7 +1011,8 @@ def _summary_row(check, t):
     if f is None:
         return row
     needed = design('columns').query('table == @t.table and required').column
-    row |= dict(rows=len(f), missing=int(f[[c for c in needed if c in f]].isna().sum().sum()))
+    lost = f[[c for c in needed if c in f]].isna().sum().sum()
+    row |= dict(rows=len(f), missing=int(lost))
     for name, column in (('plants', 'plant_id'), ('rounds', 'round')):
         if column in f:
             row[name] = f[column].nunique()
@@ -966,56 +1020,47 @@ def _summary_row(check, t):
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e275964e
 def line(
-    f,  # a row of `findings`
-):
+    f: tuple,  # a row of `findings`
+) -> str:
     "A finding as one line; signs that a terminal would obey are written out"
-    place = ', '.join(
-        x
-        for x in (
-            f.file or f.table,
-            f'sheet {f.sheet}' if f.sheet else '',
-            f'row {f.row}' if f.row else '',
-        )
-        if x
-    )
+    sheet = f'sheet {f.sheet}' if f.sheet else ''
+    row = f'row {f.row}' if f.row else ''
+    place = ', '.join(x for x in (f.file or f.table, sheet, row) if x)
     text = f'{place}: {f.what}' + (f' → {f.action}' if f.action else '')
     return ''.join(c if c.isprintable() or c == '\u00a0' else ascii(c)[1:-1] for c in text)
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #835fcae3
-def _headline(check):
+def _headline(check: Check) -> str:
     "What the folder holds, in two lines"
     said = check.xp.simulated
-    first = str(check.xp.folder) + (
-        f'   SIMULATED DATA (world {said.get("world")}, seed {said.get("seed")})' if said else ''
-    )
+    first = str(check.xp.folder)
+    if said:
+        first += f'   SIMULATED DATA (world {said.get("world")}, seed {said.get("seed")})'
     if check.plants is None:
         return first + '\nthe plants are not known'
+    grown = f'{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes'
     try:
         m = check.xp.measured
     except BadInput:
-        return first + f'\n{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes'
-    grown = f'{len(check.plants)} plants, {check.plants.genotype.nunique()} genotypes, {m.dag.nunique()} days'
-    return first + f'\n{grown}; {len(m)} measured steps, {m.label.sum()} of them stressed'
+        return first + f'\n{grown}'
+    steps = f'{len(m)} measured steps, {m.label.sum()} of them stressed'
+    return first + f'\n{grown}, {m.dag.nunique()} days; {steps}'
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e3006028
 TITLES = dict(fatal='The study cannot run', suspicious='Somebody should look', info='Good to know')
 
 
-def text(self, verdict=True):
+def text(self, verdict: bool = True) -> str:
     "The whole page as text; the last line is the verdict"
     parts = [_headline(self), summary(self).to_string(index=False)]
     f = self.findings
     for s in SEVERITIES:
         if len(g := f[f.severity == s]):
-            parts.append(
-                f'{TITLES[s]} ({len(g)})\n' + '\n'.join('  ' + line(r) for r in g.itertuples())
-            )
+            lines = ['  ' + line(r) for r in g.itertuples()]
+            parts.append(f'{TITLES[s]} ({len(g)})\n' + '\n'.join(lines))
     if verdict:
-        parts.append(
-            'fatal: mend these first'
-            if self.fatal
-            else 'ready: nothing stands in the way of a study'
-        )
+        ready = 'ready: nothing stands in the way of a study'
+        parts.append('fatal: mend these first' if self.fatal else ready)
     return '\n\n'.join(parts)
 
 

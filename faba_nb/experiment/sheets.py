@@ -7,6 +7,7 @@ __all__ = ['Finding', 'find_file', 'Raw', 'Sheet', 'read_sheet', 'find_column', 
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #a1cc1c83
 import hashlib, pickle, re, warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
@@ -42,10 +43,10 @@ class Finding:
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #34231a25
 def find_file(
-    folder,  # the experiment's folder
-    name,  # path inside it, such as '00-Misc/DateIndex.xlsx'
-):
-    "The path of a file whose name may differ in case, blanks or accents; `Absent` when there is none"
+    folder: str | Path,  # the experiment's folder
+    name: str,  # path inside it, such as '00-Misc/DateIndex.xlsx'
+) -> Path:
+    "The path of a file, its name perhaps in other case, blanks or accents; else `Absent`"
     here = Path(folder)
     for part in Path(name).parts:
         near = _near(here, part, name)
@@ -61,7 +62,7 @@ def find_file(
     return regular_file(here, name)
 
 
-def _near(folder, part, name):
+def _near(folder: Path, part: str, name: str) -> list[Path]:
     "What in a folder bears a name, exactly or nearly"
     if (folder / part).is_file() or (folder / part).is_dir():
         return [folder / part]
@@ -87,7 +88,7 @@ class Raw:
     findings: list = field(default_factory=list)
 
 
-def _raw(book, xml, i, where):
+def _raw(book: 'CalamineWorkbook', xml: list[bytes | None], i: int, where: str) -> Raw:
     "One sheet of an opened workbook, by its place in the list"
     name = book.sheet_names[i]
     place = f'{where}, sheet {name}'
@@ -102,17 +103,18 @@ def _raw(book, xml, i, where):
     return Raw(name, rows, blind_cells(xml[i]))
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #bf74787e
-def _shown(book):
+def _shown(book: 'CalamineWorkbook') -> list[int]:
     "Places of the sheets that hold tables and are visible"
-    word = lambda x: str(x).rsplit('.', 1)[-1]
-    return [
-        i
-        for i, m in enumerate(book.sheets_metadata)
-        if word(m.typ) == 'WorkSheet' and word(m.visible) == 'Visible'
-    ]
+    kinds = [(_last_word(m.typ), _last_word(m.visible)) for m in book.sheets_metadata]
+    return [i for i, kind in enumerate(kinds) if kind == ('WorkSheet', 'Visible')]
 
 
-def _named(book, sheet, where):
+def _last_word(x: object) -> str:
+    "The name of a member of an enumeration"
+    return str(x).rsplit('.', 1)[-1]
+
+
+def _named(book: 'CalamineWorkbook', sheet: str, where: str) -> int:
     "Place of the sheet with a given name"
     found = [i for i, s in enumerate(book.sheet_names) if same_name(s) == same_name(sheet)]
     if not found:
@@ -131,36 +133,43 @@ def _named(book, sheet, where):
     return best[0]
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #724e87d0
-def _rows(path, names, sheet, table, where):
+def _rows(path: str | Path, names: Sequence[str], sheet: str, table: str, where: str) -> Raw:
     "The `Raw` sheet that holds a table, and findings about the others"
     book, xml = open_workbook(path, where)
     shown = _shown(book)
     if not sheet and not shown:
         raise BadInput('every sheet is hidden', where, 'show the sheet with the table')
-    raws = [_raw(book, xml, i, where) for i in ([_named(book, sheet, where)] if sheet else shown)]
+    places = [_named(book, sheet, where)] if sheet else shown
+    raws = [_raw(book, xml, i, where) for i in places]
     best = max(raws, key=lambda r: _hits(r.rows, names)[1])
-    say = lambda what, action, severity, name: best.findings.append(
-        Finding(table, what, action, severity, where, name)
-    )
+
+    def say(what, action, name):
+        "Remark on one of the sheets"
+        best.findings.append(Finding(table, what, action, 'suspicious', where, name))
+
     if sheet and book.sheet_names.index(best.name) not in shown:
-        say('the sheet is hidden', 'read all the same', 'suspicious', best.name)
+        say('the sheet is hidden', 'read all the same', best.name)
+    most = _hits(best.rows, names)[1]
     for r in raws:
-        if r is not best and 1 < _hits(r.rows, names)[1] == _hits(best.rows, names)[1]:
-            say('this sheet holds such a table, too', f'{best.name} is read', 'suspicious', r.name)
+        if r is not best and 1 < _hits(r.rows, names)[1] == most:
+            say('this sheet holds such a table, too', f'{best.name} is read', r.name)
     for i, other in enumerate(book.sheet_names):
         if not sheet and i not in shown:
-            say('the sheet is hidden', 'not read', 'suspicious', other)
+            say('the sheet is hidden', 'not read', other)
     return best
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #7ee63c3d
-def _hits(rows, names):
+def _hits(rows: list[list], names: Sequence[str]) -> tuple[int, int]:
     "Index of the row among the first ten with most of the expected names, and how many these are"
     want = {same_name(n) for n in names}
-    hits = [len({same_name(c) for c in row if isinstance(c, str)} & want) for row in rows[:10]]
-    return (hits.index(max(hits)), max(hits)) if hits else (-1, 0)
+    found = [{same_name(c) for c in row if isinstance(c, str)} for row in rows[:10]]
+    hits = [len(names_there & want) for names_there in found]
+    if not hits:
+        return -1, 0
+    return hits.index(max(hits)), max(hits)
 
 
-def _heading(rows, names):
+def _heading(rows: list[list], names: Sequence[str]) -> int:
     "Index of the heading among the first ten rows, -1 when no row looks like one"
     top, hits = _hits(rows, names)
     return top if hits else -1
@@ -180,12 +189,12 @@ class Sheet:
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #646ae684
 def read_sheet(
-    path,  # an .xlsx file
-    names,  # headings one expects some of, to find the heading row
-    sheet='',  # sheet name; '' takes the visible one that has most of these headings
-    table='',  # table name for findings
-    where=None,  # how messages call the file; its path by default
-):
+    path: str | Path,  # an .xlsx file
+    names: Sequence[str],  # headings one expects some of, to find the heading row
+    sheet: str = '',  # sheet name; '' takes the visible one that has most of these headings
+    table: str = '',  # table name for findings
+    where: str | None = None,  # how messages call the file; its path by default
+) -> Sheet:
     "The cells of one sheet, with headings and row numbers"
     where = where or str(path)
     raw = _rows(path, names, sheet, table, where)
@@ -227,7 +236,7 @@ def read_sheet(
     return _without_nameless(_data_rows(out, heading, table, where), table, where)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #55336e6b
-def _distinct(names):
+def _distinct(names: Sequence[str]) -> list[str]:
     "Number repeated headings, as `name`, `name.2`"
     seen, out = set(), []
     for n in names:
@@ -240,7 +249,7 @@ def _distinct(names):
     return out
 
 
-def _copies(heading, distinct):
+def _copies(heading: list[str], distinct: list[str]) -> dict[str, list[str]]:
     "First heading -> later columns whose heading means the same"
     first, out = {}, {}
     for written, name in zip(heading, distinct):
@@ -253,13 +262,12 @@ def _copies(heading, distinct):
     return out
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #cae0eeab
-def _data_rows(sheet, heading, table, where):
+def _data_rows(sheet: Sheet, heading: list[str], table: str, where: str) -> Sheet:
     "Drop empty rows and repeated headings, and report the latter"
     cells = sheet.cells
     empty = cells.map(is_missing).all(axis=1)
-    again = (cells.iloc[:, :8].map(same_name) == [same_name(h) for h in heading[:8]]).sum(
-        axis=1
-    ) >= min(3, len(heading))
+    alike = cells.iloc[:, :8].map(same_name) == [same_name(h) for h in heading[:8]]
+    again = alike.sum(axis=1) >= min(3, len(heading))
     sheet.findings += [
         Finding(
             table,
@@ -276,28 +284,26 @@ def _data_rows(sheet, heading, table, where):
     return sheet
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #8932892a
-def _without_nameless(sheet, table, where):
+def _without_nameless(sheet: Sheet, table: str, where: str) -> Sheet:
     "Drop columns without a heading, except the first, and report those that hold something"
     nameless = [c for c in sheet.cells.columns[1:] if re.fullmatch(r'@\d+', c)]
     for c in nameless:
         held = ~sheet.cells[c].map(is_missing)
-        what = (
-            f'column {column_letters(int(c[1:]))} has no heading and holds {held.sum()} values, such as {tidy_text(sheet.cells[c][held].iloc[0])!r}'
-            if held.any()
-            else ''
-        )
-        if what:
-            sheet.findings.append(
-                Finding(table, what, 'ignored', 'suspicious', where, sheet.name, int(held.idxmax()))
-            )
+        if not held.any():
+            continue
+        first = tidy_text(sheet.cells[c][held].iloc[0])
+        column = f'column {column_letters(int(c[1:]))}'
+        what = f'{column} has no heading and holds {held.sum()} values, such as {first!r}'
+        row = int(held.idxmax())
+        sheet.findings.append(Finding(table, what, 'ignored', 'suspicious', where, sheet.name, row))
     sheet.cells = sheet.cells.drop(columns=nameless)
     return sheet
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #ea146315
 def find_column(
-    columns,  # headings as written
-    written,  # spellings to accept, best first
-):
+    columns: Sequence[str],  # headings as written
+    written: Sequence[str],  # spellings to accept, best first
+) -> str | None:
     "The heading that one of the spellings means, or None"
     by_key = {}
     for c in columns:
@@ -310,10 +316,10 @@ def find_column(
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #bfa68156
 def missing_column(
-    sheet,  # a `Sheet`
-    written,  # spellings that were looked for
-    where,  # how messages call the file
-):
+    sheet: Sheet,  # where it was looked for
+    written: Sequence[str],  # spellings that were looked for
+    where: str,  # how messages call the file
+) -> BadInput:
     "A `BadInput` that names the lost column and what it may have become"
     near = get_close_matches(written[0], list(sheet.cells.columns), n=1, cutoff=0.5)
     odd = f', with {unseen(near[0])}' if near and unseen(near[0]) else ''
@@ -326,7 +332,7 @@ def missing_column(
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #109f4f34
 @lru_cache
-def _reader_version():
+def _reader_version() -> str:
     "Hash of the modules and design tables that decide what a sheet means"
     code = [
         root() / 'faba_nb' / 'experiment' / f'{m}.py'
@@ -336,21 +342,23 @@ def _reader_version():
         root() / 'data' / 'design' / f'{t}.csv'
         for t in ('tables', 'columns', 'treatments', 'accessions')
     ]
-    return hashlib.sha256(
-        b''.join(p.read_bytes() for p in code + design) + pd.__version__.encode()
-    ).hexdigest()
+    content = b''.join(p.read_bytes() for p in code + design)
+    return hashlib.sha256(content + pd.__version__.encode()).hexdigest()
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #5f3a0d66
-def _load(path):
+def _load(path: Path) -> object:
     "What was kept under `path`, or None when there is nothing whole"
     try:
-        digest, content = (b := path.read_bytes())[:32], b[32:]
+        kept = path.read_bytes()
     except OSError:
         return None
-    return pickle.loads(content) if hashlib.sha256(content).digest() == digest else None
+    digest, content = kept[:32], kept[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    return pickle.loads(content)
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #06a767bf
-def _keep(value, path):
+def _keep(value: object, path: Path) -> None:
     "Keep `value` under `path`; a cache that cannot be written costs time, not the run"
     content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     try:
@@ -363,15 +371,13 @@ def _keep(value, path):
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #d91da124
 def parsed_once(
-    path,  # the source file
-    what,  # what is read from it: part of the key
-    make,  # function without arguments that reads it
-):
+    path: str | Path,  # the source file
+    what: str,  # what is read from it: part of the key
+    make: Callable[[], object],  # reads it
+) -> object:
     "The result of `make`, from the cache when this content was read before"
-    kept = (
-        cache_folder('tables')
-        / f'{what}-{hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()[:24]}.pickle'
-    )
+    key = hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()
+    kept = cache_folder('tables') / f'{what}-{key[:24]}.pickle'
     if (value := _load(kept)) is None:
         _keep(value := make(), kept)
     return value

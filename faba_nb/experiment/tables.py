@@ -8,7 +8,10 @@ __all__ = ['KINDS', 'LIGHT', 'DARK', 'FLUOR', 'PANDAS_TYPES', 'fluor_columns', '
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8882ec12
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 import numpy as np, pandas as pd
 import pandera.pandas as pa
 from ..core.errors import BadInput, unknown
@@ -33,6 +36,7 @@ from faba_nb.experiment.plan import (
 )
 from faba_nb.experiment.sheets import (
     Finding,
+    Sheet,
     find_column,
     find_file,
     missing_column,
@@ -43,36 +47,39 @@ from .units import changed_part, unusual_level
 from .workbooks import column_letters
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #552072b7
-def _by_cell(tidy, none):
+def _by_cell(tidy: Callable, none: str | None) -> Callable:
     "A kind from a function of one cell that answers `none` when it cannot read it"
 
     def kind(cells):
         values = [tidy(x) for x in cells]
         empty = np.array([tidy_text(x) == '' for x in cells], bool)
-        return np.array(values, object), np.array([v == none for v in values], bool) & ~empty
+        unread = np.array([v == none for v in values], bool)
+        return np.array(values, object), unread & ~empty
 
     return kind
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f59803f9
-def _integers(cells):
+def _integers(cells: Sequence) -> tuple[np.ndarray, np.ndarray]:
     "Whole numbers as float, so that missing ones have a place"
     values, bad = tidy_numbers(cells)
-    broken = ~np.isnan(values) & ((values != np.round(values)) | (np.abs(values) > 1e9))
+    no_count = (values != np.round(values)) | (np.abs(values) > 1e9)
+    broken = ~np.isnan(values) & no_count
     return np.where(broken, np.nan, values), bad | broken
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bba2c02a
-def _replicate(x):
+def _replicate(x: object) -> float:
     "1 from `1`, 'Rep-1' or 'Rep1'; NaN from anything else"
     m = re.fullmatch(r'(?:rep\w*?)?[-_. ]*0*(\d)', tidy_text(x).casefold())
     return float(m[1]) if m else np.nan
 
 
-def _all(read):
+def _all(read: Callable[[object], float]) -> Callable:
     "A kind from a function of one cell that answers NaN when it cannot read it"
 
     def kind(cells):
         values = np.array([read(x) for x in cells], float)
-        return values, np.isnan(values) & np.array([tidy_text(x) != '' for x in cells], bool)
+        written = np.array([tidy_text(x) != '' for x in cells], bool)
+        return values, np.isnan(values) & written
 
     return kind
 
@@ -105,29 +112,35 @@ FLUOR = (
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8b4f477f
 def fluor_columns(
-    cells,  # cells of the fluorescence sheet, headings as written
-    copies={},  # heading -> later columns with the same heading
-):
-    "Headings of the parameters: known name -> heading, and the other numeric columns from the 16th on"
-    known = {p: h for p in FLUOR if (h := find_column(cells.columns, [p])) is not None}
-    again = {c for h in known.values() for c in copies.get(h, ())}
-    rest = [h for h in cells.columns[15:] if h not in known.values() and h not in again]
+    cells: pd.DataFrame,  # cells of the fluorescence sheet, headings as written
+    copies: dict[str, list[str]] = {},  # heading -> later columns with the same heading
+) -> tuple[dict[str, str], list[str]]:
+    "Known parameter -> heading, and headings of the other numeric columns from the 16th on"
+    headings = {p: find_column(cells.columns, [p]) for p in FLUOR}
+    known = {p: h for p, h in headings.items() if h is not None}
+    taken = set(known.values())
+    again = {c for h in taken for c in copies.get(h, ())}
+    rest = [h for h in cells.columns[15:] if h not in taken | again]
     return known, [h for h in rest if _mostly_numbers(cells[h])]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #d4c8e504
-def _mostly_numbers(cells):
+def _mostly_numbers(cells: pd.Series) -> bool:
     "True when at least half of what a column holds are numbers"
     values, bad = tidy_numbers(cells)
     return np.isfinite(values).sum() > bad.sum()
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #615cd607
-def _lost_parameters(spec, sheet, known, other):
-    "Findings for known parameters without a column or with an empty one, and for the columns that nobody documented"
+def _lost_parameters(
+    spec: pd.Series, sheet: Sheet, known: dict[str, str], other: list[str]
+) -> list[Finding]:
+    "Findings for known parameters without a column, and for columns that nobody documented"
     if spec.table != 'fluorescence':
         return []
-    say = lambda what, action, severity: Finding(
-        spec.table, what, action, severity, spec.file, sheet.name, 1
-    )
+
+    def say(what, action, severity):
+        "A finding about the heading"
+        return Finding(spec.table, what, action, severity, spec.file, sheet.name, 1)
+
     lost = [p for p in FLUOR if p not in known]
     if len(lost) > len(FLUOR) // 2:
         raise missing_column(sheet, lost[:1], spec.file)
@@ -136,13 +149,11 @@ def _lost_parameters(spec, sheet, known, other):
         for p in lost
     ]
     if other:
-        out.append(
-            say(
-                f'{_count(len(other), "more numeric column")} from the 16th on, used with `fluor_columns: all` alone: {", ".join(other)}',
-                '',
-                'info',
-            )
+        what = (
+            f'{_count(len(other), "more numeric column")} from the 16th on, '
+            f'used with `fluor_columns: all` alone: {", ".join(other)}'
         )
+        out.append(say(what, '', 'info'))
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #945a75d0
@@ -159,8 +170,8 @@ class Table:
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a21a9075
 def table_spec(
-    name,  # as in data/design/tables.csv
-):
+    name: str,  # as in data/design/tables.csv
+) -> pd.Series:
     "The row of the table list for one table"
     tables = design('tables').set_index('table', drop=False)
     if name not in tables.index:
@@ -168,7 +179,7 @@ def table_spec(
     return tables.loc[name]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2a972518
-def _find_columns(spec, sheet):
+def _find_columns(spec: pd.Series, sheet: Sheet) -> dict[str, tuple[str, str]]:
     "Tidy name -> (heading, kind) for one table"
     found = {}
     for c in design('columns').query('table == @spec.table').itertuples():
@@ -180,9 +191,11 @@ def _find_columns(spec, sheet):
     return found
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b10f9a98
-def _choose(spec, sheet, columns, needed):
-    "Found columns where the heading stands once or all columns under it agree, and findings; anything else is refused"
-    out, findings = dict(columns), []
+def _choose(
+    spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]], needed: set[str]
+) -> tuple[dict[str, tuple[str, str]], list[Finding]]:
+    "Found columns and findings; a needed column that stands twice with different cells is refused"
+    findings = []
     for name, (heading, kind) in columns.items():
         for copy in sheet.copies.get(heading, ()):
             apart = _apart(sheet.cells[heading], sheet.cells[copy])
@@ -199,7 +212,10 @@ def _choose(spec, sheet, columns, needed):
                     )
                 )
                 continue
-            what = f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, first in row {apart[0]}'
+            what = (
+                f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, '
+                f'first in row {apart[0]}'
+            )
             if name in needed:
                 raise BadInput(what, f'{spec.file}, sheet {sheet.name}', 'remove the wrong one')
             findings.append(
@@ -213,15 +229,15 @@ def _choose(spec, sheet, columns, needed):
                     int(apart[0]),
                 )
             )
-    return out, findings
+    return dict(columns), findings
 
 
-def _apart(a, b):
+def _apart(a: pd.Series, b: pd.Series) -> pd.Index:
     "Rows in which two columns differ"
     return a.index[a.map(tidy_text) != b.map(tidy_text)]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #529a8d28
-def _rival_ids(spec, sheet, columns):
+def _rival_ids(spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]]) -> list[Finding]:
     "A finding where Plant ID and Tray ID are both there and name different plants"
     written = [
         w
@@ -254,7 +270,9 @@ def _rival_ids(spec, sheet, columns):
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b1a8c69b
-def _tidy(spec, sheet, columns):
+def _tidy(
+    spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]]
+) -> tuple[pd.DataFrame, list[Finding]]:
     "Tidy frame of the found columns, and a finding for each unreadable cell"
     frame, findings = {}, []
     written = (
@@ -281,7 +299,9 @@ def _tidy(spec, sheet, columns):
     return pd.DataFrame(frame, index=sheet.cells.index), findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f91393ae
-def _bad_cells(spec, sheet, heading, cells, action):
+def _bad_cells(
+    spec: pd.Series, sheet: Sheet, heading: str, cells: pd.Series, action: str
+) -> list[Finding]:
     "One finding per unreadable cell, up to five"
 
     def say(i):
@@ -291,50 +311,48 @@ def _bad_cells(spec, sheet, heading, cells, action):
     return _some(spec, sheet, cells.index, say, action, column=heading)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #6966e5c4
-def _blind_cells(spec, sheet, heading):
+def _in_column(sheet: Sheet, number: int, cells: Iterable[tuple[int, int]]) -> list[int]:
+    "Rows below the heading, sorted, of those (row, column) that lie in one column"
+    mine = (row for row, column in cells if column == number)
+    return sorted(row for row in mine if row > sheet.top)
+
+
+def _blind_cells(spec: pd.Series, sheet: Sheet, heading: str) -> list[Finding]:
     "Findings for formulas without value, errors and merged cells of one column"
     number, rows = sheet.places[heading], set(sheet.cells.index)
-    mine = lambda cells: sorted(r for r, c in cells if c == number and r > sheet.top)
-    formulas, errors = mine(sheet.blind.formulas), mine(sheet.blind.errors)
-    merged = [
-        r for r in mine(sheet.blind.merged) if r in rows and is_missing(sheet.cells.at[r, heading])
-    ]
-    say = lambda rows, what, action: (
-        [
-            Finding(
-                spec.table,
-                f'{heading}: {what}',
-                action,
-                'suspicious',
-                spec.file,
-                sheet.name,
-                rows[0],
-            )
-        ]
-        if rows
-        else []
-    )
-    cell = lambda r: f'{column_letters(number)}{r}'
-    return (
-        say(
-            formulas,
-            f'{_count(len(formulas), "formula")} without a stored value, first in {cell((formulas or [0])[0])}',
-            'taken as missing; open and save the workbook in a spreadsheet program',
-        )
-        + say(
-            errors,
-            f'{_count(len(errors), "cell")} with an error such as {sheet.blind.errors[errors[0], number] if errors else ""}',
-            'taken as missing',
-        )
-        + say(
-            merged,
-            f'{_count(len(merged), "cell")} merged into another, first {sheet.blind.merged[merged[0], number] if merged else ""}',
-            'taken as missing; part the cells and fill them',
-        )
-    )
+    blind = sheet.blind
+    mine = partial(_in_column, sheet, number)
+
+    def say(row, what, action):
+        "A finding about this column"
+        what = f'{heading}: {what}'
+        return Finding(spec.table, what, action, 'suspicious', spec.file, sheet.name, row)
+
+    out = []
+    if formulas := mine(blind.formulas):
+        first = f'{column_letters(number)}{formulas[0]}'
+        what = f'{_count(len(formulas), "formula")} without a stored value, first in {first}'
+        action = 'taken as missing; open and save the workbook in a spreadsheet program'
+        out.append(say(formulas[0], what, action))
+    if errors := mine(blind.errors):
+        first = blind.errors[errors[0], number]
+        what = f'{_count(len(errors), "cell")} with an error such as {first}'
+        out.append(say(errors[0], what, 'taken as missing'))
+    swallowed = [r for r in mine(blind.merged) if r in rows]
+    if merged := [r for r in swallowed if is_missing(sheet.cells.at[r, heading])]:
+        first = blind.merged[merged[0], number]
+        what = f'{_count(len(merged), "cell")} merged into another, first {first}'
+        out.append(say(merged[0], what, 'taken as missing; part the cells and fill them'))
+    return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #27201f00
-def _emptied(spec, sheet, frame, columns, needed):
+def _emptied(
+    spec: pd.Series,
+    sheet: Sheet,
+    frame: pd.DataFrame,
+    columns: dict[str, tuple[str, str]],
+    needed: set[str],
+) -> list[Finding]:
     "Findings for columns without a single value; a needed one ends the reading"
     findings = []
     for name, (heading, kind) in columns.items():
@@ -354,41 +372,48 @@ def _emptied(spec, sheet, frame, columns, needed):
     return findings
 
 
-def _nothing(values, cells):
+def _nothing(values: pd.Series, cells: pd.Series) -> bool:
     "True when a column gave no value at all"
     if values.dtype == bool:
         return bool(cells.map(is_missing).all())
     return not len(values) or bool((values.isna() | (values.astype(object) == '')).all())
 
 
-def _held(sheet, heading):
+def _held(sheet: Sheet, heading: str) -> str:
     "What stands in a column that gave no value, in words"
-    number, cells = sheet.places[heading], sheet.cells[heading]
-    count = lambda found: sum(c == number and r > sheet.top for r, c in found)
+    mine = partial(_in_column, sheet, sheet.places[heading])
+    unread = ~sheet.cells[heading].map(is_missing)
     parts = [
-        (count(sheet.blind.formulas), 'formulas without a stored value'),
-        (count(sheet.blind.errors), 'errors'),
-        (int((~cells.map(is_missing)).sum()), 'cells that cannot be read'),
+        (len(mine(sheet.blind.formulas)), 'formulas without a stored value'),
+        (len(mine(sheet.blind.errors)), 'errors'),
+        (int(unread.sum()), 'cells that cannot be read'),
     ]
     return ', '.join(f'{n} {word}' for n, word in parts if n)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #488936a9
-def _habits(spec, sheet, heading, kind, cells, values, written):
+def _habits(
+    spec: pd.Series,
+    sheet: Sheet,
+    heading: str,
+    kind: str,
+    cells: pd.Series,
+    values: np.ndarray,
+    written: str,
+) -> list[Finding]:
     "Remarks about how a column was written, one per habit"
 
     def say(rows, what, action):
-        return (
-            [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))]
-            if len(rows)
-            else []
-        )
+        "A finding about the first of the rows, none without rows"
+        if not len(rows):
+            return []
+        return [Finding(spec.table, what, action, 'info', spec.file, sheet.name, int(rows[0]))]
 
     def some(mask, word, more=''):
-        return (
-            f'{heading} holds {_count(mask.sum(), word)}{more}, such as {cells[mask].iloc[0]!r}'
-            if mask.any()
-            else ''
-        )
+        "How many cells are written so, and the first of them"
+        if not mask.any():
+            return ''
+        first = cells[mask].iloc[0]
+        return f'{heading} holds {_count(mask.sum(), word)}{more}, such as {first!r}'
 
     text = np.array([isinstance(x, str) and x.strip() != '' for x in cells], bool)
     out = []
@@ -415,23 +440,27 @@ def _habits(spec, sheet, heading, kind, cells, values, written):
     return out
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #40e91c76
-def _count(n, word):
+def _count(n: int, word: str) -> str:
+    "A number and its noun"
     return f'{n} {word}' + ('s' if n != 1 else '')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #a0fa47d2
-def _treatment_names(say, heading, cells, values):
+def _treatment_names(
+    say: Callable, heading: str, cells: pd.Series, values: np.ndarray
+) -> list[Finding]:
     "A remark when treatments are written in another way than `WHC-80%` and `WHC-30%`"
-    names = (
-        pd.DataFrame(dict(written=[tidy_text(x) for x in cells], read=values, row=cells.index))
-        .query('read != ""')
-        .drop_duplicates('written')
-    )
+    written = [tidy_text(x) for x in cells]
+    names = pd.DataFrame(dict(written=written, read=values, row=cells.index))
+    names = names.query('read != ""').drop_duplicates('written')
     other = names[names.written != names['read'] + '%']
-    what = f'{heading} is written {", ".join(other.written)} instead of {", ".join(other["read"] + "%")}'
+    usual = ', '.join(other['read'] + '%')
+    what = f'{heading} is written {", ".join(other.written)} instead of {usual}'
     return say(other.row.tolist(), what, 'read as ' + ', '.join(other['read']))
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ace5ba84
-def _unique_rows(spec, sheet, frame, known):
+def _unique_rows(
+    spec: pd.Series, sheet: Sheet, frame: pd.DataFrame, known: list[int]
+) -> tuple[pd.DataFrame, list[Finding]]:
     "Drop rows without a key and repeated keys, and report those not `known`"
     key = table_key(spec)
     lost = frame[key].isna().any(axis=1) | (frame[key] == '').any(axis=1)
@@ -456,42 +485,47 @@ def _unique_rows(spec, sheet, frame, known):
     return frame[~(lost | twice)], findings
 
 
-def _refuse_contradictions(spec, sheet, frame, key):
+def _refuse_contradictions(
+    spec: pd.Series, sheet: Sheet, frame: pd.DataFrame, key: list[str]
+) -> None:
     "Refuse rows of one key that differ"
     for _, rows in frame[frame.duplicated(key, keep=False)].groupby(key):
         differ = [c for c in rows if rows[c].astype(str).nunique() > 1]
         if not differ:
             continue
-        what = f'{_name_key(frame, key, rows.index[0])} stands twice with different {", ".join(differ)} (rows {", ".join(map(str, rows.index))})'
-        raise BadInput(
-            what, f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}', 'remove the wrong row'
-        )
+        name = _name_key(frame, key, rows.index[0])
+        numbers = ', '.join(map(str, rows.index))
+        what = f'{name} stands twice with different {", ".join(differ)} (rows {numbers})'
+        where = f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}'
+        raise BadInput(what, where, 'remove the wrong row')
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #88cad1db
 def table_key(
-    spec,  # from `table_spec`
-):
+    spec: pd.Series,  # from `table_spec`
+) -> list[str]:
     "The columns that say what a row is about; a `*` in the list means that a key may repeat"
     return [k for k in spec.key.split() if k != '*']
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #bc620549
-def _some(spec, sheet, rows, what, action, most=5, column=''):
+def _some(
+    spec: pd.Series,
+    sheet: Sheet,
+    rows: Sequence[int],
+    what: Callable[[int], str],
+    action: str,
+    most: int = 5,
+    column: str = '',
+) -> list[Finding]:
     "One finding per row; beyond `most` only their number"
     where = dict(action=action, file=spec.file, sheet=sheet.name)
     findings = [Finding(spec.table, what(i), row=int(i), **where) for i in rows[:most]]
     if (more := len(rows) - most) > 0:
-        findings.append(
-            Finding(
-                spec.table,
-                f'{more} more rows of this kind' + (f' in {column}' if column else ''),
-                row=int(rows[most]),
-                **where,
-            )
-        )
+        what = f'{more} more rows of this kind' + (f' in {column}' if column else '')
+        findings.append(Finding(spec.table, what, row=int(rows[most]), **where))
     return findings
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2eb39fc9
-def _name_key(frame, key, i):
+def _name_key(frame: pd.DataFrame, key: list[str], i: int) -> str:
     "A key in words, such as '24_FabaDr_001 round 3'"
     words = {
         'plant_id': '{}',
@@ -511,8 +545,8 @@ PANDAS_TYPES = dict(
 
 
 def schema(
-    name,  # as in data/design/tables.csv
-):
+    name: str,  # as in data/design/tables.csv
+) -> pa.DataFrameSchema:
     "The pandera schema of a tidy table, made from data/design/columns.csv"
     spec = table_spec(name)
     key = table_key(spec)
@@ -528,7 +562,7 @@ def schema(
     return pa.DataFrameSchema(columns, unique=None if '*' in spec.key else key, name=name)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #2dfc6bb4
-def _range(c):
+def _range(c: tuple) -> list[pa.Check]:
     "The range check of one column, if it has one"
     low, high = (None if np.isnan(v) else v for v in (c.low, c.high))
     if low is not None and high is not None:
@@ -538,7 +572,7 @@ def _range(c):
     return []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ac924548
-def _against_schema(spec, sheet, frame):
+def _against_schema(spec: pd.Series, sheet: Sheet, frame: pd.DataFrame) -> list[Finding]:
     "Findings for values outside their range; a wrong type would be our own mistake and is raised"
     try:
         schema(spec.table).validate(frame, lazy=True)
@@ -554,7 +588,9 @@ def _against_schema(spec, sheet, frame):
     return []
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #b9ec5fa6
-def _out_of_range(spec, sheet, column, check, values):
+def _out_of_range(
+    spec: pd.Series, sheet: Sheet, column: str, check: str, values: pd.Series
+) -> list[Finding]:
     "One finding per value out of range, up to three"
     return _some(
         spec,
@@ -567,52 +603,52 @@ def _out_of_range(spec, sheet, column, check, values):
     )
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #ea842ec4
-def _units(spec, sheet, frame):
+def _units(spec: pd.Series, sheet: Sheet, frame: pd.DataFrame) -> list[Finding]:
     "Findings for columns whose unit seems changed, as a whole or in part"
     out = []
     within, along = _groups(frame)
     for c in design('columns').query('table == @spec.table and kind == "number"').itertuples():
         if c.column not in frame:
             continue
-        say = lambda what, row: out.append(
-            Finding(
-                spec.table,
-                f'{c.column}: {what}',
-                'kept as it is; look whether the unit changed',
-                'suspicious',
-                spec.file,
-                sheet.name,
-                row,
-            )
-        )
+        said = []
         values = frame[c.column].to_numpy(float)
         if whole := unusual_level(values, c.usual_low, c.usual_high):
-            say(whole, 1)
+            said.append((whole, 1))
         if part := changed_part(c.column, values, within, along):
-            say(part[1], int(frame.index[part[0]]))
+            said.append((part[1], int(frame.index[part[0]])))
+        where = dict(file=spec.file, sheet=sheet.name)
+        action = 'kept as it is; look whether the unit changed'
+        out += [
+            Finding(spec.table, f'{c.column}: {what}', action, row=row, **where)
+            for what, row in said
+        ]
     return out
 
 
-def _groups(frame):
-    "What values are compared within, and the order of time: rounds, days, hours and days, or nothing"
+def _groups(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    "What values are compared within, and the order of time: rounds, days, hours and days, nothing"
     if 'round' in frame:
-        return (frame['round'].to_numpy(),) * 2
+        rounds = frame['round'].to_numpy()
+        return rounds, rounds
     if 'date' in frame:
-        return (frame.date.dt.normalize().to_numpy(),) * 2
+        days = frame.date.dt.normalize().to_numpy()
+        return days, days
     if 'time' in frame and frame['time'].dtype.kind == 'M':
         return frame['time'].dt.hour.to_numpy(), frame['time'].dt.normalize().to_numpy()
-    return (np.zeros(len(frame)),) * 2
+    nothing = np.zeros(len(frame))
+    return nothing, nothing
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #f5706520
-def _read(path, spec):
+def _read(path: str | Path, spec: pd.Series) -> Table:
     "Read one table from its workbook"
     names = '|'.join(design('columns').query('table == @spec.table').written).split('|')
     sheet = read_sheet(path, names, spec.sheet, spec.table, spec.file)
     columns, needed = _find_columns(spec, sheet), _needed(spec)
-    known, other = (
-        fluor_columns(sheet.cells, sheet.copies) if spec.table == 'fluorescence' else ({}, [])
-    )
-    columns |= {p: (h, 'number') for p, h in {**known, **{h: h for h in other}}.items()}
+    known, other = {}, []
+    if spec.table == 'fluorescence':
+        known, other = fluor_columns(sheet.cells, sheet.copies)
+    columns |= {p: (h, 'number') for p, h in known.items()}
+    columns |= {h: (h, 'number') for h in other}
     columns, twice = _choose(spec, sheet, columns, needed)
     frame, unreadable = _tidy(spec, sheet, columns)
     empty = _emptied(spec, sheet, frame, columns, needed - set(FLUOR))
@@ -631,27 +667,25 @@ def _read(path, spec):
     return Table(spec.table, frame, spec.file, sheet.name, findings, other)
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #7634f1b9
-def _needed(spec):
+def _needed(spec: pd.Series) -> set[str]:
     "Columns that must not be ambiguous or lost"
     required = design('columns').query('table == @spec.table and required').column
     return set(required) | (set(FLUOR) if spec.table == 'fluorescence' else set())
 
 
-def _missing(spec, sheet, frame):
+def _missing(spec: pd.Series, sheet: Sheet, frame: pd.DataFrame) -> list[Finding]:
     "One line with the number of missing cells of each column"
     lost = frame.select_dtypes('number').isna().sum()
     said = ', '.join(f'{c} {n}' for c, n in lost[lost > 0].items())
-    return (
-        [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)]
-        if said
-        else []
-    )
+    if not said:
+        return []
+    return [Finding(spec.table, f'missing cells: {said}', '', 'info', spec.file, sheet.name)]
 
 # %% ../../nbs/10_experiment/40_tables.ipynb #8dcf38a5
 def read_table(
-    folder,  # the experiment's folder
-    name,  # as in data/design/tables.csv
-):
+    folder: str | Path,  # the experiment's folder
+    name: str,  # as in data/design/tables.csv
+) -> Table:
     "One raw table, tidy, from the cache when this workbook was read before"
     spec = table_spec(name)
     path = find_file(folder, spec.file)

@@ -6,6 +6,7 @@
 __all__ = ['FACTORS', 'SHARE', 'TWO_BY_NATURE', 'sizes', 'unusual_level', 'decades', 'two_heaps', 'step', 'changed_part']
 
 # %% ../../nbs/10_experiment/35_units.ipynb #a6a026a2
+from collections.abc import Sequence
 import numpy as np, pandas as pd
 
 # %% ../../nbs/10_experiment/35_units.ipynb #ad2f3bf7
@@ -13,19 +14,20 @@ FACTORS = (10, 0.1, 100, 0.01, 1000, 0.001)
 
 
 def sizes(
-    values,  # numbers, NaN where missing
-):
+    values: Sequence[float],  # numbers, NaN where missing
+) -> np.ndarray:  # (N,)
     "Absolute values; NaN for zero, missing and infinite"
     v = np.abs(np.asarray(values, float))
-    return np.where(np.isfinite(v) & (v > 0), v, np.nan)
+    usable = np.isfinite(v) & (v > 0)
+    return np.where(usable, v, np.nan)
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0647796b
 def unusual_level(
-    values,  # numbers of a column, NaN where missing
-    low,
-    high,  # where the middle of such a column usually lies; NaN: not known
-    fewest=10,  # with fewer numbers nothing is said
-):
+    values: Sequence[float],  # numbers of a column, NaN where missing
+    low: float,
+    high: float,  # where the middle of such a column usually lies; NaN: not known
+    fewest: int = 10,  # with fewer numbers nothing is said
+) -> str:
     "What is unusual about a column's middle value, '' when nothing is"
     v = sizes(values)
     if np.isnan(low) or np.isfinite(v).sum() < fewest:
@@ -34,16 +36,15 @@ def unusual_level(
     if low <= middle <= high:
         return ''
     times = next((f for f in FACTORS if low <= middle * f <= high), None)
-    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}' + (
-        f'; it would fit when multiplied by {times:g}' if times else ''
-    )
+    mend = f'; it would fit when multiplied by {times:g}' if times else ''
+    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}{mend}'
 
 # %% ../../nbs/10_experiment/35_units.ipynb #d74b67c3
 def decades(
-    values,  # numbers of a column
-    groups,  # what each value is compared within: a round, a day; shape (N,)
-):
-    "Each value's distance from the middle of its group in powers of ten; NaN in groups of fewer than three"
+    values: Sequence[float],  # numbers of a column
+    groups: Sequence,  # what each value is compared within: a round, a day; shape (N,)
+) -> np.ndarray:  # (N,)
+    "Each value's distance from the middle of its group in powers of ten; NaN in groups below three"
     log = pd.Series(np.log10(sizes(values)))
     by = log.groupby(pd.Series(groups).to_numpy())
     middle = by.transform(lambda g: g.quantile(0.5, interpolation='lower'))
@@ -54,10 +55,10 @@ SHARE = 0.02  # a heap smaller than this share of a column is no change of unit 
 
 
 def two_heaps(
-    ratio,  # from `decades`
-    gap=0.6,  # the empty space between the heaps, in powers of ten
-):
-    "Which values lie in the smaller heap and by how many powers of ten it differs; (None, 0) for one heap"
+    ratio: np.ndarray,  # from `decades`
+    gap: float = 0.6,  # the empty space between the heaps, in powers of ten
+) -> tuple[np.ndarray | None, int]:
+    "Which values lie in the smaller heap, and how many powers of ten apart; (None, 0) for one heap"
     known = np.flatnonzero(np.isfinite(ratio))
     order = known[np.argsort(ratio[known], kind='stable')]
     least = max(3, int(np.ceil(SHARE * len(order))))
@@ -69,48 +70,54 @@ def two_heaps(
     if steps.max() < gap or abs(apart - round(apart)) > 0.15:
         return None, 0
     upper = cut >= len(order) - cut
-    return (order[cut:], round(apart)) if upper else (order[:cut], -round(apart))
+    if upper:
+        return order[cut:], round(apart)
+    return order[:cut], -round(apart)
 
 # %% ../../nbs/10_experiment/35_units.ipynb #1d4cbcd4
 def step(
-    values,  # numbers of a column
-    groups,  # rounds or days, in the order of time; NaN or NaT where unknown
-    least=0.75,  # powers of ten that no plant grows from one round to the next
-):
+    values: Sequence[float],  # numbers of a column
+    groups: Sequence,  # rounds or days, in the order of time; NaN or NaT where unknown
+    least: float = 0.75,  # powers of ten that no plant grows from one round to the next
+) -> tuple[object, int]:
     "The group at which a column jumps and by how many powers of ten; (None, 0) when it never does"
     by = pd.Series(np.log10(sizes(values))).groupby(pd.Series(groups).to_numpy())
     middle = by.median()[by.count() >= 3].sort_index()
     jump = middle.diff().dropna()
-    jump = jump[(jump.abs() >= least) & ((jump - jump.round()).abs() <= 0.25)]
-    return (jump.abs().idxmax(), int(round(jump[jump.abs().idxmax()]))) if len(jump) else (None, 0)
+    whole = (jump - jump.round()).abs() <= 0.25
+    jump = jump[(jump.abs() >= least) & whole]
+    if not len(jump):
+        return None, 0
+    at = jump.abs().idxmax()
+    return at, int(round(jump[at]))
 
 # %% ../../nbs/10_experiment/35_units.ipynb #0f6af17b
 TWO_BY_NATURE = {'li1_Buffer_uE', 'water_added_g', 'water_loss_g', 'water_loss_g_per_h'}
 
 
 def changed_part(
-    name,  # the column
-    values,  # its numbers
-    within,  # what each value is compared within
-    along,  # rounds or days in the order of time
-):
+    name: str,  # the column
+    values: np.ndarray,  # its numbers
+    within: np.ndarray,  # what each value is compared within
+    along: np.ndarray,  # rounds or days in the order of time
+) -> tuple[int, str] | None:
     "(index of the first changed value, what to say), or None"
     if name in TWO_BY_NATURE:
         return None
     rows, powers = two_heaps(decades(values, within))
     if rows is not None:
-        return (
-            int(rows.min()),
-            f'{len(rows)} of {np.isfinite(sizes(values)).sum()} values are {_times(powers)} the others',
-        )
+        known = np.isfinite(sizes(values)).sum()
+        said = f'{len(rows)} of {known} values are {_times(powers)} the others'
+        return int(rows.min()), said
     at, powers = step(values, along)
     if at is None:
         return None
     when = f'{at:%Y-%m-%d}' if hasattr(at, 'year') else f'round {at:g}'
-    return int(
-        np.flatnonzero(pd.Series(along).to_numpy() == at)[0]
-    ), f'from {when} on the values are {_times(powers)} those before'
+    first = np.flatnonzero(pd.Series(along).to_numpy() == at)[0]
+    return int(first), f'from {when} on the values are {_times(powers)} those before'
 
 
-def _times(powers):
-    return f'{10 ** abs(powers)} times {"larger" if powers > 0 else "smaller"} than'
+def _times(powers: int) -> str:
+    "How much larger or smaller, in words"
+    word = 'larger' if powers > 0 else 'smaller'
+    return f'{10 ** abs(powers)} times {word} than'

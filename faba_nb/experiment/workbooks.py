@@ -8,7 +8,9 @@ __all__ = ['MOST', 'AREA', 'Absent', 'regular_file', 'read_parts', 'column_numbe
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #ee1d5447
 import os, re, stat, zipfile, zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from ..core.errors import BadInput
 
@@ -27,10 +29,10 @@ _KINDS = dict(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #be9652b9
 def regular_file(
-    path,  # where a file should be
-    where=None,  # how messages call it; its path by default
-    most=2**30,  # bytes; a larger file is refused
-):
+    path: str | Path,  # where a file should be
+    where: str | Path | None = None,  # how messages call it; its path by default
+    most: float = 2**30,  # bytes; a larger file is refused
+) -> Path:
     "The path of a file that can be read; `Absent` when nothing is there"
     where = where or path
     if not os.path.lexists(path):
@@ -55,7 +57,7 @@ def regular_file(
     return Path(path)
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #569cb978
-def _foreign(head, whole):
+def _foreign(head: bytes, whole: Callable[[], bytes]) -> tuple[str, str]:
     "What a file is that is no archive, in words, and how to mend it; `whole` gives all its bytes"
     if not head:
         return 'is empty', 'copy it again from its source'
@@ -66,9 +68,7 @@ def _foreign(head, whole):
     return 'not a readable workbook (it is no .xlsx file)', 'copy it again from its source'
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #46ce8efb
-MOST = (
-    200 * 2**20
-)  # bytes of one workbook's tables and texts when unpacked; the largest of the experiment has about 20
+MOST = 200 * 2**20  # bytes of a workbook's unpacked tables and texts; the largest has a tenth
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -83,18 +83,15 @@ _DAMAGED = (
 
 
 def read_parts(
-    path,  # an .xlsx file
-    where,  # how messages call it
-):
+    path: str | Path,  # an .xlsx file
+    where: str,  # how messages call it
+) -> dict[str, bytes]:
     "Name -> bytes of the XML parts of a workbook, every checksum compared"
     with open(path, 'rb') as f:
         head = f.read(8)
     if not head.startswith(b'PK'):
-        raise BadInput(
-            _foreign(head, Path(path).read_bytes)[0],
-            where,
-            _foreign(head, Path(path).read_bytes)[1],
-        )
+        what, mend = _foreign(head, Path(path).read_bytes)
+        raise BadInput(what, where, mend)
     try:
         with zipfile.ZipFile(path) as z:
             return _unpacked(z, where)
@@ -104,7 +101,7 @@ def read_parts(
         raise BadInput(f'not a readable workbook ({e})', where, 'copy it again from its source')
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #a68d9a06
-def _unpacked(archive, where):
+def _unpacked(archive: zipfile.ZipFile, where: str) -> dict[str, bytes]:
     "The XML parts, up to `MOST` bytes together"
     parts, left = {}, MOST
     for info in archive.infolist():
@@ -131,7 +128,7 @@ _CELL = re.compile(
 _ROW = re.compile(rb'<(?:\w+:)?row\s(?:[^>]*?\s)?r\s*=\s*["\'](\d+)["\']')
 
 
-def column_number(letters):
+def column_number(letters: str) -> int:
     "28 for AB"
     number = 0
     for c in letters.upper():
@@ -139,7 +136,7 @@ def column_number(letters):
     return number
 
 
-def column_letters(number):
+def column_letters(number: int) -> str:
     "AB for 28"
     letters = ''
     while number:
@@ -149,26 +146,28 @@ def column_letters(number):
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #6188f32e
 def check_corner(
-    xml,  # a sheet's XML
-    where,  # how messages call the sheet
-):
+    xml: bytes,  # a sheet's XML
+    where: str,  # how messages call the sheet
+) -> None:
     "Refuse a sheet whose cells stand so far apart that laying it out would fill the memory"
-    widest, longest = (0, ''), (0, '')
+    widest = 0, ''
+    longest = 0, ''
     wide = {}
     for letters, row, empty in _CELL.findall(xml):
         if empty:
             continue
-        if (
-            n := wide.get(letters) or wide.setdefault(letters, column_number(letters.decode()))
-        ) > widest[0]:
+        n = wide.get(letters) or wide.setdefault(letters, column_number(letters.decode()))
+        if n > widest[0]:
             widest = n, (letters + row).decode()
         if int(row) > longest[0]:
             longest = int(row), (letters + row).decode()
     last = max([longest[0], *map(int, _ROW.findall(xml))])
     if widest[0] > 16384 or last > 1048576 or widest[0] * last > AREA:
-        stray = longest[1] if longest[0] > 100_000 and longest[0] * 100 > widest[0] else widest[1]
+        too_long = longest[0] > 100_000 and longest[0] * 100 > widest[0]
+        stray = longest[1] if too_long else widest[1]
+        size = f'{last} × {widest[0]} cells'
         raise BadInput(
-            f'cell {stray} stands far from the table (the sheet would have {last} × {widest[0]} cells)',
+            f'cell {stray} stands far from the table (the sheet would have {size})',
             where,
             'delete that cell',
         )
@@ -188,26 +187,26 @@ _PLACE = re.compile(rb'\br\s*=\s*["\']([A-Za-z]+)(\d+)["\']')
 _VALUE = re.compile(rb'<(?:\w+:)?(?:v|t)(?:\s[^>]*)?>([^<]+)<')
 
 
-def _place(attributes):
+def _place(attributes: bytes) -> tuple[int, int] | None:
     "(row, column) of a cell"
     m = _PLACE.search(attributes)
-    return (int(m[2]), column_number(m[1].decode())) if m else None
+    if not m:
+        return None
+    return int(m[2]), column_number(m[1].decode())
 
 
-def _look_blind(xml):
+def _look_blind(xml: bytes) -> Blind:
     "Formulas without value and errors of a sheet"
     out = Blind()
     if b'<f' not in xml and b':f' not in xml and b'"e"' not in xml and b"'e'" not in xml:
         return out
     for attributes, body in _FULL.findall(xml):
-        value, kind = _VALUE.search(body), re.search(rb'\bt\s*=\s*["\'](\w+)["\']', attributes)
-        if kind and kind[1] == b'e':
+        value = _VALUE.search(body)
+        m = re.search(rb'\bt\s*=\s*["\'](\w+)["\']', attributes)
+        kind = m[1] if m else b''
+        if kind == b'e':
             out.errors[_place(attributes)] = value[1].decode(errors='replace') if value else '#?'
-        elif (
-            not value
-            and re.search(rb'<(?:\w+:)?f[\s/>]', body)
-            and not (kind and kind[1] == b'str')
-        ):
+        elif not value and kind != b'str' and re.search(rb'<(?:\w+:)?f[\s/>]', body):
             out.formulas.add(_place(attributes))
     return out
 
@@ -218,21 +217,18 @@ _MERGED = re.compile(
 
 
 def blind_cells(
-    xml,  # a sheet's XML
-):
+    xml: bytes,  # a sheet's XML
+) -> Blind:
     "The `Blind` cells of a sheet"
     out = _look_blind(xml)
     for a, top, b, bottom in _MERGED.findall(xml):
         name = f'{a.decode()}{top.decode()}:{b.decode()}{bottom.decode()}'
-        rows, columns = (
-            range(int(top), int(bottom) + 1),
-            range(column_number(a.decode()), column_number(b.decode()) + 1),
-        )
+        rows = range(int(top), int(bottom) + 1)
+        columns = range(column_number(a.decode()), column_number(b.decode()) + 1)
         if len(rows) * len(columns) > AREA:
             continue
-        out.merged |= {
-            (r, c): name for r in rows for c in columns if (r, c) != (rows[0], columns[0])
-        }
+        places = list(product(rows, columns))
+        out.merged |= dict.fromkeys(places[1:], name)
     return out
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #d554f426
@@ -240,21 +236,27 @@ _SHEET = re.compile(rb'<(?:\w+:)?sheet\s([^>]*)>')
 _LINK = re.compile(rb'<(?:\w+:)?Relationship\s([^>]*)>')
 
 
-def _attribute(text, name):
+def _attribute(text: bytes, name: bytes) -> str:
     "One attribute of an XML element"
     m = re.search(rb'(?:^|[\s:])' + name + rb'\s*=\s*(?:"([^"]*)"|\'([^\']*)\')', text)
-    return (m[1] or m[2] or b'').decode(errors='replace') if m else ''
+    if not m:
+        return ''
+    return (m[1] or m[2] or b'').decode(errors='replace')
 
 
 def sheet_parts(
-    parts,  # from `read_parts`
-):
+    parts: dict[str, bytes],  # from `read_parts`
+) -> list[bytes | None]:
     "The XML of each sheet, in the order of the workbook's list; None where it is not found"
     links = {
         _attribute(r, b'Id'): _attribute(r, b'Target')
         for r in _LINK.findall(parts.get('xl/_rels/workbook.xml.rels', b''))
     }
-    inside = lambda target: target.lstrip('/') if target.startswith('/') else 'xl/' + target
+
+    def inside(target):
+        "Where a link leads, inside the archive"
+        return target.lstrip('/') if target.startswith('/') else 'xl/' + target
+
     return [
         parts.get(inside(links.get(_attribute(s, b'id'), '')))
         for s in _SHEET.findall(parts.get('xl/workbook.xml', b''))
@@ -262,10 +264,10 @@ def sheet_parts(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #1d41eb34
 def open_workbook(
-    path,  # an .xlsx file
-    where,  # how messages call it
-):
-    "The opened workbook and the XML of its sheets; refused in one line when it cannot be read safely"
+    path: str | Path,  # an .xlsx file
+    where: str,  # how messages call it
+) -> 'tuple[CalamineWorkbook, list[bytes | None]]':
+    "The opened workbook and its sheets' XML; refused in one line when it cannot be read safely"
     from python_calamine import CalamineWorkbook
 
     parts = read_parts(regular_file(path, where), where)
@@ -281,9 +283,9 @@ def open_workbook(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #f963d556
 def guarded(
-    read,  # function without arguments that reads a workbook
-    where,  # how messages call it
-):
+    read: Callable[[], object],  # reads a workbook
+    where: str,  # how messages call it
+) -> object:
     "The result of `read`; whatever stops the reader is one line"
     from python_calamine import CalamineError
 

@@ -11,42 +11,40 @@ import numpy as np
 import pandas as pd
 import torch
 from ..training.bundle import Bundle, make_grid, note_presence, place
-from ..training.network import WIDTH, Batch, encode_days
+from ..training.network import WIDTH, Batch, Blueprint, encode_days
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #796d940b
-def _invented_plants(genotypes):
+def _invented_plants(genotypes: int) -> pd.DataFrame:
     "Six plants per genotype, onsets over the whole season"
     onset = np.resize([14.0, 19, 20, 28, 29, 28, 33, 34, 38], genotypes)
-    rows = [
-        (
-            f'24_FabaDr_{6 * g + r + 1:03d}',
-            f'Bean {g:02d}',
-            ('WHC-80', 'WHC-30')[r // 3],
-            r % 3 + 1,
-            onset[g] if r > 2 else np.nan,
-            'Early' if onset[g] <= 20 else 'Mid' if onset[g] < 33 else 'Late',
-        )
-        for g in range(genotypes)
-        for r in range(6)
-    ]
+    rows = []
+    for g, day in enumerate(onset):
+        for r in range(6):
+            plant_id = f'24_FabaDr_{6 * g + r + 1:03d}'
+            treatment = ('WHC-80', 'WHC-30')[r // 3]
+            own = day if r > 2 else np.nan
+            rows.append((plant_id, f'Bean {g:02d}', treatment, r % 3 + 1, own, _class_of(day)))
     return pd.DataFrame(
         rows, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag', 'onset_class']
     )
 
+
+def _class_of(onset: float) -> str:
+    "The class of an invented onset"
+    if onset <= 20:
+        return 'Early'
+    return 'Mid' if onset < 33 else 'Late'
+
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #3c81288e
-def _invented_steps(plants):
+def _invented_steps(plants: pd.DataFrame) -> pd.DataFrame:
     "Eleven measured days per plant, other days for each replicate"
     days = {
         1: (3, 5, 10, 12, 17, 19, 24, 29, 31, 33, 38),
         2: (3, 6, 10, 13, 17, 20, 24, 27, 31, 34, 38),
         3: (3, 7, 10, 14, 17, 21, 24, 28, 31, 35, 38),
     }
-    s = plants.merge(
-        pd.DataFrame(
-            [(r, d, k + 2) for r, ds in days.items() for k, d in enumerate(ds)],
-            columns=['replicate', 'dag', 'round'],
-        )
-    )
+    visits = [(r, d, k + 2) for r, ds in days.items() for k, d in enumerate(ds)]
+    s = plants.merge(pd.DataFrame(visits, columns=['replicate', 'dag', 'round']))
     s['label'] = (s.dag >= s.onset_dag).astype(int)
     return s.sort_values(['plant_id', 'dag'], ignore_index=True).assign(
         label_low_dag=np.nan, label_high_dag=np.nan
@@ -54,19 +52,23 @@ def _invented_steps(plants):
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #f86adca1
 def invented(
-    genotypes=12,  # with six plants each
-    width=40,  # of the image features
-    signal=1.0,  # how far the numbers drift after onset, in standard deviations
-    seed=0,  # of the noise
-):
+    genotypes: int = 12,  # with six plants each
+    width: int = 40,  # of the image features
+    signal: float = 1.0,  # how far the numbers drift after onset, in standard deviations
+    seed: int = 0,  # of the noise
+) -> Bundle:
     "A `Bundle` of an experiment that never was"
     plants = _invented_plants(genotypes)
-    facts, rng = _invented_steps(plants), np.random.default_rng(seed)
+    facts = _invented_steps(plants)
+    rng = np.random.default_rng(seed)
     g, ids = make_grid(facts, plants.plant_id), plants.plant_id
     y = place(g, ids, facts, ['label'], 'labels')
-    draw = lambda d: (
-        rng.normal(size=(*g.dag.shape, d)) + signal * np.nan_to_num(y) * np.linspace(-1, 1, d)
-    ).astype(np.float32)
+
+    def draw(d):
+        "So many numbers for each step, noise and what the label adds to it"
+        noise = rng.normal(size=(*g.dag.shape, d))
+        return (noise + signal * np.nan_to_num(y) * np.linspace(-1, 1, d)).astype(np.float32)
+
     g.values = {'fluor': draw(94), 'env': np.repeat(g.dag[..., None], 5, 2) / 10, 'vi': draw(11)}
     g.values['fluor'][rng.random(g.dag.shape) < 0.5] = np.nan
     images = draw(4 * width).reshape(-1, width)
@@ -84,15 +86,17 @@ def invented(
 
 # %% ../../nbs/18_testing/20_example_bundles.ipynb #5ac82cf3
 def random_batch(
-    bp,  # a `Blueprint`
-    fits=2,  # size of the stack
-    plants=3,  # sequences of each fit
-    steps=5,  # padded length
-    views=4,  # of each step
-    seed=0,  # of the invented numbers
-):
+    bp: Blueprint,  # of the network that reads it
+    fits: int = 2,  # size of the stack
+    plants: int = 3,  # sequences of each fit
+    steps: int = 5,  # padded length
+    views: int = 4,  # of each step
+    seed: int = 0,  # of the invented numbers
+) -> Batch:
     "An invented `Batch`, for examples, tests and measuring"
-    g, d, at = torch.Generator().manual_seed(seed), dict(bp.widths), (fits, plants, steps)
+    g = torch.Generator().manual_seed(seed)
+    d = dict(bp.widths)
+    at = fits, plants, steps
     values = {m: torch.randn(*at, w, generator=g) for m, w in d.items() if m != 'image'}
     real = torch.ones(at, dtype=torch.bool)
     real[:, -1, -1] = False

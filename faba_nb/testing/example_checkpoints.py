@@ -11,16 +11,15 @@ from ..legacy.old_network import TRACES, Variant, shapes_of
 
 # %% ../../nbs/18_testing/40_example_checkpoints.ipynb #4bac6b1f
 def invented_checkpoint(
-    widths=None,  # modality to input width; the published ones by default
-    variant=Variant(),  # which variant
-    seed=0,  # of the random numbers
-):
+    widths: dict[str, int] | None = None,  # modality to input width; the published ones by default
+    variant: Variant = Variant(),  # of the earlier system
+    seed: int = 0,  # of the random numbers
+) -> dict[str, torch.Tensor]:
     "Name to tensor of a network that was never trained"
     widths = dict(image=768, fluor=94, env=5, vi=11) | (widths or {})
     g = torch.Generator().manual_seed(seed)
-    w = {
-        k: torch.randn(s, generator=g) / s[-1] ** 0.5 for k, s in shapes_of(widths, variant).items()
-    }
+    shapes = shapes_of(widths, variant)
+    w = {k: torch.randn(s, generator=g) / s[-1] ** 0.5 for k, s in shapes.items()}
     w |= {k: torch.ones_like(x) for k, x in w.items() if 'norm' in k and k.endswith('weight')}
     for m, name in TRACES.items():
         if m not in variant.modalities:
@@ -29,11 +28,11 @@ def invented_checkpoint(
 
 # %% ../../nbs/18_testing/40_example_checkpoints.ipynb #9df0cf33
 def invented_inputs(
-    plants=3,  # sequences
-    steps=22,  # rounds of each
-    width=768,  # of the image features
-    seed=0,  # of the random numbers
-):
+    plants: int = 3,  # sequences
+    steps: int = 22,  # rounds of each
+    width: int = 768,  # of the image features
+    seed: int = 0,  # of the random numbers
+) -> dict[str, torch.Tensor]:
     "What `forward` takes, of plants that never were"
     g = torch.Generator().manual_seed(seed)
     r = lambda *s: torch.randn(*s, generator=g)

@@ -13,9 +13,9 @@ from ..experiment.tables import FLUOR, table_spec
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #6c45b1c7
 def write_workbook(
-    path,  # an .xlsx file; its folder is created
-    sheets,  # sheet name -> DataFrame
-):
+    path: str | Path,  # an .xlsx file; its folder is created
+    sheets: dict[str, pd.DataFrame],  # sheet name -> DataFrame
+) -> None:
     "Write frames as sheets of one workbook; missing values become empty cells"
     from openpyxl import Workbook
 
@@ -29,7 +29,7 @@ def write_workbook(
     book.save(path)
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #c5100fad
-def example_plants():
+def example_plants() -> pd.DataFrame:
     "Twelve plants: n, id, acc, name, slug, treatment, rep"
     rows = [
         dict(
@@ -48,9 +48,9 @@ def example_plants():
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #633b9e95
 def example_visits(
-    plants,  # from `example_plants`
-):
-    "One row per plant and photographed round; `dry` goes from 0 (wet) to 1, `size` is the height in cm"
+    plants: pd.DataFrame,  # from `example_plants`
+) -> pd.DataFrame:
+    "One row per plant and photographed round; `dry`: 0 (wet) to 1, `size`: the height in cm"
     plan = design('replicate_rounds').merge(design('rounds'))
     seen = plants.merge(plan, left_on='rep', right_on='replicate').sort_values(
         ['n', 'round'], ignore_index=True
@@ -60,13 +60,11 @@ def example_visits(
     return seen
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #edd09bb5
-def _head(seen, old_names=False):
+def _head(seen: pd.DataFrame, old_names: bool = False) -> pd.DataFrame:
     "Descriptive columns of a sheet"
-    treatment = (
-        seen.treatment.map({'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'})
-        if old_names
-        else seen.treatment + '%'
-    )
+    treatment = seen.treatment + '%'
+    if old_names:
+        treatment = seen.treatment.map({'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'})
     return pd.DataFrame(
         {
             'Measuring Date': pd.to_datetime(seen.date).dt.strftime('%d.%m.%Y'),
@@ -79,12 +77,13 @@ def _head(seen, old_names=False):
     )
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #8623db04
-def _three_sides(frame):
+def _three_sides(frame: pd.DataFrame) -> pd.DataFrame:
     "The same rows for the three angles of the side camera"
-    return pd.concat([frame.assign(Angle=a) for a in (0, 120, 240)], ignore_index=True)
+    angles = [frame.assign(Angle=a) for a in (0, 120, 240)]
+    return pd.concat(angles, ignore_index=True)
 
 
-def _observations(seen):
+def _observations(seen: pd.DataFrame) -> dict[str, pd.DataFrame]:
     "The log of the cameras: three sheets"
     log = _head(seen, old_names=True).assign(Outlier='No', Obs=None)
     return dict(
@@ -92,7 +91,7 @@ def _observations(seen):
     )
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #4a40511e
-def _weights(plants):
+def _weights(plants: pd.DataFrame) -> dict:
     "Weights at harvest, bag included"
     control = plants.treatment == 'WHC-80'
     return {
@@ -107,7 +106,7 @@ def _weights(plants):
     }
 
 
-def _onsets(plants):
+def _onsets(plants: pd.DataFrame) -> dict:
     "Annotated onset of the two accessions"
     own = design('accessions').query('accession_num in @plants.acc')
     return {
@@ -117,26 +116,25 @@ def _onsets(plants):
     }
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #80d963f8
-def _fluorescence(seen):
+def _fluorescence(seen: pd.DataFrame) -> pd.DataFrame:
     "Fifteen descriptive columns, the 90 parameters, and one that nobody documented"
     rows = seen[seen.fluorescence]
     noise = np.random.default_rng(1).normal(0, 0.02, (len(rows), 91))
     values = pd.DataFrame(
         0.5 + noise - 0.2 * rows[['dry']].to_numpy(), rows.index, FLUOR + ['Mystery']
     )
-    return pd.concat(
-        [_head(rows), pd.DataFrame('', rows.index, [f'about {i}' for i in range(9)]), values],
-        axis=1,
-    )
+    about = pd.DataFrame('', rows.index, [f'about {i}' for i in range(9)])
+    return pd.concat([_head(rows), about, values], axis=1)
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #9481520f
-def _indices(seen):
+def _indices(seen: pd.DataFrame) -> pd.DataFrame:
     "Eleven vegetation indices that sink with drought"
     names = design('columns').query('table == "indices" and kind == "number"').written
-    return pd.concat([_head(seen), pd.DataFrame({n: 0.4 - 0.1 * seen.dry for n in names})], axis=1)
+    values = pd.DataFrame({n: 0.4 - 0.1 * seen.dry for n in names})
+    return pd.concat([_head(seen), values], axis=1)
 
 
-def _climate():
+def _climate() -> dict:
     "One row an hour; a text date, and decimal commas in one column"
     t = pd.date_range('2024-10-11', '2024-11-19 23:00', freq='h')
     light = np.clip(150 * np.sin((t.hour - 6) / 12 * np.pi), 0, None).round(1)
@@ -150,7 +148,7 @@ def _climate():
     }
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #3900e5e3
-def _watering(plants):
+def _watering(plants: pd.DataFrame) -> dict:
     "One watering every afternoon"
     days = plants.merge(pd.DataFrame(dict(dag=range(1, 39))), how='cross')
     dry = days.treatment == 'WHC-30'
@@ -167,9 +165,9 @@ def _watering(plants):
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #61fd4d8c
 def example_tables(
-    plants,  # from `example_plants`
-    seen,  # from `example_visits`
-):
+    plants: pd.DataFrame,  # from `example_plants`
+    seen: pd.DataFrame,  # from `example_visits`
+) -> dict[str, dict[str, pd.DataFrame]]:
     "Table name -> sheets of its workbook"
     one = lambda columns: dict(Sheet1=pd.DataFrame(columns))
     head = _head(seen)
@@ -188,18 +186,16 @@ def example_tables(
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #79f23a40
 def draw_bean(
-    size,  # height of the plant, cm
-    dry,  # 0 (wet) to 1
-):
+    size: float,  # height of the plant, cm
+    dry: float,  # 0 (wet) to 1
+) -> 'PIL.Image.Image':
     "A 64 × 87 RGBA picture of a bean plant"
     from PIL import Image, ImageDraw
 
     picture = Image.new('RGBA', (64, 87))
-    d, h, leaf = (
-        ImageDraw.Draw(picture),
-        int(min(size, 84)),
-        (70 + int(70 * dry), 140 - int(20 * dry), 70, 255),
-    )
+    d = ImageDraw.Draw(picture)
+    h = int(min(size, 84))
+    leaf = 70 + int(70 * dry), 140 - int(20 * dry), 70, 255
     d.line([(32, 87), (32, 4)], fill=(110, 95, 80, 255))
     d.line([(30, 87), (30, 87 - h)], fill=(70, 110, 60, 255), width=2)
     for y in range(87 - h, 80, 10):
@@ -208,32 +204,27 @@ def draw_bean(
     return picture
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #d4c7f1cd
-def _photograph(folder, v):
+def _photograph(folder: Path, v: tuple) -> None:
     "Write the four photographs of one visit"
-    place, picture = (
-        f'Acc-{v.acc:02d} - {v.slug}/{v.treatment}%/Rep-{v.rep} - {v.id}',
-        draw_bean(v.size, v.dry),
-    )
+    place = f'Acc-{v.acc:02d} - {v.slug}/{v.treatment}%/Rep-{v.rep} - {v.id}'
+    name = f'124-{v.round}-{v.id}'
+    picture = draw_bean(v.size, v.dry)
     for a in ('000', '120', '240'):
-        _save(
-            picture,
-            folder / f'img/side_view/{place}/{a}/124-{v.round}-{v.id}-RGB1-{a}-FishEyeMasked.png',
-        )
-    _save(
-        picture.convert('RGB'),
-        folder / f'img/top_view/{place}/124-{v.round}-{v.id}-RGB2-FishEyeMasked.png',
-    )
+        side = folder / f'img/side_view/{place}/{a}/{name}-RGB1-{a}-FishEyeMasked.png'
+        _save(picture, side)
+    top = folder / f'img/top_view/{place}/{name}-RGB2-FishEyeMasked.png'
+    _save(picture.convert('RGB'), top)
 
 
-def _save(picture, path):
+def _save(picture: 'PIL.Image.Image', path: Path) -> None:
     "Save a picture, folder included"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
 
 # %% ../../nbs/18_testing/10_example_experiment.ipynb #1fb5d38c
 def write_example(
-    folder,  # where; created
-):
+    folder: str | Path,  # where; created
+) -> Path:
     "Write the tiny experiment and return its folder"
     folder = Path(folder)
     plants = example_plants()

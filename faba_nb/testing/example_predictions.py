@@ -6,6 +6,7 @@
 __all__ = ['round_of_dag', 'real_onsets', 'toy_steps', 'toy_logits', 'toy_predictions']
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #ff49d42c
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from ..evaluation.predictions import with_labels
@@ -40,10 +41,11 @@ real_onsets = np.repeat(
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #bc472654
 def toy_steps(
-    n_genotypes=12,  # genotypes, each with 2 treatments x 3 replicates
-    seed=0,  # of the onsets
-    onsets=None,  # DAG per genotype; drawn from the real experiment's days where None
-):
+    n_genotypes: int = 12,  # genotypes, each with 2 treatments x 3 replicates
+    seed: int = 0,  # of the onsets
+    onsets: Sequence[float]
+    | None = None,  # DAG per genotype; drawn from the real experiment's days where None
+) -> pd.DataFrame:
     "The measured steps of an imaginary experiment on the real calendar, a row per plant and day"
     rng = np.random.default_rng(seed)
     days = {
@@ -68,29 +70,32 @@ def toy_steps(
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #963842eb
 def toy_logits(
-    steps,  # from `toy_steps` or an experiment's measured steps
-    skill,  # 0 ... 1: how much the onset of the genotype itself counts
-):  # (rows,) log odds of stress without noise
+    steps: pd.DataFrame,  # from `toy_steps` or an experiment's measured steps
+    skill: float,  # 0 ... 1: how much the onset of the genotype itself counts
+) -> np.ndarray:  # (rows,) log odds of stress without noise
     "Drought plants pass 0 on a day between the typical onset and their own; controls stay at -4"
     onset = steps.groupby('genotype').onset_dag.first()
     onset = onset.fillna(onset.max())
-    centre = skill * steps.genotype.map(onset) + (1 - skill) * onset.median()
+    own = steps.genotype.map(onset)
+    centre = skill * own + (1 - skill) * onset.median()
     return np.where(steps.treatment == 'WHC-30', (steps.dag - centre) / 3, -4)
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #7dfe9b7d
 def toy_predictions(
-    steps,  # from `toy_steps` or an experiment's measured steps
-    skill=0.5,  # 0 ... 1: how much the onset of the genotype itself moves the probability
-    noise=1.0,  # standard deviation on the logit scale
-    protocol='retrospective',  # or `online`
-    init_seeds=(42, 123),  # one fit per fold for each
-    split_seeds=(42,),  # the validation genotypes' seeds
-    validation=3,  # validation genotypes per fold
-    seed=0,  # of the noise
-):
+    steps: pd.DataFrame,  # from `toy_steps` or an experiment's measured steps
+    skill: float = 0.5,  # 0 ... 1: how much the onset of the genotype itself moves the probability
+    noise: float = 1.0,  # standard deviation on the logit scale
+    protocol: str = 'retrospective',  # or `online`
+    init_seeds: Sequence[int] = (42, 123),  # one fit per fold for each
+    split_seeds: Sequence[int] = (42,),  # the validation genotypes' seeds
+    validation: int = 3,  # validation genotypes per fold
+    seed: int = 0,  # of the noise
+) -> pd.DataFrame:
     "Predictions of an imaginary model in the form training writes them"
     rng = np.random.default_rng(seed)
-    genotypes, logit, parts = sorted(steps.genotype.unique()), toy_logits(steps, skill), []
+    genotypes = sorted(steps.genotype.unique())
+    logit = toy_logits(steps, skill)
+    parts = []
     drift = dict(zip(genotypes, rng.normal(0, noise / 2, len(genotypes))))
     for split_seed in split_seeds:
         for init_seed in init_seeds:

@@ -6,6 +6,7 @@
 __all__ = ['fluor_days', 'toy_signal']
 
 # %% ../../nbs/18_testing/35_example_signals.ipynb #54faeed5
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
@@ -18,38 +19,31 @@ fluor_days = {
 
 
 def toy_signal(
-    onsets,  # DAG per genotype
-    leads,  # dict name -> days before the onset at which half of the change is done
-    effect=3.0,  # full change in control standard deviations
-    s=2.5,  # days of the logistic
-    days=fluor_days,  # DAG per replicate
-    seed=0,  # of the noise
-):  # table, plants
+    onsets: Sequence[float],  # DAG per genotype
+    leads: dict[
+        str, float
+    ],  # dict name -> days before the onset at which half of the change is done
+    effect: float = 3.0,  # full change in control standard deviations
+    s: float = 2.5,  # days of the logistic
+    days: dict[int, list[int]] = fluor_days,  # DAG per replicate
+    seed: int = 0,  # of the noise
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # table, plants
     "A tidy sensor table with known leads, and its plants"
-    rng, rows, plants = np.random.default_rng(seed), [], []
+    rng = np.random.default_rng(seed)
+    rows, plants = [], []
     for g, on in enumerate(onsets):
         own = rng.normal(0, 1, len(leads))
         for treatment in ['WHC-80', 'WHC-30']:
+            drought = treatment == 'WHC-30'
             for r, when in days.items():
                 plant = f'{g:02d}{treatment[-2]}{r}'
-                plants.append(
-                    (plant, f'G{g:02d}', treatment, r, on if treatment == 'WHC-30' else np.nan)
-                )
-                moved = [
-                    effect
-                    / (1 + np.exp(-(np.array(when) - on + lead) / s))
-                    * (treatment == 'WHC-30')
-                    for lead in leads.values()
-                ]
-                rows.append(
-                    pd.DataFrame(
-                        dict(plant_id=plant, dag=when)
-                        | {
-                            k: own[i] + moved[i] + rng.normal(0, 1, len(when))
-                            for i, k in enumerate(leads)
-                        }
-                    )
-                )
+                plants.append((plant, f'G{g:02d}', treatment, r, on if drought else np.nan))
+                row = dict(plant_id=plant, dag=when)
+                for i, (name, lead) in enumerate(leads.items()):
+                    done = 1 + np.exp(-(np.array(when) - on + lead) / s)
+                    noise = rng.normal(0, 1, len(when))
+                    row[name] = own[i] + effect / done * drought + noise
+                rows.append(pd.DataFrame(row))
     return pd.concat(rows, ignore_index=True), pd.DataFrame(
         plants, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
     )

@@ -6,10 +6,12 @@
 __all__ = ['EXAMPLE', 'SKILL', 'AWKWARD', 'example_predictions', 'example_results']
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #9dc23074
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from pathlib import Path
 from ..core.files import write_csv, write_json, write_text
+from ..core.study_folder import StudyFolder
 from ..evaluation.evaluating import evaluate_study
 from .example_predictions import toy_predictions, toy_steps
 
@@ -24,28 +26,25 @@ arms:
   bioclip:  {backbone: bioclip}
   no_image: {backbone: dinov2, modalities: [fluor, env, vi]}
 '''
-SKILL = {
-    'dinov2': 0.35,
-    'clip': 0.45,
-    'bioclip': 0.4,
-    'no_image': 0.45,
-}  # how much of each genotype's onset an arm sees
+# how much of each genotype's onset an arm sees
+SKILL = {'dinov2': 0.35, 'clip': 0.45, 'bioclip': 0.4, 'no_image': 0.45}
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #f96ec63c
-def _gates(df, modalities):
+def _gates(df: pd.DataFrame, modalities: list[str]) -> dict[str, float | pd.Series]:
     "Invented gate weights that sum to 1"
     late = 1 / (1 + np.exp(-(df.dag - 20) / 4))
     share = {'image': 0.5 + 0.4 * late, 'fluor': 0.35 - 0.3 * late, 'env': 0.1, 'vi': 0.05}
     total = sum(share[m] for m in modalities)
-    return {f'gate_{m}': share[m] / total if m in modalities else 0.0 for m in share}
+    weight = {m: share[m] / total for m in modalities}
+    return {f'gate_{m}': weight.get(m, 0.0) for m in share}
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #9123f202
 def example_predictions(
-    arm,  # name, also decides the skill
-    steps,  # measured steps
-    seed=0,  # of the noise
-    init_seeds=(42, 123),  # one fit per accession left out for each
-):
+    arm: str,  # name, also decides the skill
+    steps: pd.DataFrame,  # measured steps
+    seed: int = 0,  # of the noise
+    init_seeds: Sequence[int] = (42, 123),  # one fit per accession left out for each
+) -> pd.DataFrame:
     "Invented predictions of an arm in both readings, in the contract's columns"
     modalities = ['fluor', 'env', 'vi'] if arm == 'no_image' else ['image', 'fluor', 'env', 'vi']
     parts = [
@@ -70,38 +69,35 @@ def example_predictions(
 AWKWARD = ['Aurora/2', 'Mélodie/2', 'R&D <b>7</b>', 'Hedin/2', 'Kontu', "Ukko's"]
 
 
-def _steps(data, n):
+def _steps(data: str | Path | None, n: int) -> pd.DataFrame:
     "Measured steps of an experiment, or invented ones of `n` accessions"
     if data is not None:
         from faba_nb.experiment.experiment_folder import Experiment
 
         return Experiment(data).measured
     steps = toy_steps(n)
-    names = dict(
-        zip(sorted(steps.genotype.unique()), AWKWARD + [f'Accession {i}' for i in range(7, n + 1)])
-    )
+    new = AWKWARD + [f'Accession {i}' for i in range(7, n + 1)]
+    names = dict(zip(sorted(steps.genotype.unique()), new))
     return steps.assign(genotype=steps.genotype.map(names))
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #5d129484
 def example_results(
-    out,  # folder to write the study into
-    data=None,  # folder of an experiment, for photographs and sensor tables
-    arms=None,  # names of the arms that have predictions; all by default
-    draws=400,  # bootstrap draws and permutations
-    genotypes=12,  # invented accessions, where no experiment is given
-    init_seeds=(42, 123),  # of every arm
-):
+    out: str | Path,  # folder to write the study into
+    data: str | Path | None = None,  # folder of an experiment, for photographs and sensor tables
+    arms: Sequence[str] | None = None,  # names of the arms that have predictions; all by default
+    draws: int = 400,  # bootstrap draws and permutations
+    genotypes: int = 12,  # invented accessions, where no experiment is given
+    init_seeds: Sequence[int] = (42, 123),  # of every arm
+) -> Path:
     "Write an invented, evaluated study; returns its folder"
-    out, steps = Path(out), _steps(data, genotypes)
-    write_text(EXAMPLE.replace('[42, 123]', str(list(init_seeds))), out / 'study.yaml')
-    write_json(
-        {'simulated': {'world': 'invented', 'seed': 0}, **({'data': str(data)} if data else {})},
-        out / 'run.json',
-    )
+    folder, steps = StudyFolder(out), _steps(data, genotypes)
+    write_text(EXAMPLE.replace('[42, 123]', str(list(init_seeds))), folder.study)
+    run = {'simulated': {'world': 'invented', 'seed': 0}}
+    if data:
+        run['data'] = str(data)
+    write_json(run, folder.run)
     for i, arm in enumerate(SKILL if arms is None else arms):
-        write_csv(
-            example_predictions(arm, steps, seed=10 * i, init_seeds=init_seeds),
-            out / 'arms' / arm / 'predictions.csv',
-        )
-    evaluate_study(out, data, draws=draws)
-    return out
+        predictions = example_predictions(arm, steps, seed=10 * i, init_seeds=init_seeds)
+        write_csv(predictions, folder.arm(arm).predictions)
+    evaluate_study(folder.path, data, draws=draws)
+    return folder.path

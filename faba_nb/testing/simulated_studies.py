@@ -6,13 +6,14 @@
 __all__ = ['two_arms', 'drawn_arms', 'with_dealt_onsets', 'clock_models', 'lead_worlds', 'twin_signals', 'twin_truth']
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #811b1e38
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from dataclasses import replace
 from ..twin.design import planned_plants, planned_rounds, values
 from ..twin.latent import course, with_onsets
 from ..twin.writing import measure_fluorescence
-from ..evaluation.predictions import scores, step_columns, with_labels
+from ..evaluation.predictions import Scores, scores, step_columns, with_labels
 from ..evaluation.metrics import rates
 from ..evaluation.resampling import sign_flip, signs
 from ..evaluation.information import information, permutation_table
@@ -28,36 +29,40 @@ from .example_signals import toy_signal
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #c93073e0
 def two_arms(
-    studies,  # number of imaginary studies
-    correlation=0.8,  # between the arms, over genotypes
-    difference=0.0,  # of arm a, added to its mean
-    G=44,  # genotypes
-    sd=0.21,  # of a fold's F1
-    mean=0.65,  # of both arms
-    cut=True,  # values cut at 0 and 1
-    seed=0,  # of everything
-):  # (studies, G) differences per genotype
+    studies: int,  # number of imaginary studies
+    correlation: float = 0.8,  # between the arms, over genotypes
+    difference: float = 0.0,  # of arm a, added to its mean
+    G: int = 44,  # genotypes
+    sd: float = 0.21,  # of a fold's F1
+    mean: float = 0.65,  # of both arms
+    cut: bool = True,  # values cut at 0 and 1
+    seed: int = 0,  # of everything
+) -> np.ndarray:  # (studies, G) differences per genotype
     "Differences of fold F1 of two arms in imaginary studies"
     rng = np.random.default_rng(seed)
-    shared, own = (
-        rng.normal(mean, sd * np.sqrt(correlation), (studies, G)),
-        rng.normal(0, sd * np.sqrt(1 - correlation), (2, studies, G)),
-    )
-    a, b = shared + own[0] + difference, shared + own[1]
-    return np.clip(a, 0, 1) - np.clip(b, 0, 1) if cut else a - b
+    shared = rng.normal(mean, sd * np.sqrt(correlation), (studies, G))
+    own = rng.normal(0, sd * np.sqrt(1 - correlation), (2, studies, G))
+    a = shared + own[0] + difference
+    b = shared + own[1]
+    if cut:
+        return np.clip(a, 0, 1) - np.clip(b, 0, 1)
+    return a - b
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #5344e343
 def drawn_arms(
-    studies,  # number of imaginary studies
-    arms=2,  # equally good
-    runs=3,  # per fold
-    seed=0,  # of everything
-):  # (studies, arms, G) fold F1, mean over runs
+    studies: int,  # number of imaginary studies
+    arms: int = 2,  # equally good
+    runs: int = 3,  # per fold
+    seed: int = 0,  # of everything
+) -> np.ndarray:  # (studies, arms, G) fold F1, mean over runs
     "Fold F1 of imaginary models, drawn step by step"
-    rng, steps = np.random.default_rng(seed), toy_steps(44, onsets=real_onsets)
+    rng = np.random.default_rng(seed)
+    steps = toy_steps(44, onsets=real_onsets)
     g, plant, y = (pd.factorize(steps[c])[0] for c in ['genotype', 'plant_id', 'label'])
     base = np.where(steps.treatment == 'WHC-30', (clock_share(steps) - 0.5) * 6, -4)
-    of, n, out = np.eye(44, dtype=np.float32)[g], len(g), np.empty((studies, arms, 44))
+    of = np.eye(44, dtype=np.float32)[g]
+    n = len(g)
+    out = np.empty((studies, arms, 44))
     for i in range(studies):
         shared = (
             base
@@ -72,43 +77,42 @@ def drawn_arms(
             + rng.normal(0, noise['fit_step'], (arms, runs, n))
         )
         said = z > 0
-        tp, all_ = (said & (y == 1)).astype(np.float32) @ of, said.astype(np.float32) @ of
-        out[i] = rates(dict(tp=tp, fp=all_ - tp, fn=np.bincount(g, y) - tp, tn=np.ones_like(tp)))[
-            'f1'
-        ].mean(1)
+        tp = (said & (y == 1)).astype(np.float32) @ of
+        fp = said.astype(np.float32) @ of - tp
+        fn = np.bincount(g, y) - tp
+        f1 = rates(dict(tp=tp, fp=fp, fn=fn, tn=np.ones_like(tp)))['f1']
+        out[i] = f1.mean(1)
     return out
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #00965945
 def with_dealt_onsets(
-    s,  # Scores
-    rng,  # random generator
-):  # Scores with other labels
+    s: Scores,  # whose labels are dealt anew
+    rng: np.random.Generator,  # of the deal
+) -> Scores:  # Scores with other labels
     "The same predictions under onsets dealt anew over the genotypes"
     own = s.plants[s.plants.drought].groupby('genotype').onset_dag.first()
     dealt = dict(zip(own.index, rng.permutation(own.to_numpy())))
     onset = np.where(s.steps.treatment == 'WHC-30', s.steps.genotype.map(dealt), np.nan)
-    steps = with_labels(
-        s.steps.drop(columns=['label', 'label_low_dag', 'label_high_dag']).assign(onset_dag=onset)
-    )[step_columns]
-    return replace(s, steps=steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True))
+    bare = s.steps.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
+    steps = with_labels(bare.assign(onset_dag=onset))[step_columns]
+    steps = steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
+    return replace(s, steps=steps)
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #9f74fe27
 def clock_models(
-    studies,  # number of imaginary studies
-    skill=0.0,  # 0: the clock, 1: the truth
-    permuted=False,  # onsets dealt anew over genotypes after the predictions were made
-    draws=199,  # permutations
-    seed=0,  # of everything
-):  # a row per study and statistic: value, null_low, null_high, p
+    studies: int,  # number of imaginary studies
+    skill: float = 0.0,  # 0: the clock, 1: the truth
+    permuted: bool = False,  # onsets dealt anew over genotypes after the predictions were made
+    draws: int = 199,  # permutations
+    seed: int = 0,  # of everything
+) -> pd.DataFrame:  # a row per study and statistic: value, null_low, null_high, p
     "Genotype information of imaginary models, each beside its permutations"
     out = []
     for i in range(studies):
         rng = np.random.default_rng(seed + i)
         steps = toy_steps(44, onsets=rng.permutation(real_onsets))
-        s = scores(
-            toy_predictions(steps, skill, 1.0, init_seeds=(42,), validation=1, seed=seed + i),
-            arm='model',
-        )
+        said = toy_predictions(steps, skill, 1.0, init_seeds=(42,), validation=1, seed=seed + i)
+        s = scores(said, arm='model')
         if permuted:
             s = with_dealt_onsets(s, rng)
         out.append(permutation_table(s, information(s, draws, seed + i)).assign(study=i))
@@ -116,18 +120,17 @@ def clock_models(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #fdc6553d
 def lead_worlds(
-    studies,  # number of imaginary experiments
-    lead=8.0,  # days before the onset
-    dose=False,  # True: the change follows the treatment's duration, not the onset
-    draws=199,  # bootstrap and permutation
-    seed=0,  # of everything
-):  # a row per experiment: lead_d, low, high, p_onset
+    studies: int,  # number of imaginary experiments
+    lead: float = 8.0,  # days before the onset
+    dose: bool = False,  # True: the change follows the treatment's duration, not the onset
+    draws: int = 199,  # bootstrap and permutation
+    seed: int = 0,  # of everything
+) -> pd.DataFrame:  # a row per experiment: lead_d, low, high, p_onset
     "The measured lead of one signal in many imaginary experiments"
     out = []
     for i in range(studies):
-        table, plants = toy_signal(
-            np.full(44, 25.0) if dose else real_onsets, dict(signal=lead), seed=seed + i
-        )
+        onsets = np.full(44, 25.0) if dose else real_onsets
+        table, plants = toy_signal(onsets, dict(signal=lead), seed=seed + i)
         D, _, days = pair_differences(table, plants, ['signal'])
         r = onset_lead(D[..., 0], days, real_onsets, draws, seed + i)
         out.append({k: r[k] for k in ['lead_d', 'low', 'high', 'p_onset']})
@@ -135,24 +138,29 @@ def lead_worlds(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #1a5cd43c
 def twin_signals(
-    world,  # of the twin: onset, dose, permuted, null or late
-    genotypes=44,  # accessions
-    seed=1,  # of the twin
-    names=('Fo', 'Fm', 'Fv/Fm_Lss', 'QY_Lss', 'NPQ_Lss', 'Rfd_Lss'),  # fluorescence parameters
-):  # signals and kinds, as `lead_table` takes them
+    world: str,  # of the twin: onset, dose, permuted, null or late
+    genotypes: int = 44,  # accessions
+    seed: int = 1,  # of the twin
+    names: Sequence[str] = (
+        'Fo',
+        'Fm',
+        'Fv/Fm_Lss',
+        'QY_Lss',
+        'NPQ_Lss',
+        'Rfd_Lss',
+    ),  # fluorescence parameters
+) -> tuple:  # signals and kinds, as `lead_table` takes them
     "What a simulated experiment's fluorescence and leaves show, without drawing a photograph"
     plants = with_onsets(planned_plants(genotypes), world, seed)
     rounds = planned_rounds(plants)
-    fluor = measure_fluorescence(
-        plants, rounds, dict(top=rounds[['plant_id', 'round']].assign(AREA_CM=100.0)), world, seed
-    )
+    shots = dict(top=rounds[['plant_id', 'round']].assign(AREA_CM=100.0))
+    fluor = measure_fluorescence(plants, rounds, shots, world, seed)
     days = rounds[['plant_id', 'dag']].drop_duplicates()
-    courses = pd.concat(
-        [
-            course(p, world, seed).assign(plant_id=p['plant_id'])[['plant_id', 'dag', 'wilt']]
-            for p in plants.to_dict('records')
-        ]
-    )
+    courses = [
+        course(p, world, seed).assign(plant_id=p['plant_id'])[['plant_id', 'dag', 'wilt']]
+        for p in plants.to_dict('records')
+    ]
+    courses = pd.concat(courses)
     leaves = days.astype(dict(dag=float)).merge(courses, on=['plant_id', 'dag'])
     known = plants.assign(genotype_onset_dag=plants.onset_dag)
     return signal_differences(
@@ -161,12 +169,11 @@ def twin_signals(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #c23feab2
 def twin_truth(
-    names,  # signals
-):  # dict name -> days before the onset at which half of the change is done
-    "The leads that the twin plants, by parameter; wilting follows the stress, half of it soon after the onset"
+    names: Sequence[str],  # signals
+) -> dict[str, float]:  # dict name -> days before the onset at which half of the change is done
+    "The leads that the twin plants, by parameter; half of the wilting is done soon after the onset"
     v, s = values()['fluorescence'], values()['stress']['s']
     half = 0.5 ** (1 / 1.2)  # wilting = stress^1.2
-    return {
-        n: -s * np.log(half / (1 - half)) if n == 'wilt' else v[n.removesuffix('_Lss')]['lead']
-        for n in names
-    }
+    leads = {n: v[n.removesuffix('_Lss')]['lead'] for n in names if n != 'wilt'}
+    wilting = -s * np.log(half / (1 - half))
+    return {n: wilting if n == 'wilt' else leads[n] for n in names}

@@ -14,33 +14,35 @@ from ..core.places import root
 
 # %% ../../nbs/15_twin/01_design.ipynb #1540a603
 @lru_cache
-def values():
+def values() -> dict:
     "The content of `data/design/simulator.yaml`"
-    return yaml.safe_load(
-        (root() / 'data' / 'design' / 'simulator.yaml').read_text(encoding='utf-8')
-    )
+    path = root() / 'data' / 'design' / 'simulator.yaml'
+    return yaml.safe_load(path.read_text(encoding='utf-8'))
 
 # %% ../../nbs/15_twin/01_design.ipynb #8f5047ff
 def stream(
-    seed,  # the twin's seed, any integer ≥ 0
-    *names,  # what is drawn, for example a plant's id and a purpose
-):
+    seed: int,  # the twin's seed, any integer ≥ 0
+    *names: object,  # what is drawn, for example a plant's id and a purpose
+) -> np.random.Generator:
     "A random generator for one purpose"
-    return np.random.default_rng([seed, *(zlib.crc32(str(n).encode()) for n in names)])
+    hashes = [zlib.crc32(str(name).encode()) for name in names]
+    return np.random.default_rng([seed, *hashes])
 
 # %% ../../nbs/15_twin/01_design.ipynb #bb162098
 WORLDS = {
     'onset': 'plants respond around their own genotype\'s onset',
-    'dose': 'plants respond to their days below 40 % water-holding capacity, whatever their genotype',
-    'permuted': 'plants respond around their onset, but the annotated onsets are shuffled over genotypes',
+    'dose': 'plants respond to their days below 40 % water-holding capacity, '
+    'whatever their genotype',
+    'permuted': 'plants respond around their onset, '
+    'but the annotated onsets are shuffled over genotypes',
     'null': 'plants do not respond to the treatment at all',
     'late': 'plants respond, but nothing changes before the onset',
 }
 
 # %% ../../nbs/15_twin/01_design.ipynb #c9eb585b
 def chosen_accessions(
-    genotypes=44,  # how many, 1–44
-):
+    genotypes: int = 44,  # how many, 1–44
+) -> pd.DataFrame:
     "The accessions of a twin, by number"
     table = pd.read_csv(root() / 'data' / 'design' / 'accessions.csv')
     if not 1 <= genotypes <= len(table):
@@ -59,8 +61,8 @@ def chosen_accessions(
 
 # %% ../../nbs/15_twin/01_design.ipynb #644ea713
 def planned_plants(
-    genotypes=44,  # accessions, 1–44
-):
+    genotypes: int = 44,  # accessions, 1–44
+) -> pd.DataFrame:
     "One row per plant: identity, treatment, replicate, the genotype's onset"
     rows = []
     for a in chosen_accessions(genotypes).to_dict('records'):
@@ -79,8 +81,8 @@ def planned_plants(
 
 # %% ../../nbs/15_twin/01_design.ipynb #1c66ef50
 def planned_rounds(
-    plants,  # as from `planned_plants`
-):
+    plants: pd.DataFrame,  # as from `planned_plants`
+) -> pd.DataFrame:
     "One row per plant and round: DAG, date, number of side views, fluorescence or not"
     rounds = pd.read_csv(root() / 'data' / 'design' / 'rounds.csv')
     plan = pd.read_csv(root() / 'data' / 'design' / 'replicate_rounds.csv').drop(columns='images')
@@ -89,28 +91,26 @@ def planned_rounds(
         .merge(plan, on='replicate')
         .merge(rounds[['round', 'dag', 'das']], on='round')
     )
-    table = table[_photographed(table.number, table.replicate, table['round'])].sort_values(
-        ['number', 'round'], ignore_index=True
-    )
-    later = (table['round'] == 2) & (table.number % 30).isin(
-        values()['exceptions']['round_2_a_day_later']
-    )
+    there = _photographed(table.number, table.replicate, table['round'])
+    table = table[there].sort_values(['number', 'round'], ignore_index=True)
+    a_day_later = values()['exceptions']['round_2_a_day_later']
+    later = (table['round'] == 2) & (table.number % 30).isin(a_day_later)
     table.loc[later, ['dag', 'das']] += 1
-    table['date'] = pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(
-        table.dag, unit='D'
-    )
+    germinated = pd.Timestamp(values()['design']['germinated'])
+    table['date'] = germinated + pd.to_timedelta(table.dag, unit='D')
     return table.assign(sides=_sides(table))
 
 # %% ../../nbs/15_twin/01_design.ipynb #522586d5
-def _photographed(number, replicate, rnd):
+def _photographed(number: pd.Series, replicate: pd.Series, rnd: pd.Series) -> pd.Series:
     "Where a plant of replicate 2 was photographed in its last rounds"
     odd = values()['exceptions']
-    late, both = number.isin(odd['last_round_23']), number.isin(odd['both_last_rounds'])
-    dropped = (replicate == 2) & ~both & (((rnd == 22) & late) | ((rnd == 23) & ~late))
-    return ~dropped
+    late = number.isin(odd['last_round_23'])
+    both = number.isin(odd['both_last_rounds'])
+    other_round = ((rnd == 22) & late) | ((rnd == 23) & ~late)
+    return ~((replicate == 2) & ~both & other_round)
 
 # %% ../../nbs/15_twin/01_design.ipynb #c49ee235
-def _sides(table):
+def _sides(table: pd.DataFrame) -> pd.Series:
     "How many of the three side views exist in each plant-round"
     odd = values()['exceptions']
     sides = pd.Series(3, table.index)

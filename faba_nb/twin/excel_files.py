@@ -13,8 +13,8 @@ from ..core.files import whole_file
 
 # %% ../../nbs/15_twin/10_excel_files.ipynb #52cb4eed
 def _cells(
-    column,  # a pandas column
-):
+    column: pd.Series,  # of numbers, text or dates
+) -> list:
     "Plain Python values, None for missing"
     if pd.api.types.is_datetime64_any_dtype(column):
         return [None if pd.isna(v) else v for v in column.dt.to_pydatetime()]
@@ -22,9 +22,9 @@ def _cells(
 
 # %% ../../nbs/15_twin/10_excel_files.ipynb #f0bbebf5
 def write_workbook(
-    sheets,  # sheet name -> table
-    path,  # the .xlsx file
-):
+    sheets: dict[str, pd.DataFrame],  # sheet name -> table
+    path: str | Path,  # the .xlsx file
+) -> None:
     "Write an Excel workbook whole"
     with whole_file(path) as tmp:
         book = xlsxwriter.Workbook(
@@ -42,7 +42,9 @@ def write_workbook(
         book.close()
 
 # %% ../../nbs/15_twin/10_excel_files.ipynb #7dc98950
-def _write_sheet(sheet, table, minutes):
+def _write_sheet(
+    sheet: xlsxwriter.worksheet.Worksheet, table: pd.DataFrame, minutes: xlsxwriter.format.Format
+) -> None:
     "Header and rows of one sheet"
     sheet.write_row(0, 0, list(table.columns))
     columns = [_cells(table[c]) for c in table]

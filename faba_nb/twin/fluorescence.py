@@ -6,6 +6,7 @@
 __all__ = ['LIGHTS', 'KNOWN', 'MORE', 'moved', 'aged', 'primary', 'fluorescence']
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #a0e90b89
+from collections.abc import Sequence
 import numpy as np, pandas as pd
 from .design import stream, values
 
@@ -28,79 +29,82 @@ MORE = ['Rfd_D1', 'Rfd_D2', 'Rfd_D3', 'Size']
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #0bdfb757
 def moved(
-    plant,  # one row of `latent.with_onsets`, as a dict
-    dag,  # day, scalar or array
-    lead,  # days before the onset at which half the change is done
-    s,  # days of the logistic
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-    name,  # the parameter: leads scatter a little between plants
-):
+    plant: dict,  # one row of `latent.with_onsets`, as a dict
+    dag: float | np.ndarray,  # day, scalar or array
+    lead: float,  # days before the onset at which half the change is done
+    s: float,  # days of the logistic
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+    name: str,  # the parameter: leads scatter a little between plants
+) -> np.ndarray:
     "Share of the parameter's full change on a day"
     on = plant['responds_dag']
     if not np.isfinite(on):
         return np.zeros_like(np.asarray(dag, float))
     if world == 'late':
         return 1 - np.exp(-np.clip(dag - on, 0, None) / s)
-    own = stream(seed, plant['plant_id'], 'lead', name).normal(
-        0, values()['fluorescence']['lead_sd']
-    )
+    sd = values()['fluorescence']['lead_sd']
+    own = stream(seed, plant['plant_id'], 'lead', name).normal(0, sd)
     return 1 / (1 + np.exp(-(dag - (on - lead - own)) / s))
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #2e963709
 def aged(
-    dag,  # day
-    name,  # parameter
-):
+    dag: float | np.ndarray,  # day
+    name: str,  # parameter
+) -> float | np.ndarray:
     "Relative change by senescence"
     a = values()['senescence']
-    return a.get(name, 0.0) / (1 + np.exp(-(dag - a['from_dag'] - 2) / a['s']))
+    before = -(dag - a['from_dag'] - 2)
+    return a.get(name, 0.0) / (1 + np.exp(before / a['s']))
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #58feb1b3
-def _scatter(plant, name, dags, seed):
+def _scatter(plant: dict, name: str, dags: Sequence[float], seed: int) -> np.ndarray:  # (days,)
     "Standard deviations from the mean on each day: genotype + plant + measurement"
     w = values()['fluorescence']['shares']
     g = stream(seed, plant['genotype'], 'fluorescence', name).normal()
     p = stream(seed, plant['plant_id'], 'fluorescence', name).normal()
     m = stream(seed, plant['plant_id'], 'measured', name).normal(size=len(dags))
-    return w['genotype'] ** 0.5 * g + w['plant'] ** 0.5 * p + w['measurement'] ** 0.5 * m
+    between = w['genotype'] ** 0.5 * g + w['plant'] ** 0.5 * p
+    return between + w['measurement'] ** 0.5 * m
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #5b901759
 def primary(
-    plant,  # one row of `latent.with_onsets`
-    name,  # 'Fo', 'Fm', 'Fp', 'QY_max', 'NPQ', 'Fv/Fm', 'QY', 'qP', 'Rfd'
-    dags,  # measuring days
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plant: dict,  # one row of `latent.with_onsets`
+    name: str,  # 'Fo', 'Fm', 'Fp', 'QY_max', 'NPQ', 'Fv/Fm', 'QY', 'qP', 'Rfd'
+    dags: Sequence[float],  # measuring days
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> np.ndarray:  # (days, light states) or (days, 1)
     "Days × light states (or × 1)"
     v = values()['fluorescence'][name]
     dags = np.asarray(dags, float)
-    change = v['full'] * moved(plant, dags, v['lead'], v['s'], world, seed, name) + aged(dags, name)
+    share = moved(plant, dags, v['lead'], v['s'], world, seed, name)
+    change = v['full'] * share + aged(dags, name)
     level = 1 + change + v['cv'] * _scatter(plant, name, dags, seed)
     base = np.atleast_1d(v['base'])
-    own = stream(seed, plant['plant_id'], 'light', name).normal(
-        0, 0.25 * v['cv'], (len(dags), len(base))
-    )
+    shape = len(dags), len(base)
+    own = stream(seed, plant['plant_id'], 'light', name).normal(0, 0.25 * v['cv'], shape)
     return base * np.clip(level[:, None] + own, 0.05, None)
 
 # %% ../../nbs/15_twin/07_fluorescence.ipynb #88712822
 def fluorescence(
-    plant,  # one row of `latent.with_onsets`
-    dags,  # measuring days
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-    size=0.0,  # projected area on each day
-):
+    plant: dict,  # one row of `latent.with_onsets`
+    dags: Sequence[float],  # measuring days
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+    size: float | np.ndarray = 0.0,  # projected area on each day
+) -> pd.DataFrame:
     "One row per day: the 94 columns of the table"
     get = lambda n: primary(plant, n, dags, world, seed)
     fo, fm, fp, ymax = (get(n)[:, 0] for n in ('Fo', 'Fm', 'Fp', 'QY_max'))
-    npq, fvm, qy, qp = (
-        np.clip(get(n), 0, hi) for n, hi in (('NPQ', 9), ('Fv/Fm', 0.84), ('QY', 0.83), ('qP', 1))
-    )
+    npq = np.clip(get('NPQ'), 0, 9)
+    fvm = np.clip(get('Fv/Fm'), 0, 0.84)
+    qy = np.clip(get('QY'), 0, 0.83)
+    qp = np.clip(get('qP'), 0, 1)
     rfd = get('Rfd')
     fm_ = fm[:, None] / (1 + npq)
-    fv_, ft_ = fvm * fm_, (1 - qy) * fm_
+    fv_ = fvm * fm_
+    ft_ = (1 - qy) * fm_
     by_light = {
         'Fm': fm_,
         'Ft': ft_,
@@ -115,7 +119,6 @@ def fluorescence(
     }
     out = {'Fo': fo, 'Fm': fm, 'Fv': fm - fo, 'Fp': fp, 'QY_max': ymax}
     out |= {f'{p}_{l}': x[:, i] for p, x in by_light.items() for i, l in enumerate(LIGHTS)}
-    out |= {f'Rfd_{l}': rfd[:, i] for i, l in enumerate(LIGHTS[:5])} | {
-        f'Rfd_{l}': rfd[:, 0] * x for l, x in zip(LIGHTS[5:], (0.6, 0.35, 0.2))
-    }
+    out |= {f'Rfd_{l}': rfd[:, i] for i, l in enumerate(LIGHTS[:5])}
+    out |= {f'Rfd_{l}': rfd[:, 0] * x for l, x in zip(LIGHTS[5:], (0.6, 0.35, 0.2))}
     return pd.DataFrame(out | {'Size': size})[KNOWN + MORE]

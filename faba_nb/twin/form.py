@@ -6,6 +6,7 @@
 __all__ = ['TRAITS', 'NODES', 'genotype_traits', 'plant_form']
 
 # %% ../../nbs/15_twin/03_form.ipynb #b50e01fd
+from collections.abc import Sequence
 import numpy as np
 from .design import stream
 
@@ -25,37 +26,39 @@ TRAITS = {  # mean, standard deviation between genotypes
 
 # %% ../../nbs/15_twin/03_form.ipynb #d3f58895
 def genotype_traits(
-    genotype,  # accession name
-    seed,  # the twin's seed
-):
+    genotype: str,  # accession name
+    seed: int,  # the twin's seed
+) -> dict[str, float]:
     "What all plants of a genotype have in common"
     r = stream(seed, 'genotype', genotype)
-    return {k: m + sd * np.clip(r.normal(), -2.2, 2.2) for k, (m, sd) in TRAITS.items()}
+    own = {name: np.clip(r.normal(), -2.2, 2.2) for name in TRAITS}
+    return {name: mean + sd * own[name] for name, (mean, sd) in TRAITS.items()}
 
 # %% ../../nbs/15_twin/03_form.ipynb #c2c79bfb
 NODES = 20  # more than a stem makes in 39 days
 
 
 def plant_form(
-    genotype,  # accession name
-    plant_id,  # which plant
-    seed,  # the twin's seed
-    odd=(),  # oddities such as 'side_branches', 'tilted'
-):
+    genotype: str,  # accession name
+    plant_id: str,  # which plant
+    seed: int,  # the twin's seed
+    odd: Sequence[str] = (),  # oddities such as 'side_branches', 'tilted'
+) -> dict:
     "All random parts of one plant, stems × nodes"
-    g, r = genotype_traits(genotype, seed), stream(seed, plant_id, 'form')
+    g = genotype_traits(genotype, seed)
+    r = stream(seed, plant_id, 'form')
+    bushy = 'side_branches' in odd
     vigour = np.clip(r.normal(1, 0.11), 0.7, 1.3)
-    stems = (
-        1
-        + int(np.clip(round(g['tillers'] + r.normal(0, 0.6)), 0, 3))
-        + 3 * ('side_branches' in odd)
-    )
-    f = {**g, 'vigour': vigour, 'stems': stems, 'tilt': 22.0 if 'tilted' in odd else 0.0}
-    f |= _stems(f, r, 'side_branches' in odd)
+    tillers = int(np.clip(round(g['tillers'] + r.normal(0, 0.6)), 0, 3))
+    tilt = 22.0 if 'tilted' in odd else 0.0
+    f = {**g, 'vigour': vigour, 'stems': 1 + tillers + 3 * bushy, 'tilt': tilt}
+    f |= _stems(f, r, bushy)
     return f | _nodes(f, r)
 
 # %% ../../nbs/15_twin/03_form.ipynb #03eb5d31
-def _stems(f, r, bushy):
+def _stems(
+    f: dict, r: np.random.Generator, bushy: bool
+) -> dict[str, np.ndarray]:  # each of shape (stems,)
     "Start, lean, direction and size of each stem"
     n = f['stems']
     j = np.arange(n)
@@ -69,7 +72,9 @@ def _stems(f, r, bushy):
     }
 
 # %% ../../nbs/15_twin/03_form.ipynb #a9016698
-def _nodes(f, r):
+def _nodes(
+    f: dict, r: np.random.Generator
+) -> dict[str, np.ndarray]:  # each of shape (stems, nodes, …)
     "Deviations of each node"
     shape = f['stems'], NODES
     k = np.arange(NODES)

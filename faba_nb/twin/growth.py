@@ -6,35 +6,38 @@
 __all__ = ['state_on', 'nodes', 'stems', 'rachises', 'leaflets', 'leaf_ages', 'flowers', 'grow']
 
 # %% ../../nbs/15_twin/04_growth.ipynb #7cbce583
-import numpy as np
+import numpy as np, pandas as pd
 from .form import NODES
 
 # %% ../../nbs/15_twin/04_growth.ipynb #d696321d
 def state_on(
-    c,  # as from `latent.course`
-    dag,  # day, may be a fraction
-):
+    c: pd.DataFrame,  # as from `latent.course`
+    dag: float,  # day, may be a fraction
+) -> dict:
     "State of one day: clock, wilting, stress and their history"
-    at = lambda k: float(np.interp(dag, c.dag, c[k]))
+
+    def at(k):
+        "One part of the course on this day"
+        return float(np.interp(dag, c.dag, c[k]))
+
     days = c.dag.to_numpy() <= dag
+    grown = c.growth.to_numpy()[days & (c.dag > 0)].mean() if dag >= 0.25 else 1.0
     return {
         'dag': dag,
         'clock': at('clock'),
         'wilt': at('wilt'),
         'stress': at('stress'),
         'stress_days': float(c.stress.to_numpy()[days].sum() * 0.25),
-        'growth_so_far': float(
-            c.growth.to_numpy()[days & (c.dag > 0)].mean() if dag >= 0.25 else 1.0
-        ),
+        'growth_so_far': float(grown),
         'clocks': c.clock.to_numpy(),
         'growths': c.growth.to_numpy(),
     }
 
 # %% ../../nbs/15_twin/04_growth.ipynb #1d87fe0c
 def nodes(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+) -> dict[str, np.ndarray]:  # each of shape (stems, nodes)
     "Stems × nodes: age in growth days, expansion 0–1, final size"
     k = np.arange(NODES)
     birth = f['start'][:, None] + k * f['phyllochron'] + f['birth_noise']
@@ -52,17 +55,17 @@ def nodes(
     return {'age': age, 'born': age > 0, 'open': _smooth(age / 8.5), 'size': size, 'then': then}
 
 
-def _smooth(x):
+def _smooth(x: float | np.ndarray) -> float | np.ndarray:
     "0 below 0, 1 above 1, smooth between"
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #93320a8c
 def stems(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    n,  # as from `nodes`
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    n: dict,  # as from `nodes`
+) -> np.ndarray:
     "Points of the stems, stems × (nodes + 1) × 3, cm"
     k = np.arange(NODES)
     tall = np.interp(k, [0, 1, 4, 8, 13, 19], [0.55, 0.5, 0.85, 1.05, 0.9, 0.6])
@@ -85,28 +88,32 @@ def stems(
         + s['wilt'] * 75 * soft * (f['stem_size'][:, None] * 0.6 + 0.4)
         + f['tilt']
     )
-    a, toward = np.deg2rad(angle), f['toward'][:, None] + f['swing']
-    step = length[..., None] * np.stack(
-        [np.sin(a) * np.cos(toward), np.sin(a) * np.sin(toward), np.cos(a)], -1
-    )
-    base = (
-        0.5
-        * np.stack([np.cos(f['toward']), np.sin(f['toward']), 0 * f['toward']], -1)
-        * (np.arange(f['stems']) > 0)[:, None]
-    )
+    a = np.deg2rad(angle)
+    toward = f['toward'][:, None] + f['swing']
+    step = length[..., None] * _direction(a, toward)
+    aside = np.stack([np.cos(f['toward']), np.sin(f['toward']), 0 * f['toward']], -1)
+    base = 0.5 * aside * (np.arange(f['stems']) > 0)[:, None]
     return np.concatenate([base[:, None], base[:, None] + np.cumsum(step, 1)], 1)
+
+
+def _direction(angle: np.ndarray, toward: np.ndarray) -> np.ndarray:
+    "Unit vectors … × 3 that lean so far from the vertical towards a direction, both in radians"
+    return np.stack(
+        [np.sin(angle) * np.cos(toward), np.sin(angle) * np.sin(toward), np.cos(angle)], -1
+    )
 
 # %% ../../nbs/15_twin/04_growth.ipynb #9f54c824
 def rachises(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    n,  # as from `nodes`
-    stem,  # as from `stems`
-    points=5,  # along each rachis
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    n: dict,  # as from `nodes`
+    stem: np.ndarray,  # as from `stems`
+    points: int = 5,  # along each rachis
+) -> dict[str, np.ndarray]:  # a row per leaf
     "One row per leaf: points, direction and size of its rachis, its place and age"
     j, k = np.nonzero(n['born'])
-    opened, size = n['open'][j, k], n['size'][j, k] * (0.1 + 0.9 * n['open'][j, k])
+    opened = n['open'][j, k]
+    size = n['size'][j, k] * (0.1 + 0.9 * opened)
     pairs = np.clip(np.interp(k, [0, 2, 5, 9], [1, 1.25, 2, 9]), 1, f['pairs'])
     droop = np.clip(s['wilt'] * f['droops'][j, k], 0, 1.1)
     start = (
@@ -118,16 +125,10 @@ def rachises(
     u = np.linspace(0, 1, points)
     angle = np.deg2rad(np.minimum(start[:, None] + (12 + 62 * droop)[:, None] * u, 176))
     out = f['azimuth'][j, k]
-    along = np.stack(
-        [np.sin(angle) * np.cos(out)[:, None], np.sin(angle) * np.sin(out)[:, None], np.cos(angle)],
-        -1,
-    )
+    along = _direction(angle, out[:, None])
     length = 6.3 * size * np.interp(pairs, [1, 2, 3], [0.7, 1.25, 1.75])
-    pts = (
-        stem[j, k + 1][:, None]
-        + np.concatenate([np.zeros((len(j), 1, 3)), np.cumsum(along[:, :-1], 1)], 1)
-        * (length / (points - 1))[:, None, None]
-    )
+    steps = np.concatenate([np.zeros((len(j), 1, 3)), np.cumsum(along[:, :-1], 1)], 1)
+    pts = stem[j, k + 1][:, None] + steps * (length / (points - 1))[:, None, None]
     return {
         'j': j,
         'k': k,
@@ -142,14 +143,15 @@ def rachises(
 
 # %% ../../nbs/15_twin/04_growth.ipynb #c4d80121
 def leaflets(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    r,  # as from `rachises`
-    parts=4,  # segments along a leaflet
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    r: dict,  # as from `rachises`
+    parts: int = 4,  # segments along a leaflet
+) -> dict[str, np.ndarray]:  # a row per leaflet
     "One row per leaflet: midrib and two edges in space, leaf number"
     leaf, slot = np.nonzero(_slots(r['pairs']))
-    pair, side = slot // 2, np.where(slot % 2, 1.0, -1.0)
+    pair = slot // 2
+    side = np.where(slot % 2, 1.0, -1.0)
     noise = f['leaflet_noise'][r['j'][leaf], r['k'][leaf], slot]
     count = np.ceil(r['pairs'][leaf] - 0.25)
     u = np.clip(
@@ -163,11 +165,11 @@ def leaflets(
     base, r_dir = _on_rachis(r, leaf, u)
     across = np.stack([-np.sin(r['out'][leaf]), np.cos(r['out'][leaf]), 0 * u], -1)
     normal = np.cross(r_dir, across)
-    turn = np.deg2rad(
-        np.where(pair >= count - 1, 36, 58) + 6 * noise[:, 1] - 22 * (1 - r['open'][leaf])
-    )
+    usual = np.where(pair >= count - 1, 36, 58)
+    turn = np.deg2rad(usual + 6 * noise[:, 1] - 22 * (1 - r['open'][leaf]))
     d = np.cos(turn)[:, None] * r_dir + (side * np.sin(turn))[:, None] * across
-    length = 9.6 * r['size'][leaf] * (1 + 0.05 * noise[:, 2]) * np.where(pair == 0, 0.93, 1.0)
+    length = 9.6 * r['size'][leaf] * (1 + 0.05 * noise[:, 2])
+    length = length * np.where(pair == 0, 0.93, 1.0)
     d = _unit(d + 0.16 * noise[:, 4:5] * normal)
     across = np.cross(normal, d)
     twist = np.deg2rad(17 * noise[:, 5:])
@@ -181,72 +183,94 @@ def leaflets(
     }
 
 # %% ../../nbs/15_twin/04_growth.ipynb #e0402ebb
-def _slots(pairs):
+def _slots(pairs: np.ndarray) -> np.ndarray:  # (leaves, 6) bool
     "Which of six leaflet places a leaf fills; a half pair is a single leaflet"
-    return np.arange(6)[None] < np.round(2 * pairs)[:, None]
+    count = np.round(2 * pairs)
+    return np.arange(6)[None] < count[:, None]
 
 
-def _on_rachis(r, leaf, u):
+def _on_rachis(r: dict, leaf: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Point and direction at share `u` of the rachis of `leaf`"
-    n = r['points'].shape[1] - 1
+    points = r['points']
+    n = points.shape[1] - 1
     i = np.minimum((u * n).astype(int), n - 1)
     w = (u * n - i)[:, None]
-    return (1 - w) * r['points'][leaf, i] + w * r['points'][leaf, i + 1], r['along'][leaf, i]
+    at = (1 - w) * points[leaf, i] + w * points[leaf, i + 1]
+    return at, r['along'][leaf, i]
 
 # %% ../../nbs/15_twin/04_growth.ipynb #eb154d7e
-def _blades(d, across, normal, base, length, slender, r, leaf, noise, parts):
+def _blades(
+    d: np.ndarray,
+    across: np.ndarray,
+    normal: np.ndarray,
+    base: np.ndarray,
+    length: np.ndarray,
+    slender: float,
+    r: dict,
+    leaf: np.ndarray,
+    noise: np.ndarray,
+    parts: int,
+) -> dict[str, np.ndarray]:
     "Midrib, left and right edge of every leaflet, leaflets × (parts + 1) × 3"
     u = np.linspace(0, 1, parts + 1)
     if parts > 4:
         u = 0.5 * u + 0.25 * (1 - np.cos(np.pi * u))
     droop = r['droop'][leaf]
-    sink = (0.22 + 0.06 * noise[:, 2] + 1.9 * droop)[:, None] * ((u[:-1] + u[1:]) / 2)
+    middle = (u[:-1] + u[1:]) / 2
+    sink = (0.22 + 0.06 * noise[:, 2] + 1.9 * droop)[:, None] * middle
     step = d[:, None] - sink[..., None] * np.array([0, 0, 1.0])
     step = _unit(step)
-    mid = (
-        base[:, None]
-        + np.concatenate([np.zeros((len(d), 1, 3)), np.cumsum(step * np.diff(u)[:, None], 1)], 1)
-        * length[:, None, None]
-    )
-    width = (length / slender / 2 * (1 - 0.30 * np.clip(droop, 0, 1)))[:, None] * _outline(u)
-    fold = np.deg2rad(16 + 40 * (1 - r['open'][leaf]) - 60 * np.clip(droop, 0, 1))[:, None, None]
+    steps = np.cumsum(step * np.diff(u)[:, None], 1)
+    along = np.concatenate([np.zeros((len(d), 1, 3)), steps], 1)
+    mid = base[:, None] + along * length[:, None, None]
+    limp = np.clip(droop, 0, 1)
+    width = (length / slender / 2 * (1 - 0.30 * limp))[:, None] * _outline(u)
+    fold = np.deg2rad(16 + 40 * (1 - r['open'][leaf]) - 60 * limp)[:, None, None]
     w = width[..., None]
-    left, right = (
-        mid + w * (sgn * np.cos(fold) * across[:, None] + np.sin(fold) * normal[:, None])
-        for sgn in (1, -1)
-    )
+    aside = np.cos(fold) * across[:, None]
+    up = np.sin(fold) * normal[:, None]
+    left = mid + w * (aside + up)
+    right = mid + w * (up - aside)
     return {'mid': mid, 'left': left, 'right': right, 'length': length}
 
 
-def _unit(v):
+def _unit(v: np.ndarray) -> np.ndarray:
     "Vectors of length one"
-    return v / (np.linalg.norm(v, axis=-1, keepdims=True) + 1e-9)
+    length = np.linalg.norm(v, axis=-1, keepdims=True)
+    return v / (length + 1e-9)
 
 
-def _outline(u):
+def _outline(u: np.ndarray) -> np.ndarray:
     "Half width of an elliptic leaflet along its length, at most 1"
-    return np.clip(u, 1e-9, 1) ** 0.56 * np.clip(1 - u, 0, 1) ** 0.46 / 0.7088 * (u > 0)
+    foot = np.clip(u, 1e-9, 1) ** 0.56
+    tip = np.clip(1 - u, 0, 1) ** 0.46
+    return foot * tip / 0.7088 * (u > 0)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #27e29c34
 def leaf_ages(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    r,  # as from `rachises`
-    from_dag=31,  # first day of senescence in well-watered plants
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    r: dict,  # as from `rachises`
+    from_dag: float = 31,  # first day of senescence in well-watered plants
+) -> tuple[np.ndarray, np.ndarray]:  # (leaves,) each
     "Yellow and dry share of each leaf, 0–1"
-    low, noise = r['k'] + 3 * (r['j'] > 0), f['ages'][r['j'], r['k']]
-    old = 1 / (1 + np.exp(-(s['dag'] - (from_dag + 1.3 * low + noise)) / 1.1))
-    starved = 1 / (1 + np.exp(-(s['stress_days'] - (5.5 + 1.7 * low + noise)) / 1.3))
-    return np.maximum(old, starved), np.clip(0.75 * starved + 0.5 * _smooth(old * 1.6 - 0.75), 0, 1)
+    low = r['k'] + 3 * (r['j'] > 0)
+    noise = f['ages'][r['j'], r['k']]
+    fades = from_dag + 1.3 * low + noise
+    old = 1 / (1 + np.exp(-(s['dag'] - fades) / 1.1))
+    starves = 5.5 + 1.7 * low + noise
+    starved = 1 / (1 + np.exp(-(s['stress_days'] - starves) / 1.3))
+    yellow = np.maximum(old, starved)
+    dry = np.clip(0.75 * starved + 0.5 * _smooth(old * 1.6 - 0.75), 0, 1)
+    return yellow, dry
 
 # %% ../../nbs/15_twin/04_growth.ipynb #11a4c1ab
 def flowers(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    n,  # as from `nodes`
-    stem,  # as from `stems`
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    n: dict,  # as from `nodes`
+    stem: np.ndarray,  # as from `stems`
+) -> np.ndarray:
     "Places of open flowers, flowers × 3"
     j, k = np.nonzero(
         (n['age'] > 9)
@@ -259,28 +283,23 @@ def flowers(
     a = f['azimuth'][j, k]
     turns = a[:, None] + np.array([-0.7, 0, 0.7])
     far = np.array([1.3, 1.9, 1.4])
-    off = np.stack(
-        [far * np.cos(turns), far * np.sin(turns), np.array([0.5, 0.9, 0.2]) + 0 * turns], -1
-    )
+    high = np.array([0.5, 0.9, 0.2]) + 0 * turns
+    off = np.stack([far * np.cos(turns), far * np.sin(turns), high], -1)
     return (at[:, None] + off).reshape(-1, 3)
 
 # %% ../../nbs/15_twin/04_growth.ipynb #b289fc30
 def grow(
-    f,  # as from `plant_form`
-    s,  # as from `state_on`
-    parts=4,  # segments along a leaflet: detail
-):
+    f: dict,  # as from `plant_form`
+    s: dict,  # as from `state_on`
+    parts: int = 4,  # segments along a leaflet: detail
+) -> dict:
     "All parts of the plant of one day"
     n = nodes(f, s)
     stem = stems(f, s, n)
     r = rachises(f, s, n, stem)
     yellow, dry = leaf_ages(f, s, r)
-    thick = (
-        0.40
-        * f['vigour'] ** 0.5
-        * (0.22 + 0.78 * _smooth((s['clock'] + 6) / 36))
-        * s['growth_so_far'] ** 0.9
-    )
+    grown = 0.22 + 0.78 * _smooth((s['clock'] + 6) / 36)
+    thick = 0.40 * f['vigour'] ** 0.5 * grown * s['growth_so_far'] ** 0.9
     return {
         'form': f,
         'state': s,

@@ -30,8 +30,8 @@ ODD = [
 
 # %% ../../nbs/15_twin/02_latent.ipynb #d169fd0b
 def odd_plants(
-    plants,  # as from `planned_plants`
-):
+    plants: pd.DataFrame,  # as from `planned_plants`
+) -> pd.DataFrame:
     "Which plant carries which oddity: a table of oddity and plant"
     taken, rows = {n for _, n in ODD}, []
     for what, number in ODD:
@@ -50,11 +50,11 @@ def odd_plants(
 
 # %% ../../nbs/15_twin/02_latent.ipynb #ee0dbf11
 def with_onsets(
-    plants,  # as from `planned_plants`
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
-    "`plants` with the annotated onset of its genotype and the day on which each plant really responds"
+    plants: pd.DataFrame,  # as from `planned_plants`
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
+    "`plants` with the annotated onset of the genotype and the day on which each really responds"
     if world not in WORLDS:
         raise BadInput(
             f'there is no world "{world}"', where='world', mend=f'choose one of {", ".join(WORLDS)}'
@@ -65,15 +65,14 @@ def with_onsets(
     real = plants.treatment.where(~plants.plant_id.isin(swapped), plants.treatment.map(other))
     out = plants.assign(grown_as=real, genotype_onset=plants.onset_dag.astype(float))
     out['onset_dag'] = out.accession_num.map(_annotated(plants, world, seed))
-    out['onset_class'] = pd.cut(
-        out.onset_dag, [0, 20, 29, 99], labels=['Early', 'Mid', 'Late']
-    ).astype(str)
+    classes = pd.cut(out.onset_dag, [0, 20, 29, 99], labels=['Early', 'Mid', 'Late'])
+    out['onset_class'] = classes.astype(str)
     out['odd'] = [tuple(w for w, ids in odd.items() if p in ids) for p in out.plant_id]
     out['responds_dag'] = [_responds(p, world, seed) for p in out.to_dict('records')]
     return out
 
 # %% ../../nbs/15_twin/02_latent.ipynb #715e73f4
-def _annotated(plants, world, seed):
+def _annotated(plants: pd.DataFrame, world: str, seed: int) -> dict[int, float]:
     "Accession number -> annotated onset"
     g = plants.drop_duplicates('accession_num')
     onsets = g.onset_dag.to_numpy(float)
@@ -82,16 +81,16 @@ def _annotated(plants, world, seed):
     return dict(zip(g.accession_num, onsets))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #df486952
-def _responds(plant, world, seed):
+def _responds(plant: dict, world: str, seed: int) -> float:
     "DAG at which this plant is half way into stress; infinite for controls"
     if 'died' in plant['odd']:
         return DEATH
     if plant['grown_as'] == 'WHC-80' or world == 'null':
         return np.inf
-    v, r = values(), stream(seed, plant['plant_id'], 'onset')
-    own = r.normal(0, v['stress']['plant_sd']) + stream(
-        seed, plant['genotype'], 'annotation'
-    ).normal(0, v['stress']['annotation_sd'])
+    v = values()
+    r = stream(seed, plant['plant_id'], 'onset')
+    annotation = stream(seed, plant['genotype'], 'annotation')
+    own = r.normal(0, v['stress']['plant_sd']) + annotation.normal(0, v['stress']['annotation_sd'])
     if world == 'dose':
         d = v['water']['dose_days_at_onset']
         return dry_since(plant['plant_id'], seed) + r.normal(d['mean'], d['sd'])
@@ -103,59 +102,46 @@ STOPPED = 16.0  # DAG at which the plant that stopped growing stopped
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a705eb33
 def drying_days(
-    plant_id,  # a plant
-    seed,  # the twin's seed
-):
+    plant_id: str,  # whose pot it is
+    seed: int,  # the twin's seed
+) -> float:
     "Days in which the pot's surplus water falls to a third"
     d = values()['water']['drying_days']
     return max(2.0, stream(seed, plant_id, 'drying').normal(d['mean'], d['sd']))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #a1bd6f64
 def dry_since(
-    plant_id,  # a plant
-    seed,  # the twin's seed
-):
+    plant_id: str,  # whose pot it is
+    seed: int,  # the twin's seed
+) -> float:
     "DAG at which the pot falls below the threshold of the dose"
     w = values()['water']
-    return w['drought_begins_dag'] + drying_days(plant_id, seed) * np.log(
-        (w['control'] - w['drought']) / (w['dose_threshold'] - w['drought'])
-    )
+    surplus = (w['control'] - w['drought']) / (w['dose_threshold'] - w['drought'])
+    return w['drought_begins_dag'] + drying_days(plant_id, seed) * np.log(surplus)
 
 # %% ../../nbs/15_twin/02_latent.ipynb #cd2fd212
 DAYS = np.arange(-4, 41, 0.25)
 
 
 def course(
-    plant,  # one row of `with_onsets`, as a dict
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plant: dict,  # one row of `with_onsets`, as a dict
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "The plant's latent course on `DAYS`: water, dose, stress, wilting, growth clock"
-    t, w, r = DAYS, values()['water'], stream(seed, plant['plant_id'], 'course')
-    water = np.full_like(t, w['control'])
-    if plant['grown_as'] == 'WHC-30':
-        water = w['drought'] + (w['control'] - w['drought']) * np.exp(
-            -np.clip(t - w['drought_begins_dag'], 0, None) / drying_days(plant['plant_id'], seed)
-        )
+    t = DAYS
+    v, w = values()['stress'], values()['water']
+    r = stream(seed, plant['plant_id'], 'course')
+    water = _water(t, plant, seed)
     stress = _stress(t, plant, world, seed)
-    dry = (
-        np.zeros_like(t)
-        if world in ('null', 'late')
-        else (w['control'] - water) / (w['control'] - w['drought'])
-    )
-    growth = (
-        1
-        - values()['stress']['drying_growth_loss'] * dry
-        - values()['stress']['stress_growth_loss'] * stress
-    ) * (
-        t < (STOPPED if 'stopped' in plant['odd'] else DEATH + 4 if 'died' in plant['odd'] else 99)
-    )
-    v = values()['stress']
-    wilt = np.clip(
-        v['wilting'] * stress**1.2 * (1 + _wander(r, t, 0.4)) + _wander(r, t, v['wilting_noise']),
-        0,
-        1,
-    )
+    if world in ('null', 'late'):
+        dry = np.zeros_like(t)
+    else:
+        dry = (w['control'] - water) / (w['control'] - w['drought'])
+    growth = 1 - v['drying_growth_loss'] * dry - v['stress_growth_loss'] * stress
+    growth = growth * (t < _last_growth(plant))
+    wilting = v['wilting'] * stress**1.2 * (1 + _wander(r, t, 0.4))
+    wilt = np.clip(wilting + _wander(r, t, v['wilting_noise']), 0, 1)
     dose = np.cumsum(water < w['dose_threshold']) * np.diff(t)[0]
     return pd.DataFrame(
         {
@@ -170,21 +156,39 @@ def course(
     )
 
 # %% ../../nbs/15_twin/02_latent.ipynb #f4f4a18d
-def _stress(t, plant, world, seed):
+def _water(t: np.ndarray, plant: dict, seed: int) -> np.ndarray:
+    "Soil water on each day, % of water-holding capacity"
+    w = values()['water']
+    if plant['grown_as'] != 'WHC-30':
+        return np.full_like(t, w['control'])
+    since = np.clip(t - w['drought_begins_dag'], 0, None)
+    left = np.exp(-since / drying_days(plant['plant_id'], seed))
+    return w['drought'] + (w['control'] - w['drought']) * left
+
+
+def _last_growth(plant: dict) -> float:
+    "DAG from which a plant does not grow any more, beyond the experiment for most"
+    if 'stopped' in plant['odd']:
+        return STOPPED
+    return DEATH + 4 if 'died' in plant['odd'] else 99
+
+
+def _stress(t: np.ndarray, plant: dict, world: str, seed: int) -> np.ndarray:
     "0 (well) to about 1 (as stressed as this plant gets)"
     on, s = plant['responds_dag'], values()['stress']
     if not np.isfinite(on):
         return np.zeros_like(t)
-    z = lambda who: stream(seed, plant[who], 'severity').normal(
-        0, s['severity'][f'{who.removesuffix("_id")}_sd']
-    )
-    most = np.clip(1 + z('genotype') + z('plant_id'), 0.5, 1.3)
+    sd = s['severity']
+    of_genotype = stream(seed, plant['genotype'], 'severity').normal(0, sd['genotype_sd'])
+    own = stream(seed, plant['plant_id'], 'severity').normal(0, sd['plant_sd'])
+    most = np.clip(1 + of_genotype + own, 0.5, 1.3)
     if world == 'late' and 'died' not in plant['odd']:
         return most * (1 - np.exp(-np.clip(t - on, 0, None) / s['s']))
     return most / (1 + np.exp(-(t - on) / s['s']))
 
 # %% ../../nbs/15_twin/02_latent.ipynb #be0fdb82
-def _wander(r, t, sd):
+def _wander(r: np.random.Generator, t: np.ndarray, sd: float) -> np.ndarray:
     "A slow random deviation: what one measuring day has in common"
     steps = r.normal(0, sd, len(t) // 4 + 2)
-    return np.interp(t, t[0] + np.arange(len(steps)), steps)
+    days = t[0] + np.arange(len(steps))
+    return np.interp(t, days, steps)

@@ -7,23 +7,26 @@ __all__ = ['SHADES', 'plant_mask', 'outline', 'shade_shares', 'side_morphology',
            'vegetation_indices']
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #74822062
+from collections.abc import Sequence
 import cv2
 import numpy as np
 from .plant_drawing import PX_PER_CM, SIDE
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #f1d35245
 def plant_mask(
-    im,  # H × W × 3 or 4, RGB(A), background black
-):
+    im: np.ndarray,  # H × W × 3 or 4, RGB(A), background black
+) -> np.ndarray:  # H × W
     "Where the plant is, without its stake"
     r, g, b = (im[..., i].astype(np.int16) for i in range(3))
-    return (r + g + b > 0) & ~((b > g + 8) & (b > r + 14))
+    seen = r + g + b > 0
+    blue = (b > g + 8) & (b > r + 14)
+    return seen & ~blue
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #9e0b9ff7
 def outline(
-    mask,  # H × W, True where the plant is
-    height,  # pixels of a side view
-):
+    mask: np.ndarray,  # H × W, True where the plant is
+    height: int,  # pixels of a side view
+) -> dict[str, float]:
     "Area, perimeter, compactness, width and height of a mask"
     cm = SIDE[1] / height / PX_PER_CM
     m = mask.astype(np.uint8)
@@ -48,43 +51,35 @@ SHADES = ((53, 63, 44), (76, 91, 67))
 
 
 def shade_shares(
-    rgb,  # plant pixels × 3
-):
+    rgb: np.ndarray,  # plant pixels × 3
+) -> dict[str, float]:
     "Percentage of pixels nearer to each of two greens"
-    d = [((rgb.astype(np.float32) - c) ** 2).sum(1) for c in np.array(SHADES, np.float32)]
+    pixels = rgb.astype(np.float32)
+    d = [((pixels - green) ** 2).sum(1) for green in np.array(SHADES, np.float32)]
     dark = 100 * float((d[0] <= d[1]).mean()) if len(rgb) else 0.0
-    return {f'Perc_[{";".join(map(str, c))}]': v for c, v in zip(SHADES, (dark, 100 - dark))}
+    names = [f'Perc_[{";".join(map(str, green))}]' for green in SHADES]
+    return dict(zip(names, (dark, 100 - dark)))
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #262e49e6
 def side_morphology(
-    im,  # a side photograph
-    height,  # pixels of a side view
-):
+    im: np.ndarray,  # a side photograph
+    height: int,  # pixels of a side view
+) -> dict[str, float]:
     "The columns of the side-view table"
     mask = plant_mask(im)
     return outline(mask, height) | shade_shares(im[mask][:, :3])
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #b0cb6692
 def top_morphology(
-    im,  # a top photograph
-    height,  # pixels of a side view
-):
+    im: np.ndarray,  # a top photograph
+    height: int,  # pixels of a side view
+) -> dict[str, float]:
     "The columns of the top-view table"
     mask = plant_mask(im)
     o = outline(mask, height)
     if not o['AREA_CM']:
-        return {
-            k: 0.0
-            for k in (
-                *list(o)[:3],
-                'ROUNDNESS',
-                'ROUNDNESS2',
-                'ISOTROPY',
-                'ECCENTRICITY',
-                'RMS',
-                'SOL',
-            )
-        } | shade_shares(im[mask])
+        more = ['ROUNDNESS', 'ROUNDNESS2', 'ISOTROPY', 'ECCENTRICITY', 'RMS', 'SOL']
+        return dict.fromkeys(list(o)[:3] + more, 0.0) | shade_shares(im[mask])
     m = cv2.moments(mask.astype(np.uint8), True)
     a, b = _axes(m)
     return {
@@ -100,16 +95,21 @@ def top_morphology(
     } | shade_shares(im[mask])
 
 
-def _axes(m):
+def _axes(m: dict[str, float]) -> tuple[float, float]:
     "Half axes of the ellipse with the same second moments"
-    xx, yy, xy = (m[k] / m['m00'] + 1 / 12 * (k != 'mu11') for k in ('mu20', 'mu02', 'mu11'))
-    mean, diff = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-    return 2 * np.sqrt(mean + diff), 2 * np.sqrt(max(mean - diff, 1e-9))
+    xx = m['mu20'] / m['m00'] + 1 / 12
+    yy = m['mu02'] / m['m00'] + 1 / 12
+    xy = m['mu11'] / m['m00']
+    mean = (xx + yy) / 2
+    diff = np.hypot((xx - yy) / 2, xy)
+    long = 2 * np.sqrt(mean + diff)
+    short = 2 * np.sqrt(max(mean - diff, 1e-9))
+    return long, short
 
 # %% ../../nbs/15_twin/06_measuring.ipynb #12f46e1f
 def indices(
-    rgb,  # mean red, green, blue of the plant, 0–255
-):
+    rgb: Sequence[float],  # mean red, green, blue of the plant, 0–255
+) -> dict[str, float]:
     "The eleven vegetation indices of a mean colour"
     R, G, B = (float(v) for v in rgb)
     return {
@@ -128,12 +128,10 @@ def indices(
 
 
 def vegetation_indices(
-    im,  # a top photograph
-):
+    im: np.ndarray,  # a top photograph
+) -> dict[str, float]:
     "The indices of a photograph's plant, empty where no plant is seen"
     mask = plant_mask(im)
-    return (
-        indices(im[mask][:, :3].mean(0))
-        if mask.any()
-        else dict.fromkeys(indices((1, 1, 1)), np.nan)
-    )
+    if not mask.any():
+        return dict.fromkeys(indices((1, 1, 1)), np.nan)
+    return indices(im[mask][:, :3].mean(0))

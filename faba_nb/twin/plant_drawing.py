@@ -7,6 +7,7 @@ __all__ = ['PALETTE', 'SIDE', 'TOP', 'PX_PER_CM', 'SOIL', 'ANGLES', 'LIGHT', 'le
            'blade_quads', 'ribbon_quads', 'scene', 'paint', 'image_size', 'photograph', 'png']
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #41301445
+from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 from .design import stream, values
@@ -30,23 +31,25 @@ PALETTE = {
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #4e1be40f
 def leaf_colours(
-    g,  # as from `grow`
-):
+    g: dict,  # as from `grow`
+) -> np.ndarray:
     "Albedo of every leaflet, leaflets × RGB"
     f, s, r, b = g['form'], g['state'], g['rachis'], g['blade']
     leaf = b['leaf']
-    mix = lambda a, c, w: a + (c - a) * w[:, None]
-    green = mix(PALETTE['young'][None], PALETTE['mature'], r['open'] ** 1.5)
+    green = _mixed(PALETTE['young'][None], PALETTE['mature'], r['open'] ** 1.5)
     green = green * (1 - 0.05 * f['dark']) + f['hue'] * np.array([-4.0, 0, 4.0])
     tone = f['tone'][r['j'], r['k']]
     green = green * (1 + 0.05 * tone[:, None])
-    c = mix(
-        green,
-        PALETTE['grey'],
-        np.clip(values()['stress']['greying'] * s['stress'] * (1 + 0.15 * tone), 0, 0.9),
-    )
-    c = mix(mix(c, PALETTE['yellow'], g['yellow']), PALETTE['dry'], g['dry'])
+    grey = np.clip(values()['stress']['greying'] * s['stress'] * (1 + 0.15 * tone), 0, 0.9)
+    c = _mixed(green, PALETTE['grey'], grey)
+    c = _mixed(c, PALETTE['yellow'], g['yellow'])
+    c = _mixed(c, PALETTE['dry'], g['dry'])
     return c[leaf] * (1 + 0.05 * b['noise'][:, None])
+
+
+def _mixed(a: np.ndarray, c: np.ndarray, share: np.ndarray) -> np.ndarray:
+    "Colours between `a` and `c`, a row for each share"
+    return a + (c - a) * share[:, None]
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #ede4ca6d
 SIDE, TOP = (2560, 3476), (2560, 1920)  # full resolution, width × height
@@ -56,26 +59,30 @@ ANGLES = (0, 120, 240)
 
 
 def view_matrix(
-    angle=0,  # degrees the plant is turned; None for the top view
-):
+    angle: float | None = 0,  # degrees the plant is turned; None for the top view
+) -> np.ndarray:  # 3 × 3
     "Rotation from plant to camera: right, up, towards the camera"
     if angle is None:
         return np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
     a = np.deg2rad(angle)
-    return np.array([[np.cos(a), -np.sin(a), 0], [0, 0, 1], [-np.sin(a), -np.cos(a), 0]])
+    cos, sin = np.cos(a), np.sin(a)
+    return np.array([[cos, -sin, 0], [0, 0, 1], [-sin, -cos, 0]])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f8c2327b
 def project(
-    p,  # points … × 3 in camera axes, cm
-    angle,  # as for `view_matrix`
-    scale,  # image pixels per full-resolution pixel
-):
+    p: np.ndarray,  # points … × 3 in camera axes, cm
+    angle: float | None,  # as for `view_matrix`
+    scale: float,  # image pixels per full-resolution pixel
+) -> np.ndarray:
     "Image coordinates … × 2"
-    far, mid = (300.0, 0.0) if angle is None else (350.0, 45.0)
+    if angle is None:
+        far, mid = 300.0, 0.0
+        at = np.array([TOP[0] / 2, TOP[1] / 2])
+    else:
+        far, mid = 350.0, 45.0
+        at = np.array([SIDE[0] / 2, SIDE[1] - SOIL])
     z = far / (far - p[..., 2:])
     xy = p[..., :2] * [1, -1] + [0, mid]
-    w, h = TOP if angle is None else SIDE
-    at = np.array([w / 2, h / 2]) if angle is None else np.array([w / 2, h - SOIL])
     return scale * (at + PX_PER_CM * (xy * z - [0, mid]))
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #c12a529b
@@ -83,63 +90,61 @@ LIGHT = {'side': np.array([0.25, 0.72, 0.65]), 'top': np.array([0.25, 0.2, 0.95]
 
 
 def blade_quads(
-    b,  # leaflets: mid, left, right in camera axes
-    colour,  # leaflets × RGB
-    shade,  # leaflets: how much light reaches them, 0–1
-    light,  # direction to the light in camera axes
-):
+    b: dict[str, np.ndarray],  # leaflets: mid, left, right in camera axes
+    colour: np.ndarray,  # leaflets × RGB
+    shade: np.ndarray,  # leaflets: how much light reaches them, 0–1
+    light: np.ndarray,  # direction to the light in camera axes
+) -> tuple[np.ndarray, np.ndarray]:
     "Corners, depth and colour of all leaf quadrilaterals"
     out = []
     for side, sign in ((b['left'], 1.0), (b['right'], -1.0)):
-        q = np.stack([b['mid'][:, :-1], b['mid'][:, 1:], side[:, 1:], side[:, :-1]], 2)
-        n = sign * np.cross(
-            q[:, :, 1] - q[:, :, 0], q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1]
-        )
+        mid = b['mid']
+        q = np.stack([mid[:, :-1], mid[:, 1:], side[:, 1:], side[:, :-1]], 2)
+        along = q[:, :, 1] - q[:, :, 0]
+        aside = q[:, :, 2] - q[:, :, 0] + q[:, :, 3] - q[:, :, 1]
+        n = sign * np.cross(along, aside)
         n /= np.linalg.norm(n, axis=-1, keepdims=True) + 1e-9
         lit = n @ light
         lam = np.where(lit > 0, lit, -0.7 * lit)
         gloss = np.clip(n @ (_half(light)), 0, 1) ** 14
-        c = (
-            colour[:, None] * (0.46 + 0.72 * lam * shade[:, None])[..., None]
-            + 34 * (gloss * shade[:, None])[..., None]
-        )
+        matt = colour[:, None] * (0.46 + 0.72 * lam * shade[:, None])[..., None]
+        c = matt + 34 * (gloss * shade[:, None])[..., None]
         out.append((q.reshape(-1, 4, 3), c.reshape(-1, 3)))
     return tuple(np.concatenate(x) for x in zip(*out))
 
 
-def _half(light):
+def _half(light: np.ndarray) -> np.ndarray:
     "The direction in which a mirror would shine into the camera"
     h = light + np.array([0, 0, 1.0])
     return h / np.linalg.norm(h)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #d965ed78
 def ribbon_quads(
-    a,
-    b,  # ends of the segments, segments × 3, camera axes
-    wa,
-    wb,  # half widths at the ends, cm
-    colour,  # segments × RGB
-    tones=(1.18, 0.95, 0.66),  # brightness of the strips from left to right
-):
+    a: np.ndarray,
+    b: np.ndarray,  # ends of the segments, segments × 3, camera axes
+    wa: np.ndarray,
+    wb: np.ndarray,  # half widths at the ends, cm
+    colour: np.ndarray,  # segments × RGB
+    tones: Sequence[float] = (1.18, 0.95, 0.66),  # brightness of the strips from left to right
+) -> tuple[np.ndarray, np.ndarray]:
     "Corners and colour of segments seen as shaded ribbons"
     d = (b - a)[:, :2]
     d = d / (np.linalg.norm(d, axis=1, keepdims=True) + 1e-9)
     across = np.stack([d[:, 1], -d[:, 0], 0 * d[:, 0]], 1)
     across *= np.where(across[:, :1] > 0, -1, 1)
     edges = np.linspace(1, -1, len(tones) + 1)
-    at = lambda p, w, e: p + across * (w * e)[:, None]
-    q = [
-        np.stack([at(a, wa, e0), at(b, wb, e0), at(b, wb, e1), at(a, wa, e1)], 1)
-        for e0, e1 in zip(edges, edges[1:])
-    ]
+    starts = [a + across * (wa * e)[:, None] for e in edges]
+    ends = [b + across * (wb * e)[:, None] for e in edges]
+    corners = zip(starts, ends, ends[1:], starts[1:])
+    q = [np.stack(four, 1) for four in corners]
     return np.concatenate(q), np.concatenate([colour * t for t in tones])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #dd8570dd
 def scene(
-    g,  # as from `grow`
-    angle=0,  # degrees, or None for the top view
-    stake=0.0,  # degrees by which the stake leans (a loosened support)
-):
+    g: dict,  # as from `grow`
+    angle: float | None = 0,  # degrees, or None for the top view
+    stake: float = 0.0,  # degrees by which the stake leans (a loosened support)
+) -> tuple[np.ndarray, np.ndarray]:
     "Corners (quads × 4 × 3) and colours (quads × RGB), far to near"
     m = view_matrix(angle)
     cam = lambda p: p @ m.T
@@ -162,42 +167,32 @@ def scene(
     return quads[order], colours[order]
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #79c891cc
-def _reaching(g):
+def _reaching(g: dict) -> np.ndarray:  # (leaflets,)
     "Light on every leaflet, 0.5–1"
     z = g['blade']['mid'][:, 2, 2]
     rank = np.argsort(np.argsort(z)) / max(len(z) - 1, 1)
     return 0.5 + 0.5 * rank**0.6
 
 
-def _stem_quads(g, cam):
+def _stem_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Stems, thinner towards the top"
     p, born = cam(g['stem']), g['nodes']['born']
     j, k = np.nonzero(born)
-    width = (
-        g['thick']
-        * g['form']['stem_size'][:, None]
-        * np.interp(
-            np.arange(born.shape[1] + 1) / np.maximum(born.sum(1, keepdims=True), 1),
-            [0, 1],
-            [1, 0.35],
-        )
-    )
-    return ribbon_quads(
-        p[j, k],
-        p[j, k + 1],
-        width[j, k],
-        width[j, k + 1],
-        np.tile(_greyed(PALETTE['stem'], g), (len(j), 1)),
-    )
+    height = np.arange(born.shape[1] + 1) / np.maximum(born.sum(1, keepdims=True), 1)
+    taper = np.interp(height, [0, 1], [1, 0.35])
+    width = g['thick'] * g['form']['stem_size'][:, None] * taper
+    colour = np.tile(_greyed(PALETTE['stem'], g), (len(j), 1))
+    return ribbon_quads(p[j, k], p[j, k + 1], width[j, k], width[j, k + 1], colour)
 
 
-def _greyed(colour, g):
+def _greyed(colour: np.ndarray, g: dict) -> np.ndarray:
     "A stem's colour under today's stress"
-    grey = np.clip(values()['stress']['greying'] * g['state']['stress'], 0, 0.6)
+    greying = values()['stress']['greying']
+    grey = np.clip(greying * g['state']['stress'], 0, 0.6)
     return colour * (1 - grey) + PALETTE['grey'] * grey
 
 
-def _rachis_quads(g, cam):
+def _rachis_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Petioles and rachises, as yellow as their leaf"
     r = g['rachis']
     p = cam(r['points'])
@@ -214,43 +209,42 @@ def _rachis_quads(g, cam):
     )
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f1c6bc8a
-def _facing(at, up, half, length, rows=(0, 0.22, 0.62, 1), wide=(0.25, 0.9, 0.95, 0.1)):
+def _facing(
+    at: np.ndarray,
+    up: np.ndarray,
+    half: np.ndarray,
+    length: np.ndarray,
+    rows: Sequence[float] = (0, 0.22, 0.62, 1),
+    wide: Sequence[float] = (0.25, 0.9, 0.95, 0.1),
+) -> np.ndarray:
     "Small blades that face the camera: foot, direction in the image, half width and length in cm"
-    up = up / (np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9) * [1, 1, 0]
-    across = np.stack([up[:, 1], -up[:, 0], 0 * up[:, 0]], 1) * half[:, None]
+    long = np.linalg.norm(up[:, :2], axis=1, keepdims=True) + 1e-9
+    up = up / long * [1, 1, 0]
+    across = np.stack([up[:, 1], -up[:, 0], 0 * up[:, 0]], 1)
+    across = across * half[:, None]
     mid = [at + up * (r * length)[:, None] for r in rows]
-    q = [
-        np.stack([a + across * w, b + across * v, b - across * v, a - across * w], 1)
-        for a, b, w, v in zip(mid, mid[1:], wide, wide[1:])
-    ]
-    return np.concatenate(q)
+    left = [m + across * w for m, w in zip(mid, wide)]
+    right = [m - across * w for m, w in zip(mid, wide)]
+    corners = zip(left, left[1:], right[1:], right)
+    return np.concatenate([np.stack(four, 1) for four in corners])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #f67c560a
-def _stipule_quads(g, cam):
+def _stipule_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Two small leaves at the foot of every petiole"
     f, n = g['form'], g['nodes']
     j, k = np.nonzero(n['open'] > 0.1)
-    at, size = cam(g['stem'])[j, k + 1] + [0, 0, 0.35], 1.7 * n['size'][j, k] * n['open'][j, k]
-    quads = [
-        _facing(
-            at,
-            np.stack(
-                [
-                    sign * 0.8 + 0.3 * np.sin(f['azimuth'][j, k]),
-                    1.0 - 0.8 * g['state']['wilt'] + 0 * size,
-                    0 * size,
-                ],
-                1,
-            ),
-            0.32 * size,
-            size,
-        )
-        for sign in (-1, 1)
-    ]
-    return np.concatenate(quads), np.tile(_greyed(PALETTE['stem'], g) * 0.95, (6 * len(j), 1))
+    at = cam(g['stem'])[j, k + 1] + [0, 0, 0.35]
+    size = 1.7 * n['size'][j, k] * n['open'][j, k]
+    quads = []
+    for sign in (-1, 1):
+        aside = sign * 0.8 + 0.3 * np.sin(f['azimuth'][j, k])
+        up = 1.0 - 0.8 * g['state']['wilt'] + 0 * size
+        quads.append(_facing(at, np.stack([aside, up, 0 * size], 1), 0.32 * size, size))
+    colour = _greyed(PALETTE['stem'], g) * 0.95
+    return np.concatenate(quads), np.tile(colour, (6 * len(j), 1))
 
 
-def _flower_quads(g, cam):
+def _flower_quads(g: dict, cam: Callable) -> tuple[np.ndarray, np.ndarray]:
     "Standard, wings and blotch"
     at = cam(g['flowers']) + [0, 0, 0.5]
     n = len(at)
@@ -262,27 +256,36 @@ def _flower_quads(g, cam):
         (_facing(at + [0, 0, 0.1], d + [-0.5, -0.3, 0], 0.37 * one, 1.2 * one), 'petal', 0.8),
         (_facing(at + [0, 0, 0.2] + 0.5 * d * [1, 1, 0], d, 0.26 * one, 0.8 * one), 'blotch', 1.0),
     ]
-    return np.concatenate([q for q, _, _ in parts]), np.concatenate(
-        [np.tile(PALETTE[c] * t, (len(q), 1)) for q, c, t in parts]
-    )
+    quads = [q for q, _, _ in parts]
+    colours = [np.tile(PALETTE[c] * t, (len(q), 1)) for q, c, t in parts]
+    return np.concatenate(quads), np.concatenate(colours)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #60b15f45
-def _vein_quads(b, c):
+def _vein_quads(b: dict[str, np.ndarray], c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Midrib and lateral veins, a little lighter than the blade around them"
-    n = b['mid'].shape[1] - 1
-    c = c.reshape(2, -1, n, 3)
-    a, e, colour, w = [b['mid'][:, :-2]], [b['mid'][:, 1:-1]], [c[0, :, :-1] * 1.25], [0.045]
+    mid = b['mid']
+    c = c.reshape(2, -1, mid.shape[1] - 1, 3)
+    starts = [mid[:, :-2]]
+    ends = [mid[:, 1:-1]]
+    colours = [c[0, :, :-1] * 1.25]
     for s, edge in enumerate(('left', 'right')):
-        a.append(b['mid'][:, 1:-3])
-        colour.append(c[s, :, 1:-2] * 1.12)
-        w.append(0.02)
-        e.append(b['mid'][:, 2:-2] + 0.86 * (b[edge][:, 3:-1] - b['mid'][:, 2:-2]))
-    width = np.concatenate([np.full(x.shape[0] * x.shape[1], v) for x, v in zip(a, w)])
-    a, e, colour = (np.concatenate([x.reshape(-1, 3) for x in part]) for part in (a, e, colour))
-    return ribbon_quads(a + [0, 0, 0.06], e + [0, 0, 0.06], width, width, colour, tones=(1.0,))
+        starts.append(mid[:, 1:-3])
+        ends.append(mid[:, 2:-2] + 0.86 * (b[edge][:, 3:-1] - mid[:, 2:-2]))
+        colours.append(c[s, :, 1:-2] * 1.12)
+    widths = [np.full(x.shape[0] * x.shape[1], w) for x, w in zip(starts, (0.045, 0.02, 0.02))]
+    width = np.concatenate(widths)
+    above = [0, 0, 0.06]
+    start = _in_rows(starts) + above
+    end = _in_rows(ends) + above
+    return ribbon_quads(start, end, width, width, _in_rows(colours), tones=(1.0,))
+
+
+def _in_rows(parts: list[np.ndarray]) -> np.ndarray:
+    "Arrays … × 3 one below the other"
+    return np.concatenate([x.reshape(-1, 3) for x in parts])
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #645751a4
-def _stake_quads(g, cam, lean=0.0):
+def _stake_quads(g: dict, cam: Callable, lean: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     "A blue stake of one metre beside the stem, with clips"
     turn = g['form']['toward'][0] + 2.2
     a = np.deg2rad(lean)
@@ -295,11 +298,11 @@ def _stake_quads(g, cam, lean=0.0):
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #cda93de1
 def paint(
-    quads,  # quads × 4 × 3, camera axes, far to near
-    colours,  # quads × RGB
-    angle,  # degrees, or None for the top view
-    height,  # pixels of a side view
-):
+    quads: np.ndarray,  # quads × 4 × 3, camera axes, far to near
+    colours: np.ndarray,  # quads × RGB
+    angle: float | None,  # degrees, or None for the top view
+    height: int,  # pixels of a side view
+) -> np.ndarray:  # H × W × 4
     "Premultiplied RGBA, float32 0–255, before noise"
     over = 2 if height < 1200 else 1
     scale = height / SIDE[1]
@@ -309,36 +312,34 @@ def paint(
     rgba = np.c_[np.clip(colours, 0, 255), np.full(len(colours), 255)].round().astype(int).tolist()
     for q, c in zip(xy, rgba):
         cv2.fillConvexPoly(canvas, q, c, cv2.LINE_8, 4)
-    return (
-        cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
-        if over > 1
-        else cv2.GaussianBlur(canvas, (3, 3), 0.75)
-    )
+    if over > 1:
+        return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+    return cv2.GaussianBlur(canvas, (3, 3), 0.75)
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #6bc90ef7
 def image_size(
-    angle,  # degrees, or None for the top view
-    height,  # pixels of a side view
-):
+    angle: float | None,  # degrees, or None for the top view
+    height: int,  # pixels of a side view
+) -> tuple[int, int]:
     "Width and height of a photograph"
-    w, h = TOP if angle is None else SIDE
-    return round(w * height / SIDE[1]), round(h * height / SIDE[1])
+    full = TOP if angle is None else SIDE
+    width, high = (round(n * height / SIDE[1]) for n in full)
+    return width, high
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #0bfd30bb
 def photograph(
-    g,  # as from `grow`
-    angle,  # degrees, or None for the top view
-    height,  # pixels of a side view
-    r,  # random generator of this photograph
-    stake=0.0,  # degrees the stake leans
-):
+    g: dict,  # as from `grow`
+    angle: float | None,  # degrees, or None for the top view
+    height: int,  # pixels of a side view
+    r: np.random.Generator,  # of this photograph
+    stake: float = 0.0,  # degrees the stake leans
+) -> np.ndarray:  # H × W × 3 or 4
     "RGBA for a side view (transparent background), RGB for the top (black background)"
     im = paint(*scene(g, angle, stake), angle, height)
     mask = im[..., 3] > 127
     lamp = (1 + 0.035 * r.normal()) * (1 + 0.012 * r.normal(size=3))
-    rgb = (
-        im[..., :3][mask].astype(np.float32) * (255 / im[..., 3][mask].astype(np.float32))[:, None]
-    )
+    alpha = im[..., 3][mask].astype(np.float32)
+    rgb = im[..., :3][mask].astype(np.float32) * (255 / alpha)[:, None]
     rgb = rgb * lamp + r.normal(0, 3.2, rgb.shape).astype(np.float32)
     out = np.zeros((*mask.shape, 3 if angle is None else 4), np.uint8)
     out[mask, :3] = np.clip(rgb, 0, 255)
@@ -348,11 +349,10 @@ def photograph(
 
 # %% ../../nbs/15_twin/05_plant_drawing.ipynb #8964686a
 def png(
-    im,  # H × W × 3 or 4, RGB(A)
-):
+    im: np.ndarray,  # H × W × 3 or 4, RGB(A)
+) -> bytes:
     "The bytes of a PNG file"
     order = [2, 1, 0] if im.shape[2] == 3 else [2, 1, 0, 3]
-    ok, data = cv2.imencode(
-        '.png', np.ascontiguousarray(im[..., order]), [cv2.IMWRITE_PNG_COMPRESSION, 2]
-    )
+    pixels = np.ascontiguousarray(im[..., order])
+    ok, data = cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
     return data.tobytes()

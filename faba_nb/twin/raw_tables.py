@@ -7,6 +7,7 @@ __all__ = ['OBSERVED_AS', 'described', 'seconds_of', 'observations', 'date_index
            'digital_biomass', 'normalised', 'watering_log', 'summaries']
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #0c1cf846
+from collections.abc import Callable, Sequence
 import numpy as np, pandas as pd
 from .design import values
 
@@ -15,11 +16,11 @@ OBSERVED_AS = {'WHC-80': 'WHC-70%', 'WHC-30': 'WHC-40%'}
 
 
 def described(
-    rows,  # measured rows: plant_id, round, dag, das, date, angle where there is one
-    plants,  # as from `latent.with_onsets`
-    seconds,  # seconds after 8:30 at which each row was measured
-    names=lambda t: t + '%',  # how treatments are spelled
-):
+    rows: pd.DataFrame,  # measured rows: plant_id, round, dag, das, date, angle where there is one
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    seconds: Sequence[float],  # seconds after 8:30 at which each row was measured
+    names: Callable[[str], str] = lambda t: t + '%',  # how treatments are spelled
+) -> pd.DataFrame:
     "The fourteen descriptive columns of the owner's tables"
     p = plants.set_index('plant_id').loc[rows.plant_id].reset_index()
     clock = pd.Timestamp('2024-01-01 08:30') + pd.to_timedelta(np.asarray(seconds), unit='s')
@@ -44,22 +45,23 @@ def described(
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #9ac7e503
 def seconds_of(
-    rows,  # measured rows with plant_id, date and perhaps angle
-    step,  # seconds per plant
-):
+    rows: pd.DataFrame,  # measured rows with plant_id, date and perhaps angle
+    step: float,  # seconds per plant
+) -> np.ndarray:  # (rows,)
     "When a row was measured, seconds after the start: plants pass the camera in order"
-    place = rows.groupby('date').plant_id.rank('dense').astype(int) - 1
+    rank = rows.groupby('date').plant_id.rank('dense')
+    place = rank.astype(int) - 1
     turn = rows.angle // 120 if 'angle' in rows else 0
     return (place * step + turn * 14).to_numpy()
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #e8171b07
 def observations(
-    side,
-    top,
-    fluor,  # measured rows
-    plants,  # as from `latent.with_onsets`
-    remarks,  # (plant_id, round, angle) -> remark; round or angle None means all
-):
+    side: pd.DataFrame,
+    top: pd.DataFrame,
+    fluor: pd.DataFrame,  # measured rows
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    remarks: dict[tuple, str],  # (plant_id, round, angle) -> remark; round or angle None means all
+) -> dict[str, pd.DataFrame]:
     "The three sheets of `FabaDr_Obs.xlsx`"
     out = {}
     for sheet, rows, step in (('RGB1', side, 66), ('RGB2', top, 66), ('FC', fluor, 95)):
@@ -73,43 +75,40 @@ def observations(
     return out
 
 
-def _remark(remarks, row, sheet):
+def _remark(remarks: dict[tuple, str], row: dict, sheet: str) -> str | None:
     "What the observer wrote about a row, or nothing"
-    for key in (
-        (row['plant_id'], None, None),
-        (row['plant_id'], row['round'], row.get('angle', -1)),
-    ):
+    plant = row['plant_id']
+    for key in ((plant, None, None), (plant, row['round'], row.get('angle', -1))):
         if key in remarks:
             return remarks[key]
     return None
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #58776e5e
-def date_index():
+def date_index() -> pd.DataFrame:
     "`DateIndex.xlsx`: seventy days from sowing on"
     das = np.arange(70)
     d = values()['design']
-    date = pd.Timestamp(d['sown']) + pd.to_timedelta(das, unit='D')
+    sown, germinated = pd.Timestamp(d['sown']), pd.Timestamp(d['germinated'])
+    date = sown + pd.to_timedelta(das, unit='D')
     return pd.DataFrame(
         {
             'date': date,
             'DAS': das,
-            'DAG': das - (pd.Timestamp(d['germinated']) - pd.Timestamp(d['sown'])).days,
+            'DAG': das - (germinated - sown).days,
             'week': das // 7 + 1,
         }
     )
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #ed24749e
 def end_point(
-    plants,  # as from `latent.with_onsets`
-    weights,  # plant_id, fresh, dry; missing where not weighed
-    r,  # random generator
-):
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    weights: pd.DataFrame,  # plant_id, fresh, dry; missing where not weighed
+    r: np.random.Generator,  # of the bags
+) -> pd.DataFrame:
     "`EndPoint_Raw_FW&DW.xlsx`"
-    p, w, b = (
-        plants,
-        weights.set_index('plant_id').loc[plants.plant_id].reset_index(),
-        values()['weights']['bag'],
-    )
+    p = plants
+    w = weights.set_index('plant_id').loc[p.plant_id].reset_index()
+    b = values()['weights']['bag']
     bag = np.round(r.normal(b['mean'], b['sd'], len(p)), 2)
     dag = values()['design']['harvest_dag']
     fresh, dry = w.fresh.round(2), w.dry.round(2)
@@ -139,8 +138,8 @@ def end_point(
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #8c416baf
 def drought_impact(
-    plants,  # as from `latent.with_onsets`
-):
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+) -> pd.DataFrame:
     "`Drought_Impact(DAG).xlsx`: the annotated onset of every accession"
     g = plants.drop_duplicates('accession_num')
     return pd.DataFrame(
@@ -154,10 +153,10 @@ def drought_impact(
 
 
 def flower_counts(
-    plants,  # as from `latent.with_onsets`
-    flowers,  # plant_id -> day of the first flower
-    r,  # random generator
-):
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    flowers: dict[str, float],  # plant_id -> day of the first flower
+    r: np.random.Generator,  # of the leaf counts
+) -> pd.DataFrame:
     "`Flower_LeavesCounts.xlsx`"
     last = 32  # the day of the count
     open_ = np.array([flowers[p] <= last for p in plants.plant_id])
@@ -177,49 +176,44 @@ def flower_counts(
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #b5f1a74e
 def digital_biomass(
-    side,
-    top,  # measured rows with AREA_CM
-    plants,  # as from `latent.with_onsets`
-):
+    side: pd.DataFrame,
+    top: pd.DataFrame,  # measured rows with AREA_CM
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+) -> pd.DataFrame:
     "`DigitalBiomass_FabaDr_Auto.xlsx`"
     key = ['plant_id', 'round']
     s = side.groupby(key).AREA_CM.agg(['mean', 'sum'])
     t = top.join(s, on=key)
     out = described(t, plants, seconds_of(t, 66))
+    biomass = np.sqrt(t['mean'] ** 2 * t.AREA_CM) / 100
     return out.assign(
         **{
             'RGB1_AREA_CM_Mean': t['mean'].round(2).to_numpy(),
             'RGB1_AREA_CM_Sum': t['sum'].round(2).to_numpy(),
             'RGB2_AREA_CM': t.AREA_CM.round(2).to_numpy(),
-            'Digital Biomass (e+2)': (np.sqrt(t['mean'] ** 2 * t.AREA_CM) / 100)
-            .round(4)
-            .to_numpy(),
+            'Digital Biomass (e+2)': biomass.round(4).to_numpy(),
             'Total Projected Area (e+1)': ((t['sum'] + t.AREA_CM) / 10).round(3).to_numpy(),
         }
     )
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #02300d22
 def normalised(
-    table,  # one of the two tables below with its descriptive columns
-    value,  # the column to normalise
-    control,  # name of the column with the controls' mean
-    norm,  # name of the normalised column
-):
+    table: pd.DataFrame,  # one of the two tables below with its descriptive columns
+    value: str,  # the column to normalise
+    control: str,  # name of the column with the controls' mean
+    norm: str,  # name of the normalised column
+) -> pd.DataFrame:
     "(value − controls) / controls, controls of the same accession and round"
     keys = ['Accession Num', 'Round Order']
     c = table[table.Treatment.str.startswith('WHC-80')].groupby(keys)[value].mean().rename(control)
     out = table.join(c, on=keys)
-    return out.assign(
-        **{
-            norm: ((out[value] - out[control]) / out[control]).round(4),
-            control: out[control].round(4),
-        }
-    )
+    change = (out[value] - out[control]) / out[control]
+    return out.assign(**{norm: change.round(4), control: out[control].round(4)})
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #81dcebf2
 def watering_log(
-    rows,  # plant_id, date, dag and the columns of `sensors.watering`
-):
+    rows: pd.DataFrame,  # plant_id, date, dag and the columns of `sensors.watering`
+) -> pd.DataFrame:
     "`SC_Watering_24_FabaDr_Auto.xlsx`"
     place = rows.groupby('dag').plant_id.rank('dense').astype(int) - 1
     action = pd.to_datetime(rows.date) + pd.to_timedelta(18 * 3600 + place * 41, unit='s')
@@ -242,20 +236,14 @@ def watering_log(
 
 # %% ../../nbs/15_twin/09_raw_tables.ipynb #76bdf9d3
 def summaries(
-    end,  # as from `end_point`
-):
+    end: pd.DataFrame,  # as from `end_point`
+) -> dict[str, dict[str, pd.DataFrame]]:
     "Two summary workbooks: end points, and averages with ranks"
-    g = (
-        end.groupby(['Accession Num', 'Accession Name', 'Treatment'], sort=False)[['FW', 'DW']]
-        .mean()
-        .round(2)
-        .reset_index()
-    )
+    by = end.groupby(['Accession Num', 'Accession Name', 'Treatment'], sort=False)
+    g = by[['FW', 'DW']].mean().round(2).reset_index()
+    rank = g.groupby('Treatment').FW.rank(ascending=False, method='min')
+    points = end[['TrayID', 'Accession Name', 'Treatment', 'Rep', 'FW', 'DW']]
     return {
-        'EndPoint Datasets/EndPoint_FW_DW_FabaDr.xlsx': {
-            'Sheet1': end[['TrayID', 'Accession Name', 'Treatment', 'Rep', 'FW', 'DW']]
-        },
-        'Avg_and_Ranks/Avg_and_Ranks_FabaDr.xlsx': {
-            'Sheet1': g.assign(Rank=g.groupby('Treatment').FW.rank(ascending=False, method='min'))
-        },
+        'EndPoint Datasets/EndPoint_FW_DW_FabaDr.xlsx': {'Sheet1': points},
+        'Avg_and_Ranks/Avg_and_Ranks_FabaDr.xlsx': {'Sheet1': g.assign(Rank=rank)},
     }

@@ -14,13 +14,16 @@ ENVIRONMENT = ['li1_Buffer_uE', 't1_Buffer_C', 'rh1_Buffer_%', 't2_Tunnel_C', 'r
 
 
 def environment(
-    seed,  # the twin's seed
-):
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "One row a minute: time and five sensors"
-    e, r = values()['environment'], stream(seed, 'environment')
-    time = pd.date_range(e['first'], periods=e['rows'] + sum(m for _, m in e['gaps']), freq='min')
+    e = values()['environment']
+    r = stream(seed, 'environment')
+    minutes = e['rows'] + sum(lost for _, lost in e['gaps'])
+    time = pd.date_range(e['first'], periods=minutes, freq='min')
     hour = time.hour.to_numpy() + time.minute.to_numpy() / 60
-    n, weather = len(time), lambda sd, hours: _weather(r, len(time), sd, hours)
+    n = len(time)
+    weather = lambda sd, hours: _weather(r, n, sd, hours)
     day = 1 / (1 + np.exp(-(hour - 6) / 0.12)) - 1 / (1 + np.exp(-(hour - 22) / 0.12))
     sun = np.clip(np.sin((hour - 7.5) / 10 * np.pi), 0, None) * (hour > 7.5) * (hour < 17.5)
     light = (
@@ -51,7 +54,7 @@ def environment(
     )
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #2697c6bd
-def _weather(r, n, sd, hours):
+def _weather(r: np.random.Generator, n: int, sd: float, hours: float) -> np.ndarray:  # (n,)
     "A smooth random series with a correlation of so many hours"
     steps = r.normal(0, sd, n // (60 * hours) + 3)
     x = np.arange(n) / (60 * hours)
@@ -61,7 +64,7 @@ def _weather(r, n, sd, hours):
     return steps[i] * (1 - w) + steps[i + 1] * w
 
 
-def _with_gaps(table, gaps):
+def _with_gaps(table: pd.DataFrame, gaps: list[tuple[int, int]]) -> pd.DataFrame:
     "Without the minutes in which the logger was off"
     keep = np.ones(len(table), bool)
     for day, minutes in gaps:
@@ -73,24 +76,24 @@ POT, CAPACITY = 900.0, 1900.0  # grams: pot with dry soil; water at 100 % water-
 
 
 def watering(
-    plant,  # one row of `latent.with_onsets`
-    c,  # its `latent.course`
-    grams,  # its fresh weight at the end
-    seed,  # the twin's seed
-):
+    plant: dict,  # one row of `latent.with_onsets`
+    c: pd.DataFrame,  # its `latent.course`
+    grams: float,  # its fresh weight at the end
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "One row a day from DAG 3 to 38: weights, water given, water-holding capacity before and after"
-    r, dag = stream(seed, plant['plant_id'], 'watering'), np.arange(3, 39)
+    r = stream(seed, plant['plant_id'], 'watering')
+    dag = np.arange(3, 39)
     at = lambda k: np.interp(dag, c.dag, c[k])
     biomass = grams * np.clip((at('clock') + 5) / 44, 0.01, None) ** 2
-    loss = (
-        (26 + 1.15 * biomass**0.95 * (1 - 0.75 * np.clip(at('stress'), 0, 1)))
-        * (0.45 + 0.55 * at('water') / 80)
-        * r.normal(1, 0.07, len(dag))
-    )
+    open_stomata = 1 - 0.75 * np.clip(at('stress'), 0, 1)
+    loss = 26 + 1.15 * biomass**0.95 * open_stomata
+    loss = loss * (0.45 + 0.55 * at('water') / 80) * r.normal(1, 0.07, len(dag))
     after = at('water') + r.normal(0, 0.35, len(dag))
     before = after - np.minimum(100 * loss / CAPACITY, 0.6 * after)
     drying = np.r_[False, np.diff(after) < -1.2]
     before = np.where(drying, after, before)
+    dried = np.r_[0, -np.diff(after)] * CAPACITY / 100
     return pd.DataFrame(
         {
             'dag': dag,
@@ -98,60 +101,54 @@ def watering(
             'after': after,
             'weight': POT + CAPACITY * before / 100 + biomass,
             'added': CAPACITY * (after - before) / 100,
-            'loss': np.where(drying, np.r_[0, -np.diff(after)] * CAPACITY / 100, loss),
+            'loss': np.where(drying, dried, loss),
         }
     )
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #1230a37f
 def end_weights(
-    plants,  # as from `latent.with_onsets`
-    vigour,  # plant id -> vigour of its form
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-):
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    vigour: dict[str, float],  # plant id -> vigour of its form
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "`plant_id`, fresh and dry weight in grams, before anything was mixed up"
-    v, onset = (
-        values()['weights'],
-        plants.drop_duplicates('genotype').set_index('genotype').genotype_onset,
-    )
+    onset = plants.drop_duplicates('genotype').set_index('genotype').genotype_onset
     z_onset = (onset - 26.5) / 8.6 * (0 if world in ('dose', 'null') else 0.55)
     rows = []
     for p in plants.to_dict('records'):
-        r = stream(seed, p['plant_id'], 'weight')
-        w = v['fresh']['WHC-80' if world == 'null' else p['grown_as']]
-        g = stream(seed, p['genotype'], 'weight', p['grown_as']).normal()
-        g = 0.8 * g + z_onset[p['genotype']] if p['grown_as'] == 'WHC-30' else g
-        z = np.clip(
-            0.55 * (vigour[p['plant_id']] - 1) / 0.11 + 0.83 * r.normal(),
-            *v['fresh']['clip'][p['grown_as']],
-        )
-        mixed = (
-            0.3 if {'swapped_treatment', 'fresh_weight_swapped'} & set(p['odd']) else 1.0
-        )  # mixed up, but not odd in itself
-        fresh = np.clip(
-            w['mean'] + mixed * (w['between'] * g + w['within'] * z), w['low'], w['high']
-        )
-        share = np.clip(
-            v['dry_share']['median'] + mixed * r.normal(0, v['dry_share']['sd']), 0.07, 0.15
-        )
-        rows.append(
-            (
-                p['plant_id'],
-                p['genotype'],
-                p['grown_as'],
-                fresh * (0.45 if 'stopped' in p['odd'] else 1),
-                share,
-            )
-        )
+        fresh, share = _weight(p, vigour[p['plant_id']], z_onset[p['genotype']], world, seed)
+        rows.append((p['plant_id'], p['genotype'], p['grown_as'], fresh, share))
     t = pd.DataFrame(rows, columns=['plant_id', 'genotype', 'grown_as', 'fresh', 'share'])
     if world != 'null':
         t['fresh'] = _apart(t)
     return t.assign(dry=t.fresh * t.share)[['plant_id', 'fresh', 'dry']]
 
 # %% ../../nbs/15_twin/08_sensors.ipynb #f9bc1176
-def _apart(t):
+def _weight(
+    plant: dict, vigour: float, z_onset: float, world: str, seed: int
+) -> tuple[float, float]:
+    "Fresh weight of one plant in grams, and the dry share of it"
+    fresh, dry = values()['weights']['fresh'], values()['weights']['dry_share']
+    grown_as = plant['grown_as']
+    r = stream(seed, plant['plant_id'], 'weight')
+    w = fresh['WHC-80' if world == 'null' else grown_as]
+    g = stream(seed, plant['genotype'], 'weight', grown_as).normal()
+    if grown_as == 'WHC-30':
+        g = 0.8 * g + z_onset
+    z = np.clip(0.55 * (vigour - 1) / 0.11 + 0.83 * r.normal(), *fresh['clip'][grown_as])
+    # a plant that is mixed up is not odd in itself
+    mixed_up = {'swapped_treatment', 'fresh_weight_swapped'} & set(plant['odd'])
+    spread = 0.3 if mixed_up else 1.0
+    grams = w['mean'] + spread * (w['between'] * g + w['within'] * z)
+    grams = np.clip(grams, w['low'], w['high'])
+    share = np.clip(dry['median'] + spread * r.normal(0, dry['sd']), 0.07, 0.15)
+    return grams * (0.45 if 'stopped' in plant['odd'] else 1), share
+
+
+def _apart(t: pd.DataFrame) -> pd.Series:
     "Fresh weights with every control heavier than the droughted plants of its genotype"
-    heaviest = t.genotype.map(t[t.grown_as == 'WHC-30'].groupby('genotype').fresh.max())
-    return t.fresh.where(
-        (t.grown_as == 'WHC-30') | (t.fresh > 1.05 * heaviest), 1.05 * heaviest + 0.25 * t.fresh
-    )
+    drought = t.grown_as == 'WHC-30'
+    heaviest = t.genotype.map(t[drought].groupby('genotype').fresh.max())
+    right = drought | (t.fresh > 1.05 * heaviest)
+    return t.fresh.where(right, 1.05 * heaviest + 0.25 * t.fresh)

@@ -7,6 +7,7 @@ __all__ = ['END', 'FCQ', 'VI', 'ENV', 'BIO', 'NORM', 'HEIGHT', 'OBS', 'SAID', 'P
            'repeat_rows', 'drop_row', 'repeat_header', 'spoil_rows', 'note_tables', 'remarks', 'odd_photograph']
 
 # %% ../../nbs/15_twin/11_traps.ipynb #ebfdbc86
+from collections.abc import Sequence
 import numpy as np, pandas as pd
 from .design import values
 
@@ -14,10 +15,19 @@ from .design import values
 class Planted:
     "The oddities planted so far"
 
-    def __init__(self, books):
+    def __init__(self, books: dict[str, dict[str, pd.DataFrame]]) -> None:
         self.books, self.rows = books, []
 
-    def note(self, what, file='', sheet='', row=None, column='', plant_id='', value=''):
+    def note(
+        self,
+        what: str,
+        file: str = '',
+        sheet: str = '',
+        row: int | None = None,
+        column: str = '',
+        plant_id: str = '',
+        value: str = '',
+    ) -> None:
         "Write one oddity down"
         self.rows.append(
             dict(
@@ -31,37 +41,37 @@ class Planted:
             )
         )
 
-    def table(self):
+    def table(self) -> pd.DataFrame:
         "All oddities, one row each"
         return pd.DataFrame(self.rows).astype({'row': 'Int64'})
 
 # %% ../../nbs/15_twin/11_traps.ipynb #f03c4f35
 def put(
-    planted,  # a `Planted`
-    what,  # kind of oddity
-    file,
-    sheet,
-    row,
-    column,  # place; `row` counts from 0 below the header
-    value,  # what stands there now
-):
+    planted: Planted,  # where it is written down
+    what: str,  # kind of oddity
+    file: str,
+    sheet: str,
+    row: int,
+    column: str,  # place; `row` counts from 0 below the header
+    value: object,  # what stands there now
+) -> None:
     "Put a value into one cell and write it down"
     t = planted.books[file][sheet]
     if t[column].dtype != object:
         t[column] = t[column].astype(object)
     t.iat[row, t.columns.get_loc(column)] = value
-    ids = next((t[c].iat[row] for c in ('Plant ID', 'Tray ID', 'TrayID') if c in t), '')
-    planted.note(what, file, sheet, row + 2, column, str(ids).strip(), repr(value))
+    plant_id = next((t[c].iat[row] for c in ('Plant ID', 'Tray ID', 'TrayID') if c in t), '')
+    planted.note(what, file, sheet, row + 2, column, str(plant_id).strip(), repr(value))
 
 # %% ../../nbs/15_twin/11_traps.ipynb #c84ded88
 END = '00-Misc/EndPoint_Raw_FW&DW.xlsx'
 
 
 def spoil_weights(
-    weights,  # plant_id, fresh, dry
-    odd,  # as from `latent.odd_plants`
-    planted,  # a `Planted`
-):
+    weights: pd.DataFrame,  # plant_id, fresh, dry
+    odd: pd.DataFrame,  # as from `latent.odd_plants`
+    planted: Planted,  # where it is written down
+) -> pd.DataFrame:
     "Weights as they were written down"
     w = weights.set_index('plant_id')
     ids = odd.groupby('what').plant_id.agg(list)
@@ -97,60 +107,44 @@ FCQ, VI, ENV, BIO, NORM, HEIGHT = (
 
 
 def spoil_cells(
-    planted,  # a `Planted`
-    r,  # random generator
-):
+    planted: Planted,  # the tables, and where it is written down
+    r: np.random.Generator,  # of the rows
+) -> None:
     "Single cells that a careless hand changed"
-    some = lambda file, n: sorted(
-        r.choice(len(planted.books[file]['Sheet1']), n, replace=False).tolist()
-    )
+
+    def some(file, n):
+        "So many rows of a workbook, counted from 0"
+        rows = len(planted.books[file]['Sheet1'])
+        return sorted(r.choice(rows, n, replace=False).tolist())
+
     for i in some(FCQ, 1):
         put(planted, 'text in a numeric cell', FCQ, 'Sheet1', i, 'NPQ_Lss', 'n.a.')
     for i in some(VI, 1):
         put(planted, 'text in a numeric cell', VI, 'Sheet1', i, 'TGI', '-')
     for file, column, n in ((VI, 'Tray ID', 3), (FCQ, 'Plant ID', 2)):
         for i in some(file, n):
-            put(
-                planted,
-                'trailing blank in an id',
-                file,
-                'Sheet1',
-                i,
-                column,
-                planted.books[file]['Sheet1'][column].iat[i] + ' ',
-            )
+            blank = planted.books[file]['Sheet1'][column].iat[i] + ' '
+            put(planted, 'trailing blank in an id', file, 'Sheet1', i, column, blank)
+    comma = 'decimal comma as text'
     for i in some(END, 1):
-        put(
-            planted,
-            'decimal comma as text',
-            END,
-            'Sheet1',
-            i,
-            'Bag Weight (g)',
-            _comma(planted.books[END]['Sheet1']['Bag Weight (g)'].iat[i]),
-        )
+        bag = planted.books[END]['Sheet1']['Bag Weight (g)'].iat[i]
+        put(planted, comma, END, 'Sheet1', i, 'Bag Weight (g)', _comma(bag))
     first = int(r.integers(2000, 30000))
     for i in range(first, first + 20):
-        put(
-            planted,
-            'decimal comma as text',
-            ENV,
-            'Sheet1',
-            i,
-            't1_Buffer_C',
-            _comma(planted.books[ENV]['Sheet1']['t1_Buffer_C'].iat[i]),
-        )
+        warm = planted.books[ENV]['Sheet1']['t1_Buffer_C'].iat[i]
+        put(planted, comma, ENV, 'Sheet1', i, 't1_Buffer_C', _comma(warm))
 
 
-def _comma(x):
+def _comma(x: float) -> str:
+    "A number with two decimals behind a comma"
     return f'{x:.2f}'.replace('.', ',')
 
 # %% ../../nbs/15_twin/11_traps.ipynb #702da46f
 def repeat_rows(
-    planted,  # a `Planted`
-    file,  # which workbook
-    rows,  # which rows, counted from 0
-):
+    planted: Planted,  # the tables, and where it is written down
+    file: str,  # which workbook
+    rows: Sequence[int],  # which rows, counted from 0
+) -> None:
     "Rows that were pasted twice"
     t = planted.books[file]['Sheet1']
     planted.books[file]['Sheet1'] = pd.concat([t, t.iloc[rows]], ignore_index=True)
@@ -161,12 +155,12 @@ def repeat_rows(
 
 # %% ../../nbs/15_twin/11_traps.ipynb #f894525c
 def drop_row(
-    planted,  # a `Planted`
-    what,  # kind of oddity
-    file,
-    sheet,
-    row,  # which row, counted from 0
-):
+    planted: Planted,  # the tables, and where it is written down
+    what: str,  # kind of oddity
+    file: str,
+    sheet: str,
+    row: int,  # which row, counted from 0
+) -> None:
     "A row that was lost"
     t = planted.books[file][sheet]
     planted.note(
@@ -180,10 +174,10 @@ def drop_row(
 
 # %% ../../nbs/15_twin/11_traps.ipynb #b80c43d2
 def repeat_header(
-    planted,  # a `Planted`
-    file,  # which workbook
-    row,  # before which row, counted from 0
-):
+    planted: Planted,  # the tables, and where it is written down
+    file: str,  # which workbook
+    row: int,  # before which row, counted from 0
+) -> None:
     "A header pasted into the rows"
     t = planted.books[file]['Sheet1']
     head = pd.DataFrame([list(t.columns)], columns=t.columns, dtype=object)
@@ -197,9 +191,9 @@ OBS = '00-Misc/FabaDr_Obs.xlsx'
 
 
 def spoil_rows(
-    planted,  # a `Planted`
-    r,  # random generator
-):
+    planted: Planted,  # the tables, and where it is written down
+    r: np.random.Generator,  # of the rows
+) -> None:
     "Rows repeated, lost and pasted, as the real row counts tell"
     n = len(planted.books[BIO]['Sheet1'])
     repeat_rows(planted, BIO, sorted(r.choice(n, 2, replace=False).tolist()))
@@ -222,11 +216,11 @@ def spoil_rows(
 
 # %% ../../nbs/15_twin/11_traps.ipynb #6d1181a6
 def note_tables(
-    planted,  # a `Planted`
-    plants,  # as from `latent.with_onsets`
-    rounds,  # as from `design.planned_rounds`
-    odd,  # as from `latent.odd_plants`
-):
+    planted: Planted,  # where they are written down
+    plants: pd.DataFrame,  # as from `latent.with_onsets`
+    rounds: pd.DataFrame,  # as from `design.planned_rounds`
+    odd: pd.DataFrame,  # as from `latent.odd_plants`
+) -> None:
     "Oddities of names, dates and plants"
     planted.note(
         'treatment named otherwise',
@@ -279,21 +273,22 @@ SAID = {
 
 
 def remarks(
-    odd,  # as from `latent.odd_plants`
-    rounds,  # as from `design.planned_rounds`
-):
+    odd: pd.DataFrame,  # as from `latent.odd_plants`
+    rounds: pd.DataFrame,  # as from `design.planned_rounds`
+) -> dict[tuple, str]:
     "(plant, round, angle) -> remark; None for all of a plant's rows"
     out = {}
     for what, p in odd[odd.what.isin(list(SAID))].itertuples(index=False):
-        if not what.endswith('_image'):
-            out[p, None, None] = SAID[what]
-        else:
-            out[p, *odd_photograph(rounds[rounds.plant_id == p]['round'].tolist())] = SAID[what]
+        rnd, angle = None, None
+        if what.endswith('_image'):
+            rnd, angle = odd_photograph(rounds[rounds.plant_id == p]['round'].tolist())
+        out[p, rnd, angle] = SAID[what]
     return out
 
 
 def odd_photograph(
-    rounds,  # the rounds of a plant
-):
+    rounds: Sequence[int],  # the rounds of a plant
+) -> tuple[int, int]:
     "Round and angle of the photograph that is odd"
-    return rounds[int(0.7 * len(rounds))], 0
+    late = int(0.7 * len(rounds))
+    return rounds[late], 0

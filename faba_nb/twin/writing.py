@@ -8,6 +8,7 @@ __all__ = ['VERSION', 'PARTS', 'image_folder', 'image_path', 'photograph_plant',
 
 # %% ../../nbs/15_twin/12_writing.ipynb #365237a4
 import os, threading, time, unicodedata
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 import cv2
@@ -46,21 +47,23 @@ from .excel_files import write_workbook
 
 # %% ../../nbs/15_twin/12_writing.ipynb #25d562ad
 def image_folder(
-    plant,  # genotype, accession number, treatment, replicate, id
-    view,  # 'side' or 'top'
-):
+    plant: dict,  # genotype, accession number, treatment, replicate, id
+    view: str,  # 'side' or 'top'
+) -> str:
     "Folder of a plant's photographs, relative to the experiment"
     name = unicodedata.normalize('NFD', plant['genotype'].replace('/', '_'))
     if view == 'top':
         name = ''.join(c for c in name if not unicodedata.combining(c))
-    return f'img/{view}_view/Acc-{plant["accession_num"]:02d} - {name}/{plant["treatment"]}%/Rep-{plant["replicate"]} - {plant["plant_id"]}'
+    accession = f'Acc-{plant["accession_num"]:02d} - {name}'
+    own = f'Rep-{plant["replicate"]} - {plant["plant_id"]}'
+    return f'img/{view}_view/{accession}/{plant["treatment"]}%/{own}'
 
 
 def image_path(
-    plant,  # as above
-    rnd,  # round
-    angle,  # 0, 120, 240; None for the top view
-):
+    plant: dict,  # as above
+    rnd: int,  # round
+    angle: int | None,  # 0, 120, 240; None for the top view
+) -> str:
     "Path of one photograph, relative to the experiment"
     stem = f'{values()["design"]["experiment_id"]}-{rnd}-{plant["plant_id"]}-RGB'
     if angle is None:
@@ -69,37 +72,28 @@ def image_path(
 
 # %% ../../nbs/15_twin/12_writing.ipynb #24c6010d
 def photograph_plant(
-    plant,  # one row of `latent.with_onsets`, as a dict
-    rounds,  # its rounds, list of dicts
-    folder,  # the experiment's folder
-    world,  # one of `WORLDS`
-    seed,  # the twin's seed
-    height,  # pixels of a side view
-    record,  # where the measurements go
-):
+    plant: dict,  # one row of `latent.with_onsets`, as a dict
+    rounds: list[dict],  # its rounds, list of dicts
+    folder: str | Path,  # the experiment's folder
+    world: str,  # one of `WORLDS`
+    seed: int,  # the twin's seed
+    height: int,  # pixels of a side view
+    record: Path,  # where the measurements go
+) -> None:
     "Draw, write and measure every photograph of a plant"
     cv2.setNumThreads(1)
-    f, c = (
-        plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd']),
-        course(plant, world, seed),
-    )
+    f = plant_form(plant['genotype'], plant['plant_id'], seed, plant['odd'])
+    c = course(plant, world, seed)
     odd_shot = odd_photograph([r['round'] for r in rounds])
     out = {'side': [], 'top': []}
     for r in rounds:
         for angle in (*ANGLES[: r['sides']], None):
             odd = plant['odd'] if (r['round'], angle) == odd_shot else ()
-            g = grow(
-                f | ({'tilt': 68.0} if 'extraordinary_image' in odd else {}),
-                state_on(c, r['dag']),
-                _detail(height),
-            )
-            im = photograph(
-                g,
-                angle,
-                height,
-                stream(seed, plant['plant_id'], 'photograph', r['round'], angle),
-                17.0 * ('loosen_support_image' in odd),
-            )
+            form = f | {'tilt': 68.0} if 'extraordinary_image' in odd else f
+            stake = 17.0 * ('loosen_support_image' in odd)
+            g = grow(form, state_on(c, r['dag']), _detail(height))
+            own = stream(seed, plant['plant_id'], 'photograph', r['round'], angle)
+            im = photograph(g, angle, height, own, stake)
             save(png(im), Path(folder) / image_path(plant, r['round'], angle))
             at = {'plant_id': plant['plant_id'], 'round': r['round'], 'dag': r['dag']}
             if angle is None:
@@ -109,15 +103,19 @@ def photograph_plant(
     write_json(out, record)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #716d48dd
-def _detail(height):
+def _detail(height: int) -> int:
     "Segments along a leaflet that a photograph of this height can show"
-    return 2 if height < 160 else 3 if height < 500 else 5 if height < 1200 else 10
+    if height < 160:
+        return 2
+    if height < 500:
+        return 3
+    return 5 if height < 1200 else 10
 
 # %% ../../nbs/15_twin/12_writing.ipynb #adb5c566
 def save(
-    data,  # bytes
-    path,  # where they belong
-):
+    data: bytes,  # bytes
+    path: Path,  # where they belong
+) -> None:
     "Write bytes under a temporary name, then rename; not flushed, a twin can be drawn again"
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.part')
@@ -125,24 +123,26 @@ def save(
     os.replace(tmp, path)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #d13856f2
-def _start_worker(parent):
+def _start_worker(parent: int) -> None:
     "Run in every process at its start"
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent):
+def _leave_with(parent: int) -> None:
     "End this process when the one that began it has ended"
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #195c5055
-def _worthwhile(plants, height):
+def _worthwhile(plants: int, height: int) -> int:
     "Processes that so many plants are worth, when nobody says how many"
-    return 1 if plants * height**2 < 5e5 else len(os.sched_getaffinity(0))
+    if plants * height**2 < 5e5:
+        return 1
+    return len(os.sched_getaffinity(0))
 
 
-def _shared(job, todo, workers):
+def _shared(job: Callable, todo: list[tuple], workers: int) -> Iterator[None]:
     "Yield when `workers` processes have done each of `todo`, in order; on any error none is left"
     env = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
     pool = ProcessPoolExecutor(
@@ -155,22 +155,19 @@ def _shared(job, todo, workers):
 
 # %% ../../nbs/15_twin/12_writing.ipynb #247f1e1a
 def photograph_all(
-    plants,
-    rounds,  # as from `latent.with_onsets`, `design.planned_rounds`
-    folder,
-    world,
-    seed,
-    height,  # as for `write_twin`
-    workers=None,  # processes; default: as many as this process may use
-):
+    plants: pd.DataFrame,
+    rounds: pd.DataFrame,  # as from `latent.with_onsets`, `design.planned_rounds`
+    folder: str | Path,
+    world: str,
+    seed: int,
+    height: int,  # as for `write_twin`
+    workers: int | None = None,  # processes; default: as many as this process may use
+) -> dict[str, pd.DataFrame]:
     "Photograph every plant that has no record yet; the measurements of all"
     records = {p: Path(folder) / 'truth' / '.plants' / f'{p}.json' for p in plants.plant_id}
     mine = {p: t.to_dict('records') for p, t in rounds.groupby('plant_id')}
-    todo = [
-        (p, mine[p['plant_id']], records[p['plant_id']])
-        for p in plants.to_dict('records')
-        if not records[p['plant_id']].exists()
-    ]
+    everyone = [(p, mine[p['plant_id']], records[p['plant_id']]) for p in plants.to_dict('records')]
+    todo = [(p, its_rounds, record) for p, its_rounds, record in everyone if not record.exists()]
     job = partial(_job, folder=folder, world=world, seed=seed, height=height)
     workers = min(workers or _worthwhile(len(todo), height), max(len(todo), 1))
     bar = Progress(total=len(todo), label='photographing', unit='plants')
@@ -182,27 +179,29 @@ def photograph_all(
     return {k: pd.DataFrame([x for d in done for x in d[k]]) for k in ('side', 'top')}
 
 
-def _job(t, **kwargs):
-    photograph_plant(t[0], t[1], record=t[2], **kwargs)
+def _job(t: tuple[dict, list[dict], Path], **kwargs) -> None:
+    "Photograph one plant: (plant, its rounds, where its record goes)"
+    plant, rounds, record = t
+    photograph_plant(plant, rounds, record=record, **kwargs)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #e1a9266b
 def workbooks(
-    plants,
-    rounds,  # as from `latent.with_onsets`, `design.planned_rounds`
-    shots,  # as from `photograph_all`
-    courses,  # plant id -> `latent.course`
-    flowers,  # plant id -> first day with a flower
-    weights,  # as written down: plant_id, fresh, dry
-    fluor,  # one row per measurement: plant_id, round, … and 94 columns
-    water,  # rows of `sensors.watering` with plant_id and date
-    said,  # as from `traps.remarks`
-    seed,  # the twin's seed
-):
+    plants: pd.DataFrame,
+    rounds: pd.DataFrame,  # as from `latent.with_onsets`, `design.planned_rounds`
+    shots: dict[str, pd.DataFrame],  # as from `photograph_all`
+    courses: dict[str, pd.DataFrame],  # plant id -> `latent.course`
+    flowers: dict[str, float],  # plant id -> first day with a flower
+    weights: pd.DataFrame,  # as written down: plant_id, fresh, dry
+    fluor: pd.DataFrame,  # one row per measurement: plant_id, round, … and 94 columns
+    water: pd.DataFrame,  # rows of `sensors.watering` with plant_id and date
+    said: dict[tuple, str],  # as from `traps.remarks`
+    seed: int,  # the twin's seed
+) -> dict[str, dict[str, pd.DataFrame]]:
     "File -> sheet -> table, before cells are spoiled"
     dates = rounds[['plant_id', 'round', 'das', 'date']]
-    side, top = (
-        shots[k].merge(dates, on=['plant_id', 'round'], validate='m:1') for k in ('side', 'top')
-    )
+    key = ['plant_id', 'round']
+    side = shots['side'].merge(dates, on=key, validate='m:1')
+    top = shots['top'].merge(dates, on=key, validate='m:1')
     end = raw_tables.end_point(plants, weights, stream(seed, 'bags'))
     one = lambda t: {'Sheet1': t}
     return {
@@ -220,61 +219,68 @@ def workbooks(
     }
 
 # %% ../../nbs/15_twin/12_writing.ipynb #989ba3fe
-def _measured_books(side, top, fluor, plants, said):
+def _measured_books(
+    side: pd.DataFrame,
+    top: pd.DataFrame,
+    fluor: pd.DataFrame,
+    plants: pd.DataFrame,
+    said: dict[tuple, str],
+) -> dict[str, dict[str, pd.DataFrame]]:
     "The workbooks that hold one row per photograph or fluorescence measurement"
     one = lambda t: {'Sheet1': t}
-    desc = lambda rows, step=66, **k: raw_tables.described(
-        rows, plants, raw_tables.seconds_of(rows, step), **k
-    )
+
+    def desc(rows, step=66):
+        "The descriptive columns of some rows"
+        return raw_tables.described(rows, plants, raw_tables.seconds_of(rows, step))
+
     vi = desc(top).drop(columns='Plant ID').join(pd.DataFrame(top.vi.tolist()).round(5))
-    fc = (
-        desc(fluor, 95)
-        .assign(Outlier=['Yes' if (p, None, None) in said else 'No' for p in fluor.plant_id])
-        .join(fluor.iloc[:, -94:].round(5))
-    )
-    numbers = lambda t, first: (
-        t.loc[:, first:].drop(columns='vi', errors='ignore').drop(columns=['das', 'date']).round(4)
-    )
-    sidebook = desc(side).assign(Angle=side.angle).join(numbers(side, 'AREA_CM'))
-    keep = lambda t: (
-        ~pd.Series(
-            [
-                (p, None, None) in said or (p, r, a) in said
-                for p, r, a in zip(t.plant_id, t['round'], t.get('angle', [None] * len(t)))
-            ],
-            t.index,
-        )
-    )
+    outlier = ['Yes' if (p, None, None) in said else 'No' for p in fluor.plant_id]
+    fc = desc(fluor, 95).assign(Outlier=outlier).join(fluor.iloc[:, -94:].round(5))
+    sidebook = desc(side).assign(Angle=side.angle).join(_numbers(side))
+    topbook = desc(top).join(_numbers(top))
     bio = raw_tables.digital_biomass(side, top, plants)
     norm = raw_tables.normalised(
-        bio[keep(top).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']),
+        bio[_unremarked(top, said).to_numpy()].iloc[:, :14].join(bio['Digital Biomass (e+2)']),
         'Digital Biomass (e+2)',
         'Digital Biomass WHC-80% (e+2)',
         'Digital Biomass Norm (e+2)',
     )
-    high = sidebook.loc[keep(side), [*sidebook.columns[:15], 'HEIGHT_CM']]
+    high = sidebook.loc[_unremarked(side, said), [*sidebook.columns[:15], 'HEIGHT_CM']]
+    height = raw_tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')
     return {
         FCQ: one(fc),
         VI: one(vi),
         BIO: one(bio),
         NORM: one(norm.assign(Treatment=norm.Treatment.str.rstrip('%'))),
-        HEIGHT: one(
-            raw_tables.normalised(high, 'HEIGHT_CM', 'HEIGHT_CM WHC-80%', 'Plant Height Norm')
-        ),
+        HEIGHT: one(height),
         'TimeCourse Datasets/RGB1_SideView_FabaDr_Manual_Morpho.xlsx': one(sidebook),
-        'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(
-            desc(top).join(numbers(top, 'AREA_CM'))
-        ),
+        'TimeCourse Datasets/RGB2_TopView_FabaDr_Manual_Morpho.xlsx': one(topbook),
     }
+
+
+def _numbers(shots: pd.DataFrame) -> pd.DataFrame:
+    "What was measured in photographs, rounded"
+    measured = shots.loc[:, 'AREA_CM':].drop(columns='vi', errors='ignore')
+    return measured.drop(columns=['das', 'date']).round(4)
+
+
+def _unremarked(shots: pd.DataFrame, said: dict[tuple, str]) -> pd.Series:
+    "True for each photograph that no remark is about"
+    angles = shots.get('angle', [None] * len(shots))
+    remarked = [
+        (p, None, None) in said or (p, rnd, angle) in said
+        for p, rnd, angle in zip(shots.plant_id, shots['round'], angles)
+    ]
+    return ~pd.Series(remarked, shots.index)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #5e4002ba
 def measure_fluorescence(
-    plants,
-    rounds,  # as above
-    shots,  # for the projected area
-    world,
-    seed,  # as for `write_twin`
-):
+    plants: pd.DataFrame,
+    rounds: pd.DataFrame,  # as above
+    shots: dict[str, pd.DataFrame],  # for the projected area
+    world: str,
+    seed: int,  # as for `write_twin`
+) -> pd.DataFrame:
     "One row per fluorescence measurement"
     rows = rounds[rounds.fluorescence == 1]
     area = shots['top'].set_index(['plant_id', 'round']).AREA_CM
@@ -282,100 +288,91 @@ def measure_fluorescence(
     for p in plants.to_dict('records'):
         mine = rows[rows.plant_id == p['plant_id']]
         size = area.reindex(pd.MultiIndex.from_frame(mine[['plant_id', 'round']])).to_numpy()
-        values_ = fluorescence(p, mine.dag.to_numpy(), world, seed, size * 14.2)
-        out.append(
-            mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True).join(values_)
-        )
+        measured = fluorescence(p, mine.dag.to_numpy(), world, seed, size * 14.2)
+        about = mine[['plant_id', 'round', 'dag', 'das', 'date']].reset_index(drop=True)
+        out.append(about.join(measured))
     return pd.concat(out, ignore_index=True)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #423ba117
 def measure_water(
-    plants,  # as above
-    courses,  # plant id -> course
-    weights,  # plant_id, fresh: as grown
-    seed,  # the twin's seed
-):
+    plants: pd.DataFrame,  # as above
+    courses: dict[str, pd.DataFrame],  # plant id -> course
+    weights: pd.DataFrame,  # plant_id, fresh: as grown
+    seed: int,  # the twin's seed
+) -> pd.DataFrame:
     "One row per plant and day of the watering robot, in its order"
     fresh = weights.set_index('plant_id').fresh
-    rows = [
-        watering(p, courses[p['plant_id']], fresh[p['plant_id']], seed).assign(
-            plant_id=p['plant_id']
-        )
-        for p in plants.to_dict('records')
-    ]
-    rows += [
-        w.iloc[[20]].assign(
-            added=0.0,
-            before=w.after.iloc[20],
-            weight=w.weight.iloc[20] + w.added.iloc[20],
-            loss=0.0,
-        )
-        for w in rows[:2]
-    ]  # weighed twice
+    rows = []
+    for p in plants.to_dict('records'):
+        plant_id = p['plant_id']
+        log = watering(p, courses[plant_id], fresh[plant_id], seed)
+        rows.append(log.assign(plant_id=plant_id))
+    rows += [_weighed_again(log) for log in rows[:2]]
     t = pd.concat(rows).sort_values(['dag', 'plant_id'], ignore_index=True, kind='stable')
-    return t.assign(
-        date=pd.Timestamp(values()['design']['germinated']) + pd.to_timedelta(t.dag, unit='D')
-    )
+    germinated = pd.Timestamp(values()['design']['germinated'])
+    return t.assign(date=germinated + pd.to_timedelta(t.dag, unit='D'))
+
+
+def _weighed_again(log: pd.DataFrame) -> pd.DataFrame:
+    "The row of a plant's log that its second weighing on one day adds"
+    first = log.iloc[20]
+    weight = first.weight + first.added
+    return log.iloc[[20]].assign(added=0.0, before=first.after, weight=weight, loss=0.0)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #7b49a0f1
 def write_truth(
-    folder,
-    plants,
-    courses,
-    weights,
-    planted,  # as above
-    world,  # one of `WORLDS`
-):
+    folder: str | Path,
+    plants: pd.DataFrame,
+    courses: dict[str, pd.DataFrame],
+    weights: pd.DataFrame,
+    planted: Planted,  # as above
+    world: str,  # one of `WORLDS`
+) -> None:
     "`truth/`: plants, latent courses, leads of fluorescence, planted oddities"
     w = weights.rename(columns={'fresh': 'fw_grown_g', 'dry': 'dw_grown_g'})
     p = plants.drop(columns='number').assign(odd=plants.odd.map(' '.join)).merge(w, on='plant_id')
     daily = [
         courses[i].query('dag >= 0 and dag % 1 == 0').assign(plant_id=i) for i in plants.plant_id
     ]
-    v = values()['fluorescence']
-    leads = pd.DataFrame(
-        [
-            {
-                'parameter': k,
-                'lead_d': 0.0 if world == 'late' else x['lead'],
-                'effect': 0.0 if world == 'null' else x['full'],
-                's_d': x['s'],
-                'control_cv': x['cv'],
-            }
-            for k, x in v.items()
-            if isinstance(x, dict) and 'lead' in x
-        ]
-    )
-    for name, t in {
-        'plants': p,
-        'latent': pd.concat(daily)[['plant_id', *daily[0].columns[:-1]]].round(5),
-        'fluor': leads,
-        'traps': planted.table(),
-    }.items():
+    latent = pd.concat(daily)[['plant_id', *daily[0].columns[:-1]]].round(5)
+    tables = dict(plants=p, latent=latent, fluor=_leads(world), traps=planted.table())
+    for name, t in tables.items():
         write_csv(t, Path(folder) / 'truth' / f'{name}.csv')
+
+
+def _leads(world: str) -> pd.DataFrame:
+    "What the simulation knows of each fluorescence parameter"
+    rows = []
+    for name, v in values()['fluorescence'].items():
+        if isinstance(v, dict) and 'lead' in v:
+            lead = 0.0 if world == 'late' else v['lead']
+            effect = 0.0 if world == 'null' else v['full']
+            rows.append((name, lead, effect, v['s'], v['cv']))
+    return pd.DataFrame(rows, columns=['parameter', 'lead_d', 'effect', 's_d', 'control_cv'])
 
 # %% ../../nbs/15_twin/12_writing.ipynb #a7eb202f
 VERSION = 1
 
 
-def _mark(folder, facts, complete):
+def _mark(folder: str | Path, facts: dict, complete: bool) -> None:
     "Write `SIMULATED.txt`"
-    head = '# This experiment is simulated: no plant was grown. Everything here can be written again from these lines.\n'
-    write_text(
-        head + yaml.safe_dump(facts | {'complete': complete}, sort_keys=False, allow_unicode=True),
-        Path(folder) / 'SIMULATED.txt',
+    head = (
+        '# This experiment is simulated: no plant was grown. '
+        'Everything here can be written again from these lines.\n'
     )
+    lines = yaml.safe_dump(facts | {'complete': complete}, sort_keys=False, allow_unicode=True)
+    write_text(head + lines, Path(folder) / 'SIMULATED.txt')
 
 
 def simulated(
-    folder,  # an experiment's folder
-):
+    folder: str | Path,  # an experiment's folder
+) -> dict | None:
     "The mark of a simulated experiment, or None"
     path = Path(folder) / 'SIMULATED.txt'
     return yaml.safe_load(path.read_text(encoding='utf-8')) if path.is_file() else None
 
 # %% ../../nbs/15_twin/12_writing.ipynb #24ce305b
-def _begin(folder, facts):
+def _begin(folder: Path, facts: dict) -> bool:
     "True when the folder already holds this twin, whole"
     there = simulated(folder)
     if there is None:
@@ -398,14 +395,14 @@ def _begin(folder, facts):
 
 # %% ../../nbs/15_twin/12_writing.ipynb #10e85fc0
 def write_twin(
-    folder,  # a new folder, or one in which this twin was begun
-    genotypes=44,  # accessions, 1–44, six plants each
-    seed=1,  # any integer ≥ 0; the same seed gives the same bytes
-    world='onset',  # one of `WORLDS`
-    height=320,  # pixels of a side view; 3476 is full resolution
-    workers=None,  # processes; default: as many as this process may use
-    links=False,  # put the parts elsewhere and link them, as on the cluster
-):
+    folder: str | Path,  # a new folder, or one in which this twin was begun
+    genotypes: int = 44,  # accessions, 1–44, six plants each
+    seed: int = 1,  # any integer ≥ 0; the same seed gives the same bytes
+    world: str = 'onset',  # one of `WORLDS`
+    height: int = 320,  # pixels of a side view; 3476 is full resolution
+    workers: int | None = None,  # processes; default: as many as this process may use
+    links: bool = False,  # put the parts elsewhere and link them, as on the cluster
+) -> Path:
     "Write a simulated experiment in the raw layout; an interrupted one is completed"
     folder = Path(folder).absolute()
     if seed < 0:
@@ -428,7 +425,14 @@ def write_twin(
     return folder
 
 # %% ../../nbs/15_twin/12_writing.ipynb #48782109
-def _write_tables(folder, plants, rounds, shots, world, seed):
+def _write_tables(
+    folder: Path,
+    plants: pd.DataFrame,
+    rounds: pd.DataFrame,
+    shots: dict[str, pd.DataFrame],
+    world: str,
+    seed: int,
+) -> None:
     "Workbooks and truth from the measurements"
     courses = {p['plant_id']: course(p, world, seed) for p in plants.to_dict('records')}
     forms = {
@@ -465,7 +469,7 @@ def _write_tables(folder, plants, rounds, shots, world, seed):
     write_truth(folder, plants, courses, grown, planted, world)
 
 # %% ../../nbs/15_twin/12_writing.ipynb #aaa3540f
-def _sweep(folder):
+def _sweep(folder: Path) -> None:
     "Remove records and temporary files"
     for r in (folder / 'truth' / '.plants').glob('*'):
         r.unlink()
@@ -485,7 +489,7 @@ PARTS = (
 )
 
 
-def _link_parts(folder):
+def _link_parts(folder: Path) -> None:
     "Make the parts symbolic links into a folder beside, as on the cluster"
     store = folder.with_name(folder.name + '_store')
     for part in PARTS:
