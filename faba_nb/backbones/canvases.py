@@ -28,9 +28,9 @@ class Canvas:
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #0654f967
 def layout(
-    canvas,  # a `Canvas`
-    size,  # width, height of the photograph, pixels
-):
+    canvas: Canvas,  # how it is fitted
+    size: tuple[int, int],  # width, height of the photograph, pixels
+) -> tuple:
     "Picture to scale (width, height), offset of the photograph in it, scaled size, window of it that is the square"
     (w, h), n, s = size, canvas.resize, canvas.size
     if canvas.mode == 'squash':
@@ -46,7 +46,7 @@ def layout(
     return (w, h), (0, 0), (nw, nh), (l, t, l + s, t + s)
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #a3e87356
-def _cubic(x):  # Pillow's bicubic filter, a = -1/2
+def _cubic(x: np.ndarray) -> np.ndarray:  # Pillow's bicubic filter, a = -1/2
     return np.where(
         x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * -0.5, 0.0)
     )
@@ -59,12 +59,12 @@ _FILTERS = {
 
 
 def weights(
-    size,  # old pixels in the line
-    begin,  # where the part of it begins that is scaled, in old pixels
-    end,  # where it ends
-    out,  # new pixels
-    filter='bicubic',  # 'bicubic' or 'bilinear'
-):
+    size: int,  # old pixels in the line
+    begin: float,  # where the part of it begins that is scaled, in old pixels
+    end: float,  # where it ends
+    out: int,  # new pixels
+    filter: str = 'bicubic',  # 'bicubic' or 'bilinear'
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "First old pixel (out,), number of old pixels (out,) and integer weights (out, most) of each new pixel"
     _, reach, f = _FILTERS[filter]
     scale = (end - begin) / out
@@ -82,7 +82,9 @@ _whole = lru_cache(64)(weights)
 
 
 @lru_cache(4096)
-def _same_weights(size, out, a, b, filter):
+def _same_weights(
+    size: int, out: int, a: int, b: int, filter: str
+) -> tuple[int, int, float, float] | None:
     "Limits for Pillow that scale new pixels a to b alone with the weights they have in the whole line, or None"
     first, n, w = _whole(size, 0.0, float(size), out, filter)
     lo, hi = int(first[a]), int(first[b - 1] + n[b - 1])
@@ -100,7 +102,7 @@ def _same_weights(size, out, a, b, filter):
     return (lo, hi, begin, end) if same else None
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #162bd89f
-def _part(size, out, left, right, filter):
+def _part(size: int, out: int, left: int, right: int, filter: str) -> tuple:
     "New pixels a to b that see the old ones from `left` to `right`, and Pillow's limits for them"
     first, n, _ = _whole(size, 0.0, float(size), out, filter)
     sees = np.flatnonzero((first < right) & (first + n > left))
@@ -112,7 +114,7 @@ def _part(size, out, left, right, filter):
     return (a, b, *limits) if limits else (0, out, 0, size, 0.0, float(size))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #34631c35
-def _rows(image, left, size, out, canvas):
+def _rows(image: Image.Image, left: int, size: int, out: int, canvas: Canvas) -> Image.Image:
     "First pass: `image`, which begins at column `left` of black lines of `size` pixels, scaled to `out` columns"
     how = _FILTERS[canvas.filter][0]
     a, b, lo, hi, begin, end = _part(size, out, left, left + image.width, canvas.filter)
@@ -126,14 +128,16 @@ def _rows(image, left, size, out, canvas):
     return rows
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #d06a0eb2
-def _columns(rows, top, size, out, canvas):
+def _columns(rows: Image.Image, top: int, size: int, out: int, canvas: Canvas) -> Image.Image:
     "Second pass: `rows`, the first of which is at `top` of a black picture `size` high, scaled to `out` rows"
     whole = Image.new('RGB', (rows.width, size))
     whole.paste(rows, (0, top))
     return whole.resize((rows.width, out), _FILTERS[canvas.filter][0])
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #98d06ec1
-def _seen(photo, top, size, out, t, b, filter):
+def _seen(
+    photo: 'Photograph', top: int, size: int, out: int, t: int, b: int, filter: str
+) -> tuple[Image.Image | None, int]:
     "The rows of a photograph that new rows t to b see, and where they begin in the old picture"
     first, n, _ = _whole(size, 0.0, float(size), out, filter)
     begin, end = (
@@ -150,9 +154,9 @@ def _seen(photo, top, size, out, t, b, filter):
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #0ea5f977
 def fit(
-    photo,  # a `Photograph`
-    canvas,  # a `Canvas`
-):
+    photo: 'Photograph',  # what is fitted
+    canvas: Canvas,  # how
+) -> np.ndarray:
     "The photograph on the canvas: 8-bit array of size × size × 3"
     if not canvas.exact:
         return _fast(photo, canvas)
@@ -166,7 +170,7 @@ def fit(
     return np.asarray(_columns(rows, top, h, nh, canvas).crop((0, t, r - l, b)))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #63d20552
-def _plain(photo, canvas):
+def _plain(photo: 'Photograph', canvas: Canvas) -> np.ndarray:
     "The whole picture through Pillow's own resize"
     (w, h), (dx, dy), size, window = layout(canvas, photo.size)
     whole = Image.new('RGB', (w, h))
@@ -174,7 +178,7 @@ def _plain(photo, canvas):
     return np.asarray(whole.resize(size, _FILTERS[canvas.filter][0]).crop(window))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #f45d2e3d
-def _fast(photo, canvas):
+def _fast(photo: 'Photograph', canvas: Canvas) -> np.ndarray:
     "Like `fit`, but shrunk by averaging to three times the size before the filter"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
     im, (left, top) = photo.image, (photo.box[0] + dx, photo.box[1] + dy)
@@ -191,9 +195,9 @@ def _fast(photo, canvas):
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #dd742662
 def kept(
-    photo,  # a `Photograph`
-    canvas,  # a `Canvas`
-):
+    photo: 'Photograph',  # what is fitted
+    canvas: Canvas,  # how
+) -> float:
     "Share of the plant's pixels that the canvas shows, 0 to 1; NaN where no plant is seen"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
     mask = photo.plant

@@ -20,8 +20,8 @@ from .store import FeatureFile, feature_path
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #3241e7e4
 def drawn_pictures(
-    seed=0,  # changes their colours
-):
+    seed: int = 0,  # changes their colours
+) -> list[Image.Image]:
     "Three small photographs of leaves"
     ims = []
     for k, (w, h) in enumerate([(150, 204), (256, 192), (180, 180)]):
@@ -40,14 +40,14 @@ def drawn_pictures(
     return ims
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #fa90e85e
-def _bytes(im):
+def _bytes(im: Image.Image) -> bytes:
     "A picture as the bytes of a PNG"
     b = io.BytesIO()
     im.save(b, 'PNG')
     return b.getvalue()
 
 
-def _composited(im):
+def _composited(im: Image.Image) -> Image.Image:
     "A picture on black, by Pillow alone"
     if im.mode != 'RGBA':
         return im
@@ -56,7 +56,9 @@ def _composited(im):
     return black.convert('RGB')
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #e0147c7c
-def _encoder_promises(b, encoder, pictures):
+def _encoder_promises(
+    b: 'Backbone', encoder: 'Encoder', pictures: list[Image.Image]
+) -> 'Iterator[tuple]':
     "What is found of an encoder: (promise, found, kept)"
     photos = [read_photograph(_bytes(im)) for im in pictures]
     pixels = np.stack([fit(p, encoder.canvas) for p in photos])
@@ -71,7 +73,9 @@ def _encoder_promises(b, encoder, pictures):
     yield 'different plants give different features', f'differ by {apart:.2f}', apart > 1e-3
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #43cc8150
-def _file_promises(b, encoder, pictures, folder):
+def _file_promises(
+    b: 'Backbone', encoder: 'Encoder | None', pictures: list[Image.Image], folder: str
+) -> 'Iterator[tuple]':
     "What is found of the files that extraction makes"
     rows = [
         dict(plant_id=f'p{i}', round=2, view='top', path=f'{folder}/{i}.png')
@@ -106,9 +110,9 @@ def _file_promises(b, encoder, pictures, folder):
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #ecf260f5
 def check_backbone(
-    name,  # a registered name or a source
-    device='cpu',  # where it runs
-):
+    name: str,  # a registered name or a source
+    device: str = 'cpu',  # where it runs
+) -> pd.DataFrame:
     "Every promise of one backbone: promise, found, kept"
     from faba_nb.backbones.encoders import load_encoder
 

@@ -42,8 +42,8 @@ class Encoder:
 @patch
 def prepare(
     self: Encoder,
-    pixels,  # (N, size, size, 3), 8-bit
-):
+    pixels: np.ndarray,  # (N, size, size, 3), 8-bit
+) -> torch.Tensor:
     "The batch the network sees: (N, 3, size, size) on its device, in its number format"
     x = (
         torch.from_numpy(np.ascontiguousarray(pixels))
@@ -60,8 +60,8 @@ def prepare(
 @patch
 def taps(
     self: Encoder,
-    pixels,  # (N, size, size, 3), 8-bit
-):
+    pixels: np.ndarray,  # (N, size, size, 3), 8-bit
+) -> dict[str, np.ndarray]:
     "Features of every tap the network has: name to float32 (N, D)"
     with torch.inference_mode():
         found = self.forward(self.model, self.prepare(pixels))
@@ -71,10 +71,10 @@ def taps(
 @patch
 def encode(
     self: Encoder,
-    pixels,  # (N, size, size, 3), 8-bit
-    tap,  # 'cls', 'norm', 'proj' or 'mean'
-    batch,  # photographs per forward pass at most
-):
+    pixels: np.ndarray,  # (N, size, size, 3), 8-bit
+    tap: str,  # 'cls', 'norm', 'proj' or 'mean'
+    batch: int,  # photographs per forward pass at most
+) -> np.ndarray:
     "Features of one tap, float32 (N, D)"
     self.batch = min(batch, getattr(self, 'batch', batch))
     try:
@@ -98,9 +98,9 @@ def encode(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #b6cbc55b
 def open_clip_taps(
-    visual,  # open_clip's vision transformer
-    x,  # (N, 3, H, W), prepared
-):
+    visual: torch.nn.Module,  # open_clip's vision transformer
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "CLS before and after the final norm, projected, and the mean of the patch tokens"
     o = visual.forward_intermediates(x, indices=1, output_fmt='NLC', output_extra_tokens=True)
     cls = o['image_intermediates_prefix'][-1][:, 0]
@@ -113,9 +113,9 @@ def open_clip_taps(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #2741a6cc
 def trunk_taps(
-    visual,  # open_clip's wrapper around a timm network
-    x,  # (N, 3, H, W), prepared
-):
+    visual: torch.nn.Module,  # open_clip's wrapper around a timm network
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "The projected feature and the mean of the patch tokens after the norm"
     tokens = visual.trunk.forward_features(x)
     return dict(
@@ -125,9 +125,9 @@ def trunk_taps(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #2da5d877
 def timm_taps(
-    model,  # a timm transformer with a class token
-    x,  # (N, 3, H, W), prepared
-):
+    model: torch.nn.Module,  # a timm transformer with a class token
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "CLS before and after the final norm, and the mean of the patch tokens"
     patches, prefix = model.forward_intermediates(
         x,
@@ -145,14 +145,16 @@ def timm_taps(
     )
 
 
-def pooled_taps(model, x):  # for timm networks without a class token
+def pooled_taps(
+    model: torch.nn.Module, x: torch.Tensor
+) -> dict[str, torch.Tensor]:  # for timm networks without a class token
     "What the network itself pools: by attention `proj`, else `mean`"
     return {'proj' if getattr(model, 'attn_pool', None) is not None else 'mean': model(x)}
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #6f74e269
 def untrained_vit(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # what it is called
+) -> Encoder:
     "A small vision transformer with random weights, always the same"
     from timm.models.vision_transformer import VisionTransformer
 
@@ -178,7 +180,7 @@ def untrained_vit(
     )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #49d311ce
-def _weights_hash(model):
+def _weights_hash(model: torch.nn.Module) -> str:
     "SHA-256 of all parameters in their order"
     h = hashlib.sha256()
     for k, v in model.state_dict().items():
@@ -187,7 +189,7 @@ def _weights_hash(model):
     return h.hexdigest()
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #9923b100
-def _torchvision(canvas, mean, std):
+def _torchvision(canvas: Canvas, mean: tuple, std: tuple) -> 'Callable':
     "A torchvision transform that does what `fit` and `prepare` do"
     import torchvision.transforms as T
     from PIL import ImageOps
@@ -205,13 +207,13 @@ def _torchvision(canvas, mean, std):
     )
 
 
-def _to_square(w, h):
+def _to_square(w: int, h: int) -> tuple[int, int, int, int]:
     "Borders left, top, right, bottom that make a square"
     s = max(w, h)
     return (s - w) // 2, (s - h) // 2, s - w - (s - w) // 2, s - h - (s - h) // 2
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #5b2db43f
-def _open_clip(backbone, weights):
+def _open_clip(backbone: 'Backbone', weights: 'Weights') -> torch.nn.Module:
     "The CLIP model of a source, with its weights"
     import open_clip
 
@@ -235,9 +237,9 @@ def _open_clip(backbone, weights):
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #3c39401d
 def open_clip_encoder(
-    backbone,  # its facts
-    weights,  # `Weights`
-):
+    backbone: 'Backbone',  # its facts
+    weights: 'Weights',  # its files
+) -> Encoder:
     "An encoder from open_clip: the vision tower and the preprocessing that belongs to its weights"
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -259,9 +261,9 @@ def open_clip_encoder(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #404daf22
 def timm_encoder(
-    backbone,  # its facts
-    weights,  # `Weights`
-):
+    backbone: 'Backbone',  # its facts
+    weights: 'Weights',  # its files
+) -> Encoder:
     "An encoder from timm, with the preprocessing that belongs to its weights"
     import timm
 
@@ -295,8 +297,8 @@ def timm_encoder(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #fad4199a
 def dinov2_as_published(
-    encoder,  # DINOv2 as timm loads it
-):
+    encoder: Encoder,  # DINOv2 as timm loads it
+) -> Encoder:
     "224 pixels cut from a shorter side of 256, positions resampled as the published encoder did"
     model, canvas = encoder.model, Canvas('shortest', 256, 224)
     native = model.pos_embed.detach().clone()
@@ -314,7 +316,7 @@ def dinov2_as_published(
     )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #06a8f4e5
-def _tensors(file):
+def _tensors(file: 'Path') -> dict[str, torch.Tensor]:
     "Names and values in a file of weights"
     if file.suffix == '.safetensors':
         from safetensors.torch import load_file
@@ -325,10 +327,10 @@ def _tensors(file):
 
 
 def share_from_file(
-    model,  # a torch module
-    file,  # weights it should hold
-    prefix='',  # of the names in the file
-):
+    model: torch.nn.Module,  # that should hold them
+    file: 'Path',  # weights it should hold
+    prefix: str = '',  # of the names in the file
+) -> float:
     "Share of the parameters that are in the file, value for value"
     held, there = dict(model.named_parameters()), _tensors(file)
     same = lambda k, v: (
@@ -342,10 +344,10 @@ def share_from_file(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #00443b85
 def load_encoder(
-    name,  # a backbone's name or source
-    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
-    dtype='float32',  # of weights and computation: 'float32' or 'bfloat16'
-):
+    name: 'str | Backbone',  # or source, or facts of a backbone
+    device: str | None = None,  # 'cpu' or 'cuda'; a GPU where there is one
+    dtype: str = 'float32',  # of weights and computation: 'float32' or 'bfloat16'
+) -> Encoder:
     "The encoder of a backbone with its own weights, ready to run; anything less is refused"
     b, device = get_backbone(name), device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if dtype not in ('float32', 'bfloat16'):
@@ -356,7 +358,7 @@ def load_encoder(
     return _measured(e, b)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #f568d11c
-def _from_weights(b):
+def _from_weights(b: 'Backbone') -> Encoder:
     "The encoder of weights in the cache or in a folder"
     w = find_weights(b)
     clip = b.source.startswith('open_clip:') or (w.folder / 'open_clip_config.json').is_file()
@@ -387,7 +389,7 @@ def _from_weights(b):
     return pkgutil.resolve_name(b.adjust)(e) if b.adjust else e
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #58924564
-def _measured(e, b):
+def _measured(e: Encoder, b: 'Backbone') -> Encoder:
     "The encoder, with the widths of its taps, which must be the registered ones"
     e.widths = {
         k: v.shape[1]

@@ -17,15 +17,15 @@ from .registry import WEIGHTS, get_backbone, hub_cache
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #1be4e11e
 def record_path(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # whose record
+) -> Path:
     "Where `fetch` writes down what it got"
     return hub_cache().parent / 'faba_weights' / f'{backbone.stem()}.json'
 
 
 def repository(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # whose repository
+) -> str:
     "Its repository on the hub, empty for embedded ones and local folders"
     if backbone.repository:
         return backbone.repository
@@ -37,7 +37,7 @@ def repository(
     return f'timm/{rest}' if kind == 'timm' else _tagged(rest)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7d73ca28
-def _tagged(spec):
+def _tagged(spec: str) -> str:
     "The repository of open_clip's `MODEL/PRETRAINED`"
     import open_clip
 
@@ -56,8 +56,8 @@ def _tagged(spec):
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f10b50ea
 def configuration(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # whose configuration
+) -> str:
     "Name of the configuration file, empty where the library brings its own"
     kind, _, rest = backbone.source.partition(':')
     if kind == 'timm':
@@ -76,7 +76,7 @@ class Weights:
     sha256: str
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f93ef3dc
-def _snapshot(b, revision):
+def _snapshot(b: 'Backbone', revision: str | None) -> tuple[Path, Path]:
     "Folder of one revision in the cache, and the weights in it"
     config = configuration(b)
     names = [*WEIGHTS, config] if config else WEIGHTS
@@ -88,7 +88,7 @@ def _snapshot(b, revision):
     raise _fetch_first(b, half if there else 'its weights are not in the cache')
 
 
-def _cached(repo, name, revision):
+def _cached(repo: str, name: str, revision: str | None) -> Path | None:
     "A file of a repository in the hub's cache, asked of the hub's own library; None when it is not there"
     from huggingface_hub import try_to_load_from_cache
 
@@ -96,7 +96,7 @@ def _cached(repo, name, revision):
     return Path(found) if isinstance(found, str) else None
 
 
-def _fetch_first(b, what):
+def _fetch_first(b: 'Backbone', what: str) -> BadInput:
     return BadInput(
         f'{what} ({hub_cache()})',
         where=b.name,
@@ -105,8 +105,8 @@ def _fetch_first(b, what):
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #d2284253
 def find_weights(
-    name,  # a backbone's name or source
-):
+    name: 'str | Backbone',  # or source, or facts of a backbone
+) -> Weights:
     "The weights in the cache, with exactly the hash that `fetch` recorded"
     b = get_backbone(name)
     if b.source.startswith('local:'):
@@ -125,7 +125,7 @@ def find_weights(
     return Weights(folder, file, known['repository'], known['revision'], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #319d96bd
-def _local(b):
+def _local(b: 'Backbone') -> Weights:
     "Weights in a folder of the user's"
     folder = Path(b.source.removeprefix('local:'))
     file = next((folder / n for n in WEIGHTS if (folder / n).is_file()), None)
@@ -139,7 +139,7 @@ def _local(b):
     return Weights(folder, file, str(folder), found[:12], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #82a00845
-def _bring(repo, name, commit):
+def _bring(repo: str, name: str, commit: str) -> Path:
     "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
@@ -169,7 +169,7 @@ def _bring(repo, name, commit):
     return Path(hf_hub_download(repo, name, revision=commit, cache_dir=hub_cache()))
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #6fdb8766
-def _download(b, revision):
+def _download(b: 'Backbone', revision: str | None) -> tuple[str, Path, str]:
     "Fetch configuration and weights; their revision, the weights' path and the hash the hub states"
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
@@ -194,7 +194,7 @@ def _download(b, revision):
         ) from None
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
-def _no_network():
+def _no_network() -> tuple[type, ...]:
     "What the library below the hub's raises when there is no network or it breaks: requests, httpx or httpx2, by version"
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -211,8 +211,8 @@ NORMS = (
 
 
 def final_norm(
-    file,  # weights, .safetensors or .bin
-):
+    file: str | Path,  # weights, .safetensors or .bin
+) -> list[int]:
     "Shape of the vision tower's final norm, empty where there is none"
     if Path(file).suffix == '.safetensors':
         from safetensors import safe_open
@@ -227,10 +227,10 @@ def final_norm(
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #8785a5ef
 def fetch(
-    names,  # backbones to fetch, a list or one name
-    revision=None,  # commit or branch of the repository; its newest
-    quiet=False,  # print nothing
-):
+    names: 'str | Sequence[str]',  # backbones to fetch, several or one
+    revision: str | None = None,  # commit or branch of the repository; its newest
+    quiet: bool = False,  # print nothing
+) -> dict[str, dict]:
     "Download weights into the cache and record what they are; the records"
     records = {}
     for b in map(get_backbone, [names] if isinstance(names, str) else names):
@@ -245,7 +245,7 @@ def fetch(
     return records
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #57fd0767
-def _fetch_one(b, revision):
+def _fetch_one(b: 'Backbone', revision: str | None) -> dict:
     "Fetch one backbone and write its record"
     commit, file, stated = _download(b, revision)
     found = sha256(file)

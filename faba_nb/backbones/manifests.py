@@ -21,8 +21,9 @@ from .store import KEYS, _attrs
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #82080b26
 def read_manifest(
-    path,  # a CSV with plant (or plant_id), round, view, path; paths relative to its folder
-):
+    path: str
+    | Path,  # a CSV with plant (or plant_id), round, view, path; paths relative to its folder
+) -> pd.DataFrame:
     "The photographs a CSV names, checked"
     t = _cells(path).rename(columns={'plant': 'plant_id'})
     missing = [c for c in [*KEYS, 'path'] if c not in t]
@@ -43,7 +44,7 @@ def read_manifest(
 LONGEST = 500_000_000  # bytes of a manifest; millions of rows
 
 
-def _cells(path):
+def _cells(path: str | Path) -> pd.DataFrame:
     "All cells of a CSV as text, with the headings as they are written"
     path, mend = Path(path), 'save it as CSV in UTF-8'
     if not path.is_file():
@@ -60,7 +61,7 @@ def _cells(path):
     return t.iloc[1:].set_axis(heads, axis=1)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #cf51845c
-def _nameless(p):
+def _nameless(p: str) -> bool:
     return p in ('', '.', '..') or '/' in p or not p.isprintable()
 
 
@@ -72,7 +73,7 @@ _CELLS = {
 }
 
 
-def _first_bad(t):
+def _first_bad(t: pd.DataFrame) -> tuple[int, str] | None:
     "Row number and complaint about the first row that cannot be used, or None"
     for column, (bad, what) in _CELLS.items():
         found = t[column].map(bad).to_numpy(bool)
@@ -83,7 +84,7 @@ def _first_bad(t):
             return int(found.argmax()), what.format(*t[KEYS].iloc[found.argmax()])
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #584dafc3
-def _more(t):
+def _more(t: pd.DataFrame) -> 'Iterator[tuple[str, np.ndarray]]':
     "Complaints about whole rows, and which rows they are about"
     yield 'plant {}, round {}, view {}: path is empty', (t.path == '').to_numpy()
     yield (
@@ -97,10 +98,10 @@ def _more(t):
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #8018a4dc
 def checked(
-    t,  # table with plant_id, round, view, path
-    folder,  # what relative paths are relative to
-    where='',  # named in errors
-):
+    t: pd.DataFrame,  # with plant_id, round, view, path
+    folder: str | Path,  # what relative paths are relative to
+    where: str | Path = '',  # named in errors
+) -> pd.DataFrame:
     "The table sorted by key, with `file` as an absolute path"
     t = (
         t[[*KEYS, 'path']]
@@ -117,8 +118,10 @@ def checked(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #0f0043fb
 def expected_images(
-    data,  # an experiment's folder, a manifest CSV, or a table with plant_id, round, view, path
-):
+    data: str
+    | Path
+    | pd.DataFrame,  # an experiment's folder, a manifest or a table with plant_id, round, view, path
+) -> pd.DataFrame:
     "The photographs there should be: plant_id, round, view, path, file; sorted"
     if isinstance(data, pd.DataFrame):
         return data if 'file' in data else checked(data, '')
@@ -162,15 +165,15 @@ _SINCE = dict(
 
 
 def manifest_path(
-    path,  # of a file of features
-):
+    path: str | Path,  # of a file of features
+) -> Path:
     "The manifest beside a file of features"
     return Path(path).with_name(Path(path).stem + '_manifest.csv')
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #37248ae4
 def read_facts(
-    source,  # a manifest, or an open file
-):
+    source: 'str | Path | IO',  # a manifest, or an open file
+) -> pd.DataFrame:
     "What is known about photographs: `FACTS`, one row each"
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise BadInput('no such manifest', where=source)
@@ -189,14 +192,14 @@ def read_facts(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #67fd65c8
 def looked_at(
-    table,  # expected photographs
-):
+    table: pd.DataFrame,  # expected photographs
+) -> pd.DataFrame:
     "The table with `now`, size of each file (0: there is none; -1: it is no file), and `now_ns`, time of its last change"
     found = [_state(f) for f in table.file]
     return table.assign(now=[s for s, _ in found], now_ns=[t for _, t in found])
 
 
-def _state(file):
+def _state(file: str) -> tuple[int, int]:
     "Size and time of a file"
     try:
         kind = os.stat(file)
@@ -209,9 +212,9 @@ _TAKEN = ['file', 'now', 'now_ns', 'sha256', 'lies']
 
 
 def hashes(
-    table,  # photographs that are there, with `file`, `now` and `now_ns`
-    name,  # under which the cache keeps them
-):
+    table: pd.DataFrame,  # photographs that are there, with `file`, `now` and `now_ns`
+    name: str,  # under which the cache keeps them
+) -> pd.DataFrame:
     "`sha256` of each file, empty where it cannot be read, and `lies`: whether its header asks for turning"
     kept = cache_folder('photographs') / f'{name}.csv'
     known = _taken(kept)
@@ -229,7 +232,7 @@ def hashes(
     return got[['sha256', 'lies']]
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #f371b2cf
-def _taken(kept):
+def _taken(kept: str | Path) -> pd.DataFrame:
     "Hashes in the cache; none when it cannot be read"
     try:
         t = pd.read_csv(
@@ -244,7 +247,7 @@ def _taken(kept):
     return t[_TAKEN].drop_duplicates(_TAKEN[:3]) if set(_TAKEN) <= set(t) else _taken(os.devnull)
 
 
-def _taken_from(file):
+def _taken_from(file: str) -> tuple[str, int]:
     "Hash of one file and whether it lies"
     try:
         return sha256(file), int(lies(file))
@@ -253,9 +256,9 @@ def _taken_from(file):
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #a30a6d55
 def to_do(
-    table,  # expected photographs as `looked_at` gives them; `again`: what bad ones are now, 'status: reason'
-    rows,  # what is known
-):
+    table: pd.DataFrame,  # expected photographs as `looked_at` gives them, perhaps with `again`
+    rows: pd.DataFrame,  # what is known
+) -> np.ndarray:
     "Boolean per row of `table`"
     if not len(rows):
         return np.ones(len(table), bool)
@@ -266,17 +269,17 @@ def to_do(
     return ~(good & _holds(was, now)).to_numpy(bool)
 
 
-def _plain_times(rows):
+def _plain_times(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.astype({'mtime_ns': str})
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #99fdef09
-def _holds(was, now):
+def _holds(was: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
     "Is each row still about the file that is there? Both tables row by row"
     same, absent = _same(was, now), now.now <= 0
     return same | absent & ((was.status == 'ok') | (was.bytes == 0))
 
 
-def _same(was, now):
+def _same(was: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
     "Is each file, by its content, the one that is known?"
     untouched = (
         (was.path == now.path)
@@ -301,9 +304,9 @@ def _same(was, now):
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #0cfd56a3
 def outdated(
-    table,  # expected photographs as `looked_at` gives them
-    rows,  # what is known, one row or several per photograph
-):
+    table: pd.DataFrame,  # expected photographs as `looked_at` gives them
+    rows: pd.DataFrame,  # what is known, one row or several per photograph
+) -> np.ndarray:
     "Boolean per row of `rows`: was it said of another file than the one that is there now?"
     now = (
         rows[KEYS]
@@ -317,8 +320,8 @@ def outdated(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #4ff0a30b
 def experiment_of(
-    data,  # an experiment or its folder, a manifest CSV, or a table with plant_id
-):
+    data: 'str | Path | pd.DataFrame | Experiment',  # an experiment, its folder, a manifest or a table with plant_id
+) -> str:
     "What identifies an experiment, 16 hexadecimal digits"
     data = getattr(data, 'folder', data)
     if not isinstance(data, pd.DataFrame) and not Path(data).is_dir():
@@ -334,9 +337,9 @@ def experiment_of(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #63091647
 def check_experiment(
-    path,  # a file of features
-    data,  # the experiment they are to be used with: as for `experiment_of`
-):
+    path: str | Path,  # a file of features
+    data: 'str | Path | pd.DataFrame | Experiment',  # the experiment they are used with: as for `experiment_of`
+) -> None:
     "Refuse a file of features that was made from another experiment; files that do not say are let through"
     said = _attrs(path).get('experiment')
     if not said or said == experiment_of(data) or _same_pictures(path, data):
@@ -348,7 +351,9 @@ def check_experiment(
     )
 
 
-def _same_pictures(path, data, n=20):
+def _same_pictures(
+    path: str | Path, data: 'str | Path | pd.DataFrame | Experiment', n: int = 20
+) -> bool:
     "Are the photographs that a file and an experiment have in common mostly the same?"
     if not manifest_path(path).is_file():
         return False

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #c0d7c60f
-def _extent(rows, cols, box, size):
+def _extent(rows: np.ndarray, cols: np.ndarray, box: tuple, size: tuple) -> dict[str, float]:
     "Area, height, width, tip, centre and spread from the mask's row and column counts"
     n, h = rows.sum(), size[1]
     y, x = np.arange(len(rows)) + box[1] + 0.5, np.arange(len(cols)) + box[0] + 0.5
@@ -30,7 +30,7 @@ def _extent(rows, cols, box, size):
     )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #ad6ed88b
-def _outline(mask, h):
+def _outline(mask: np.ndarray, h: int) -> dict[str, float]:
     "Hull, solidity, filled share of the rectangle, edge length and mean thickness"
     ys = np.flatnonzero(mask.any(1))
     first, last = mask[ys].argmax(1), mask.shape[1] - mask[ys, ::-1].argmax(1)
@@ -58,20 +58,20 @@ def _outline(mask, h):
     )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #02b18356
-def _profile(rows, top, h):
+def _profile(rows: np.ndarray, top: int, h: int) -> dict[str, float]:
     "Share of the plant's pixels in eight slices of the picture, the lowest first"
     slices = np.minimum((np.arange(len(rows)) + top) * 8 // h, 7)
     share = np.bincount(slices, rows, minlength=8)[::-1] / rows.sum()
     return {f'slice_{i}': s for i, s in enumerate(share)}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #705a4cb4
-def _sample(image, mask, most=60_000):
+def _sample(image: 'Image', mask: np.ndarray, most: int = 60_000) -> np.ndarray:
     "Red, green, blue of the plant's pixels, 0 to 1, at most about `most` of them"
     step = int(np.sqrt(max(np.count_nonzero(mask) / most, 1)))
     return np.asarray(image)[::step, ::step][mask[::step, ::step]].astype(np.float32) / 255
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #d85accb7
-def _colours(c):
+def _colours(c: np.ndarray) -> dict[str, float]:
     "Means and spreads of the channels, and percentiles of brightness"
     light = c.mean(1)
     d = {
@@ -82,7 +82,7 @@ def _colours(c):
     return d | {f'light_{p}': v for p, v in zip((10, 50, 90), np.percentile(light, (10, 50, 90)))}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #ff0972f7
-def _greenness(c):
+def _greenness(c: np.ndarray) -> dict[str, float]:
     "Vegetation indices: means, and the distribution of excess green"
     r, g, b = c.T
     e = 1e-3
@@ -98,7 +98,7 @@ def _greenness(c):
     return d | {f'exg_{p}': v for p, v in zip((10, 50, 90), np.percentile(exg, (10, 50, 90)))}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #72f47295
-def _classes(c):
+def _classes(c: np.ndarray) -> dict[str, float]:
     "Shares of green, yellow, brown and grey pixels, mean saturation and its spread"
     r, g, b = c.T
     most, least = c.max(1), c.min(1)
@@ -116,8 +116,8 @@ def _classes(c):
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #6d5a84ae
 def measures(
-    photo,  # a `Photograph`
-):
+    photo: 'Photograph',  # what is measured
+) -> dict[str, float]:
     "The measures of one photograph by name; zeros where nothing is seen"
     mask, h = photo.mask, photo.size[1]
     if not mask.any():
@@ -145,7 +145,7 @@ NAMES = tuple(
 
 
 def measure(
-    photo,  # a `Photograph`
-):
+    photo: 'Photograph',  # what is measured
+) -> np.ndarray:
     "The 47 measures as one vector, float32"
     return np.fromiter(measures(photo).values(), np.float32, len(NAMES))

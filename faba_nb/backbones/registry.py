@@ -47,8 +47,8 @@ _REGISTRY = {}
 
 
 def register_backbone(
-    facts,  # a function without arguments that returns a `Backbone`
-):
+    facts: 'Callable[[], Backbone]',  # a function without arguments
+) -> 'Callable':
     "Decorator: enter a backbone into the registry under the function's name"
     b = replace(facts(), name=facts.__name__, title=(facts.__doc__ or '').strip())
     if _REGISTRY.get(b.name, b) != b:
@@ -60,7 +60,7 @@ def register_backbone(
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #94b0e0e1
 @register_backbone
-def dinov2():
+def dinov2() -> Backbone:
     "DINOv2 ViT-B/14"
     return Backbone(
         'timm:vit_base_patch14_dinov2.lvd142m',
@@ -76,7 +76,7 @@ def dinov2():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #fc260381
 @register_backbone
-def clip():
+def clip() -> Backbone:
     "CLIP ViT-B/16 (OpenAI)"
     return Backbone(
         'open_clip:ViT-B-16-quickgelu/openai',
@@ -90,7 +90,7 @@ def clip():
     )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #a3259b43
-def _imageomics(name, width, projected, **facts):
+def _imageomics(name: str, width: int, projected: int, **facts: object) -> Backbone:
     "A BioCLIP: open_clip loads it from the hub, and its taps differ in widths alone"
     return Backbone(
         f'open_clip:hf-hub:imageomics/{name}',
@@ -101,7 +101,7 @@ def _imageomics(name, width, projected, **facts):
 
 
 @register_backbone
-def bioclip():
+def bioclip() -> Backbone:
     "BioCLIP ViT-B/16 (TreeOfLife-10M)"
     return _imageomics(
         'bioclip',
@@ -116,7 +116,7 @@ def bioclip():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #618e987f
 @register_backbone
-def bioclip2():
+def bioclip2() -> Backbone:
     "BioCLIP 2 ViT-L/14 (TreeOfLife-200M)"
     return _imageomics(
         'bioclip-2',
@@ -132,7 +132,7 @@ def bioclip2():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #178da06b
 @register_backbone
-def bioclip25():
+def bioclip25() -> Backbone:
     "BioCLIP 2.5 ViT-H/14 (TreeOfLife, 233 million images)"
     return _imageomics(
         'bioclip-2.5-vith14',
@@ -148,7 +148,7 @@ def bioclip25():
 
 
 @register_backbone
-def siglip2():
+def siglip2() -> Backbone:
     "SigLIP 2 ViT-B/16 (WebLI)"
     return Backbone(
         'open_clip:ViT-B-16-SigLIP2/webli',
@@ -163,7 +163,7 @@ def siglip2():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0df6cb0d
 @register_backbone
-def pe_core():
+def pe_core() -> Backbone:
     "Perception Encoder, core, ViT-B/16"
     return Backbone(
         'open_clip:PE-Core-B-16/meta',
@@ -178,7 +178,7 @@ def pe_core():
 
 
 @register_backbone
-def dinov2_reg():
+def dinov2_reg() -> Backbone:
     "DINOv2 ViT-B/14 with registers, at its native 518 pixels"
     return Backbone(
         'timm:vit_base_patch14_reg4_dinov2.lvd142m',
@@ -195,7 +195,7 @@ def dinov2_reg():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #258a9ef7
 @register_backbone
-def dinov3():
+def dinov3() -> Backbone:
     "DINOv3 ViT-B/16"
     return Backbone(
         'timm:vit_base_patch16_dinov3.lvd1689m',
@@ -211,7 +211,7 @@ def dinov3():
 
 
 @register_backbone
-def plantnet():
+def plantnet() -> Backbone:
     "Pl@ntNet's DINOv2 ViT-B/14 with registers, trained on 7 806 plant species"
     return Backbone(
         'timm:hf-hub:PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
@@ -228,7 +228,7 @@ def plantnet():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2be2174a
 @register_backbone
-def morphology():
+def morphology() -> Backbone:
     "Shape and colour of the masked plant, measured"
     return Backbone(
         'embedded:morphology',
@@ -241,7 +241,7 @@ def morphology():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2bba609b
 @register_backbone
-def random_vit():
+def random_vit() -> Backbone:
     "A small vision transformer that was never trained (seed 0)"
     return Backbone(
         'embedded:random_vit',
@@ -255,8 +255,9 @@ def random_vit():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #82cb9fd1
 def get_backbone(
-    name,  # a registered name, or a source such as `timm:vit_small_patch16_dinov3.lvd1689m`
-):
+    name: str
+    | Backbone,  # registered, or a source such as `timm:vit_small_patch16_dinov3.lvd1689m`
+) -> Backbone:
     "The facts of one backbone"
     if isinstance(name, Backbone):
         return name
@@ -267,7 +268,7 @@ def get_backbone(
     raise unknown('backbone', name, _REGISTRY)
 
 
-def _unregistered(source):
+def _unregistered(source: str) -> Backbone:
     "What can be said of a source without its weights"
     tap = (
         'norm'
@@ -289,8 +290,8 @@ WEIGHTS = (
 
 
 def hub_cache(
-    home=None,  # the value of HF_HOME to go by; this process's own by default
-):
+    home: str | None = None,  # the value of HF_HOME to go by; this process's own by default
+) -> Path:
     "Folder of the Hugging Face hub's cache"
     home = (
         home
@@ -303,9 +304,9 @@ def hub_cache(
 
 
 def in_cache(
-    repository,  # on the Hugging Face hub
-    home=None,  # as for `hub_cache`
-):
+    repository: str,  # on the Hugging Face hub
+    home: str | None = None,  # as for `hub_cache`
+) -> bool:
     "Are there weights of a repository in the hub's cache?"
     return any(
         p.name in WEIGHTS
@@ -315,13 +316,13 @@ def in_cache(
     )
 
 
-def _weights(b):
+def _weights(b: Backbone) -> str:
     return 'embedded' if b.build else 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2
 def backbones(
-    pattern='*',  # shell-style wildcard
-):
+    pattern: str = '*',  # shell-style wildcard
+) -> pd.DataFrame:
     "The registered backbones and their facts, one per row"
     found = [b for n, b in _REGISTRY.items() if fnmatch(n, pattern)]
     rows = [
@@ -352,8 +353,8 @@ _COLUMNS = (
 @patch
 def tap(
     self: Backbone,
-    wanted='published',  # 'published', 'cls', 'norm', 'proj' or 'mean'
-):
+    wanted: str = 'published',  # 'published', 'cls', 'norm', 'proj' or 'mean'
+) -> str:
     "The tap that `wanted` means for this backbone"
     name = self.published_tap if wanted == 'published' else wanted
     if self.taps and name not in self.taps:
@@ -367,8 +368,8 @@ CANVASES = ('published', 'square')
 @patch
 def canvas(
     self: Backbone,
-    wanted='published',  # 'published' or 'square'
-):
+    wanted: str = 'published',  # 'published' or 'square'
+) -> str:
     "The canvas that `wanted` means for this backbone"
     if wanted not in CANVASES:
         raise unknown('canvas', wanted, CANVASES)
@@ -382,9 +383,9 @@ def canvas(
 @patch
 def stem(
     self: Backbone,
-    tap='published',  # see `Backbone.tap`
-    canvas='published',  # see `Backbone.canvas`
-):
+    tap: str = 'published',  # see `Backbone.tap`
+    canvas: str = 'published',  # see `Backbone.canvas`
+) -> str:
     "What features of this backbone are called, without folder and ending"
     name = re.sub(r'[^\w.+-]+', '-', self.name).strip('-.')
     tap, canvas = self.tap(tap), self.canvas(canvas)

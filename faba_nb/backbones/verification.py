@@ -20,7 +20,9 @@ from .registry import backbones as known_backbones, get_backbone
 from .store import FeatureFile, KEYS
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #55cb8ac9
-def _sample(held, table, n):
+def _sample(
+    held: FeatureFile, table: pd.DataFrame, n: int
+) -> 'tuple[pd.DataFrame, list[bytes], list[Photograph]]':
     "Up to `n` readable photographs that the file holds: their rows, bytes and pictures"
     both = table.merge(held.index[KEYS], on=KEYS)
     found = []
@@ -44,7 +46,7 @@ def _sample(held, table, n):
     return both.iloc[[i for i, _, _ in keep]], [d for _, d, _ in keep], [p for _, _, p in keep]
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #c54fe47e
-def _other_activation(encoder):
+def _other_activation(encoder: 'Encoder') -> 'Encoder | None':
     "The same encoder with GELU and QuickGELU exchanged; None where it has neither in open_clip's place"
     import copy, torch
     from open_clip.transformer import QuickGELU
@@ -56,7 +58,7 @@ def _other_activation(encoder):
     return e if mlps else None
 
 
-def _resampled_by_timm(b, device):
+def _resampled_by_timm(b: 'Backbone', device: str | None) -> 'Encoder':
     "DINOv2 at the published size, but with timm's own resampling of positions"
     from faba_nb.backbones.encoders import load_encoder
 
@@ -65,7 +67,9 @@ def _resampled_by_timm(b, device):
     return replace(e, canvas=Canvas('shortest', 256, 224))
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #d3dc06cf
-def _mistaken(b, encoder, device):
+def _mistaken(
+    b: 'Backbone', encoder: 'Encoder', device: str | None
+) -> 'Iterator[tuple[str, Encoder]]':
     "Encoders a backbone can have been built as by mistake"
     other = _other_activation(encoder)
     if other:
@@ -74,7 +78,7 @@ def _mistaken(b, encoder, device):
         yield 'positions resampled by timm', _resampled_by_timm(b, device)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #56802700
-def _transparent(data, canvas):
+def _transparent(data: bytes, canvas: Canvas) -> np.ndarray:
     "What a transform makes of a transparent picture when nobody composites it"
     from io import BytesIO
 
@@ -85,7 +89,9 @@ def _transparent(data, canvas):
     )
 
 
-def _pictures(encoder, data, photos):
+def _pictures(
+    encoder: 'Encoder', data: list[bytes], photos: 'list[Photograph]'
+) -> 'Iterator[tuple[str, str, np.ndarray]]':
     "Squares in every way they may have been made: (canvas, mistake, pixels)"
     square = Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
     yield 'published', '', np.stack([fit(p, encoder.canvas) for p in photos])
@@ -99,7 +105,7 @@ def _pictures(encoder, data, photos):
         )
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #10f2d139
-def _likeness(x, y):
+def _likeness(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     "Mean cosine and largest relative difference of the rows of two arrays"
     x, y = x.astype(float), y.astype(float)
     size = np.linalg.norm(x, axis=1) + 1e-12
@@ -108,7 +114,14 @@ def _likeness(x, y):
     ), float((np.linalg.norm(x - y, axis=1) / size).max())
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #1ab5f6d0
-def _ways(b, built, e, data, photos, want):
+def _ways(
+    b: 'Backbone',
+    built: str,
+    e: 'Encoder',
+    data: list[bytes],
+    photos: 'list[Photograph]',
+    want: np.ndarray,
+) -> list[dict]:
     "One row for every way in which this encoder could have given `want`"
     rows = []
     for canvas, mistake, pixels in _pictures(e, data, photos):
@@ -126,7 +139,7 @@ def _ways(b, built, e, data, photos, want):
     return rows
 
 
-def _measured_ways(b, photos, want):
+def _measured_ways(b: 'Backbone', photos: 'list[Photograph]', want: np.ndarray) -> list[dict]:
     "The same for measures of the whole photograph"
     x = np.stack([pkgutil.resolve_name(b.build)(p) for p in photos])
     return [
@@ -141,7 +154,7 @@ def _measured_ways(b, photos, want):
     ]
 
 
-def _compared(want, x):
+def _compared(want: np.ndarray, x: np.ndarray) -> dict[str, float]:
     return dict(zip(('cosine', 'difference'), _likeness(want, x)))
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #7aacf312
@@ -151,7 +164,13 @@ EXACT, CLOSE = (
 )  # largest relative difference: the same numbers; the same up to number format, device or version
 
 
-def _search(candidates, data, photos, want, device):
+def _search(
+    candidates: 'list[Backbone]',
+    data: list[bytes],
+    photos: 'list[Photograph]',
+    want: np.ndarray,
+    device: str | None,
+) -> list[dict]:
     "Ways that were tried, until one is exact"
     from faba_nb.backbones.encoders import load_encoder
 
@@ -185,28 +204,28 @@ class Verification:
     missing: list  # backbones of this width whose weights are not here
 
     @property
-    def tried(self):
+    def tried(self) -> bool:
         "Could anything be tried at all?"
         return len(self.table) > 0
 
     @property
-    def state(self):
+    def state(self) -> str:
         "'matches', 'none matches' or 'not tried'"
         return 'matches' if self.matches else 'none matches' if self.tried else 'not tried'
 
     @property
-    def fetch(self):
+    def fetch(self) -> str:
         "What to run before more can be said, or ''"
         return f'faba fetch {" ".join(self.missing)}' if self.missing else ''
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #5ba135d5
 def verify_features(
-    file,  # a file of features
-    data,  # the photographs it was made from: a folder, a manifest or a table
-    backbones=None,  # names to try; all registered ones with a tap of that width
-    n=20,  # photographs to encode again
-    device=None,  # 'cpu' or 'cuda'
-):
+    file: 'str | Path | FeatureFile',  # of features
+    data: 'str | Path | pd.DataFrame',  # the photographs it was made from: a folder, a manifest or a table
+    backbones: 'Sequence[str] | None' = None,  # names to try; all registered ones with a tap of that width
+    n: int = 20,  # photographs to encode again
+    device: str | None = None,  # 'cpu' or 'cuda'
+) -> Verification:
     "Find out which backbone, tap, canvas and activation gave a file's features"
     held = file if isinstance(file, FeatureFile) else FeatureFile(file, gaps=False)
     rows, pictures, photos = _sample(held, expected_images(data), n)
@@ -222,7 +241,7 @@ def verify_features(
     return _verdict(held, pd.DataFrame(ways), [b.name for b in missing])
 
 
-def _here(b):
+def _here(b: 'Backbone') -> bool:
     "Can this backbone be loaded?"
     try:
         return bool(b.build or find_weights(b))
@@ -230,7 +249,7 @@ def _here(b):
         return False
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #dba5d5ac
-def _verdict(held, table, missing):
+def _verdict(held: FeatureFile, table: pd.DataFrame, missing: list[str]) -> Verification:
     "The most likely way in words"
     v, name = Verification(table, False, '', missing), held.path.name
     fetch = f'; weights to fetch first: `{v.fetch}`' if missing else ''
@@ -252,7 +271,7 @@ def _verdict(held, table, missing):
     return replace(v, table=table, matches=True, text=f'{name}: {_words(best)}{nearly}{also}')
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #9f973d7e
-def _words(r):
+def _words(r: pd.Series) -> str:
     "One way, in words"
     variant = '' if r.variant in ('', r.activation) else r.variant.removeprefix(f'{r.activation}, ')
     parts = (

@@ -17,7 +17,7 @@ from .engine import Fit
 from .folds import members
 
 # %% ../../nbs/30_training/10_baselines.ipynb #983195ef
-def _mean_view(bundle, grid, shift, rate):
+def _mean_view(bundle: Bundle, grid: 'Grid', shift: np.ndarray, rate: np.ndarray) -> np.ndarray:
     "(plants, steps, D) standardised mean over the views present, 0 where there is none"
     there = (grid.rows > 0).sum(-1, keepdims=True)
     return np.where(
@@ -26,12 +26,12 @@ def _mean_view(bundle, grid, shift, rate):
 
 # %% ../../nbs/30_training/10_baselines.ipynb #68a0ea91
 def step_inputs(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm`
-    scales,  # from `scaling`
-    grid='steps',  # or 'rounds'
-    online=False,  # take the online reading's values
-):
+    bundle: Bundle,  # what is known of the experiment
+    arm: Arm,  # which modalities it sees
+    scales: dict[str, tuple],  # from `scaling`
+    grid: str = 'steps',  # or 'rounds'
+    online: bool = False,  # take the online reading's values
+) -> np.ndarray:
     "(plants, steps, k) what an estimator is given"
     g, parts = getattr(bundle, grid), []
     values = g.values | (bundle.online.get(grid, {}) if online else {})
@@ -46,9 +46,9 @@ def step_inputs(
 
 # %% ../../nbs/30_training/10_baselines.ipynb #a1b19ba9
 def make_estimator(
-    kind,  # 'logistic', 'morphology_logistic', 'random_forest' or 'gradient_boosting'
-    seed,  # of what is random in it
-):
+    kind: str,  # 'logistic', 'morphology_logistic', 'random_forest' or 'gradient_boosting'
+    seed: int,  # of what is random in it
+) -> 'ClassifierMixin':
     "An estimator that has not seen anything"
     if kind.endswith('logistic'):
         return LogisticRegression(C=1.0, max_iter=2000)
@@ -62,9 +62,9 @@ def make_estimator(
 
 # %% ../../nbs/30_training/10_baselines.ipynb #8be4e308
 def check_baseline(
-    name,  # of the arm
-    arm,  # an `Arm`
-):
+    name: str,  # of the arm
+    arm: Arm,  # its settings
+) -> None:
     "Refuse a baseline arm that is not what its estimator says"
     if arm.estimator == 'morphology_logistic' and (arm.backbone, arm.modalities) != (
         'morphology',
@@ -82,10 +82,10 @@ def check_baseline(
 
 # %% ../../nbs/30_training/10_baselines.ipynb #7bf02317
 def fit_baseline(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm` with an estimator
-    fit,  # the `Fit`
-):
+    bundle: Bundle,  # the experiment as the arm sees it
+    arm: Arm,  # with an estimator
+    fit: Fit,  # which fold, and the seed
+) -> dict[str, tuple]:
     "Reading to (log-odds, None) over (plants, steps), as `read_fit` gives them"
     train = members(fit.fold, bundle.plants.genotype)['train']
     scales, real = scaling(bundle, arm, train), bundle.steps.real[train]
@@ -103,7 +103,7 @@ def fit_baseline(
     }
 
 # %% ../../nbs/30_training/10_baselines.ipynb #1dfe5870
-def _log_odds(model, x):
+def _log_odds(model: 'ClassifierMixin', x: np.ndarray) -> np.ndarray:
     "(plants, steps) log-odds; a forest's certainty is kept finite"
     p = model.predict_proba(x.reshape(-1, x.shape[-1]))[:, 1].clip(1e-4, 1 - 1e-4)
     return np.log(p / (1 - p)).astype(np.float32).reshape(x.shape[:-1])

@@ -35,9 +35,9 @@ class Grid:
 
 # %% ../../nbs/30_training/05_bundle.ipynb #4410478b
 def make_grid(
-    steps,  # table with plant_id, round, dag, a row per step
-    plant_ids,  # order of the rows
-):
+    steps: pd.DataFrame,  # with plant_id, round, dag, a row per step
+    plant_ids: 'Sequence[str]',  # order of the rows
+) -> Grid:
     "The steps as a `Grid` without values"
     s = steps[steps.plant_id.isin(plant_ids)].sort_values(['plant_id', 'dag', 'round'])
     row, column = pd.Index(plant_ids).get_indexer(s.plant_id), s.groupby('plant_id').cumcount()
@@ -58,12 +58,12 @@ def make_grid(
 
 # %% ../../nbs/30_training/05_bundle.ipynb #b56e4293
 def place(
-    grid,  # a `Grid`
-    plant_ids,  # order of its rows
-    table,  # table with plant_id, round and the columns
-    columns,  # what to take
-    name,  # what the table is called, for errors
-):
+    grid: Grid,  # whose steps are asked for
+    plant_ids: 'Sequence[str]',  # order of its rows
+    table: pd.DataFrame,  # with plant_id, round and the columns
+    columns: list[str],  # what to take
+    name: str,  # what the table is called, for errors
+) -> np.ndarray:
     "float32 (plants, steps, columns), NaN where the table has no number"
     bad = table[np.isinf(table[columns].to_numpy(float)).any(1)]
     if len(bad):
@@ -82,11 +82,11 @@ def place(
 
 # %% ../../nbs/30_training/05_bundle.ipynb #54031e21
 def place_images(
-    grid,  # a `Grid`
-    plant_ids,  # order of its rows
-    features,  # a `FeatureFile`
-    views,  # names of the views, in order
-):
+    grid: Grid,  # whose steps are asked for
+    plant_ids: 'Sequence[str]',  # order of its rows
+    features: 'FeatureFile',  # of the backbone
+    views: 'Sequence[str]',  # names of the views, in order
+) -> tuple[np.ndarray, np.ndarray]:
     "The table float32 (N + 1, D) and the grid's rows int (plants, steps, views)"
     keys = pd.DataFrame(
         {
@@ -130,14 +130,14 @@ class Bundle:
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d8a02c09
 @patch
-def widths(self: Bundle):
+def widths(self: Bundle) -> dict[str, int]:
     "Modality to input width"
     w = {m: v.shape[-1] for m, v in self.steps.values.items()}
     return w | ({} if self.table is None else {'image': self.table.shape[1]})
 
 # %% ../../nbs/30_training/05_bundle.ipynb #69f64d54
 @patch
-def digest(self: Bundle):
+def digest(self: Bundle) -> str:
     "Sixteen hexadecimal digits of everything in it"
     h = hashlib.sha256(self.facts.to_csv(index=False).encode())
     if self.rounds is not None:
@@ -158,15 +158,15 @@ def digest(self: Bundle):
 
 # %% ../../nbs/30_training/05_bundle.ipynb #3245de3a
 def note_presence(
-    grid,  # a `Grid` with its values and rows
-):
+    grid: Grid,  # with its values and rows
+) -> None:
     "Remember on which steps each modality was there at all"
     grid.present = {m: np.isfinite(v).any(-1) for m, v in grid.values.items()}
     if grid.rows is not None:
         grid.present['image'] = (grid.rows > 0).any(-1)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #6eb4cf55
-def _tables(arm, experiment):
+def _tables(arm: Arm, experiment: 'Experiment') -> dict[str, tuple]:
     "Modality to (table, columns, name) for the enabled sensor modalities"
     key = ['plant_id', 'round', 'dag']
     rest = lambda t: [c for c in t.columns if c not in key and pd.api.types.is_numeric_dtype(t[c])]
@@ -182,13 +182,20 @@ def _tables(arm, experiment):
     return out
 
 # %% ../../nbs/30_training/05_bundle.ipynb #88f3c4a9
-def _daily(grid, experiment):
+def _daily(grid: Grid, experiment: 'Experiment') -> np.ndarray:
     "(plants, steps, 5) whole-day climate of each step's day"
     t = experiment.env_daily.drop_duplicates('dag', keep='last').set_index('dag')
     return t.reindex(grid.dag.ravel()).to_numpy(np.float32).reshape(*grid.dag.shape, -1)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #45d01d0d
-def _fill(grid, ids, tables, arm, experiment, online):
+def _fill(
+    grid: Grid,
+    ids: np.ndarray,
+    tables: dict[str, tuple],
+    arm: Arm,
+    experiment: 'Experiment',
+    online: str,
+) -> dict[str, dict]:
     "Lay every sensor table onto a grid; returns what differs in the online reading"
     differs = {}
     for m, (t, columns, name) in tables.items():
@@ -198,7 +205,7 @@ def _fill(grid, ids, tables, arm, experiment, online):
     return {online: differs} if differs else {}
 
 # %% ../../nbs/30_training/05_bundle.ipynb #e49b9e3d
-def _check_plants(plants):
+def _check_plants(plants: pd.DataFrame) -> None:
     "Refuse a plan from which no fold can be made"
     for g, t in plants.groupby('genotype').treatment:
         for wanted, kind in (('WHC-30', 'drought'), ('WHC-80', 'control')):
@@ -210,7 +217,7 @@ def _check_plants(plants):
                 )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #c7075792
-def _check_features(bundle, experiment, path):
+def _check_features(bundle: Bundle, experiment: 'Experiment', path: 'Path') -> None:
     "Refuse a file of features that knows some photographed plants not at all"
     ids = bundle.plants.plant_id.to_numpy()
     photographed = set(experiment.images.plant_id) & set(ids)
@@ -224,11 +231,11 @@ def _check_features(bundle, experiment, path):
 
 # %% ../../nbs/30_training/05_bundle.ipynb #c1f7bc70
 def load_bundle(
-    arm,  # an `Arm`
-    experiment,  # an `Experiment`
-    features=None,  # a `FeatureFile`, for arms that see images
-    partial=False,  # accept photographed plants without any feature
-):
+    arm: Arm,  # whose settings say what is loaded
+    experiment: 'Experiment',  # where it is read from
+    features: 'FeatureFile | None' = None,  # for arms that see images
+    partial: bool = False,  # accept photographed plants without any feature
+) -> Bundle:
     "The experiment as `arm` sees it"
     plants = experiment.plants.sort_values('plant_id', ignore_index=True)
     _check_plants(plants)
@@ -257,8 +264,8 @@ def load_bundle(
 
 # %% ../../nbs/30_training/05_bundle.ipynb #39dbdf17
 def visits(
-    experiment,  # an `Experiment`
-):
+    experiment: 'Experiment',  # whose rounds are asked for
+) -> pd.DataFrame:
     "plant_id and round of all that was photographed or has a row of fluorescence, rounds of one day apart"
     key = ['plant_id', 'round']
     seen = [experiment.measured[key], experiment.images[key]]
@@ -269,7 +276,9 @@ def visits(
     return pd.concat(seen).drop_duplicates(ignore_index=True)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #ef8626ad
-def _all_rounds(experiment, ids, facts, steps):
+def _all_rounds(
+    experiment: 'Experiment', ids: np.ndarray, facts: pd.DataFrame, steps: Grid
+) -> Grid:
     "The grid of all rounds, of which only measured ones are looked at by others; `steps` takes over its days"
     steps.dag = np.nan_to_num(place(steps, ids, experiment.plant_rounds, ['dag'], 'rounds')[..., 0])
     g = make_grid(experiment.plant_rounds, ids)
@@ -277,7 +286,7 @@ def _all_rounds(experiment, ids, facts, steps):
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d1513715
-def _add_images(bundle, ids, features):
+def _add_images(bundle: Bundle, ids: np.ndarray, features: 'FeatureFile') -> None:
     "The image table of all grids together"
     bundle.views = tuple(sorted(features.index['view'].unique()))
     grids = [g for g in (bundle.steps, bundle.rounds) if g is not None]
@@ -290,7 +299,7 @@ def _add_images(bundle, ids, features):
     bundle.table = np.vstack(tables)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #8a803520
-def _moments(x):
+def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Shift and rate that standardise the columns of (n, d), NaN left out"
     n = np.maximum(np.isfinite(x).sum(0), 1)
     mean = np.nansum(x, 0, dtype=np.float64) / n
@@ -301,8 +310,8 @@ def _moments(x):
 
 # %% ../../nbs/30_training/05_bundle.ipynb #a1969551
 def published_moments(
-    x,  # (rows, columns) fluorescence, NaN for missing
-):
+    x: np.ndarray,  # (rows, columns) fluorescence, NaN for missing
+) -> tuple[np.ndarray, np.ndarray]:
     "Mean and SD of each column as the earlier system took them, float32"
     x = np.asfortranarray(x, np.float32)  # its layout, so that sums are rounded alike
     mean, sd = np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
@@ -312,10 +321,10 @@ def published_moments(
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f3190f57
 def scaling(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm`
-    train,  # positions of the training plants
-):
+    bundle: Bundle,  # the experiment as the arm sees it
+    arm: Arm,  # whose preparation decides
+    train: np.ndarray,  # positions of the training plants
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     "Modality to (shift, rate), float64, for one fold"
     out = {}
     for m, d in bundle.widths().items():
@@ -331,7 +340,7 @@ def scaling(
     return out
 
 # %% ../../nbs/30_training/05_bundle.ipynb #4a9b6dd0
-def _published_scaling(bundle):
+def _published_scaling(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     "Shift and rate of the published preparation"
     g = bundle.steps
     rows = g.values['fluor'][g.present['fluor']] if bundle.scaled_on is None else bundle.scaled_on
@@ -339,7 +348,7 @@ def _published_scaling(bundle):
     return mean.astype(float), 1 / sd.astype(float)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #2eeffae7
-def _image_moments(bundle, train):
+def _image_moments(bundle: Bundle, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Shift and rate of the image features of these plants"
     rows = bundle.steps.rows[train]
     return _moments(bundle.table[rows[rows > 0]])
@@ -350,12 +359,12 @@ class Feed:
 
     def __init__(
         self,
-        bundle,  # a `Bundle`
-        arm,  # an `Arm`
-        scales,  # one `scaling` per fit
-        grid='steps',  # or 'rounds'
-        online=False,  # take the online reading's values
-        device='cpu',
+        bundle: Bundle,  # the experiment as the arm sees it
+        arm: Arm,  # whose preparation decides
+        scales: list[dict],  # one `scaling` per fit
+        grid: str = 'steps',  # or 'rounds'
+        online: bool = False,  # take the online reading's values
+        device: str | torch.device = 'cpu',
     ):
         g, on = getattr(bundle, grid), lambda x: torch.as_tensor(x, device=device)
         self.sensors = [m for m in bundle.widths() if m != 'image']
@@ -379,8 +388,8 @@ class Feed:
 @patch
 def use(
     self: Feed,
-    scales,  # one `scaling` per fit
-):
+    scales: list[dict],  # one `scaling` per fit
+) -> None:
     "Standardise with these numbers from now on, one set per fit of the stack"
     stack = lambda i, ms: torch.tensor(
         np.stack([np.concatenate([s[m][i] for m in ms]) for s in scales]),
@@ -399,8 +408,8 @@ def use(
 @patch
 def batch(
     self: Feed,
-    plants,  # (fits, n) positions in the plant table
-):
+    plants: torch.Tensor,  # (fits, n) positions in the plant table
+) -> Batch:
     "A `Batch` of these plants"
     values = {}
     if self.sensors:

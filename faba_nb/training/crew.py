@@ -43,8 +43,8 @@ class Work:
 @patch
 def done(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> bool:
     "Is this fit finished and valid on disk?"
     return is_done(self.folder.fits, fit, self.marks[fit])
 
@@ -52,8 +52,8 @@ def done(
 @patch
 def batches(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> int:
     "Updates per epoch; fits that differ in it cannot share a stack"
     return -(-len(members(fit.fold, self.bundle.plants.genotype)['train']) // self.arm.batch_size)
 
@@ -61,8 +61,8 @@ def batches(
 @patch
 def lesson(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> np.ndarray:
     "The teacher's log-odds (plants, steps) for this fit"
     return load_readings(self.teacher.folder.fits, replace(fit, arm=self.teacher.name))[
         'steps/retrospective'
@@ -72,18 +72,18 @@ def lesson(
 @patch
 def may_start(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> bool:
     "Is everything there that this fit waits for?"
     return self.teacher is None or self.teacher.done(replace(fit, arm=self.teacher.name))
 
 # %% ../../nbs/30_training/11_crew.ipynb #b14ac6a1
 def bytes_per_fit(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm`
-    fit,  # any fit of it
-    device='cpu',
-):
+    bundle: Bundle,  # the experiment as the arm sees it
+    arm: Arm,  # its settings
+    fit: Fit,  # any of the arm
+    device: str | torch.device = 'cpu',
+) -> int:
     "Memory that one more fit takes in a stack: its state, its gradients and everything kept for the backward pass"
     kept, stack = [0], Stack(bundle, arm, device)
     stack.add([fit])
@@ -100,8 +100,8 @@ def bytes_per_fit(
 
 # %% ../../nbs/30_training/11_crew.ipynb #264afb84
 def free_memory(
-    device='cpu',
-):
+    device: str | torch.device = 'cpu',
+) -> int:
     "Bytes that may still be taken: of the card, or of the machine and the job's share of it"
     if torch.device(device).type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
@@ -113,10 +113,10 @@ def free_memory(
 
 # %% ../../nbs/30_training/11_crew.ipynb #36c9ec3f
 def stack_size(
-    work,  # a `Work`
-    workers,  # how many stacks there are at once
-    device='cpu',
-):
+    work: Work,  # of one arm
+    workers: int,  # how many stacks there are at once
+    device: str | torch.device = 'cpu',
+) -> int:
     "Fits per stack: what there is to do, at most 22 on a CPU (more are not faster), and no more than half the free memory holds; half as many once a kernel was killed"
     share = -(-len(work.queue) // workers)
     if not accelerated(device):
@@ -135,10 +135,10 @@ class Crew:
 
     def __init__(
         self,
-        works,  # list of `Work`, teachers before their students
-        workers,  # how many
-        device='cpu',
-        every=60.0,  # seconds between checkpoints: what a kill can cost
+        works: list[Work],  # teachers before their students
+        workers: int,  # how many
+        device: str | torch.device = 'cpu',
+        every: float = 60.0,  # seconds between checkpoints: what a kill can cost
     ):
         self.works, self.workers, self.device, self.every = (
             works,
@@ -157,13 +157,13 @@ class Crew:
 
 
 @patch
-def leaving(self: Crew):
+def leaving(self: Crew) -> bool:
     "Is it time to save and go?"
     return self.stop.is_set() or stop_requested()
 
 # %% ../../nbs/30_training/11_crew.ipynb #03847613
 @patch
-def _take(self: Crew, work, stack, room):
+def _take(self: Crew, work: Work, stack: Stack, room: int) -> list[Fit]:
     "Up to `room` fits that may join the stack"
     with self.lock:
         waiting = [f for f in work.queue if work.may_start(f)]
@@ -175,7 +175,7 @@ def _take(self: Crew, work, stack, room):
 
 # %% ../../nbs/30_training/11_crew.ipynb #410cbc88
 @patch
-def _fill(self: Crew, work, stack, size):
+def _fill(self: Crew, work: Work, stack: Stack, size: int) -> None:
     "Take fits until the stack is full; one with a checkpoint goes on where it was"
     if stack.fits and accelerated(self.device):
         return  # newcomers would be at another epoch
@@ -190,7 +190,7 @@ def _fill(self: Crew, work, stack, size):
 
 # %% ../../nbs/30_training/11_crew.ipynb #9bf50628
 @patch
-def _finish(self: Crew, work, stack):
+def _finish(self: Crew, work: Work, stack: Stack) -> None:
     "Write the fits that are finished and let them go"
     rows = [i for i, log in enumerate(stack.state.logs) if finished(work.arm, log)]
     for i in rows:
@@ -217,7 +217,7 @@ def _finish(self: Crew, work, stack):
 
 # %% ../../nbs/30_training/11_crew.ipynb #6efe4ef6
 @patch
-def _tell(self: Crew, done, states):
+def _tell(self: Crew, done: int, states: dict[Fit, dict | None]) -> None:
     "Bring the progress line up to date: fits done, epochs and validation loss of those that train"
     with self.lock:
         self.running = {f: s for f, s in (self.running | states).items() if s}
@@ -234,7 +234,7 @@ def _tell(self: Crew, done, states):
 
 # %% ../../nbs/30_training/11_crew.ipynb #f88a73fa
 @patch
-def _save(self: Crew, work, stack):
+def _save(self: Crew, work: Work, stack: Stack) -> None:
     "Checkpoint every fit of the stack"
     for i, f in enumerate(stack.fits):
         if stack.state.logs[i]:
@@ -242,7 +242,7 @@ def _save(self: Crew, work, stack):
 
 # %% ../../nbs/30_training/11_crew.ipynb #22f84689
 @patch
-def _train(self: Crew, work):
+def _train(self: Crew, work: Work) -> None:
     "Train fits of one arm until nothing is left to take"
     stack = Stack(work.bundle, work.arm, self.device, work.lesson if work.teacher else None)
     size, saved = stack_size(work, self.workers, self.device), time.monotonic()
@@ -262,7 +262,7 @@ def _train(self: Crew, work):
 
 # %% ../../nbs/30_training/11_crew.ipynb #a2357b1e
 @patch
-def _estimate(self: Crew, work):
+def _estimate(self: Crew, work: Work) -> None:
     "Fit the baselines of one arm, one by one"
     while not self.leaving():
         with self.lock:
@@ -283,14 +283,14 @@ def _estimate(self: Crew, work):
         self._tell(1, {})
 
 # %% ../../nbs/30_training/11_crew.ipynb #6ec0846f
-def _settle_thread():
+def _settle_thread() -> None:
     "One core for this thread, and numbers below 1e-38 as zero"
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 # %% ../../nbs/30_training/11_crew.ipynb #c2e3b8f5
 @patch
-def _worker(self: Crew):
+def _worker(self: Crew) -> None:
     "Go through the arms; whatever goes wrong stops everybody"
     if self.device.type == 'cpu':
         _settle_thread()
@@ -304,7 +304,7 @@ def _worker(self: Crew):
 
 # %% ../../nbs/30_training/11_crew.ipynb #e9a411cd
 @patch
-def run(self: Crew):
+def run(self: Crew) -> None:
     "Train everything; raises what a worker raised, or `Stopped`"
     threads, before = (
         [threading.Thread(target=self._worker) for _ in range(self.workers)],

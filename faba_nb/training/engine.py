@@ -35,7 +35,7 @@ class Fit:
     init_seed: int  # of weights, batches and dropout
 
     @property
-    def key(self):
+    def key(self) -> tuple[int, ...]:
         return (
             self.fold.split_seed,
             self.init_seed,
@@ -44,7 +44,7 @@ class Fit:
         )
 
     @property
-    def name(self):
+    def name(self) -> str:
         return (
             f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}'
             + f'_inner{self.fold.part}' * bool(self.fold.part)
@@ -52,9 +52,9 @@ class Fit:
 
 # %% ../../nbs/30_training/07_engine.ipynb #3ec9aad8
 def learning_rate(
-    arm,  # an `Arm`: lr, warmup_epochs, max_epochs
-    epoch,  # 0 for the first
-):
+    arm: Arm,  # lr, warmup_epochs, max_epochs
+    epoch: int,  # 0 for the first
+) -> float:
     "The learning rate of an epoch"
     if epoch < arm.warmup_epochs:
         return arm.lr * (0.01 + 0.99 * epoch / arm.warmup_epochs)
@@ -63,11 +63,11 @@ def learning_rate(
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8234c46
 def epoch_batches(
-    key,  # address of the fit
-    epoch,  # 0 for the first
-    train,  # positions of its training plants
-    size,  # plants in a batch
-):
+    key: tuple[int, ...],  # address of the fit
+    epoch: int,  # 0 for the first
+    train: np.ndarray,  # positions of its training plants
+    size: int,  # plants in a batch
+) -> np.ndarray:
     "(batches, size) positions, −1 for an empty place"
     order = train[stream(key, 'batches', epoch).permutation(len(train))]
     return np.pad(order, (0, -len(order) % size), constant_values=-1).reshape(-1, size)
@@ -90,10 +90,10 @@ class State:
 
 # %% ../../nbs/30_training/07_engine.ipynb #439d6c05
 def fresh(
-    bp,  # a `Blueprint`
-    keys,  # address of every fit
-    device='cpu',
-):
+    bp: Blueprint,  # of their arm
+    keys: 'Sequence[tuple]',  # address of every fit
+    device: str | torch.device = 'cpu',
+) -> State:
     "The state of fits that have not begun"
     w = {n: x.to(device) for n, x in initialise(bp, keys).items()}
     zeros = lambda: {n: torch.zeros_like(x) for n, x in w.items()}
@@ -106,8 +106,8 @@ _PARTS = 'weights', 'mean', 'square', 'best'
 @patch
 def take(
     self: State,
-    rows,  # list of positions
-):
+    rows: list[int],  # positions of the fits
+) -> State:
     "The state of these fits only"
     return State(
         *({n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS),
@@ -118,8 +118,8 @@ def take(
 @patch
 def join(
     self: State,
-    other,  # another `State` of the same blueprint
-):
+    other: State,  # of the same blueprint
+) -> State:
     "The state of both"
     return State(
         *(
@@ -131,16 +131,16 @@ def join(
 
 # %% ../../nbs/30_training/07_engine.ipynb #e6633e16
 def best_epoch(
-    log,  # list of {validation: …} per epoch
-):
+    log: list[dict],  # {validation: …} per epoch
+) -> int:
     "The first epoch with the lowest validation loss"
     return min(range(len(log)), key=lambda e: log[e]['validation'])
 
 
 def finished(
-    arm,  # an `Arm`: max_epochs, patience
-    log,  # list per epoch
-):
+    arm: Arm,  # max_epochs, patience
+    log: list[dict],  # a line per epoch
+) -> bool:
     "Has this fit run out of epochs or of patience?"
     return (
         len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
@@ -148,9 +148,9 @@ def finished(
 
 # %% ../../nbs/30_training/07_engine.ipynb #edd3a064
 def clip_factors(
-    grads,  # name to (fits, …)
-    limit,  # largest norm of one fit's gradient
-):
+    grads: dict[str, torch.Tensor],  # name to (fits, …)
+    limit: float,  # largest norm of one fit's gradient
+) -> torch.Tensor:
     "(fits,) what each fit's gradient is to be divided by"
     norm = torch.stack(
         [torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in sorted(grads)], 1
@@ -159,13 +159,13 @@ def clip_factors(
 
 # %% ../../nbs/30_training/07_engine.ipynb #81170b8a
 def adamw(
-    arm,  # an `Arm`: lr schedule and weight decay
-    state,  # a `State`; changed in place
-    grads,  # name to (fits, …)
-    factors,  # (fits,) from `clip_factors`
-    epochs,  # epoch of each fit
-    count,  # function of an epoch: how many updates a fit has had then, this one included
-):
+    arm: Arm,  # lr schedule and weight decay
+    state: State,  # changed in place
+    grads: dict[str, torch.Tensor],  # name to (fits, …)
+    factors: torch.Tensor,  # (fits,) from `clip_factors`
+    epochs: list[int],  # epoch of each fit
+    count: 'Callable[[int], int]',  # of an epoch: how many updates a fit has had then, this one included
+) -> None:
     "One AdamW update of every fit"
     parts = [[d[n] for n in grads] for d in (state.weights, state.mean, state.square)]
     if len(set(epochs)) == 1 and accelerated(factors.device):
@@ -180,12 +180,21 @@ def adamw(
         )  # dividing by 1 would write every gradient again
 
 # %% ../../nbs/30_training/07_engine.ipynb #49cb1317
-def _rows(tensors):
+def _rows(tensors: 'Iterable[torch.Tensor]') -> list[list[torch.Tensor]]:
     "For each fit, its row of every tensor; rows share the tensors' memory"
     return [list(r) for r in zip(*(x.detach().unbind(0) for x in tensors))]
 
 # %% ../../nbs/30_training/07_engine.ipynb #34046e92
-def _update(arm, w, m, v, g, epoch, count, factor):
+def _update(
+    arm: Arm,
+    w: list[torch.Tensor],
+    m: list[torch.Tensor],
+    v: list[torch.Tensor],
+    g: list[torch.Tensor],
+    epoch: int,
+    count: 'Callable[[int], int]',
+    factor: torch.Tensor | None,
+) -> None:
     "The fused kernel on lists of tensors"
     n = torch.tensor(float(count(epoch)), device=w[0].device)
     torch._fused_adamw_(
@@ -211,10 +220,10 @@ class Stack:
 
     def __init__(
         self,
-        bundle,  # a `Bundle`
-        arm,  # an `Arm`
-        device='cpu',
-        teacher=None,  # function of a fit: its teacher's log-odds (plants, steps)
+        bundle: Bundle,  # the experiment as the arm sees it
+        arm: Arm,  # its settings
+        device: str | torch.device = 'cpu',
+        teacher: 'Callable[[Fit], np.ndarray] | None' = None,  # its log-odds (plants, steps) for a fit
     ):
         self.bundle, self.arm, self.device, self.teacher = (
             bundle,
@@ -232,9 +241,9 @@ class Stack:
 @patch
 def add(
     self: Stack,
-    fits,  # a list of `Fit`
-    state=None,  # their state, when they have begun before
-):
+    fits: list[Fit],  # that join
+    state: State | None = None,  # of them, when they have begun before
+) -> None:
     "Let more fits train along"
     state = state or fresh(self.bp, [f.key for f in fits], self.device)
     self.state = state if self.state is None else self.state.join(state)
@@ -247,7 +256,7 @@ def add(
 
 # %% ../../nbs/30_training/07_engine.ipynb #c6c4532f
 @patch
-def _opinion(self: Stack, fit, train):
+def _opinion(self: Stack, fit: Fit, train: np.ndarray) -> np.ndarray:
     "What the teacher of a fit thinks of every step"
     t = self.teacher(fit)
     return shuffle_teacher(t, fit.key, train) if self.arm.distillation == 'shuffled' else t
@@ -256,8 +265,8 @@ def _opinion(self: Stack, fit, train):
 @patch
 def drop(
     self: Stack,
-    rows,  # positions of fits that leave
-):
+    rows: 'Sequence[int]',  # positions of fits that leave
+) -> None:
     "Let fits go"
     stay = [i for i in range(len(self.fits)) if i not in rows]
     self.state = self.state.take(stay) if stay else None
@@ -270,7 +279,7 @@ def drop(
 
 # %% ../../nbs/30_training/07_engine.ipynb #6770dbfe
 @patch
-def _ready(self: Stack):
+def _ready(self: Stack) -> None:
     "Make what depends on who is in the stack"
     self.feed.use(self.scales)
     self.dropout = Dropout(self.arm.dropout, [f.key for f in self.fits], self.device)
@@ -295,9 +304,9 @@ def _ready(self: Stack):
 @patch
 def answers(
     self: Stack,
-    plants,  # (fits, n) positions, −1 for an empty place
-    drop=None,  # a `Dropout` while training
-):
+    plants: torch.Tensor,  # (fits, n) positions, −1 for an empty place
+    drop: Dropout | None = None,  # while training
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "Log-odds, labels, and which steps count: three times (fits, n, steps)"
     at = plants.clamp(min=0)
     batch = self.feed.batch(at)
@@ -309,9 +318,9 @@ def answers(
 @patch
 def training_losses(
     self: Stack,
-    plants,  # (fits, n) positions
-    epochs,  # epoch of each fit
-):
+    plants: torch.Tensor,  # (fits, n) positions
+    epochs: list[int],  # epoch of each fit
+) -> torch.Tensor:
     "(fits,) what the gradient is taken of"
     logits, label, counts = self.answers(plants, self.dropout)
     task = mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
@@ -327,10 +336,10 @@ def training_losses(
 @patch
 def train_step(
     self: Stack,
-    plants,  # (fits, batch) positions
-    epochs,  # epoch of each fit
-    step,  # within the epoch
-):
+    plants: torch.Tensor,  # (fits, batch) positions
+    epochs: list[int],  # epoch of each fit
+    step: int,  # within the epoch
+) -> torch.Tensor:
     "One update of every fit; returns their losses"
     names, weights = zip(*self.state.weights.items())
     for w in weights:
@@ -353,14 +362,14 @@ def train_step(
 # %% ../../nbs/30_training/07_engine.ipynb #8800b863
 @patch
 @torch.no_grad()
-def validate(self: Stack):
+def validate(self: Stack) -> torch.Tensor:
     "(fits,) the task's loss on the validation plants"
     logits, label, counts = self.answers(self.validation)
     return mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
 
 # %% ../../nbs/30_training/07_engine.ipynb #997197a4
 @patch
-def epoch(self: Stack):
+def epoch(self: Stack) -> None:
     "Train one epoch, validate, remember the best"
     start, epochs = time.perf_counter(), [len(l) for l in self.state.logs]
     plan = np.stack(
@@ -376,7 +385,9 @@ def epoch(self: Stack):
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8826e42
 @patch
-def _note(self: Stack, epochs, train, val, seconds):
+def _note(
+    self: Stack, epochs: list[int], train: list[float], val: list[float], seconds: float
+) -> None:
     "Add a line to each log, and copy the weights of fits that were never better"
     for f, log, e, t, v in zip(self.fits, self.state.logs, epochs, train, val):
         if not math.isfinite(v):

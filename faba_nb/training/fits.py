@@ -27,11 +27,11 @@ NUMERICS = 2  # raised when the same settings would give other numbers than befo
 
 
 def fit_fingerprint(
-    fit,  # a `Fit`
-    arm,  # its `Arm`
-    digest,  # of its `Bundle`
-    teacher=None,  # fingerprint of the teacher's fit
-):
+    fit: Fit,  # whose result is identified
+    arm: 'Arm',  # its settings
+    digest: str,  # of its `Bundle`
+    teacher: str | None = None,  # fingerprint of the teacher's fit
+) -> str:
     "Sixteen hexadecimal digits that change when the fit would come out differently"
     settings = {
         k: v
@@ -52,9 +52,9 @@ def fit_fingerprint(
 
 # %% ../../nbs/30_training/09_fits.ipynb #9cac19db
 def to_disk(
-    weights,  # name to (fits, …)
-    row=0,  # which fit
-):
+    weights: dict[str, torch.Tensor],  # name to (fits, …)
+    row: int = 0,  # which fit
+) -> dict[str, torch.Tensor]:
     "One fit's parameters in PyTorch's shapes"
     out = {}
     for n, x in weights.items():
@@ -69,10 +69,10 @@ def to_disk(
 
 # %% ../../nbs/30_training/09_fits.ipynb #51e80893
 def from_disk(
-    tensors,  # name to tensor, as a checkpoint holds them
-    bp,  # the `Blueprint` they should fit
-    where=None,  # file, for errors
-):
+    tensors: dict[str, torch.Tensor],  # name to tensor, as a checkpoint holds them
+    bp: 'Blueprint',  # that they should fit
+    where: Path | None = None,  # file, for errors
+) -> dict[str, torch.Tensor]:
     "A stack of one fit"
     out = {}
     for n, (shape, _) in parameters(bp).items():
@@ -89,30 +89,30 @@ def from_disk(
 
 # %% ../../nbs/30_training/09_fits.ipynb #ab6e54a8
 def fit_path(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # whose weights
+) -> Path:
     "Where a finished fit's weights belong"
     return Path(folder) / f'{fit.name}.safetensors'
 
 # %% ../../nbs/30_training/09_fits.ipynb #36f28699
 def checkpoint_path(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # whose state
+) -> Path:
     "Where a running fit's state belongs"
     return Path(folder) / f'{fit.name}.checkpoint'
 
 # %% ../../nbs/30_training/09_fits.ipynb #38e8bb95
 def save_fit(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    weights,  # its best weights, name to (1, …)
-    readings,  # from `read_fit`
-    log,  # its history
-    mark,  # its fingerprint
-    **facts,  # more for the JSON file
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that is finished
+    weights: dict[str, torch.Tensor],  # its best weights, name to (1, …)
+    readings: dict[str, tuple],  # from `read_fit`
+    log: list[dict],  # its history
+    mark: str,  # its fingerprint
+    **facts: object,  # more for the JSON file
+) -> None:
     "Write a finished fit, whole"
     tensors = to_disk(weights)
     for k, (logits, gates) in readings.items():
@@ -141,14 +141,14 @@ def save_fit(
     checkpoint_path(folder, fit).unlink(missing_ok=True)
 
 # %% ../../nbs/30_training/09_fits.ipynb #f9f43859
-def _seal_of(record):
+def _seal_of(record: dict) -> str:
     "A fingerprint of what a record says, but for its seal; the same before and after the disk"
     plain = json.loads(json.dumps(record, default=lambda x: x.tolist()))
     return fingerprint({k: v for k, v in plain.items() if k != 'seal'})
 
 # %% ../../nbs/30_training/09_fits.ipynb #11eaaa4f
 @lru_cache(maxsize=None)
-def _fault(path, *state):
+def _fault(path: Path, *state: float) -> str:
     "`fit_fault` of files in this state"
     try:
         record = read_json(path.with_suffix('.json'))
@@ -164,8 +164,8 @@ def _fault(path, *state):
 
 # %% ../../nbs/30_training/09_fits.ipynb #4b3bb705
 def fit_fault(
-    path,  # the `.safetensors` file of a fit
-):
+    path: str | Path,  # the `.safetensors` file of a fit
+) -> str:
     "What is wrong with a finished fit: 'missing', 'record missing', 'changed', … or ''; 'no hash' for one of the first edition"
     path = Path(path)
     for p, what in ((path, 'missing'), (path.with_suffix('.json'), 'record missing')):
@@ -176,10 +176,10 @@ def fit_fault(
 
 # %% ../../nbs/30_training/09_fits.ipynb #440f6b28
 def is_done(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    mark,  # the fingerprint it should have
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that is asked for
+    mark: str,  # the fingerprint it should have
+) -> bool:
     "Is this fit on disk, as it was written, and still valid?"
     path = fit_path(folder, fit)
     try:
@@ -189,9 +189,9 @@ def is_done(
 
 # %% ../../nbs/30_training/09_fits.ipynb #5161ac67
 def load_readings(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # whose predictions
+) -> dict[str, tuple]:
     "The readings `save_fit` stored"
     out, path = {}, _sound(fit_path(folder, fit))
     with safe_open(path, 'np') as f:
@@ -204,7 +204,7 @@ def load_readings(
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #50d6959e
-def _sound(path):
+def _sound(path: Path) -> Path:
     "The path of a fit that is as it was written; any other is refused"
     fault = fit_fault(path)
     if fault == 'missing':
@@ -219,14 +219,14 @@ def _sound(path):
 
 
 def load_fit(
-    path,  # the `.safetensors` file of a fit
-    bp,  # the `Blueprint` of its arm on its data
-):
+    path: Path,  # the `.safetensors` file of a fit
+    bp: 'Blueprint',  # of its arm on its data
+) -> dict[str, torch.Tensor]:
     "The weights of a finished fit as a stack of one, ready for `read_fit`"
     return from_disk(load_file(_sound(path)), bp, path)
 
 # %% ../../nbs/30_training/09_fits.ipynb #42019265
-def _content(parts, *facts):
+def _content(parts: dict[str, torch.Tensor], *facts: str) -> str:
     "SHA-256 of tensors, with their names, types and shapes, and of texts beside them"
     h = hashlib.sha256(json.dumps(facts).encode())
     for n in sorted(parts):
@@ -237,12 +237,12 @@ def _content(parts, *facts):
 
 # %% ../../nbs/30_training/09_fits.ipynb #712723cd
 def save_checkpoint(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    state,  # a `State` of a stack
-    row,  # the fit's row in it
-    mark,  # its fingerprint
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that is running
+    state: State,  # of its stack
+    row: int,  # the fit's row in it
+    mark: str,  # its fingerprint
+) -> None:
     "Write the whole state of one running fit"
     parts = {
         f'{p}/{n}': x[row].cpu().contiguous()
@@ -255,7 +255,7 @@ def save_checkpoint(
         tmp.write_bytes(save(parts, about))
 
 # %% ../../nbs/30_training/09_fits.ipynb #5be2ed1c
-def _read_checkpoint(path):
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     "The tensors of a checkpoint and what it says about them, or an error when they do not agree"
     with safe_open(path, 'pt') as f:
         about = f.metadata()
@@ -266,8 +266,8 @@ def _read_checkpoint(path):
 
 # %% ../../nbs/30_training/09_fits.ipynb #bdd2f750
 def set_aside(
-    path,  # a damaged file
-):
+    path: Path,  # a damaged file
+) -> None:
     "Rename a file to `….damaged-1`, or the next free number, and say so"
     number = 1 + max(
         (
@@ -287,11 +287,11 @@ def set_aside(
 
 # %% ../../nbs/30_training/09_fits.ipynb #dc0ef415
 def load_checkpoint(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    mark,  # the fingerprint it must have
-    device='cpu',
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that was running
+    mark: str,  # the fingerprint it must have
+    device: str | torch.device = 'cpu',
+) -> State | None:
     "The `State` of one fit, or None when there is no valid checkpoint; a damaged one is set aside"
     path = checkpoint_path(folder, fit)
     if not path.is_file():

@@ -24,13 +24,13 @@ class Fold:
     inner: tuple[str, ...] = ()  # genotypes that this part keeps out as well
 
     @property
-    def read(self):
+    def read(self) -> tuple[str, ...]:
         return ('inner',) if self.part else ('test', 'validation')  # whose predictions are kept
 
 # %% ../../nbs/30_training/01_folds.ipynb #17ca570a
 def in_order(
-    names,  # genotype names, in any Unicode form and order, repeats allowed
-):
+    names: 'Iterable[str]',  # genotype names, in any Unicode form and order, repeats allowed
+) -> list[str]:
     "Unique genotype names in the code-point order of their composed (NFC) form"
     return sorted({unicodedata.normalize('NFC', n) for n in names})
 
@@ -38,13 +38,15 @@ def in_order(
 _AN = {'Early': 'an Early', 'Mid': 'a Mid', 'Late': 'a Late'}
 
 
-def _counted(classes):
+def _counted(classes: dict[str, str]) -> str:
     "How many genotypes each class has, in words"
     found = list(classes.values())
     return ', '.join(f'{c} {found.count(c)}' for c in _AN)
 
 
-def _draw(stream, genotypes, classes, left_out):
+def _draw(
+    stream: np.random.RandomState, genotypes: list[str], classes: dict[str, str], left_out: str
+) -> tuple[str, ...]:
     "One Early, one Mid, one Late genotype, none of them `left_out`"
     pools = {
         c: [g for g in genotypes if g != left_out and classes[g] == c]
@@ -61,9 +63,9 @@ def _draw(stream, genotypes, classes, left_out):
 
 # %% ../../nbs/30_training/01_folds.ipynb #62549389
 def make_folds(
-    plants,  # table with genotype and onset_class, a row per plant
-    split_seed=42,  # seed of the validation draws (the published split: 42)
-):
+    plants: 'pd.DataFrame',  # with genotype and onset_class, a row per plant
+    split_seed: int = 42,  # seed of the validation draws (the published split: 42)
+) -> list[Fold]:
     "The folds of one split seed, one per genotype"
     classes = dict(zip(plants.genotype, plants.onset_class))
     genotypes, stream = in_order(classes), np.random.RandomState(split_seed)
@@ -74,9 +76,9 @@ def make_folds(
 
 # %% ../../nbs/30_training/01_folds.ipynb #cbeef09e
 def members(
-    fold,  # a `Fold`
-    genotypes,  # genotype of every plant, in the order of the plant table
-):
+    fold: Fold,  # who is left out
+    genotypes: 'Sequence[str]',  # genotype of every plant, in the order of the plant table
+) -> dict[str, np.ndarray]:
     "Positions of the fold's training, validation, test and inner plants"
     g = np.asarray(genotypes)
     kept_out = dict(
@@ -89,10 +91,10 @@ def members(
 
 # %% ../../nbs/30_training/01_folds.ipynb #eba4b0ac
 def inner_folds(
-    fold,  # a `Fold`
-    genotypes,  # genotype of every plant
-    parts=5,  # as science has it; fewer where there are fewer genotypes
-):
+    fold: Fold,  # the fold itself
+    genotypes: 'Sequence[str]',  # genotype of every plant
+    parts: int = 5,  # as science has it; fewer where there are fewer genotypes
+) -> list[Fold]:
     "The folds within a fold: each keeps a part of the training genotypes out as well"
     rest = [g for g in in_order(genotypes) if g != fold.test and g not in fold.validation]
     dealt = np.array_split(

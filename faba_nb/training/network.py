@@ -43,9 +43,9 @@ class Blueprint:
 
 # %% ../../nbs/30_training/04_network.ipynb #86ee4e2b
 def blueprint(
-    arm,  # an `Arm`
-    widths,  # modality to input width
-):
+    arm: 'Arm',  # its settings
+    widths: dict[str, int],  # modality to input width
+) -> Blueprint:
     "The blueprint of an arm on data of these widths"
     used = [m for m in MODALITIES if m in arm.modalities]
     gates = [m for m in MODALITIES if m in MODALITIES[:4] or m in used]
@@ -60,18 +60,18 @@ def blueprint(
     )
 
 # %% ../../nbs/30_training/04_network.ipynb #ac63c34d
-def _layer(name, n_in, n_out):
+def _layer(name: str, n_in: int, n_out: int) -> dict[str, tuple]:
     "A linear layer: both parts start uniform within 1/√(inputs)"
     bound = 1 / math.sqrt(n_in)
     return {f'{name}.weight': ((n_in, n_out), bound), f'{name}.bias': ((1, n_out), bound)}
 
 
-def _norm(name):
+def _norm(name: str) -> dict[str, tuple]:
     "A layer norm starts as the identity"
     return {f'{name}.weight': ((1, WIDTH), 'one'), f'{name}.bias': ((1, WIDTH), 'zero')}
 
 # %% ../../nbs/30_training/04_network.ipynb #056b423e
-def _inputs(bp):
+def _inputs(bp: Blueprint) -> dict[str, tuple]:
     "Query, stand-ins and one small network per modality"
     p = {}
     if 'image' in dict(bp.widths):
@@ -85,7 +85,7 @@ def _inputs(bp):
     return p
 
 # %% ../../nbs/30_training/04_network.ipynb #a8c4b932
-def _fusion(bp):
+def _fusion(bp: Blueprint) -> dict[str, tuple]:
     "The gate, or one matrix over all modalities"
     n = len(bp.gates) * WIDTH
     if bp.fusion == 'concat':
@@ -95,7 +95,7 @@ def _fusion(bp):
     )
 
 # %% ../../nbs/30_training/04_network.ipynb #a0951a5c
-def _attention(name):
+def _attention(name: str) -> dict[str, tuple]:
     "Query, key and value in one matrix, and the way out"
     p = {
         f'{name}.in_proj_weight': ((WIDTH, 3 * WIDTH), math.sqrt(6 / (4 * WIDTH))),
@@ -108,7 +108,7 @@ def _attention(name):
     )
 
 # %% ../../nbs/30_training/04_network.ipynb #3f55b35f
-def _temporal(bp):
+def _temporal(bp: Blueprint) -> dict[str, tuple]:
     "Encoder layers; without attention only their feed-forward half"
     p = {'temporal.cls_token': ((WIDTH,), 'zero')} if bp.temporal == 'transformer' else {}
     for i in range(LAYERS if bp.temporal != 'none' else 0):
@@ -124,8 +124,8 @@ def _temporal(bp):
 
 # %% ../../nbs/30_training/04_network.ipynb #467bd782
 def parameters(
-    bp,  # a `Blueprint`
-):
+    bp: Blueprint,  # of the network
+) -> dict[str, tuple]:
     "Name to (shape, first values) of every parameter of one fit"
     head = (
         _norm('stress_head.norm')
@@ -136,13 +136,15 @@ def parameters(
 
 # %% ../../nbs/30_training/04_network.ipynb #2abab526
 def count_parameters(
-    bp,  # a `Blueprint`
-):
+    bp: Blueprint,  # of the network
+) -> int:
     "How many numbers one fit learns"
     return sum(math.prod(shape) for shape, _ in parameters(bp).values())
 
 # %% ../../nbs/30_training/04_network.ipynb #61527c88
-def _first(name, shape, rule, key):
+def _first(
+    name: str, shape: tuple[int, ...], rule: str | float, key: tuple[int, ...]
+) -> np.ndarray:
     "The first values of one parameter of one fit"
     if rule in ('zero', 'one'):
         return np.full(shape, rule == 'one', np.float32)
@@ -153,9 +155,9 @@ def _first(name, shape, rule, key):
 
 # %% ../../nbs/30_training/04_network.ipynb #8dc66f4a
 def initialise(
-    bp,  # a `Blueprint`
-    keys,  # the address of every fit
-):
+    bp: Blueprint,  # of the network
+    keys: 'Sequence[tuple]',  # the address of every fit
+) -> dict[str, torch.Tensor]:
     "Name to a tensor (fits, …) of first values"
     return {
         n: torch.from_numpy(np.stack([_first(n, shape, rule, k) for k in keys]))
@@ -177,27 +179,31 @@ class Batch:
 
 # %% ../../nbs/30_training/04_network.ipynb #37d5d63d
 def encode_days(
-    dag,  # any shape: days after germination
-):
+    dag: np.ndarray | torch.Tensor,  # any shape: days after germination
+) -> torch.Tensor:
     "(…, 128) sines and cosines of the day"
     rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float64) * (-math.log(10000.0) / WIDTH))
     angle = torch.as_tensor(dag, dtype=torch.float64)[..., None] * rates
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2).float()
 
 # %% ../../nbs/30_training/04_network.ipynb #2e14b2be
-def _mask(drop, x):
+def _mask(drop: Dropout | None, x: torch.Tensor) -> torch.Tensor | None:
     "Dropout factors for `x`, or None when reading"
     return None if drop is None else drop.mask(x)
 
 # %% ../../nbs/30_training/04_network.ipynb #8d8206dc
-def _project(p, name, x, drop):
+def _project(
+    p: dict[str, torch.Tensor], name: str, x: torch.Tensor, drop: Dropout | None
+) -> torch.Tensor:
     "Linear, ReLU, dropout, linear: (fits, rows, width) -> (fits, rows, 128)"
     h = linear(x, p[f'{name}.0.weight'], p[f'{name}.0.bias'])
     h = relu_drop(h, _mask(drop, h))
     return linear(h, p[f'{name}.3.weight'], p[f'{name}.3.bias'])
 
 # %% ../../nbs/30_training/04_network.ipynb #57c4432a
-def _modality(p, bp, m, batch, drop):
+def _modality(
+    p: dict[str, torch.Tensor], bp: Blueprint, m: str, batch: Batch, drop: Dropout | None
+) -> torch.Tensor:
     "(fits, rows, 128) for one enabled modality"
     x = batch.values[m].flatten(1, 2)
     if m == 'image':
@@ -210,18 +216,20 @@ def _modality(p, bp, m, batch, drop):
     )
 
 # %% ../../nbs/30_training/04_network.ipynb #ccf69cd6
-def _gate(p, parts, drop):
+def _gate(
+    p: dict[str, torch.Tensor], parts: list[torch.Tensor], drop: Dropout | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     "(fits, rows, 128) weighted sum of the modalities, and the weights (fits, rows, modalities)"
     g = softmax(_project(p, 'modality_gating.gate_network', torch.cat(parts, -1), drop))
     return weighted(g, parts), g
 
 # %% ../../nbs/30_training/04_network.ipynb #b4db24d3
 def embed(
-    p,  # parameters, name to (fits, …)
-    bp,  # a `Blueprint`
-    batch,  # a `Batch`
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters, name to (fits, …)
+    bp: Blueprint,  # of the network
+    batch: Batch,  # its input
+    drop: Dropout | None = None,  # while training
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "(fits, rows, 128) a vector per step, and gate weights (fits, rows, modalities) or None"
     parts = {m: _modality(p, bp, m, batch, drop) for m, _ in bp.widths}
     zero = torch.zeros_like(next(iter(parts.values())))
@@ -234,9 +242,9 @@ def embed(
 
 # %% ../../nbs/30_training/04_network.ipynb #c1ca4882
 def attention_bias(
-    real,  # (…, steps) bool
-    attention,  # 'full' or 'causal'
-):
+    real: torch.Tensor,  # (…, steps) bool
+    attention: str,  # 'full' or 'causal'
+) -> torch.Tensor:
     "(…, 1 + steps, 1 + steps) 0 where a row may look, very negative where not; the summary token is first"
     seen = torch.nn.functional.pad(real, (1, 0), value=True)
     n = seen.shape[-1]
@@ -246,7 +254,7 @@ def attention_bias(
     return torch.where(allowed, 0.0, -1e9)
 
 # %% ../../nbs/30_training/04_network.ipynb #7b59b1c1
-def _heads(x, s, t):
+def _heads(x: torch.Tensor, s: int, t: int) -> torch.Tensor:
     "(fits, s·t, k·128) -> k tensors (fits·s·heads, t, 32)"
     return (
         x.view(len(x), s, t, -1, HEADS, WIDTH // HEADS)
@@ -255,7 +263,14 @@ def _heads(x, s, t):
     )
 
 # %% ../../nbs/30_training/04_network.ipynb #b09fff9b
-def _attend(p, name, x, bias, drop, skip):
+def _attend(
+    p: dict[str, torch.Tensor],
+    name: str,
+    x: torch.Tensor,
+    bias: torch.Tensor,
+    drop: Dropout | None,
+    skip: int,
+) -> torch.Tensor:
     "(fits, sequences·(tokens − skip), 128) self-attention; bias (fits, sequences, tokens, tokens)"
     n, s, t, _ = x.shape
     q, k, v = _heads(
@@ -282,7 +297,14 @@ def _attend(p, name, x, bias, drop, skip):
     return linear(o, p[f'{name}.out_proj.weight'], p[f'{name}.out_proj.bias'])
 
 # %% ../../nbs/30_training/04_network.ipynb #ec4fd182
-def _block(p, name, x, bias, drop, skip=0):
+def _block(
+    p: dict[str, torch.Tensor],
+    name: str,
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    drop: Dropout | None,
+    skip: int = 0,
+) -> torch.Tensor:
     "One encoder layer over (fits, sequences, tokens, 128); the first `skip` tokens are left out of the result"
     n, s, t, _ = x.shape
     norm = lambda x, y, i: add_norm(
@@ -302,20 +324,20 @@ def _block(p, name, x, bias, drop, skip=0):
     return norm(x, y, 2).view(n, s, t - skip, WIDTH)
 
 # %% ../../nbs/30_training/04_network.ipynb #cc94073d
-def _with_summary(p, x):
+def _with_summary(p: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     "The summary token, at day 0, in front of every sequence"
     cls = p['temporal.cls_token'] + encode_days(torch.zeros(1)).to(x.device)
     return torch.cat([cls[:, None, None].expand(-1, x.shape[1], 1, -1).to(x.dtype), x], 2)
 
 # %% ../../nbs/30_training/04_network.ipynb #2e4e3bff
 def over_time(
-    p,  # parameters
-    bp,  # a `Blueprint`
-    x,  # (fits, sequences, steps, 128)
-    position,  # the same shape: encoded days
-    real,  # (fits, sequences, steps) bool
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters
+    bp: Blueprint,  # of the network
+    x: torch.Tensor,  # (fits, sequences, steps, 128)
+    position: torch.Tensor,  # the same shape: encoded days
+    real: torch.Tensor,  # (fits, sequences, steps) bool
+    drop: Dropout | None = None,  # while training
+) -> torch.Tensor:
     "Let the steps of a sequence look at each other: (fits, sequences, steps, 128)"
     if bp.temporal == 'none':
         return x
@@ -329,21 +351,21 @@ def over_time(
 
 # %% ../../nbs/30_training/04_network.ipynb #e2dce69c
 def head(
-    p,  # parameters
-    x,  # (fits, rows, 128)
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters
+    x: torch.Tensor,  # (fits, rows, 128)
+    drop: Dropout | None = None,  # while training
+) -> torch.Tensor:
     "(fits, rows) log-odds"
     x = layer_norm(x, p['stress_head.norm.weight'], p['stress_head.norm.bias'])
     return _project(p, 'stress_head.mlp', x, drop)[..., 0].float()
 
 # %% ../../nbs/30_training/04_network.ipynb #bc3f1e6a
 def forward(
-    p,  # parameters, name to (fits, …)
-    bp,  # a `Blueprint`
-    batch,  # a `Batch`
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters, name to (fits, …)
+    bp: Blueprint,  # of the network
+    batch: Batch,  # its input
+    drop: Dropout | None = None,  # while training
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds (fits, plants, steps) and gate weights (fits, plants, steps, modalities) or None"
     x, gates = embed(p, bp, batch, drop)
     x = over_time(p, bp, x.view(*batch.real.shape, WIDTH), batch.position, batch.real, drop)

@@ -16,18 +16,18 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/08_readings.ipynb #1ce4c212
 def prefixes(
-    real,  # (…, steps) bool: measured
-):
+    real: torch.Tensor,  # (…, steps) bool: measured
+) -> torch.Tensor:
     "(…, steps, steps) bool: what may be seen on each day"
     n = real.shape[-1]
     return real[..., None, :] & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
 
 # %% ../../nbs/30_training/08_readings.ipynb #8cef6e47
 def replay(
-    p,  # parameters, name to (fits, …)
-    bp,  # a `Blueprint`
-    batch,  # a `Batch`
-):
+    p: dict[str, torch.Tensor],  # parameters, name to (fits, …)
+    bp: Blueprint,  # of the network
+    batch: 'Batch',  # its input
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds and gates as `forward` gives them, every step read without what came later"
     if bp.temporal != 'transformer':
         return forward(p, bp, batch)
@@ -45,9 +45,9 @@ def replay(
 
 # %% ../../nbs/30_training/08_readings.ipynb #196e4349
 def held_out(
-    fold,  # a `Fold`
-    plants,  # the plant table
-):
+    fold: Fold,  # who is left out
+    plants: pd.DataFrame,  # the plant table
+) -> np.ndarray:
     "Positions of the plants whose predictions are kept: of the test, then of the validation; of the inner ones in a fold within a fold"
     m = members(fold, plants.genotype)
     return np.concatenate([m[k] for k in fold.read])
@@ -55,13 +55,13 @@ def held_out(
 # %% ../../nbs/30_training/08_readings.ipynb #ec79a123
 @torch.no_grad()
 def read_fit(
-    p,  # parameters of one fit, name to (1, …)
-    bp,  # a `Blueprint`
-    arm,  # an `Arm`
-    bundle,  # a `Bundle`
-    fold,  # its `Fold`
-    device='cpu',
-):
+    p: dict[str, torch.Tensor],  # parameters of one fit, name to (1, …)
+    bp: Blueprint,  # of its network
+    arm: 'Arm',  # its settings
+    bundle: Bundle,  # its data
+    fold: Fold,  # who is left out
+    device: str | torch.device = 'cpu',
+) -> dict[str, tuple]:
     "Reading to (log-odds, gates) as arrays over (plants, steps) of a grid"
     scales = [scaling(bundle, arm, members(fold, bundle.plants.genotype)['train'])]
     out, ids = {}, np.arange(len(bundle.plants))
@@ -83,7 +83,7 @@ def read_fit(
     return out
 
 # %% ../../nbs/30_training/08_readings.ipynb #5231416a
-def _spread(x, at, n):
+def _spread(x: torch.Tensor, at: np.ndarray, n: int) -> np.ndarray:
     "The rows of the stack's first fit at their places among `n` plants, NaN elsewhere"
     out = np.full((n, *x.shape[2:]), np.nan, np.float32)
     out[at] = x[0].cpu().numpy()
@@ -91,13 +91,13 @@ def _spread(x, at, n):
 
 # %% ../../nbs/30_training/08_readings.ipynb #652bf216
 def prediction_rows(
-    reading,  # (log-odds, gates) over (plants, steps), as `read_fit` gives them
-    gates,  # names of the gates
-    facts,  # a row per filled step of the grid
-    grid,  # the `Grid`
-    fold,  # the `Fold`
-    plants,  # the plant table
-):
+    reading: tuple,  # (log-odds, gates) over (plants, steps), as `read_fit` gives them
+    gates: 'Sequence[str]',  # names of the gates
+    facts: pd.DataFrame,  # a row per filled step of the grid
+    grid: 'Grid',  # where the steps lie
+    fold: Fold,  # who is left out
+    plants: pd.DataFrame,  # the plant table
+) -> pd.DataFrame:
     "The facts of every held-out step with split, probability and gate weights"
     logits, weights = reading
     m = members(fold, plants.genotype)

@@ -35,11 +35,11 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/12_running.ipynb #38ff84a7
 def arm_fits(
-    name,  # of the arm
-    arm,  # its settings
-    plants,  # the plant table
-    shard=None,  # (i, n): only every n-th address, starting with the i-th
-):
+    name: str,  # of the arm
+    arm: Arm,  # its settings
+    plants: pd.DataFrame,  # the plant table
+    shard: tuple[int, int] | None = None,  # (i, n): only every n-th address, starting with the i-th
+) -> list[Fit]:
     "All fits of an arm; a shard holds the same addresses in every arm"
     fits = [
         Fit(name, f, s)
@@ -54,9 +54,9 @@ def arm_fits(
 
 # %% ../../nbs/30_training/12_running.ipynb #8f5dd6db
 def check_folds(
-    fits,  # list of `Fit`
-    bundle,  # a `Bundle`
-):
+    fits: list[Fit],  # whose folds are checked
+    bundle: 'Bundle',  # their data
+) -> None:
     "Refuse folds whose training or validation plants are all stressed or never"
     real = bundle.steps.real
     for fold in {f.fold for f in fits}:
@@ -76,7 +76,9 @@ COLUMNS = (
 ).split()
 
 
-def _labelled(rows, study, work, fit, protocol):
+def _labelled(
+    rows: pd.DataFrame, study: Study, work: Work, fit: Fit, protocol: str
+) -> pd.DataFrame:
     "The rows with the columns that say whose they are"
     return rows.assign(
         study=study.name,
@@ -89,7 +91,7 @@ def _labelled(rows, study, work, fit, protocol):
     )
 
 # %% ../../nbs/30_training/12_running.ipynb #bf86ad9b
-def _round_facts(work):
+def _round_facts(work: Work) -> pd.DataFrame:
     "A row per plant and round, with the label as it would be and whether it was measured"
     b = work.bundle
     plant, step = np.nonzero(b.rounds.filled)
@@ -112,10 +114,10 @@ def _round_facts(work):
 
 # %% ../../nbs/30_training/12_running.ipynb #501730d0
 def gather(
-    study,  # a `Study`
-    work,  # a `Work` whose fits are all on disk
-    grid='steps',  # or 'rounds'
-):
+    study: Study,  # what is trained
+    work: Work,  # whose fits are all on disk
+    grid: str = 'steps',  # or 'rounds'
+) -> pd.DataFrame:
     "All predictions of an arm on one grid"
     g, facts = (
         getattr(work.bundle, grid),
@@ -169,18 +171,18 @@ def gather_permuted(
     return pd.concat(parts, ignore_index=True).reindex(columns=usual + there + versions)
 
 # %% ../../nbs/30_training/12_running.ipynb #a90ed29e
-def _grids(work):
+def _grids(work: Work) -> dict[str, Path]:
     "Grid to the file that holds its predictions"
     files = {'steps': work.folder.predictions, 'rounds': work.folder.predictions_all_rounds}
     return {g: f for g, f in files.items() if getattr(work.bundle, g) is not None}
 
 
-def _permuted(work):
+def _permuted(work: Work) -> list[Path]:
     "The file of a network's predictions with a modality replaced; none of a plain estimator"
     return [work.folder.predictions_permuted] if work.arm.estimator == 'network' else []
 
 
-def _written(work, mark):
+def _written(work: Work, mark: str) -> bool:
     "Are the arm's tables there, whole, and made from these fits?"
     record = work.folder.record
     if any(map(broken, (record, *_grids(work).values(), *_permuted(work)))):
@@ -191,7 +193,7 @@ def _written(work, mark):
         return False
 
 
-def _write_tables(study, work, mark):
+def _write_tables(study: Study, work: Work, mark: str) -> None:
     "Write the arm's tables, and last the record that says so"
     record = work.folder.record
     record.unlink(missing_ok=True)
@@ -204,9 +206,9 @@ def _write_tables(study, work, mark):
 
 # %% ../../nbs/30_training/12_running.ipynb #3ad09d42
 def write_predictions(
-    study,  # a `Study`
-    work,  # a `Work` with all fits of the arm
-):
+    study: Study,  # what is trained
+    work: Work,  # with all fits of the arm
+) -> bool:
     "Write the arm's tables if every fit is there; returns whether the arm is complete"
     if not all(work.done(f) for f in work.marks):
         return False
@@ -221,7 +223,7 @@ def write_predictions(
     return True
 
 # %% ../../nbs/30_training/12_running.ipynb #7019fd5d
-def _cost(work):
+def _cost(work: Work) -> dict[str, float]:
     "Seconds and epochs of an arm's fits, from their records"
     records = [read_json(work.folder.fits / f'{f.name}.json') for f in work.marks]
     return dict(
@@ -236,8 +238,8 @@ class Shelf:
 
     def __init__(
         self,
-        data,  # folder of the experiment
-        features,  # folder of features
+        data: str | Path,  # folder of the experiment
+        features: str | Path,  # folder of features
     ):
         self.experiment, self.features, self.kept = Experiment(data), features, {}
 
@@ -245,8 +247,8 @@ class Shelf:
 @patch
 def get(
     self: Shelf,
-    arm,  # an `Arm`
-):
+    arm: Arm,  # that asks for it
+) -> 'tuple[Bundle, str]':
     "The bundle an arm trains on, and its digest"
     image = (
         (str(feature_path(self.features, arm.backbone, arm.tap, arm.canvas)),)
@@ -262,7 +264,7 @@ def get(
     return self.kept[key]
 
 # %% ../../nbs/30_training/12_running.ipynb #eb487f5e
-def _mark(study, shelf, name, fit, above=()):
+def _mark(study: Study, shelf: Shelf, name: str, fit: Fit, above: tuple[str, ...] = ()) -> str:
     "The fingerprint of the fit of arm `name` at the address of `fit`"
     arm = study.arms[name]
     if name in above:
@@ -275,7 +277,9 @@ def _mark(study, shelf, name, fit, above=()):
     return fit_fingerprint(replace(fit, arm=name), arm, shelf.get(arm)[1], teacher)
 
 # %% ../../nbs/30_training/12_running.ipynb #5ec9dfa2
-def _work(study, shelf, out, name, shard=None):
+def _work(
+    study: Study, shelf: Shelf, out: str | Path, name: str, shard: tuple[int, int] | None = None
+) -> Work:
     "The `Work` of one arm, its queue still empty"
     arm = study.arms[name]
     check_baseline(name, arm)
@@ -287,7 +291,7 @@ def _work(study, shelf, out, name, shard=None):
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
 # %% ../../nbs/30_training/12_running.ipynb #5ddbd1ef
-def _meet_teacher(study, works, work):
+def _meet_teacher(study: Study, works: dict[str, Work], work: Work) -> None:
     "Give a student its teacher, which must have a fit at every address of the student's"
     t = works.get(work.arm.teacher)
     if t is None:
@@ -306,7 +310,7 @@ def _meet_teacher(study, works, work):
     work.teacher = t
 
 # %% ../../nbs/30_training/12_running.ipynb #22d76d68
-def _not_as_written(works):
+def _not_as_written(works: list[Work]) -> dict[Path, str]:
     "Fits that are to be trained again because their files are not what was written: path to what is wrong"
     paths = [fit_path(w.folder.fits, f) for w in works for f in w.queue]
     return {
@@ -314,11 +318,11 @@ def _not_as_written(works):
     }
 
 
-def _aside(out):
+def _aside(out: str | Path) -> set[Path]:
     return set(StudyFolder(out).arms.glob('*/fits/*.damaged-*'))
 
 
-def _told(faults, aside):
+def _told(faults: dict[Path, str], aside: set[Path]) -> list[str]:
     "Lines for people about what was damaged and is done again"
     lines = (
         [
@@ -334,12 +338,12 @@ def _told(faults, aside):
 
 # %% ../../nbs/30_training/12_running.ipynb #1e0cb217
 def plan(
-    study,  # a `Study`
-    shelf,  # a `Shelf`
-    out,  # folder of the study
-    only_arms=None,  # names; all by default
-    shard=None,  # (i, n)
-):
+    study: Study,  # what is trained
+    shelf: Shelf,  # its bundles
+    out: str | Path,  # folder of the study
+    only_arms: 'Sequence[str] | None' = None,  # names; all by default
+    shard: tuple[int, int] | None = None,  # (i, n)
+) -> list[Work]:
     "The `Work` of every arm, teachers before students"
     names, works = list(only_arms or study.arms), {}
     for n in names:
@@ -359,15 +363,15 @@ def plan(
 
 # %% ../../nbs/30_training/12_running.ipynb #9a522b88
 def train_study(
-    study,  # a `Study`
-    data,  # folder of the experiment
-    features,  # folder of features
-    out,  # folder of the study
-    only_arms=None,  # names of arms; all by default
-    shard=None,  # (i, n): the i-th of n parts
-    workers=None,  # stacks at once; one per core by default
-    device=None,  # 'cuda' where there is one by default
-):
+    study: Study,  # what is trained
+    data: str | Path,  # folder of the experiment
+    features: str | Path,  # folder of features
+    out: str | Path,  # folder of the study
+    only_arms: 'Sequence[str] | None' = None,  # names of arms; all by default
+    shard: tuple[int, int] | None = None,  # (i, n): the i-th of n parts
+    workers: int | None = None,  # stacks at once; one per core by default
+    device: str | None = None,  # 'cuda' where there is one by default
+) -> dict:
     "Train what is missing and write predictions; returns what was done, with lines for people under `said`"
     start, device = time.monotonic(), device or ('cuda' if torch.cuda.is_available() else 'cpu')
     workers, shelf = (

@@ -14,17 +14,17 @@ from fastcore.basics import patch
 
 # %% ../../nbs/30_training/02_streams.ipynb #9aab0d14
 def stream(
-    key,  # (split seed, init seed, fold)
-    purpose,  # what the numbers are for: 'weights', 'batches', 'dropout'
-    *counter,  # whole numbers: epoch, step, …
-):
+    key: tuple[int, ...],  # (split seed, init seed, fold)
+    purpose: str,  # what the numbers are for: 'weights', 'batches', 'dropout'
+    *counter: int,  # whole numbers: epoch, step, …
+) -> Generator:
     "The random generator that lives at one address"
     return Generator(SFC64(SeedSequence(key, spawn_key=(zlib.crc32(purpose.encode()), *counter))))
 
 # %% ../../nbs/30_training/02_streams.ipynb #56666539
 def accelerated(
-    device,  # where tensors live
-):
+    device: str | torch.device,  # where tensors live
+) -> bool:
     "Is this a device on which a call costs more than the arithmetic in it?"
     return torch.device(device).type != 'cpu'
 
@@ -34,9 +34,9 @@ class Dropout:
 
     def __init__(
         self,
-        rate,  # share of units that are dropped, 0 to below 1
-        keys,  # the address of every fit of the stack
-        device='cpu',  # where the masks are needed
+        rate: float,  # share of units that are dropped, 0 to below 1
+        keys: 'Sequence[tuple]',  # the address of every fit of the stack
+        device: str | torch.device = 'cpu',  # where the masks are needed
     ):
         self.limit = round(rate * 65536)
         self.scale = 65536 / (65536 - self.limit)
@@ -51,9 +51,9 @@ class Dropout:
 @patch
 def start(
     self: Dropout,
-    epochs,  # epoch of each fit
-    step,  # step within the epoch
-):
+    epochs: 'Sequence[int]',  # epoch of each fit
+    step: int,  # step within the epoch
+) -> None:
     "Go to a step: the masks that follow depend on it alone"
     self.site, self.place = (
         0,
@@ -66,7 +66,7 @@ def start(
 
 # %% ../../nbs/30_training/02_streams.ipynb #318d5808
 @patch
-def _draw(self: Dropout, n):
+def _draw(self: Dropout, n: int) -> np.ndarray:
     "(fits, n) random words of 64 bits"
     words = np.empty((len(self.keys), n), np.uint64)
     for row, s in zip(words, self.streams):
@@ -75,7 +75,7 @@ def _draw(self: Dropout, n):
 
 
 @patch
-def _bits_cpu(self: Dropout, n):
+def _bits_cpu(self: Dropout, n: int) -> np.ndarray:
     "(fits, n) random 16-bit numbers; what a step needs is drawn at its first layer, as much as the step before needed"
     k, there = -(-n // 4), self.words.shape[1]
     if k > there:
@@ -84,7 +84,7 @@ def _bits_cpu(self: Dropout, n):
     return mine.view(np.uint16)[:, :n]
 
 # %% ../../nbs/30_training/02_streams.ipynb #0bce5d49
-def _mix(z):
+def _mix(z: torch.Tensor) -> torch.Tensor:
     "One round of splitmix64 on int64 tensors; shifts must not carry the sign along"
     z = z * -7046029254386353131
     z = (z ^ ((z >> 30) & (2**34 - 1))) * -4658895280553007687
@@ -93,7 +93,7 @@ def _mix(z):
 
 # %% ../../nbs/30_training/02_streams.ipynb #d389004b
 @patch
-def _bits_hashed(self: Dropout, n):
+def _bits_hashed(self: Dropout, n: int) -> torch.Tensor:
     "(fits, n) random 16-bit numbers, computed where they are needed"
     self.site += 1
     seeds = _mix(self.numbers + _mix(self.place + self.site))
@@ -104,8 +104,8 @@ def _bits_hashed(self: Dropout, n):
 @patch
 def mask(
     self: Dropout,
-    x,  # (fits, …) activations
-):
+    x: torch.Tensor,  # (fits, …) activations
+) -> torch.Tensor | None:
     "Factors for `x`: zero where a unit is dropped, a little more than one where it stays; None when nothing is dropped"
     if not self.limit:
         return None
