@@ -91,6 +91,7 @@ def _begin(parent: int) -> None:
 
 
 def _leave_with(parent: int) -> None:
+    "End this process soon after its parent"
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -105,12 +106,15 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _batch(tasks: list[tuple], wish: Wish) -> list[Prepared]:
+    "What several photographs become"
     return [prepare(row, file, wish, form) for row, file, form in tasks]
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #17683d0b
 def cores() -> int:
     "Processor cores this process may use"
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #a90be5d8
 class Decoder:
@@ -123,8 +127,11 @@ class Decoder:
         chunk: int = 8,  # photographs per task
         patience: float = 300,  # seconds for one task before its worker is taken for hung
     ):
-        self.wish, self.chunk, self.patience, self.waited = wish, chunk, patience, 0.0
+        self.wish = wish
         self.workers = cores() if workers is None else workers
+        self.chunk = chunk
+        self.patience = patience
+        self.waited = 0.0  # seconds
         self.pool = None
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #04347d84

@@ -9,9 +9,8 @@ __all__ = ['Encoder', 'open_clip_taps', 'trunk_taps', 'timm_taps', 'pooled_taps'
 # %% ../../nbs/20_backbones/06_encoders.ipynb #76c09722
 import hashlib, math, os, pkgutil
 
-os.environ.setdefault(
-    'OMP_WAIT_POLICY', 'PASSIVE'
-)  # before torch: its idle threads must not spin where decoders want the core
+# before torch: its idle threads must not spin where decoders want the core
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
@@ -45,16 +44,10 @@ def prepare(
     pixels: np.ndarray,  # (N, size, size, 3), 8-bit
 ) -> torch.Tensor:
     "The batch the network sees: (N, 3, size, size) on its device, in its number format"
-    x = (
-        torch.from_numpy(np.ascontiguousarray(pixels))
-        .to(self.device, non_blocking=True)
-        .permute(0, 3, 1, 2)
-        .contiguous()
-        .float()
-        .div_(255)
-    )
-    per_channel = lambda v: torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None]
-    return x.sub_(per_channel(self.mean)).div_(per_channel(self.std)).to(self.dtype)
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)
+    x = x.permute(0, 3, 1, 2).contiguous().float().div_(255)
+    mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in (self.mean, self.std))
+    return x.sub_(mean[:, None, None]).div_(std[:, None, None]).to(self.dtype)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #d8ab1341
 @patch
@@ -78,9 +71,8 @@ def encode(
     "Features of one tap, float32 (N, D)"
     self.batch = min(batch, getattr(self, 'batch', batch))
     try:
-        return np.concatenate(
-            [self.taps(pixels[i : i + self.batch])[tap] for i in range(0, len(pixels), self.batch)]
-        )
+        starts = range(0, len(pixels), self.batch)
+        return np.concatenate([self.taps(pixels[i : i + self.batch])[tap] for i in starts])
     except torch.OutOfMemoryError:
         if self.batch == 1:
             raise BadInput(
@@ -146,10 +138,12 @@ def timm_taps(
 
 
 def pooled_taps(
-    model: torch.nn.Module, x: torch.Tensor
-) -> dict[str, torch.Tensor]:  # for timm networks without a class token
+    model: torch.nn.Module,  # a timm network without a class token
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "What the network itself pools: by attention `proj`, else `mean`"
-    return {'proj' if getattr(model, 'attn_pool', None) is not None else 'mean': model(x)}
+    by_attention = getattr(model, 'attn_pool', None) is not None
+    return {'proj' if by_attention else 'mean': model(x)}
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #6f74e269
 def untrained_vit(
@@ -195,7 +189,11 @@ def _torchvision(canvas: Canvas, mean: tuple, std: tuple) -> 'Callable':
     from PIL import ImageOps
 
     size = canvas.resize if canvas.mode == 'shortest' else (canvas.size, canvas.size)
-    square = lambda im: ImageOps.expand(im, _to_square(*im.size)) if canvas.mode == 'pad' else im
+
+    def square(im):
+        "The picture with borders that make it a square, where the canvas asks for them"
+        return ImageOps.expand(im, _to_square(*im.size)) if canvas.mode == 'pad' else im
+
     return T.Compose(
         [
             square,
@@ -210,7 +208,8 @@ def _torchvision(canvas: Canvas, mean: tuple, std: tuple) -> 'Callable':
 def _to_square(w: int, h: int) -> tuple[int, int, int, int]:
     "Borders left, top, right, bottom that make a square"
     s = max(w, h)
-    return (s - w) // 2, (s - h) // 2, s - w - (s - w) // 2, s - h - (s - h) // 2
+    left, top = (s - w) // 2, (s - h) // 2
+    return left, top, s - w - left, s - h - top
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #5b2db43f
 def _open_clip(backbone: 'Backbone', weights: 'Weights') -> torch.nn.Module:
@@ -222,11 +221,8 @@ def _open_clip(backbone: 'Backbone', weights: 'Weights') -> torch.nn.Module:
         return open_clip.create_model(f'local-dir:{weights.folder}', require_pretrained=True)
     model, _, tag = rest.rpartition('/')
     facts = open_clip.get_pretrained_cfg(model, tag)
-    how = {
-        k: facts[k]
-        for k in ('mean', 'std', 'interpolation', 'resize_mode')
-        if facts.get(k) is not None
-    }
+    stated = ('mean', 'std', 'interpolation', 'resize_mode')
+    how = {k: facts[k] for k in stated if facts.get(k) is not None}
     return open_clip.create_model(
         model,
         str(weights.file),
@@ -271,20 +267,14 @@ def timm_encoder(
     cfg = timm.data.resolve_model_data_config(model)
     size = cfg['input_size'][1]
     mode = {'center': 'shortest', 'squash': 'squash'}.get(cfg['crop_mode'])
-    if (
-        not mode
-        or cfg['interpolation'] not in ('bicubic', 'bilinear')
-        or mode == 'squash'
-        and cfg['crop_pct'] != 1
-    ):
+    known = cfg['interpolation'] in ('bicubic', 'bilinear')
+    squashed_and_cut = mode == 'squash' and cfg['crop_pct'] != 1
+    if not mode or not known or squashed_and_cut:
         raise BadInput(f'its preprocessing is not supported: {cfg}', where=backbone.name)
     canvas = Canvas(mode, math.floor(size / cfg['crop_pct']), size, cfg['interpolation'])
-    forward = (
-        timm_taps
-        if getattr(model, 'cls_token', None) is not None
-        and getattr(model, 'attn_pool', None) is None
-        else pooled_taps
-    )
+    class_token = getattr(model, 'cls_token', None) is not None
+    by_attention = getattr(model, 'attn_pool', None) is not None
+    forward = timm_taps if class_token and not by_attention else pooled_taps
     return Encoder(
         backbone.name,
         model,
@@ -332,15 +322,16 @@ def share_from_file(
     prefix: str = '',  # of the names in the file
 ) -> float:
     "Share of the parameters that are in the file, value for value"
-    held, there = dict(model.named_parameters()), _tensors(file)
-    same = lambda k, v: (
-        prefix + k in there
-        and v.shape == there[prefix + k].shape
-        and torch.equal(v, there[prefix + k].to(v.dtype))
-    )
-    return sum(v.numel() for k, v in held.items() if same(k, v.detach())) / sum(
-        v.numel() for v in held.values()
-    )
+    held = dict(model.named_parameters())
+    there = _tensors(file)
+
+    def same(k, v):
+        "Does the file hold these values under this name?"
+        x = there.get(prefix + k)
+        return x is not None and v.shape == x.shape and torch.equal(v, x.to(v.dtype))
+
+    found = sum(v.numel() for k, v in held.items() if same(k, v.detach()))
+    return found / sum(v.numel() for v in held.values())
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #00443b85
 def load_encoder(
@@ -349,7 +340,8 @@ def load_encoder(
     dtype: str = 'float32',  # of weights and computation: 'float32' or 'bfloat16'
 ) -> Encoder:
     "The encoder of a backbone with its own weights, ready to run; anything less is refused"
-    b, device = get_backbone(name), device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    b = get_backbone(name)
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if dtype not in ('float32', 'bfloat16'):
         raise BadInput(f'{dtype!r} is no number format of an encoder', mend='float32 or bfloat16')
     e = pkgutil.resolve_name(b.build)(b) if b.build else _from_weights(b)
@@ -391,10 +383,8 @@ def _from_weights(b: 'Backbone') -> Encoder:
 # %% ../../nbs/20_backbones/06_encoders.ipynb #58924564
 def _measured(e: Encoder, b: 'Backbone') -> Encoder:
     "The encoder, with the widths of its taps, which must be the registered ones"
-    e.widths = {
-        k: v.shape[1]
-        for k, v in e.taps(np.zeros((1, e.canvas.size, e.canvas.size, 3), np.uint8)).items()
-    }
+    black = np.zeros((1, e.canvas.size, e.canvas.size, 3), np.uint8)
+    e.widths = {k: v.shape[1] for k, v in e.taps(black).items()}
     if b.taps and b.taps != e.widths:
         raise BadInput(
             f'its taps are {e.widths}, registered are {b.taps}',

@@ -77,19 +77,25 @@ def wanted(
     return Wanted(b, b.tap(tap), b.canvas(canvas), feature_path(features, b, tap, canvas))
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #e4810230
+def _keys(table: pd.DataFrame) -> pd.MultiIndex:
+    "Plant, round and view of every row"
+    return pd.MultiIndex.from_frame(table[KEYS])
+
+
 def earlier_file(
     path: str | Path,  # of a file of features
 ) -> pd.MultiIndex | None:
     "What the file at `path` holds if it is one of the earlier system's, else None"
     if not Path(path).is_file() or 'schema' in _attrs(path):
         return None
-    return pd.MultiIndex.from_frame(FeatureFile(path, gaps=False).index[KEYS])
+    return _keys(FeatureFile(path, gaps=False).index)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #7fca0ba2
 @patch
 def gaps_only(self: Wanted) -> Wanted:
     "The same features, for what the earlier system's file lacks"
-    return replace(self, held=earlier_file(self.path), path=gaps_path(self.path), earlier=self.path)
+    gaps = gaps_path(self.path)
+    return replace(self, held=earlier_file(self.path), path=gaps, earlier=self.path)
 
 
 @patch
@@ -100,7 +106,7 @@ def expected(
     "Boolean per row of `table`: should this file hold it?"
     if self.held is None:
         return np.ones(len(table), bool)
-    return ~pd.MultiIndex.from_frame(table[KEYS]).isin(self.held)
+    return ~_keys(table).isin(self.held)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ce51d227
 @patch
@@ -116,19 +122,16 @@ def load(
         from faba_nb.backbones.encoders import load_encoder
 
         e = self.encoder = load_encoder(b, device, dtype)
-        fit = (
-            Canvas('pad', e.canvas.size, e.canvas.size, e.canvas.filter)
-            if self.canvas == 'square'
-            else e.canvas
-        )
+        fit = e.canvas
+        if self.canvas == 'square':
+            fit = Canvas('pad', fit.size, fit.size, fit.filter)
         self.fit = replace(fit, exact=exact)
-        papers, how = e.papers, asdict(self.fit) | dict(mean=e.mean, std=e.std)
+        papers = e.papers
+        how = asdict(self.fit) | dict(mean=e.mean, std=e.std)
     else:
-        papers, how, dtype = (
-            dict(revision='definition 1', weights_sha256='', activation=''),
-            {},
-            'float32',
-        )
+        papers = dict(revision='definition 1', weights_sha256='', activation='')
+        how = {}
+        dtype = 'float32'
     self.attrs = dict(
         backbone=b.name,
         source=b.source,
@@ -154,8 +157,10 @@ def _same_as_before(self: Wanted) -> None:
     plain = json.loads(json.dumps(self.attrs))
     other = [k for k in plain if was.get(k) != plain[k]]
     if other:
+        key = other[0]
         raise BadInput(
-            f'the file is not complete for these photographs, and was made with another {other[0]} ({was.get(other[0])}, now {plain[other[0]]})',
+            'the file is not complete for these photographs, '
+            f'and was made with another {key} ({was.get(key)}, now {plain[key]})',
             where=self.path,
             mend='move it away to extract all anew',
         )
@@ -243,7 +248,8 @@ def finished(
         return True
     if not self.paired():
         return False
-    return not (to_do(table, read_facts(manifest_path(self.path))) & self.expected(table)).any()
+    lacking = to_do(table, read_facts(manifest_path(self.path)))
+    return not (lacking & self.expected(table)).any()
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #d985d370
 def expected_forms(
@@ -253,8 +259,9 @@ def expected_forms(
     "Mode and size that photographs should have, per row; None where nothing is expected"
     forms = {}
     for view, files in table.file.groupby(table['view']):
-        some = files.iloc[np.unique(np.linspace(0, len(files) - 1, 25).astype(int))]
-        seen = pd.Series([f for f in map(form_of, some) if f]).value_counts()
+        places = np.unique(np.linspace(0, len(files) - 1, 25).astype(int))
+        read = [f for f in map(form_of, files.iloc[places]) if f]
+        seen = pd.Series(read).value_counts()
         if len(files) >= least and len(seen) and seen.iloc[0] >= 0.8 * seen.sum():
             forms[view] = seen.index[0]
     return [forms.get(v) for v in table['view']]
@@ -266,18 +273,17 @@ def _features(w: Wanted, good: 'list[Prepared]', batch: int | None) -> np.ndarra
         return np.zeros((0, 0), np.float32)
     if w.encoder is None:
         return np.stack([p.measures[w.backbone.build] for p in good])
-    return w.encoder.encode(
-        np.stack([p.pixels[w.fit] for p in good]), w.tap, batch or w.backbone.batch
-    )
+    pixels = np.stack([p.pixels[w.fit] for p in good])
+    return w.encoder.encode(pixels, w.tap, batch or w.backbone.batch)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #4bd18969
 def _facts(w: Wanted, p: 'Prepared', row: tuple) -> dict:
     "The manifest's row about one photograph"
-    share = p.kept.get(w.fit, np.nan) if w.fit else np.nan if p.status != 'ok' else 1.0
-    said = {
-        k: getattr(p, k)
-        for k in ('bytes', 'mtime_ns', 'sha256', 'status', 'reason', 'form', 'orientation', 'range')
-    }
+    share = 1.0 if p.status == 'ok' else np.nan
+    if w.fit:
+        share = p.kept.get(w.fit, np.nan)
+    names = 'bytes mtime_ns sha256 status reason form orientation range'.split()
+    said = {k: getattr(p, k) for k in names}
     return dict(
         plant_id=row.plant_id,
         round=row.round,
@@ -296,10 +302,8 @@ def _save(w: Wanted, prepared: 'list[Prepared]', table: pd.DataFrame, batch: int
     fault = dict(status='corrupt', reason=f'{w.backbone.name} gives values that are not finite')
     odd = {p.row for p, fine in zip(good, finite) if not fine}
     said = [replace(p, **fault) if p.row in odd else p for p in prepared]
-    rows = [
-        _facts(w, p, row)
-        for p, row in zip(said, table.iloc[[p.row for p in prepared]].itertuples(index=False))
-    ]
+    expected = table.iloc[[p.row for p in prepared]].itertuples(index=False)
+    rows = [_facts(w, p, row) for p, row in zip(said, expected)]
     _write_part(w, pd.DataFrame(rows), x[finite])
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #6e45d5ff
@@ -322,14 +326,11 @@ def _pass(
         tuple(dict.fromkeys(w.backbone.build for w in jobs if not w.fit)),
     )
     forms = expected_forms(table)
-    decoder, progress = (
-        Decoder(wish, 0 if len(rows) <= 32 else workers),
-        Progress(total=len(rows), label='features', unit='photographs'),
-    )
+    tasks = [(r, table.file[r], forms[r]) for r in rows]
+    decoder = Decoder(wish, 0 if len(rows) <= 32 else workers)
+    progress = Progress(total=len(rows), label='features', unit='photographs')
     try:
-        for _, group in groupby(
-            decoder([(r, table.file[r], forms[r]) for r in rows]), lambda p: p.row // UNIT
-        ):
+        for _, group in groupby(decoder(tasks), lambda p: p.row // UNIT):
             os.utime(me)
             _unit(jobs, need, table, list(group), batch, progress)
     finally:
@@ -362,11 +363,9 @@ def merge(
 ) -> bool:
     "Make the finished file if nothing is missing; says whether it did"
     rows, x = self.known(table)
-    missing = (
-        table.loc[self.expected(table), KEYS].merge(rows[KEYS], 'left', KEYS, indicator=True)._merge
-        == 'left_only'
-    )
-    if missing.any():
+    due = table.loc[self.expected(table), KEYS]
+    found = due.merge(rows[KEYS], 'left', KEYS, indicator=True)
+    if (found._merge == 'left_only').any():
         return False
     rows = rows.sort_values(KEYS, ignore_index=True)
     ok = rows[rows.status == 'ok']
@@ -418,19 +417,18 @@ def extract(
     fill_gaps: bool = False,  # extract what a file of the earlier system lacks
 ) -> dict:
     "Extract what is missing, for all backbones in one pass; a summary"
-    table, experiment = looked_at(expected_images(data)), experiment_of(data)
+    table = looked_at(expected_images(data))
+    experiment = experiment_of(data)
     folder = Path(features or Path(data) / 'features')
     names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
-    jobs = {
-        w.path: replace(w, experiment=experiment)
-        for w in (wanted(folder, b, tap, canvas) for b in names)
-    }
+    named = [wanted(folder, b, tap, canvas) for b in names]
+    jobs = {w.path: replace(w, experiment=experiment) for w in named}
     jobs = [_with_earlier(_usable(w, data), table, fill_gaps, data) for w in jobs.values()]
     return _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, device, exact)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #6d836dfc
 def _usable(w: Wanted, data: str | Path) -> Wanted:
-    "The job, after its file was looked at: what is damaged is set aside, what belongs to another experiment refused"
+    "The job, its file looked at: a damaged one is set aside, one of another experiment refused"
     for path in (w.path, manifest_path(w.path)):
         if path.exists() and not path.is_file():
             raise BadInput('not a file', where=path, mend='move it away')
@@ -477,11 +475,9 @@ def _unpaired(w: Wanted) -> str:
 # %% ../../nbs/20_backbones/11_extraction.ipynb #fb96449d
 def _set_aside(w: Wanted, fault: str) -> None:
     "Rename a damaged file and its manifest, and say so"
-    manifest = manifest_path(w.path)
-    n = next(
-        n for n in range(1, 1000) if not any(_aside(p, n).exists() for p in (w.path, manifest))
-    )
-    for p in (w.path, manifest):
+    both = w.path, manifest_path(w.path)
+    n = next(n for n in range(1, 1000) if not any(_aside(p, n).exists() for p in both))
+    for p in both:
         try:
             os.rename(p, _aside(p, n))
         except FileNotFoundError:
@@ -527,7 +523,8 @@ def _work(
 
 
 def _lying_about(folder: Path, jobs: list[Wanted]) -> bool:
-    return leftovers(folder) or any(w.all_parts() for w in jobs)
+    "Is there anything that a killed writer or an earlier attempt left?"
+    return bool(leftovers(folder)) or any(w.all_parts() for w in jobs)
 
 
 def _tidy(done: list[Wanted]) -> None:
@@ -538,19 +535,14 @@ def _tidy(done: list[Wanted]) -> None:
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #1d5ed0aa
 def _tried_again(jobs: list[Wanted], table: pd.DataFrame, workers: int | None) -> pd.DataFrame:
-    "The table with `again`: what the photographs that are known as bad are now, 'status: reason'"
+    "The table with `again`: what photographs known as bad are now, 'status: reason'"
     bad = [r.loc[r.status != 'ok', KEYS] for r in map(_rows, jobs)]
-    rows = (
-        np.flatnonzero(
-            pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(pd.concat(bad)))
-        )
-        if bad
-        else []
-    )
+    rows = np.flatnonzero(_keys(table).isin(_keys(pd.concat(bad)))) if bad else []
     table = table.reset_index(drop=True).assign(again='')
     if not len(rows):
         return table
-    forms, decoder = expected_forms(table), Decoder(Wish(), 0 if len(rows) <= 32 else workers)
+    forms = expected_forms(table)
+    decoder = Decoder(Wish(), 0 if len(rows) <= 32 else workers)
     try:
         found = list(decoder([(r, table.file[r], forms[r]) for r in rows]))
     finally:
@@ -567,7 +559,7 @@ def _with_earlier(w: Wanted, table: pd.DataFrame, fill_gaps: bool, data: str | P
     if not gaps.expected(table).any():
         return gaps
     if not fill_gaps and not gaps.path.is_file():
-        return replace(gaps, held=pd.MultiIndex.from_frame(table[KEYS]))
+        return replace(gaps, held=_keys(table))
     if not gaps.finished(table):
         _proved(w, verify_features(w.path, table, backbones=[w.backbone.name], n=5))
     return gaps
@@ -634,18 +626,18 @@ def _held_by(
 # %% ../../nbs/20_backbones/11_extraction.ipynb #54f96a5e
 def _holder(w: Wanted) -> Path:
     "The file that a user has in mind: the earlier one where its gaps file does not exist"
-    return w.path if w.earlier is None or w.path.is_file() else w.earlier
+    if w.earlier is None or w.path.is_file():
+        return w.path
+    return w.earlier
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #b63b4144
 def _outcome(w: Wanted, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     "Rows about photographs, and the paths of those an earlier file lacks"
     rows = _rows(w)
-    lacks = (
-        table[:0]
-        if w.earlier is None
-        else table[~pd.MultiIndex.from_frame(table[KEYS]).isin(earlier_file(w.earlier))]
-    )
-    gaps = lacks[~pd.MultiIndex.from_frame(lacks[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))]
+    if w.earlier is None:
+        return rows, []
+    lacks = table[~_keys(table).isin(earlier_file(w.earlier))]
+    gaps = lacks[~_keys(lacks).isin(_keys(rows))]
     return rows, gaps.path.tolist()
 
 
@@ -663,16 +655,17 @@ def _counts(
     jobs: list[Wanted], found: list[tuple], bad: pd.DataFrame, table: pd.DataFrame
 ) -> dict[str, int]:
     "How many photographs are used, how many are bad and in which way, how many not done yet"
-    keys = pd.MultiIndex.from_frame(table[KEYS])
+    keys = _keys(table)
     used = np.ones(len(table), bool)
     for w, (rows, _) in zip(jobs, found):
-        good = keys.isin(pd.MultiIndex.from_frame(rows.loc[rows.status == 'ok', KEYS]))
-        used &= good | (keys.isin(earlier_file(w.earlier)) if w.earlier else False)
+        good = keys.isin(_keys(rows[rows.status == 'ok']))
+        if w.earlier:
+            good |= keys.isin(earlier_file(w.earlier))
+        used &= good
     no_plant = bad.reason.str.startswith(NO_PLANT)
     kinds = bad.status.where(~no_plant, NO_PLANT).value_counts()
-    counts = dict(used=int(used.sum())) | {
-        k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)
-    }
+    counts = dict(used=int(used.sum()))
+    counts |= {k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)}
     left = len(table) - sum(counts.values())
     return counts | {'without features': left}
 
@@ -689,9 +682,8 @@ def _summary(
 ) -> dict:
     "What was done and what is bad"
     found = [_outcome(w, table) for w in jobs]
-    bad = pd.concat([rows[rows.status != 'ok'] for rows, _ in found])[
-        [*KEYS, 'path', 'status', 'reason']
-    ]
+    bad = pd.concat([rows[rows.status != 'ok'] for rows, _ in found])
+    bad = bad[[*KEYS, 'path', 'status', 'reason']]
     bad = bad.drop_duplicates(KEYS).merge(table[KEYS], on=KEYS).sort_values(KEYS)
     there = [w for w in jobs if w.path.is_file() or w.held is not None]
     s = dict(
@@ -708,8 +700,9 @@ def _summary(
         earlier={w.backbone.name: str(w.earlier) for w in jobs if w.earlier},
     )
     if strict and len(bad):
+        first = bad.iloc[0]
         raise BadInput(
-            f'{len(bad)} photographs cannot be used, the first: {bad.iloc[0].path}: {bad.iloc[0].reason}',
+            f'{len(bad)} photographs cannot be used, the first: {first.path}: {first.reason}',
             mend='mend them, or leave strict out',
         )
     return s
@@ -722,14 +715,15 @@ def summary_text(
     "The summary in a few lines; the last ones count the photographs and name the bad ones"
     speed = f' ({s["decoded"] / s["seconds"]:.0f}/s)' if s['decoded'] and s['seconds'] else ''
     lines = [f'{s["decoded"]} photographs decoded in {s["seconds"]:.1f} s{speed}']
-    lines += [f'made {n}' for n in s['made']] + [f'nothing to do for {n}' for n in s['skipped']]
+    lines += [f'made {n}' for n in s['made']]
+    lines += [f'nothing to do for {n}' for n in s['skipped']]
     lines += [f'not finished yet: {n}' for n in s['unfinished']]
     for b, g in s['gaps'].items():
-        lines += _list(
-            f'the earlier file of {b} lacks {len(g)} photographs (`faba features --fill-gaps {s["earlier"][b]}` extracts them):',
-            g,
-            most,
+        head = (
+            f'the earlier file of {b} lacks {len(g)} photographs '
+            f'(`faba features --fill-gaps {s["earlier"][b]}` extracts them):'
         )
+        lines += _list(head, g, most)
     counts = ', '.join(f'{n} {k}' for k, n in s['counts'].items() if n or k == 'used')
     bad = [f'{b["path"]}: {_kind(b)}' for b in s['bad']]
     return '\n'.join(lines + _list(f'photographs {s["photographs"]}: {counts}', bad, most))
@@ -737,10 +731,14 @@ def summary_text(
 
 def _list(head: str, items: list[str], most: int) -> list[str]:
     "A heading and what belongs under it, at most so many lines"
-    more = [f'  and {len(items) - most} more, see the manifest'] if len(items) > most else []
-    return [head, *(f'  {i}' for i in items[:most]), *more]
+    lines = [head, *(f'  {i}' for i in items[:most])]
+    if len(items) > most:
+        lines.append(f'  and {len(items) - most} more, see the manifest')
+    return lines
 
 
 def _kind(b: dict) -> str:
     "Status and reason of a bad photograph, in words"
-    return b['reason'] if b['reason'].startswith(NO_PLANT) else f'{b["status"]}, {b["reason"]}'
+    if b['reason'].startswith(NO_PLANT):
+        return b['reason']
+    return f'{b["status"]}, {b["reason"]}'

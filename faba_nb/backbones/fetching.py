@@ -44,9 +44,10 @@ def _tagged(spec: str) -> str:
     model, _, tag = spec.rpartition('/')
     found = open_clip.get_pretrained_cfg(model, tag)
     if not found:
+        known = ', '.join(open_clip.list_pretrained_tags_by_model(model))
         raise BadInput(
             f'open_clip knows no weights {tag!r} for {model!r}',
-            mend=f'it has {", ".join(open_clip.list_pretrained_tags_by_model(model)) or "no such model"}',
+            mend=f'it has {known or "no such model"}',
         )
     if not found.get('hf_hub'):
         raise BadInput(
@@ -89,7 +90,7 @@ def _snapshot(b: 'Backbone', revision: str | None) -> tuple[Path, Path]:
 
 
 def _cached(repo: str, name: str, revision: str | None) -> Path | None:
-    "A file of a repository in the hub's cache, asked of the hub's own library; None when it is not there"
+    "A file in the hub's cache, asked of the hub's own library; None when it is not there"
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, name, hub_cache(), revision)
@@ -120,7 +121,8 @@ def find_weights(
     if found != known['sha256']:
         raise _fetch_first(
             b,
-            f'its weights are not the ones that were fetched (sha256 {found[:12]}…, recorded {known["sha256"][:12]}…)',
+            'its weights are not the ones that were fetched '
+            f'(sha256 {found[:12]}…, recorded {known["sha256"][:12]}…)',
         )
     return Weights(folder, file, known['repository'], known['revision'], found)
 
@@ -133,14 +135,15 @@ def _local(b: 'Backbone') -> Weights:
         raise BadInput(
             f'there are no weights in {folder}',
             where=b.name,
-            mend=f'one of {", ".join(WEIGHTS)} is needed, beside open_clip_config.json or config.json',
+            mend=f'one of {", ".join(WEIGHTS)} is needed, '
+            'beside open_clip_config.json or config.json',
         )
     found = sha256(file)
     return Weights(folder, file, str(folder), found[:12], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #82a00845
 def _bring(repo: str, name: str, commit: str) -> Path:
-    "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
+    "A file in the hub's cache; of what an earlier attempt began, only the rest is asked for"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
@@ -153,9 +156,8 @@ def _bring(repo: str, name: str, commit: str) -> Path:
     blob.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{part}.lock'):
         if not blob.exists():
-            same = (
-                urlsplit(facts.location).netloc == urlsplit(url).netloc
-            )  # a token is for the hub, not for where it keeps its files
+            # a token is for the hub, not for where it keeps its files
+            same = urlsplit(facts.location).netloc == urlsplit(url).netloc
             with open(part, 'ab') as f:
                 http_get(
                     facts.location,
@@ -185,7 +187,8 @@ def _download(b: 'Backbone', revision: str | None) -> tuple[str, Path, str]:
             raise BadInput(f'{repo} holds none of {", ".join(WEIGHTS)}', where=b.name)
         if configuration(b):
             _bring(repo, configuration(b), info.sha)
-        return info.sha, _bring(repo, name, info.sha), (files[name].lfs or {}).get('sha256', '')
+        stated = (files[name].lfs or {}).get('sha256', '')
+        return info.sha, _bring(repo, name, info.sha), stated
     except (*_no_network(), HFValidationError, OfflineModeIsEnabled, OSError) as e:
         raise BadInput(
             f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}',
@@ -195,9 +198,10 @@ def _download(b: 'Backbone', revision: str | None) -> tuple[str, Path, str]:
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
 def _no_network() -> tuple[type, ...]:
-    "What the library below the hub's raises when there is no network or it breaks: requests, httpx or httpx2, by version"
+    "What the library below the hub's raises when there is no network or it breaks"
     from huggingface_hub.errors import HfHubHTTPError
 
+    # by version of the hub's library: requests, httpx or httpx2
     return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == 'HTTPError')
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #4d5b8a89
@@ -239,7 +243,9 @@ def fetch(
             continue
         records[b.name] = r = _fetch_one(b, revision)
         quiet or print(
-            f'{b.name}: {r["repository"]} at {r["revision"]}\n  {r["file"]}, sha256 {r["sha256"]}\nOK torch.Size({r["norm"]})',
+            f'{b.name}: {r["repository"]} at {r["revision"]}\n'
+            f'  {r["file"]}, sha256 {r["sha256"]}\n'
+            f'OK torch.Size({r["norm"]})',
             flush=True,
         )
     return records

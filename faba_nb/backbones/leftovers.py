@@ -70,7 +70,8 @@ def leftovers(
     "Temporary files, and files of writers that have ended"
     folder = Path(folder)
     found = [*folder.glob(f'.*_features*.{_HEX}'), *folder.glob(f'.*.parts/.*.{_HEX}')]
-    return [p for p in found if p.is_file()] + [p for p in folder.glob('.writer-*') if _gone(p)]
+    ended = [p for p in folder.glob('.writer-*') if _gone(p)]
+    return [p for p in found if p.is_file()] + ended
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #274a1914
 def alone(
@@ -78,15 +79,17 @@ def alone(
     me: Path,  # what `writing` gave
 ) -> bool:
     "Does nobody else write here?"
-    return all(p == me or _gone(p) for p in Path(folder).glob('.writer-*'))
+    others = (p for p in Path(folder).glob('.writer-*') if p != me)
+    return all(map(_gone, others))
 
 
 def sweep(
     folder: str | Path,  # of features
     me: Path,  # what `writing` gave
 ) -> None:
-    "Remove what killed writers left: all of it when nobody else writes here, else what is older than an hour"
-    all_of_it, limit = alone(folder, me), time.time() - HOUR
+    "Remove what killed writers left; while somebody else writes, only what is older than an hour"
+    all_of_it = alone(folder, me)
+    limit = time.time() - HOUR
     for p in leftovers(folder):
         try:
             if all_of_it or p.stat().st_mtime < limit:

@@ -50,6 +50,7 @@ def read_bytes(
 
 
 def _why(e: Exception) -> str:
+    "The system's own words for an error"
     return (getattr(e, 'strerror', None) or str(e)).lower()
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #5dc1ba23
@@ -72,7 +73,9 @@ def _open(data: bytes) -> pyvips.Image:
 
 
 def _first_line(e: Exception) -> str:
-    return ' '.join(str(e).replace('unable to call', '').split())[:120]
+    "The beginning of what libvips says, in one line"
+    said = str(e).replace('unable to call', '')
+    return ' '.join(said.split())[:120]
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #b1be376a
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
@@ -132,7 +135,9 @@ def _orientation(im: pyvips.Image) -> int:
 
 def _upright_size(im: pyvips.Image) -> tuple[int, int]:
     "Width and height after turning"
-    return (im.height, im.width) if _orientation(im) >= 5 else (im.width, im.height)
+    if _orientation(im) >= 5:
+        return im.height, im.width
+    return im.width, im.height
 
 
 def _form(mode: str, size: tuple[int, int]) -> str:
@@ -150,7 +155,9 @@ def lies(
 def _decoded(data: bytes) -> tuple:
     "Mode, upright 8-bit array, orientation, and for 16 bits the range of the colours"
     im = _open(data)
-    mode, turn, values = _mode(im), _orientation(im), None
+    mode = _mode(im)
+    turn = _orientation(im)
+    values = None
     try:
         a = im.numpy()
     except pyvips.Error as e:
@@ -161,7 +168,9 @@ def _decoded(data: bytes) -> tuple:
         colours = a[..., : 1 if a.shape[2] < 3 else 3]
         values = int(colours.min()), int(colours.max())
         a = (a >> 8).astype(np.uint8)
-    return mode, np.ascontiguousarray(_TURNS[turn](a)) if turn != 1 else a, turn, values
+    if turn != 1:
+        a = np.ascontiguousarray(_TURNS[turn](a))
+    return mode, a, turn, values
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #14bf521c
 def decode(
@@ -207,9 +216,8 @@ def on_black(
 ) -> Image.Image:
     "RGB picture of `a` over black, to the bit what Pillow's `alpha_composite` gives"
     grey = a.shape[2] < 3
-    im = Image.fromarray(
-        np.ascontiguousarray(a[..., 0] if a.shape[2] == 1 else a), _MODES[a.shape[2]]
-    )
+    pixels = a[..., 0] if a.shape[2] == 1 else a
+    im = Image.fromarray(np.ascontiguousarray(pixels), _MODES[a.shape[2]])
     if a.shape[2] in (1, 3):
         return im.convert('RGB') if grey else im
     if a.shape[2] == 4 and not ((a[..., 3] + 1) & 254).any():
@@ -243,23 +251,26 @@ def _words(values: tuple[int, int] | None) -> str:
 # %% ../../nbs/20_backbones/02_photographs.ipynb #c744cef0
 def _too_dark(mode: str, values: tuple[int, int]) -> str:
     "Why nothing can be seen in a picture of this range, or ''"
-    if mode.endswith('16 bit') and values[1] < DIMMEST:
-        return f'too dark for a 16-bit file, as of {values[1].bit_length()}-bit data'
-    return 'too dark' if not mode.endswith('16 bit') and values[1] <= NEARLY_BLACK else ''
+    brightest = values[1]
+    if not mode.endswith('16 bit'):
+        return 'too dark' if brightest <= NEARLY_BLACK else ''
+    if brightest < DIMMEST:
+        return f'too dark for a 16-bit file, as of {brightest.bit_length()}-bit data'
+    return ''
 
 
 def _no_plant(mode: str, values: tuple[int, int] | None, why: str) -> str:
     "The reason in full, with the range where it is known"
-    return f'{NO_PLANT}: {why}' + (f' (values {_words(values)})' if values else '')
+    known = f' (values {_words(values)})' if values else ''
+    return f'{NO_PLANT}: {why}{known}'
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #985b901f
 def read_photograph(
     source: str | Path | bytes,  # path of a file, or its bytes
 ) -> Photograph:
     "One photograph, decoded and composited on black; one that shows no plant is a `BadImage`"
-    mode, a, orientation, values = _decoded(
-        source if isinstance(source, bytes) else read_bytes(source)
-    )
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    mode, a, orientation, values = _decoded(data)
     box = _visible(a)
     if box is None:
         raise BadImage(_no_plant(mode, values, 'nothing visible, all black or transparent'))
@@ -289,7 +300,8 @@ Photograph.mask.__set_name__(Photograph, 'mask')
 def _plant(self) -> np.ndarray:
     "Where the colour is that of a leaf or a stem, boolean; all of the mask where there is none"
     _, g, b = (np.asarray(c) for c in self.image.split())
-    leaf = self.mask & (g - np.minimum(g, b) > (g >> 4))
+    coloured = g - np.minimum(g, b) > (g >> 4)
+    leaf = self.mask & coloured
     return leaf if leaf.any() else self.mask
 
 

@@ -21,10 +21,8 @@ from ..core.errors import BadInput, unknown
 class Backbone:
     "Facts about one frozen encoder"
 
-    source: str  # `open_clip:MODEL/PRETRAINED`, `open_clip:hf-hub:ORG/NAME`, `timm:NAME`, `local:PATH` or `embedded:NAME`
-    taps: dict = field(
-        default_factory=dict
-    )  # tap to width; empty: known once the weights are loaded
+    source: str  # open_clip:MODEL/PRETRAINED, open_clip:hf-hub:ORG/NAME, timm:NAME, local:PATH, embedded:NAME
+    taps: dict = field(default_factory=dict)  # tap to width; empty until weights are loaded
     published_tap: str = 'norm'  # the tap of the published comparison, or the library's default
     published_canvas: str = 'published'  # 'square' for encoders that see the whole plant anyway
     repository: str = ''  # repository on the Hugging Face hub, empty for embedded ones
@@ -36,9 +34,7 @@ class Backbone:
     citation: str = ''  # where it was described
     revision: str = ''  # commit of the repository, where it is known
     build: str = ''  # embedded ones: dotted name of the function that makes or measures
-    adjust: str = (
-        ''  # dotted name of a function that changes a loaded encoder, such as its position grid
-    )
+    adjust: str = ''  # dotted name of a function that changes a loaded encoder (its position grid)
     name: str = ''  # filled in by `register_backbone`
     title: str = ''  # likewise
 
@@ -222,7 +218,8 @@ def plantnet() -> Backbone:
         batch=16,
         parameters=86.6,
         gflop=304,
-        licence='unknown: see huggingface.co/PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
+        licence='unknown: see huggingface.co/'
+        'PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
         citation='Goëau et al. 2024, PlantCLEF, CEUR-WS 3740',
     )
 
@@ -270,13 +267,9 @@ def get_backbone(
 
 def _unregistered(source: str) -> Backbone:
     "What can be said of a source without its weights"
-    tap = (
-        'norm'
-        if source.startswith('timm:')
-        or source.startswith('local:')
-        and not Path(source[6:], 'open_clip_config.json').is_file()
-        else 'proj'
-    )
+    kind, _, rest = source.partition(':')
+    timm_folder = kind == 'local' and not Path(rest, 'open_clip_config.json').is_file()
+    tap = 'norm' if kind == 'timm' or timm_folder else 'proj'
     return Backbone(source, published_tap=tap, name=source, title='not registered')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0720ade3
@@ -293,14 +286,13 @@ def hub_cache(
     home: str | None = None,  # the value of HF_HOME to go by; this process's own by default
 ) -> Path:
     "Folder of the Hugging Face hub's cache"
-    home = (
-        home
-        or os.environ.get('HF_HOME')
-        or os.path.join(
-            os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'huggingface'
-        )
-    )
-    return Path(os.environ.get('HF_HUB_CACHE') or os.path.join(home, 'hub'))
+    if os.environ.get('HF_HUB_CACHE'):
+        return Path(os.environ['HF_HUB_CACHE'])
+    home = home or os.environ.get('HF_HOME')
+    if not home:
+        cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+        home = os.path.join(cache, 'huggingface')
+    return Path(home, 'hub')
 
 
 def in_cache(
@@ -308,16 +300,15 @@ def in_cache(
     home: str | None = None,  # as for `hub_cache`
 ) -> bool:
     "Are there weights of a repository in the hub's cache?"
-    return any(
-        p.name in WEIGHTS
-        for p in (hub_cache(home) / f'models--{repository.replace("/", "--")}' / 'snapshots').glob(
-            '*/*'
-        )
-    )
+    folder = hub_cache(home) / f'models--{repository.replace("/", "--")}'
+    return any(p.name in WEIGHTS for p in (folder / 'snapshots').glob('*/*'))
 
 
 def _weights(b: Backbone) -> str:
-    return 'embedded' if b.build else 'cached' if in_cache(b.repository) else 'not fetched'
+    "Where the weights of a backbone are"
+    if b.build:
+        return 'embedded'
+    return 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2
 def backbones(
@@ -373,11 +364,9 @@ def canvas(
     "The canvas that `wanted` means for this backbone"
     if wanted not in CANVASES:
         raise unknown('canvas', wanted, CANVASES)
-    return (
-        self.published_canvas
-        if wanted == 'published' or self.published_canvas == 'square'
-        else wanted
-    )
+    if wanted == 'published' or self.published_canvas == 'square':
+        return self.published_canvas
+    return wanted
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #9f31238e
 @patch
@@ -389,8 +378,6 @@ def stem(
     "What features of this backbone are called, without folder and ending"
     name = re.sub(r'[^\w.+-]+', '-', self.name).strip('-.')
     tap, canvas = self.tap(tap), self.canvas(canvas)
-    return (
-        name
-        if (tap, canvas) == (self.published_tap, self.published_canvas)
-        else f'{name}.{tap}.{canvas}'
-    )
+    if (tap, canvas) == (self.published_tap, self.published_canvas):
+        return name
+    return f'{name}.{tap}.{canvas}'

@@ -27,7 +27,8 @@ def feature_path(
     canvas: str = 'published',  # how photographs were fitted
 ) -> Path:
     "The file that holds these features"
-    return Path(features) / f'{get_backbone(backbone).stem(tap, canvas)}_features.h5'
+    stem = get_backbone(backbone).stem(tap, canvas)
+    return Path(features) / f'{stem}_features.h5'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #775714a9
 _END = '_features.h5'
@@ -108,11 +109,9 @@ def _not_as_written(attrs: dict, index: pd.DataFrame, x: np.ndarray) -> str:
     want = attrs.get('content_sha256')
     if attrs.get('images', len(x)) != len(x):
         return f'{attrs["images"]} vectors were written, {len(x)} are there'
-    return (
-        'its numbers are not those that were written'
-        if want and content_hash(index, x) != want
-        else ''
-    )
+    if want and content_hash(index, x) != want:
+        return 'its numbers are not those that were written'
+    return ''
 
 
 def _finite(index: pd.DataFrame, x: np.ndarray, path: str | Path) -> None:
@@ -199,24 +198,24 @@ def _round(group: h5py.h5g.GroupID, plant: str, rnd: str, keys: list, found: lis
 
 # %% ../../nbs/20_backbones/07_store.ipynb #40bbec6d
 def _cached(path: str | Path, attrs: dict) -> tuple[pd.DataFrame, np.ndarray]:
-    "Index and features of a file, from the cache when this state of it was read and checked before"
+    "Index and features of a file, from the cache when this state of it was checked before"
     kind = os.stat(path)
-    at = cache_folder(
-        'features',
-        fingerprint('checked', str(Path(path).resolve()), kind.st_size, kind.st_mtime_ns),
-    )
+    where = str(Path(path).resolve())
+    state = fingerprint('checked', where, kind.st_size, kind.st_mtime_ns)
+    at = cache_folder('features', state)
     keys, flat = at / 'index.csv', at / 'features.npy'
     if not _sealed(keys, flat):
         _remake(path, attrs, keys, flat)
-    index = pd.read_csv(
-        keys, dtype={'plant_id': str, 'round': int, 'view': str}, keep_default_na=False
-    )
+    kinds = {'plant_id': str, 'round': int, 'view': str}
+    index = pd.read_csv(keys, dtype=kinds, keep_default_na=False)
     return index, np.load(flat, mmap_mode='r')
 
 
 def _sealed(*paths: Path) -> bool:
     "Are all files there, and as they were sealed?"
-    return (paths[0].parent / SEALS).is_file() and not any(broken(p) for p in paths)
+    if not (paths[0].parent / SEALS).is_file():
+        return False
+    return not any(map(broken, paths))
 
 
 def _remake(path: str | Path, attrs: dict, keys: Path, flat: Path) -> None:
@@ -309,11 +308,9 @@ def _plain(v: object) -> object:
 @patch
 def __repr__(self: FeatureFile) -> str:
     a = self.attrs
-    whose = (
-        f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}'
-        if a
-        else 'of the earlier system'
-    )
+    whose = 'of the earlier system'
+    if a:
+        whose = f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}'
     return f'{self.path.name}: {len(self.index)} × {self.dim}, {whose}'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #4ea08165
@@ -323,9 +320,9 @@ def load(
     keys: pd.DataFrame,  # with plant_id, round, view
 ) -> tuple[np.ndarray, np.ndarray]:
     "Features of `keys`, float32 (N, D), and which of them are there, boolean (N,)"
-    at = pd.MultiIndex.from_frame(self.index[KEYS]).get_indexer(
-        pd.MultiIndex.from_frame(keys[KEYS].astype({'round': int}))
-    )
+    here = pd.MultiIndex.from_frame(self.index[KEYS])
+    asked = pd.MultiIndex.from_frame(keys[KEYS].astype({'round': int}))
+    at = here.get_indexer(asked)
     present = at >= 0
     out = np.zeros((len(keys), self.dim), np.float32)
     out[present] = self.features[at[present]]
