@@ -44,10 +44,13 @@ def prepare(
     pixels: np.ndarray,  # (N, size, size, 3), 8-bit
 ) -> torch.Tensor:
     "The batch the network sees: (N, 3, size, size) on its device, in its number format"
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device, non_blocking=True)
-    x = x.permute(0, 3, 1, 2).contiguous().float().div_(255)
-    mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in (self.mean, self.std))
-    return x.sub_(mean[:, None, None]).div_(std[:, None, None]).to(self.dtype)
+    x = torch.from_numpy(np.ascontiguousarray(pixels))
+    x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    x = x.contiguous().float().div_(255)
+    mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device)
+    std = torch.tensor(self.std, dtype=x.dtype, device=x.device)
+    x = x.sub_(mean[:, None, None]).div_(std[:, None, None])
+    return x.to(self.dtype)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #d8ab1341
 @patch

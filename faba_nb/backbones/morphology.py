@@ -60,7 +60,8 @@ def _outline(mask: np.ndarray, h: int) -> dict[str, float]:
 def _profile(rows: np.ndarray, top: int, h: int) -> dict[str, float]:
     "Share of the plant's pixels in eight slices of the picture, the lowest first"
     slices = np.minimum((np.arange(len(rows)) + top) * 8 // h, 7)
-    share = np.bincount(slices, rows, minlength=8)[::-1] / rows.sum()
+    count = np.bincount(slices, rows, minlength=8)[::-1]
+    share = count / rows.sum()
     return {f'slice_{i}': s for i, s in enumerate(share)}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #705a4cb4
@@ -78,7 +79,8 @@ _PERCENTS = 10, 50, 90
 
 def _percentiles(name: str, x: np.ndarray) -> dict[str, float]:
     "Low, middle and high value of a measure of pixels"
-    return {f'{name}_{p}': v for p, v in zip(_PERCENTS, np.percentile(x, _PERCENTS))}
+    values = np.percentile(x, _PERCENTS)
+    return {f'{name}_{p}': v for p, v in zip(_PERCENTS, values)}
 
 
 def _colours(c: np.ndarray) -> dict[str, float]:

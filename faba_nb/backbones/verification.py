@@ -22,7 +22,10 @@ from .store import FeatureFile, KEYS
 # %% ../../nbs/20_backbones/10_verification.ipynb #55cb8ac9
 def _spread(n: int, most: int) -> list[int]:
     "At most `most` of `n` positions, evenly spread"
-    return np.unique(np.linspace(0, n - 1, most).astype(int)).tolist() if n else []
+    if not n:
+        return []
+    places = np.linspace(0, n - 1, most).astype(int)
+    return np.unique(places).tolist()
 
 
 def _sample(

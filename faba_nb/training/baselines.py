@@ -17,12 +17,13 @@ from .engine import Fit
 from .folds import members
 
 # %% ../../nbs/30_training/10_baselines.ipynb #983195ef
-def _mean_view(bundle: Bundle, grid: 'Grid', shift: np.ndarray, rate: np.ndarray) -> np.ndarray:
-    "(plants, steps, D) standardised mean over the views present, 0 where there is none"
+def _mean_view(
+    bundle: Bundle, grid: 'Grid', shift: np.ndarray, rate: np.ndarray
+) -> np.ndarray:  # (plants, steps, D)
+    "Standardised mean over the views present, 0 where there is none"
     there = (grid.rows > 0).sum(-1, keepdims=True)
-    return np.where(
-        there > 0, (bundle.table[grid.rows].sum(2) / np.maximum(there, 1) - shift) * rate, 0
-    )
+    mean = bundle.table[grid.rows].sum(2) / np.maximum(there, 1)
+    return np.where(there > 0, (mean - shift) * rate, 0)
 
 # %% ../../nbs/30_training/10_baselines.ipynb #68a0ea91
 def step_inputs(
@@ -37,8 +38,12 @@ def step_inputs(
     values = g.values | (bundle.online.get(grid, {}) if online else {})
     for m in (m for m in MODALITIES if m in scales):
         shift, rate = scales[m]
-        empty = -shift * rate if arm.preparation == 'published' and m in MODALITIES[:4] else 0
-        x = _mean_view(bundle, g, shift, rate) if m == 'image' else (values[m] - shift) * rate
+        if m == 'image':
+            x = _mean_view(bundle, g, shift, rate)
+        else:
+            x = (values[m] - shift) * rate
+        published = arm.preparation == 'published' and m in MODALITIES[:4]
+        empty = -shift * rate if published else 0
         parts += [np.where(np.isfinite(x), x, empty), g.present[m][..., None]]
     if arm.estimator != 'morphology_logistic':
         parts.append(g.dag[..., None] / 10)
@@ -66,10 +71,8 @@ def check_baseline(
     arm: Arm,  # its settings
 ) -> None:
     "Refuse a baseline arm that is not what its estimator says"
-    if arm.estimator == 'morphology_logistic' and (arm.backbone, arm.modalities) != (
-        'morphology',
-        ('image',),
-    ):
+    seen = (arm.backbone, arm.modalities)
+    if arm.estimator == 'morphology_logistic' and seen != ('morphology', ('image',)):
         raise BadInput(
             'morphology_logistic looks at morphology features only',
             f'arms.{name}',
@@ -88,22 +91,25 @@ def fit_baseline(
 ) -> dict[str, tuple]:
     "Reading to (log-odds, None) over (plants, steps), as `read_fit` gives them"
     train = members(fit.fold, bundle.plants.genotype)['train']
-    scales, real = scaling(bundle, arm, train), bundle.steps.real[train]
-    x, y = step_inputs(bundle, arm, scales)[train][real], bundle.label[train][real]
+    scales = scaling(bundle, arm, train)
+    real = bundle.steps.real[train]
+    x = step_inputs(bundle, arm, scales)[train][real]
+    y = bundle.label[train][real]
     model = make_estimator(arm.estimator, np.random.SeedSequence(fit.key).generate_state(1)[0])
     model.fit(x, y, sample_weight=np.where(y > 0, arm.pos_weight, 1.0))
-    return {
-        f'{grid}/{reading}': (
-            _log_odds(model, step_inputs(bundle, arm, scales, grid, reading == 'online')),
-            None,
-        )
-        for grid in ('steps', 'rounds')
-        if getattr(bundle, grid) is not None
-        for reading in ('retrospective', 'online')
-    }
+    out = {}
+    for grid in ('steps', 'rounds'):
+        if getattr(bundle, grid) is None:
+            continue
+        for reading in ('retrospective', 'online'):
+            x = step_inputs(bundle, arm, scales, grid, reading == 'online')
+            out[f'{grid}/{reading}'] = _log_odds(model, x), None
+    return out
 
 # %% ../../nbs/30_training/10_baselines.ipynb #1dfe5870
 def _log_odds(model: 'ClassifierMixin', x: np.ndarray) -> np.ndarray:
     "(plants, steps) log-odds; a forest's certainty is kept finite"
-    p = model.predict_proba(x.reshape(-1, x.shape[-1]))[:, 1].clip(1e-4, 1 - 1e-4)
-    return np.log(p / (1 - p)).astype(np.float32).reshape(x.shape[:-1])
+    rows = x.reshape(-1, x.shape[-1])
+    p = model.predict_proba(rows)[:, 1].clip(1e-4, 1 - 1e-4)
+    odds = np.log(p / (1 - p)).astype(np.float32)
+    return odds.reshape(x.shape[:-1])

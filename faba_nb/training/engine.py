@@ -36,19 +36,17 @@ class Fit:
 
     @property
     def key(self) -> tuple[int, ...]:
-        return (
-            self.fold.split_seed,
-            self.init_seed,
-            self.fold.number,
-            *([self.fold.part] if self.fold.part else []),
-        )
+        "The address of its random numbers"
+        part = [self.fold.part] if self.fold.part else []
+        return self.fold.split_seed, self.init_seed, self.fold.number, *part
 
     @property
     def name(self) -> str:
-        return (
-            f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}'
-            + f'_inner{self.fold.part}' * bool(self.fold.part)
-        )
+        "What its files are called"
+        fold, inner = self.fold, ''
+        if fold.part:
+            inner = f'_inner{fold.part}'
+        return f'split{fold.split_seed}_seed{self.init_seed}_fold{fold.number:02d}{inner}'
 
 # %% ../../nbs/30_training/07_engine.ipynb #3ec9aad8
 def learning_rate(
@@ -59,7 +57,8 @@ def learning_rate(
     if epoch < arm.warmup_epochs:
         return arm.lr * (0.01 + 0.99 * epoch / arm.warmup_epochs)
     rest = max(1, arm.max_epochs - arm.warmup_epochs)
-    return 1e-6 + (arm.lr - 1e-6) * (1 + math.cos(math.pi * (epoch - arm.warmup_epochs) / rest)) / 2
+    cosine = 1 + math.cos(math.pi * (epoch - arm.warmup_epochs) / rest)
+    return 1e-6 + (arm.lr - 1e-6) * cosine / 2
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8234c46
 def epoch_batches(
@@ -69,8 +68,10 @@ def epoch_batches(
     size: int,  # plants in a batch
 ) -> np.ndarray:
     "(batches, size) positions, −1 for an empty place"
-    order = train[stream(key, 'batches', epoch).permutation(len(train))]
-    return np.pad(order, (0, -len(order) % size), constant_values=-1).reshape(-1, size)
+    random = stream(key, 'batches', epoch)
+    order = train[random.permutation(len(train))]
+    padded = np.pad(order, (0, -len(order) % size), constant_values=-1)
+    return padded.reshape(-1, size)
 
 # %% ../../nbs/30_training/07_engine.ipynb #b765788b
 @dataclass
@@ -81,12 +82,8 @@ class State:
     mean: dict  # Adam's running mean of the gradient
     square: dict  # and of its square
     best: dict  # weights of the epoch with the lowest validation loss
-    logs: list = field(
-        default_factory=list
-    )  # per fit: list of {epoch, lr, train, validation, seconds}
-    rows: list = field(
-        default_factory=list, repr=False
-    )  # per fit: its rows of weights, mean and square
+    logs: list = field(default_factory=list)  # per fit: [{epoch, lr, train, validation, seconds}]
+    rows: list = field(default_factory=list, repr=False)  # per fit: of weights, mean and square
 
 # %% ../../nbs/30_training/07_engine.ipynb #439d6c05
 def fresh(
@@ -96,8 +93,10 @@ def fresh(
 ) -> State:
     "The state of fits that have not begun"
     w = {n: x.to(device) for n, x in initialise(bp, keys).items()}
-    zeros = lambda: {n: torch.zeros_like(x) for n, x in w.items()}
-    return State(w, zeros(), zeros(), {n: x.clone() for n, x in w.items()}, [[] for _ in keys])
+    mean = {n: torch.zeros_like(x) for n, x in w.items()}
+    square = {n: torch.zeros_like(x) for n, x in w.items()}
+    best = {n: x.clone() for n, x in w.items()}
+    return State(w, mean, square, best, [[] for _ in keys])
 
 # %% ../../nbs/30_training/07_engine.ipynb #6ce0143b
 _PARTS = 'weights', 'mean', 'square', 'best'
@@ -109,10 +108,8 @@ def take(
     rows: list[int],  # positions of the fits
 ) -> State:
     "The state of these fits only"
-    return State(
-        *({n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS),
-        [self.logs[r] for r in rows],
-    )
+    parts = [{n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS]
+    return State(*parts, [self.logs[r] for r in rows])
 
 
 @patch
@@ -121,13 +118,11 @@ def join(
     other: State,  # of the same blueprint
 ) -> State:
     "The state of both"
-    return State(
-        *(
-            {n: torch.cat([x, getattr(other, p)[n]]) for n, x in getattr(self, p).items()}
-            for p in _PARTS
-        ),
-        self.logs + other.logs,
-    )
+    parts = []
+    for p in _PARTS:
+        more = getattr(other, p)
+        parts.append({n: torch.cat([x, more[n]]) for n, x in getattr(self, p).items()})
+    return State(*parts, self.logs + other.logs)
 
 # %% ../../nbs/30_training/07_engine.ipynb #e6633e16
 def best_epoch(
@@ -142,9 +137,9 @@ def finished(
     log: list[dict],  # a line per epoch
 ) -> bool:
     "Has this fit run out of epochs or of patience?"
-    return (
-        len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
-    )
+    if len(log) >= arm.max_epochs:
+        return True
+    return bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
 
 # %% ../../nbs/30_training/07_engine.ipynb #edd3a064
 def clip_factors(
@@ -152,10 +147,10 @@ def clip_factors(
     limit: float,  # largest norm of one fit's gradient
 ) -> torch.Tensor:
     "(fits,) what each fit's gradient is to be divided by"
-    norm = torch.stack(
-        [torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in sorted(grads)], 1
-    )  # sorted: a sum's last bit depends on the order
-    return ((torch.linalg.vector_norm(norm, dim=1) + 1e-6) / limit).clamp(min=1)
+    names = sorted(grads)  # a sum's last bit depends on the order
+    norms = [torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in names]
+    norm = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
+    return ((norm + 1e-6) / limit).clamp(min=1)
 
 # %% ../../nbs/30_training/07_engine.ipynb #81170b8a
 def adamw(
@@ -175,14 +170,14 @@ def adamw(
     if not state.rows:
         state.rows = list(zip(*(_rows(p) for p in parts)))
     for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors):
-        _update(
-            arm, *fit, g, e, count, None if f == 1 else f
-        )  # dividing by 1 would write every gradient again
+        # dividing by 1 would write every gradient again
+        _update(arm, *fit, g, e, count, None if f == 1 else f)
 
 # %% ../../nbs/30_training/07_engine.ipynb #49cb1317
 def _rows(tensors: 'Iterable[torch.Tensor]') -> list[list[torch.Tensor]]:
     "For each fit, its row of every tensor; rows share the tensors' memory"
-    return [list(r) for r in zip(*(x.detach().unbind(0) for x in tensors))]
+    fits = (x.detach().unbind(0) for x in tensors)
+    return [list(r) for r in zip(*fits)]
 
 # %% ../../nbs/30_training/07_engine.ipynb #34046e92
 def _update(
@@ -225,17 +220,15 @@ class Stack:
         device: str | torch.device = 'cpu',
         teacher: 'Callable[[Fit], np.ndarray] | None' = None,  # its log-odds (plants, steps) for a fit
     ):
-        self.bundle, self.arm, self.device, self.teacher = (
-            bundle,
-            arm,
-            torch.device(device),
-            teacher,
-        )
+        self.bundle = bundle
+        self.arm = arm
+        self.device = torch.device(device)
+        self.teacher = teacher
         self.bp = blueprint(arm, bundle.widths())
-        self.fits, self.state, self.scales, self.plants, self.opinions = [], None, [], [], []
-        self.feed = Feed(
-            bundle, arm, [scaling(bundle, arm, np.arange(len(bundle.plants)))], device=device
-        )
+        self.fits, self.state = [], None
+        self.scales, self.plants, self.opinions = [], [], []
+        everybody = np.arange(len(bundle.plants))
+        self.feed = Feed(bundle, arm, [scaling(bundle, arm, everybody)], device=device)
 
 # %% ../../nbs/30_training/07_engine.ipynb #0f3900a9
 @patch
@@ -248,7 +241,8 @@ def add(
     state = state or fresh(self.bp, [f.key for f in fits], self.device)
     self.state = state if self.state is None else self.state.join(state)
     new = [members(f.fold, self.bundle.plants.genotype) for f in fits]
-    self.fits, self.plants = self.fits + fits, self.plants + new
+    self.fits = self.fits + fits
+    self.plants = self.plants + new
     self.scales += [scaling(self.bundle, self.arm, m['train']) for m in new]
     if self.teacher:
         self.opinions += [self._opinion(f, m['train']) for f, m in zip(fits, new)]
@@ -259,7 +253,9 @@ def add(
 def _opinion(self: Stack, fit: Fit, train: np.ndarray) -> np.ndarray:
     "What the teacher of a fit thinks of every step"
     t = self.teacher(fit)
-    return shuffle_teacher(t, fit.key, train) if self.arm.distillation == 'shuffled' else t
+    if self.arm.distillation == 'shuffled':
+        return shuffle_teacher(t, fit.key, train)
+    return t
 
 # %% ../../nbs/30_training/07_engine.ipynb #a0b17b1a
 @patch
@@ -270,10 +266,11 @@ def drop(
     "Let fits go"
     stay = [i for i in range(len(self.fits)) if i not in rows]
     self.state = self.state.take(stay) if stay else None
-    self.fits, self.plants, self.scales, self.opinions = (
-        [x[i] for i in stay] if x else []
-        for x in (self.fits, self.plants, self.scales, self.opinions)
-    )
+    self.fits = [self.fits[i] for i in stay]
+    self.plants = [self.plants[i] for i in stay]
+    self.scales = [self.scales[i] for i in stay]
+    if self.teacher:
+        self.opinions = [self.opinions[i] for i in stay]
     if stay:
         self._ready()
 
@@ -283,16 +280,10 @@ def _ready(self: Stack) -> None:
     "Make what depends on who is in the stack"
     self.feed.use(self.scales)
     self.dropout = Dropout(self.arm.dropout, [f.key for f in self.fits], self.device)
-    n = max(len(m['validation']) for m in self.plants)
-    self.validation = torch.tensor(
-        np.stack(
-            [
-                np.pad(m['validation'], (0, n - len(m['validation'])), constant_values=-1)
-                for m in self.plants
-            ]
-        ),
-        device=self.device,
-    )
+    positions = [m['validation'] for m in self.plants]
+    n = max(map(len, positions))
+    padded = [np.pad(v, (0, n - len(v)), constant_values=-1) for v in positions]
+    self.validation = torch.tensor(np.stack(padded), device=self.device)
     if self.teacher:
         self.soft = torch.tensor(np.stack(self.opinions), device=self.device)
     steps = {-(-len(m['train']) // self.arm.batch_size) for m in self.plants}
@@ -341,6 +332,11 @@ def train_step(
     step: int,  # within the epoch
 ) -> torch.Tensor:
     "One update of every fit; returns their losses"
+
+    def count(epoch):
+        "How many updates a fit has had, this one included"
+        return epoch * self.steps + step + 1
+
     names, weights = zip(*self.state.weights.items())
     for w in weights:
         w.requires_grad_(True)
@@ -349,14 +345,8 @@ def train_step(
     grads = dict(zip(names, torch.autograd.grad(loss.sum(), weights)))
     for w in weights:
         w.requires_grad_(False)
-    adamw(
-        self.arm,
-        self.state,
-        grads,
-        clip_factors(grads, self.arm.clip_norm),
-        epochs,
-        lambda e: e * self.steps + step + 1,
-    )
+    factors = clip_factors(grads, self.arm.clip_norm)
+    adamw(self.arm, self.state, grads, factors, epochs, count)
     return loss.detach()
 
 # %% ../../nbs/30_training/07_engine.ipynb #8800b863
@@ -371,17 +361,17 @@ def validate(self: Stack) -> torch.Tensor:
 @patch
 def epoch(self: Stack) -> None:
     "Train one epoch, validate, remember the best"
-    start, epochs = time.perf_counter(), [len(l) for l in self.state.logs]
-    plan = np.stack(
-        [
-            epoch_batches(f.key, e, m['train'], self.arm.batch_size)
-            for f, e, m in zip(self.fits, epochs, self.plants)
-        ]
-    )
-    plan = torch.tensor(plan, device=self.device)
+    start = time.perf_counter()
+    epochs = [len(l) for l in self.state.logs]
+    plan = [
+        epoch_batches(f.key, e, m['train'], self.arm.batch_size)
+        for f, e, m in zip(self.fits, epochs, self.plants)
+    ]
+    plan = torch.tensor(np.stack(plan), device=self.device)
     total = sum(self.train_step(plan[:, s], epochs, s) for s in range(self.steps)) / self.steps
     val = self.validate().tolist()
-    self._note(epochs, total.tolist(), val, (time.perf_counter() - start) / len(self.fits))
+    seconds = (time.perf_counter() - start) / len(self.fits)
+    self._note(epochs, total.tolist(), val, seconds)
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8826e42
 @patch
@@ -392,11 +382,11 @@ def _note(
     for f, log, e, t, v in zip(self.fits, self.state.logs, epochs, train, val):
         if not math.isfinite(v):
             raise StepFailed(
-                f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; lower the learning rate'
+                f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; '
+                'lower the learning rate'
             )
-        log.append(
-            dict(epoch=e, lr=learning_rate(self.arm, e), train=t, validation=v, seconds=seconds)
-        )
+        lr = learning_rate(self.arm, e)
+        log.append(dict(epoch=e, lr=lr, train=t, validation=v, seconds=seconds))
     better = [i for i, log in enumerate(self.state.logs) if best_epoch(log) == epochs[i]]
     for n, b in self.state.best.items():
         b[better] = self.state.weights[n][better]

@@ -33,21 +33,8 @@ def fit_fingerprint(
     teacher: str | None = None,  # fingerprint of the teacher's fit
 ) -> str:
     "Sixteen hexadecimal digits that change when the fit would come out differently"
-    settings = {
-        k: v
-        for k, v in to_dict(arm).items()
-        if k
-        not in (
-            'split_seeds',
-            'init_seeds',
-            'readings',
-            'nested',
-            'teacher',
-            'backbone',
-            'tap',
-            'canvas',
-        )
-    }
+    other = 'split_seeds init_seeds readings nested teacher backbone tap canvas'.split()
+    settings = {k: v for k, v in to_dict(arm).items() if k not in other}
     return fingerprint(NUMERICS, settings, fit.key, digest, teacher)
 
 # %% ../../nbs/30_training/09_fits.ipynb #9cac19db
@@ -59,12 +46,11 @@ def to_disk(
     out = {}
     for n, x in weights.items():
         x = x[row].cpu()
-        matrix = n.endswith('weight') and 'norm' not in n
-        out[n] = (
-            (x.T if matrix else x.reshape(-1) if n.endswith(('weight', 'bias')) else x)
-            .contiguous()
-            .clone()
-        )
+        if n.endswith('weight') and 'norm' not in n:
+            x = x.T
+        elif n.endswith(('weight', 'bias')):
+            x = x.reshape(-1)
+        out[n] = x.contiguous().clone()
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #51e80893
@@ -79,7 +65,8 @@ def from_disk(
         if n not in tensors:
             raise BadInput(f'there is no parameter {n}', where)
         x = tensors[n].float()
-        x = x.T if x.dim() == 2 and n.endswith('weight') else x
+        if x.dim() == 2 and n.endswith('weight'):
+            x = x.T
         if x.numel() != np.prod(shape):
             raise BadInput(
                 f'{n} has the shape {tuple(tensors[n].shape)}, the data need {shape}', where
@@ -157,7 +144,7 @@ def _fault(path: Path, *state: float) -> str:
     if not isinstance(record, dict):
         return 'record unreadable'
     if 'sha256' not in record:
-        return 'no hash'
+        return 'no hash'  # one of the first edition
     if record.get('seal') != _seal_of(record):
         return 'record changed'
     return '' if sha256(path) == record['sha256'] else 'changed'
@@ -166,7 +153,7 @@ def _fault(path: Path, *state: float) -> str:
 def fit_fault(
     path: str | Path,  # the `.safetensors` file of a fit
 ) -> str:
-    "What is wrong with a finished fit: 'missing', 'record missing', 'changed', … or ''; 'no hash' for one of the first edition"
+    "What is wrong with a finished fit: 'missing', 'record missing', 'changed', 'no hash', … or ''"
     path = Path(path)
     for p, what in ((path, 'missing'), (path.with_suffix('.json'), 'record missing')):
         if not p.is_file():
@@ -193,14 +180,16 @@ def load_readings(
     fit: Fit,  # whose predictions
 ) -> dict[str, tuple]:
     "The readings `save_fit` stored"
-    out, path = {}, _sound(fit_path(folder, fit))
-    with safe_open(path, 'np') as f:
-        for k in f.keys():
-            if k.endswith('/logits'):
-                out[k[:-7]] = (
-                    f.get_tensor(k),
-                    f.get_tensor(k[:-6] + 'gates') if k[:-6] + 'gates' in f.keys() else None,
-                )
+    out = {}
+    with safe_open(_sound(fit_path(folder, fit)), 'np') as f:
+        names = list(f.keys())
+        for logits in names:
+            if not logits.endswith('/logits'):
+                continue
+            reading = logits.removesuffix('/logits')
+            gates = f'{reading}/gates'
+            weights = f.get_tensor(gates) if gates in names else None
+            out[reading] = f.get_tensor(logits), weights
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #50d6959e
@@ -244,11 +233,10 @@ def save_checkpoint(
     mark: str,  # its fingerprint
 ) -> None:
     "Write the whole state of one running fit"
-    parts = {
-        f'{p}/{n}': x[row].cpu().contiguous()
-        for p in ('weights', 'mean', 'square', 'best')
-        for n, x in getattr(state, p).items()
-    }
+    parts = {}
+    for p in ('weights', 'mean', 'square', 'best'):
+        for n, x in getattr(state, p).items():
+            parts[f'{p}/{n}'] = x[row].cpu().contiguous()
     about = {'fingerprint': mark, 'log': json.dumps(state.logs[row])}
     about['sha256'] = _content(parts, mark, about['log'])
     with whole_file(checkpoint_path(folder, fit)) as tmp:
@@ -269,14 +257,8 @@ def set_aside(
     path: Path,  # a damaged file
 ) -> None:
     "Rename a file to `….damaged-1`, or the next free number, and say so"
-    number = 1 + max(
-        (
-            int(p.suffix[9:])
-            for p in path.parent.glob(f'{path.name}.damaged-*')
-            if p.suffix[9:].isdigit()
-        ),
-        default=0,
-    )
+    before = [p.suffix[9:] for p in path.parent.glob(f'{path.name}.damaged-*')]
+    number = 1 + max((int(n) for n in before if n.isdigit()), default=0)
     new = path.with_name(f'{path.name}.damaged-{number}')
     path.rename(new)
     print(
@@ -302,9 +284,8 @@ def load_checkpoint(
         return set_aside(path)
     if about['fingerprint'] != mark:
         return None
-    read = lambda part: {
-        k[len(part) + 1 :]: x[None].to(device) for k, x in parts.items() if k.startswith(part + '/')
-    }
-    return State(
-        read('weights'), read('mean'), read('square'), read('best'), [json.loads(about['log'])]
-    )
+    state = {p: {} for p in ('weights', 'mean', 'square', 'best')}
+    for k, x in parts.items():
+        part, _, name = k.partition('/')
+        state[part][name] = x[None].to(device)
+    return State(**state, logs=[json.loads(about['log'])])

@@ -14,17 +14,22 @@ from .stacked import aligned
 from .streams import stream
 
 # %% ../../nbs/30_training/06_losses.ipynb #af963c41
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    "A row per fit, padded to whole vectors of 64 numbers"
+    return F.pad(x.reshape(len(x), -1), (0, -x[0].numel() % 64))
+
+
 def step_losses(
     logits: torch.Tensor,  # (fits, …) log-odds
     label: torch.Tensor,  # the same shape: 0 or 1, or a probability
     weight: float = 1.0,  # of a stressed step
 ) -> torch.Tensor:
     "Cross-entropy of every step"
-    flat = lambda x: F.pad(x.reshape(len(x), -1), (0, -x[0].numel() % 64))
-    z, y = flat(logits), flat(label)
-    return F.binary_cross_entropy_with_logits(
+    z, y = _padded(logits), _padded(label)
+    losses = F.binary_cross_entropy_with_logits(
         z, y, reduction='none', pos_weight=z.new_tensor(weight)
-    )[:, : logits[0].numel()].view(logits.shape)
+    )
+    return losses[:, : logits[0].numel()].view(logits.shape)
 
 # %% ../../nbs/30_training/06_losses.ipynb #ef284a18
 def mean_loss(
@@ -32,8 +37,9 @@ def mean_loss(
     counts: torch.Tensor,  # the same shape, bool: steps that count
 ) -> torch.Tensor:
     "(fits,) mean over the steps that count"
-    flat = lambda x: x.reshape(len(x), -1)
-    return flat(losses.masked_fill(~counts, 0.0)).sum(1) / flat(counts).sum(1)
+    counted = losses.masked_fill(~counts, 0.0).reshape(len(losses), -1)
+    number = counts.reshape(len(counts), -1).sum(1)
+    return counted.sum(1) / number
 
 # %% ../../nbs/30_training/06_losses.ipynb #ba457b4a
 TEMPERATURE = 2.0
@@ -54,7 +60,8 @@ def teacher_share(
     epoch: int,  # 0 for the first
 ) -> float:
     "α: weight of the teacher's opinion, from 0.7 down to 0.3"
-    return 0.7 - 0.4 * min(1.0, epoch / max(1, arm.max_epochs - 1))
+    progress = epoch / max(1, arm.max_epochs - 1)
+    return 0.7 - 0.4 * min(1.0, progress)
 
 # %% ../../nbs/30_training/06_losses.ipynb #42710387
 def shuffle_teacher(
@@ -63,6 +70,7 @@ def shuffle_teacher(
     train: np.ndarray,  # positions of its training plants
 ) -> np.ndarray:
     "The series dealt out among the training plants"
+    order = stream(key, 'shuffled teacher').permutation(len(train))
     out = teacher.copy()
-    out[train] = teacher[train[stream(key, 'shuffled teacher').permutation(len(train))]]
+    out[train] = teacher[train[order]]
     return out
