@@ -287,5 +287,6 @@ def load_checkpoint(
     state = {p: {} for p in ('weights', 'mean', 'square', 'best')}
     for k, x in parts.items():
         part, _, name = k.partition('/')
-        state[part][name] = x[None].to(device)
+        if part in state:
+            state[part][name] = x[None].to(device)
     return State(**state, logs=[json.loads(about['log'])])

@@ -25,7 +25,8 @@ REPEATS = 3  # random exchanges per modality, averaged
 
 def _as_they_are(grid: 'Grid', test: np.ndarray) -> list[np.ndarray]:
     "(test plants, steps) plant and step of every test step itself"
-    return [x.copy() for x in np.broadcast_arrays(test[:, None], np.arange(grid.dag.shape[1]))]
+    steps = np.arange(grid.dag.shape[1])
+    return [x.copy() for x in np.broadcast_arrays(test[:, None], steps)]
 
 
 def from_other_plants(
@@ -100,9 +101,8 @@ def _replaced(
         at = draw[how](bundle.steps, test, name, rng) if how in draw else None
         for k in values:
             mine = k == name
-            values[k].append(
-                _values(b.values[k][0], test, at if mine else None, mine and how == 'dropped')
-            )
+            other, dropped = (at, how == 'dropped') if mine else (None, False)
+            values[k].append(_values(b.values[k][0], test, other, dropped))
         for k in present:
             gone = k == name and how == 'dropped'
             present[k].append(b.present[k][0, test] & ~gone)
@@ -132,8 +132,10 @@ def read_versions(
     reading: str = 'retrospective',  # or 'online'
 ) -> np.ndarray:  # (versions, test plants, steps) probabilities
     "Probabilities on the test fold, with each modality replaced in turn"
-    m, online = members(fold, bundle.plants.genotype), reading == 'online'
-    test, todo = m['test'], versions_of(arm.modalities, reading)
+    online = reading == 'online'
+    m = members(fold, bundle.plants.genotype)
+    test = m['test']
+    todo = versions_of(arm.modalities, reading)
     feed = Feed(bundle, arm, [scaling(bundle, arm, m['train'])], online=online)
     b = feed.batch(torch.arange(len(bundle.plants))[None])
     values, present = _replaced(b, bundle, test, todo, rng)
@@ -179,6 +181,6 @@ def permuted_readings(
     bp = blueprint(work.arm, work.bundle.widths())
     for fit in (f for f in work.marks if not f.fold.part):
         raise_if_stopping()
-        weights = load_fit(fit_path(work.folder / 'fits', fit), bp)
+        weights = load_fit(fit_path(work.folder.fits, fit), bp)
         for reading in work.arm.readings:
             yield fit, reading, permuted_rows(work, fit, reading, weights, seed)

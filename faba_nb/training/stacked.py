@@ -35,7 +35,8 @@ def aligned(
     n = x[0].numel()
     if n % 64 == 0:
         return f(x)
-    return f(F.pad(x.reshape(len(x), n), (0, -n % 64)))[:, :n].reshape(x.shape)
+    padded = F.pad(x.reshape(len(x), n), (0, -n % 64))
+    return f(padded)[:, :n].reshape(x.shape)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #b1f0dc2e
 class _Softmax(torch.autograd.Function):
@@ -58,16 +59,18 @@ class _Softmax(torch.autograd.Function):
 def _row_sums(x: torch.Tensor) -> torch.Tensor:
     "Sums over the last axis as a product with ones"
     flat = x.reshape(len(x), -1, x.shape[-1])
-    return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4))[..., :1].view(
-        *x.shape[:-1], 1
-    )
+    ones = flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4)
+    sums = torch.bmm(flat, ones)[..., :1]
+    return sums.view(*x.shape[:-1], 1)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #bef4ce32
 def softmax(
     x: torch.Tensor,  # (fits, …, k)
 ) -> torch.Tensor:
     "Softmax over the last axis"
-    return torch.softmax(x, -1) if accelerated(x.device) else _Softmax.apply(x)
+    if accelerated(x.device):
+        return torch.softmax(x, -1)
+    return _Softmax.apply(x)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #8d574582
 class _ReluDrop(torch.autograd.Function):
@@ -90,7 +93,9 @@ def relu_drop(
     mask: torch.Tensor | None,  # its factors from `Dropout.mask`, or None
 ) -> torch.Tensor:
     "ReLU, then dropout"
-    return torch.relu(x) if mask is None else _ReluDrop.apply(x, mask)
+    if mask is None:
+        return torch.relu(x)
+    return _ReluDrop.apply(x, mask)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #db4075aa
 class _GeluDrop(torch.autograd.Function):
@@ -112,7 +117,9 @@ def gelu_drop(
     mask: torch.Tensor | None,  # its factors from `Dropout.mask`, or None
 ) -> torch.Tensor:
     "GELU, then dropout"
-    return F.gelu(x) if mask is None else _GeluDrop.apply(x, mask)
+    if mask is None:
+        return F.gelu(x)
+    return _GeluDrop.apply(x, mask)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #76700d6f
 class _AddNorm(torch.autograd.Function):
@@ -127,7 +134,10 @@ class _AddNorm(torch.autograd.Function):
         w: torch.Tensor,
         b: torch.Tensor,
     ) -> torch.Tensor:
-        total = x + y if mask is None else torch.addcmul(x, y.to(x.dtype), mask.to(x.dtype))
+        if mask is None:
+            total = x + y
+        else:
+            total = torch.addcmul(x, y.to(x.dtype), mask.to(x.dtype))
         n, mean, rate = torch.native_layer_norm(total, total.shape[-1:], None, None, 1e-5)
         ctx.save_for_backward(total, n, mean, rate, mask, w)
         return torch.addcmul(b, n, w)
@@ -138,13 +148,10 @@ class _AddNorm(torch.autograd.Function):
         d, _, _ = torch.ops.aten.native_layer_norm_backward(
             g * w, total, total.shape[-1:], mean, rate, None, None, [True, False, False]
         )
-        return (
-            d,
-            d if mask is None else d * mask,
-            None,
-            (g * n).sum(1, keepdim=True),
-            g.sum(1, keepdim=True),
-        )
+        dy = d if mask is None else d * mask
+        dw = (g * n).sum(1, keepdim=True)
+        db = g.sum(1, keepdim=True)
+        return d, dy, None, dw, db
 
 # %% ../../nbs/30_training/03_stacked.ipynb #6072b037
 def add_norm(
@@ -164,7 +171,8 @@ def layer_norm(
     b: torch.Tensor,  # (fits, 1, features)
 ) -> torch.Tensor:
     "Normalise each row, then scale and shift with the fit's own numbers"
-    return torch.addcmul(b, F.layer_norm(x, x.shape[-1:]), w)
+    n = F.layer_norm(x, x.shape[-1:])
+    return torch.addcmul(b, n, w)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #2357b215
 class _StandIn(torch.autograd.Function):
@@ -205,15 +213,12 @@ class _Weighted(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d: torch.Tensor) -> tuple:
         g, *parts = ctx.saved_tensors
-        dg = (
-            torch.cat([(d * part).sum(-1, keepdim=True) for part in parts], -1)
-            if ctx.needs_input_grad[0]
-            else None
-        )
-        return dg, *(
-            d * g[..., i : i + 1] if need else None
-            for i, need in enumerate(ctx.needs_input_grad[1:])
-        )
+        need_g, *need_parts = ctx.needs_input_grad
+        dg = None
+        if need_g:
+            dg = torch.cat([(d * part).sum(-1, keepdim=True) for part in parts], -1)
+        dparts = [d * g[..., i : i + 1] if need else None for i, need in enumerate(need_parts)]
+        return dg, *dparts
 
 
 def weighted(
@@ -221,14 +226,16 @@ def weighted(
     parts: list[torch.Tensor],  # k tensors (fits, rows, features)
 ) -> torch.Tensor:
     "The sum of the parts, each row with its own weights"
-    return _Weighted.apply(g.to(parts[0].dtype), *parts)
+    g = g.to(parts[0].dtype)
+    return _Weighted.apply(g, *parts)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #96b36741
 def whole_rows(
     x: torch.Tensor,  # (n, D)
 ) -> torch.Tensor:
-    "Rows of which each begins at a multiple of 16 bytes; zeros are added where D is not a multiple of 4"
-    return F.pad(x, (0, -x.shape[1] % 4)) if x.shape[1] % 4 else x
+    "Rows that all begin at a multiple of 16 bytes; zeros are added unless 4 divides D"
+    lacking = -x.shape[1] % 4
+    return F.pad(x, (0, lacking)) if lacking else x
 
 # %% ../../nbs/30_training/03_stacked.ipynb #e72369e8
 def _dots(rows: torch.Tensor, table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -237,9 +244,10 @@ def _dots(rows: torch.Tensor, table: torch.Tensor, index: torch.Tensor) -> torch
     rows, table = whole_rows(rows), whole_rows(table)
     start = torch.arange(0, n * k, k, device=index.device)
     bag = torch.arange(n, device=index.device).repeat_interleave(k)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         rows, table, index.reshape(-1), start, bag, 0
-    ).view(n, k)
+    )
+    return dots.view(n, k)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #6d44a33d
 def _sums(weights: torch.Tensor, table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -262,7 +270,7 @@ class _Scores(torch.autograd.Function):
 
 # %% ../../nbs/30_training/03_stacked.ipynb #382373fa
 class _Means(torch.autograd.Function):
-    "Weighted sums of rows of a table, standardised: (fits, rows, k), (N, D), (fits, rows, k), twice (fits, 1, D) -> (fits, rows, D)"
+    "Standardised weighted sums of rows of a table: (fits, rows, k), (N, D) -> (fits, rows, D)"
 
     @staticmethod
     def forward(
@@ -274,23 +282,14 @@ class _Means(torch.autograd.Function):
         rate: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(table, index, rate)
-        return (
-            _sums(weights.flatten(0, 1), table, index.flatten(0, 1))
-            .view(*index.shape[:2], -1)
-            .sub_(shift)
-            .mul_(rate)
-        )
+        sums = _sums(weights.flatten(0, 1), table, index.flatten(0, 1))
+        return sums.view(*index.shape[:2], -1).sub_(shift).mul_(rate)
 
     @staticmethod
     def backward(ctx, g: torch.Tensor) -> tuple:
         table, index, rate = ctx.saved_tensors
-        return (
-            _dots((g * rate).flatten(0, 1), table, index.flatten(0, 1)).view(index.shape),
-            None,
-            None,
-            None,
-            None,
-        )
+        dots = _dots((g * rate).flatten(0, 1), table, index.flatten(0, 1))
+        return dots.view(index.shape), None, None, None, None
 
 # %% ../../nbs/30_training/03_stacked.ipynb #094eaff9
 def pool_views(
@@ -299,10 +298,9 @@ def pool_views(
     index: torch.Tensor,  # (fits, rows, views) rows of the table, 0 where there is no image
     shift: torch.Tensor,  # (fits, D) what each fit subtracts from a feature
     rate: torch.Tensor,  # (fits, D) what it multiplies it with afterwards
-) -> torch.Tensor:
-    "(fits, rows, D) standardised features, weighted by softmax(query · feature / √D) over the views present"
-    scores = _Scores.apply(query * rate / table.shape[1] ** 0.5, table, index.flatten(1)).view(
-        index.shape
-    )
+) -> torch.Tensor:  # (fits, rows, D)
+    "Standardised features, weighted by softmax(query · feature / √D) over the views present"
+    scaled = query * rate / table.shape[1] ** 0.5
+    scores = _Scores.apply(scaled, table, index.flatten(1)).view(index.shape)
     weights = softmax(scores.masked_fill(index == 0, -1e9))
     return _Means.apply(weights, table, index, shift[:, None], rate[:, None])
