@@ -16,7 +16,8 @@ from .streams import stream
 # %% ../../nbs/30_training/06_losses.ipynb #af963c41
 def _padded(x: torch.Tensor) -> torch.Tensor:
     "A row per fit, padded to whole vectors of 64 numbers"
-    return F.pad(x.reshape(len(x), -1), (0, -x[0].numel() % 64))
+    lacking = -x[0].numel() % 64
+    return F.pad(x.reshape(len(x), -1), (0, lacking))
 
 
 def step_losses(

@@ -259,8 +259,9 @@ def attention_bias(
 # %% ../../nbs/30_training/04_network.ipynb #7b59b1c1
 def _heads(x: torch.Tensor, s: int, t: int) -> torch.Tensor:
     "(fits, s·t, k·128) -> k tensors (fits·s·heads, t, 32)"
-    x = x.view(len(x), s, t, -1, HEADS, WIDTH // HEADS).permute(3, 0, 1, 4, 2, 5)
-    return x.reshape(-1, x.shape[1] * s * HEADS, t, WIDTH // HEADS)
+    n, width = len(x), WIDTH // HEADS
+    parts = x.view(n, s, t, -1, HEADS, width).permute(3, 0, 1, 4, 2, 5)
+    return parts.reshape(-1, n * s * HEADS, t, width)
 
 # %% ../../nbs/30_training/04_network.ipynb #b09fff9b
 def _attend(
@@ -299,8 +300,10 @@ def _block(
 
     def norm(x, y, i):
         "The sum, `y` after dropout, through the i-th norm of the layer"
-        w, b = p[f'{name}.norm{i}.weight'], p[f'{name}.norm{i}.bias']
-        return add_norm(x.reshape(n, -1, WIDTH), y, _mask(drop, y), w, b)
+        w = p[f'{name}.norm{i}.weight']
+        b = p[f'{name}.norm{i}.bias']
+        x = x.reshape(n, -1, WIDTH)
+        return add_norm(x, y, _mask(drop, y), w, b)
 
     if bias is None:
         x = x.reshape(n, -1, WIDTH)
