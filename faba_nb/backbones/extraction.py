@@ -579,7 +579,7 @@ def _proved(w: Wanted, found: 'Verification') -> None:
 def fill_gaps(
     file: str | Path,  # a file of features of the earlier system
     data: str | Path,  # the photographs it was made from: an experiment's folder, or a manifest CSV
-    backbones: 'str | Sequence[str] | None' = None,  # names it may hold; by default the one it is named after, else any
+    backbones: 'str | Sequence[str] | None' = None,  # it may hold; by default as its name says
     workers: int | None = None,  # decoding processes; as many as cores
     batch: int | None = None,  # photographs per forward pass; the backbone's own by default
     device: str | None = None,  # 'cpu' or 'cuda'; a GPU where there is one

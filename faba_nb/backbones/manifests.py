@@ -121,7 +121,7 @@ def checked(
 def expected_images(
     data: str
     | Path
-    | pd.DataFrame,  # an experiment's folder, a manifest or a table with plant_id, round, view, path
+    | pd.DataFrame,  # an experiment's folder, a manifest or a table with file names
 ) -> pd.DataFrame:
     "The photographs there should be: plant_id, round, view, path, file; sorted"
     if isinstance(data, pd.DataFrame):
@@ -310,7 +310,7 @@ def outdated(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #4ff0a30b
 def experiment_of(
-    data: 'str | Path | pd.DataFrame | Experiment',  # an experiment, its folder, a manifest or a table with plant_id
+    data: 'str | Path | pd.DataFrame | Experiment',  # whose plants are looked at
 ) -> str:
     "What identifies an experiment, 16 hexadecimal digits"
     data = getattr(data, 'folder', data)
@@ -328,7 +328,7 @@ def experiment_of(
 # %% ../../nbs/20_backbones/08_manifests.ipynb #63091647
 def check_experiment(
     path: str | Path,  # a file of features
-    data: 'str | Path | pd.DataFrame | Experiment',  # the experiment they are used with: as for `experiment_of`
+    data: 'str | Path | pd.DataFrame | Experiment',  # what they are to be used with
 ) -> None:
     "Refuse a file of features that was made from another experiment; one that does not say passes"
     said = _attrs(path).get('experiment')

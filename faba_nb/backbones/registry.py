@@ -21,7 +21,8 @@ from ..core.errors import BadInput, unknown
 class Backbone:
     "Facts about one frozen encoder"
 
-    source: str  # open_clip:MODEL/PRETRAINED, open_clip:hf-hub:ORG/NAME, timm:NAME, local:PATH, embedded:NAME
+    # open_clip:MODEL/PRETRAINED, open_clip:hf-hub:ORG/NAME, timm:NAME, local:PATH or embedded:NAME
+    source: str
     taps: dict = field(default_factory=dict)  # tap to width; empty until weights are loaded
     published_tap: str = 'norm'  # the tap of the published comparison, or the library's default
     published_canvas: str = 'published'  # 'square' for encoders that see the whole plant anyway

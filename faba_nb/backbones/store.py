@@ -267,7 +267,7 @@ class FeatureFile:
     def __init__(
         self,
         path: str | Path,  # a file of features
-        gaps: bool = True,  # with an earlier system's file: join what was extracted of its gaps since
+        gaps: bool = True,  # with an earlier system's file: join what fills its gaps
     ):
         self.path = Path(path)
         self.attrs = _attrs(self.path)

@@ -223,8 +223,8 @@ class Verification:
 # %% ../../nbs/20_backbones/10_verification.ipynb #5ba135d5
 def verify_features(
     file: 'str | Path | FeatureFile',  # of features
-    data: 'str | Path | pd.DataFrame',  # the photographs it was made from: a folder, a manifest or a table
-    backbones: 'Sequence[str] | None' = None,  # names to try; all registered ones with a tap of that width
+    data: 'str | Path | pd.DataFrame',  # the photographs it was made from
+    backbones: 'Sequence[str] | None' = None,  # to try; by default all of that width
     n: int = 20,  # photographs to encode again
     device: str | None = None,  # 'cpu' or 'cuda'
 ) -> Verification:

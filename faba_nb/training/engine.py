@@ -159,7 +159,7 @@ def adamw(
     grads: dict[str, torch.Tensor],  # name to (fits, …)
     factors: torch.Tensor,  # (fits,) from `clip_factors`
     epochs: list[int],  # epoch of each fit
-    count: 'Callable[[int], int]',  # of an epoch: how many updates a fit has had then, this one included
+    count: 'Callable[[int], int]',  # updates until an epoch's step, this one included
 ) -> None:
     "One AdamW update of every fit"
     parts = [[d[n] for n in grads] for d in (state.weights, state.mean, state.square)]
@@ -218,7 +218,7 @@ class Stack:
         bundle: Bundle,  # the experiment as the arm sees it
         arm: Arm,  # its settings
         device: str | torch.device = 'cpu',
-        teacher: 'Callable[[Fit], np.ndarray] | None' = None,  # its log-odds (plants, steps) for a fit
+        teacher: 'Callable[[Fit], np.ndarray] | None' = None,  # of a fit: its log-odds
     ):
         self.bundle = bundle
         self.arm = arm
