@@ -65,7 +65,7 @@ def _profile(rows: np.ndarray, top: int, h: int) -> dict[str, float]:
     return {f'slice_{i}': s for i, s in enumerate(share)}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #705a4cb4
-def _sample(image: 'Image', mask: np.ndarray, most: int = 60_000) -> np.ndarray:
+def _sample(image: 'Image.Image', mask: np.ndarray, most: int = 60_000) -> np.ndarray:
     "Red, green, blue of the plant's pixels, 0 to 1, at most about `most` of them"
     step = int(np.sqrt(max(np.count_nonzero(mask) / most, 1)))
     some = mask[::step, ::step]
