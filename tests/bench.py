@@ -1,4 +1,6 @@
-"`make bench`: run every tests/bench_*.py and print its rows; ratios are what to quote, seconds depend on the machine. --short: small sizes, to see that all still run"
+"""`make bench`: run every tests/bench_*.py and print its rows; ratios are what to quote, seconds depend on the machine.
+--short: small sizes, to see that all still run
+"""
 
 import argparse, importlib.util, sys, time
 from pathlib import Path

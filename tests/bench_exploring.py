@@ -39,8 +39,11 @@ steps = [timed(lambda: e.press([k])) for k in ['right']*5 + ['left']*5]
 e.view.value = 'all views'
 while e.picture.html.count('<image') < 88: e.draw()
 everything = timed(e.draw)
-large = timed(lambda: e.enlarge('photo|' + e.src.images.path[e.src.images.plant_id == e.pair().plant_id.iloc[0]].iloc[0]))
-print(json.dumps(dict(imported=imported, seen=seen, cpu=cpu, steps=sorted(steps), everything=everything, large=large, html=len(e.picture.html), memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6)))
+shown = e.src.images.plant_id == e.pair().plant_id.iloc[0]
+large = timed(lambda: e.enlarge('photo|' + e.src.images.path[shown].iloc[0]))
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+times = dict(imported=imported, seen=seen, cpu=cpu, steps=sorted(steps), everything=everything, large=large)
+print(json.dumps(times | dict(html=len(e.picture.html), memory=memory)))
 '''
 
 

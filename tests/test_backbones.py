@@ -1,4 +1,4 @@
-"Every registered backbone through the libraries' own loading code, offline, on small random weights under the real names"
+"Every registered backbone through the libraries' own loading code, offline, on small random weights"
 
 import hashlib, json, os, subprocess, sys, warnings
 from contextlib import ExitStack
@@ -428,7 +428,10 @@ def test_a_missing_extra_says_so_before_any_work(tmp_path):
 
 
 def test_light_modules_load_no_torch():
-    code = "import sys, faba_nb.backbones.extraction, faba_nb.backbones.registry as r; r.backbones(); print([m for m in ('torch', 'open_clip', 'timm') if m in sys.modules])"
+    code = (
+        'import sys, faba_nb.backbones.extraction, faba_nb.backbones.registry as r; r.backbones(); '
+        "print([m for m in ('torch', 'open_clip', 'timm') if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip()
         == '[]'

@@ -292,7 +292,10 @@ def test_formats_of_other_cabinets(tmp_path, shared):
     assert {f.rsplit(' ', 1)[0] for f in forms.form} >= {"RGBA", "RGB", "L", "LA"}
 
 
-RUN = 'import sys\nfrom faba_nb.backbones.extraction import extract\nm, f, i, n = sys.argv[1:]\nextract(m, f, "morphology,random_vit", shard=(int(i), int(n)), workers=2, device="cpu")'
+RUN = '''import sys
+from faba_nb.backbones.extraction import extract
+m, f, i, n = sys.argv[1:]
+extract(m, f, "morphology,random_vit", shard=(int(i), int(n)), workers=2, device="cpu")'''
 
 
 def _start(m, f, i, n):
@@ -329,7 +332,8 @@ def test_kill_campaign(tmp_path, capsys):
         assert np.array_equal(content(tmp_path / 'calm', name), content(tmp_path / 'f', name))
     with capsys.disabled():
         print(
-            f'\n  {kills} kills in {rounds} rounds of two shards, {time.monotonic() - start:.0f} s: features bit-equal to an undisturbed run, none missing, none twice',
+            f'\n  {kills} kills in {rounds} rounds of two shards, {time.monotonic() - start:.0f} s: '
+            'features bit-equal to an undisturbed run, none missing, none twice',
             end='',
         )
 
@@ -341,7 +345,10 @@ def _again(folder, r):
             p.unlink()
 
 
-MEMORY = 'import json, resource as r, sys\nfrom faba_nb.backbones.extraction import extract\nextract(sys.argv[1], sys.argv[2], "morphology,random_vit", workers=2, device="cpu")\nprint(json.dumps([r.getrusage(w).ru_maxrss for w in (r.RUSAGE_SELF, r.RUSAGE_CHILDREN)]))'
+MEMORY = '''import json, resource as r, sys
+from faba_nb.backbones.extraction import extract
+extract(sys.argv[1], sys.argv[2], "morphology,random_vit", workers=2, device="cpu")
+print(json.dumps([r.getrusage(w).ru_maxrss for w in (r.RUSAGE_SELF, r.RUSAGE_CHILDREN)]))'''
 
 
 @pytest.mark.full
@@ -362,7 +369,9 @@ def test_memory_stays_flat(tmp_path, capsys):
     parent, worker = ([peaks[n][i] / 1024 for n in peaks] for i in (0, 1))
     with capsys.disabled():
         print(
-            f'\n  peak memory over 200 and 2000 photographs: parent {parent[0]:.0f} and {parent[1]:.0f} MB, a worker {worker[0]:.0f} and {worker[1]:.0f} MB',
+            '\n  peak memory over 200 and 2000 photographs: '
+            f'parent {parent[0]:.0f} and {parent[1]:.0f} MB, '
+            f'a worker {worker[0]:.0f} and {worker[1]:.0f} MB',
             end='',
         )
     assert parent[1] + 2 * worker[1] < 1.1 * (parent[0] + 2 * worker[0])

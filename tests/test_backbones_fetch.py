@@ -140,7 +140,10 @@ def test_fetch_records_what_it_got_and_jobs_load_it_offline(hub, tmp_path):
     )
     record = json.loads((tmp_path / 'hf' / 'faba_weights' / 'bioclip2.json').read_text())
     assert (record['revision'], record['sha256'], record['norm']) == (COMMIT, digest, [1024])
-    code = 'from faba_nb.backbones.encoders import load_encoder; e = load_encoder("bioclip2", "cpu"); print(e.papers["revision"], e.widths["proj"])'
+    code = (
+        'from faba_nb.backbones.encoders import load_encoder; '
+        'e = load_encoder("bioclip2", "cpu"); print(e.papers["revision"], e.widths["proj"])'
+    )
     job = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True,

@@ -1,4 +1,4 @@
-"Features say what is in the photographs that are there now: by content, whole, of this experiment, with nothing left lying"
+"Features say what is in the photographs that are there now: by content, whole, of this experiment"
 
 import io, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -406,7 +406,13 @@ def test_pipes_folders_and_devices_do_not_hang(tmp_path):
     os.mkfifo(tmp_path / 'd' / '0001.png')
     (tmp_path / 'd' / '0002.png').unlink()
     (tmp_path / 'd' / '0002.png').symlink_to('/dev/zero')
-    code = 'import sys\nfrom faba_nb.backbones.extraction import extract\nfrom faba_nb.core.errors import BadInput\ntry: print(extract(*sys.argv[1:3], "morphology", workers=0)["bad"])\nexcept BadInput as e: print(e)'
+    code = (
+        'import sys\n'
+        'from faba_nb.backbones.extraction import extract\n'
+        'from faba_nb.core.errors import BadInput\n'
+        'try: print(extract(*sys.argv[1:3], "morphology", workers=0)["bad"])\n'
+        'except BadInput as e: print(e)'
+    )
     run = lambda *a: subprocess.run(
         [sys.executable, '-c', code, *map(str, a)], capture_output=True, text=True, timeout=60
     )
@@ -467,9 +473,18 @@ def test_other_encodings_of_a_manifest(tmp_path):
     assert len(expected_images(tmp_path / 'm.csv')) == 1
 
 
-RUN = 'import sys\nfrom faba_nb.backbones.extraction import extract\nextract(sys.argv[1], sys.argv[2], "morphology", workers=2, device="cpu")'
+RUN = '''import sys
+from faba_nb.backbones.extraction import extract
+extract(sys.argv[1], sys.argv[2], "morphology", workers=2, device="cpu")'''
 SLOW = (
-    'import os, sys, time\nfrom faba_nb.core import files\nreal = os.replace\ndef slow(a, b):\n    if sys.argv[3] in str(b): print("writing", flush=True); time.sleep(60)\n    real(a, b)\nos.replace = slow\n'
+    '''import os, sys, time
+from faba_nb.core import files
+real = os.replace
+def slow(a, b):
+    if sys.argv[3] in str(b): print("writing", flush=True); time.sleep(60)
+    real(a, b)
+os.replace = slow
+'''
     + RUN
 )
 
@@ -530,7 +545,12 @@ def test_files_of_a_writer_at_work_are_left_alone(tmp_path):
     extract(m, tmp_path / 'f', 'morphology', workers=0)
     theirs = tmp_path / 'f' / '.clip_features.h5.0123abcd'
     theirs.touch()
-    code = 'import sys, time\nfrom faba_nb.backbones.leftovers import writing\nwith writing(sys.argv[1]):\n    print("in", flush=True); sys.stdin.read()'
+    code = (
+        'import sys, time\n'
+        'from faba_nb.backbones.leftovers import writing\n'
+        'with writing(sys.argv[1]):\n'
+        '    print("in", flush=True); sys.stdin.read()'
+    )
     p = subprocess.Popen(
         [sys.executable, '-c', code, str(tmp_path / 'f')],
         stdin=subprocess.PIPE,

@@ -381,7 +381,10 @@ def test_shards_and_workers(tmp_path):
     assert a.equals(b)
 
 
-SCRIPT = "import sys, torch; sys.path.insert(0, {here!r}); torch.set_num_threads(1)\nfrom test_training import *\n[write_predictions(STUDY, w) for w in train({out!r})]\n"
+SCRIPT = '''import sys, torch; sys.path.insert(0, {here!r}); torch.set_num_threads(1)
+from test_training import *
+[write_predictions(STUDY, w) for w in train({out!r})]
+'''
 
 
 def start(out, **env):
@@ -469,7 +472,7 @@ def changed_byte(path, at):
 
 
 def test_changed_bits_are_trained_again(tmp_path):
-    "A sign in a readings' or weights' tensor, a figure of the history, a record without hash: none passes, each fit is trained again, and the tables are as before"
+    "A changed sign or figure, or no hash: none passes, each fit is trained again, tables are as before"
     for w in train(tmp_path):
         assert write_predictions(STUDY, w)
     fits, before = tmp_path / 'arms' / 'all' / 'fits', tables(tmp_path)
@@ -584,7 +587,7 @@ def test_nested(tmp_path):
 
 
 def test_nested_never_meets_the_test_genotype():
-    "Whatever happens to the test genotype and to the part kept out, the networks of that part stay the same to the last bit"
+    "Whatever happens to what is kept out, the networks of that part stay the same to the last bit"
     arm = Arm(max_epochs=3, lr=1e-3)
     b = small(arm)
     fold = inner_folds(make_folds(b.plants)[3], b.plants.genotype)[1]

@@ -22,17 +22,23 @@ class Canvas:
     resize: int = 224  # the side that scaling aims at, pixels
     size: int = 224  # side of the square, pixels
     filter: str = 'bicubic'  # 'bicubic' or 'bilinear', Pillow's, antialiased
-    exact: bool = (
-        True  # pixels equal to the library's own transform; False: Pillow's `reducing_gap`
-    )
+    exact: bool = True  # pixels equal to the library's own transform; False: `reducing_gap`
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #0654f967
+def _begin(scaled: int, side: int) -> int:
+    "Where the square begins in a scaled picture; negative where it is the larger of both"
+    if scaled >= side:
+        return int(round((scaled - side) / 2))
+    return -((side - scaled) // 2)
+
+
 def layout(
-    canvas,  # a `Canvas`
-    size,  # width, height of the photograph, pixels
-):
-    "Picture to scale (width, height), offset of the photograph in it, scaled size, window of it that is the square"
-    (w, h), n, s = size, canvas.resize, canvas.size
+    canvas: Canvas,  # how it is fitted
+    size: tuple[int, int],  # width, height of the photograph, pixels
+) -> tuple:  # (width, height), (left, top), (width, height), (left, top, right, bottom)
+    "Picture to scale, where the photograph lies in it, scaled size, window that is the square"
+    w, h = size
+    n, s = canvas.resize, canvas.size
     if canvas.mode == 'squash':
         return (w, h), (0, 0), (s, s), (0, 0, s, s)
     if canvas.mode == 'pad':
@@ -42,14 +48,15 @@ def layout(
         nw, nh = (n, int(n * h / w)) if w <= h else (int(n * w / h), n)
     else:
         nw, nh = (round(v / (max(w, h) / n)) for v in (w, h))
-    l, t = (int(round((v - s) / 2)) if v >= s else -((s - v) // 2) for v in (nw, nh))
+    l, t = (_begin(v, s) for v in (nw, nh))
     return (w, h), (0, 0), (nw, nh), (l, t, l + s, t + s)
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #a3e87356
-def _cubic(x):  # Pillow's bicubic filter, a = -1/2
-    return np.where(
-        x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * -0.5, 0.0)
-    )
+def _cubic(x: np.ndarray) -> np.ndarray:
+    "Pillow's bicubic filter, a = -1/2"
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 _FILTERS = {
@@ -59,13 +66,13 @@ _FILTERS = {
 
 
 def weights(
-    size,  # old pixels in the line
-    begin,  # where the part of it begins that is scaled, in old pixels
-    end,  # where it ends
-    out,  # new pixels
-    filter='bicubic',  # 'bicubic' or 'bilinear'
-):
-    "First old pixel (out,), number of old pixels (out,) and integer weights (out, most) of each new pixel"
+    size: int,  # old pixels in the line
+    begin: float,  # where the part of it begins that is scaled, in old pixels
+    end: float,  # where it ends
+    out: int,  # new pixels
+    filter: str = 'bicubic',  # 'bicubic' or 'bilinear'
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (out,), (out,), (out, most)
+    "First old pixel, number of old pixels and integer weights of each new pixel"
     _, reach, f = _FILTERS[filter]
     scale = (end - begin) / out
     wide = max(scale, 1.0)
@@ -73,20 +80,26 @@ def weights(
     first = np.maximum((centre - reach * wide + 0.5).astype(int), 0)
     n = np.minimum((centre + reach * wide + 0.5).astype(int), size) - first
     k = np.arange(n.max())
-    w = f(np.abs((k + first[:, None] - centre[:, None] + 0.5) * (1 / wide))) * (k < n[:, None])
+    distance = np.abs((k + first[:, None] - centre[:, None] + 0.5) * (1 / wide))
+    w = f(distance) * (k < n[:, None])
     w = w / np.add.accumulate(w, 1)[:, -1:]
-    return first, n, np.trunc(w * (1 << 22) + np.where(w < 0, -0.5, 0.5)).astype(int)
+    whole = np.trunc(w * (1 << 22) + np.where(w < 0, -0.5, 0.5))
+    return first, n, whole.astype(int)
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #aff82885
 _whole = lru_cache(64)(weights)
 
 
 @lru_cache(4096)
-def _same_weights(size, out, a, b, filter):
-    "Limits for Pillow that scale new pixels a to b alone with the weights they have in the whole line, or None"
+def _same_weights(
+    size: int, out: int, a: int, b: int, filter: str
+) -> tuple[int, int, float, float] | None:
+    "Pillow's limits that give new pixels a to b the weights they have in the whole line, or None"
     first, n, w = _whole(size, 0.0, float(size), out, filter)
-    lo, hi = int(first[a]), int(first[b - 1] + n[b - 1])
-    begin, end = a * size / out - lo, b * size / out - lo
+    lo = int(first[a])
+    hi = int(first[b - 1] + n[b - 1])
+    begin = a * size / out - lo
+    end = b * size / out - lo
     if float(np.float32(begin)) != begin or float(np.float32(end)) != end:
         return None
     f, m, v = weights(hi - lo, begin, end, b - a, filter)
@@ -100,20 +113,21 @@ def _same_weights(size, out, a, b, filter):
     return (lo, hi, begin, end) if same else None
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #162bd89f
-def _part(size, out, left, right, filter):
+def _part(size: int, out: int, left: int, right: int, filter: str) -> tuple:
     "New pixels a to b that see the old ones from `left` to `right`, and Pillow's limits for them"
     first, n, _ = _whole(size, 0.0, float(size), out, filter)
     sees = np.flatnonzero((first < right) & (first + n > left))
     step = out // math.gcd(size, out)
     while step % 2 == 0:
         step //= 2
-    a, b = int(sees[0]) // step * step, min(-(-int(sees[-1] + 1) // step) * step, out)
+    a = int(sees[0]) // step * step
+    b = min(-(-int(sees[-1] + 1) // step) * step, out)
     limits = _same_weights(size, out, a, b, filter)
     return (a, b, *limits) if limits else (0, out, 0, size, 0.0, float(size))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #34631c35
-def _rows(image, left, size, out, canvas):
-    "First pass: `image`, which begins at column `left` of black lines of `size` pixels, scaled to `out` columns"
+def _rows(image: Image.Image, left: int, size: int, out: int, canvas: Canvas) -> Image.Image:
+    "First pass: `image`, at column `left` of black lines `size` wide, scaled to `out` columns"
     how = _FILTERS[canvas.filter][0]
     a, b, lo, hi, begin, end = _part(size, out, left, left + image.width, canvas.filter)
     if (left, image.width) != (lo, hi - lo):
@@ -126,33 +140,33 @@ def _rows(image, left, size, out, canvas):
     return rows
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #d06a0eb2
-def _columns(rows, top, size, out, canvas):
-    "Second pass: `rows`, the first of which is at `top` of a black picture `size` high, scaled to `out` rows"
+def _columns(rows: Image.Image, top: int, size: int, out: int, canvas: Canvas) -> Image.Image:
+    "Second pass: `rows`, at `top` of a black picture `size` high, scaled to `out` rows"
     whole = Image.new('RGB', (rows.width, size))
     whole.paste(rows, (0, top))
     return whole.resize((rows.width, out), _FILTERS[canvas.filter][0])
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #98d06ec1
-def _seen(photo, top, size, out, t, b, filter):
+def _seen(
+    photo: 'Photograph', top: int, size: int, out: int, t: int, b: int, filter: str
+) -> tuple[Image.Image | None, int]:
     "The rows of a photograph that new rows t to b see, and where they begin in the old picture"
     first, n, _ = _whole(size, 0.0, float(size), out, filter)
-    begin, end = (
-        max(int(first[max(t, 0)]), top),
-        min(int(first[min(b, out) - 1] + n[min(b, out) - 1]), top + photo.image.height),
-    )
-    if begin == top and end == top + photo.image.height:
+    last = min(b, out) - 1
+    bottom = top + photo.image.height
+    begin = max(int(first[max(t, 0)]), top)
+    end = min(int(first[last] + n[last]), bottom)
+    if begin == top and end == bottom:
         return photo.image, top
-    return (
-        (photo.image.crop((0, begin - top, photo.image.width, end - top)), begin)
-        if end > begin
-        else (None, 0)
-    )
+    if end <= begin:
+        return None, 0
+    return photo.image.crop((0, begin - top, photo.image.width, end - top)), begin
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #0ea5f977
 def fit(
-    photo,  # a `Photograph`
-    canvas,  # a `Canvas`
-):
+    photo: 'Photograph',  # what is fitted
+    canvas: Canvas,  # how
+) -> np.ndarray:
     "The photograph on the canvas: 8-bit array of size × size × 3"
     if not canvas.exact:
         return _fast(photo, canvas)
@@ -162,46 +176,48 @@ def fit(
     image, top = _seen(photo, photo.box[1] + dy, h, nh, t, b, canvas.filter)
     if image is None:
         return np.zeros((canvas.size, canvas.size, 3), np.uint8)
-    rows = _rows(image, photo.box[0] + dx, w, nw, canvas).crop((l, 0, r, image.height))
-    return np.asarray(_columns(rows, top, h, nh, canvas).crop((0, t, r - l, b)))
+    rows = _rows(image, photo.box[0] + dx, w, nw, canvas)
+    rows = rows.crop((l, 0, r, image.height))
+    square = _columns(rows, top, h, nh, canvas).crop((0, t, r - l, b))
+    return np.asarray(square)
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #63d20552
-def _plain(photo, canvas):
+def _plain(photo: 'Photograph', canvas: Canvas) -> np.ndarray:
     "The whole picture through Pillow's own resize"
     (w, h), (dx, dy), size, window = layout(canvas, photo.size)
     whole = Image.new('RGB', (w, h))
     whole.paste(photo.image, (photo.box[0] + dx, photo.box[1] + dy))
-    return np.asarray(whole.resize(size, _FILTERS[canvas.filter][0]).crop(window))
+    scaled = whole.resize(size, _FILTERS[canvas.filter][0])
+    return np.asarray(scaled.crop(window))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #f45d2e3d
-def _fast(photo, canvas):
+def _fast(photo: 'Photograph', canvas: Canvas) -> np.ndarray:
     "Like `fit`, but shrunk by averaging to three times the size before the filter"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
-    im, (left, top) = photo.image, (photo.box[0] + dx, photo.box[1] + dy)
+    im = photo.image
+    left, top = photo.box[0] + dx, photo.box[1] + dy
     k = max(int(min(w / nw, h / nh) / 3), 1)
     x, y = left // k, top // k
-    small = Image.new('RGB', (-(-(left + im.width) // k) - x, -(-(top + im.height) // k) - y))
-    padded = Image.new('RGB', (small.width * k, small.height * k))
+    right = -(-(left + im.width) // k)
+    bottom = -(-(top + im.height) // k)
+    padded = Image.new('RGB', ((right - x) * k, (bottom - y) * k))
     padded.paste(im, (left - x * k, top - y * k))
     whole = Image.new('RGB', (-(-w // k), -(-h // k)))
     whole.paste(padded.reduce(k), (x, y))
-    return np.asarray(
-        whole.resize((nw, nh), _FILTERS[canvas.filter][0], (0, 0, w / k, h / k)).crop((l, t, r, b))
-    )
+    scaled = whole.resize((nw, nh), _FILTERS[canvas.filter][0], (0, 0, w / k, h / k))
+    return np.asarray(scaled.crop((l, t, r, b)))
 
 # %% ../../nbs/20_backbones/03_canvases.ipynb #dd742662
 def kept(
-    photo,  # a `Photograph`
-    canvas,  # a `Canvas`
-):
+    photo: 'Photograph',  # what is fitted
+    canvas: Canvas,  # how
+) -> float:
     "Share of the plant's pixels that the canvas shows, 0 to 1; NaN where no plant is seen"
     (w, h), (dx, dy), (nw, nh), (l, t, r, b) = layout(canvas, photo.size)
     mask = photo.plant
     total = np.count_nonzero(mask)
     if not total:
         return float('nan')
-    x = [round(v * w / nw) - dx - photo.box[0] for v in (l, r)]
-    y = [round(v * h / nh) - dy - photo.box[1] for v in (t, b)]
-    return float(
-        np.count_nonzero(mask[max(y[0], 0) : max(y[1], 0), max(x[0], 0) : max(x[1], 0)]) / total
-    )
+    left, right = (max(round(v * w / nw) - dx - photo.box[0], 0) for v in (l, r))
+    top, bottom = (max(round(v * h / nh) - dy - photo.box[1], 0) for v in (t, b))
+    return float(np.count_nonzero(mask[top:bottom, left:right]) / total)

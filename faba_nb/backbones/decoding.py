@@ -45,11 +45,11 @@ class Prepared:
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #fb8826f2
 def prepare(
-    row,  # its number in the list
-    file,  # its path
-    wish,  # a `Wish`
-    form=None,  # what the file's mode and size should be, if known
-):
+    row: int,  # its number in the list
+    file: str,  # its path
+    wish: Wish,  # what is made of it
+    form: str | None = None,  # what the file's mode and size should be, if known
+) -> Prepared:
     "Read one photograph and make of it what is wished"
     p = Prepared(row)
     try:
@@ -66,7 +66,7 @@ def prepare(
     return p
 
 
-def _changed(file):
+def _changed(file: str) -> int:
     "When a file was changed last, in nanoseconds; 0 where there is none"
     try:
         return os.stat(file).st_mtime_ns
@@ -74,7 +74,7 @@ def _changed(file):
         return 0
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #9a791962
-def _fulfil(p, photo, wish):
+def _fulfil(p: Prepared, photo: 'Photograph', wish: Wish) -> None:
     "Squares, shares and measures of one photograph"
     for c in wish.canvases:
         p.pixels[c], p.kept[c] = fit(photo, c), kept(photo, c)
@@ -82,7 +82,7 @@ def _fulfil(p, photo, wish):
         p.measures[name] = pkgutil.resolve_name(name)(photo)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #8485c351
-def _begin(parent):
+def _begin(parent: int) -> None:
     "Run in every worker at its start"
     import pyvips
 
@@ -90,13 +90,14 @@ def _begin(parent):
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
-def _leave_with(parent):
+def _leave_with(parent: int) -> None:
+    "End this process soon after its parent"
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #60d1e64b
-def _pool(workers):
+def _pool(workers: int) -> ProcessPoolExecutor:
     "Processes that decode; they start when the first task comes"
     env = dict(VIPS_CONCURRENCY='1', OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
     return ProcessPoolExecutor(
@@ -104,13 +105,16 @@ def _pool(workers):
     )
 
 
-def _batch(tasks, wish):
+def _batch(tasks: list[tuple], wish: Wish) -> list[Prepared]:
+    "What several photographs become"
     return [prepare(row, file, wish, form) for row, file, form in tasks]
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #17683d0b
-def cores():
+def cores() -> int:
     "Processor cores this process may use"
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #a90be5d8
 class Decoder:
@@ -118,21 +122,24 @@ class Decoder:
 
     def __init__(
         self,
-        wish,  # a `Wish`
-        workers=None,  # processes; as many as cores; 0: in this process
-        chunk=8,  # photographs per task
-        patience=300,  # seconds for one task before its worker is taken for hung
+        wish: Wish,  # what is made of every photograph
+        workers: int | None = None,  # processes; as many as cores; 0: in this process
+        chunk: int = 8,  # photographs per task
+        patience: float = 300,  # seconds for one task before its worker is taken for hung
     ):
-        self.wish, self.chunk, self.patience, self.waited = wish, chunk, patience, 0.0
+        self.wish = wish
         self.workers = cores() if workers is None else workers
+        self.chunk = chunk
+        self.patience = patience
+        self.waited = 0.0  # seconds
         self.pool = None
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #04347d84
 @patch
 def __call__(
     self: Decoder,
-    tasks,  # list of (row, file, form or None)
-):
+    tasks: list[tuple],  # (row, file, form or None) each
+) -> 'Iterator[Prepared]':
     "Yield a `Prepared` for every task, in order"
     chunks = iter([tasks[i : i + self.chunk] for i in range(0, len(tasks), self.chunk)])
     if not self.workers:
@@ -149,14 +156,14 @@ def __call__(
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #f4acf50b
 @patch
-def _submit(self: Decoder, chunk):
+def _submit(self: Decoder, chunk: list[tuple]) -> 'Future':
     "Hand a chunk to the workers"
     self.pool = self.pool or _pool(self.workers)
     return self.pool.submit(_batch, chunk, self.wish)
 
 
 @patch
-def _first(self: Decoder, ahead):
+def _first(self: Decoder, ahead: deque) -> list[Prepared]:
     "The result that is next in order; after a worker's death, with the culprit found"
     chunk, future = ahead[0]
     start = time.monotonic()
@@ -170,7 +177,7 @@ def _first(self: Decoder, ahead):
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #d8d5dd3c
 @patch
-def _again(self: Decoder, ahead):
+def _again(self: Decoder, ahead: deque) -> list[Prepared]:
     "Repeat the first chunk alone, then hand out the others again"
     self.close()
     result = [self._alone(task) for task in ahead[0][0]]
@@ -180,7 +187,7 @@ def _again(self: Decoder, ahead):
 
 
 @patch
-def _alone(self: Decoder, task):
+def _alone(self: Decoder, task: tuple) -> Prepared:
     "One picture in its own process"
     self.pool = self.pool or _pool(1)
     try:
@@ -194,7 +201,7 @@ def _alone(self: Decoder, task):
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #029efe4c
 @patch
-def close(self: Decoder):
+def close(self: Decoder) -> None:
     "End the workers"
     if self.pool is not None:
         self.pool.shutdown(wait=False, kill_workers=True)

@@ -20,34 +20,32 @@ from .store import FeatureFile, feature_path
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #3241e7e4
 def drawn_pictures(
-    seed=0,  # changes their colours
-):
+    seed: int = 0,  # changes their colours
+) -> list[Image.Image]:
     "Three small photographs of leaves"
     ims = []
     for k, (w, h) in enumerate([(150, 204), (256, 192), (180, 180)]):
-        im, r = Image.new('RGBA', (w, h)), np.random.default_rng((seed, k))
+        im = Image.new('RGBA', (w, h))
+        r = np.random.default_rng((seed, k))
         d = ImageDraw.Draw(im)
         d.line([(w // 2, h - 9), (w // 2, h // 5)], fill=(96, 120, 40, 255), width=5)
         for y in range(h // 6, h - 20, 24):
             c = (*r.integers((50, 110, 30), (110, 170, 80)).tolist(), 255 if y % 2 else 160)
             d.ellipse([w // 2, y, w // 2 + 40, y + 18], fill=c)
             d.ellipse([w // 2 - 42, y + 10, w // 2, y + 26], fill=c)
-        ims.append(
-            im
-            if k < 2
-            else Image.alpha_composite(Image.new('RGBA', (w, h), (0, 0, 0, 255)), im).convert('RGB')
-        )
+        black = Image.new('RGBA', (w, h), (0, 0, 0, 255))
+        ims.append(im if k < 2 else Image.alpha_composite(black, im).convert('RGB'))
     return ims
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #fa90e85e
-def _bytes(im):
+def _bytes(im: Image.Image) -> bytes:
     "A picture as the bytes of a PNG"
     b = io.BytesIO()
     im.save(b, 'PNG')
     return b.getvalue()
 
 
-def _composited(im):
+def _composited(im: Image.Image) -> Image.Image:
     "A picture on black, by Pillow alone"
     if im.mode != 'RGBA':
         return im
@@ -56,22 +54,32 @@ def _composited(im):
     return black.convert('RGB')
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #e0147c7c
-def _encoder_promises(b, encoder, pictures):
+def _off(x: np.ndarray, y: np.ndarray) -> float:
+    "Largest difference of two arrays, relative to the largest value of the first"
+    return np.abs(x - y).max() / np.abs(x).max()
+
+
+def _encoder_promises(
+    b: 'Backbone', encoder: 'Encoder', pictures: list[Image.Image]
+) -> 'Iterator[tuple]':
     "What is found of an encoder: (promise, found, kept)"
     photos = [read_photograph(_bytes(im)) for im in pictures]
     pixels = np.stack([fit(p, encoder.canvas) for p in photos])
     yield 'taps and widths', encoder.widths, encoder.widths == b.taps or not b.taps
     theirs = np.stack([encoder.transform(_composited(im)).numpy() for im in pictures])
-    off = np.abs(encoder.prepare(pixels).float().cpu().numpy() - theirs).max()
+    ours = encoder.prepare(pixels).float().cpu().numpy()
+    off = np.abs(ours - theirs).max()
     yield "input equals the library's own transform", f'differs by {off:.2g}', off == 0
     many, one = encoder.taps(pixels), encoder.taps(pixels[:1])
-    off = max(np.abs(many[t][0] - one[t][0]).max() / np.abs(many[t][0]).max() for t in many)
+    off = max(_off(many[t][0], one[t][0]) for t in many)
     yield 'one photograph alone or among others', f'differs by {off:.1e}', off < 1e-4
-    apart = min(np.abs(many[t][0] - many[t][1]).max() / np.abs(many[t]).max() for t in many)
+    apart = min(np.abs(x[0] - x[1]).max() / np.abs(x).max() for x in many.values())
     yield 'different plants give different features', f'differ by {apart:.2f}', apart > 1e-3
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #43cc8150
-def _file_promises(b, encoder, pictures, folder):
+def _file_promises(
+    b: 'Backbone', encoder: 'Encoder | None', pictures: list[Image.Image], folder: str
+) -> 'Iterator[tuple]':
     "What is found of the files that extraction makes"
     rows = [
         dict(plant_id=f'p{i}', round=2, view='top', path=f'{folder}/{i}.png')
@@ -83,32 +91,27 @@ def _file_promises(b, encoder, pictures, folder):
         s = extract(pd.DataFrame(rows), folder, [b.name], canvas=canvas, workers=0, device='cpu')
         f = FeatureFile(feature_path(folder, b, canvas=canvas))
         x, there = f.load(pd.DataFrame(rows))
-        yield (
-            f'file, canvas {canvas}',
-            repr(f),
-            bool(there.all()) and not s['bad'] and f.dim == b.taps.get(b.tap(), f.dim),
-        )
+        right = f.dim == b.taps.get(b.tap(), f.dim)
+        yield f'file, canvas {canvas}', repr(f), bool(there.all()) and not s['bad'] and right
         if encoder:
-            c = (
-                encoder.canvas
-                if canvas == 'published'
-                else Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
-            )
-            want = encoder.taps(np.stack([fit(read_photograph(_bytes(im)), c) for im in pictures]))[
-                b.tap()
-            ]
-            off = np.abs(want - x).max() / np.abs(want).max()
-            yield (
-                f'features in it, canvas {canvas}',
-                f'differ by {off:.1e} from those of a direct call',
-                off < 1e-4,
-            )
+            off = _off(_called(b, encoder, pictures, canvas), x)
+            found = f'differ by {off:.1e} from those of a direct call'
+            yield f'features in it, canvas {canvas}', found, off < 1e-4
+
+
+def _called(b: 'Backbone', encoder: 'Encoder', pictures: list, canvas: str) -> np.ndarray:
+    "Features of pictures by a direct call"
+    c = encoder.canvas
+    if canvas != 'published':
+        c = Canvas('pad', c.size, c.size, c.filter)
+    pixels = np.stack([fit(read_photograph(_bytes(im)), c) for im in pictures])
+    return encoder.taps(pixels)[b.tap()]
 
 # %% ../../nbs/20_backbones/12_encoder_check.ipynb #ecf260f5
 def check_backbone(
-    name,  # a registered name or a source
-    device='cpu',  # where it runs
-):
+    name: str,  # a registered name or a source
+    device: str = 'cpu',  # where it runs
+) -> pd.DataFrame:
     "Every promise of one backbone: promise, found, kept"
     from faba_nb.backbones.encoders import load_encoder
 

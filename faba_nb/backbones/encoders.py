@@ -9,9 +9,8 @@ __all__ = ['Encoder', 'open_clip_taps', 'trunk_taps', 'timm_taps', 'pooled_taps'
 # %% ../../nbs/20_backbones/06_encoders.ipynb #76c09722
 import hashlib, math, os, pkgutil
 
-os.environ.setdefault(
-    'OMP_WAIT_POLICY', 'PASSIVE'
-)  # before torch: its idle threads must not spin where decoders want the core
+# before torch: its idle threads must not spin where decoders want the core
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
@@ -42,26 +41,23 @@ class Encoder:
 @patch
 def prepare(
     self: Encoder,
-    pixels,  # (N, size, size, 3), 8-bit
-):
+    pixels: np.ndarray,  # (N, size, size, 3), 8-bit
+) -> torch.Tensor:
     "The batch the network sees: (N, 3, size, size) on its device, in its number format"
-    x = (
-        torch.from_numpy(np.ascontiguousarray(pixels))
-        .to(self.device, non_blocking=True)
-        .permute(0, 3, 1, 2)
-        .contiguous()
-        .float()
-        .div_(255)
-    )
-    per_channel = lambda v: torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None]
-    return x.sub_(per_channel(self.mean)).div_(per_channel(self.std)).to(self.dtype)
+    x = torch.from_numpy(np.ascontiguousarray(pixels))
+    x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    x = x.contiguous().float().div_(255)
+    mean = torch.tensor(self.mean, dtype=x.dtype, device=x.device)
+    std = torch.tensor(self.std, dtype=x.dtype, device=x.device)
+    x = x.sub_(mean[:, None, None]).div_(std[:, None, None])
+    return x.to(self.dtype)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #d8ab1341
 @patch
 def taps(
     self: Encoder,
-    pixels,  # (N, size, size, 3), 8-bit
-):
+    pixels: np.ndarray,  # (N, size, size, 3), 8-bit
+) -> dict[str, np.ndarray]:
     "Features of every tap the network has: name to float32 (N, D)"
     with torch.inference_mode():
         found = self.forward(self.model, self.prepare(pixels))
@@ -71,16 +67,15 @@ def taps(
 @patch
 def encode(
     self: Encoder,
-    pixels,  # (N, size, size, 3), 8-bit
-    tap,  # 'cls', 'norm', 'proj' or 'mean'
-    batch,  # photographs per forward pass at most
-):
+    pixels: np.ndarray,  # (N, size, size, 3), 8-bit
+    tap: str,  # 'cls', 'norm', 'proj' or 'mean'
+    batch: int,  # photographs per forward pass at most
+) -> np.ndarray:
     "Features of one tap, float32 (N, D)"
     self.batch = min(batch, getattr(self, 'batch', batch))
     try:
-        return np.concatenate(
-            [self.taps(pixels[i : i + self.batch])[tap] for i in range(0, len(pixels), self.batch)]
-        )
+        starts = range(0, len(pixels), self.batch)
+        return np.concatenate([self.taps(pixels[i : i + self.batch])[tap] for i in starts])
     except torch.OutOfMemoryError:
         if self.batch == 1:
             raise BadInput(
@@ -98,9 +93,9 @@ def encode(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #b6cbc55b
 def open_clip_taps(
-    visual,  # open_clip's vision transformer
-    x,  # (N, 3, H, W), prepared
-):
+    visual: torch.nn.Module,  # open_clip's vision transformer
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "CLS before and after the final norm, projected, and the mean of the patch tokens"
     o = visual.forward_intermediates(x, indices=1, output_fmt='NLC', output_extra_tokens=True)
     cls = o['image_intermediates_prefix'][-1][:, 0]
@@ -113,9 +108,9 @@ def open_clip_taps(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #2741a6cc
 def trunk_taps(
-    visual,  # open_clip's wrapper around a timm network
-    x,  # (N, 3, H, W), prepared
-):
+    visual: torch.nn.Module,  # open_clip's wrapper around a timm network
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "The projected feature and the mean of the patch tokens after the norm"
     tokens = visual.trunk.forward_features(x)
     return dict(
@@ -125,9 +120,9 @@ def trunk_taps(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #2da5d877
 def timm_taps(
-    model,  # a timm transformer with a class token
-    x,  # (N, 3, H, W), prepared
-):
+    model: torch.nn.Module,  # a timm transformer with a class token
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "CLS before and after the final norm, and the mean of the patch tokens"
     patches, prefix = model.forward_intermediates(
         x,
@@ -145,14 +140,18 @@ def timm_taps(
     )
 
 
-def pooled_taps(model, x):  # for timm networks without a class token
+def pooled_taps(
+    model: torch.nn.Module,  # a timm network without a class token
+    x: torch.Tensor,  # (N, 3, H, W), prepared
+) -> dict[str, torch.Tensor]:
     "What the network itself pools: by attention `proj`, else `mean`"
-    return {'proj' if getattr(model, 'attn_pool', None) is not None else 'mean': model(x)}
+    by_attention = getattr(model, 'attn_pool', None) is not None
+    return {'proj' if by_attention else 'mean': model(x)}
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #6f74e269
 def untrained_vit(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # what it is called
+) -> Encoder:
     "A small vision transformer with random weights, always the same"
     from timm.models.vision_transformer import VisionTransformer
 
@@ -178,7 +177,7 @@ def untrained_vit(
     )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #49d311ce
-def _weights_hash(model):
+def _weights_hash(model: torch.nn.Module) -> str:
     "SHA-256 of all parameters in their order"
     h = hashlib.sha256()
     for k, v in model.state_dict().items():
@@ -187,13 +186,17 @@ def _weights_hash(model):
     return h.hexdigest()
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #9923b100
-def _torchvision(canvas, mean, std):
+def _torchvision(canvas: Canvas, mean: tuple, std: tuple) -> 'Callable':
     "A torchvision transform that does what `fit` and `prepare` do"
     import torchvision.transforms as T
     from PIL import ImageOps
 
     size = canvas.resize if canvas.mode == 'shortest' else (canvas.size, canvas.size)
-    square = lambda im: ImageOps.expand(im, _to_square(*im.size)) if canvas.mode == 'pad' else im
+
+    def square(im):
+        "The picture with borders that make it a square, where the canvas asks for them"
+        return ImageOps.expand(im, _to_square(*im.size)) if canvas.mode == 'pad' else im
+
     return T.Compose(
         [
             square,
@@ -205,13 +208,14 @@ def _torchvision(canvas, mean, std):
     )
 
 
-def _to_square(w, h):
+def _to_square(w: int, h: int) -> tuple[int, int, int, int]:
     "Borders left, top, right, bottom that make a square"
     s = max(w, h)
-    return (s - w) // 2, (s - h) // 2, s - w - (s - w) // 2, s - h - (s - h) // 2
+    left, top = (s - w) // 2, (s - h) // 2
+    return left, top, s - w - left, s - h - top
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #5b2db43f
-def _open_clip(backbone, weights):
+def _open_clip(backbone: 'Backbone', weights: 'Weights') -> torch.nn.Module:
     "The CLIP model of a source, with its weights"
     import open_clip
 
@@ -220,11 +224,8 @@ def _open_clip(backbone, weights):
         return open_clip.create_model(f'local-dir:{weights.folder}', require_pretrained=True)
     model, _, tag = rest.rpartition('/')
     facts = open_clip.get_pretrained_cfg(model, tag)
-    how = {
-        k: facts[k]
-        for k in ('mean', 'std', 'interpolation', 'resize_mode')
-        if facts.get(k) is not None
-    }
+    stated = ('mean', 'std', 'interpolation', 'resize_mode')
+    how = {k: facts[k] for k in stated if facts.get(k) is not None}
     return open_clip.create_model(
         model,
         str(weights.file),
@@ -235,9 +236,9 @@ def _open_clip(backbone, weights):
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #3c39401d
 def open_clip_encoder(
-    backbone,  # its facts
-    weights,  # `Weights`
-):
+    backbone: 'Backbone',  # its facts
+    weights: 'Weights',  # its files
+) -> Encoder:
     "An encoder from open_clip: the vision tower and the preprocessing that belongs to its weights"
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -259,9 +260,9 @@ def open_clip_encoder(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #404daf22
 def timm_encoder(
-    backbone,  # its facts
-    weights,  # `Weights`
-):
+    backbone: 'Backbone',  # its facts
+    weights: 'Weights',  # its files
+) -> Encoder:
     "An encoder from timm, with the preprocessing that belongs to its weights"
     import timm
 
@@ -269,20 +270,14 @@ def timm_encoder(
     cfg = timm.data.resolve_model_data_config(model)
     size = cfg['input_size'][1]
     mode = {'center': 'shortest', 'squash': 'squash'}.get(cfg['crop_mode'])
-    if (
-        not mode
-        or cfg['interpolation'] not in ('bicubic', 'bilinear')
-        or mode == 'squash'
-        and cfg['crop_pct'] != 1
-    ):
+    known = cfg['interpolation'] in ('bicubic', 'bilinear')
+    squashed_and_cut = mode == 'squash' and cfg['crop_pct'] != 1
+    if not mode or not known or squashed_and_cut:
         raise BadInput(f'its preprocessing is not supported: {cfg}', where=backbone.name)
     canvas = Canvas(mode, math.floor(size / cfg['crop_pct']), size, cfg['interpolation'])
-    forward = (
-        timm_taps
-        if getattr(model, 'cls_token', None) is not None
-        and getattr(model, 'attn_pool', None) is None
-        else pooled_taps
-    )
+    class_token = getattr(model, 'cls_token', None) is not None
+    by_attention = getattr(model, 'attn_pool', None) is not None
+    forward = timm_taps if class_token and not by_attention else pooled_taps
     return Encoder(
         backbone.name,
         model,
@@ -295,8 +290,8 @@ def timm_encoder(
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #fad4199a
 def dinov2_as_published(
-    encoder,  # DINOv2 as timm loads it
-):
+    encoder: Encoder,  # DINOv2 as timm loads it
+) -> Encoder:
     "224 pixels cut from a shorter side of 256, positions resampled as the published encoder did"
     model, canvas = encoder.model, Canvas('shortest', 256, 224)
     native = model.pos_embed.detach().clone()
@@ -314,7 +309,7 @@ def dinov2_as_published(
     )
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #06a8f4e5
-def _tensors(file):
+def _tensors(file: 'Path') -> dict[str, torch.Tensor]:
     "Names and values in a file of weights"
     if file.suffix == '.safetensors':
         from safetensors.torch import load_file
@@ -325,29 +320,31 @@ def _tensors(file):
 
 
 def share_from_file(
-    model,  # a torch module
-    file,  # weights it should hold
-    prefix='',  # of the names in the file
-):
+    model: torch.nn.Module,  # that should hold them
+    file: 'Path',  # weights it should hold
+    prefix: str = '',  # of the names in the file
+) -> float:
     "Share of the parameters that are in the file, value for value"
-    held, there = dict(model.named_parameters()), _tensors(file)
-    same = lambda k, v: (
-        prefix + k in there
-        and v.shape == there[prefix + k].shape
-        and torch.equal(v, there[prefix + k].to(v.dtype))
-    )
-    return sum(v.numel() for k, v in held.items() if same(k, v.detach())) / sum(
-        v.numel() for v in held.values()
-    )
+    held = dict(model.named_parameters())
+    there = _tensors(file)
+
+    def same(k, v):
+        "Does the file hold these values under this name?"
+        x = there.get(prefix + k)
+        return x is not None and v.shape == x.shape and torch.equal(v, x.to(v.dtype))
+
+    found = sum(v.numel() for k, v in held.items() if same(k, v.detach()))
+    return found / sum(v.numel() for v in held.values())
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #00443b85
 def load_encoder(
-    name,  # a backbone's name or source
-    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
-    dtype='float32',  # of weights and computation: 'float32' or 'bfloat16'
-):
+    name: 'str | Backbone',  # or source, or facts of a backbone
+    device: str | None = None,  # 'cpu' or 'cuda'; a GPU where there is one
+    dtype: str = 'float32',  # of weights and computation: 'float32' or 'bfloat16'
+) -> Encoder:
     "The encoder of a backbone with its own weights, ready to run; anything less is refused"
-    b, device = get_backbone(name), device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    b = get_backbone(name)
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if dtype not in ('float32', 'bfloat16'):
         raise BadInput(f'{dtype!r} is no number format of an encoder', mend='float32 or bfloat16')
     e = pkgutil.resolve_name(b.build)(b) if b.build else _from_weights(b)
@@ -356,7 +353,7 @@ def load_encoder(
     return _measured(e, b)
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #f568d11c
-def _from_weights(b):
+def _from_weights(b: 'Backbone') -> Encoder:
     "The encoder of weights in the cache or in a folder"
     w = find_weights(b)
     clip = b.source.startswith('open_clip:') or (w.folder / 'open_clip_config.json').is_file()
@@ -387,12 +384,10 @@ def _from_weights(b):
     return pkgutil.resolve_name(b.adjust)(e) if b.adjust else e
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #58924564
-def _measured(e, b):
+def _measured(e: Encoder, b: 'Backbone') -> Encoder:
     "The encoder, with the widths of its taps, which must be the registered ones"
-    e.widths = {
-        k: v.shape[1]
-        for k, v in e.taps(np.zeros((1, e.canvas.size, e.canvas.size, 3), np.uint8)).items()
-    }
+    black = np.zeros((1, e.canvas.size, e.canvas.size, 3), np.uint8)
+    e.widths = {k: v.shape[1] for k, v in e.taps(black).items()}
     if b.taps and b.taps != e.widths:
         raise BadInput(
             f'its taps are {e.widths}, registered are {b.taps}',

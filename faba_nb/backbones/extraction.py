@@ -67,68 +67,71 @@ class Wanted:
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #2c326bf9
 def wanted(
-    features,  # folder of features
-    backbone,  # a name or source
-    tap='published',  # where in the encoder
-    canvas='published',  # how photographs are fitted
-):
+    features: str | Path,  # folder of features
+    backbone: 'str | Backbone',  # a name or source
+    tap: str = 'published',  # where in the encoder
+    canvas: str = 'published',  # how photographs are fitted
+) -> Wanted:
     "The file of features that these names mean"
     b = get_backbone(backbone)
     return Wanted(b, b.tap(tap), b.canvas(canvas), feature_path(features, b, tap, canvas))
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #e4810230
+def _keys(table: pd.DataFrame) -> pd.MultiIndex:
+    "Plant, round and view of every row"
+    return pd.MultiIndex.from_frame(table[KEYS])
+
+
 def earlier_file(
-    path,  # of a file of features
-):
+    path: str | Path,  # of a file of features
+) -> pd.MultiIndex | None:
     "What the file at `path` holds if it is one of the earlier system's, else None"
     if not Path(path).is_file() or 'schema' in _attrs(path):
         return None
-    return pd.MultiIndex.from_frame(FeatureFile(path, gaps=False).index[KEYS])
+    return _keys(FeatureFile(path, gaps=False).index)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #7fca0ba2
 @patch
-def gaps_only(self: Wanted):
+def gaps_only(self: Wanted) -> Wanted:
     "The same features, for what the earlier system's file lacks"
-    return replace(self, held=earlier_file(self.path), path=gaps_path(self.path), earlier=self.path)
+    gaps = gaps_path(self.path)
+    return replace(self, held=earlier_file(self.path), path=gaps, earlier=self.path)
 
 
 @patch
 def expected(
     self: Wanted,
-    table,  # all expected photographs
-):
+    table: pd.DataFrame,  # all expected photographs
+) -> np.ndarray:
     "Boolean per row of `table`: should this file hold it?"
     if self.held is None:
         return np.ones(len(table), bool)
-    return ~pd.MultiIndex.from_frame(table[KEYS]).isin(self.held)
+    return ~_keys(table).isin(self.held)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ce51d227
 @patch
 def load(
     self: Wanted,
-    device=None,  # where the encoder runs
-    dtype='float32',  # its number format
-    exact=True,  # pixels exactly as the library's transform gives them
-):
+    device: str | None = None,  # where the encoder runs
+    dtype: str = 'float32',  # its number format
+    exact: bool = True,  # pixels exactly as the library's transform gives them
+) -> Wanted:
     "Load the encoder, and say in `attrs` what features it will give"
     b = self.backbone
     if b.size:
         from faba_nb.backbones.encoders import load_encoder
 
         e = self.encoder = load_encoder(b, device, dtype)
-        fit = (
-            Canvas('pad', e.canvas.size, e.canvas.size, e.canvas.filter)
-            if self.canvas == 'square'
-            else e.canvas
-        )
+        fit = e.canvas
+        if self.canvas == 'square':
+            fit = Canvas('pad', fit.size, fit.size, fit.filter)
         self.fit = replace(fit, exact=exact)
-        papers, how = e.papers, asdict(self.fit) | dict(mean=e.mean, std=e.std)
+        papers = e.papers
+        how = asdict(self.fit) | dict(mean=e.mean, std=e.std)
     else:
-        papers, how, dtype = (
-            dict(revision='definition 1', weights_sha256='', activation=''),
-            {},
-            'float32',
-        )
+        papers = dict(revision='definition 1', weights_sha256='', activation='')
+        how = {}
+        dtype = 'float32'
     self.attrs = dict(
         backbone=b.name,
         source=b.source,
@@ -146,7 +149,7 @@ def load(
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #a7d5cf72
 @patch
-def _same_as_before(self: Wanted):
+def _same_as_before(self: Wanted) -> None:
     "Refuse to add to a file that says something else about itself"
     if not self.path.is_file():
         return
@@ -154,15 +157,17 @@ def _same_as_before(self: Wanted):
     plain = json.loads(json.dumps(self.attrs))
     other = [k for k in plain if was.get(k) != plain[k]]
     if other:
+        key = other[0]
         raise BadInput(
-            f'the file is not complete for these photographs, and was made with another {other[0]} ({was.get(other[0])}, now {plain[other[0]]})',
+            'the file is not complete for these photographs, '
+            f'and was made with another {key} ({was.get(key)}, now {plain[key]})',
             where=self.path,
             mend='move it away to extract all anew',
         )
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #54219ab2
 @patch
-def paired(self: Wanted):
+def paired(self: Wanted) -> bool:
     "Are the file and its manifest there, and of one piece?"
     manifest = manifest_path(self.path)
     if not self.path.is_file() or not manifest.is_file():
@@ -171,12 +176,12 @@ def paired(self: Wanted):
 
 
 @patch
-def all_parts(self: Wanted):
+def all_parts(self: Wanted) -> list[Path]:
     "Folders of parts of this file, also of those that were begun in another way"
     return sorted(self.path.parent.glob(f'.{self.path.stem}.*.parts'))
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #99d103f9
-def _write_part(w, rows, x):
+def _write_part(w: Wanted, rows: pd.DataFrame, x: np.ndarray) -> None:
     "Save the outcome for some photographs"
     name = fingerprint(rows[KEYS].values.tolist())
     text = np.frombuffer(rows[FACTS].to_csv(index=False).encode(), np.uint8)
@@ -184,7 +189,7 @@ def _write_part(w, rows, x):
         np.savez(f, rows=text, x=x)
 
 
-def _read_part(path):
+def _read_part(path: Path) -> tuple[pd.DataFrame, np.ndarray] | None:
     "Rows and features of one part, or None where it is damaged; then it is done again"
     try:
         with np.load(path) as z:
@@ -202,8 +207,8 @@ def _read_part(path):
 @patch
 def known(
     self: Wanted,
-    table,  # expected photographs
-):
+    table: pd.DataFrame,  # expected photographs
+) -> tuple[pd.DataFrame, np.ndarray | None]:
     "Rows of what is done, and their features; `at` says where, -1 for none"
     found = [self._finished_part()] if self.paired() else []
     if self.parts and self.parts.is_dir():
@@ -218,7 +223,7 @@ def known(
 
 
 @patch
-def _finished_part(self: Wanted):
+def _finished_part(self: Wanted) -> tuple[pd.DataFrame, np.ndarray]:
     "Rows and features of the finished file"
     rows, f = read_facts(manifest_path(self.path)), FeatureFile(self.path)
     x, there = f.load(rows)
@@ -226,7 +231,7 @@ def _finished_part(self: Wanted):
     return rows[there | ~fine].reset_index(drop=True), x[there & fine]
 
 
-def _changed(path):
+def _changed(path: Path) -> float:
     try:
         return os.path.getmtime(path)
     except OSError:
@@ -236,48 +241,49 @@ def _changed(path):
 @patch
 def finished(
     self: Wanted,
-    table,  # expected photographs
-):
+    table: pd.DataFrame,  # expected photographs
+) -> bool:
     "Does the file hold everything that is expected of it?"
     if not self.expected(table).any():
         return True
     if not self.paired():
         return False
-    return not (to_do(table, read_facts(manifest_path(self.path))) & self.expected(table)).any()
+    lacking = to_do(table, read_facts(manifest_path(self.path)))
+    return not (lacking & self.expected(table)).any()
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #d985d370
 def expected_forms(
-    table,  # expected photographs
-    least=10,  # views with fewer photographs have no expectation
-):
+    table: pd.DataFrame,  # expected photographs
+    least: int = 10,  # views with fewer photographs have no expectation
+) -> list[str | None]:
     "Mode and size that photographs should have, per row; None where nothing is expected"
     forms = {}
     for view, files in table.file.groupby(table['view']):
-        some = files.iloc[np.unique(np.linspace(0, len(files) - 1, 25).astype(int))]
-        seen = pd.Series([f for f in map(form_of, some) if f]).value_counts()
+        places = np.unique(np.linspace(0, len(files) - 1, 25).astype(int))
+        read = [f for f in map(form_of, files.iloc[places]) if f]
+        seen = pd.Series(read).value_counts()
         if len(files) >= least and len(seen) and seen.iloc[0] >= 0.8 * seen.sum():
             forms[view] = seen.index[0]
     return [forms.get(v) for v in table['view']]
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #29ac10b4
-def _features(w, good, batch):
+def _features(w: Wanted, good: 'list[Prepared]', batch: int | None) -> np.ndarray:
     "Features of prepared photographs, float32 (N, D)"
     if not good:
         return np.zeros((0, 0), np.float32)
     if w.encoder is None:
         return np.stack([p.measures[w.backbone.build] for p in good])
-    return w.encoder.encode(
-        np.stack([p.pixels[w.fit] for p in good]), w.tap, batch or w.backbone.batch
-    )
+    pixels = np.stack([p.pixels[w.fit] for p in good])
+    return w.encoder.encode(pixels, w.tap, batch or w.backbone.batch)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #4bd18969
-def _facts(w, p, row):
+def _facts(w: Wanted, p: 'Prepared', row: tuple) -> dict:
     "The manifest's row about one photograph"
-    share = p.kept.get(w.fit, np.nan) if w.fit else np.nan if p.status != 'ok' else 1.0
-    said = {
-        k: getattr(p, k)
-        for k in ('bytes', 'mtime_ns', 'sha256', 'status', 'reason', 'form', 'orientation', 'range')
-    }
+    share = 1.0 if p.status == 'ok' else np.nan
+    if w.fit:
+        share = p.kept.get(w.fit, np.nan)
+    names = 'bytes mtime_ns sha256 status reason form orientation range'.split()
+    said = {k: getattr(p, k) for k in names}
     return dict(
         plant_id=row.plant_id,
         round=row.round,
@@ -288,7 +294,7 @@ def _facts(w, p, row):
     )
 
 
-def _save(w, prepared, table, batch):
+def _save(w: Wanted, prepared: 'list[Prepared]', table: pd.DataFrame, batch: int | None) -> None:
     "Encode one unit for one backbone and put it on disk"
     good = [p for p in prepared if p.status == 'ok']
     x = _features(w, good, batch)
@@ -296,14 +302,20 @@ def _save(w, prepared, table, batch):
     fault = dict(status='corrupt', reason=f'{w.backbone.name} gives values that are not finite')
     odd = {p.row for p, fine in zip(good, finite) if not fine}
     said = [replace(p, **fault) if p.row in odd else p for p in prepared]
-    rows = [
-        _facts(w, p, row)
-        for p, row in zip(said, table.iloc[[p.row for p in prepared]].itertuples(index=False))
-    ]
+    expected = table.iloc[[p.row for p in prepared]].itertuples(index=False)
+    rows = [_facts(w, p, row) for p, row in zip(said, expected)]
     _write_part(w, pd.DataFrame(rows), x[finite])
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #6e45d5ff
-def _pass(jobs, need, table, shard, workers, batch, me):
+def _pass(
+    jobs: list[Wanted],
+    need: list[np.ndarray],
+    table: pd.DataFrame,
+    shard: tuple[int, int],
+    workers: int | None,
+    batch: int | None,
+    me: Path,
+) -> tuple[int, float]:
     "Decode and encode what `need` says, unit by unit; seconds waited for decoders"
     unit = np.arange(len(table)) // UNIT
     rows = np.flatnonzero(np.any(need, 0) & (unit % shard[1] == shard[0]))
@@ -314,14 +326,11 @@ def _pass(jobs, need, table, shard, workers, batch, me):
         tuple(dict.fromkeys(w.backbone.build for w in jobs if not w.fit)),
     )
     forms = expected_forms(table)
-    decoder, progress = (
-        Decoder(wish, 0 if len(rows) <= 32 else workers),
-        Progress(total=len(rows), label='features', unit='photographs'),
-    )
+    tasks = [(r, table.file[r], forms[r]) for r in rows]
+    decoder = Decoder(wish, 0 if len(rows) <= 32 else workers)
+    progress = Progress(total=len(rows), label='features', unit='photographs')
     try:
-        for _, group in groupby(
-            decoder([(r, table.file[r], forms[r]) for r in rows]), lambda p: p.row // UNIT
-        ):
+        for _, group in groupby(decoder(tasks), lambda p: p.row // UNIT):
             os.utime(me)
             _unit(jobs, need, table, list(group), batch, progress)
     finally:
@@ -330,7 +339,14 @@ def _pass(jobs, need, table, shard, workers, batch, me):
     return len(rows), decoder.waited
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #dfb70f90
-def _unit(jobs, need, table, prepared, batch, progress):
+def _unit(
+    jobs: list[Wanted],
+    need: list[np.ndarray],
+    table: pd.DataFrame,
+    prepared: 'list[Prepared]',
+    batch: int | None,
+    progress: Progress,
+) -> None:
     "One unit through every encoder that lacks it"
     for w, n in zip(jobs, need):
         mine = [p for p in prepared if n[p.row]]
@@ -343,15 +359,13 @@ def _unit(jobs, need, table, prepared, batch, progress):
 @patch
 def merge(
     self: Wanted,
-    table,  # expected photographs
-):
+    table: pd.DataFrame,  # expected photographs
+) -> bool:
     "Make the finished file if nothing is missing; says whether it did"
     rows, x = self.known(table)
-    missing = (
-        table.loc[self.expected(table), KEYS].merge(rows[KEYS], 'left', KEYS, indicator=True)._merge
-        == 'left_only'
-    )
-    if missing.any():
+    due = table.loc[self.expected(table), KEYS]
+    found = due.merge(rows[KEYS], 'left', KEYS, indicator=True)
+    if (found._merge == 'left_only').any():
         return False
     rows = rows.sort_values(KEYS, ignore_index=True)
     ok = rows[rows.status == 'ok']
@@ -364,7 +378,7 @@ def merge(
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #d511bcde
 @patch
-def _says(self: Wanted, rows):
+def _says(self: Wanted, rows: pd.DataFrame) -> bool:
     "Does the finished file say all this already?"
     if not self.paired():
         return False
@@ -373,7 +387,7 @@ def _says(self: Wanted, rows):
 
 
 @patch
-def _replace(self: Wanted, rows, ok, features):
+def _replace(self: Wanted, rows: pd.DataFrame, ok: pd.DataFrame, features: np.ndarray) -> None:
     "Write manifest and file; until both are there, the parts hold everything"
     if self.path.is_file():
         _write_part(self, rows, features)
@@ -387,35 +401,34 @@ PUBLISHED = ('dinov2', 'clip', 'bioclip', 'bioclip2')
 
 
 def extract(
-    data,  # an experiment's folder, or a manifest CSV (plant, round, view, path)
-    features=None,  # folder for the files; `DATA/features`
-    backbones=PUBLISHED,  # names or sources, a list or separated by commas
-    tap='published',  # where in the encoders
-    canvas='published',  # how photographs are fitted: 'published' or 'square'
-    shard=(0, 1),  # (i, n): every n-th unit, beginning with the i-th
-    workers=None,  # decoding processes; as many as cores
-    batch=None,  # photographs per forward pass; the backbone's own by default
-    dtype='float32',  # of weights and computation: 'float32' or 'bfloat16'
-    strict=False,  # bad photographs are an error (at the end, nothing is lost)
-    merge=True,  # make the finished files when nothing is missing
-    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
-    exact=True,  # pixels exactly as the library's transform gives them
-    fill_gaps=False,  # extract what a file of the earlier system lacks
-):
+    data: str | Path,  # an experiment's folder, or a manifest CSV (plant, round, view, path)
+    features: str | Path | None = None,  # folder for the files; `DATA/features`
+    backbones: 'str | Sequence[str]' = PUBLISHED,  # names or sources, a list or separated by commas
+    tap: str = 'published',  # where in the encoders
+    canvas: str = 'published',  # how photographs are fitted: 'published' or 'square'
+    shard: tuple[int, int] = (0, 1),  # (i, n): every n-th unit, beginning with the i-th
+    workers: int | None = None,  # decoding processes; as many as cores
+    batch: int | None = None,  # photographs per forward pass; the backbone's own by default
+    dtype: str = 'float32',  # of weights and computation: 'float32' or 'bfloat16'
+    strict: bool = False,  # bad photographs are an error (at the end, nothing is lost)
+    merge: bool = True,  # make the finished files when nothing is missing
+    device: str | None = None,  # 'cpu' or 'cuda'; a GPU where there is one
+    exact: bool = True,  # pixels exactly as the library's transform gives them
+    fill_gaps: bool = False,  # extract what a file of the earlier system lacks
+) -> dict:
     "Extract what is missing, for all backbones in one pass; a summary"
-    table, experiment = looked_at(expected_images(data)), experiment_of(data)
+    table = looked_at(expected_images(data))
+    experiment = experiment_of(data)
     folder = Path(features or Path(data) / 'features')
     names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
-    jobs = {
-        w.path: replace(w, experiment=experiment)
-        for w in (wanted(folder, b, tap, canvas) for b in names)
-    }
+    named = [wanted(folder, b, tap, canvas) for b in names]
+    jobs = {w.path: replace(w, experiment=experiment) for w in named}
     jobs = [_with_earlier(_usable(w, data), table, fill_gaps, data) for w in jobs.values()]
     return _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, device, exact)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #6d836dfc
-def _usable(w, data):
-    "The job, after its file was looked at: what is damaged is set aside, what belongs to another experiment refused"
+def _usable(w: Wanted, data: str | Path) -> Wanted:
+    "The job, its file looked at: a damaged one is set aside, one of another experiment refused"
     for path in (w.path, manifest_path(w.path)):
         if path.exists() and not path.is_file():
             raise BadInput('not a file', where=path, mend='move it away')
@@ -427,7 +440,7 @@ def _usable(w, data):
     return w
 
 
-def _fault(w):
+def _fault(w: Wanted) -> str:
     "What is wrong with a file of ours, or ''"
     if not w.path.is_file():
         return ''
@@ -444,7 +457,7 @@ def _fault(w):
     return ''
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #f4979270
-def _ours(path):
+def _ours(path: Path) -> bool:
     "Did this project write the file, as far as can be told?"
     try:
         return 'schema' in _attrs(path)
@@ -452,7 +465,7 @@ def _ours(path):
         return manifest_path(path).is_file()
 
 
-def _unpaired(w):
+def _unpaired(w: Wanted) -> str:
     "A word for a file that has lost its manifest; not while one of both is being replaced"
     for _ in range(2):
         if w.paired() or w.all_parts():
@@ -460,13 +473,11 @@ def _unpaired(w):
     return 'its manifest is missing or not the one it was written with'
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #fb96449d
-def _set_aside(w, fault):
+def _set_aside(w: Wanted, fault: str) -> None:
     "Rename a damaged file and its manifest, and say so"
-    manifest = manifest_path(w.path)
-    n = next(
-        n for n in range(1, 1000) if not any(_aside(p, n).exists() for p in (w.path, manifest))
-    )
-    for p in (w.path, manifest):
+    both = w.path, manifest_path(w.path)
+    n = next(n for n in range(1, 1000) if not any(_aside(p, n).exists() for p in both))
+    for p in both:
         try:
             os.rename(p, _aside(p, n))
         except FileNotFoundError:
@@ -477,11 +488,23 @@ def _set_aside(w, fault):
     )
 
 
-def _aside(path, n):
+def _aside(path: Path, n: int) -> Path:
     return path.with_name(f'{path.name}.damaged-{n}')
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #3852420c
-def _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, device, exact):
+def _work(
+    folder: Path,
+    jobs: list[Wanted],
+    table: pd.DataFrame,
+    shard: tuple[int, int],
+    workers: int | None,
+    batch: int | None,
+    dtype: str,
+    strict: bool,
+    merge: bool,
+    device: str | None,
+    exact: bool,
+) -> dict:
     "Do what is missing of some jobs; a summary"
     start = time.monotonic()
     table = _tried_again(jobs, table, workers)
@@ -499,31 +522,27 @@ def _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, devi
     return _summary(jobs, working, made, table, n, waited, time.monotonic() - start, strict)
 
 
-def _lying_about(folder, jobs):
-    return leftovers(folder) or any(w.all_parts() for w in jobs)
+def _lying_about(folder: Path, jobs: list[Wanted]) -> bool:
+    "Is there anything that a killed writer or an earlier attempt left?"
+    return bool(leftovers(folder)) or any(w.all_parts() for w in jobs)
 
 
-def _tidy(done):
+def _tidy(done: list[Wanted]) -> None:
     "Remove parts of files that are finished"
     for w in done:
         for p in w.all_parts():
             shutil.rmtree(p, ignore_errors=True)
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #1d5ed0aa
-def _tried_again(jobs, table, workers):
-    "The table with `again`: what the photographs that are known as bad are now, 'status: reason'"
+def _tried_again(jobs: list[Wanted], table: pd.DataFrame, workers: int | None) -> pd.DataFrame:
+    "The table with `again`: what photographs known as bad are now, 'status: reason'"
     bad = [r.loc[r.status != 'ok', KEYS] for r in map(_rows, jobs)]
-    rows = (
-        np.flatnonzero(
-            pd.MultiIndex.from_frame(table[KEYS]).isin(pd.MultiIndex.from_frame(pd.concat(bad)))
-        )
-        if bad
-        else []
-    )
+    rows = np.flatnonzero(_keys(table).isin(_keys(pd.concat(bad)))) if bad else []
     table = table.reset_index(drop=True).assign(again='')
     if not len(rows):
         return table
-    forms, decoder = expected_forms(table), Decoder(Wish(), 0 if len(rows) <= 32 else workers)
+    forms = expected_forms(table)
+    decoder = Decoder(Wish(), 0 if len(rows) <= 32 else workers)
     try:
         found = list(decoder([(r, table.file[r], forms[r]) for r in rows]))
     finally:
@@ -532,7 +551,7 @@ def _tried_again(jobs, table, workers):
     return table
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #12301e46
-def _with_earlier(w, table, fill_gaps, data):
+def _with_earlier(w: Wanted, table: pd.DataFrame, fill_gaps: bool, data: str | Path) -> Wanted:
     "What is to be done where the earlier system's file lies already"
     if earlier_file(w.path) is None:
         return w
@@ -540,13 +559,13 @@ def _with_earlier(w, table, fill_gaps, data):
     if not gaps.expected(table).any():
         return gaps
     if not fill_gaps and not gaps.path.is_file():
-        return replace(gaps, held=pd.MultiIndex.from_frame(table[KEYS]))
+        return replace(gaps, held=_keys(table))
     if not gaps.finished(table):
         _proved(w, verify_features(w.path, table, backbones=[w.backbone.name], n=5))
     return gaps
 
 
-def _proved(w, found):
+def _proved(w: Wanted, found: 'Verification') -> None:
     "Refuse to add to a file that does not hold what `w` gives"
     best = found.table.iloc[0] if found.tried else None
     if not found.matches or (best.tap, best.canvas, best.variant) != (w.tap, w.canvas, ''):
@@ -558,13 +577,13 @@ def _proved(w, found):
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #b9393781
 def fill_gaps(
-    file,  # a file of features of the earlier system
-    data,  # the photographs it was made from: an experiment's folder, or a manifest CSV
-    backbones=None,  # names it may hold; by default the one it is named after, else any
-    workers=None,  # decoding processes; as many as cores
-    batch=None,  # photographs per forward pass; the backbone's own by default
-    device=None,  # 'cpu' or 'cuda'; a GPU where there is one
-):
+    file: str | Path,  # a file of features of the earlier system
+    data: str | Path,  # the photographs it was made from: an experiment's folder, or a manifest CSV
+    backbones: 'str | Sequence[str] | None' = None,  # it may hold; by default as its name says
+    workers: int | None = None,  # decoding processes; as many as cores
+    batch: int | None = None,  # photographs per forward pass; the backbone's own by default
+    device: str | None = None,  # 'cpu' or 'cuda'; a GPU where there is one
+) -> dict:
     "Extract what an earlier file lacks, beside it, after it is proved what it holds; a summary"
     table, file = looked_at(expected_images(data)), Path(file)
     if earlier_file(file) is None:
@@ -576,7 +595,7 @@ def fill_gaps(
     )
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #deb3010e
-def _no_gaps(file):
+def _no_gaps(file: Path) -> tuple:
     "Why a file is not one of the earlier system's"
     if not Path(file).exists():
         return 'there is no such file of features', file
@@ -589,7 +608,9 @@ def _no_gaps(file):
     )
 
 
-def _held_by(file, table, backbones, device):
+def _held_by(
+    file: Path, table: pd.DataFrame, backbones: 'str | Sequence[str] | None', device: str | None
+) -> Wanted:
     "The backbone, tap and canvas that gave an earlier file's vectors"
     named = file.name.split('_features')[0].split('.')[0]
     names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
@@ -603,24 +624,24 @@ def _held_by(file, table, backbones, device):
     return w
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #54f96a5e
-def _holder(w):
+def _holder(w: Wanted) -> Path:
     "The file that a user has in mind: the earlier one where its gaps file does not exist"
-    return w.path if w.earlier is None or w.path.is_file() else w.earlier
+    if w.earlier is None or w.path.is_file():
+        return w.path
+    return w.earlier
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #b63b4144
-def _outcome(w, table):
+def _outcome(w: Wanted, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     "Rows about photographs, and the paths of those an earlier file lacks"
     rows = _rows(w)
-    lacks = (
-        table[:0]
-        if w.earlier is None
-        else table[~pd.MultiIndex.from_frame(table[KEYS]).isin(earlier_file(w.earlier))]
-    )
-    gaps = lacks[~pd.MultiIndex.from_frame(lacks[KEYS]).isin(pd.MultiIndex.from_frame(rows[KEYS]))]
+    if w.earlier is None:
+        return rows, []
+    lacks = table[~_keys(table).isin(earlier_file(w.earlier))]
+    gaps = lacks[~_keys(lacks).isin(_keys(rows))]
     return rows, gaps.path.tolist()
 
 
-def _rows(w):
+def _rows(w: Wanted) -> pd.DataFrame:
     "What is known about photographs, from the finished file or from parts"
     found = [read_facts(manifest_path(w.path))] if w.paired() else []
     if w.parts and w.parts.is_dir():
@@ -630,28 +651,39 @@ def _rows(w):
     return pd.concat(found, ignore_index=True).drop_duplicates(KEYS, keep='last')
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #a0501a39
-def _counts(jobs, found, bad, table):
+def _counts(
+    jobs: list[Wanted], found: list[tuple], bad: pd.DataFrame, table: pd.DataFrame
+) -> dict[str, int]:
     "How many photographs are used, how many are bad and in which way, how many not done yet"
-    keys = pd.MultiIndex.from_frame(table[KEYS])
+    keys = _keys(table)
     used = np.ones(len(table), bool)
     for w, (rows, _) in zip(jobs, found):
-        good = keys.isin(pd.MultiIndex.from_frame(rows.loc[rows.status == 'ok', KEYS]))
-        used &= good | (keys.isin(earlier_file(w.earlier)) if w.earlier else False)
+        good = keys.isin(_keys(rows[rows.status == 'ok']))
+        if w.earlier:
+            good |= keys.isin(earlier_file(w.earlier))
+        used &= good
     no_plant = bad.reason.str.startswith(NO_PLANT)
     kinds = bad.status.where(~no_plant, NO_PLANT).value_counts()
-    counts = dict(used=int(used.sum())) | {
-        k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)
-    }
+    counts = dict(used=int(used.sum()))
+    counts |= {k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)}
     left = len(table) - sum(counts.values())
     return counts | {'without features': left}
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #dd4bd087
-def _summary(jobs, worked, made, table, n, waited, seconds, strict):
+def _summary(
+    jobs: list[Wanted],
+    worked: list[Wanted],
+    made: list[Wanted],
+    table: pd.DataFrame,
+    n: int,
+    waited: float,
+    seconds: float,
+    strict: bool,
+) -> dict:
     "What was done and what is bad"
     found = [_outcome(w, table) for w in jobs]
-    bad = pd.concat([rows[rows.status != 'ok'] for rows, _ in found])[
-        [*KEYS, 'path', 'status', 'reason']
-    ]
+    bad = pd.concat([rows[rows.status != 'ok'] for rows, _ in found])
+    bad = bad[[*KEYS, 'path', 'status', 'reason']]
     bad = bad.drop_duplicates(KEYS).merge(table[KEYS], on=KEYS).sort_values(KEYS)
     there = [w for w in jobs if w.path.is_file() or w.held is not None]
     s = dict(
@@ -668,39 +700,45 @@ def _summary(jobs, worked, made, table, n, waited, seconds, strict):
         earlier={w.backbone.name: str(w.earlier) for w in jobs if w.earlier},
     )
     if strict and len(bad):
+        first = bad.iloc[0]
         raise BadInput(
-            f'{len(bad)} photographs cannot be used, the first: {bad.iloc[0].path}: {bad.iloc[0].reason}',
+            f'{len(bad)} photographs cannot be used, the first: {first.path}: {first.reason}',
             mend='mend them, or leave strict out',
         )
     return s
 
 # %% ../../nbs/20_backbones/11_extraction.ipynb #ff7f1549
 def summary_text(
-    s,  # what `extract` returned
-    most=20,  # names per list
-):
+    s: dict,  # what `extract` returned
+    most: int = 20,  # names per list
+) -> str:
     "The summary in a few lines; the last ones count the photographs and name the bad ones"
     speed = f' ({s["decoded"] / s["seconds"]:.0f}/s)' if s['decoded'] and s['seconds'] else ''
     lines = [f'{s["decoded"]} photographs decoded in {s["seconds"]:.1f} s{speed}']
-    lines += [f'made {n}' for n in s['made']] + [f'nothing to do for {n}' for n in s['skipped']]
+    lines += [f'made {n}' for n in s['made']]
+    lines += [f'nothing to do for {n}' for n in s['skipped']]
     lines += [f'not finished yet: {n}' for n in s['unfinished']]
     for b, g in s['gaps'].items():
-        lines += _list(
-            f'the earlier file of {b} lacks {len(g)} photographs (`faba features --fill-gaps {s["earlier"][b]}` extracts them):',
-            g,
-            most,
+        head = (
+            f'the earlier file of {b} lacks {len(g)} photographs '
+            f'(`faba features --fill-gaps {s["earlier"][b]}` extracts them):'
         )
+        lines += _list(head, g, most)
     counts = ', '.join(f'{n} {k}' for k, n in s['counts'].items() if n or k == 'used')
     bad = [f'{b["path"]}: {_kind(b)}' for b in s['bad']]
     return '\n'.join(lines + _list(f'photographs {s["photographs"]}: {counts}', bad, most))
 
 
-def _list(head, items, most):
+def _list(head: str, items: list[str], most: int) -> list[str]:
     "A heading and what belongs under it, at most so many lines"
-    more = [f'  and {len(items) - most} more, see the manifest'] if len(items) > most else []
-    return [head, *(f'  {i}' for i in items[:most]), *more]
+    lines = [head, *(f'  {i}' for i in items[:most])]
+    if len(items) > most:
+        lines.append(f'  and {len(items) - most} more, see the manifest')
+    return lines
 
 
-def _kind(b):
+def _kind(b: dict) -> str:
     "Status and reason of a bad photograph, in words"
-    return b['reason'] if b['reason'].startswith(NO_PLANT) else f'{b["status"]}, {b["reason"]}'
+    if b['reason'].startswith(NO_PLANT):
+        return b['reason']
+    return f'{b["status"]}, {b["reason"]}'

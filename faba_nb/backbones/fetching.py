@@ -17,15 +17,15 @@ from .registry import WEIGHTS, get_backbone, hub_cache
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #1be4e11e
 def record_path(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # whose record
+) -> Path:
     "Where `fetch` writes down what it got"
     return hub_cache().parent / 'faba_weights' / f'{backbone.stem()}.json'
 
 
 def repository(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # whose repository
+) -> str:
     "Its repository on the hub, empty for embedded ones and local folders"
     if backbone.repository:
         return backbone.repository
@@ -37,16 +37,17 @@ def repository(
     return f'timm/{rest}' if kind == 'timm' else _tagged(rest)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7d73ca28
-def _tagged(spec):
+def _tagged(spec: str) -> str:
     "The repository of open_clip's `MODEL/PRETRAINED`"
     import open_clip
 
     model, _, tag = spec.rpartition('/')
     found = open_clip.get_pretrained_cfg(model, tag)
     if not found:
+        known = ', '.join(open_clip.list_pretrained_tags_by_model(model))
         raise BadInput(
             f'open_clip knows no weights {tag!r} for {model!r}',
-            mend=f'it has {", ".join(open_clip.list_pretrained_tags_by_model(model)) or "no such model"}',
+            mend=f'it has {known or "no such model"}',
         )
     if not found.get('hf_hub'):
         raise BadInput(
@@ -56,8 +57,8 @@ def _tagged(spec):
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f10b50ea
 def configuration(
-    backbone,  # its facts
-):
+    backbone: 'Backbone',  # whose configuration
+) -> str:
     "Name of the configuration file, empty where the library brings its own"
     kind, _, rest = backbone.source.partition(':')
     if kind == 'timm':
@@ -76,7 +77,7 @@ class Weights:
     sha256: str
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #f93ef3dc
-def _snapshot(b, revision):
+def _snapshot(b: 'Backbone', revision: str | None) -> tuple[Path, Path]:
     "Folder of one revision in the cache, and the weights in it"
     config = configuration(b)
     names = [*WEIGHTS, config] if config else WEIGHTS
@@ -88,15 +89,15 @@ def _snapshot(b, revision):
     raise _fetch_first(b, half if there else 'its weights are not in the cache')
 
 
-def _cached(repo, name, revision):
-    "A file of a repository in the hub's cache, asked of the hub's own library; None when it is not there"
+def _cached(repo: str, name: str, revision: str | None) -> Path | None:
+    "A file in the hub's cache, asked of the hub's own library; None when it is not there"
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, name, hub_cache(), revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def _fetch_first(b, what):
+def _fetch_first(b: 'Backbone', what: str) -> BadInput:
     return BadInput(
         f'{what} ({hub_cache()})',
         where=b.name,
@@ -105,8 +106,8 @@ def _fetch_first(b, what):
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #d2284253
 def find_weights(
-    name,  # a backbone's name or source
-):
+    name: 'str | Backbone',  # or source, or facts of a backbone
+) -> Weights:
     "The weights in the cache, with exactly the hash that `fetch` recorded"
     b = get_backbone(name)
     if b.source.startswith('local:'):
@@ -120,12 +121,13 @@ def find_weights(
     if found != known['sha256']:
         raise _fetch_first(
             b,
-            f'its weights are not the ones that were fetched (sha256 {found[:12]}…, recorded {known["sha256"][:12]}…)',
+            'its weights are not the ones that were fetched '
+            f'(sha256 {found[:12]}…, recorded {known["sha256"][:12]}…)',
         )
     return Weights(folder, file, known['repository'], known['revision'], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #319d96bd
-def _local(b):
+def _local(b: 'Backbone') -> Weights:
     "Weights in a folder of the user's"
     folder = Path(b.source.removeprefix('local:'))
     file = next((folder / n for n in WEIGHTS if (folder / n).is_file()), None)
@@ -133,14 +135,15 @@ def _local(b):
         raise BadInput(
             f'there are no weights in {folder}',
             where=b.name,
-            mend=f'one of {", ".join(WEIGHTS)} is needed, beside open_clip_config.json or config.json',
+            mend=f'one of {", ".join(WEIGHTS)} is needed, '
+            'beside open_clip_config.json or config.json',
         )
     found = sha256(file)
     return Weights(folder, file, str(folder), found[:12], found)
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #82a00845
-def _bring(repo, name, commit):
-    "A file of a repository in the hub's cache; of what an earlier attempt began, only the rest is asked for"
+def _bring(repo: str, name: str, commit: str) -> Path:
+    "A file in the hub's cache; of what an earlier attempt began, only the rest is asked for"
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get, repo_folder_name
     from huggingface_hub.utils import build_hf_headers
@@ -153,9 +156,8 @@ def _bring(repo, name, commit):
     blob.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{part}.lock'):
         if not blob.exists():
-            same = (
-                urlsplit(facts.location).netloc == urlsplit(url).netloc
-            )  # a token is for the hub, not for where it keeps its files
+            # a token is for the hub, not for where it keeps its files
+            same = urlsplit(facts.location).netloc == urlsplit(url).netloc
             with open(part, 'ab') as f:
                 http_get(
                     facts.location,
@@ -169,7 +171,7 @@ def _bring(repo, name, commit):
     return Path(hf_hub_download(repo, name, revision=commit, cache_dir=hub_cache()))
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #6fdb8766
-def _download(b, revision):
+def _download(b: 'Backbone', revision: str | None) -> tuple[str, Path, str]:
     "Fetch configuration and weights; their revision, the weights' path and the hash the hub states"
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
@@ -185,7 +187,8 @@ def _download(b, revision):
             raise BadInput(f'{repo} holds none of {", ".join(WEIGHTS)}', where=b.name)
         if configuration(b):
             _bring(repo, configuration(b), info.sha)
-        return info.sha, _bring(repo, name, info.sha), (files[name].lfs or {}).get('sha256', '')
+        stated = (files[name].lfs or {}).get('sha256', '')
+        return info.sha, _bring(repo, name, info.sha), stated
     except (*_no_network(), HFValidationError, OfflineModeIsEnabled, OSError) as e:
         raise BadInput(
             f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}',
@@ -194,10 +197,11 @@ def _download(b, revision):
         ) from None
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
-def _no_network():
-    "What the library below the hub's raises when there is no network or it breaks: requests, httpx or httpx2, by version"
+def _no_network() -> tuple[type, ...]:
+    "What the library below the hub's raises when there is no network or it breaks"
     from huggingface_hub.errors import HfHubHTTPError
 
+    # by version of the hub's library: requests, httpx or httpx2
     return tuple(c for c in HfHubHTTPError.__mro__ if c.__name__ == 'HTTPError')
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #4d5b8a89
@@ -211,8 +215,8 @@ NORMS = (
 
 
 def final_norm(
-    file,  # weights, .safetensors or .bin
-):
+    file: str | Path,  # weights, .safetensors or .bin
+) -> list[int]:
     "Shape of the vision tower's final norm, empty where there is none"
     if Path(file).suffix == '.safetensors':
         from safetensors import safe_open
@@ -227,10 +231,10 @@ def final_norm(
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #8785a5ef
 def fetch(
-    names,  # backbones to fetch, a list or one name
-    revision=None,  # commit or branch of the repository; its newest
-    quiet=False,  # print nothing
-):
+    names: 'str | Sequence[str]',  # backbones to fetch, several or one
+    revision: str | None = None,  # commit or branch of the repository; its newest
+    quiet: bool = False,  # print nothing
+) -> dict[str, dict]:
     "Download weights into the cache and record what they are; the records"
     records = {}
     for b in map(get_backbone, [names] if isinstance(names, str) else names):
@@ -239,13 +243,15 @@ def fetch(
             continue
         records[b.name] = r = _fetch_one(b, revision)
         quiet or print(
-            f'{b.name}: {r["repository"]} at {r["revision"]}\n  {r["file"]}, sha256 {r["sha256"]}\nOK torch.Size({r["norm"]})',
+            f'{b.name}: {r["repository"]} at {r["revision"]}\n'
+            f'  {r["file"]}, sha256 {r["sha256"]}\n'
+            f'OK torch.Size({r["norm"]})',
             flush=True,
         )
     return records
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #57fd0767
-def _fetch_one(b, revision):
+def _fetch_one(b: 'Backbone', revision: str | None) -> dict:
     "Fetch one backbone and write its record"
     commit, file, stated = _download(b, revision)
     found = sha256(file)

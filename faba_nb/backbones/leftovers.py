@@ -16,8 +16,8 @@ HOUR = 3600  # seconds
 
 @contextmanager
 def writing(
-    folder,  # where something will be written; created when missing
-):
+    folder: str | Path,  # where something will be written; created when missing
+) -> 'Iterator[Path]':
     "Be known as a writer of a folder while the block runs; yields the path that says so"
     Path(folder).mkdir(parents=True, exist_ok=True)
     path, fd = _enter(Path(folder))
@@ -28,7 +28,7 @@ def writing(
         os.close(fd)
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #90ae2e27
-def _enter(folder):
+def _enter(folder: Path) -> tuple[Path, int]:
     "A locked file of this process, and its descriptor"
     while True:
         path = folder / f'.writer-{socket.gethostname()}-{secrets.token_hex(4)}'
@@ -42,7 +42,7 @@ def _enter(folder):
         os.close(fd)  # somebody swept it before it was locked
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #e314428e
-def _gone(path):
+def _gone(path: Path) -> bool:
     "Has the writer that this file stands for ended?"
     try:
         fd = os.open(path, os.O_RDWR)
@@ -65,28 +65,31 @@ _HEX = 8 * '[0-9a-f]'
 
 
 def leftovers(
-    folder,  # of features
-):
+    folder: str | Path,  # of features
+) -> list[Path]:
     "Temporary files, and files of writers that have ended"
     folder = Path(folder)
     found = [*folder.glob(f'.*_features*.{_HEX}'), *folder.glob(f'.*.parts/.*.{_HEX}')]
-    return [p for p in found if p.is_file()] + [p for p in folder.glob('.writer-*') if _gone(p)]
+    ended = [p for p in folder.glob('.writer-*') if _gone(p)]
+    return [p for p in found if p.is_file()] + ended
 
 # %% ../../nbs/20_backbones/105_leftovers.ipynb #274a1914
 def alone(
-    folder,  # of features
-    me,  # what `writing` gave
-):
+    folder: str | Path,  # of features
+    me: Path,  # what `writing` gave
+) -> bool:
     "Does nobody else write here?"
-    return all(p == me or _gone(p) for p in Path(folder).glob('.writer-*'))
+    others = (p for p in Path(folder).glob('.writer-*') if p != me)
+    return all(map(_gone, others))
 
 
 def sweep(
-    folder,  # of features
-    me,  # what `writing` gave
-):
-    "Remove what killed writers left: all of it when nobody else writes here, else what is older than an hour"
-    all_of_it, limit = alone(folder, me), time.time() - HOUR
+    folder: str | Path,  # of features
+    me: Path,  # what `writing` gave
+) -> None:
+    "Remove what killed writers left; while somebody else writes, only what is older than an hour"
+    all_of_it = alone(folder, me)
+    limit = time.time() - HOUR
     for p in leftovers(folder):
         try:
             if all_of_it or p.stat().st_mtime < limit:

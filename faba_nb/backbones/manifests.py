@@ -21,8 +21,9 @@ from .store import KEYS, _attrs
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #82080b26
 def read_manifest(
-    path,  # a CSV with plant (or plant_id), round, view, path; paths relative to its folder
-):
+    path: str
+    | Path,  # a CSV with plant (or plant_id), round, view, path; paths relative to its folder
+) -> pd.DataFrame:
     "The photographs a CSV names, checked"
     t = _cells(path).rename(columns={'plant': 'plant_id'})
     missing = [c for c in [*KEYS, 'path'] if c not in t]
@@ -43,7 +44,7 @@ def read_manifest(
 LONGEST = 500_000_000  # bytes of a manifest; millions of rows
 
 
-def _cells(path):
+def _cells(path: str | Path) -> pd.DataFrame:
     "All cells of a CSV as text, with the headings as they are written"
     path, mend = Path(path), 'save it as CSV in UTF-8'
     if not path.is_file():
@@ -60,8 +61,11 @@ def _cells(path):
     return t.iloc[1:].set_axis(heads, axis=1)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #cf51845c
-def _nameless(p):
-    return p in ('', '.', '..') or '/' in p or not p.isprintable()
+def _nameless(p: str) -> bool:
+    "Can this not be the name of a plant?"
+    if p in ('', '.', '..') or '/' in p:
+        return True
+    return not p.isprintable()
 
 
 _CELLS = {
@@ -72,18 +76,21 @@ _CELLS = {
 }
 
 
-def _first_bad(t):
+def _first_bad(t: pd.DataFrame) -> tuple[int, str] | None:
     "Row number and complaint about the first row that cannot be used, or None"
     for column, (bad, what) in _CELLS.items():
         found = t[column].map(bad).to_numpy(bool)
         if found.any():
-            return int(found.argmax()), what.format(repr(t[column].iloc[found.argmax()]))
+            row = int(found.argmax())
+            return row, what.format(repr(t[column].iloc[row]))
     for what, found in _more(t):
         if found.any():
-            return int(found.argmax()), what.format(*t[KEYS].iloc[found.argmax()])
+            row = int(found.argmax())
+            return row, what.format(*t[KEYS].iloc[row])
+    return None
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #584dafc3
-def _more(t):
+def _more(t: pd.DataFrame) -> 'Iterator[tuple[str, np.ndarray]]':
     "Complaints about whole rows, and which rows they are about"
     yield 'plant {}, round {}, view {}: path is empty', (t.path == '').to_numpy()
     yield (
@@ -97,18 +104,13 @@ def _more(t):
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #8018a4dc
 def checked(
-    t,  # table with plant_id, round, view, path
-    folder,  # what relative paths are relative to
-    where='',  # named in errors
-):
+    t: pd.DataFrame,  # with plant_id, round, view, path
+    folder: str | Path,  # what relative paths are relative to
+    where: str | Path = '',  # named in errors
+) -> pd.DataFrame:
     "The table sorted by key, with `file` as an absolute path"
-    t = (
-        t[[*KEYS, 'path']]
-        .fillna('')
-        .astype(str)
-        .apply(lambda c: c.str.strip(' \t'))
-        .reset_index(drop=True)
-    )
+    t = t[[*KEYS, 'path']].fillna('').astype(str)
+    t = t.apply(lambda c: c.str.strip(' \t')).reset_index(drop=True)
     bad = _first_bad(t)
     if bad:
         raise BadInput(bad[1], where=f'{where}, line {bad[0] + 2}' if where else None)
@@ -117,8 +119,10 @@ def checked(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #0f0043fb
 def expected_images(
-    data,  # an experiment's folder, a manifest CSV, or a table with plant_id, round, view, path
-):
+    data: str
+    | Path
+    | pd.DataFrame,  # an experiment's folder, a manifest or a table with file names
+) -> pd.DataFrame:
     "The photographs there should be: plant_id, round, view, path, file; sorted"
     if isinstance(data, pd.DataFrame):
         return data if 'file' in data else checked(data, '')
@@ -156,21 +160,20 @@ FACTS = [
     'kept',
 ]
 _NUMBERS = dict(round=int, bytes=int, mtime_ns=int, orientation=int, kept=float)
-_SINCE = dict(
-    mtime_ns=-1, orientation=0, range=''
-)  # columns that manifests of the first edition lack
+# columns that manifests of the first edition lack
+_SINCE = dict(mtime_ns=-1, orientation=0, range='')
 
 
 def manifest_path(
-    path,  # of a file of features
-):
+    path: str | Path,  # of a file of features
+) -> Path:
     "The manifest beside a file of features"
     return Path(path).with_name(Path(path).stem + '_manifest.csv')
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #37248ae4
 def read_facts(
-    source,  # a manifest, or an open file
-):
+    source: 'str | Path | IO',  # a manifest, or an open file
+) -> pd.DataFrame:
     "What is known about photographs: `FACTS`, one row each"
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise BadInput('no such manifest', where=source)
@@ -189,30 +192,32 @@ def read_facts(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #67fd65c8
 def looked_at(
-    table,  # expected photographs
-):
-    "The table with `now`, size of each file (0: there is none; -1: it is no file), and `now_ns`, time of its last change"
+    table: pd.DataFrame,  # expected photographs
+) -> pd.DataFrame:  # size 0: there is none; -1: it is no file
+    "The table with `now`, the size of each file, and `now_ns`, the time of its last change"
     found = [_state(f) for f in table.file]
     return table.assign(now=[s for s, _ in found], now_ns=[t for _, t in found])
 
 
-def _state(file):
+def _state(file: str) -> tuple[int, int]:
     "Size and time of a file"
     try:
         kind = os.stat(file)
     except (OSError, ValueError):
         return 0, 0
-    return (kind.st_size, kind.st_mtime_ns) if stat.S_ISREG(kind.st_mode) else (-1, 0)
+    if not stat.S_ISREG(kind.st_mode):
+        return -1, 0
+    return kind.st_size, kind.st_mtime_ns
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #a50e1cf4
 _TAKEN = ['file', 'now', 'now_ns', 'sha256', 'lies']
 
 
 def hashes(
-    table,  # photographs that are there, with `file`, `now` and `now_ns`
-    name,  # under which the cache keeps them
-):
-    "`sha256` of each file, empty where it cannot be read, and `lies`: whether its header asks for turning"
+    table: pd.DataFrame,  # photographs that are there, with `file`, `now` and `now_ns`
+    name: str,  # under which the cache keeps them
+) -> pd.DataFrame:
+    "`sha256` of each file, empty where it cannot be read, and `lies`: must it be turned?"
     kept = cache_folder('photographs') / f'{name}.csv'
     known = _taken(kept)
     got = table[_TAKEN[:3]].merge(known, 'left', _TAKEN[:3])
@@ -222,29 +227,24 @@ def hashes(
     with ThreadPoolExecutor(min(os.cpu_count(), 16)) as pool:
         fresh = list(pool.map(_taken_from, got.file[new]))
     got.loc[new, ['sha256', 'lies']] = fresh
-    write_csv(
-        pd.concat([known, got.loc[new & (got.sha256 != ''), _TAKEN]]).drop_duplicates(_TAKEN[:3]),
-        kept,
-    )
+    read = got.loc[new & (got.sha256 != ''), _TAKEN]
+    write_csv(pd.concat([known, read]).drop_duplicates(_TAKEN[:3]), kept)
     return got[['sha256', 'lies']]
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #f371b2cf
-def _taken(kept):
+def _taken(kept: str | Path) -> pd.DataFrame:
     "Hashes in the cache; none when it cannot be read"
+    kinds = dict(file=str, now=int, now_ns=int, sha256=str, lies=int)
     try:
-        t = pd.read_csv(
-            kept,
-            dtype=dict(file=str, now=int, now_ns=int, sha256=str, lies=int),
-            keep_default_na=False,
-        )
+        t = pd.read_csv(kept, dtype=kinds, keep_default_na=False)
     except (OSError, ValueError):
-        t = pd.DataFrame(
-            {c: pd.Series(dtype=str if c in ('file', 'sha256') else int) for c in _TAKEN}
-        )
-    return t[_TAKEN].drop_duplicates(_TAKEN[:3]) if set(_TAKEN) <= set(t) else _taken(os.devnull)
+        t = pd.DataFrame({c: pd.Series(dtype=kinds[c]) for c in _TAKEN})
+    if not set(_TAKEN) <= set(t):
+        return _taken(os.devnull)
+    return t[_TAKEN].drop_duplicates(_TAKEN[:3])
 
 
-def _taken_from(file):
+def _taken_from(file: str) -> tuple[str, int]:
     "Hash of one file and whether it lies"
     try:
         return sha256(file), int(lies(file))
@@ -253,9 +253,9 @@ def _taken_from(file):
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #a30a6d55
 def to_do(
-    table,  # expected photographs as `looked_at` gives them; `again`: what bad ones are now, 'status: reason'
-    rows,  # what is known
-):
+    table: pd.DataFrame,  # expected photographs as `looked_at` gives them, perhaps with `again`
+    rows: pd.DataFrame,  # what is known
+) -> np.ndarray:
     "Boolean per row of `table`"
     if not len(rows):
         return np.ones(len(table), bool)
@@ -266,50 +266,43 @@ def to_do(
     return ~(good & _holds(was, now)).to_numpy(bool)
 
 
-def _plain_times(rows):
+def _plain_times(rows: pd.DataFrame) -> pd.DataFrame:
+    "The rows with times as text, which no merge rounds"
     return rows.astype({'mtime_ns': str})
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #99fdef09
-def _holds(was, now):
+def _holds(was: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
     "Is each row still about the file that is there? Both tables row by row"
-    same, absent = _same(was, now), now.now <= 0
-    return same | absent & ((was.status == 'ok') | (was.bytes == 0))
+    same = _same(was, now)
+    absent = now.now <= 0
+    known_absent = (was.status == 'ok') | (was.bytes == 0)
+    return same | absent & known_absent
 
 
-def _same(was, now):
+def _same(was: pd.DataFrame, now: pd.DataFrame) -> pd.Series:
     "Is each file, by its content, the one that is known?"
-    untouched = (
-        (was.path == now.path)
-        & (was.bytes == now.now)
-        & (was.mtime_ns == now.now_ns.astype(str))
-        & (now.now > 0)
-    )
-    doubt = ((was.bytes == now.now) & (now.now > 0) & ~untouched).to_numpy(bool)
+    same_size = (was.bytes == now.now) & (now.now > 0)
+    same_time = was.mtime_ns == now.now_ns.astype(str)
+    untouched = (was.path == now.path) & same_size & same_time
+    doubt = (same_size & ~untouched).to_numpy(bool)
     if not doubt.any():
         return untouched
-    found = hashes(
-        now[doubt], fingerprint(os.path.commonpath(map(os.path.abspath, now.file)))
-    ).set_index(now.index[doubt])
+    folder = os.path.commonpath(map(os.path.abspath, now.file))
+    found = hashes(now[doubt], fingerprint(folder)).set_index(now.index[doubt])
     deep = was.form[doubt].str.contains('16 bit')
-    first_edition = (
-        (was.status[doubt] == 'ok')
-        & (was.mtime_ns[doubt] == '-1')
-        & (found.lies.astype(bool) | deep)
-    )
+    undated = (was.status[doubt] == 'ok') & (was.mtime_ns[doubt] == '-1')
+    first_edition = undated & (found.lies.astype(bool) | deep)
     equal = (found.sha256 == was.sha256[doubt]) | (found.sha256 == '')
     return untouched | (equal & ~first_edition).reindex(now.index, fill_value=False)
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #0cfd56a3
 def outdated(
-    table,  # expected photographs as `looked_at` gives them
-    rows,  # what is known, one row or several per photograph
-):
+    table: pd.DataFrame,  # expected photographs as `looked_at` gives them
+    rows: pd.DataFrame,  # what is known, one row or several per photograph
+) -> np.ndarray:
     "Boolean per row of `rows`: was it said of another file than the one that is there now?"
-    now = (
-        rows[KEYS]
-        .assign(at=range(len(rows)))
-        .merge(table[[*KEYS, 'path', 'file', 'now', 'now_ns']], on=KEYS)
-    )
+    files = table[[*KEYS, 'path', 'file', 'now', 'now_ns']]
+    now = rows[KEYS].assign(at=range(len(rows))).merge(files, on=KEYS)
     out = np.zeros(len(rows), bool)
     was = _plain_times(rows.iloc[now['at']].reset_index(drop=True))
     out[now['at']] = ~_holds(was, now).to_numpy(bool)
@@ -317,8 +310,8 @@ def outdated(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #4ff0a30b
 def experiment_of(
-    data,  # an experiment or its folder, a manifest CSV, or a table with plant_id
-):
+    data: 'str | Path | pd.DataFrame | Experiment',  # whose plants are looked at
+) -> str:
     "What identifies an experiment, 16 hexadecimal digits"
     data = getattr(data, 'folder', data)
     if not isinstance(data, pd.DataFrame) and not Path(data).is_dir():
@@ -334,10 +327,10 @@ def experiment_of(
 
 # %% ../../nbs/20_backbones/08_manifests.ipynb #63091647
 def check_experiment(
-    path,  # a file of features
-    data,  # the experiment they are to be used with: as for `experiment_of`
-):
-    "Refuse a file of features that was made from another experiment; files that do not say are let through"
+    path: str | Path,  # a file of features
+    data: 'str | Path | pd.DataFrame | Experiment',  # what they are to be used with
+) -> None:
+    "Refuse a file of features that was made from another experiment; one that does not say passes"
     said = _attrs(path).get('experiment')
     if not said or said == experiment_of(data) or _same_pictures(path, data):
         return
@@ -348,16 +341,17 @@ def check_experiment(
     )
 
 
-def _same_pictures(path, data, n=20):
+def _same_pictures(
+    path: str | Path, data: 'str | Path | pd.DataFrame | Experiment', n: int = 20
+) -> bool:
     "Are the photographs that a file and an experiment have in common mostly the same?"
     if not manifest_path(path).is_file():
         return False
-    both = looked_at(expected_images(getattr(data, 'folder', data))).merge(
-        read_facts(manifest_path(path)), on=KEYS
-    )
+    now = looked_at(expected_images(getattr(data, 'folder', data)))
+    both = now.merge(read_facts(manifest_path(path)), on=KEYS)
     both = both[(both.now > 0) & (both.status == 'ok')]
-    some = both.iloc[np.unique(np.linspace(0, len(both) - 1, n).astype(int))] if len(both) else both
-    return (
-        len(some) > 0
-        and sum(s == _taken_from(f)[0] for s, f in zip(some.sha256, some.file)) >= len(some) / 2
-    )
+    if not len(both):
+        return False
+    some = both.iloc[np.unique(np.linspace(0, len(both) - 1, n).astype(int))]
+    equal = sum(s == _taken_from(f)[0] for s, f in zip(some.sha256, some.file))
+    return equal >= len(some) / 2

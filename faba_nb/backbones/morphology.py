@@ -10,12 +10,15 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #c0d7c60f
-def _extent(rows, cols, box, size):
+def _extent(rows: np.ndarray, cols: np.ndarray, box: tuple, size: tuple) -> dict[str, float]:
     "Area, height, width, tip, centre and spread from the mask's row and column counts"
     n, h = rows.sum(), size[1]
-    y, x = np.arange(len(rows)) + box[1] + 0.5, np.arange(len(cols)) + box[0] + 0.5
-    my, mx = rows @ y / n, cols @ x / n
-    sy, sx = np.sqrt(rows @ (y - my) ** 2 / n), np.sqrt(cols @ (x - mx) ** 2 / n)
+    y = np.arange(len(rows)) + box[1] + 0.5
+    x = np.arange(len(cols)) + box[0] + 0.5
+    my = rows @ y / n
+    mx = cols @ x / n
+    sy = np.sqrt(rows @ (y - my) ** 2 / n)
+    sx = np.sqrt(cols @ (x - mx) ** 2 / n)
     ys, xs = np.flatnonzero(rows), np.flatnonzero(cols)
     return dict(
         area=np.sqrt(n) / h,
@@ -30,25 +33,21 @@ def _extent(rows, cols, box, size):
     )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #ad6ed88b
-def _outline(mask, h):
+def _outline(mask: np.ndarray, h: int) -> dict[str, float]:
     "Hull, solidity, filled share of the rectangle, edge length and mean thickness"
     ys = np.flatnonzero(mask.any(1))
-    first, last = mask[ys].argmax(1), mask.shape[1] - mask[ys, ::-1].argmax(1)
-    points = np.concatenate(
-        [np.c_[first, ys], np.c_[last, ys], np.c_[first, ys + 1], np.c_[last, ys + 1]]
-    )
+    first = mask[ys].argmax(1)
+    last = mask.shape[1] - mask[ys, ::-1].argmax(1)
+    corners = (first, ys), (last, ys), (first, ys + 1), (last, ys + 1)
+    points = np.concatenate([np.c_[x, y] for x, y in corners])
     n = np.count_nonzero(mask)
     try:
         hull = ConvexHull(points).volume
     except QhullError:
         hull = n
-    edge = (
-        sum(
-            np.count_nonzero(a != b)
-            for a, b in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1]))
-        )
-        + 1
-    )
+    down = np.count_nonzero(mask[1:] != mask[:-1])
+    across = np.count_nonzero(mask[:, 1:] != mask[:, :-1])
+    edge = down + across + 1
     return dict(
         hull=np.sqrt(hull) / h,
         solidity=n / max(hull, 1),
@@ -58,35 +57,46 @@ def _outline(mask, h):
     )
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #02b18356
-def _profile(rows, top, h):
+def _profile(rows: np.ndarray, top: int, h: int) -> dict[str, float]:
     "Share of the plant's pixels in eight slices of the picture, the lowest first"
     slices = np.minimum((np.arange(len(rows)) + top) * 8 // h, 7)
-    share = np.bincount(slices, rows, minlength=8)[::-1] / rows.sum()
+    count = np.bincount(slices, rows, minlength=8)[::-1]
+    share = count / rows.sum()
     return {f'slice_{i}': s for i, s in enumerate(share)}
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #705a4cb4
-def _sample(image, mask, most=60_000):
+def _sample(image: 'Image.Image', mask: np.ndarray, most: int = 60_000) -> np.ndarray:
     "Red, green, blue of the plant's pixels, 0 to 1, at most about `most` of them"
     step = int(np.sqrt(max(np.count_nonzero(mask) / most, 1)))
-    return np.asarray(image)[::step, ::step][mask[::step, ::step]].astype(np.float32) / 255
+    some = mask[::step, ::step]
+    colours = np.asarray(image)[::step, ::step][some]
+    return colours.astype(np.float32) / 255
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #d85accb7
-def _colours(c):
+_CHANNELS = 'red', 'green', 'blue'
+_PERCENTS = 10, 50, 90
+
+
+def _percentiles(name: str, x: np.ndarray) -> dict[str, float]:
+    "Low, middle and high value of a measure of pixels"
+    values = np.percentile(x, _PERCENTS)
+    return {f'{name}_{p}': v for p, v in zip(_PERCENTS, values)}
+
+
+def _colours(c: np.ndarray) -> dict[str, float]:
     "Means and spreads of the channels, and percentiles of brightness"
-    light = c.mean(1)
-    d = {
-        f'{n}_{k}': v
-        for k, f in (('mean', c.mean(0)), ('sd', c.std(0)))
-        for n, v in zip(('red', 'green', 'blue'), f)
-    }
-    return d | {f'light_{p}': v for p, v in zip((10, 50, 90), np.percentile(light, (10, 50, 90)))}
+    d = {}
+    for k, channels in (('mean', c.mean(0)), ('sd', c.std(0))):
+        d |= {f'{n}_{k}': v for n, v in zip(_CHANNELS, channels)}
+    return d | _percentiles('light', c.mean(1))
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #ff0972f7
-def _greenness(c):
+def _greenness(c: np.ndarray) -> dict[str, float]:
     "Vegetation indices: means, and the distribution of excess green"
     r, g, b = c.T
     e = 1e-3
-    exg, vari = (2 * g - r - b) / (r + g + b + e), np.clip((g - r) / (g + r - b + e), -1, 1)
+    exg = (2 * g - r - b) / (r + g + b + e)
+    vari = np.clip((g - r) / (g + r - b + e), -1, 1)
     d = dict(
         gli=((2 * g - r - b) / (2 * g + r + b + e)).mean(),
         ngrvi=((g - r) / (g + r + e)).mean(),
@@ -95,10 +105,10 @@ def _greenness(c):
         exg=exg.mean(),
         exg_sd=exg.std(),
     )
-    return d | {f'exg_{p}': v for p, v in zip((10, 50, 90), np.percentile(exg, (10, 50, 90)))}
+    return d | _percentiles('exg', exg)
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #72f47295
-def _classes(c):
+def _classes(c: np.ndarray) -> dict[str, float]:
     "Shares of green, yellow, brown and grey pixels, mean saturation and its spread"
     r, g, b = c.T
     most, least = c.max(1), c.min(1)
@@ -116,36 +126,34 @@ def _classes(c):
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #6d5a84ae
 def measures(
-    photo,  # a `Photograph`
-):
+    photo: 'Photograph',  # what is measured
+) -> dict[str, float]:
     "The measures of one photograph by name; zeros where nothing is seen"
     mask, h = photo.mask, photo.size[1]
     if not mask.any():
         return dict.fromkeys(NAMES, 0.0)
     rows, cols = mask.sum(1), mask.sum(0)
     c = _sample(photo.image, mask)
-    green = ((c[:, 1] > 1.02 * c[:, 2]) & (2 * c[:, 1] > 1.02 * (c[:, 0] + c[:, 2]))).mean()
-    d = (
-        _extent(rows, cols, photo.box, photo.size)
-        | _outline(mask, h)
-        | _profile(rows, photo.box[1], h)
-    )
-    return (
-        d | dict(leaf_area=d['area'] * np.sqrt(green)) | _colours(c) | _greenness(c) | _classes(c)
-    )
+    r, g, b = c.T
+    green = ((g > 1.02 * b) & (2 * g > 1.02 * (r + b))).mean()
+    d = _extent(rows, cols, photo.box, photo.size) | _outline(mask, h)
+    d |= _profile(rows, photo.box[1], h)
+    d['leaf_area'] = d['area'] * np.sqrt(green)
+    return d | _colours(c) | _greenness(c) | _classes(c)
 
 # %% ../../nbs/20_backbones/04_morphology.ipynb #93b0a567
-NAMES = tuple(
-    'area height width tip base centre_x centre_y spread_x spread_y hull solidity filled edge thickness'.split()
-    + [f'slice_{i}' for i in range(8)]
-    + ['leaf_area']
-    + [f'{c}_{k}' for k in ('mean', 'sd') for c in ('red', 'green', 'blue')]
-    + 'light_10 light_50 light_90 gli ngrvi vari tgi exg exg_sd exg_10 exg_50 exg_90 green yellow brown grey saturation saturation_sd'.split()
-)
+_EXTENT = 'area height width tip base centre_x centre_y spread_x spread_y'
+_OUTLINE = 'hull solidity filled edge thickness'
+_SLICES = ' '.join(f'slice_{i}' for i in range(8))
+_MEANS = 'red_mean green_mean blue_mean red_sd green_sd blue_sd light_10 light_50 light_90'
+_GREENNESS = 'gli ngrvi vari tgi exg exg_sd exg_10 exg_50 exg_90'
+_CLASSES = 'green yellow brown grey saturation saturation_sd'
+_ALL = _EXTENT, _OUTLINE, _SLICES, 'leaf_area', _MEANS, _GREENNESS, _CLASSES
+NAMES = tuple(' '.join(_ALL).split())
 
 
 def measure(
-    photo,  # a `Photograph`
-):
+    photo: 'Photograph',  # what is measured
+) -> np.ndarray:
     "The 47 measures as one vector, float32"
     return np.fromiter(measures(photo).values(), np.float32, len(NAMES))

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 class BadImage(Exception):
     "One photograph cannot be used; the message says why"
 
-    def __init__(self, reason, status='corrupt'):  # `status`: 'corrupt' or 'missing'
+    def __init__(self, reason: str, status: str = 'corrupt'):  # `status`: 'corrupt' or 'missing'
         super().__init__(reason)
         self.reason, self.status = reason, status
 
@@ -29,8 +29,8 @@ LARGEST_FILE = 2**30  # bytes; a hundred times a photograph of the experiment
 
 
 def read_bytes(
-    path,  # a file that should be there
-):
+    path: str | Path,  # a file that should be there
+) -> bytes:
     "The whole content; what is absent, no file, empty or far too large is a `BadImage`"
     try:
         kind = os.stat(path)
@@ -49,7 +49,8 @@ def read_bytes(
     return data
 
 
-def _why(e):
+def _why(e: Exception) -> str:
+    "The system's own words for an error"
     return (getattr(e, 'strerror', None) or str(e)).lower()
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #5dc1ba23
@@ -58,7 +59,7 @@ LARGEST = 200_000_000  # pixels; more than 20 times a photograph of the experime
 SMALLEST = 16  # pixels on a side; less shows no plant
 
 
-def _open(data):
+def _open(data: bytes) -> pyvips.Image:
     "A lazy libvips image, or the reason why not"
     try:
         im = pyvips.Image.new_from_buffer(data, '', access='sequential', fail_on='error')
@@ -71,15 +72,17 @@ def _open(data):
     return im
 
 
-def _first_line(e):
-    return ' '.join(str(e).replace('unable to call', '').split())[:120]
+def _first_line(e: Exception) -> str:
+    "The beginning of what libvips says, in one line"
+    said = str(e).replace('unable to call', '')
+    return ' '.join(said.split())[:120]
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #b1be376a
 _MODES = {1: 'L', 2: 'LA', 3: 'RGB', 4: 'RGBA'}
 _KINDS = ('srgb', 'rgb', 'rgb16', 'b-w', 'grey16', 'multiband')
 
 
-def _mode(im):
+def _mode(im: pyvips.Image) -> str:
     "Pillow's name for the kind of pixels, or the reason why they cannot be used"
     if im.interpretation == 'cmyk':
         raise BadImage('cmyk, the colours of a printer; save it as RGB')
@@ -90,7 +93,7 @@ def _mode(im):
     return _MODES[im.bands] + (' 16 bit' if im.format == 'ushort' else '')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #9fa9b13b
-def _header(path):
+def _header(path: str | Path) -> pyvips.Image | None:
     "The lazy libvips image of a regular file, or None"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -101,8 +104,8 @@ def _header(path):
 
 
 def form_of(
-    path,  # of an image file
-):
+    path: str | Path,  # of an image file
+) -> str:
     "Mode and size, upright, from the header alone; empty where it cannot be read"
     im = _header(path)
     if im is None:
@@ -124,33 +127,37 @@ _TURNS = {
 }
 
 
-def _orientation(im):
+def _orientation(im: pyvips.Image) -> int:
     "What the header says about how the picture lies, 1 (upright) to 8"
     said = im.get('orientation') if im.get_typeof('orientation') else 1
     return said if said in _TURNS else 1
 
 
-def _upright_size(im):
+def _upright_size(im: pyvips.Image) -> tuple[int, int]:
     "Width and height after turning"
-    return (im.height, im.width) if _orientation(im) >= 5 else (im.width, im.height)
+    if _orientation(im) >= 5:
+        return im.height, im.width
+    return im.width, im.height
 
 
-def _form(mode, size):
+def _form(mode: str, size: tuple[int, int]) -> str:
     return f'{mode} {size[0]}×{size[1]}'
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #0a171b30
 def lies(
-    path,  # of an image file
-):
+    path: str | Path,  # of an image file
+) -> bool:
     "Is the picture stored other than upright? From the header alone"
     im = _header(path)
     return im is not None and _orientation(im) != 1
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #511a4d10
-def _decoded(data):
+def _decoded(data: bytes) -> tuple:
     "Mode, upright 8-bit array, orientation, and for 16 bits the range of the colours"
     im = _open(data)
-    mode, turn, values = _mode(im), _orientation(im), None
+    mode = _mode(im)
+    turn = _orientation(im)
+    values = None
     try:
         a = im.numpy()
     except pyvips.Error as e:
@@ -161,12 +168,14 @@ def _decoded(data):
         colours = a[..., : 1 if a.shape[2] < 3 else 3]
         values = int(colours.min()), int(colours.max())
         a = (a >> 8).astype(np.uint8)
-    return mode, np.ascontiguousarray(_TURNS[turn](a)) if turn != 1 else a, turn, values
+    if turn != 1:
+        a = np.ascontiguousarray(_TURNS[turn](a))
+    return mode, a, turn, values
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #14bf521c
 def decode(
-    data,  # the bytes of an image file
-):
+    data: bytes,  # the bytes of an image file
+) -> tuple[str, np.ndarray]:
     "Mode and 8-bit array of height × width × (1, 2, 3 or 4), upright"
     mode, a, _, _ = _decoded(data)
     return mode, a
@@ -185,7 +194,7 @@ class Photograph:
     range: str = ''  # smallest and largest value of its colours: '0 to 255'
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #e9b128f9
-def _visible(a):
+def _visible(a: np.ndarray) -> tuple[int, int, int, int] | None:
     "Left, top, right, bottom of what is not black or transparent in an array, or None"
     if a.shape[2] == 4:
         rows = np.ascontiguousarray(a).view('<u4')[..., 0]
@@ -203,13 +212,12 @@ def _visible(a):
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #d59c8b1d
 def on_black(
-    a,  # 8-bit array of height × width × (1 to 4)
-):
+    a: np.ndarray,  # 8-bit array of height × width × (1 to 4)
+) -> Image.Image:
     "RGB picture of `a` over black, to the bit what Pillow's `alpha_composite` gives"
     grey = a.shape[2] < 3
-    im = Image.fromarray(
-        np.ascontiguousarray(a[..., 0] if a.shape[2] == 1 else a), _MODES[a.shape[2]]
-    )
+    pixels = a[..., 0] if a.shape[2] == 1 else a
+    im = Image.fromarray(np.ascontiguousarray(pixels), _MODES[a.shape[2]])
     if a.shape[2] in (1, 3):
         return im.convert('RGB') if grey else im
     if a.shape[2] == 4 and not ((a[..., 3] + 1) & 254).any():
@@ -219,7 +227,7 @@ def on_black(
     return black.convert('RGB')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #75901070
-def _cut_out(a):
+def _cut_out(a: np.ndarray) -> Image.Image:
     "RGB picture of an RGBA array whose opacity is 0 or 255 everywhere"
     v = np.ascontiguousarray(a).view('<u4')[..., 0]
     v = v * (v >> 24 > 0)
@@ -231,35 +239,38 @@ DIMMEST = 1 << 14  # brightest value below which a 16-bit picture holds fewer bi
 NO_PLANT = 'no plant found'
 
 
-def _range(image):
+def _range(image: Image.Image) -> tuple[int, int]:
     "Smallest and largest value of the colours of an RGB picture"
     low, high = zip(*image.getextrema())
     return min(low), max(high)
 
 
-def _words(values):
+def _words(values: tuple[int, int] | None) -> str:
     return '{} to {}'.format(*values) if values else ''
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #c744cef0
-def _too_dark(mode, values):
+def _too_dark(mode: str, values: tuple[int, int]) -> str:
     "Why nothing can be seen in a picture of this range, or ''"
-    if mode.endswith('16 bit') and values[1] < DIMMEST:
-        return f'too dark for a 16-bit file, as of {values[1].bit_length()}-bit data'
-    return 'too dark' if not mode.endswith('16 bit') and values[1] <= NEARLY_BLACK else ''
+    brightest = values[1]
+    if not mode.endswith('16 bit'):
+        return 'too dark' if brightest <= NEARLY_BLACK else ''
+    if brightest < DIMMEST:
+        return f'too dark for a 16-bit file, as of {brightest.bit_length()}-bit data'
+    return ''
 
 
-def _no_plant(mode, values, why):
+def _no_plant(mode: str, values: tuple[int, int] | None, why: str) -> str:
     "The reason in full, with the range where it is known"
-    return f'{NO_PLANT}: {why}' + (f' (values {_words(values)})' if values else '')
+    known = f' (values {_words(values)})' if values else ''
+    return f'{NO_PLANT}: {why}{known}'
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #985b901f
 def read_photograph(
-    source,  # path of a file, or its bytes
-):
+    source: str | Path | bytes,  # path of a file, or its bytes
+) -> Photograph:
     "One photograph, decoded and composited on black; one that shows no plant is a `BadImage`"
-    mode, a, orientation, values = _decoded(
-        source if isinstance(source, bytes) else read_bytes(source)
-    )
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    mode, a, orientation, values = _decoded(data)
     box = _visible(a)
     if box is None:
         raise BadImage(_no_plant(mode, values, 'nothing visible, all black or transparent'))
@@ -274,7 +285,7 @@ def read_photograph(
     return Photograph(image, alpha, box, size, _form(mode, size), orientation, _words(values))
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #49ca1b9f
-def _mask(self):
+def _mask(self) -> np.ndarray:
     "Where there is something to see in `box`, boolean"
     if self.alpha is not None:
         return self.alpha > 0
@@ -286,10 +297,11 @@ Photograph.mask = cached_property(_mask)
 Photograph.mask.__set_name__(Photograph, 'mask')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #f8bae187
-def _plant(self):
+def _plant(self) -> np.ndarray:
     "Where the colour is that of a leaf or a stem, boolean; all of the mask where there is none"
     _, g, b = (np.asarray(c) for c in self.image.split())
-    leaf = self.mask & (g - np.minimum(g, b) > (g >> 4))
+    coloured = g - np.minimum(g, b) > (g >> 4)
+    leaf = self.mask & coloured
     return leaf if leaf.any() else self.mask
 
 

@@ -21,10 +21,9 @@ from ..core.errors import BadInput, unknown
 class Backbone:
     "Facts about one frozen encoder"
 
-    source: str  # `open_clip:MODEL/PRETRAINED`, `open_clip:hf-hub:ORG/NAME`, `timm:NAME`, `local:PATH` or `embedded:NAME`
-    taps: dict = field(
-        default_factory=dict
-    )  # tap to width; empty: known once the weights are loaded
+    # open_clip:MODEL/PRETRAINED, open_clip:hf-hub:ORG/NAME, timm:NAME, local:PATH or embedded:NAME
+    source: str
+    taps: dict = field(default_factory=dict)  # tap to width; empty until weights are loaded
     published_tap: str = 'norm'  # the tap of the published comparison, or the library's default
     published_canvas: str = 'published'  # 'square' for encoders that see the whole plant anyway
     repository: str = ''  # repository on the Hugging Face hub, empty for embedded ones
@@ -36,9 +35,7 @@ class Backbone:
     citation: str = ''  # where it was described
     revision: str = ''  # commit of the repository, where it is known
     build: str = ''  # embedded ones: dotted name of the function that makes or measures
-    adjust: str = (
-        ''  # dotted name of a function that changes a loaded encoder, such as its position grid
-    )
+    adjust: str = ''  # dotted name of a function that changes a loaded encoder (its position grid)
     name: str = ''  # filled in by `register_backbone`
     title: str = ''  # likewise
 
@@ -47,8 +44,8 @@ _REGISTRY = {}
 
 
 def register_backbone(
-    facts,  # a function without arguments that returns a `Backbone`
-):
+    facts: 'Callable[[], Backbone]',  # a function without arguments
+) -> 'Callable':
     "Decorator: enter a backbone into the registry under the function's name"
     b = replace(facts(), name=facts.__name__, title=(facts.__doc__ or '').strip())
     if _REGISTRY.get(b.name, b) != b:
@@ -60,7 +57,7 @@ def register_backbone(
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #94b0e0e1
 @register_backbone
-def dinov2():
+def dinov2() -> Backbone:
     "DINOv2 ViT-B/14"
     return Backbone(
         'timm:vit_base_patch14_dinov2.lvd142m',
@@ -76,7 +73,7 @@ def dinov2():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #fc260381
 @register_backbone
-def clip():
+def clip() -> Backbone:
     "CLIP ViT-B/16 (OpenAI)"
     return Backbone(
         'open_clip:ViT-B-16-quickgelu/openai',
@@ -90,7 +87,7 @@ def clip():
     )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #a3259b43
-def _imageomics(name, width, projected, **facts):
+def _imageomics(name: str, width: int, projected: int, **facts: object) -> Backbone:
     "A BioCLIP: open_clip loads it from the hub, and its taps differ in widths alone"
     return Backbone(
         f'open_clip:hf-hub:imageomics/{name}',
@@ -101,7 +98,7 @@ def _imageomics(name, width, projected, **facts):
 
 
 @register_backbone
-def bioclip():
+def bioclip() -> Backbone:
     "BioCLIP ViT-B/16 (TreeOfLife-10M)"
     return _imageomics(
         'bioclip',
@@ -116,7 +113,7 @@ def bioclip():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #618e987f
 @register_backbone
-def bioclip2():
+def bioclip2() -> Backbone:
     "BioCLIP 2 ViT-L/14 (TreeOfLife-200M)"
     return _imageomics(
         'bioclip-2',
@@ -132,7 +129,7 @@ def bioclip2():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #178da06b
 @register_backbone
-def bioclip25():
+def bioclip25() -> Backbone:
     "BioCLIP 2.5 ViT-H/14 (TreeOfLife, 233 million images)"
     return _imageomics(
         'bioclip-2.5-vith14',
@@ -148,7 +145,7 @@ def bioclip25():
 
 
 @register_backbone
-def siglip2():
+def siglip2() -> Backbone:
     "SigLIP 2 ViT-B/16 (WebLI)"
     return Backbone(
         'open_clip:ViT-B-16-SigLIP2/webli',
@@ -163,7 +160,7 @@ def siglip2():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0df6cb0d
 @register_backbone
-def pe_core():
+def pe_core() -> Backbone:
     "Perception Encoder, core, ViT-B/16"
     return Backbone(
         'open_clip:PE-Core-B-16/meta',
@@ -178,7 +175,7 @@ def pe_core():
 
 
 @register_backbone
-def dinov2_reg():
+def dinov2_reg() -> Backbone:
     "DINOv2 ViT-B/14 with registers, at its native 518 pixels"
     return Backbone(
         'timm:vit_base_patch14_reg4_dinov2.lvd142m',
@@ -195,7 +192,7 @@ def dinov2_reg():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #258a9ef7
 @register_backbone
-def dinov3():
+def dinov3() -> Backbone:
     "DINOv3 ViT-B/16"
     return Backbone(
         'timm:vit_base_patch16_dinov3.lvd1689m',
@@ -211,7 +208,7 @@ def dinov3():
 
 
 @register_backbone
-def plantnet():
+def plantnet() -> Backbone:
     "Pl@ntNet's DINOv2 ViT-B/14 with registers, trained on 7 806 plant species"
     return Backbone(
         'timm:hf-hub:PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
@@ -222,13 +219,14 @@ def plantnet():
         batch=16,
         parameters=86.6,
         gflop=304,
-        licence='unknown: see huggingface.co/PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
+        licence='unknown: see huggingface.co/'
+        'PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
         citation='Goëau et al. 2024, PlantCLEF, CEUR-WS 3740',
     )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2be2174a
 @register_backbone
-def morphology():
+def morphology() -> Backbone:
     "Shape and colour of the masked plant, measured"
     return Backbone(
         'embedded:morphology',
@@ -241,7 +239,7 @@ def morphology():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #2bba609b
 @register_backbone
-def random_vit():
+def random_vit() -> Backbone:
     "A small vision transformer that was never trained (seed 0)"
     return Backbone(
         'embedded:random_vit',
@@ -255,8 +253,9 @@ def random_vit():
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #82cb9fd1
 def get_backbone(
-    name,  # a registered name, or a source such as `timm:vit_small_patch16_dinov3.lvd1689m`
-):
+    name: str
+    | Backbone,  # registered, or a source such as `timm:vit_small_patch16_dinov3.lvd1689m`
+) -> Backbone:
     "The facts of one backbone"
     if isinstance(name, Backbone):
         return name
@@ -267,15 +266,11 @@ def get_backbone(
     raise unknown('backbone', name, _REGISTRY)
 
 
-def _unregistered(source):
+def _unregistered(source: str) -> Backbone:
     "What can be said of a source without its weights"
-    tap = (
-        'norm'
-        if source.startswith('timm:')
-        or source.startswith('local:')
-        and not Path(source[6:], 'open_clip_config.json').is_file()
-        else 'proj'
-    )
+    kind, _, rest = source.partition(':')
+    timm_folder = kind == 'local' and not Path(rest, 'open_clip_config.json').is_file()
+    tap = 'norm' if kind == 'timm' or timm_folder else 'proj'
     return Backbone(source, published_tap=tap, name=source, title='not registered')
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0720ade3
@@ -289,39 +284,37 @@ WEIGHTS = (
 
 
 def hub_cache(
-    home=None,  # the value of HF_HOME to go by; this process's own by default
-):
+    home: str | None = None,  # the value of HF_HOME to go by; this process's own by default
+) -> Path:
     "Folder of the Hugging Face hub's cache"
-    home = (
-        home
-        or os.environ.get('HF_HOME')
-        or os.path.join(
-            os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'huggingface'
-        )
-    )
-    return Path(os.environ.get('HF_HUB_CACHE') or os.path.join(home, 'hub'))
+    if os.environ.get('HF_HUB_CACHE'):
+        return Path(os.environ['HF_HUB_CACHE'])
+    home = home or os.environ.get('HF_HOME')
+    if not home:
+        cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+        home = os.path.join(cache, 'huggingface')
+    return Path(home, 'hub')
 
 
 def in_cache(
-    repository,  # on the Hugging Face hub
-    home=None,  # as for `hub_cache`
-):
+    repository: str,  # on the Hugging Face hub
+    home: str | None = None,  # as for `hub_cache`
+) -> bool:
     "Are there weights of a repository in the hub's cache?"
-    return any(
-        p.name in WEIGHTS
-        for p in (hub_cache(home) / f'models--{repository.replace("/", "--")}' / 'snapshots').glob(
-            '*/*'
-        )
-    )
+    folder = hub_cache(home) / f'models--{repository.replace("/", "--")}'
+    return any(p.name in WEIGHTS for p in (folder / 'snapshots').glob('*/*'))
 
 
-def _weights(b):
-    return 'embedded' if b.build else 'cached' if in_cache(b.repository) else 'not fetched'
+def _weights(b: Backbone) -> str:
+    "Where the weights of a backbone are"
+    if b.build:
+        return 'embedded'
+    return 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2
 def backbones(
-    pattern='*',  # shell-style wildcard
-):
+    pattern: str = '*',  # shell-style wildcard
+) -> pd.DataFrame:
     "The registered backbones and their facts, one per row"
     found = [b for n, b in _REGISTRY.items() if fnmatch(n, pattern)]
     rows = [
@@ -352,8 +345,8 @@ _COLUMNS = (
 @patch
 def tap(
     self: Backbone,
-    wanted='published',  # 'published', 'cls', 'norm', 'proj' or 'mean'
-):
+    wanted: str = 'published',  # 'published', 'cls', 'norm', 'proj' or 'mean'
+) -> str:
     "The tap that `wanted` means for this backbone"
     name = self.published_tap if wanted == 'published' else wanted
     if self.taps and name not in self.taps:
@@ -367,29 +360,25 @@ CANVASES = ('published', 'square')
 @patch
 def canvas(
     self: Backbone,
-    wanted='published',  # 'published' or 'square'
-):
+    wanted: str = 'published',  # 'published' or 'square'
+) -> str:
     "The canvas that `wanted` means for this backbone"
     if wanted not in CANVASES:
         raise unknown('canvas', wanted, CANVASES)
-    return (
-        self.published_canvas
-        if wanted == 'published' or self.published_canvas == 'square'
-        else wanted
-    )
+    if wanted == 'published' or self.published_canvas == 'square':
+        return self.published_canvas
+    return wanted
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #9f31238e
 @patch
 def stem(
     self: Backbone,
-    tap='published',  # see `Backbone.tap`
-    canvas='published',  # see `Backbone.canvas`
-):
+    tap: str = 'published',  # see `Backbone.tap`
+    canvas: str = 'published',  # see `Backbone.canvas`
+) -> str:
     "What features of this backbone are called, without folder and ending"
     name = re.sub(r'[^\w.+-]+', '-', self.name).strip('-.')
     tap, canvas = self.tap(tap), self.canvas(canvas)
-    return (
-        name
-        if (tap, canvas) == (self.published_tap, self.published_canvas)
-        else f'{name}.{tap}.{canvas}'
-    )
+    if (tap, canvas) == (self.published_tap, self.published_canvas):
+        return name
+    return f'{name}.{tap}.{canvas}'

@@ -21,21 +21,22 @@ from .registry import get_backbone
 
 # %% ../../nbs/20_backbones/07_store.ipynb #85654d2c
 def feature_path(
-    features,  # folder of features, usually `DATA/features`
-    backbone,  # a name, a source or a `Backbone`
-    tap='published',  # where in the encoder
-    canvas='published',  # how photographs were fitted
-):
+    features: str | Path,  # folder of features, usually `DATA/features`
+    backbone: 'str | Backbone',  # a name, a source or a `Backbone`
+    tap: str = 'published',  # where in the encoder
+    canvas: str = 'published',  # how photographs were fitted
+) -> Path:
     "The file that holds these features"
-    return Path(features) / f'{get_backbone(backbone).stem(tap, canvas)}_features.h5'
+    stem = get_backbone(backbone).stem(tap, canvas)
+    return Path(features) / f'{stem}_features.h5'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #775714a9
 _END = '_features.h5'
 
 
 def gaps_path(
-    path,  # of a file of features
-):
+    path: str | Path,  # of a file of features
+) -> Path:
     "Where features lie that the earlier file at `path` lacks"
     path = Path(path)
     stem = path.name.removesuffix(_END) if path.name.endswith(_END) else path.stem
@@ -46,11 +47,11 @@ KEYS = ['plant_id', 'round', 'view']
 
 
 def write_features(
-    path,  # where the file belongs
-    index,  # table with plant_id, round, view; one row per feature
-    features,  # (N, D) float32, in the same order
-    attrs,  # backbone, source, revision, weights_sha256, tap, canvas, preprocess, dtype, experiment, …
-):
+    path: str | Path,  # where the file belongs
+    index: pd.DataFrame,  # table with plant_id, round, view; one row per feature
+    features: np.ndarray,  # (N, D) float32, in the same order
+    attrs: dict,  # backbone, source, revision, tap, canvas, preprocess, experiment, …
+) -> None:
     "Write a file of features, whole"
     features = np.asarray(features, np.float32)
     facts = dict(
@@ -70,7 +71,7 @@ def write_features(
         _verify(tmp, path, len(index), features.shape[1])
 
 # %% ../../nbs/20_backbones/07_store.ipynb #2a4aafa3
-def _datasets(f, index, features):
+def _datasets(f: h5py.File, index: pd.DataFrame, features: np.ndarray) -> None:
     "One dataset per photograph"
     group, at = None, None
     for p, r, v, x in zip(index.plant_id, index['round'], index['view'], features):
@@ -79,7 +80,7 @@ def _datasets(f, index, features):
         group.create_dataset(v, data=x, chunks=x.shape, fletcher32=True)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #dacd37b8
-def _verify(tmp, path, n, dim):
+def _verify(tmp: Path, path: str | Path, n: int, dim: int) -> None:
     "Read everything back; a file that does not hold `n` finite vectors of `dim` is not finished"
     index, x = _read(tmp)
     _finite(index, x, path)
@@ -91,9 +92,9 @@ def _verify(tmp, path, n, dim):
 
 # %% ../../nbs/20_backbones/07_store.ipynb #38064c5b
 def content_hash(
-    index,  # table with plant_id, round, view
-    features,  # (N, D) float32, in the same order
-):
+    index: pd.DataFrame,  # table with plant_id, round, view
+    features: np.ndarray,  # (N, D) float32, in the same order
+) -> str:
     "SHA-256 over all keys and vectors, whatever their order"
     order = np.lexsort([index[k].to_numpy() for k in reversed(KEYS)]) if len(index) else []
     rows = index[KEYS].iloc[order].itertuples(index=False, name=None)
@@ -103,19 +104,17 @@ def content_hash(
     return h.hexdigest()
 
 # %% ../../nbs/20_backbones/07_store.ipynb #9eaefd6d
-def _not_as_written(attrs, index, x):
+def _not_as_written(attrs: dict, index: pd.DataFrame, x: np.ndarray) -> str:
     "What differs from the file's own papers, or ''"
     want = attrs.get('content_sha256')
     if attrs.get('images', len(x)) != len(x):
         return f'{attrs["images"]} vectors were written, {len(x)} are there'
-    return (
-        'its numbers are not those that were written'
-        if want and content_hash(index, x) != want
-        else ''
-    )
+    if want and content_hash(index, x) != want:
+        return 'its numbers are not those that were written'
+    return ''
 
 
-def _finite(index, x, path):
+def _finite(index: pd.DataFrame, x: np.ndarray, path: str | Path) -> None:
     "Refuse values that are no numbers"
     fine = np.isfinite(x).all(1) if len(x) else np.ones(0, bool)
     if fine.all():
@@ -129,7 +128,7 @@ def _finite(index, x, path):
     )
 
 # %% ../../nbs/20_backbones/07_store.ipynb #8722d64b
-def _hard(group, name):
+def _hard(group: h5py.h5g.GroupID, name: bytes) -> tuple:
     "The group and the name of a member that lies in the file itself"
     kind = group.links.get_info(name).type
     if kind != h5py.h5l.TYPE_HARD:
@@ -137,11 +136,11 @@ def _hard(group, name):
     return group, name
 
 
-def _group(parent, name):
+def _group(parent: h5py.h5g.GroupID, name: bytes) -> h5py.h5g.GroupID:
     return h5py.h5g.open(*_hard(parent, name))
 
 
-def _inside(dataset, name):
+def _inside(dataset: h5py.h5d.DatasetID, name: str) -> None:
     "Refuse a vector whose numbers lie in another file, or that is far too wide"
     how = dataset.get_create_plist()
     if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count():
@@ -150,7 +149,7 @@ def _inside(dataset, name):
         raise BadInput(f'{name} holds {dataset.shape[0]} numbers')
 
 # %% ../../nbs/20_backbones/07_store.ipynb #c8bd4e8d
-def _read(path):
+def _read(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     "Index and float32 (N, D) of every named view of a file"
     keys, found = [], []
     try:
@@ -168,14 +167,14 @@ def _read(path):
     return index, np.stack(found) if found else np.zeros((0, 0), np.float32)
 
 
-def _first(e):
+def _first(e: Exception) -> str:
     return 'not a readable file of features: ' + ' '.join(str(e).split())[:160]
 
 # %% ../../nbs/20_backbones/07_store.ipynb #8f86f825
 WIDEST = 1 << 16  # numbers per photograph; no encoder gives more
 
 
-def _plant(group, plant, keys, found):
+def _plant(group: h5py.h5g.GroupID, plant: str, keys: list, found: list) -> None:
     "Append the vectors of one plant to `keys` and `found`"
     for rnd in group:
         if not rnd.isdigit():
@@ -183,7 +182,7 @@ def _plant(group, plant, keys, found):
         _round(_group(group, rnd), plant, rnd.decode(), keys, found)
 
 
-def _round(group, plant, rnd, keys, found):
+def _round(group: h5py.h5g.GroupID, plant: str, rnd: str, keys: list, found: list) -> None:
     "Append the vectors of one round to `keys` and `found`"
     for name in group:
         if name.endswith(b'_patches'):
@@ -198,28 +197,28 @@ def _round(group, plant, rnd, keys, found):
         found.append(x)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #40bbec6d
-def _cached(path, attrs):
-    "Index and features of a file, from the cache when this state of it was read and checked before"
+def _cached(path: str | Path, attrs: dict) -> tuple[pd.DataFrame, np.ndarray]:
+    "Index and features of a file, from the cache when this state of it was checked before"
     kind = os.stat(path)
-    at = cache_folder(
-        'features',
-        fingerprint('checked', str(Path(path).resolve()), kind.st_size, kind.st_mtime_ns),
-    )
+    where = str(Path(path).resolve())
+    state = fingerprint('checked', where, kind.st_size, kind.st_mtime_ns)
+    at = cache_folder('features', state)
     keys, flat = at / 'index.csv', at / 'features.npy'
     if not _sealed(keys, flat):
         _remake(path, attrs, keys, flat)
-    index = pd.read_csv(
-        keys, dtype={'plant_id': str, 'round': int, 'view': str}, keep_default_na=False
-    )
+    kinds = {'plant_id': str, 'round': int, 'view': str}
+    index = pd.read_csv(keys, dtype=kinds, keep_default_na=False)
     return index, np.load(flat, mmap_mode='r')
 
 
-def _sealed(*paths):
+def _sealed(*paths: Path) -> bool:
     "Are all files there, and as they were sealed?"
-    return (paths[0].parent / SEALS).is_file() and not any(broken(p) for p in paths)
+    if not (paths[0].parent / SEALS).is_file():
+        return False
+    return not any(map(broken, paths))
 
 
-def _remake(path, attrs, keys, flat):
+def _remake(path: str | Path, attrs: dict, keys: Path, flat: Path) -> None:
     "Read and check the file, keep what it holds"
     index, x = _checked(path, attrs)
     write_csv(index, keys)
@@ -228,7 +227,7 @@ def _remake(path, attrs, keys, flat):
     seal(keys, flat)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #e5f03629
-def _attrs(path):
+def _attrs(path: str | Path) -> dict:
     "The attributes of a file of features; what is no readable file is refused"
     path = Path(path)
     if not path.exists():
@@ -246,7 +245,7 @@ def _attrs(path):
         raise BadInput('not a readable HDF5 file', where=path, mend=AGAIN) from None
 
 # %% ../../nbs/20_backbones/07_store.ipynb #112b3e47
-def _checked(path, attrs):
+def _checked(path: str | Path, attrs: dict) -> tuple[pd.DataFrame, np.ndarray]:
     "Index and features of a file, all of it read and compared with its papers"
     try:
         index, x = _read(path)
@@ -267,8 +266,8 @@ class FeatureFile:
 
     def __init__(
         self,
-        path,  # a file of features
-        gaps=True,  # with an earlier system's file: join what was extracted of its gaps since
+        path: str | Path,  # a file of features
+        gaps: bool = True,  # with an earlier system's file: join what fills its gaps
     ):
         self.path = Path(path)
         self.attrs = _attrs(self.path)
@@ -282,7 +281,7 @@ class FeatureFile:
 
 # %% ../../nbs/20_backbones/07_store.ipynb #7c77a3a2
 @patch
-def _join(self: FeatureFile, more):
+def _join(self: FeatureFile, more: FeatureFile) -> None:
     "Add what another file holds"
     if more.dim != self.dim:
         raise BadInput(
@@ -292,7 +291,7 @@ def _join(self: FeatureFile, more):
     self.features = np.concatenate([self.features, more.features])
 
 # %% ../../nbs/20_backbones/07_store.ipynb #aa43ed4a
-def _plain(v):
+def _plain(v: object) -> object:
     "An attribute as a plain value; JSON is read"
     if isinstance(v, bytes):
         v = v.decode('utf-8', 'replace')
@@ -307,25 +306,23 @@ def _plain(v):
 
 
 @patch
-def __repr__(self: FeatureFile):
+def __repr__(self: FeatureFile) -> str:
     a = self.attrs
-    whose = (
-        f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}'
-        if a
-        else 'of the earlier system'
-    )
+    whose = 'of the earlier system'
+    if a:
+        whose = f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}'
     return f'{self.path.name}: {len(self.index)} × {self.dim}, {whose}'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #4ea08165
 @patch
 def load(
     self: FeatureFile,
-    keys,  # table with plant_id, round, view
-):
+    keys: pd.DataFrame,  # with plant_id, round, view
+) -> tuple[np.ndarray, np.ndarray]:
     "Features of `keys`, float32 (N, D), and which of them are there, boolean (N,)"
-    at = pd.MultiIndex.from_frame(self.index[KEYS]).get_indexer(
-        pd.MultiIndex.from_frame(keys[KEYS].astype({'round': int}))
-    )
+    here = pd.MultiIndex.from_frame(self.index[KEYS])
+    asked = pd.MultiIndex.from_frame(keys[KEYS].astype({'round': int}))
+    at = here.get_indexer(asked)
     present = at >= 0
     out = np.zeros((len(keys), self.dim), np.float32)
     out[present] = self.features[at[present]]
@@ -333,8 +330,8 @@ def load(
 
 # %% ../../nbs/20_backbones/07_store.ipynb #6c97f795
 def check_features(
-    path,  # a file of features
-):
+    path: str | Path,  # a file of features
+) -> str:
     "What is wrong with a file of features, in a few words; '' when it is whole"
     try:
         attrs = _attrs(path)

@@ -20,32 +20,38 @@ from .registry import backbones as known_backbones, get_backbone
 from .store import FeatureFile, KEYS
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #55cb8ac9
-def _sample(held, table, n):
+def _spread(n: int, most: int) -> list[int]:
+    "At most `most` of `n` positions, evenly spread"
+    if not n:
+        return []
+    places = np.linspace(0, n - 1, most).astype(int)
+    return np.unique(places).tolist()
+
+
+def _sample(
+    held: FeatureFile, table: pd.DataFrame, n: int
+) -> 'tuple[pd.DataFrame, list[bytes], list[Photograph]]':
     "Up to `n` readable photographs that the file holds: their rows, bytes and pictures"
     both = table.merge(held.index[KEYS], on=KEYS)
     found = []
-    for i in np.unique(np.linspace(0, len(both) - 1, 2 * n).astype(int)) if len(both) else []:
+    for i in _spread(len(both), 2 * n):
         try:
             data = read_bytes(both.file[i])
             found.append((i, data, read_photograph(data)))
         except BadImage:
             continue
-    keep = (
-        [found[i] for i in np.unique(np.linspace(0, len(found) - 1, n).astype(int))]
-        if found
-        else []
-    )
-    if not keep:
+    if not found:
         raise BadInput(
             'none of the photographs it has features of can be read',
             where=held.path,
             mend='give the data these features were made from',
         )
-    return both.iloc[[i for i, _, _ in keep]], [d for _, d, _ in keep], [p for _, _, p in keep]
+    rows, data, photos = zip(*(found[i] for i in _spread(len(found), n)))
+    return both.iloc[list(rows)], list(data), list(photos)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #c54fe47e
-def _other_activation(encoder):
-    "The same encoder with GELU and QuickGELU exchanged; None where it has neither in open_clip's place"
+def _other_activation(encoder: 'Encoder') -> 'Encoder | None':
+    "The encoder with GELU and QuickGELU exchanged; None where neither is in open_clip's place"
     import copy, torch
     from open_clip.transformer import QuickGELU
 
@@ -56,7 +62,7 @@ def _other_activation(encoder):
     return e if mlps else None
 
 
-def _resampled_by_timm(b, device):
+def _resampled_by_timm(b: 'Backbone', device: str | None) -> 'Encoder':
     "DINOv2 at the published size, but with timm's own resampling of positions"
     from faba_nb.backbones.encoders import load_encoder
 
@@ -65,50 +71,58 @@ def _resampled_by_timm(b, device):
     return replace(e, canvas=Canvas('shortest', 256, 224))
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #d3dc06cf
-def _mistaken(b, encoder, device):
+def _mistaken(
+    b: 'Backbone', encoder: 'Encoder', device: str | None
+) -> 'Iterator[tuple[str, Encoder]]':
     "Encoders a backbone can have been built as by mistake"
     other = _other_activation(encoder)
     if other:
-        yield 'GELU' if encoder.papers['activation'] == 'QuickGELU' else 'QuickGELU', other
+        name = 'GELU' if encoder.papers['activation'] == 'QuickGELU' else 'QuickGELU'
+        yield name, other
     if b.adjust.endswith('dinov2_as_published'):
         yield 'positions resampled by timm', _resampled_by_timm(b, device)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #56802700
-def _transparent(data, canvas):
+def _transparent(data: bytes, canvas: Canvas) -> np.ndarray:
     "What a transform makes of a transparent picture when nobody composites it"
     from io import BytesIO
 
     im = Image.open(BytesIO(data))
     _, _, size, window = layout(canvas, im.size)
-    return np.asarray(
-        im.resize(size, Image.Resampling[canvas.filter.upper()]).crop(window).convert('RGB')
-    )
+    scaled = im.resize(size, Image.Resampling[canvas.filter.upper()])
+    return np.asarray(scaled.crop(window).convert('RGB'))
 
 
-def _pictures(encoder, data, photos):
+def _pictures(
+    encoder: 'Encoder', data: list[bytes], photos: 'list[Photograph]'
+) -> 'Iterator[tuple[str, str, np.ndarray]]':
     "Squares in every way they may have been made: (canvas, mistake, pixels)"
     square = Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
     yield 'published', '', np.stack([fit(p, encoder.canvas) for p in photos])
     if encoder.canvas.mode != 'pad':
         yield 'square', '', np.stack([fit(p, square) for p in photos])
     if encoder.canvas.mode != 'pad' and any(p.alpha is not None for p in photos):
-        yield (
-            'published',
-            'RGBA into the transform',
-            np.stack([_transparent(d, encoder.canvas) for d in data]),
-        )
+        pixels = np.stack([_transparent(d, encoder.canvas) for d in data])
+        yield 'published', 'RGBA into the transform', pixels
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #10f2d139
-def _likeness(x, y):
+def _likeness(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     "Mean cosine and largest relative difference of the rows of two arrays"
     x, y = x.astype(float), y.astype(float)
     size = np.linalg.norm(x, axis=1) + 1e-12
-    return float(
-        (np.einsum('nd,nd->n', x, y) / size / (np.linalg.norm(y, axis=1) + 1e-12)).mean()
-    ), float((np.linalg.norm(x - y, axis=1) / size).max())
+    cosine = np.einsum('nd,nd->n', x, y) / size / (np.linalg.norm(y, axis=1) + 1e-12)
+    difference = np.linalg.norm(x - y, axis=1) / size
+    return float(cosine.mean()), float(difference.max())
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #1ab5f6d0
-def _ways(b, built, e, data, photos, want):
+def _ways(
+    b: 'Backbone',
+    built: str,
+    e: 'Encoder',
+    data: list[bytes],
+    photos: 'list[Photograph]',
+    want: np.ndarray,
+) -> list[dict]:
     "One row for every way in which this encoder could have given `want`"
     rows = []
     for canvas, mistake, pixels in _pictures(e, data, photos):
@@ -118,59 +132,64 @@ def _ways(b, built, e, data, photos, want):
             canvas=b.canvas(canvas),
             variant=', '.join(v for v in (built, mistake) if v),
         )
-        rows += [
-            here | dict(tap=t) | _compared(want, x)
-            for t, x in e.taps(pixels).items()
-            if x.shape[1] == want.shape[1]
-        ]
+        for tap, x in e.taps(pixels).items():
+            if x.shape[1] == want.shape[1]:
+                rows.append(here | dict(tap=tap) | _compared(want, x))
     return rows
 
 
-def _measured_ways(b, photos, want):
+def _measured_ways(b: 'Backbone', photos: 'list[Photograph]', want: np.ndarray) -> list[dict]:
     "The same for measures of the whole photograph"
     x = np.stack([pkgutil.resolve_name(b.build)(p) for p in photos])
-    return [
-        dict(
-            backbone=b.name,
-            activation='',
-            canvas=b.published_canvas,
-            variant='',
-            tap=b.published_tap,
-            **_compared(want, x),
-        )
-    ]
+    way = dict(
+        backbone=b.name,
+        activation='',
+        canvas=b.published_canvas,
+        variant='',
+        tap=b.published_tap,
+    )
+    return [way | _compared(want, x)]
 
 
-def _compared(want, x):
-    return dict(zip(('cosine', 'difference'), _likeness(want, x)))
+def _compared(want: np.ndarray, x: np.ndarray) -> dict[str, float]:
+    "How near two arrays are, as columns of the table"
+    cosine, difference = _likeness(want, x)
+    return dict(cosine=cosine, difference=difference)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #7aacf312
-EXACT, CLOSE = (
-    2e-5,
-    3e-2,
-)  # largest relative difference: the same numbers; the same up to number format, device or version
+EXACT = 2e-5  # largest relative difference of the same numbers
+CLOSE = 3e-2  # and of the same up to number format, device or version
 
 
-def _search(candidates, data, photos, want, device):
+def _exact(rows: list[dict]) -> bool:
+    "Is one of these ways exact?"
+    return any(r['difference'] <= EXACT for r in rows)
+
+
+def _search(
+    candidates: 'list[Backbone]',
+    data: list[bytes],
+    photos: 'list[Photograph]',
+    want: np.ndarray,
+    device: str | None,
+) -> list[dict]:
     "Ways that were tried, until one is exact"
     from faba_nb.backbones.encoders import load_encoder
 
     rows, loaded = [], []
-    found = lambda: any(r['difference'] <= EXACT for r in rows)
     for b in candidates:
         if b.size:
-            loaded.append((b, load_encoder(b, device)))
-        rows += (
-            _ways(*loaded[-1][:1], '', loaded[-1][1], data, photos, want)
-            if b.size
-            else _measured_ways(b, photos, want)
-        )
-        if found():
+            e = load_encoder(b, device)
+            loaded.append((b, e))
+            rows += _ways(b, '', e, data, photos, want)
+        else:
+            rows += _measured_ways(b, photos, want)
+        if _exact(rows):
             return rows
     for b, e in loaded:
         for built, other in _mistaken(b, e, device):
             rows += _ways(b, built, other, data, photos, want)
-        if found():
+        if _exact(rows):
             return rows
     return rows
 
@@ -185,44 +204,44 @@ class Verification:
     missing: list  # backbones of this width whose weights are not here
 
     @property
-    def tried(self):
+    def tried(self) -> bool:
         "Could anything be tried at all?"
         return len(self.table) > 0
 
     @property
-    def state(self):
+    def state(self) -> str:
         "'matches', 'none matches' or 'not tried'"
-        return 'matches' if self.matches else 'none matches' if self.tried else 'not tried'
+        if self.matches:
+            return 'matches'
+        return 'none matches' if self.tried else 'not tried'
 
     @property
-    def fetch(self):
+    def fetch(self) -> str:
         "What to run before more can be said, or ''"
         return f'faba fetch {" ".join(self.missing)}' if self.missing else ''
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #5ba135d5
 def verify_features(
-    file,  # a file of features
-    data,  # the photographs it was made from: a folder, a manifest or a table
-    backbones=None,  # names to try; all registered ones with a tap of that width
-    n=20,  # photographs to encode again
-    device=None,  # 'cpu' or 'cuda'
-):
+    file: 'str | Path | FeatureFile',  # of features
+    data: 'str | Path | pd.DataFrame',  # the photographs it was made from
+    backbones: 'Sequence[str] | None' = None,  # to try; by default all of that width
+    n: int = 20,  # photographs to encode again
+    device: str | None = None,  # 'cpu' or 'cuda'
+) -> Verification:
     "Find out which backbone, tap, canvas and activation gave a file's features"
     held = file if isinstance(file, FeatureFile) else FeatureFile(file, gaps=False)
     rows, pictures, photos = _sample(held, expected_images(data), n)
-    names = sorted(
-        backbones or known_backbones().index,
-        key=lambda b: b != held.path.name.split('_features')[0].split('.')[0],
-    )
+    named = held.path.name.split('_features')[0].split('.')[0]
+    names = sorted(backbones or known_backbones().index, key=lambda b: b != named)
     candidates = [b for b in map(get_backbone, names) if held.dim in b.taps.values() or not b.taps]
     missing = [b for b in candidates if not _here(b)]
-    ways = _search(
-        [b for b in candidates if b not in missing], pictures, photos, held.load(rows)[0], device
-    )
+    here = [b for b in candidates if b not in missing]
+    want, _ = held.load(rows)
+    ways = _search(here, pictures, photos, want, device)
     return _verdict(held, pd.DataFrame(ways), [b.name for b in missing])
 
 
-def _here(b):
+def _here(b: 'Backbone') -> bool:
     "Can this backbone be loaded?"
     try:
         return bool(b.build or find_weights(b))
@@ -230,9 +249,10 @@ def _here(b):
         return False
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #dba5d5ac
-def _verdict(held, table, missing):
+def _verdict(held: FeatureFile, table: pd.DataFrame, missing: list[str]) -> Verification:
     "The most likely way in words"
-    v, name = Verification(table, False, '', missing), held.path.name
+    v = Verification(table, False, '', missing)
+    name = held.path.name
     fetch = f'; weights to fetch first: `{v.fetch}`' if missing else ''
     if not len(table):
         why = 'nothing could be tried' + (fetch or ', no known backbone gives that many')
@@ -240,19 +260,20 @@ def _verdict(held, table, missing):
     table = table.sort_values('difference', kind='stable', ignore_index=True)
     best = table.iloc[0]
     if best.difference > CLOSE:
-        none = f'none of {len(table)} ways to make {held.dim} numbers matches, the nearest is {_words(best)}'
+        none = (
+            f'none of {len(table)} ways to make {held.dim} numbers matches, '
+            f'the nearest is {_words(best)}'
+        )
         return replace(v, table=table, text=f'{name}: {none}{fetch}')
     alike = table[table.difference <= best.difference + 1e-6].iloc[1:]
     also = ''.join(f'; the same as {_words(a)}' for _, a in alike.iterrows())
-    nearly = (
-        ''
-        if best.difference <= EXACT
-        else ' (not exactly: another number format, device or library version)'
-    )
+    nearly = ' (not exactly: another number format, device or library version)'
+    if best.difference <= EXACT:
+        nearly = ''
     return replace(v, table=table, matches=True, text=f'{name}: {_words(best)}{nearly}{also}')
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #9f973d7e
-def _words(r):
+def _words(r: pd.Series) -> str:
     "One way, in words"
     variant = '' if r.variant in ('', r.activation) else r.variant.removeprefix(f'{r.activation}, ')
     parts = (

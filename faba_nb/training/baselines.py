@@ -17,28 +17,33 @@ from .engine import Fit
 from .folds import members
 
 # %% ../../nbs/30_training/10_baselines.ipynb #983195ef
-def _mean_view(bundle, grid, shift, rate):
-    "(plants, steps, D) standardised mean over the views present, 0 where there is none"
+def _mean_view(
+    bundle: Bundle, grid: 'Grid', shift: np.ndarray, rate: np.ndarray
+) -> np.ndarray:  # (plants, steps, D)
+    "Standardised mean over the views present, 0 where there is none"
     there = (grid.rows > 0).sum(-1, keepdims=True)
-    return np.where(
-        there > 0, (bundle.table[grid.rows].sum(2) / np.maximum(there, 1) - shift) * rate, 0
-    )
+    mean = bundle.table[grid.rows].sum(2) / np.maximum(there, 1)
+    return np.where(there > 0, (mean - shift) * rate, 0)
 
 # %% ../../nbs/30_training/10_baselines.ipynb #68a0ea91
 def step_inputs(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm`
-    scales,  # from `scaling`
-    grid='steps',  # or 'rounds'
-    online=False,  # take the online reading's values
-):
+    bundle: Bundle,  # what is known of the experiment
+    arm: Arm,  # which modalities it sees
+    scales: dict[str, tuple],  # from `scaling`
+    grid: str = 'steps',  # or 'rounds'
+    online: bool = False,  # take the online reading's values
+) -> np.ndarray:
     "(plants, steps, k) what an estimator is given"
     g, parts = getattr(bundle, grid), []
     values = g.values | (bundle.online.get(grid, {}) if online else {})
     for m in (m for m in MODALITIES if m in scales):
         shift, rate = scales[m]
-        empty = -shift * rate if arm.preparation == 'published' and m in MODALITIES[:4] else 0
-        x = _mean_view(bundle, g, shift, rate) if m == 'image' else (values[m] - shift) * rate
+        if m == 'image':
+            x = _mean_view(bundle, g, shift, rate)
+        else:
+            x = (values[m] - shift) * rate
+        published = arm.preparation == 'published' and m in MODALITIES[:4]
+        empty = -shift * rate if published else 0
         parts += [np.where(np.isfinite(x), x, empty), g.present[m][..., None]]
     if arm.estimator != 'morphology_logistic':
         parts.append(g.dag[..., None] / 10)
@@ -46,9 +51,9 @@ def step_inputs(
 
 # %% ../../nbs/30_training/10_baselines.ipynb #a1b19ba9
 def make_estimator(
-    kind,  # 'logistic', 'morphology_logistic', 'random_forest' or 'gradient_boosting'
-    seed,  # of what is random in it
-):
+    kind: str,  # 'logistic', 'morphology_logistic', 'random_forest' or 'gradient_boosting'
+    seed: int,  # of what is random in it
+) -> 'ClassifierMixin':
     "An estimator that has not seen anything"
     if kind.endswith('logistic'):
         return LogisticRegression(C=1.0, max_iter=2000)
@@ -62,14 +67,12 @@ def make_estimator(
 
 # %% ../../nbs/30_training/10_baselines.ipynb #8be4e308
 def check_baseline(
-    name,  # of the arm
-    arm,  # an `Arm`
-):
+    name: str,  # of the arm
+    arm: Arm,  # its settings
+) -> None:
     "Refuse a baseline arm that is not what its estimator says"
-    if arm.estimator == 'morphology_logistic' and (arm.backbone, arm.modalities) != (
-        'morphology',
-        ('image',),
-    ):
+    seen = (arm.backbone, arm.modalities)
+    if arm.estimator == 'morphology_logistic' and seen != ('morphology', ('image',)):
         raise BadInput(
             'morphology_logistic looks at morphology features only',
             f'arms.{name}',
@@ -82,28 +85,31 @@ def check_baseline(
 
 # %% ../../nbs/30_training/10_baselines.ipynb #7bf02317
 def fit_baseline(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm` with an estimator
-    fit,  # the `Fit`
-):
+    bundle: Bundle,  # the experiment as the arm sees it
+    arm: Arm,  # with an estimator
+    fit: Fit,  # which fold, and the seed
+) -> dict[str, tuple]:
     "Reading to (log-odds, None) over (plants, steps), as `read_fit` gives them"
     train = members(fit.fold, bundle.plants.genotype)['train']
-    scales, real = scaling(bundle, arm, train), bundle.steps.real[train]
-    x, y = step_inputs(bundle, arm, scales)[train][real], bundle.label[train][real]
+    scales = scaling(bundle, arm, train)
+    real = bundle.steps.real[train]
+    x = step_inputs(bundle, arm, scales)[train][real]
+    y = bundle.label[train][real]
     model = make_estimator(arm.estimator, np.random.SeedSequence(fit.key).generate_state(1)[0])
     model.fit(x, y, sample_weight=np.where(y > 0, arm.pos_weight, 1.0))
-    return {
-        f'{grid}/{reading}': (
-            _log_odds(model, step_inputs(bundle, arm, scales, grid, reading == 'online')),
-            None,
-        )
-        for grid in ('steps', 'rounds')
-        if getattr(bundle, grid) is not None
-        for reading in ('retrospective', 'online')
-    }
+    out = {}
+    for grid in ('steps', 'rounds'):
+        if getattr(bundle, grid) is None:
+            continue
+        for reading in ('retrospective', 'online'):
+            x = step_inputs(bundle, arm, scales, grid, reading == 'online')
+            out[f'{grid}/{reading}'] = _log_odds(model, x), None
+    return out
 
 # %% ../../nbs/30_training/10_baselines.ipynb #1dfe5870
-def _log_odds(model, x):
+def _log_odds(model: 'ClassifierMixin', x: np.ndarray) -> np.ndarray:
     "(plants, steps) log-odds; a forest's certainty is kept finite"
-    p = model.predict_proba(x.reshape(-1, x.shape[-1]))[:, 1].clip(1e-4, 1 - 1e-4)
-    return np.log(p / (1 - p)).astype(np.float32).reshape(x.shape[:-1])
+    rows = x.reshape(-1, x.shape[-1])
+    p = model.predict_proba(rows)[:, 1].clip(1e-4, 1 - 1e-4)
+    odds = np.log(p / (1 - p)).astype(np.float32)
+    return odds.reshape(x.shape[:-1])

@@ -27,43 +27,40 @@ class Grid:
     dag: np.ndarray  # float, days after germination
     filled: np.ndarray  # bool, False for padding
     real: np.ndarray  # bool, measured: other steps may look at it
-    values: dict = field(
-        default_factory=dict
-    )  # modality to float32 (plants, steps, width), NaN for missing
+    values: dict = field(default_factory=dict)  # modality to (plants, steps, width), NaN: missing
     present: dict = field(default_factory=dict)  # modality to bool (plants, steps)
     rows: np.ndarray | None = None  # int (plants, steps, views), row of the image table, 0 for none
 
 # %% ../../nbs/30_training/05_bundle.ipynb #4410478b
 def make_grid(
-    steps,  # table with plant_id, round, dag, a row per step
-    plant_ids,  # order of the rows
-):
+    steps: pd.DataFrame,  # with plant_id, round, dag, a row per step
+    plant_ids: 'Sequence[str]',  # order of the rows
+) -> Grid:
     "The steps as a `Grid` without values"
     s = steps[steps.plant_id.isin(plant_ids)].sort_values(['plant_id', 'dag', 'round'])
-    row, column = pd.Index(plant_ids).get_indexer(s.plant_id), s.groupby('plant_id').cumcount()
+    row = pd.Index(plant_ids).get_indexer(s.plant_id)
+    column = s.groupby('plant_id').cumcount()
     shape = len(plant_ids), int(column.max()) + 1
     g = Grid(
-        np.zeros(shape, int),
-        np.zeros(shape, np.float32),
-        np.zeros(shape, bool),
-        np.zeros(shape, bool),
+        round=np.zeros(shape, int),
+        dag=np.zeros(shape, np.float32),
+        filled=np.zeros(shape, bool),
+        real=np.zeros(shape, bool),
     )
-    g.round[row, column], g.dag[row, column], g.filled[row, column], g.real[row, column] = (
-        s['round'],
-        s.dag,
-        True,
-        True,
-    )
+    g.round[row, column] = s['round']
+    g.dag[row, column] = s.dag
+    g.filled[row, column] = True
+    g.real[row, column] = True
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #b56e4293
 def place(
-    grid,  # a `Grid`
-    plant_ids,  # order of its rows
-    table,  # table with plant_id, round and the columns
-    columns,  # what to take
-    name,  # what the table is called, for errors
-):
+    grid: Grid,  # whose steps are asked for
+    plant_ids: 'Sequence[str]',  # order of its rows
+    table: pd.DataFrame,  # with plant_id, round and the columns
+    columns: list[str],  # what to take
+    name: str,  # what the table is called, for errors
+) -> np.ndarray:
     "float32 (plants, steps, columns), NaN where the table has no number"
     bad = table[np.isinf(table[columns].to_numpy(float)).any(1)]
     if len(bad):
@@ -72,21 +69,20 @@ def place(
             f'{name}, plant {bad.plant_id.iloc[0]}, round {bad["round"].iloc[0]}',
             'correct it or leave it empty',
         )
-    keyed = table.drop_duplicates(['plant_id', 'round'], keep='last').set_index(
-        ['plant_id', 'round']
-    )[columns]
-    keys = pd.MultiIndex.from_arrays(
-        [np.repeat(plant_ids, grid.round.shape[1]), grid.round.ravel()]
-    )
-    return keyed.reindex(keys).to_numpy(np.float32).reshape(*grid.round.shape, len(columns))
+    key = ['plant_id', 'round']
+    keyed = table.drop_duplicates(key, keep='last').set_index(key)[columns]
+    plants = np.repeat(plant_ids, grid.round.shape[1])
+    keys = pd.MultiIndex.from_arrays([plants, grid.round.ravel()])
+    x = keyed.reindex(keys).to_numpy(np.float32)
+    return x.reshape(*grid.round.shape, len(columns))
 
 # %% ../../nbs/30_training/05_bundle.ipynb #54031e21
 def place_images(
-    grid,  # a `Grid`
-    plant_ids,  # order of its rows
-    features,  # a `FeatureFile`
-    views,  # names of the views, in order
-):
+    grid: Grid,  # whose steps are asked for
+    plant_ids: 'Sequence[str]',  # order of its rows
+    features: 'FeatureFile',  # of the backbone
+    views: 'Sequence[str]',  # names of the views, in order
+) -> tuple[np.ndarray, np.ndarray]:
     "The table float32 (N + 1, D) and the grid's rows int (plants, steps, views)"
     keys = pd.DataFrame(
         {
@@ -98,8 +94,9 @@ def place_images(
     x, there = features.load(keys)
     bad = np.flatnonzero(there & ~np.isfinite(x).all(1))
     if len(bad):
+        first = ' '.join(map(str, keys.iloc[bad[0]]))
         raise BadInput(
-            f'{len(bad)} features are not finite, the first is {" ".join(map(str, keys.iloc[bad[0]]))}',
+            f'{len(bad)} features are not finite, the first is {first}',
             features.path,
             'extract them again',
         )
@@ -111,9 +108,7 @@ def place_images(
 class Bundle:
     "An experiment as one arm sees it"
 
-    plants: (
-        pd.DataFrame
-    )  # a row per plant: plant_id, genotype, treatment, replicate, onset_dag, onset_class
+    plants: pd.DataFrame  # plant_id, genotype, treatment, replicate, onset_dag, onset_class
     steps: Grid  # measured steps
     label: np.ndarray  # (plants, steps) 0 or 1
     facts: pd.DataFrame  # a row per measured step, in the order of `steps.filled`
@@ -121,84 +116,101 @@ class Bundle:
     views: tuple = ()  # names of the views
     columns: dict = field(default_factory=dict)  # modality to names of its columns
     rounds: Grid | None = None  # all rounds
-    online: dict = field(
-        default_factory=dict
-    )  # grid name to {modality: values} for the online reading
-    scaled_on: np.ndarray | None = (
-        None  # (N, columns) rows of fluorescence that the published scaling looks at, where they are not those of the steps
-    )
+    online: dict = field(default_factory=dict)  # grid to {modality: values}, read online
+    scaled_on: np.ndarray | None = None  # rows of fluorescence for the published scaling, if others
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d8a02c09
 @patch
-def widths(self: Bundle):
+def widths(self: Bundle) -> dict[str, int]:
     "Modality to input width"
     w = {m: v.shape[-1] for m, v in self.steps.values.items()}
-    return w | ({} if self.table is None else {'image': self.table.shape[1]})
+    if self.table is not None:
+        w['image'] = self.table.shape[1]
+    return w
 
 # %% ../../nbs/30_training/05_bundle.ipynb #69f64d54
+def _arrays(grid: Grid | None) -> list[np.ndarray]:
+    "What a grid holds, as far as fits depend on it"
+    if grid is None:
+        return []
+    rows = [] if grid.rows is None else [grid.rows]
+    return [grid.round, grid.dag, grid.real, *grid.values.values(), *rows]
+
+
 @patch
-def digest(self: Bundle):
+def digest(self: Bundle) -> str:
     "Sixteen hexadecimal digits of everything in it"
     h = hashlib.sha256(self.facts.to_csv(index=False).encode())
     if self.rounds is not None:
         h.update(b'published scaling over what is there')  # fits scaled otherwise are trained anew
     for g in (self.steps, self.rounds):
-        if g is not None:
-            for a in (
-                g.round,
-                g.dag,
-                g.real,
-                *g.values.values(),
-                *(() if g.rows is None else (g.rows,)),
-            ):
-                h.update(np.ascontiguousarray(a))
-    for a in (self.table, *(v for o in self.online.values() for v in o.values())):
-        h.update(b'' if a is None else np.ascontiguousarray(a))
+        for a in _arrays(g):
+            h.update(np.ascontiguousarray(a))
+    if self.table is not None:
+        h.update(np.ascontiguousarray(self.table))
+    for values in self.online.values():
+        for a in values.values():
+            h.update(np.ascontiguousarray(a))
     return h.hexdigest()[:16]
 
 # %% ../../nbs/30_training/05_bundle.ipynb #3245de3a
 def note_presence(
-    grid,  # a `Grid` with its values and rows
-):
+    grid: Grid,  # with its values and rows
+) -> None:
     "Remember on which steps each modality was there at all"
     grid.present = {m: np.isfinite(v).any(-1) for m, v in grid.values.items()}
     if grid.rows is not None:
         grid.present['image'] = (grid.rows > 0).any(-1)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #6eb4cf55
-def _tables(arm, experiment):
+def _numbers(table: pd.DataFrame) -> list[str]:
+    "Names of the columns with numbers, but for the key"
+    rest = [c for c in table.columns if c not in ('plant_id', 'round', 'dag')]
+    return [c for c in rest if pd.api.types.is_numeric_dtype(table[c])]
+
+
+def _tables(arm: Arm, experiment: 'Experiment') -> dict[str, tuple]:
     "Modality to (table, columns, name) for the enabled sensor modalities"
-    key = ['plant_id', 'round', 'dag']
-    rest = lambda t: [c for c in t.columns if c not in key and pd.api.types.is_numeric_dtype(t[c])]
-    every = (
-        arm.fluor_columns == 'all' or arm.fluor_columns == 'auto' and arm.preparation == 'published'
-    )
+    every = arm.fluor_columns == 'all'
+    if arm.fluor_columns == 'auto':
+        every = arm.preparation == 'published'
     out = {}
     for m in arm.modalities:
         if m == 'image':
             continue
         t = getattr(experiment, m)
-        out[m] = t, list(experiment.fluor_known) if m == 'fluor' and not every else rest(t), m
+        known = m == 'fluor' and not every
+        columns = list(experiment.fluor_known) if known else _numbers(t)
+        out[m] = t, columns, m
     return out
 
 # %% ../../nbs/30_training/05_bundle.ipynb #88f3c4a9
-def _daily(grid, experiment):
+def _daily(grid: Grid, experiment: 'Experiment') -> np.ndarray:
     "(plants, steps, 5) whole-day climate of each step's day"
     t = experiment.env_daily.drop_duplicates('dag', keep='last').set_index('dag')
-    return t.reindex(grid.dag.ravel()).to_numpy(np.float32).reshape(*grid.dag.shape, -1)
+    x = t.reindex(grid.dag.ravel()).to_numpy(np.float32)
+    return x.reshape(*grid.dag.shape, -1)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #45d01d0d
-def _fill(grid, ids, tables, arm, experiment, online):
+def _fill(
+    grid: Grid,
+    ids: np.ndarray,
+    tables: dict[str, tuple],
+    arm: Arm,
+    experiment: 'Experiment',
+    online: str,
+) -> dict[str, dict]:
     "Lay every sensor table onto a grid; returns what differs in the online reading"
     differs = {}
     for m, (t, columns, name) in tables.items():
         grid.values[m] = place(grid, ids, t, columns, name)
         if m == 'env' and arm.preparation == 'published':
-            differs[m], grid.values[m] = grid.values[m], _daily(grid, experiment)
+            differs[m] = grid.values[m]
+            grid.values[m] = _daily(grid, experiment)
     return {online: differs} if differs else {}
 
 # %% ../../nbs/30_training/05_bundle.ipynb #e49b9e3d
-def _check_plants(plants):
+def _check_plants(plants: pd.DataFrame) -> None:
     "Refuse a plan from which no fold can be made"
     for g, t in plants.groupby('genotype').treatment:
         for wanted, kind in (('WHC-30', 'drought'), ('WHC-80', 'control')):
@@ -210,37 +222,35 @@ def _check_plants(plants):
                 )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #c7075792
-def _check_features(bundle, experiment, path):
+def _check_features(bundle: Bundle, experiment: 'Experiment', path: 'Path') -> None:
     "Refuse a file of features that knows some photographed plants not at all"
     ids = bundle.plants.plant_id.to_numpy()
     photographed = set(experiment.images.plant_id) & set(ids)
     gone = sorted(photographed - set(ids[bundle.steps.present['image'].any(1)]))
     if gone:
         raise BadInput(
-            f'no features for {len(gone)} of {len(photographed)} photographed plants, the first is {gone[0]}',
+            f'no features for {len(gone)} of {len(photographed)} photographed plants, '
+            f'the first is {gone[0]}',
             path,
             'run `faba features` for this experiment',
         )
 
 # %% ../../nbs/30_training/05_bundle.ipynb #c1f7bc70
 def load_bundle(
-    arm,  # an `Arm`
-    experiment,  # an `Experiment`
-    features=None,  # a `FeatureFile`, for arms that see images
-    partial=False,  # accept photographed plants without any feature
-):
+    arm: Arm,  # whose settings say what is loaded
+    experiment: 'Experiment',  # where it is read from
+    features: 'FeatureFile | None' = None,  # for arms that see images
+    partial: bool = False,  # accept photographed plants without any feature
+) -> Bundle:
     "The experiment as `arm` sees it"
     plants = experiment.plants.sort_values('plant_id', ignore_index=True)
     _check_plants(plants)
     facts, ids = experiment.measured, plants.plant_id.to_numpy()
-    grid, tables = make_grid(facts, ids), _tables(arm, experiment)
-    b = Bundle(
-        plants,
-        grid,
-        np.nan_to_num(place(grid, ids, facts, ['label'], 'labels')[..., 0]),
-        facts,
-        columns={m: c for m, (_, c, _) in tables.items()},
-    )
+    grid = make_grid(facts, ids)
+    tables = _tables(arm, experiment)
+    label = place(grid, ids, facts, ['label'], 'labels')[..., 0]
+    columns = {m: c for m, (_, c, _) in tables.items()}
+    b = Bundle(plants, grid, np.nan_to_num(label), facts, columns=columns)
     if arm.preparation == 'published':
         b.rounds = _all_rounds(experiment, ids, facts, grid)
     for name in ('steps', 'rounds'):
@@ -257,9 +267,9 @@ def load_bundle(
 
 # %% ../../nbs/30_training/05_bundle.ipynb #39dbdf17
 def visits(
-    experiment,  # an `Experiment`
-):
-    "plant_id and round of all that was photographed or has a row of fluorescence, rounds of one day apart"
+    experiment: 'Experiment',  # whose rounds are asked for
+) -> pd.DataFrame:
+    "plant_id and round of what was photographed or has fluorescence, rounds of one day apart"
     key = ['plant_id', 'round']
     seen = [experiment.measured[key], experiment.images[key]]
     try:
@@ -269,15 +279,19 @@ def visits(
     return pd.concat(seen).drop_duplicates(ignore_index=True)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #ef8626ad
-def _all_rounds(experiment, ids, facts, steps):
-    "The grid of all rounds, of which only measured ones are looked at by others; `steps` takes over its days"
-    steps.dag = np.nan_to_num(place(steps, ids, experiment.plant_rounds, ['dag'], 'rounds')[..., 0])
+def _all_rounds(
+    experiment: 'Experiment', ids: np.ndarray, facts: pd.DataFrame, steps: Grid
+) -> Grid:
+    "All rounds, of which only measured ones are looked at; `steps` takes over their days"
+    days = place(steps, ids, experiment.plant_rounds, ['dag'], 'rounds')[..., 0]
+    steps.dag = np.nan_to_num(days)
     g = make_grid(experiment.plant_rounds, ids)
-    g.real = place(g, ids, visits(experiment).assign(there=1.0), ['there'], 'steps')[..., 0] == 1
+    visited = visits(experiment).assign(there=1.0)
+    g.real = place(g, ids, visited, ['there'], 'steps')[..., 0] == 1
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d1513715
-def _add_images(bundle, ids, features):
+def _add_images(bundle: Bundle, ids: np.ndarray, features: 'FeatureFile') -> None:
     "The image table of all grids together"
     bundle.views = tuple(sorted(features.index['view'].unique()))
     grids = [g for g in (bundle.steps, bundle.rounds) if g is not None]
@@ -290,32 +304,33 @@ def _add_images(bundle, ids, features):
     bundle.table = np.vstack(tables)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #8a803520
-def _moments(x):
+def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Shift and rate that standardise the columns of (n, d), NaN left out"
     n = np.maximum(np.isfinite(x).sum(0), 1)
     mean = np.nansum(x, 0, dtype=np.float64) / n
     sd = np.sqrt(np.nansum((x - mean) ** 2, 0) / n)
-    return mean, np.divide(
-        1.0, sd, where=sd > 1e-7 * np.maximum(np.abs(mean), 1e-12), out=np.zeros_like(sd)
-    )
+    varies = sd > 1e-7 * np.maximum(np.abs(mean), 1e-12)
+    return mean, np.divide(1.0, sd, where=varies, out=np.zeros_like(sd))
 
 # %% ../../nbs/30_training/05_bundle.ipynb #a1969551
 def published_moments(
-    x,  # (rows, columns) fluorescence, NaN for missing
-):
+    x: np.ndarray,  # (rows, columns) fluorescence, NaN for missing
+) -> tuple[np.ndarray, np.ndarray]:
     "Mean and SD of each column as the earlier system took them, float32"
     x = np.asfortranarray(x, np.float32)  # its layout, so that sums are rounded alike
-    mean, sd = np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
+    mean = np.zeros(x.shape[1], np.float32)
+    sd = np.ones(x.shape[1], np.float32)
     for i in np.flatnonzero(np.isfinite(x).any(0)):
-        mean[i], sd[i] = np.nanmean(x[:, i]), np.nanstd(x[:, i])
+        mean[i] = np.nanmean(x[:, i])
+        sd[i] = np.nanstd(x[:, i])
     return mean, np.where(sd < 1e-8, np.float32(1), sd)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f3190f57
 def scaling(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm`
-    train,  # positions of the training plants
-):
+    bundle: Bundle,  # the experiment as the arm sees it
+    arm: Arm,  # whose preparation decides
+    train: np.ndarray,  # positions of the training plants
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     "Modality to (shift, rate), float64, for one fold"
     out = {}
     for m, d in bundle.widths().items():
@@ -331,15 +346,17 @@ def scaling(
     return out
 
 # %% ../../nbs/30_training/05_bundle.ipynb #4a9b6dd0
-def _published_scaling(bundle):
+def _published_scaling(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
     "Shift and rate of the published preparation"
-    g = bundle.steps
-    rows = g.values['fluor'][g.present['fluor']] if bundle.scaled_on is None else bundle.scaled_on
+    rows = bundle.scaled_on
+    if rows is None:
+        g = bundle.steps
+        rows = g.values['fluor'][g.present['fluor']]
     mean, sd = published_moments(rows)
     return mean.astype(float), 1 / sd.astype(float)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #2eeffae7
-def _image_moments(bundle, train):
+def _image_moments(bundle: Bundle, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Shift and rate of the image features of these plants"
     rows = bundle.steps.rows[train]
     return _moments(bundle.table[rows[rows > 0]])
@@ -350,72 +367,75 @@ class Feed:
 
     def __init__(
         self,
-        bundle,  # a `Bundle`
-        arm,  # an `Arm`
-        scales,  # one `scaling` per fit
-        grid='steps',  # or 'rounds'
-        online=False,  # take the online reading's values
-        device='cpu',
+        bundle: Bundle,  # the experiment as the arm sees it
+        arm: Arm,  # whose preparation decides
+        scales: list[dict],  # one `scaling` per fit
+        grid: str = 'steps',  # or 'rounds'
+        online: bool = False,  # take the online reading's values
+        device: str | torch.device = 'cpu',
     ):
-        g, on = getattr(bundle, grid), lambda x: torch.as_tensor(x, device=device)
+        g = getattr(bundle, grid)
         self.sensors = [m for m in bundle.widths() if m != 'image']
         values = g.values | (bundle.online.get(grid, {}) if online else {})
-        zeros = lambda m: arm.preparation == 'published' and m in MODALITIES[:4]
-        parts = [np.nan_to_num(values[m]) if zeros(m) else values[m] for m in self.sensors]
+        parts = [values[m] for m in self.sensors]
+        if arm.preparation == 'published':
+            zeros = [m in MODALITIES[:4] for m in self.sensors]
+            parts = [np.nan_to_num(x) if z else x for x, z in zip(parts, zeros)]
         self.sizes = [p.shape[-1] for p in parts]
+
+        def on(x):
+            "An array on the device"
+            return torch.as_tensor(x, device=device)
+
         self.values = on(np.concatenate(parts, -1)) if parts else None
-        self.real, self.position, self.label = (
-            on(g.real),
-            encode_days(g.dag).to(device),
-            on(bundle.label) if grid == 'steps' else None,
-        )
+        self.real = on(g.real)
+        self.position = encode_days(g.dag).to(device)
+        self.label = on(bundle.label) if grid == 'steps' else None
         self.present = {m: on(p) for m, p in g.present.items()}
-        self.rows, self.table = (
-            (None, None) if bundle.table is None else (on(g.rows), on(bundle.table))
-        )
+        self.rows = self.table = None
+        if bundle.table is not None:
+            self.rows = on(g.rows)
+            self.table = on(bundle.table)
         self.use(scales)
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f732a2a8
 @patch
+def _stacked(self: Feed, scales: list[dict], part: int, modalities: list[str]) -> torch.Tensor:
+    "Shifts (`part` 0) or rates (1) of some modalities: (fits, columns)"
+    rows = [np.concatenate([s[m][part] for m in modalities]) for s in scales]
+    return torch.tensor(np.stack(rows), dtype=torch.float32, device=self.real.device)
+
+
+@patch
 def use(
     self: Feed,
-    scales,  # one `scaling` per fit
-):
+    scales: list[dict],  # one `scaling` per fit
+) -> None:
     "Standardise with these numbers from now on, one set per fit of the stack"
-    stack = lambda i, ms: torch.tensor(
-        np.stack([np.concatenate([s[m][i] for m in ms]) for s in scales]),
-        dtype=torch.float32,
-        device=self.real.device,
-    )
     if self.sensors:
-        self.shift, self.rate = (
-            stack(0, self.sensors)[:, None, None],
-            stack(1, self.sensors)[:, None, None],
-        )
+        self.shift = self._stacked(scales, 0, self.sensors)[:, None, None]
+        self.rate = self._stacked(scales, 1, self.sensors)[:, None, None]
     if self.table is not None:
-        self.image_shift, self.image_rate = stack(0, ['image']), stack(1, ['image'])
+        self.image_shift = self._stacked(scales, 0, ['image'])
+        self.image_rate = self._stacked(scales, 1, ['image'])
 
 # %% ../../nbs/30_training/05_bundle.ipynb #b51b6d05
 @patch
 def batch(
     self: Feed,
-    plants,  # (fits, n) positions in the plant table
-):
+    plants: torch.Tensor,  # (fits, n) positions in the plant table
+) -> Batch:
     "A `Batch` of these plants"
     values = {}
     if self.sensors:
         z = torch.nan_to_num((self.values[plants] - self.shift) * self.rate, nan=0.0)
         values = dict(zip(self.sensors, z.split(self.sizes, -1)))
     present = {m: p[plants] for m, p in self.present.items()}
+    batch = Batch(self.real[plants], self.position[plants], values, present)
     if self.table is None:
-        return Batch(self.real[plants], self.position[plants], values, present)
+        return batch
     values['image'] = self.rows[plants]
-    return Batch(
-        self.real[plants],
-        self.position[plants],
-        values,
-        present,
-        self.table,
-        self.image_shift,
-        self.image_rate,
-    )
+    batch.table = self.table
+    batch.shift = self.image_shift
+    batch.rate = self.image_rate
+    return batch

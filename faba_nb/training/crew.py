@@ -43,8 +43,8 @@ class Work:
 @patch
 def done(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> bool:
     "Is this fit finished and valid on disk?"
     return is_done(self.folder.fits, fit, self.marks[fit])
 
@@ -52,56 +52,62 @@ def done(
 @patch
 def batches(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> int:
     "Updates per epoch; fits that differ in it cannot share a stack"
-    return -(-len(members(fit.fold, self.bundle.plants.genotype)['train']) // self.arm.batch_size)
+    train = members(fit.fold, self.bundle.plants.genotype)['train']
+    return -(-len(train) // self.arm.batch_size)
 
 # %% ../../nbs/30_training/11_crew.ipynb #21057475
 @patch
 def lesson(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> np.ndarray:
     "The teacher's log-odds (plants, steps) for this fit"
-    return load_readings(self.teacher.folder.fits, replace(fit, arm=self.teacher.name))[
-        'steps/retrospective'
-    ][0]
+    readings = load_readings(self.teacher.folder.fits, replace(fit, arm=self.teacher.name))
+    logits, _ = readings['steps/retrospective']
+    return logits
 
 
 @patch
 def may_start(
     self: Work,
-    fit,  # a `Fit` of this arm
-):
+    fit: Fit,  # of this arm
+) -> bool:
     "Is everything there that this fit waits for?"
-    return self.teacher is None or self.teacher.done(replace(fit, arm=self.teacher.name))
+    if self.teacher is None:
+        return True
+    return self.teacher.done(replace(fit, arm=self.teacher.name))
 
 # %% ../../nbs/30_training/11_crew.ipynb #b14ac6a1
 def bytes_per_fit(
-    bundle,  # a `Bundle`
-    arm,  # an `Arm`
-    fit,  # any fit of it
-    device='cpu',
-):
-    "Memory that one more fit takes in a stack: its state, its gradients and everything kept for the backward pass"
-    kept, stack = [0], Stack(bundle, arm, device)
+    bundle: Bundle,  # the experiment as the arm sees it
+    arm: Arm,  # its settings
+    fit: Fit,  # any of the arm
+    device: str | torch.device = 'cpu',
+) -> int:
+    "Memory of one more fit in a stack: state, gradients, and what the backward pass keeps"
+    kept = 0
+    stack = Stack(bundle, arm, device)
     stack.add([fit])
 
     def count(x):
-        kept[0] += x.numel() * x.element_size()
+        "Count what is kept for the backward pass"
+        nonlocal kept
+        kept += x.numel() * x.element_size()
         return x
 
+    plants = torch.arange(arm.batch_size, device=device)[None] % len(bundle.plants)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
-        stack.train_step(
-            torch.arange(arm.batch_size, device=device)[None] % len(bundle.plants), [0], 0
-        )
-    return 5 * sum(x.numel() * x.element_size() for x in stack.state.weights.values()) + kept[0]
+        stack.train_step(plants, [0], 0)
+    weights = sum(x.numel() * x.element_size() for x in stack.state.weights.values())
+    return 5 * weights + kept
 
 # %% ../../nbs/30_training/11_crew.ipynb #264afb84
 def free_memory(
-    device='cpu',
-):
+    device: str | torch.device = 'cpu',
+) -> int:
     "Bytes that may still be taken: of the card, or of the machine and the job's share of it"
     if torch.device(device).type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
@@ -113,21 +119,21 @@ def free_memory(
 
 # %% ../../nbs/30_training/11_crew.ipynb #36c9ec3f
 def stack_size(
-    work,  # a `Work`
-    workers,  # how many stacks there are at once
-    device='cpu',
-):
-    "Fits per stack: what there is to do, at most 22 on a CPU (more are not faster), and no more than half the free memory holds; half as many once a kernel was killed"
+    work: Work,  # of one arm
+    workers: int,  # how many stacks there are at once
+    device: str | torch.device = 'cpu',
+) -> int:
+    "Fits per stack: what there is to do, as far as it is fast and fits into memory"
     share = -(-len(work.queue) // workers)
     if not accelerated(device):
-        share = min(share, 22)
-    room = (
-        0.5
-        * free_memory(device)
-        / workers
-        / bytes_per_fit(work.bundle, work.arm, next(iter(work.marks)), device)
-    )
-    return max(1, min(share, int(room)) // (2 if os.environ.get('FABA_RETRY') == '1' else 1))
+        share = min(share, 22)  # more are not faster
+    free = 0.5 * free_memory(device)
+    one = bytes_per_fit(work.bundle, work.arm, next(iter(work.marks)), device)
+    room = free / workers / one
+    size = min(share, int(room))
+    if os.environ.get('FABA_RETRY') == '1':
+        size //= 2  # a kernel was killed before
+    return max(1, size)
 
 # %% ../../nbs/30_training/11_crew.ipynb #ce2984d3
 class Crew:
@@ -135,39 +141,37 @@ class Crew:
 
     def __init__(
         self,
-        works,  # list of `Work`, teachers before their students
-        workers,  # how many
-        device='cpu',
-        every=60.0,  # seconds between checkpoints: what a kill can cost
+        works: list[Work],  # teachers before their students
+        workers: int,  # how many
+        device: str | torch.device = 'cpu',
+        every: float = 60.0,  # seconds between checkpoints: what a kill can cost
     ):
-        self.works, self.workers, self.device, self.every = (
-            works,
-            workers,
-            torch.device(device),
-            every,
-        )
-        self.lock, self.stop, self.errors, self.running = (
-            threading.Lock(),
-            threading.Event(),
-            [],
-            {},
-        )
+        self.works = works
+        self.workers = workers
+        self.device = torch.device(device)
+        self.every = every
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.errors = []
+        self.running = {}
         self.total = sum(len(w.queue) for w in works)
         self.progress = Progress(total=self.total, label='training', unit='fits')
 
 
 @patch
-def leaving(self: Crew):
+def leaving(self: Crew) -> bool:
     "Is it time to save and go?"
     return self.stop.is_set() or stop_requested()
 
 # %% ../../nbs/30_training/11_crew.ipynb #03847613
 @patch
-def _take(self: Crew, work, stack, room):
+def _take(self: Crew, work: Work, stack: Stack, room: int) -> list[Fit]:
     "Up to `room` fits that may join the stack"
     with self.lock:
         waiting = [f for f in work.queue if work.may_start(f)]
-        kind = work.batches((stack.fits or waiting or [None])[0]) if stack.fits or waiting else 0
+        if not stack.fits and not waiting:
+            return []
+        kind = work.batches((stack.fits or waiting)[0])
         new = [f for f in waiting if work.batches(f) == kind][:room]
         for f in new:
             work.queue.remove(f)
@@ -175,7 +179,7 @@ def _take(self: Crew, work, stack, room):
 
 # %% ../../nbs/30_training/11_crew.ipynb #410cbc88
 @patch
-def _fill(self: Crew, work, stack, size):
+def _fill(self: Crew, work: Work, stack: Stack, size: int) -> None:
     "Take fits until the stack is full; one with a checkpoint goes on where it was"
     if stack.fits and accelerated(self.device):
         return  # newcomers would be at another epoch
@@ -190,51 +194,45 @@ def _fill(self: Crew, work, stack, size):
 
 # %% ../../nbs/30_training/11_crew.ipynb #9bf50628
 @patch
-def _finish(self: Crew, work, stack):
+def _finish(self: Crew, work: Work, stack: Stack) -> None:
     "Write the fits that are finished and let them go"
-    rows = [i for i, log in enumerate(stack.state.logs) if finished(work.arm, log)]
+    logs = stack.state.logs
+    rows = [i for i, log in enumerate(logs) if finished(work.arm, log)]
     for i in rows:
-        f, best = stack.fits[i], {n: x[i : i + 1] for n, x in stack.state.best.items()}
+        f = stack.fits[i]
+        best = {n: x[i : i + 1] for n, x in stack.state.best.items()}
         readings = read_fit(best, stack.bp, work.arm, work.bundle, f.fold, self.device)
         save_fit(
             work.folder.fits,
             f,
             best,
             readings,
-            stack.state.logs[i],
+            logs[i],
             work.marks[f],
             device=str(self.device),
         )
-    self._tell(
-        len(rows),
-        {
-            f: None if i in rows else log[-1]
-            for i, (f, log) in enumerate(zip(stack.fits, stack.state.logs))
-        },
-    )
+    states = {f: log[-1] for f, log in zip(stack.fits, logs)}
+    states |= {stack.fits[i]: None for i in rows}
+    self._tell(len(rows), states)
     if rows:
         stack.drop(rows)
 
 # %% ../../nbs/30_training/11_crew.ipynb #6efe4ef6
 @patch
-def _tell(self: Crew, done, states):
+def _tell(self: Crew, done: int, states: dict[Fit, dict | None]) -> None:
     "Bring the progress line up to date: fits done, epochs and validation loss of those that train"
     with self.lock:
         self.running = {f: s for f, s in (self.running | states).items() if s}
-        e = [s['epoch'] + 1 for s in self.running.values()]
-        facts = (
-            dict(
-                epochs=f'{min(e)}–{max(e)}',
-                loss=float(np.mean([s['validation'] for s in self.running.values()])),
-            )
-            if e
-            else {}
-        )
+        facts = {}
+        if self.running:
+            e = [s['epoch'] + 1 for s in self.running.values()]
+            loss = [s['validation'] for s in self.running.values()]
+            facts = dict(epochs=f'{min(e)}–{max(e)}', loss=float(np.mean(loss)))
         self.progress.update(done, **facts)
 
 # %% ../../nbs/30_training/11_crew.ipynb #f88a73fa
 @patch
-def _save(self: Crew, work, stack):
+def _save(self: Crew, work: Work, stack: Stack) -> None:
     "Checkpoint every fit of the stack"
     for i, f in enumerate(stack.fits):
         if stack.state.logs[i]:
@@ -242,10 +240,11 @@ def _save(self: Crew, work, stack):
 
 # %% ../../nbs/30_training/11_crew.ipynb #22f84689
 @patch
-def _train(self: Crew, work):
+def _train(self: Crew, work: Work) -> None:
     "Train fits of one arm until nothing is left to take"
     stack = Stack(work.bundle, work.arm, self.device, work.lesson if work.teacher else None)
-    size, saved = stack_size(work, self.workers, self.device), time.monotonic()
+    size = stack_size(work, self.workers, self.device)
+    saved = time.monotonic()
     while not self.leaving():
         self._fill(work, stack, size)
         if not stack.fits and not work.queue:
@@ -262,7 +261,7 @@ def _train(self: Crew, work):
 
 # %% ../../nbs/30_training/11_crew.ipynb #a2357b1e
 @patch
-def _estimate(self: Crew, work):
+def _estimate(self: Crew, work: Work) -> None:
     "Fit the baselines of one arm, one by one"
     while not self.leaving():
         with self.lock:
@@ -271,45 +270,40 @@ def _estimate(self: Crew, work):
             return
         start = time.perf_counter()
         readings = fit_baseline(work.bundle, work.arm, fit)
-        save_fit(
-            work.folder.fits,
-            fit,
-            {},
-            readings,
-            [dict(seconds=time.perf_counter() - start)],
-            work.marks[fit],
-            device='cpu',
-        )
+        log = [dict(seconds=time.perf_counter() - start)]
+        save_fit(work.folder.fits, fit, {}, readings, log, work.marks[fit], device='cpu')
         self._tell(1, {})
 
 # %% ../../nbs/30_training/11_crew.ipynb #6ec0846f
-def _settle_thread():
+def _settle_thread() -> None:
     "One core for this thread, and numbers below 1e-38 as zero"
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 # %% ../../nbs/30_training/11_crew.ipynb #c2e3b8f5
 @patch
-def _worker(self: Crew):
+def _worker(self: Crew) -> None:
     "Go through the arms; whatever goes wrong stops everybody"
     if self.device.type == 'cpu':
         _settle_thread()
     try:
         for work in self.works:
-            if work.queue and not self.leaving():
-                (self._train if work.arm.estimator == 'network' else self._estimate)(work)
+            if not work.queue or self.leaving():
+                continue
+            if work.arm.estimator == 'network':
+                self._train(work)
+            else:
+                self._estimate(work)
     except BaseException as e:
         self.errors.append(e)
         self.stop.set()
 
 # %% ../../nbs/30_training/11_crew.ipynb #e9a411cd
 @patch
-def run(self: Crew):
+def run(self: Crew) -> None:
     "Train everything; raises what a worker raised, or `Stopped`"
-    threads, before = (
-        [threading.Thread(target=self._worker) for _ in range(self.workers)],
-        torch.get_num_threads(),
-    )
+    threads = [threading.Thread(target=self._worker) for _ in range(self.workers)]
+    before = torch.get_num_threads()
     try:
         for t in threads:
             t.start()

@@ -35,42 +35,43 @@ class Fit:
     init_seed: int  # of weights, batches and dropout
 
     @property
-    def key(self):
-        return (
-            self.fold.split_seed,
-            self.init_seed,
-            self.fold.number,
-            *([self.fold.part] if self.fold.part else []),
-        )
+    def key(self) -> tuple[int, ...]:
+        "The address of its random numbers"
+        part = [self.fold.part] if self.fold.part else []
+        return self.fold.split_seed, self.init_seed, self.fold.number, *part
 
     @property
-    def name(self):
-        return (
-            f'split{self.fold.split_seed}_seed{self.init_seed}_fold{self.fold.number:02d}'
-            + f'_inner{self.fold.part}' * bool(self.fold.part)
-        )
+    def name(self) -> str:
+        "What its files are called"
+        fold, inner = self.fold, ''
+        if fold.part:
+            inner = f'_inner{fold.part}'
+        return f'split{fold.split_seed}_seed{self.init_seed}_fold{fold.number:02d}{inner}'
 
 # %% ../../nbs/30_training/07_engine.ipynb #3ec9aad8
 def learning_rate(
-    arm,  # an `Arm`: lr, warmup_epochs, max_epochs
-    epoch,  # 0 for the first
-):
+    arm: Arm,  # lr, warmup_epochs, max_epochs
+    epoch: int,  # 0 for the first
+) -> float:
     "The learning rate of an epoch"
     if epoch < arm.warmup_epochs:
         return arm.lr * (0.01 + 0.99 * epoch / arm.warmup_epochs)
     rest = max(1, arm.max_epochs - arm.warmup_epochs)
-    return 1e-6 + (arm.lr - 1e-6) * (1 + math.cos(math.pi * (epoch - arm.warmup_epochs) / rest)) / 2
+    cosine = 1 + math.cos(math.pi * (epoch - arm.warmup_epochs) / rest)
+    return 1e-6 + (arm.lr - 1e-6) * cosine / 2
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8234c46
 def epoch_batches(
-    key,  # address of the fit
-    epoch,  # 0 for the first
-    train,  # positions of its training plants
-    size,  # plants in a batch
-):
+    key: tuple[int, ...],  # address of the fit
+    epoch: int,  # 0 for the first
+    train: np.ndarray,  # positions of its training plants
+    size: int,  # plants in a batch
+) -> np.ndarray:
     "(batches, size) positions, −1 for an empty place"
-    order = train[stream(key, 'batches', epoch).permutation(len(train))]
-    return np.pad(order, (0, -len(order) % size), constant_values=-1).reshape(-1, size)
+    random = stream(key, 'batches', epoch)
+    order = train[random.permutation(len(train))]
+    padded = np.pad(order, (0, -len(order) % size), constant_values=-1)
+    return padded.reshape(-1, size)
 
 # %% ../../nbs/30_training/07_engine.ipynb #b765788b
 @dataclass
@@ -81,23 +82,21 @@ class State:
     mean: dict  # Adam's running mean of the gradient
     square: dict  # and of its square
     best: dict  # weights of the epoch with the lowest validation loss
-    logs: list = field(
-        default_factory=list
-    )  # per fit: list of {epoch, lr, train, validation, seconds}
-    rows: list = field(
-        default_factory=list, repr=False
-    )  # per fit: its rows of weights, mean and square
+    logs: list = field(default_factory=list)  # per fit: [{epoch, lr, train, validation, seconds}]
+    rows: list = field(default_factory=list, repr=False)  # per fit: of weights, mean and square
 
 # %% ../../nbs/30_training/07_engine.ipynb #439d6c05
 def fresh(
-    bp,  # a `Blueprint`
-    keys,  # address of every fit
-    device='cpu',
-):
+    bp: Blueprint,  # of their arm
+    keys: 'Sequence[tuple]',  # address of every fit
+    device: str | torch.device = 'cpu',
+) -> State:
     "The state of fits that have not begun"
     w = {n: x.to(device) for n, x in initialise(bp, keys).items()}
-    zeros = lambda: {n: torch.zeros_like(x) for n, x in w.items()}
-    return State(w, zeros(), zeros(), {n: x.clone() for n, x in w.items()}, [[] for _ in keys])
+    mean = {n: torch.zeros_like(x) for n, x in w.items()}
+    square = {n: torch.zeros_like(x) for n, x in w.items()}
+    best = {n: x.clone() for n, x in w.items()}
+    return State(w, mean, square, best, [[] for _ in keys])
 
 # %% ../../nbs/30_training/07_engine.ipynb #6ce0143b
 _PARTS = 'weights', 'mean', 'square', 'best'
@@ -106,66 +105,62 @@ _PARTS = 'weights', 'mean', 'square', 'best'
 @patch
 def take(
     self: State,
-    rows,  # list of positions
-):
+    rows: list[int],  # positions of the fits
+) -> State:
     "The state of these fits only"
-    return State(
-        *({n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS),
-        [self.logs[r] for r in rows],
-    )
+    parts = [{n: x[rows] for n, x in getattr(self, p).items()} for p in _PARTS]
+    return State(*parts, [self.logs[r] for r in rows])
 
 
 @patch
 def join(
     self: State,
-    other,  # another `State` of the same blueprint
-):
+    other: State,  # of the same blueprint
+) -> State:
     "The state of both"
-    return State(
-        *(
-            {n: torch.cat([x, getattr(other, p)[n]]) for n, x in getattr(self, p).items()}
-            for p in _PARTS
-        ),
-        self.logs + other.logs,
-    )
+    parts = []
+    for p in _PARTS:
+        more = getattr(other, p)
+        parts.append({n: torch.cat([x, more[n]]) for n, x in getattr(self, p).items()})
+    return State(*parts, self.logs + other.logs)
 
 # %% ../../nbs/30_training/07_engine.ipynb #e6633e16
 def best_epoch(
-    log,  # list of {validation: …} per epoch
-):
+    log: list[dict],  # {validation: …} per epoch
+) -> int:
     "The first epoch with the lowest validation loss"
     return min(range(len(log)), key=lambda e: log[e]['validation'])
 
 
 def finished(
-    arm,  # an `Arm`: max_epochs, patience
-    log,  # list per epoch
-):
+    arm: Arm,  # max_epochs, patience
+    log: list[dict],  # a line per epoch
+) -> bool:
     "Has this fit run out of epochs or of patience?"
-    return (
-        len(log) >= arm.max_epochs or bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
-    )
+    if len(log) >= arm.max_epochs:
+        return True
+    return bool(log) and len(log) - 1 - best_epoch(log) >= arm.patience
 
 # %% ../../nbs/30_training/07_engine.ipynb #edd3a064
 def clip_factors(
-    grads,  # name to (fits, …)
-    limit,  # largest norm of one fit's gradient
-):
+    grads: dict[str, torch.Tensor],  # name to (fits, …)
+    limit: float,  # largest norm of one fit's gradient
+) -> torch.Tensor:
     "(fits,) what each fit's gradient is to be divided by"
-    norm = torch.stack(
-        [torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in sorted(grads)], 1
-    )  # sorted: a sum's last bit depends on the order
-    return ((torch.linalg.vector_norm(norm, dim=1) + 1e-6) / limit).clamp(min=1)
+    names = sorted(grads)  # a sum's last bit depends on the order
+    norms = [torch.linalg.vector_norm(grads[n].flatten(1), dim=1) for n in names]
+    norm = torch.linalg.vector_norm(torch.stack(norms, 1), dim=1)
+    return ((norm + 1e-6) / limit).clamp(min=1)
 
 # %% ../../nbs/30_training/07_engine.ipynb #81170b8a
 def adamw(
-    arm,  # an `Arm`: lr schedule and weight decay
-    state,  # a `State`; changed in place
-    grads,  # name to (fits, …)
-    factors,  # (fits,) from `clip_factors`
-    epochs,  # epoch of each fit
-    count,  # function of an epoch: how many updates a fit has had then, this one included
-):
+    arm: Arm,  # lr schedule and weight decay
+    state: State,  # changed in place
+    grads: dict[str, torch.Tensor],  # name to (fits, …)
+    factors: torch.Tensor,  # (fits,) from `clip_factors`
+    epochs: list[int],  # epoch of each fit
+    count: 'Callable[[int], int]',  # updates until an epoch's step, this one included
+) -> None:
     "One AdamW update of every fit"
     parts = [[d[n] for n in grads] for d in (state.weights, state.mean, state.square)]
     if len(set(epochs)) == 1 and accelerated(factors.device):
@@ -175,17 +170,26 @@ def adamw(
     if not state.rows:
         state.rows = list(zip(*(_rows(p) for p in parts)))
     for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors):
-        _update(
-            arm, *fit, g, e, count, None if f == 1 else f
-        )  # dividing by 1 would write every gradient again
+        # dividing by 1 would write every gradient again
+        _update(arm, *fit, g, e, count, None if f == 1 else f)
 
 # %% ../../nbs/30_training/07_engine.ipynb #49cb1317
-def _rows(tensors):
+def _rows(tensors: 'Iterable[torch.Tensor]') -> list[list[torch.Tensor]]:
     "For each fit, its row of every tensor; rows share the tensors' memory"
-    return [list(r) for r in zip(*(x.detach().unbind(0) for x in tensors))]
+    fits = (x.detach().unbind(0) for x in tensors)
+    return [list(r) for r in zip(*fits)]
 
 # %% ../../nbs/30_training/07_engine.ipynb #34046e92
-def _update(arm, w, m, v, g, epoch, count, factor):
+def _update(
+    arm: Arm,
+    w: list[torch.Tensor],
+    m: list[torch.Tensor],
+    v: list[torch.Tensor],
+    g: list[torch.Tensor],
+    epoch: int,
+    count: 'Callable[[int], int]',
+    factor: torch.Tensor | None,
+) -> None:
     "The fused kernel on lists of tensors"
     n = torch.tensor(float(count(epoch)), device=w[0].device)
     torch._fused_adamw_(
@@ -211,35 +215,34 @@ class Stack:
 
     def __init__(
         self,
-        bundle,  # a `Bundle`
-        arm,  # an `Arm`
-        device='cpu',
-        teacher=None,  # function of a fit: its teacher's log-odds (plants, steps)
+        bundle: Bundle,  # the experiment as the arm sees it
+        arm: Arm,  # its settings
+        device: str | torch.device = 'cpu',
+        teacher: 'Callable[[Fit], np.ndarray] | None' = None,  # of a fit: its log-odds
     ):
-        self.bundle, self.arm, self.device, self.teacher = (
-            bundle,
-            arm,
-            torch.device(device),
-            teacher,
-        )
+        self.bundle = bundle
+        self.arm = arm
+        self.device = torch.device(device)
+        self.teacher = teacher
         self.bp = blueprint(arm, bundle.widths())
-        self.fits, self.state, self.scales, self.plants, self.opinions = [], None, [], [], []
-        self.feed = Feed(
-            bundle, arm, [scaling(bundle, arm, np.arange(len(bundle.plants)))], device=device
-        )
+        self.fits, self.state = [], None
+        self.scales, self.plants, self.opinions = [], [], []
+        everybody = np.arange(len(bundle.plants))
+        self.feed = Feed(bundle, arm, [scaling(bundle, arm, everybody)], device=device)
 
 # %% ../../nbs/30_training/07_engine.ipynb #0f3900a9
 @patch
 def add(
     self: Stack,
-    fits,  # a list of `Fit`
-    state=None,  # their state, when they have begun before
-):
+    fits: list[Fit],  # that join
+    state: State | None = None,  # of them, when they have begun before
+) -> None:
     "Let more fits train along"
     state = state or fresh(self.bp, [f.key for f in fits], self.device)
     self.state = state if self.state is None else self.state.join(state)
     new = [members(f.fold, self.bundle.plants.genotype) for f in fits]
-    self.fits, self.plants = self.fits + fits, self.plants + new
+    self.fits = self.fits + fits
+    self.plants = self.plants + new
     self.scales += [scaling(self.bundle, self.arm, m['train']) for m in new]
     if self.teacher:
         self.opinions += [self._opinion(f, m['train']) for f, m in zip(fits, new)]
@@ -247,43 +250,40 @@ def add(
 
 # %% ../../nbs/30_training/07_engine.ipynb #c6c4532f
 @patch
-def _opinion(self: Stack, fit, train):
+def _opinion(self: Stack, fit: Fit, train: np.ndarray) -> np.ndarray:
     "What the teacher of a fit thinks of every step"
     t = self.teacher(fit)
-    return shuffle_teacher(t, fit.key, train) if self.arm.distillation == 'shuffled' else t
+    if self.arm.distillation == 'shuffled':
+        return shuffle_teacher(t, fit.key, train)
+    return t
 
 # %% ../../nbs/30_training/07_engine.ipynb #a0b17b1a
 @patch
 def drop(
     self: Stack,
-    rows,  # positions of fits that leave
-):
+    rows: 'Sequence[int]',  # positions of fits that leave
+) -> None:
     "Let fits go"
     stay = [i for i in range(len(self.fits)) if i not in rows]
     self.state = self.state.take(stay) if stay else None
-    self.fits, self.plants, self.scales, self.opinions = (
-        [x[i] for i in stay] if x else []
-        for x in (self.fits, self.plants, self.scales, self.opinions)
-    )
+    self.fits = [self.fits[i] for i in stay]
+    self.plants = [self.plants[i] for i in stay]
+    self.scales = [self.scales[i] for i in stay]
+    if self.teacher:
+        self.opinions = [self.opinions[i] for i in stay]
     if stay:
         self._ready()
 
 # %% ../../nbs/30_training/07_engine.ipynb #6770dbfe
 @patch
-def _ready(self: Stack):
+def _ready(self: Stack) -> None:
     "Make what depends on who is in the stack"
     self.feed.use(self.scales)
     self.dropout = Dropout(self.arm.dropout, [f.key for f in self.fits], self.device)
-    n = max(len(m['validation']) for m in self.plants)
-    self.validation = torch.tensor(
-        np.stack(
-            [
-                np.pad(m['validation'], (0, n - len(m['validation'])), constant_values=-1)
-                for m in self.plants
-            ]
-        ),
-        device=self.device,
-    )
+    positions = [m['validation'] for m in self.plants]
+    n = max(map(len, positions))
+    padded = [np.pad(v, (0, n - len(v)), constant_values=-1) for v in positions]
+    self.validation = torch.tensor(np.stack(padded), device=self.device)
     if self.teacher:
         self.soft = torch.tensor(np.stack(self.opinions), device=self.device)
     steps = {-(-len(m['train']) // self.arm.batch_size) for m in self.plants}
@@ -295,9 +295,9 @@ def _ready(self: Stack):
 @patch
 def answers(
     self: Stack,
-    plants,  # (fits, n) positions, −1 for an empty place
-    drop=None,  # a `Dropout` while training
-):
+    plants: torch.Tensor,  # (fits, n) positions, −1 for an empty place
+    drop: Dropout | None = None,  # while training
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "Log-odds, labels, and which steps count: three times (fits, n, steps)"
     at = plants.clamp(min=0)
     batch = self.feed.batch(at)
@@ -309,9 +309,9 @@ def answers(
 @patch
 def training_losses(
     self: Stack,
-    plants,  # (fits, n) positions
-    epochs,  # epoch of each fit
-):
+    plants: torch.Tensor,  # (fits, n) positions
+    epochs: list[int],  # epoch of each fit
+) -> torch.Tensor:
     "(fits,) what the gradient is taken of"
     logits, label, counts = self.answers(plants, self.dropout)
     task = mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
@@ -327,11 +327,16 @@ def training_losses(
 @patch
 def train_step(
     self: Stack,
-    plants,  # (fits, batch) positions
-    epochs,  # epoch of each fit
-    step,  # within the epoch
-):
+    plants: torch.Tensor,  # (fits, batch) positions
+    epochs: list[int],  # epoch of each fit
+    step: int,  # within the epoch
+) -> torch.Tensor:
     "One update of every fit; returns their losses"
+
+    def count(epoch):
+        "How many updates a fit has had, this one included"
+        return epoch * self.steps + step + 1
+
     names, weights = zip(*self.state.weights.items())
     for w in weights:
         w.requires_grad_(True)
@@ -340,52 +345,48 @@ def train_step(
     grads = dict(zip(names, torch.autograd.grad(loss.sum(), weights)))
     for w in weights:
         w.requires_grad_(False)
-    adamw(
-        self.arm,
-        self.state,
-        grads,
-        clip_factors(grads, self.arm.clip_norm),
-        epochs,
-        lambda e: e * self.steps + step + 1,
-    )
+    factors = clip_factors(grads, self.arm.clip_norm)
+    adamw(self.arm, self.state, grads, factors, epochs, count)
     return loss.detach()
 
 # %% ../../nbs/30_training/07_engine.ipynb #8800b863
 @patch
 @torch.no_grad()
-def validate(self: Stack):
+def validate(self: Stack) -> torch.Tensor:
     "(fits,) the task's loss on the validation plants"
     logits, label, counts = self.answers(self.validation)
     return mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
 
 # %% ../../nbs/30_training/07_engine.ipynb #997197a4
 @patch
-def epoch(self: Stack):
+def epoch(self: Stack) -> None:
     "Train one epoch, validate, remember the best"
-    start, epochs = time.perf_counter(), [len(l) for l in self.state.logs]
-    plan = np.stack(
-        [
-            epoch_batches(f.key, e, m['train'], self.arm.batch_size)
-            for f, e, m in zip(self.fits, epochs, self.plants)
-        ]
-    )
-    plan = torch.tensor(plan, device=self.device)
+    start = time.perf_counter()
+    epochs = [len(l) for l in self.state.logs]
+    plan = [
+        epoch_batches(f.key, e, m['train'], self.arm.batch_size)
+        for f, e, m in zip(self.fits, epochs, self.plants)
+    ]
+    plan = torch.tensor(np.stack(plan), device=self.device)
     total = sum(self.train_step(plan[:, s], epochs, s) for s in range(self.steps)) / self.steps
     val = self.validate().tolist()
-    self._note(epochs, total.tolist(), val, (time.perf_counter() - start) / len(self.fits))
+    seconds = (time.perf_counter() - start) / len(self.fits)
+    self._note(epochs, total.tolist(), val, seconds)
 
 # %% ../../nbs/30_training/07_engine.ipynb #f8826e42
 @patch
-def _note(self: Stack, epochs, train, val, seconds):
+def _note(
+    self: Stack, epochs: list[int], train: list[float], val: list[float], seconds: float
+) -> None:
     "Add a line to each log, and copy the weights of fits that were never better"
     for f, log, e, t, v in zip(self.fits, self.state.logs, epochs, train, val):
         if not math.isfinite(v):
             raise StepFailed(
-                f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; lower the learning rate'
+                f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; '
+                'lower the learning rate'
             )
-        log.append(
-            dict(epoch=e, lr=learning_rate(self.arm, e), train=t, validation=v, seconds=seconds)
-        )
+        lr = learning_rate(self.arm, e)
+        log.append(dict(epoch=e, lr=lr, train=t, validation=v, seconds=seconds))
     better = [i for i, log in enumerate(self.state.logs) if best_epoch(log) == epochs[i]]
     for n, b in self.state.best.items():
         b[better] = self.state.weights[n][better]

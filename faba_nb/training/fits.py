@@ -27,59 +27,46 @@ NUMERICS = 2  # raised when the same settings would give other numbers than befo
 
 
 def fit_fingerprint(
-    fit,  # a `Fit`
-    arm,  # its `Arm`
-    digest,  # of its `Bundle`
-    teacher=None,  # fingerprint of the teacher's fit
-):
+    fit: Fit,  # whose result is identified
+    arm: 'Arm',  # its settings
+    digest: str,  # of its `Bundle`
+    teacher: str | None = None,  # fingerprint of the teacher's fit
+) -> str:
     "Sixteen hexadecimal digits that change when the fit would come out differently"
-    settings = {
-        k: v
-        for k, v in to_dict(arm).items()
-        if k
-        not in (
-            'split_seeds',
-            'init_seeds',
-            'readings',
-            'nested',
-            'teacher',
-            'backbone',
-            'tap',
-            'canvas',
-        )
-    }
+    other = 'split_seeds init_seeds readings nested teacher backbone tap canvas'.split()
+    settings = {k: v for k, v in to_dict(arm).items() if k not in other}
     return fingerprint(NUMERICS, settings, fit.key, digest, teacher)
 
 # %% ../../nbs/30_training/09_fits.ipynb #9cac19db
 def to_disk(
-    weights,  # name to (fits, …)
-    row=0,  # which fit
-):
+    weights: dict[str, torch.Tensor],  # name to (fits, …)
+    row: int = 0,  # which fit
+) -> dict[str, torch.Tensor]:
     "One fit's parameters in PyTorch's shapes"
     out = {}
     for n, x in weights.items():
         x = x[row].cpu()
-        matrix = n.endswith('weight') and 'norm' not in n
-        out[n] = (
-            (x.T if matrix else x.reshape(-1) if n.endswith(('weight', 'bias')) else x)
-            .contiguous()
-            .clone()
-        )
+        if n.endswith('weight') and 'norm' not in n:
+            x = x.T
+        elif n.endswith(('weight', 'bias')):
+            x = x.reshape(-1)
+        out[n] = x.contiguous().clone()
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #51e80893
 def from_disk(
-    tensors,  # name to tensor, as a checkpoint holds them
-    bp,  # the `Blueprint` they should fit
-    where=None,  # file, for errors
-):
+    tensors: dict[str, torch.Tensor],  # name to tensor, as a checkpoint holds them
+    bp: 'Blueprint',  # that they should fit
+    where: Path | None = None,  # file, for errors
+) -> dict[str, torch.Tensor]:
     "A stack of one fit"
     out = {}
     for n, (shape, _) in parameters(bp).items():
         if n not in tensors:
             raise BadInput(f'there is no parameter {n}', where)
         x = tensors[n].float()
-        x = x.T if x.dim() == 2 and n.endswith('weight') else x
+        if x.dim() == 2 and n.endswith('weight'):
+            x = x.T
         if x.numel() != np.prod(shape):
             raise BadInput(
                 f'{n} has the shape {tuple(tensors[n].shape)}, the data need {shape}', where
@@ -89,30 +76,30 @@ def from_disk(
 
 # %% ../../nbs/30_training/09_fits.ipynb #ab6e54a8
 def fit_path(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # whose weights
+) -> Path:
     "Where a finished fit's weights belong"
     return Path(folder) / f'{fit.name}.safetensors'
 
 # %% ../../nbs/30_training/09_fits.ipynb #36f28699
 def checkpoint_path(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # whose state
+) -> Path:
     "Where a running fit's state belongs"
     return Path(folder) / f'{fit.name}.checkpoint'
 
 # %% ../../nbs/30_training/09_fits.ipynb #38e8bb95
 def save_fit(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    weights,  # its best weights, name to (1, …)
-    readings,  # from `read_fit`
-    log,  # its history
-    mark,  # its fingerprint
-    **facts,  # more for the JSON file
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that is finished
+    weights: dict[str, torch.Tensor],  # its best weights, name to (1, …)
+    readings: dict[str, tuple],  # from `read_fit`
+    log: list[dict],  # its history
+    mark: str,  # its fingerprint
+    **facts: object,  # more for the JSON file
+) -> None:
     "Write a finished fit, whole"
     tensors = to_disk(weights)
     for k, (logits, gates) in readings.items():
@@ -141,14 +128,14 @@ def save_fit(
     checkpoint_path(folder, fit).unlink(missing_ok=True)
 
 # %% ../../nbs/30_training/09_fits.ipynb #f9f43859
-def _seal_of(record):
+def _seal_of(record: dict) -> str:
     "A fingerprint of what a record says, but for its seal; the same before and after the disk"
     plain = json.loads(json.dumps(record, default=lambda x: x.tolist()))
     return fingerprint({k: v for k, v in plain.items() if k != 'seal'})
 
 # %% ../../nbs/30_training/09_fits.ipynb #11eaaa4f
 @lru_cache(maxsize=None)
-def _fault(path, *state):
+def _fault(path: Path, *state: float) -> str:
     "`fit_fault` of files in this state"
     try:
         record = read_json(path.with_suffix('.json'))
@@ -157,16 +144,16 @@ def _fault(path, *state):
     if not isinstance(record, dict):
         return 'record unreadable'
     if 'sha256' not in record:
-        return 'no hash'
+        return 'no hash'  # one of the first edition
     if record.get('seal') != _seal_of(record):
         return 'record changed'
     return '' if sha256(path) == record['sha256'] else 'changed'
 
 # %% ../../nbs/30_training/09_fits.ipynb #4b3bb705
 def fit_fault(
-    path,  # the `.safetensors` file of a fit
-):
-    "What is wrong with a finished fit: 'missing', 'record missing', 'changed', … or ''; 'no hash' for one of the first edition"
+    path: str | Path,  # the `.safetensors` file of a fit
+) -> str:
+    "What is wrong with a finished fit: 'missing', 'record missing', 'changed', 'no hash', … or ''"
     path = Path(path)
     for p, what in ((path, 'missing'), (path.with_suffix('.json'), 'record missing')):
         if not p.is_file():
@@ -176,10 +163,10 @@ def fit_fault(
 
 # %% ../../nbs/30_training/09_fits.ipynb #440f6b28
 def is_done(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    mark,  # the fingerprint it should have
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that is asked for
+    mark: str,  # the fingerprint it should have
+) -> bool:
     "Is this fit on disk, as it was written, and still valid?"
     path = fit_path(folder, fit)
     try:
@@ -189,22 +176,24 @@ def is_done(
 
 # %% ../../nbs/30_training/09_fits.ipynb #5161ac67
 def load_readings(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # whose predictions
+) -> dict[str, tuple]:
     "The readings `save_fit` stored"
-    out, path = {}, _sound(fit_path(folder, fit))
-    with safe_open(path, 'np') as f:
-        for k in f.keys():
-            if k.endswith('/logits'):
-                out[k[:-7]] = (
-                    f.get_tensor(k),
-                    f.get_tensor(k[:-6] + 'gates') if k[:-6] + 'gates' in f.keys() else None,
-                )
+    out = {}
+    with safe_open(_sound(fit_path(folder, fit)), 'np') as f:
+        names = list(f.keys())
+        for logits in names:
+            if not logits.endswith('/logits'):
+                continue
+            reading = logits.removesuffix('/logits')
+            gates = f'{reading}/gates'
+            weights = f.get_tensor(gates) if gates in names else None
+            out[reading] = f.get_tensor(logits), weights
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #50d6959e
-def _sound(path):
+def _sound(path: Path) -> Path:
     "The path of a fit that is as it was written; any other is refused"
     fault = fit_fault(path)
     if fault == 'missing':
@@ -219,14 +208,14 @@ def _sound(path):
 
 
 def load_fit(
-    path,  # the `.safetensors` file of a fit
-    bp,  # the `Blueprint` of its arm on its data
-):
+    path: Path,  # the `.safetensors` file of a fit
+    bp: 'Blueprint',  # of its arm on its data
+) -> dict[str, torch.Tensor]:
     "The weights of a finished fit as a stack of one, ready for `read_fit`"
     return from_disk(load_file(_sound(path)), bp, path)
 
 # %% ../../nbs/30_training/09_fits.ipynb #42019265
-def _content(parts, *facts):
+def _content(parts: dict[str, torch.Tensor], *facts: str) -> str:
     "SHA-256 of tensors, with their names, types and shapes, and of texts beside them"
     h = hashlib.sha256(json.dumps(facts).encode())
     for n in sorted(parts):
@@ -237,25 +226,24 @@ def _content(parts, *facts):
 
 # %% ../../nbs/30_training/09_fits.ipynb #712723cd
 def save_checkpoint(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    state,  # a `State` of a stack
-    row,  # the fit's row in it
-    mark,  # its fingerprint
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that is running
+    state: State,  # of its stack
+    row: int,  # the fit's row in it
+    mark: str,  # its fingerprint
+) -> None:
     "Write the whole state of one running fit"
-    parts = {
-        f'{p}/{n}': x[row].cpu().contiguous()
-        for p in ('weights', 'mean', 'square', 'best')
-        for n, x in getattr(state, p).items()
-    }
+    parts = {}
+    for p in ('weights', 'mean', 'square', 'best'):
+        for n, x in getattr(state, p).items():
+            parts[f'{p}/{n}'] = x[row].cpu().contiguous()
     about = {'fingerprint': mark, 'log': json.dumps(state.logs[row])}
     about['sha256'] = _content(parts, mark, about['log'])
     with whole_file(checkpoint_path(folder, fit)) as tmp:
         tmp.write_bytes(save(parts, about))
 
 # %% ../../nbs/30_training/09_fits.ipynb #5be2ed1c
-def _read_checkpoint(path):
+def _read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     "The tensors of a checkpoint and what it says about them, or an error when they do not agree"
     with safe_open(path, 'pt') as f:
         about = f.metadata()
@@ -266,17 +254,11 @@ def _read_checkpoint(path):
 
 # %% ../../nbs/30_training/09_fits.ipynb #bdd2f750
 def set_aside(
-    path,  # a damaged file
-):
+    path: Path,  # a damaged file
+) -> None:
     "Rename a file to `….damaged-1`, or the next free number, and say so"
-    number = 1 + max(
-        (
-            int(p.suffix[9:])
-            for p in path.parent.glob(f'{path.name}.damaged-*')
-            if p.suffix[9:].isdigit()
-        ),
-        default=0,
-    )
+    before = [p.suffix[9:] for p in path.parent.glob(f'{path.name}.damaged-*')]
+    number = 1 + max((int(n) for n in before if n.isdigit()), default=0)
     new = path.with_name(f'{path.name}.damaged-{number}')
     path.rename(new)
     print(
@@ -287,11 +269,11 @@ def set_aside(
 
 # %% ../../nbs/30_training/09_fits.ipynb #dc0ef415
 def load_checkpoint(
-    folder,  # OUT/arms/<arm>/fits
-    fit,  # a `Fit`
-    mark,  # the fingerprint it must have
-    device='cpu',
-):
+    folder: Path,  # OUT/arms/<arm>/fits
+    fit: Fit,  # that was running
+    mark: str,  # the fingerprint it must have
+    device: str | torch.device = 'cpu',
+) -> State | None:
     "The `State` of one fit, or None when there is no valid checkpoint; a damaged one is set aside"
     path = checkpoint_path(folder, fit)
     if not path.is_file():
@@ -302,9 +284,9 @@ def load_checkpoint(
         return set_aside(path)
     if about['fingerprint'] != mark:
         return None
-    read = lambda part: {
-        k[len(part) + 1 :]: x[None].to(device) for k, x in parts.items() if k.startswith(part + '/')
-    }
-    return State(
-        read('weights'), read('mean'), read('square'), read('best'), [json.loads(about['log'])]
-    )
+    state = {p: {} for p in ('weights', 'mean', 'square', 'best')}
+    for k, x in parts.items():
+        part, _, name = k.partition('/')
+        if part in state:
+            state[part][name] = x[None].to(device)
+    return State(**state, logs=[json.loads(about['log'])])

@@ -24,13 +24,14 @@ class Fold:
     inner: tuple[str, ...] = ()  # genotypes that this part keeps out as well
 
     @property
-    def read(self):
-        return ('inner',) if self.part else ('test', 'validation')  # whose predictions are kept
+    def read(self) -> tuple[str, ...]:
+        "Whose predictions are kept"
+        return ('inner',) if self.part else ('test', 'validation')
 
 # %% ../../nbs/30_training/01_folds.ipynb #17ca570a
 def in_order(
-    names,  # genotype names, in any Unicode form and order, repeats allowed
-):
+    names: 'Iterable[str]',  # genotype names, in any Unicode form and order, repeats allowed
+) -> list[str]:
     "Unique genotype names in the code-point order of their composed (NFC) form"
     return sorted({unicodedata.normalize('NFC', n) for n in names})
 
@@ -38,18 +39,18 @@ def in_order(
 _AN = {'Early': 'an Early', 'Mid': 'a Mid', 'Late': 'a Late'}
 
 
-def _counted(classes):
+def _counted(classes: dict[str, str]) -> str:
     "How many genotypes each class has, in words"
     found = list(classes.values())
     return ', '.join(f'{c} {found.count(c)}' for c in _AN)
 
 
-def _draw(stream, genotypes, classes, left_out):
+def _draw(
+    stream: np.random.RandomState, genotypes: list[str], classes: dict[str, str], left_out: str
+) -> tuple[str, ...]:
     "One Early, one Mid, one Late genotype, none of them `left_out`"
-    pools = {
-        c: [g for g in genotypes if g != left_out and classes[g] == c]
-        for c in ('Early', 'Mid', 'Late')
-    }
+    rest = [g for g in genotypes if g != left_out]
+    pools = {c: [g for g in rest if classes[g] == c] for c in ('Early', 'Mid', 'Late')}
     for c, pool in pools.items():
         if not pool:
             raise BadInput(
@@ -61,42 +62,43 @@ def _draw(stream, genotypes, classes, left_out):
 
 # %% ../../nbs/30_training/01_folds.ipynb #62549389
 def make_folds(
-    plants,  # table with genotype and onset_class, a row per plant
-    split_seed=42,  # seed of the validation draws (the published split: 42)
-):
+    plants: 'pd.DataFrame',  # with genotype and onset_class, a row per plant
+    split_seed: int = 42,  # seed of the validation draws (the published split: 42)
+) -> list[Fold]:
     "The folds of one split seed, one per genotype"
     classes = dict(zip(plants.genotype, plants.onset_class))
-    genotypes, stream = in_order(classes), np.random.RandomState(split_seed)
-    return [
-        Fold(split_seed, i, g, _draw(stream, genotypes, classes, g))
-        for i, g in enumerate(genotypes)
-    ]
+    genotypes = in_order(classes)
+    stream = np.random.RandomState(split_seed)
+    folds = []
+    for i, g in enumerate(genotypes):
+        validation = _draw(stream, genotypes, classes, g)
+        folds.append(Fold(split_seed, i, g, validation))
+    return folds
 
 # %% ../../nbs/30_training/01_folds.ipynb #cbeef09e
 def members(
-    fold,  # a `Fold`
-    genotypes,  # genotype of every plant, in the order of the plant table
-):
+    fold: Fold,  # who is left out
+    genotypes: 'Sequence[str]',  # genotype of every plant, in the order of the plant table
+) -> dict[str, np.ndarray]:
     "Positions of the fold's training, validation, test and inner plants"
     g = np.asarray(genotypes)
-    kept_out = dict(
-        validation=np.isin(g, fold.validation), test=g == fold.test, inner=np.isin(g, fold.inner)
+    parts = dict(
+        validation=np.isin(g, fold.validation),
+        test=g == fold.test,
+        inner=np.isin(g, fold.inner),
     )
-    return {
-        k: np.flatnonzero(x)
-        for k, x in dict(train=~sum(kept_out.values()).astype(bool), **kept_out).items()
-    }
+    parts = dict(train=~sum(parts.values()).astype(bool), **parts)
+    return {k: np.flatnonzero(x) for k, x in parts.items()}
 
 # %% ../../nbs/30_training/01_folds.ipynb #eba4b0ac
 def inner_folds(
-    fold,  # a `Fold`
-    genotypes,  # genotype of every plant
-    parts=5,  # as science has it; fewer where there are fewer genotypes
-):
+    fold: Fold,  # the fold itself
+    genotypes: 'Sequence[str]',  # genotype of every plant
+    parts: int = 5,  # as science has it; fewer where there are fewer genotypes
+) -> list[Fold]:
     "The folds within a fold: each keeps a part of the training genotypes out as well"
     rest = [g for g in in_order(genotypes) if g != fold.test and g not in fold.validation]
-    dealt = np.array_split(
-        np.random.default_rng([fold.split_seed, fold.number]).permutation(rest),
-        min(parts, len(rest)),
-    )
-    return [replace(fold, part=i, inner=tuple(sorted(map(str, p)))) for i, p in enumerate(dealt, 1)]
+    random = np.random.default_rng([fold.split_seed, fold.number])
+    dealt = np.array_split(random.permutation(rest), min(parts, len(rest)))
+    inner = [tuple(sorted(map(str, names))) for names in dealt]
+    return [replace(fold, part=i, inner=names) for i, names in enumerate(inner, 1)]

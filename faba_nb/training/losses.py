@@ -14,35 +14,42 @@ from .stacked import aligned
 from .streams import stream
 
 # %% ../../nbs/30_training/06_losses.ipynb #af963c41
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    "A row per fit, padded to whole vectors of 64 numbers"
+    lacking = -x[0].numel() % 64
+    return F.pad(x.reshape(len(x), -1), (0, lacking))
+
+
 def step_losses(
-    logits,  # (fits, …) log-odds
-    label,  # the same shape: 0 or 1, or a probability
-    weight=1.0,  # of a stressed step
-):
+    logits: torch.Tensor,  # (fits, …) log-odds
+    label: torch.Tensor,  # the same shape: 0 or 1, or a probability
+    weight: float = 1.0,  # of a stressed step
+) -> torch.Tensor:
     "Cross-entropy of every step"
-    flat = lambda x: F.pad(x.reshape(len(x), -1), (0, -x[0].numel() % 64))
-    z, y = flat(logits), flat(label)
-    return F.binary_cross_entropy_with_logits(
+    z, y = _padded(logits), _padded(label)
+    losses = F.binary_cross_entropy_with_logits(
         z, y, reduction='none', pos_weight=z.new_tensor(weight)
-    )[:, : logits[0].numel()].view(logits.shape)
+    )
+    return losses[:, : logits[0].numel()].view(logits.shape)
 
 # %% ../../nbs/30_training/06_losses.ipynb #ef284a18
 def mean_loss(
-    losses,  # (fits, …) per step
-    counts,  # the same shape, bool: steps that count
-):
+    losses: torch.Tensor,  # (fits, …) per step
+    counts: torch.Tensor,  # the same shape, bool: steps that count
+) -> torch.Tensor:
     "(fits,) mean over the steps that count"
-    flat = lambda x: x.reshape(len(x), -1)
-    return flat(losses.masked_fill(~counts, 0.0)).sum(1) / flat(counts).sum(1)
+    counted = losses.masked_fill(~counts, 0.0).reshape(len(losses), -1)
+    number = counts.reshape(len(counts), -1).sum(1)
+    return counted.sum(1) / number
 
 # %% ../../nbs/30_training/06_losses.ipynb #ba457b4a
 TEMPERATURE = 2.0
 
 
 def teacher_losses(
-    logits,  # (fits, …) the student's log-odds
-    teacher,  # the same shape: the teacher's
-):
+    logits: torch.Tensor,  # (fits, …) the student's log-odds
+    teacher: torch.Tensor,  # the same shape: the teacher's
+) -> torch.Tensor:
     "T²·KL(σ(teacher/T) ‖ σ(student/T)) of every step"
     soft = aligned(torch.sigmoid, teacher / TEMPERATURE)
     entropy = step_losses(teacher / TEMPERATURE, soft)
@@ -50,19 +57,21 @@ def teacher_losses(
 
 # %% ../../nbs/30_training/06_losses.ipynb #9658eb3f
 def teacher_share(
-    arm,  # an `Arm`: max_epochs
-    epoch,  # 0 for the first
-):
+    arm: 'Arm',  # max_epochs
+    epoch: int,  # 0 for the first
+) -> float:
     "α: weight of the teacher's opinion, from 0.7 down to 0.3"
-    return 0.7 - 0.4 * min(1.0, epoch / max(1, arm.max_epochs - 1))
+    progress = epoch / max(1, arm.max_epochs - 1)
+    return 0.7 - 0.4 * min(1.0, progress)
 
 # %% ../../nbs/30_training/06_losses.ipynb #42710387
 def shuffle_teacher(
-    teacher,  # (plants, steps) log-odds
-    key,  # address of the student's fit
-    train,  # positions of its training plants
-):
+    teacher: np.ndarray,  # (plants, steps) log-odds
+    key: tuple[int, ...],  # address of the student's fit
+    train: np.ndarray,  # positions of its training plants
+) -> np.ndarray:
     "The series dealt out among the training plants"
+    order = stream(key, 'shuffled teacher').permutation(len(train))
     out = teacher.copy()
-    out[train] = teacher[train[stream(key, 'shuffled teacher').permutation(len(train))]]
+    out[train] = teacher[train[order]]
     return out

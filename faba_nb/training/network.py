@@ -27,7 +27,11 @@ from faba_nb.training.stacked import (
 from .streams import Dropout, stream
 
 # %% ../../nbs/30_training/04_network.ipynb #c49f249b
-WIDTH, HEADS, LAYERS, FEED, NARROW = 128, 4, 2, 512, 64
+WIDTH = 128  # of the vector of a step
+HEADS = 4  # of self-attention
+LAYERS = 2  # of the encoder over time
+FEED = 512  # width between the two matrices of a layer
+NARROW = 64  # width inside the gate and the head
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Blueprint:
 
 # %% ../../nbs/30_training/04_network.ipynb #86ee4e2b
 def blueprint(
-    arm,  # an `Arm`
-    widths,  # modality to input width
-):
+    arm: 'Arm',  # its settings
+    widths: dict[str, int],  # modality to input width
+) -> Blueprint:
     "The blueprint of an arm on data of these widths"
     used = [m for m in MODALITIES if m in arm.modalities]
     gates = [m for m in MODALITIES if m in MODALITIES[:4] or m in used]
@@ -60,18 +64,22 @@ def blueprint(
     )
 
 # %% ../../nbs/30_training/04_network.ipynb #ac63c34d
-def _layer(name, n_in, n_out):
+def _layer(name: str, n_in: int, n_out: int) -> dict[str, tuple]:
     "A linear layer: both parts start uniform within 1/√(inputs)"
     bound = 1 / math.sqrt(n_in)
-    return {f'{name}.weight': ((n_in, n_out), bound), f'{name}.bias': ((1, n_out), bound)}
+    weight = (n_in, n_out), bound
+    bias = (1, n_out), bound
+    return {f'{name}.weight': weight, f'{name}.bias': bias}
 
 
-def _norm(name):
+def _norm(name: str) -> dict[str, tuple]:
     "A layer norm starts as the identity"
-    return {f'{name}.weight': ((1, WIDTH), 'one'), f'{name}.bias': ((1, WIDTH), 'zero')}
+    weight = (1, WIDTH), 'one'
+    bias = (1, WIDTH), 'zero'
+    return {f'{name}.weight': weight, f'{name}.bias': bias}
 
 # %% ../../nbs/30_training/04_network.ipynb #056b423e
-def _inputs(bp):
+def _inputs(bp: Blueprint) -> dict[str, tuple]:
     "Query, stand-ins and one small network per modality"
     p = {}
     if 'image' in dict(bp.widths):
@@ -79,83 +87,80 @@ def _inputs(bp):
     for m in bp.tokens:
         p[f'modality_proj.{m}_mask_token'] = ((WIDTH,), 'zero')
     for m, d in bp.widths:
-        p |= _layer(f'modality_proj.{m}_proj.0', d, WIDTH) | _layer(
-            f'modality_proj.{m}_proj.3', WIDTH, WIDTH
-        )
+        p |= _layer(f'modality_proj.{m}_proj.0', d, WIDTH)
+        p |= _layer(f'modality_proj.{m}_proj.3', WIDTH, WIDTH)
     return p
 
 # %% ../../nbs/30_training/04_network.ipynb #a8c4b932
-def _fusion(bp):
+def _fusion(bp: Blueprint) -> dict[str, tuple]:
     "The gate, or one matrix over all modalities"
     n = len(bp.gates) * WIDTH
     if bp.fusion == 'concat':
         return _layer('modality_concat', n, WIDTH)
-    return _layer('modality_gating.gate_network.0', n, NARROW) | _layer(
-        'modality_gating.gate_network.3', NARROW, len(bp.gates)
-    )
+    p = _layer('modality_gating.gate_network.0', n, NARROW)
+    return p | _layer('modality_gating.gate_network.3', NARROW, len(bp.gates))
 
 # %% ../../nbs/30_training/04_network.ipynb #a0951a5c
-def _attention(name):
+def _attention(name: str) -> dict[str, tuple]:
     "Query, key and value in one matrix, and the way out"
     p = {
         f'{name}.in_proj_weight': ((WIDTH, 3 * WIDTH), math.sqrt(6 / (4 * WIDTH))),
         f'{name}.in_proj_bias': ((1, 3 * WIDTH), 'zero'),
     }
-    return (
-        p
-        | _layer(f'{name}.out_proj', WIDTH, WIDTH)
-        | {f'{name}.out_proj.bias': ((1, WIDTH), 'zero')}
-    )
+    p |= _layer(f'{name}.out_proj', WIDTH, WIDTH)
+    return p | {f'{name}.out_proj.bias': ((1, WIDTH), 'zero')}
 
 # %% ../../nbs/30_training/04_network.ipynb #3f55b35f
-def _temporal(bp):
+def _temporal(bp: Blueprint) -> dict[str, tuple]:
     "Encoder layers; without attention only their feed-forward half"
-    p = {'temporal.cls_token': ((WIDTH,), 'zero')} if bp.temporal == 'transformer' else {}
-    for i in range(LAYERS if bp.temporal != 'none' else 0):
+    p = {}
+    if bp.temporal == 'none':
+        return p
+    if bp.temporal == 'transformer':
+        p['temporal.cls_token'] = ((WIDTH,), 'zero')
+    for i in range(LAYERS):
         name = f'temporal.encoder.layers.{i}'
         if bp.temporal == 'transformer':
             p |= _attention(f'{name}.self_attn') | _norm(f'{name}.norm1')
-        p |= (
-            _layer(f'{name}.linear1', WIDTH, FEED)
-            | _layer(f'{name}.linear2', FEED, WIDTH)
-            | _norm(f'{name}.norm2')
-        )
+        p |= _layer(f'{name}.linear1', WIDTH, FEED)
+        p |= _layer(f'{name}.linear2', FEED, WIDTH)
+        p |= _norm(f'{name}.norm2')
     return p
 
 # %% ../../nbs/30_training/04_network.ipynb #467bd782
 def parameters(
-    bp,  # a `Blueprint`
-):
+    bp: Blueprint,  # of the network
+) -> dict[str, tuple]:
     "Name to (shape, first values) of every parameter of one fit"
-    head = (
-        _norm('stress_head.norm')
-        | _layer('stress_head.mlp.0', WIDTH, NARROW)
-        | _layer('stress_head.mlp.3', NARROW, 1)
-    )
-    return _inputs(bp) | _fusion(bp) | _temporal(bp) | head
+    p = _inputs(bp) | _fusion(bp) | _temporal(bp)
+    p |= _norm('stress_head.norm')
+    p |= _layer('stress_head.mlp.0', WIDTH, NARROW)
+    return p | _layer('stress_head.mlp.3', NARROW, 1)
 
 # %% ../../nbs/30_training/04_network.ipynb #2abab526
 def count_parameters(
-    bp,  # a `Blueprint`
-):
+    bp: Blueprint,  # of the network
+) -> int:
     "How many numbers one fit learns"
-    return sum(math.prod(shape) for shape, _ in parameters(bp).values())
+    shapes = [shape for shape, _ in parameters(bp).values()]
+    return sum(map(math.prod, shapes))
 
 # %% ../../nbs/30_training/04_network.ipynb #61527c88
-def _first(name, shape, rule, key):
+def _first(
+    name: str, shape: tuple[int, ...], rule: str | float, key: tuple[int, ...]
+) -> np.ndarray:
     "The first values of one parameter of one fit"
     if rule in ('zero', 'one'):
         return np.full(shape, rule == 'one', np.float32)
     name = name.replace('encoder.layers.1', 'encoder.layers.0')
-    return (
-        (stream(key, f'weights {name}').random(shape, np.float32) * 2 - 1) * np.float32(rule)
-    ).astype(np.float32)
+    uniform = stream(key, f'weights {name}').random(shape, np.float32) * 2 - 1
+    return (uniform * np.float32(rule)).astype(np.float32)
 
 # %% ../../nbs/30_training/04_network.ipynb #8dc66f4a
 def initialise(
-    bp,  # a `Blueprint`
-    keys,  # the address of every fit
-):
+    bp: Blueprint,  # of the network
+    keys: 'Sequence[tuple]',  # the address of every fit
+) -> dict[str, torch.Tensor]:
     "Name to a tensor (fits, …) of first values"
     return {
         n: torch.from_numpy(np.stack([_first(n, shape, rule, k) for k in keys]))
@@ -177,27 +182,33 @@ class Batch:
 
 # %% ../../nbs/30_training/04_network.ipynb #37d5d63d
 def encode_days(
-    dag,  # any shape: days after germination
-):
+    dag: np.ndarray | torch.Tensor,  # any shape: days after germination
+) -> torch.Tensor:
     "(…, 128) sines and cosines of the day"
-    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float64) * (-math.log(10000.0) / WIDTH))
+    even = torch.arange(0, WIDTH, 2, dtype=torch.float64)
+    rates = torch.exp(even * (-math.log(10000.0) / WIDTH))
     angle = torch.as_tensor(dag, dtype=torch.float64)[..., None] * rates
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2).float()
+    waves = torch.stack([angle.sin(), angle.cos()], -1)
+    return waves.flatten(-2).float()
 
 # %% ../../nbs/30_training/04_network.ipynb #2e14b2be
-def _mask(drop, x):
+def _mask(drop: Dropout | None, x: torch.Tensor) -> torch.Tensor | None:
     "Dropout factors for `x`, or None when reading"
     return None if drop is None else drop.mask(x)
 
 # %% ../../nbs/30_training/04_network.ipynb #8d8206dc
-def _project(p, name, x, drop):
+def _project(
+    p: dict[str, torch.Tensor], name: str, x: torch.Tensor, drop: Dropout | None
+) -> torch.Tensor:
     "Linear, ReLU, dropout, linear: (fits, rows, width) -> (fits, rows, 128)"
     h = linear(x, p[f'{name}.0.weight'], p[f'{name}.0.bias'])
     h = relu_drop(h, _mask(drop, h))
     return linear(h, p[f'{name}.3.weight'], p[f'{name}.3.bias'])
 
 # %% ../../nbs/30_training/04_network.ipynb #57c4432a
-def _modality(p, bp, m, batch, drop):
+def _modality(
+    p: dict[str, torch.Tensor], bp: Blueprint, m: str, batch: Batch, drop: Dropout | None
+) -> torch.Tensor:
     "(fits, rows, 128) for one enabled modality"
     x = batch.values[m].flatten(1, 2)
     if m == 'image':
@@ -205,39 +216,39 @@ def _modality(p, bp, m, batch, drop):
     y = _project(p, f'modality_proj.{m}_proj', x, drop)
     if m not in bp.tokens:
         return y
-    return stand_in(
-        y, batch.present[m].flatten(1, 2)[..., None], p[f'modality_proj.{m}_mask_token']
-    )
+    there = batch.present[m].flatten(1, 2)[..., None]
+    return stand_in(y, there, p[f'modality_proj.{m}_mask_token'])
 
 # %% ../../nbs/30_training/04_network.ipynb #ccf69cd6
-def _gate(p, parts, drop):
+def _gate(
+    p: dict[str, torch.Tensor], parts: list[torch.Tensor], drop: Dropout | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     "(fits, rows, 128) weighted sum of the modalities, and the weights (fits, rows, modalities)"
     g = softmax(_project(p, 'modality_gating.gate_network', torch.cat(parts, -1), drop))
     return weighted(g, parts), g
 
 # %% ../../nbs/30_training/04_network.ipynb #b4db24d3
 def embed(
-    p,  # parameters, name to (fits, …)
-    bp,  # a `Blueprint`
-    batch,  # a `Batch`
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters, name to (fits, …)
+    bp: Blueprint,  # of the network
+    batch: Batch,  # its input
+    drop: Dropout | None = None,  # while training
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "(fits, rows, 128) a vector per step, and gate weights (fits, rows, modalities) or None"
     parts = {m: _modality(p, bp, m, batch, drop) for m, _ in bp.widths}
     zero = torch.zeros_like(next(iter(parts.values())))
     parts = [parts.get(m, zero) for m in bp.gates]
     if bp.fusion == 'gating':
         return _gate(p, parts, drop)
-    return linear(
-        torch.cat(parts, -1), p['modality_concat.weight'], p['modality_concat.bias']
-    ), None
+    weight, bias = p['modality_concat.weight'], p['modality_concat.bias']
+    return linear(torch.cat(parts, -1), weight, bias), None
 
 # %% ../../nbs/30_training/04_network.ipynb #c1ca4882
 def attention_bias(
-    real,  # (…, steps) bool
-    attention,  # 'full' or 'causal'
-):
-    "(…, 1 + steps, 1 + steps) 0 where a row may look, very negative where not; the summary token is first"
+    real: torch.Tensor,  # (…, steps) bool
+    attention: str,  # 'full' or 'causal'
+) -> torch.Tensor:  # (…, 1 + steps, 1 + steps)
+    "0 where a row may look, very negative where not; the summary token is first"
     seen = torch.nn.functional.pad(real, (1, 0), value=True)
     n = seen.shape[-1]
     allowed = seen[..., None, :].expand(*seen.shape[:-1], n, n)
@@ -246,82 +257,87 @@ def attention_bias(
     return torch.where(allowed, 0.0, -1e9)
 
 # %% ../../nbs/30_training/04_network.ipynb #7b59b1c1
-def _heads(x, s, t):
+def _heads(x: torch.Tensor, s: int, t: int) -> torch.Tensor:
     "(fits, s·t, k·128) -> k tensors (fits·s·heads, t, 32)"
-    return (
-        x.view(len(x), s, t, -1, HEADS, WIDTH // HEADS)
-        .permute(3, 0, 1, 4, 2, 5)
-        .reshape(-1, len(x) * s * HEADS, t, WIDTH // HEADS)
-    )
+    n, width = len(x), WIDTH // HEADS
+    parts = x.view(n, s, t, -1, HEADS, width).permute(3, 0, 1, 4, 2, 5)
+    return parts.reshape(-1, n * s * HEADS, t, width)
 
 # %% ../../nbs/30_training/04_network.ipynb #b09fff9b
-def _attend(p, name, x, bias, drop, skip):
+def _attend(
+    p: dict[str, torch.Tensor],
+    name: str,
+    x: torch.Tensor,
+    bias: torch.Tensor,
+    drop: Dropout | None,
+    skip: int,
+) -> torch.Tensor:
     "(fits, sequences·(tokens − skip), 128) self-attention; bias (fits, sequences, tokens, tokens)"
     n, s, t, _ = x.shape
-    q, k, v = _heads(
-        linear(x.view(n, s * t, WIDTH), p[f'{name}.in_proj_weight'], p[f'{name}.in_proj_bias']),
-        s,
-        t,
-    )
-    bias = (
-        bias[:, :, None, skip:].expand(-1, -1, HEADS, -1, -1).reshape(-1, t - skip, t).to(q.dtype)
-    )
-    a = softmax(
-        torch.baddbmm(bias, q[:, skip:], k.transpose(1, 2), alpha=(WIDTH // HEADS) ** -0.5).view(
-            n, -1, t
-        )
-    )
+    w, b = p[f'{name}.in_proj_weight'], p[f'{name}.in_proj_bias']
+    q, k, v = _heads(linear(x.view(n, s * t, WIDTH), w, b), s, t)
+    bias = bias[:, :, None, skip:].expand(-1, -1, HEADS, -1, -1)
+    bias = bias.reshape(-1, t - skip, t).to(q.dtype)
+    a = torch.baddbmm(bias, q[:, skip:], k.transpose(1, 2), alpha=(WIDTH // HEADS) ** -0.5)
+    a = softmax(a.view(n, -1, t))
     if drop is not None and drop.limit:
         a = a * drop.mask(a)
-    o = (
-        torch.bmm(a.view(-1, t - skip, t).to(v.dtype), v)
-        .view(n, s, HEADS, t - skip, -1)
-        .transpose(2, 3)
-        .reshape(n, -1, WIDTH)
-    )
+    o = torch.bmm(a.view(-1, t - skip, t).to(v.dtype), v)
+    o = o.view(n, s, HEADS, t - skip, -1).transpose(2, 3).reshape(n, -1, WIDTH)
     return linear(o, p[f'{name}.out_proj.weight'], p[f'{name}.out_proj.bias'])
 
 # %% ../../nbs/30_training/04_network.ipynb #ec4fd182
-def _block(p, name, x, bias, drop, skip=0):
-    "One encoder layer over (fits, sequences, tokens, 128); the first `skip` tokens are left out of the result"
+def _block(
+    p: dict[str, torch.Tensor],
+    name: str,
+    x: torch.Tensor,
+    bias: torch.Tensor | None,
+    drop: Dropout | None,
+    skip: int = 0,
+) -> torch.Tensor:
+    "One encoder layer over (fits, sequences, tokens, 128), without its first `skip` results"
     n, s, t, _ = x.shape
-    norm = lambda x, y, i: add_norm(
-        x.reshape(n, -1, WIDTH),
-        y,
-        _mask(drop, y),
-        p[f'{name}.norm{i}.weight'],
-        p[f'{name}.norm{i}.bias'],
-    )
-    x = (
-        x.reshape(n, -1, WIDTH)
-        if bias is None
-        else norm(x[:, :, skip:], _attend(p, f'{name}.self_attn', x, bias, drop, skip), 1)
-    )
+
+    def norm(x, y, i):
+        "The sum, `y` after dropout, through the i-th norm of the layer"
+        w = p[f'{name}.norm{i}.weight']
+        b = p[f'{name}.norm{i}.bias']
+        x = x.reshape(n, -1, WIDTH)
+        return add_norm(x, y, _mask(drop, y), w, b)
+
+    if bias is None:
+        x = x.reshape(n, -1, WIDTH)
+    else:
+        x = norm(x[:, :, skip:], _attend(p, f'{name}.self_attn', x, bias, drop, skip), 1)
     h = linear(x, p[f'{name}.linear1.weight'], p[f'{name}.linear1.bias'])
     y = linear(gelu_drop(h, _mask(drop, h)), p[f'{name}.linear2.weight'], p[f'{name}.linear2.bias'])
     return norm(x, y, 2).view(n, s, t - skip, WIDTH)
 
 # %% ../../nbs/30_training/04_network.ipynb #cc94073d
-def _with_summary(p, x):
+def _with_summary(p: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     "The summary token, at day 0, in front of every sequence"
-    cls = p['temporal.cls_token'] + encode_days(torch.zeros(1)).to(x.device)
-    return torch.cat([cls[:, None, None].expand(-1, x.shape[1], 1, -1).to(x.dtype), x], 2)
+    day = encode_days(torch.zeros(1)).to(x.device)
+    token = (p['temporal.cls_token'] + day)[:, None, None]
+    token = token.expand(-1, x.shape[1], 1, -1).to(x.dtype)
+    return torch.cat([token, x], 2)
 
 # %% ../../nbs/30_training/04_network.ipynb #2e4e3bff
 def over_time(
-    p,  # parameters
-    bp,  # a `Blueprint`
-    x,  # (fits, sequences, steps, 128)
-    position,  # the same shape: encoded days
-    real,  # (fits, sequences, steps) bool
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters
+    bp: Blueprint,  # of the network
+    x: torch.Tensor,  # (fits, sequences, steps, 128)
+    position: torch.Tensor,  # the same shape: encoded days
+    real: torch.Tensor,  # (fits, sequences, steps) bool
+    drop: Dropout | None = None,  # while training
+) -> torch.Tensor:
     "Let the steps of a sequence look at each other: (fits, sequences, steps, 128)"
     if bp.temporal == 'none':
         return x
-    x, bias = x + position, None
+    x = x + position
+    bias = None
     if bp.temporal == 'transformer':
-        x, bias = _with_summary(p, x), attention_bias(real, bp.attention)
+        x = _with_summary(p, x)
+        bias = attention_bias(real, bp.attention)
     for i in range(LAYERS):
         last = i == LAYERS - 1 and bias is not None
         x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop, int(last))
@@ -329,23 +345,26 @@ def over_time(
 
 # %% ../../nbs/30_training/04_network.ipynb #e2dce69c
 def head(
-    p,  # parameters
-    x,  # (fits, rows, 128)
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters
+    x: torch.Tensor,  # (fits, rows, 128)
+    drop: Dropout | None = None,  # while training
+) -> torch.Tensor:
     "(fits, rows) log-odds"
     x = layer_norm(x, p['stress_head.norm.weight'], p['stress_head.norm.bias'])
     return _project(p, 'stress_head.mlp', x, drop)[..., 0].float()
 
 # %% ../../nbs/30_training/04_network.ipynb #bc3f1e6a
 def forward(
-    p,  # parameters, name to (fits, …)
-    bp,  # a `Blueprint`
-    batch,  # a `Batch`
-    drop=None,  # a `Dropout` while training
-):
+    p: dict[str, torch.Tensor],  # parameters, name to (fits, …)
+    bp: Blueprint,  # of the network
+    batch: Batch,  # its input
+    drop: Dropout | None = None,  # while training
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds (fits, plants, steps) and gate weights (fits, plants, steps, modalities) or None"
+    shape = batch.real.shape
     x, gates = embed(p, bp, batch, drop)
-    x = over_time(p, bp, x.view(*batch.real.shape, WIDTH), batch.position, batch.real, drop)
-    logits = head(p, x.reshape(len(x), -1, WIDTH), drop).view(batch.real.shape)
-    return logits, None if gates is None else gates.float().view(*batch.real.shape, -1)
+    x = over_time(p, bp, x.view(*shape, WIDTH), batch.position, batch.real, drop)
+    logits = head(p, x.reshape(len(x), -1, WIDTH), drop).view(shape)
+    if gates is not None:
+        gates = gates.float().view(*shape, -1)
+    return logits, gates

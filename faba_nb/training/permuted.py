@@ -23,17 +23,18 @@ from .readings import replay
 REPEATS = 3  # random exchanges per modality, averaged
 
 
-def _as_they_are(grid, test):
+def _as_they_are(grid: 'Grid', test: np.ndarray) -> list[np.ndarray]:
     "(test plants, steps) plant and step of every test step itself"
-    return [x.copy() for x in np.broadcast_arrays(test[:, None], np.arange(grid.dag.shape[1]))]
+    steps = np.arange(grid.dag.shape[1])
+    return [x.copy() for x in np.broadcast_arrays(test[:, None], steps)]
 
 
 def from_other_plants(
-    grid,  # the `Grid` of measured steps
-    test,  # positions of the test plants
-    m,  # modality
-    rng,  # random generator
-):  # (test plants, steps) plant, (test plants, steps) step
+    grid: 'Grid',  # of measured steps
+    test: np.ndarray,  # positions of the test plants
+    m: str,  # modality
+    rng: np.random.Generator,  # random generator
+) -> tuple[np.ndarray, np.ndarray]:  # (test plants, steps) plant, (test plants, steps) step
     "A plant of another genotype on the same day for every step that has the modality"
     plant, step = _as_they_are(grid, test)
     there = grid.real & grid.present[m]
@@ -50,11 +51,11 @@ def from_other_plants(
 
 # %% ../../nbs/30_training/105_permuted.ipynb #4c2f9c66
 def from_other_days(
-    grid,  # the `Grid` of measured steps
-    test,  # positions of the test plants
-    m,  # modality
-    rng,  # random generator
-):  # (test plants, steps) plant, (test plants, steps) step
+    grid: 'Grid',  # of measured steps
+    test: np.ndarray,  # positions of the test plants
+    m: str,  # modality
+    rng: np.random.Generator,  # random generator
+) -> tuple[np.ndarray, np.ndarray]:  # (test plants, steps) plant, (test plants, steps) step
     "The steps of each plant that have the modality, in random order"
     plant, step = _as_they_are(grid, test)
     for i, p in enumerate(test):
@@ -64,7 +65,7 @@ def from_other_days(
 
 # %% ../../nbs/30_training/105_permuted.ipynb #83041fd9
 def versions_of(
-    modalities,  # the arm's
+    modalities: 'Sequence[str]',  # the arm's
     reading: str = 'retrospective',  # or 'online'
 ) -> list:  # of (modality, how), the intact version first
     "What is read: intact, and each modality replaced in each way"
@@ -86,21 +87,22 @@ def column_names(
 
 # %% ../../nbs/30_training/105_permuted.ipynb #4bd233ff
 def _replaced(
-    b,  # a `Batch` of all plants, one fit
-    bundle,  # its `Bundle`
-    test,  # positions of the test plants
-    todo,  # list of (modality, how)
-    rng,  # random generator
-):  # lists of values and of presence by modality, an entry per version
+    b: 'Batch',  # of all plants, one fit
+    bundle: 'Bundle',  # it was made from
+    test: np.ndarray,  # positions of the test plants
+    todo: list[tuple[str, str]],  # (modality, how) each
+    rng: np.random.Generator,  # random generator
+) -> tuple[
+    dict[str, list], dict[str, list]
+]:  # lists of values and of presence by modality, an entry per version
     values, present = {k: [] for k in b.values}, {k: [] for k in b.present}
     draw = dict(other_plant=from_other_plants, other_day=from_other_days)
     for name, how in todo:
         at = draw[how](bundle.steps, test, name, rng) if how in draw else None
         for k in values:
             mine = k == name
-            values[k].append(
-                _values(b.values[k][0], test, at if mine else None, mine and how == 'dropped')
-            )
+            other, dropped = (at, how == 'dropped') if mine else (None, False)
+            values[k].append(_values(b.values[k][0], test, other, dropped))
         for k in present:
             gone = k == name and how == 'dropped'
             present[k].append(b.present[k][0, test] & ~gone)
@@ -108,11 +110,11 @@ def _replaced(
 
 # %% ../../nbs/30_training/105_permuted.ipynb #9f7e0313
 def _values(
-    x,  # (plants, steps, …) values of one modality
-    test,  # positions of the test plants
-    at,  # (plant, step) to take instead, or None
-    dropped,  # True: nothing instead
-):  # (test plants, steps, …)
+    x: torch.Tensor,  # (plants, steps, …) values of one modality
+    test: np.ndarray,  # positions of the test plants
+    at: tuple[np.ndarray, np.ndarray] | None,  # (plant, step) to take instead, or None
+    dropped: bool,  # True: nothing instead
+) -> torch.Tensor:  # (test plants, steps, …)
     own = x[test]
     if dropped:
         return torch.zeros_like(own)
@@ -122,16 +124,18 @@ def _values(
 @torch.no_grad()
 def read_versions(
     p: dict,  # parameters of one fit, name to (1, …)
-    bp,  # its `Blueprint`
-    arm,  # its `Arm`
-    bundle,  # its `Bundle`
-    fold,  # its `Fold`
-    rng,  # random generator
+    bp: 'Blueprint',  # of its network
+    arm: 'Arm',  # its settings
+    bundle: 'Bundle',  # its data
+    fold: 'Fold',  # who is left out
+    rng: np.random.Generator,  # random generator
     reading: str = 'retrospective',  # or 'online'
 ) -> np.ndarray:  # (versions, test plants, steps) probabilities
     "Probabilities on the test fold, with each modality replaced in turn"
-    m, online = members(fold, bundle.plants.genotype), reading == 'online'
-    test, todo = m['test'], versions_of(arm.modalities, reading)
+    online = reading == 'online'
+    m = members(fold, bundle.plants.genotype)
+    test = m['test']
+    todo = versions_of(arm.modalities, reading)
     feed = Feed(bundle, arm, [scaling(bundle, arm, m['train'])], online=online)
     b = feed.batch(torch.arange(len(bundle.plants))[None])
     values, present = _replaced(b, bundle, test, todo, rng)
@@ -148,8 +152,8 @@ def read_versions(
 
 # %% ../../nbs/30_training/105_permuted.ipynb #877c57b3
 def permuted_rows(
-    work,  # a `Work` of a network whose fits are all on disk
-    fit,  # one of them, of a whole fold
+    work: 'Work',  # of a network whose fits are all on disk
+    fit: 'Fit',  # one of them, of a whole fold
     reading: str,  # 'retrospective' or 'online'
     weights: dict,  # of the fit, from `load_fit`
     seed: int = 0,  # of the random exchanges
@@ -170,9 +174,9 @@ def permuted_rows(
 
 # %% ../../nbs/30_training/105_permuted.ipynb #1c399bfe
 def permuted_readings(
-    work,  # a `Work` of a network whose fits are all on disk
+    work: 'Work',  # of a network whose fits are all on disk
     seed: int = 0,  # of the random exchanges
-):  # yields (fit, reading, rows)
+) -> 'Iterator[tuple[Fit, str, pd.DataFrame]]':  # yields (fit, reading, rows)
     "Every fit of a whole fold, loaded once and read in each of the arm's readings"
     bp = blueprint(work.arm, work.bundle.widths())
     for fit in (f for f in work.marks if not f.fold.part):

@@ -16,74 +16,78 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/08_readings.ipynb #1ce4c212
 def prefixes(
-    real,  # (…, steps) bool: measured
-):
+    real: torch.Tensor,  # (…, steps) bool: measured
+) -> torch.Tensor:
     "(…, steps, steps) bool: what may be seen on each day"
     n = real.shape[-1]
-    return real[..., None, :] & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
+    past = torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
+    return real[..., None, :] & past
 
 # %% ../../nbs/30_training/08_readings.ipynb #8cef6e47
 def replay(
-    p,  # parameters, name to (fits, …)
-    bp,  # a `Blueprint`
-    batch,  # a `Batch`
-):
+    p: dict[str, torch.Tensor],  # parameters, name to (fits, …)
+    bp: Blueprint,  # of the network
+    batch: 'Batch',  # its input
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds and gates as `forward` gives them, every step read without what came later"
     if bp.temporal != 'transformer':
         return forward(p, bp, batch)
     x, gates = embed(p, bp, batch)
     n, plants, steps = batch.real.shape
-    many = lambda x: (
-        x.reshape(n, plants, 1, steps, WIDTH)
-        .expand(-1, -1, steps, -1, -1)
-        .reshape(n, -1, steps, WIDTH)
-    )
-    y = over_time(p, bp, many(x), many(batch.position), prefixes(batch.real).flatten(1, 2))
-    last = y.view(n, plants, steps, steps, WIDTH).diagonal(dim1=2, dim2=3).movedim(-1, 2)
+
+    def many(x):
+        "Every plant's steps once for each of its days"
+        x = x.reshape(n, plants, 1, steps, WIDTH).expand(-1, -1, steps, -1, -1)
+        return x.reshape(n, -1, steps, WIDTH)
+
+    seen = prefixes(batch.real).flatten(1, 2)
+    y = over_time(p, bp, many(x), many(batch.position), seen)
+    y = y.view(n, plants, steps, steps, WIDTH)
+    last = y.diagonal(dim1=2, dim2=3).movedim(-1, 2)
     logits = head(p, last.reshape(n, -1, WIDTH)).view(batch.real.shape)
-    return logits, None if gates is None else gates.float().view(n, plants, steps, -1)
+    if gates is not None:
+        gates = gates.float().view(n, plants, steps, -1)
+    return logits, gates
 
 # %% ../../nbs/30_training/08_readings.ipynb #196e4349
 def held_out(
-    fold,  # a `Fold`
-    plants,  # the plant table
-):
-    "Positions of the plants whose predictions are kept: of the test, then of the validation; of the inner ones in a fold within a fold"
+    fold: Fold,  # who is left out
+    plants: pd.DataFrame,  # the plant table
+) -> np.ndarray:
+    "Positions of the plants whose predictions are kept: test, then validation; or the inner ones"
     m = members(fold, plants.genotype)
     return np.concatenate([m[k] for k in fold.read])
 
 # %% ../../nbs/30_training/08_readings.ipynb #ec79a123
 @torch.no_grad()
 def read_fit(
-    p,  # parameters of one fit, name to (1, …)
-    bp,  # a `Blueprint`
-    arm,  # an `Arm`
-    bundle,  # a `Bundle`
-    fold,  # its `Fold`
-    device='cpu',
-):
+    p: dict[str, torch.Tensor],  # parameters of one fit, name to (1, …)
+    bp: Blueprint,  # of its network
+    arm: 'Arm',  # its settings
+    bundle: Bundle,  # its data
+    fold: Fold,  # who is left out
+    device: str | torch.device = 'cpu',
+) -> dict[str, tuple]:
     "Reading to (log-odds, gates) as arrays over (plants, steps) of a grid"
-    scales = [scaling(bundle, arm, members(fold, bundle.plants.genotype)['train'])]
+    train = members(fold, bundle.plants.genotype)['train']
+    scales = [scaling(bundle, arm, train)]
+    kind, low = torch.device(device).type, accelerated(device)
     out, ids = {}, np.arange(len(bundle.plants))
     for grid in ('steps', 'rounds') if bundle.rounds is not None else ('steps',):
         for reading in ('retrospective', 'online'):
             online = reading == 'online'
             at = held_out(fold, bundle.plants) if online or grid == 'rounds' else ids
-            batch = Feed(bundle, arm, scales, grid, online, device).batch(
-                torch.tensor(at[None], device=device)
-            )
-            with torch.autocast(
-                torch.device(device).type, torch.bfloat16, enabled=accelerated(device)
-            ):
+            feed = Feed(bundle, arm, scales, grid, online, device)
+            batch = feed.batch(torch.tensor(at[None], device=device))
+            with torch.autocast(kind, torch.bfloat16, enabled=low):
                 logits, gates = (replay if online else forward)(p, bp, batch)
-            out[f'{grid}/{reading}'] = (
-                _spread(logits, at, len(ids)),
-                None if gates is None else _spread(gates, at, len(ids)),
-            )
+            if gates is not None:
+                gates = _spread(gates, at, len(ids))
+            out[f'{grid}/{reading}'] = _spread(logits, at, len(ids)), gates
     return out
 
 # %% ../../nbs/30_training/08_readings.ipynb #5231416a
-def _spread(x, at, n):
+def _spread(x: torch.Tensor, at: np.ndarray, n: int) -> np.ndarray:
     "The rows of the stack's first fit at their places among `n` plants, NaN elsewhere"
     out = np.full((n, *x.shape[2:]), np.nan, np.float32)
     out[at] = x[0].cpu().numpy()
@@ -91,25 +95,24 @@ def _spread(x, at, n):
 
 # %% ../../nbs/30_training/08_readings.ipynb #652bf216
 def prediction_rows(
-    reading,  # (log-odds, gates) over (plants, steps), as `read_fit` gives them
-    gates,  # names of the gates
-    facts,  # a row per filled step of the grid
-    grid,  # the `Grid`
-    fold,  # the `Fold`
-    plants,  # the plant table
-):
+    reading: tuple,  # (log-odds, gates) over (plants, steps), as `read_fit` gives them
+    gates: 'Sequence[str]',  # names of the gates
+    facts: pd.DataFrame,  # a row per filled step of the grid
+    grid: 'Grid',  # where the steps lie
+    fold: Fold,  # who is left out
+    plants: pd.DataFrame,  # the plant table
+) -> pd.DataFrame:
     "The facts of every held-out step with split, probability and gate weights"
     logits, weights = reading
     m = members(fold, plants.genotype)
-    number = np.where(grid.filled, grid.filled.ravel().cumsum().reshape(grid.filled.shape) - 1, -1)
+    count = grid.filled.ravel().cumsum().reshape(grid.filled.shape)
+    number = np.where(grid.filled, count - 1, -1)
+    columns = [f'gate_{g}' for g in gates]
     parts = []
     for split in fold.read:
         rows, filled = number[m[split]], grid.filled[m[split]]
-        part = facts.iloc[rows[filled]].assign(
-            split=split, probability=1 / (1 + np.exp(-logits[m[split]][filled].astype(float)))
-        )
-        part[[f'gate_{g}' for g in gates]] = (
-            np.nan if weights is None else weights[m[split]][filled]
-        )
+        odds = logits[m[split]][filled].astype(float)
+        part = facts.iloc[rows[filled]].assign(split=split, probability=1 / (1 + np.exp(-odds)))
+        part[columns] = np.nan if weights is None else weights[m[split]][filled]
         parts.append(part)
     return pd.concat(parts, ignore_index=True)

@@ -35,48 +35,57 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/12_running.ipynb #38ff84a7
 def arm_fits(
-    name,  # of the arm
-    arm,  # its settings
-    plants,  # the plant table
-    shard=None,  # (i, n): only every n-th address, starting with the i-th
-):
+    name: str,  # of the arm
+    arm: Arm,  # its settings
+    plants: pd.DataFrame,  # the plant table
+    shard: tuple[int, int] | None = None,  # (i, n): only every n-th address, starting with the i-th
+) -> list[Fit]:
     "All fits of an arm; a shard holds the same addresses in every arm"
-    fits = [
-        Fit(name, f, s)
-        for split in arm.split_seeds
-        for s in arm.init_seeds
-        for f in make_folds(plants, split)
-    ]
+    fits = []
+    for split in arm.split_seeds:
+        folds = make_folds(plants, split)
+        for s in arm.init_seeds:
+            fits += [Fit(name, f, s) for f in folds]
     if shard is not None:
         fits = fits[shard[0] :: shard[1]]
-    within = lambda fit: inner_folds(fit.fold, plants.genotype) if arm.nested else []
-    return [f for fit in fits for f in (fit, *(replace(fit, fold=i) for i in within(fit)))]
+    if not arm.nested:
+        return fits
+    nested = []
+    for fit in fits:
+        inner = inner_folds(fit.fold, plants.genotype)
+        nested += [fit, *(replace(fit, fold=f) for f in inner)]
+    return nested
 
 # %% ../../nbs/30_training/12_running.ipynb #8f5dd6db
 def check_folds(
-    fits,  # list of `Fit`
-    bundle,  # a `Bundle`
-):
+    fits: list[Fit],  # whose folds are checked
+    bundle: 'Bundle',  # their data
+) -> None:
     "Refuse folds whose training or validation plants are all stressed or never"
     real = bundle.steps.real
     for fold in {f.fold for f in fits}:
         for part, at in members(fold, bundle.plants.genotype).items():
             y = bundle.label[at][real[at]]
             if part in ('train', 'validation') and len(set(y)) < 2:
+                lacking = 'unstressed' if y.sum() else 'stressed'
                 raise BadInput(
-                    f'fold {fold.number} (without {fold.test}): its {part} plants have no {"stressed" if not y.sum() else "unstressed"} step',
+                    f'fold {fold.number} (without {fold.test}): '
+                    f'its {part} plants have no {lacking} step',
                     'measured steps',
                     'check the onsets',
                 )
 
 # %% ../../nbs/30_training/12_running.ipynb #355fc194
 COLUMNS = (
-    'study arm backbone protocol split_seed init_seed fold split genotype plant_id treatment replicate round dag onset_dag label label_low_dag '
-    'label_high_dag probability gate_image gate_fluor gate_env gate_vi'
+    'study arm backbone protocol split_seed init_seed fold split '
+    'genotype plant_id treatment replicate round dag onset_dag '
+    'label label_low_dag label_high_dag probability gate_image gate_fluor gate_env gate_vi'
 ).split()
 
 
-def _labelled(rows, study, work, fit, protocol):
+def _labelled(
+    rows: pd.DataFrame, study: Study, work: Work, fit: Fit, protocol: str
+) -> pd.DataFrame:
     "The rows with the columns that say whose they are"
     return rows.assign(
         study=study.name,
@@ -89,70 +98,48 @@ def _labelled(rows, study, work, fit, protocol):
     )
 
 # %% ../../nbs/30_training/12_running.ipynb #bf86ad9b
-def _round_facts(work):
+def _round_facts(work: Work) -> pd.DataFrame:
     "A row per plant and round, with the label as it would be and whether it was measured"
     b = work.bundle
     plant, step = np.nonzero(b.rounds.filled)
-    t = (
-        b.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
-        .iloc[plant]
-        .reset_index(drop=True)
-    )
+    t = b.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
+    t = t.iloc[plant].reset_index(drop=True)
     t = t.assign(
         round=b.rounds.round[plant, step],
         dag=b.rounds.dag[plant, step].astype(int),
         measured=b.rounds.real[plant, step].astype(int),
     )
     t['label'] = (t.dag >= t.onset_dag).astype(int)
-    return t.merge(
-        b.facts.drop_duplicates('plant_id')[['plant_id', 'label_low_dag', 'label_high_dag']],
-        on='plant_id',
-        how='left',
-    )
+    limits = b.facts.drop_duplicates('plant_id')
+    limits = limits[['plant_id', 'label_low_dag', 'label_high_dag']]
+    return t.merge(limits, on='plant_id', how='left')
 
 # %% ../../nbs/30_training/12_running.ipynb #501730d0
 def gather(
-    study,  # a `Study`
-    work,  # a `Work` whose fits are all on disk
-    grid='steps',  # or 'rounds'
-):
+    study: Study,  # what is trained
+    work: Work,  # whose fits are all on disk
+    grid: str = 'steps',  # or 'rounds'
+) -> pd.DataFrame:
     "All predictions of an arm on one grid"
-    g, facts = (
-        getattr(work.bundle, grid),
-        work.bundle.facts if grid == 'steps' else _round_facts(work),
-    )
-    gates = (
-        blueprint(work.arm, work.bundle.widths()).gates if work.arm.estimator == 'network' else ()
-    )
+    b = work.bundle
+    g = getattr(b, grid)
+    facts = b.facts if grid == 'steps' else _round_facts(work)
+    gates = ()
+    if work.arm.estimator == 'network':
+        gates = blueprint(work.arm, b.widths()).gates
     parts = []
     for fit in (f for f in work.marks if grid == 'steps' or not f.fold.part):
         readings = load_readings(work.folder.fits, fit)
         for protocol in work.arm.readings:
-            parts.append(
-                _labelled(
-                    prediction_rows(
-                        readings[f'{grid}/{protocol}'],
-                        gates,
-                        facts,
-                        g,
-                        fit.fold,
-                        work.bundle.plants,
-                    ),
-                    study,
-                    work,
-                    fit,
-                    protocol,
-                )
-            )
-    extra = [f'gate_{x}' for x in gates if f'gate_{x}' not in COLUMNS] + (
-        ['measured'] if grid == 'rounds' else []
-    )
+            reading = readings[f'{grid}/{protocol}']
+            rows = prediction_rows(reading, gates, facts, g, fit.fold, b.plants)
+            parts.append(_labelled(rows, study, work, fit, protocol))
+    extra = [f'gate_{x}' for x in gates if f'gate_{x}' not in COLUMNS]
+    if grid == 'rounds':
+        extra.append('measured')
     order = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag', 'round']
-    return (
-        pd.concat(parts, ignore_index=True)
-        .sort_values(order, ignore_index=True)
-        .reindex(columns=COLUMNS + extra)
-    )
+    t = pd.concat(parts, ignore_index=True).sort_values(order, ignore_index=True)
+    return t.reindex(columns=COLUMNS + extra)
 
 # %% ../../nbs/30_training/12_running.ipynb #3107b07a
 def gather_permuted(
@@ -169,18 +156,22 @@ def gather_permuted(
     return pd.concat(parts, ignore_index=True).reindex(columns=usual + there + versions)
 
 # %% ../../nbs/30_training/12_running.ipynb #a90ed29e
-def _grids(work):
+def _grids(work: Work) -> dict[str, Path]:
     "Grid to the file that holds its predictions"
-    files = {'steps': work.folder.predictions, 'rounds': work.folder.predictions_all_rounds}
-    return {g: f for g, f in files.items() if getattr(work.bundle, g) is not None}
+    files = {'steps': work.folder.predictions}
+    if work.bundle.rounds is not None:
+        files['rounds'] = work.folder.predictions_all_rounds
+    return files
 
 
-def _permuted(work):
+def _permuted(work: Work) -> list[Path]:
     "The file of a network's predictions with a modality replaced; none of a plain estimator"
-    return [work.folder.predictions_permuted] if work.arm.estimator == 'network' else []
+    if work.arm.estimator != 'network':
+        return []
+    return [work.folder.predictions_permuted]
 
 
-def _written(work, mark):
+def _written(work: Work, mark: str) -> bool:
     "Are the arm's tables there, whole, and made from these fits?"
     record = work.folder.record
     if any(map(broken, (record, *_grids(work).values(), *_permuted(work)))):
@@ -191,7 +182,7 @@ def _written(work, mark):
         return False
 
 
-def _write_tables(study, work, mark):
+def _write_tables(study: Study, work: Work, mark: str) -> None:
     "Write the arm's tables, and last the record that says so"
     record = work.folder.record
     record.unlink(missing_ok=True)
@@ -204,9 +195,9 @@ def _write_tables(study, work, mark):
 
 # %% ../../nbs/30_training/12_running.ipynb #3ad09d42
 def write_predictions(
-    study,  # a `Study`
-    work,  # a `Work` with all fits of the arm
-):
+    study: Study,  # what is trained
+    work: Work,  # with all fits of the arm
+) -> bool:
     "Write the arm's tables if every fit is there; returns whether the arm is complete"
     if not all(work.done(f) for f in work.marks):
         return False
@@ -221,9 +212,10 @@ def write_predictions(
     return True
 
 # %% ../../nbs/30_training/12_running.ipynb #7019fd5d
-def _cost(work):
+def _cost(work: Work) -> dict[str, float]:
     "Seconds and epochs of an arm's fits, from their records"
-    records = [read_json(work.folder.fits / f'{f.name}.json') for f in work.marks]
+    paths = [fit_path(work.folder.fits, f) for f in work.marks]
+    records = [read_json(p.with_suffix('.json')) for p in paths]
     return dict(
         seconds=round(sum(r['seconds'] for r in records), 1),
         epochs=sum(r['epochs'] for r in records),
@@ -236,46 +228,52 @@ class Shelf:
 
     def __init__(
         self,
-        data,  # folder of the experiment
-        features,  # folder of features
+        data: str | Path,  # folder of the experiment
+        features: str | Path,  # folder of features
     ):
-        self.experiment, self.features, self.kept = Experiment(data), features, {}
+        self.experiment = Experiment(data)
+        self.features = features
+        self.kept = {}
 
 
 @patch
 def get(
     self: Shelf,
-    arm,  # an `Arm`
-):
+    arm: Arm,  # that asks for it
+) -> 'tuple[Bundle, str]':
     "The bundle an arm trains on, and its digest"
-    image = (
-        (str(feature_path(self.features, arm.backbone, arm.tap, arm.canvas)),)
-        if 'image' in arm.modalities
-        else ()
-    )
-    key = *image, arm.modalities, arm.preparation, arm.fluor_columns
+    path = None
+    if 'image' in arm.modalities:
+        path = feature_path(self.features, arm.backbone, arm.tap, arm.canvas)
+    key = path, arm.modalities, arm.preparation, arm.fluor_columns
     if key not in self.kept:
-        for p in image:
-            check_experiment(p, self.experiment)
-        b = load_bundle(arm, self.experiment, *(FeatureFile(p) for p in image))
+        file = None
+        if path is not None:
+            check_experiment(path, self.experiment)
+            file = FeatureFile(path)
+        b = load_bundle(arm, self.experiment, file)
         self.kept[key] = b, b.digest()
     return self.kept[key]
 
 # %% ../../nbs/30_training/12_running.ipynb #eb487f5e
-def _mark(study, shelf, name, fit, above=()):
+def _mark(study: Study, shelf: Shelf, name: str, fit: Fit, above: tuple[str, ...] = ()) -> str:
     "The fingerprint of the fit of arm `name` at the address of `fit`"
     arm = study.arms[name]
     if name in above:
         raise BadInput(
-            f'{" is taught by ".join((*above, name))}',
+            ' is taught by '.join((*above, name)),
             f'{study.name}, arms',
             'let a teacher learn from labels alone',
         )
-    teacher = _mark(study, shelf, arm.teacher, fit, (*above, name)) if arm.teacher else None
+    teacher = None
+    if arm.teacher:
+        teacher = _mark(study, shelf, arm.teacher, fit, (*above, name))
     return fit_fingerprint(replace(fit, arm=name), arm, shelf.get(arm)[1], teacher)
 
 # %% ../../nbs/30_training/12_running.ipynb #5ec9dfa2
-def _work(study, shelf, out, name, shard=None):
+def _work(
+    study: Study, shelf: Shelf, out: str | Path, name: str, shard: tuple[int, int] | None = None
+) -> Work:
     "The `Work` of one arm, its queue still empty"
     arm = study.arms[name]
     check_baseline(name, arm)
@@ -287,7 +285,7 @@ def _work(study, shelf, out, name, shard=None):
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
 # %% ../../nbs/30_training/12_running.ipynb #5ddbd1ef
-def _meet_teacher(study, works, work):
+def _meet_teacher(study: Study, works: dict[str, Work], work: Work) -> None:
     "Give a student its teacher, which must have a fit at every address of the student's"
     t = works.get(work.arm.teacher)
     if t is None:
@@ -306,76 +304,85 @@ def _meet_teacher(study, works, work):
     work.teacher = t
 
 # %% ../../nbs/30_training/12_running.ipynb #22d76d68
-def _not_as_written(works):
-    "Fits that are to be trained again because their files are not what was written: path to what is wrong"
+def _not_as_written(works: list[Work]) -> dict[Path, str]:
+    "Fits to train again because their files are not what was written: path to what is wrong"
     paths = [fit_path(w.folder.fits, f) for w in works for f in w.queue]
-    return {
-        p: fault for p in paths if (fault := fit_fault(p)) not in ('', 'missing', 'record missing')
-    }
+    faults = {p: fit_fault(p) for p in paths}
+    return {p: f for p, f in faults.items() if f not in ('', 'missing', 'record missing')}
 
 
-def _aside(out):
-    return set(StudyFolder(out).arms.glob('*/fits/*.damaged-*'))
+def _aside(out: str | Path) -> set[Path]:
+    "Checkpoints that were set aside as damaged"
+    folder = StudyFolder(out)
+    found = set()
+    for name in folder.arms_there():
+        found |= set(folder.arm(name).fits.glob('*.damaged-*'))
+    return found
 
 
-def _told(faults, aside):
+def _told(faults: dict[Path, str], aside: set[Path]) -> list[str]:
     "Lines for people about what was damaged and is done again"
-    lines = (
-        [
-            f'{len(faults)} fits were not what was written and were trained again; the first: {next(iter(faults))} ({next(iter(faults.values()))})'
-        ]
-        if faults
-        else []
-    )
-    return lines + [
-        f'{p}: a damaged checkpoint, set aside; its fit was trained from the start'
-        for p in sorted(aside)
-    ]
+    lines = []
+    if faults:
+        path, fault = next(iter(faults.items()))
+        lines.append(
+            f'{len(faults)} fits were not what was written and were trained again; '
+            f'the first: {path} ({fault})'
+        )
+    for p in sorted(aside):
+        lines.append(f'{p}: a damaged checkpoint, set aside; its fit was trained from the start')
+    return lines
 
 # %% ../../nbs/30_training/12_running.ipynb #1e0cb217
+def _depth(work: Work) -> int:
+    "How many teachers an arm has above it"
+    return 0 if work.teacher is None else 1 + _depth(work.teacher)
+
+
 def plan(
-    study,  # a `Study`
-    shelf,  # a `Shelf`
-    out,  # folder of the study
-    only_arms=None,  # names; all by default
-    shard=None,  # (i, n)
-):
+    study: Study,  # what is trained
+    shelf: Shelf,  # its bundles
+    out: str | Path,  # folder of the study
+    only_arms: 'Sequence[str] | None' = None,  # names; all by default
+    shard: tuple[int, int] | None = None,  # (i, n)
+) -> list[Work]:
     "The `Work` of every arm, teachers before students"
-    names, works = list(only_arms or study.arms), {}
+    names = list(only_arms or study.arms)
     for n in names:
         if n not in study.arms:
             raise unknown('arm', n, study.arms, study.name)
-        if study.arms[n].teacher and study.arms[n].teacher not in names:
-            names.append(study.arms[n].teacher)
-    for n in names:
-        if not imported(out, n):
-            works[n] = _work(study, shelf, out, n, shard)
+        teacher = study.arms[n].teacher
+        if teacher and teacher not in names:
+            names.append(teacher)
+    here = [n for n in names if not imported(out, n)]
+    works = {n: _work(study, shelf, out, n, shard) for n in here}
     for w in works.values():
         if w.arm.teacher:
             _meet_teacher(study, works, w)
         w.queue.extend(f for f in w.marks if not w.done(f))
-    depth = lambda w: 0 if w.teacher is None else 1 + depth(w.teacher)
-    return sorted(works.values(), key=depth)
+    return sorted(works.values(), key=_depth)
 
 # %% ../../nbs/30_training/12_running.ipynb #9a522b88
 def train_study(
-    study,  # a `Study`
-    data,  # folder of the experiment
-    features,  # folder of features
-    out,  # folder of the study
-    only_arms=None,  # names of arms; all by default
-    shard=None,  # (i, n): the i-th of n parts
-    workers=None,  # stacks at once; one per core by default
-    device=None,  # 'cuda' where there is one by default
-):
-    "Train what is missing and write predictions; returns what was done, with lines for people under `said`"
-    start, device = time.monotonic(), device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    workers, shelf = (
-        workers or (len(os.sched_getaffinity(0)) if not accelerated(device) else 1),
-        Shelf(data, features),
-    )
+    study: Study,  # what is trained
+    data: str | Path,  # folder of the experiment
+    features: str | Path,  # folder of features
+    out: str | Path,  # folder of the study
+    only_arms: 'Sequence[str] | None' = None,  # names of arms; all by default
+    shard: tuple[int, int] | None = None,  # (i, n): the i-th of n parts
+    workers: int | None = None,  # stacks at once; one per core by default
+    device: str | None = None,  # 'cuda' where there is one by default
+) -> dict:
+    "Train what is missing and write predictions; what was done, `said` is for people"
+    start = time.monotonic()
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if not workers:
+        workers = 1 if accelerated(device) else len(os.sched_getaffinity(0))
+    shelf = Shelf(data, features)
     works = plan(study, shelf, out, only_arms, shard)
-    todo, faults, aside = sum(len(w.queue) for w in works), _not_as_written(works), _aside(out)
+    todo = sum(len(w.queue) for w in works)
+    faults = _not_as_written(works)
+    aside = _aside(out)
     if todo:
         Crew(works, workers, device).run()
     whole = works if shard is None else [_work(study, shelf, out, w.name) for w in works]

@@ -13,10 +13,10 @@ from .streams import accelerated
 
 # %% ../../nbs/30_training/03_stacked.ipynb #e88c31a2
 def linear(
-    x,  # (fits, rows, in)
-    w,  # (fits, in, out)
-    b,  # (fits, 1, out)
-):
+    x: torch.Tensor,  # (fits, rows, in)
+    w: torch.Tensor,  # (fits, in, out)
+    b: torch.Tensor,  # (fits, 1, out)
+) -> torch.Tensor:
     "Each fit's rows through its own weights"
     if w.shape[1] == 1:
         x, w = F.pad(x, (0, 1)), F.pad(w, (0, 0, 0, 1))
@@ -28,158 +28,173 @@ def linear(
 
 # %% ../../nbs/30_training/03_stacked.ipynb #ded59b9d
 def aligned(
-    f,  # elementwise function
-    x,  # (fits, …)
-):
+    f: 'Callable[[torch.Tensor], torch.Tensor]',  # elementwise
+    x: torch.Tensor,  # (fits, …)
+) -> torch.Tensor:
     "`f(x)`, every fit padded to whole vectors of 64 numbers"
     n = x[0].numel()
     if n % 64 == 0:
         return f(x)
-    return f(F.pad(x.reshape(len(x), n), (0, -n % 64)))[:, :n].reshape(x.shape)
+    padded = F.pad(x.reshape(len(x), n), (0, -n % 64))
+    return f(padded)[:, :n].reshape(x.shape)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #b1f0dc2e
 class _Softmax(torch.autograd.Function):
     "Softmax over the last axis, for short rows on a CPU"
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
         e = aligned(torch.exp, x - x.amax(-1, keepdim=True))
         p = e / _row_sums(e)
         ctx.save_for_backward(p)
         return p
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> torch.Tensor:
         (p,) = ctx.saved_tensors
         d = g * p
         return d.addcmul_(p, _row_sums(d), value=-1)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #72f961ef
-def _row_sums(x):
+def _row_sums(x: torch.Tensor) -> torch.Tensor:
     "Sums over the last axis as a product with ones"
     flat = x.reshape(len(x), -1, x.shape[-1])
-    return torch.bmm(flat, flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4))[..., :1].view(
-        *x.shape[:-1], 1
-    )
+    ones = flat.new_ones(1, 1, 1).expand(len(x), x.shape[-1], 4)
+    sums = torch.bmm(flat, ones)[..., :1]
+    return sums.view(*x.shape[:-1], 1)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #bef4ce32
 def softmax(
-    x,  # (fits, …, k)
-):
+    x: torch.Tensor,  # (fits, …, k)
+) -> torch.Tensor:
     "Softmax over the last axis"
-    return torch.softmax(x, -1) if accelerated(x.device) else _Softmax.apply(x)
+    if accelerated(x.device):
+        return torch.softmax(x, -1)
+    return _Softmax.apply(x)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #8d574582
 class _ReluDrop(torch.autograd.Function):
     "ReLU times a mask"
 
     @staticmethod
-    def forward(ctx, x, mask):
+    def forward(ctx, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         y = torch.relu(x).mul_(mask)
         ctx.save_for_backward(y, mask)
         return y
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         y, mask = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(g, y, 0).mul_(mask), None
 
 
 def relu_drop(
-    x,  # (fits, rows, features)
-    mask,  # its factors from `Dropout.mask`, or None
-):
+    x: torch.Tensor,  # (fits, rows, features)
+    mask: torch.Tensor | None,  # its factors from `Dropout.mask`, or None
+) -> torch.Tensor:
     "ReLU, then dropout"
-    return torch.relu(x) if mask is None else _ReluDrop.apply(x, mask)
+    if mask is None:
+        return torch.relu(x)
+    return _ReluDrop.apply(x, mask)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #db4075aa
 class _GeluDrop(torch.autograd.Function):
     "GELU times a mask"
 
     @staticmethod
-    def forward(ctx, x, mask):
+    def forward(ctx, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, mask)
         return F.gelu(x).mul_(mask)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         x, mask = ctx.saved_tensors
         return torch.ops.aten.gelu_backward(g, x).mul_(mask), None
 
 
 def gelu_drop(
-    x,  # (fits, rows, features), a multiple of 64 numbers per fit
-    mask,  # its factors from `Dropout.mask`, or None
-):
+    x: torch.Tensor,  # (fits, rows, features), a multiple of 64 numbers per fit
+    mask: torch.Tensor | None,  # its factors from `Dropout.mask`, or None
+) -> torch.Tensor:
     "GELU, then dropout"
-    return F.gelu(x) if mask is None else _GeluDrop.apply(x, mask)
+    if mask is None:
+        return F.gelu(x)
+    return _GeluDrop.apply(x, mask)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #76700d6f
 class _AddNorm(torch.autograd.Function):
     "LayerNorm(x + y·mask) with each fit's own scale and shift"
 
     @staticmethod
-    def forward(ctx, x, y, mask, w, b):
-        total = x + y if mask is None else torch.addcmul(x, y.to(x.dtype), mask.to(x.dtype))
+    def forward(
+        ctx,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        mask: torch.Tensor | None,
+        w: torch.Tensor,
+        b: torch.Tensor,
+    ) -> torch.Tensor:
+        if mask is None:
+            total = x + y
+        else:
+            total = torch.addcmul(x, y.to(x.dtype), mask.to(x.dtype))
         n, mean, rate = torch.native_layer_norm(total, total.shape[-1:], None, None, 1e-5)
         ctx.save_for_backward(total, n, mean, rate, mask, w)
         return torch.addcmul(b, n, w)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         total, n, mean, rate, mask, w = ctx.saved_tensors
         d, _, _ = torch.ops.aten.native_layer_norm_backward(
             g * w, total, total.shape[-1:], mean, rate, None, None, [True, False, False]
         )
-        return (
-            d,
-            d if mask is None else d * mask,
-            None,
-            (g * n).sum(1, keepdim=True),
-            g.sum(1, keepdim=True),
-        )
+        dy = d if mask is None else d * mask
+        dw = (g * n).sum(1, keepdim=True)
+        db = g.sum(1, keepdim=True)
+        return d, dy, None, dw, db
 
 # %% ../../nbs/30_training/03_stacked.ipynb #6072b037
 def add_norm(
-    x,  # (fits, rows, features)
-    y,  # the same shape: what is added
-    mask,  # factors for `y` from `Dropout.mask`, or None
-    w,  # (fits, 1, features) scale
-    b,  # (fits, 1, features) shift
-):
+    x: torch.Tensor,  # (fits, rows, features)
+    y: torch.Tensor,  # the same shape: what is added
+    mask: torch.Tensor | None,  # factors for `y` from `Dropout.mask`, or None
+    w: torch.Tensor,  # (fits, 1, features) scale
+    b: torch.Tensor,  # (fits, 1, features) shift
+) -> torch.Tensor:
     "Add, then normalise each row"
     return _AddNorm.apply(x, y, mask, w, b)
 
 
 def layer_norm(
-    x,  # (fits, rows, features)
-    w,  # (fits, 1, features)
-    b,  # (fits, 1, features)
-):
+    x: torch.Tensor,  # (fits, rows, features)
+    w: torch.Tensor,  # (fits, 1, features)
+    b: torch.Tensor,  # (fits, 1, features)
+) -> torch.Tensor:
     "Normalise each row, then scale and shift with the fit's own numbers"
-    return torch.addcmul(b, F.layer_norm(x, x.shape[-1:]), w)
+    n = F.layer_norm(x, x.shape[-1:])
+    return torch.addcmul(b, n, w)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #2357b215
 class _StandIn(torch.autograd.Function):
     "y where `there`, else the token"
 
     @staticmethod
-    def forward(ctx, y, there, token):
+    def forward(ctx, y: torch.Tensor, there: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
         away = 1 - there
         ctx.save_for_backward(there, away)
         return (y * there).addcmul_(away, token[:, None].to(y.dtype))
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         there, away = ctx.saved_tensors
         return g * there, None, (g * away).sum(1)
 
 
 def stand_in(
-    y,  # (fits, rows, features)
-    there,  # (fits, rows, 1) 1 or 0
-    token,  # (fits, features)
-):
+    y: torch.Tensor,  # (fits, rows, features)
+    there: torch.Tensor,  # (fits, rows, 1) 1 or 0
+    token: torch.Tensor,  # (fits, features)
+) -> torch.Tensor:
     "`y` where there is something, the learned token elsewhere"
     return _StandIn.apply(y, there.to(y.dtype), token)
 
@@ -188,7 +203,7 @@ class _Weighted(torch.autograd.Function):
     "Σ parts[i]·g[..., i]"
 
     @staticmethod
-    def forward(ctx, g, *parts):
+    def forward(ctx, g: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(g, *parts)
         out = parts[0] * g[..., :1]
         for i, part in enumerate(parts[1:], 1):
@@ -196,46 +211,46 @@ class _Weighted(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, d):
+    def backward(ctx, d: torch.Tensor) -> tuple:
         g, *parts = ctx.saved_tensors
-        dg = (
-            torch.cat([(d * part).sum(-1, keepdim=True) for part in parts], -1)
-            if ctx.needs_input_grad[0]
-            else None
-        )
-        return dg, *(
-            d * g[..., i : i + 1] if need else None
-            for i, need in enumerate(ctx.needs_input_grad[1:])
-        )
+        need_g, *need_parts = ctx.needs_input_grad
+        dg = None
+        if need_g:
+            dg = torch.cat([(d * part).sum(-1, keepdim=True) for part in parts], -1)
+        dparts = [d * g[..., i : i + 1] if need else None for i, need in enumerate(need_parts)]
+        return dg, *dparts
 
 
 def weighted(
-    g,  # (fits, rows, k)
-    parts,  # k tensors (fits, rows, features)
-):
+    g: torch.Tensor,  # (fits, rows, k)
+    parts: list[torch.Tensor],  # k tensors (fits, rows, features)
+) -> torch.Tensor:
     "The sum of the parts, each row with its own weights"
-    return _Weighted.apply(g.to(parts[0].dtype), *parts)
+    g = g.to(parts[0].dtype)
+    return _Weighted.apply(g, *parts)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #96b36741
 def whole_rows(
-    x,  # (n, D)
-):
-    "Rows of which each begins at a multiple of 16 bytes; zeros are added where D is not a multiple of 4"
-    return F.pad(x, (0, -x.shape[1] % 4)) if x.shape[1] % 4 else x
+    x: torch.Tensor,  # (n, D)
+) -> torch.Tensor:
+    "Rows that all begin at a multiple of 16 bytes; zeros are added unless 4 divides D"
+    lacking = -x.shape[1] % 4
+    return F.pad(x, (0, lacking)) if lacking else x
 
 # %% ../../nbs/30_training/03_stacked.ipynb #e72369e8
-def _dots(rows, table, index):
+def _dots(rows: torch.Tensor, table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     "Dot product of `rows[i]` with each of `table[index[i]]`: (n, D), (N, D), (n, k) -> (n, k)"
     n, k = index.shape
     rows, table = whole_rows(rows), whole_rows(table)
     start = torch.arange(0, n * k, k, device=index.device)
     bag = torch.arange(n, device=index.device).repeat_interleave(k)
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+    dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
         rows, table, index.reshape(-1), start, bag, 0
-    ).view(n, k)
+    )
+    return dots.view(n, k)
 
 # %% ../../nbs/30_training/03_stacked.ipynb #6d44a33d
-def _sums(weights, table, index):
+def _sums(weights: torch.Tensor, table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     "Weighted sums of `table[index[i]]`: (n, k), (N, D), (n, k) -> (n, D)"
     return F.embedding_bag(index, table, per_sample_weights=weights, mode='sum')
 
@@ -244,51 +259,48 @@ class _Scores(torch.autograd.Function):
     "Query against the rows of a table: (fits, D), (N, D), (fits, k) -> (fits, k)"
 
     @staticmethod
-    def forward(ctx, query, table, index):
+    def forward(ctx, query: torch.Tensor, table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(table, index)
         return _dots(query, table, index)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         table, index = ctx.saved_tensors
         return _sums(g, table, index), None, None
 
 # %% ../../nbs/30_training/03_stacked.ipynb #382373fa
 class _Means(torch.autograd.Function):
-    "Weighted sums of rows of a table, standardised: (fits, rows, k), (N, D), (fits, rows, k), twice (fits, 1, D) -> (fits, rows, D)"
+    "Standardised weighted sums of rows of a table: (fits, rows, k), (N, D) -> (fits, rows, D)"
 
     @staticmethod
-    def forward(ctx, weights, table, index, shift, rate):
+    def forward(
+        ctx,
+        weights: torch.Tensor,
+        table: torch.Tensor,
+        index: torch.Tensor,
+        shift: torch.Tensor,
+        rate: torch.Tensor,
+    ) -> torch.Tensor:
         ctx.save_for_backward(table, index, rate)
-        return (
-            _sums(weights.flatten(0, 1), table, index.flatten(0, 1))
-            .view(*index.shape[:2], -1)
-            .sub_(shift)
-            .mul_(rate)
-        )
+        sums = _sums(weights.flatten(0, 1), table, index.flatten(0, 1))
+        return sums.view(*index.shape[:2], -1).sub_(shift).mul_(rate)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g: torch.Tensor) -> tuple:
         table, index, rate = ctx.saved_tensors
-        return (
-            _dots((g * rate).flatten(0, 1), table, index.flatten(0, 1)).view(index.shape),
-            None,
-            None,
-            None,
-            None,
-        )
+        dots = _dots((g * rate).flatten(0, 1), table, index.flatten(0, 1))
+        return dots.view(index.shape), None, None, None, None
 
 # %% ../../nbs/30_training/03_stacked.ipynb #094eaff9
 def pool_views(
-    query,  # (fits, D) the learned query
-    table,  # (N, D) features of all images; row 0 is zeros and stands for no image
-    index,  # (fits, rows, views) rows of the table, 0 where there is no image
-    shift,  # (fits, D) what each fit subtracts from a feature
-    rate,  # (fits, D) what it multiplies it with afterwards
-):
-    "(fits, rows, D) standardised features, weighted by softmax(query · feature / √D) over the views present"
-    scores = _Scores.apply(query * rate / table.shape[1] ** 0.5, table, index.flatten(1)).view(
-        index.shape
-    )
+    query: torch.Tensor,  # (fits, D) the learned query
+    table: torch.Tensor,  # (N, D) features of all images; row 0 is zeros and stands for no image
+    index: torch.Tensor,  # (fits, rows, views) rows of the table, 0 where there is no image
+    shift: torch.Tensor,  # (fits, D) what each fit subtracts from a feature
+    rate: torch.Tensor,  # (fits, D) what it multiplies it with afterwards
+) -> torch.Tensor:  # (fits, rows, D)
+    "Standardised features, weighted by softmax(query · feature / √D) over the views present"
+    scaled = query * rate / table.shape[1] ** 0.5
+    scores = _Scores.apply(scaled, table, index.flatten(1)).view(index.shape)
     weights = softmax(scores.masked_fill(index == 0, -1e9))
     return _Means.apply(weights, table, index, shift[:, None], rate[:, None])

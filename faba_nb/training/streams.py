@@ -14,17 +14,18 @@ from fastcore.basics import patch
 
 # %% ../../nbs/30_training/02_streams.ipynb #9aab0d14
 def stream(
-    key,  # (split seed, init seed, fold)
-    purpose,  # what the numbers are for: 'weights', 'batches', 'dropout'
-    *counter,  # whole numbers: epoch, step, …
-):
+    key: tuple[int, ...],  # (split seed, init seed, fold)
+    purpose: str,  # what the numbers are for: 'weights', 'batches', 'dropout'
+    *counter: int,  # whole numbers: epoch, step, …
+) -> Generator:
     "The random generator that lives at one address"
-    return Generator(SFC64(SeedSequence(key, spawn_key=(zlib.crc32(purpose.encode()), *counter))))
+    address = zlib.crc32(purpose.encode()), *counter
+    return Generator(SFC64(SeedSequence(key, spawn_key=address)))
 
 # %% ../../nbs/30_training/02_streams.ipynb #56666539
 def accelerated(
-    device,  # where tensors live
-):
+    device: str | torch.device,  # where tensors live
+) -> bool:
     "Is this a device on which a call costs more than the arithmetic in it?"
     return torch.device(device).type != 'cpu'
 
@@ -34,39 +35,39 @@ class Dropout:
 
     def __init__(
         self,
-        rate,  # share of units that are dropped, 0 to below 1
-        keys,  # the address of every fit of the stack
-        device='cpu',  # where the masks are needed
+        rate: float,  # share of units that are dropped, 0 to below 1
+        keys: 'Sequence[tuple]',  # the address of every fit of the stack
+        device: str | torch.device = 'cpu',  # where the masks are needed
     ):
         self.limit = round(rate * 65536)
         self.scale = 65536 / (65536 - self.limit)
         self.keys, self.device = keys, torch.device(device)
         self.taken = 0  # words that the layers of a step have taken so far
-        self.numbers = torch.tensor(
-            [stream(k, 'dropout').integers(2**63) for k in keys], device=device
-        )
+        numbers = [stream(k, 'dropout').integers(2**63) for k in keys]
+        self.numbers = torch.tensor(numbers, device=device)
         self.start([0] * len(keys), 0)
 
 # %% ../../nbs/30_training/02_streams.ipynb #10401f0f
 @patch
 def start(
     self: Dropout,
-    epochs,  # epoch of each fit
-    step,  # step within the epoch
-):
+    epochs: 'Sequence[int]',  # epoch of each fit
+    step: int,  # step within the epoch
+) -> None:
     "Go to a step: the masks that follow depend on it alone"
-    self.site, self.place = (
-        0,
-        torch.tensor([(e * 2**20 + step) * 256 for e in epochs], device=self.device),
-    )
+    self.site = 0
+    places = [(e * 2**20 + step) * 256 for e in epochs]
+    self.place = torch.tensor(places, device=self.device)
     if accelerated(self.device):
         return
     self.streams = [stream(k, 'dropout', e, step) for k, e in zip(self.keys, epochs)]
-    self.usual, self.taken, self.words = self.taken, 0, self._draw(0)
+    self.usual = self.taken
+    self.taken = 0
+    self.words = self._draw(0)
 
 # %% ../../nbs/30_training/02_streams.ipynb #318d5808
 @patch
-def _draw(self: Dropout, n):
+def _draw(self: Dropout, n: int) -> np.ndarray:
     "(fits, n) random words of 64 bits"
     words = np.empty((len(self.keys), n), np.uint64)
     for row, s in zip(words, self.streams):
@@ -75,16 +76,20 @@ def _draw(self: Dropout, n):
 
 
 @patch
-def _bits_cpu(self: Dropout, n):
-    "(fits, n) random 16-bit numbers; what a step needs is drawn at its first layer, as much as the step before needed"
-    k, there = -(-n // 4), self.words.shape[1]
+def _bits_cpu(self: Dropout, n: int) -> np.ndarray:
+    "(fits, n) random 16-bit numbers; a step's first layer draws what the step before needed"
+    k = -(-n // 4)
+    there = self.words.shape[1]
     if k > there:
-        self.words = np.hstack([self.words, self._draw(max(k, self.usual - self.taken) - there)])
-    mine, self.words, self.taken = self.words[:, :k], self.words[:, k:], self.taken + k
+        more = max(k, self.usual - self.taken) - there
+        self.words = np.hstack([self.words, self._draw(more)])
+    mine = self.words[:, :k]
+    self.words = self.words[:, k:]
+    self.taken += k
     return mine.view(np.uint16)[:, :n]
 
 # %% ../../nbs/30_training/02_streams.ipynb #0bce5d49
-def _mix(z):
+def _mix(z: torch.Tensor) -> torch.Tensor:
     "One round of splitmix64 on int64 tensors; shifts must not carry the sign along"
     z = z * -7046029254386353131
     z = (z ^ ((z >> 30) & (2**34 - 1))) * -4658895280553007687
@@ -93,29 +98,28 @@ def _mix(z):
 
 # %% ../../nbs/30_training/02_streams.ipynb #d389004b
 @patch
-def _bits_hashed(self: Dropout, n):
+def _bits_hashed(self: Dropout, n: int) -> torch.Tensor:
     "(fits, n) random 16-bit numbers, computed where they are needed"
     self.site += 1
     seeds = _mix(self.numbers + _mix(self.place + self.site))
-    words = _mix(torch.arange(1, -(-n // 4) + 1, device=self.device) + seeds[:, None])
+    places = torch.arange(1, -(-n // 4) + 1, device=self.device)
+    words = _mix(places + seeds[:, None])
     return words.view(torch.int16)[:, :n]
 
 # %% ../../nbs/30_training/02_streams.ipynb #78ddfb4f
 @patch
 def mask(
     self: Dropout,
-    x,  # (fits, …) activations
-):
-    "Factors for `x`: zero where a unit is dropped, a little more than one where it stays; None when nothing is dropped"
+    x: torch.Tensor,  # (fits, …) activations
+) -> torch.Tensor | None:
+    "Factors for `x`: 0 where a unit is dropped, else a little above 1; None if nothing is dropped"
     if not self.limit:
         return None
     n = x[0].numel()
-    if not accelerated(self.device):
-        m = torch.from_numpy(
-            np.multiply((self._bits_cpu(n) >= self.limit).view(np.uint8), np.float32(self.scale))
-        )
+    if accelerated(self.device):
+        scale = torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+        m = (self._bits_hashed(n) >= self.limit - 32768) * scale
     else:
-        m = (self._bits_hashed(n) >= self.limit - 32768) * torch.tensor(
-            self.scale, dtype=x.dtype, device=x.device
-        )
+        stays = (self._bits_cpu(n) >= self.limit).view(np.uint8)
+        m = torch.from_numpy(np.multiply(stays, np.float32(self.scale)))
     return m.view(x.shape)
