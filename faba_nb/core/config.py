@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from fastcore.basics import patch
@@ -278,7 +279,7 @@ def parse_yaml(
 
 # %% ../../nbs/00_core/04_config.ipynb #cba57a76
 def read_yaml(
-    path: 'str | Path',  # a YAML file
+    path: str | Path,  # a YAML file
 ) -> Any:
     "The plain value that the file holds"
     return parse_yaml(read_text(path), path)

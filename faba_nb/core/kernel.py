@@ -7,6 +7,7 @@ __all__ = ['PR_SET_PDEATHSIG', 'die_with_parent', 'main', 'manager']
 
 # %% ../../nbs/00_core/12_kernel.ipynb #8f0ce670
 import ctypes, os, signal, sys
+from pathlib import Path
 from .stopping import listen
 
 # %% ../../nbs/00_core/12_kernel.ipynb #90c54efd
@@ -33,7 +34,7 @@ def main() -> None:
 
 # %% ../../nbs/00_core/12_kernel.ipynb #c4537cd7
 def manager(
-    folder: 'str | Path',  # an existing local folder with a short path; sockets and the connection file go there
+    folder: str | Path,  # an existing local folder with a short path, for sockets
     **env: str,  # more environment variables for the kernel
 ) -> type:
     "A kernel manager class for nbclient: this Python, sockets in `folder`"

@@ -117,7 +117,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK = (*FULL, errno.EROFS)
 
 
-def disk_error(text: str) -> 'OSError | None':
+def disk_error(text: str) -> OSError | None:
     "The error of a disk that a text tells of, or None; HDF5 writes it in its own way"
     found = re.search(r'\[Errno (\d+)\]|\berrno = (\d+)', text)
     number = found and int(found[1] or found[2])
@@ -152,7 +152,7 @@ def _read_only(path: str | Path) -> bool:
     return bool(flags & os.ST_RDONLY)
 
 
-def _concerned(e: 'OSError', places: tuple) -> str | Path:
+def _concerned(e: OSError, places: tuple) -> str | Path:
     "The path that the error names, else the place with the least room on a disk that is so"
     if e.filename:
         return e.filename
@@ -162,7 +162,7 @@ def _concerned(e: 'OSError', places: tuple) -> str | Path:
 
 
 def disk_fault(
-    e: 'OSError',  # what the system said
+    e: OSError,  # what the system said
     *places: str | Path,  # paths that were being written to
 ) -> BadInput | None:
     "A full or read-only disk as one line of ours; None for any other error"
@@ -172,14 +172,14 @@ def disk_fault(
     disk = _mount(place)[1]
     if e.errno in FULL:
         what = f'no space left on its disk ({disk}, {_room_left(place) / 1e6:.0f} MB free)'
-        help_ = 'make room there or give another folder'
+        remedy = 'make room there or give another folder'
     else:
         what = f'its disk ({disk}) is read-only'
-        help_ = 'give a folder that can be written to'
+        remedy = 'give a folder that can be written to'
     return BadInput(
         what,
         place,
-        f'what is finished is kept; {help_} (--out, --features, TMPDIR), '
+        f'what is finished is kept; {remedy} (--out, --features, TMPDIR), '
         'then run the same command again',
     )
 

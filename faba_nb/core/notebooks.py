@@ -46,16 +46,12 @@ def parameters_of(
     "The parameters of a job notebook, name to default"
     found = {}
     for line in ast.parse(_tagged(notebook)).body:
-        if (
-            isinstance(line, ast.Assign)
-            and len(line.targets) == 1
-            and isinstance(line.targets[0], ast.Name)
-        ):
-            found[line.targets[0].id] = ast.literal_eval(line.value)
-        else:
+        single = isinstance(line, ast.Assign) and len(line.targets) == 1
+        if not single or not isinstance(line.targets[0], ast.Name):
             raise BadInput(
                 f'`{ast.unparse(line)}` is not NAME = VALUE', f'{notebook}, cell tagged parameters'
             )
+        found[line.targets[0].id] = ast.literal_eval(line.value)
     return found
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #338dff52

@@ -31,14 +31,17 @@ def state_of_code(
     *parts: str,  # folders or files of the repository
 ) -> str:
     "A fingerprint of rooms of the package, job notebooks or reports"
-    files = sorted(
-        f
-        for p in parts
-        for f in _files_below(root() / p)
-        if f.suffix in CODE and '.ipynb_checkpoints' not in f.parts
-    )
+    files = []
+    for part in parts:
+        files += [f for f in _files_below(root() / part) if _is_code(f)]
+    files.sort()
     names = [str(f.relative_to(root())) for f in files]
     return fingerprint(names, *files)
+
+
+def _is_code(path: Path) -> bool:
+    "Does the file shape what is computed or shown?"
+    return path.suffix in CODE and '.ipynb_checkpoints' not in path.parts
 
 
 def _files_below(path: Path) -> Iterable[Path]:

@@ -383,13 +383,12 @@ def _ready(experiment: 'Experiment', features: str | None) -> None:
             experiment.folder,
             'the table above says what would do',
         )
-    ready = [
-        ', '.join(table.study[table['can run'] == 'yes']),
-        ', '.join(table.study[table['can run'] == 'once fetched']),
-    ]
-    if ready[1]:
-        ready[1] += ' once their weights are fetched'
-    print(f'ready: {"; ".join(filter(None, ready))}')
+    ready = []
+    for can, words in {'yes': '', 'once fetched': ' once their weights are fetched'}.items():
+        names = ', '.join(table.study[table['can run'] == can])
+        if names:
+            ready.append(names + words)
+    print(f'ready: {"; ".join(ready)}')
 
 # %% ../../nbs/60_running/08_cli.ipynb #2e5d5d3d
 def _wide(table: 'pd.DataFrame') -> 'pd.DataFrame':
@@ -1279,7 +1278,7 @@ THEIRS = {
 }
 
 
-def _of_the_disk(e: 'OSError') -> tuple[str, int]:
+def _of_the_disk(e: OSError) -> tuple[str, int]:
     "What the system said about a file, and the exit code"
     if e.errno not in THEIRS or e.filename is None:
         return _unexpected(e), 1

@@ -210,7 +210,7 @@ def _not_fetched(names: list[str]) -> list[BadInput]:
 # %% ../../nbs/60_running/02_preconditions.ipynb #e539dc29
 def preconditions(
     study: Study,  # that should run
-    data: 'Experiment | Shelf | str | Path',  # the experiment, its folder, or what `table_shelf` made of it
+    data: 'Experiment | Shelf | str | Path',  # an experiment, its folder, or its shelf
     features: str | Path | None = None,  # folder of the features; DATA/features by default
     out: str | Path | None = None,  # the study's folder, where arms may have been imported
     only: Sequence[str] = STEPS,  # the steps that will run

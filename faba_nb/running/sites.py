@@ -94,9 +94,7 @@ class Pool(Profile):
 
 # %% ../../nbs/60_running/05_sites.ipynb #1af60191
 def units(
-    spent: Iterable[
-        tuple[dict[str, float], float]
-    ],  # pairs of a billing, {unit: number an hour}, and hours
+    spent: Iterable[tuple],  # pairs of a billing, {unit: number an hour}, and hours
 ) -> dict[str, float]:
     "Billing unit to amount"
     total = {}

@@ -9,7 +9,7 @@ __all__ = ['PHOTOGRAPHS', 'GENOTYPES', 'GPU_STEPS', 'CPU_STEPS', 'FUNCTIONS', 'a
 
 # %% ../../nbs/60_running/07_submitting.ipynb #87cc6305
 import math, os, platform, re, shlex, shutil, subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -95,7 +95,9 @@ def work_of(
 
     photographs, genotypes = amount(data)
     own = without_imported(study, out) if out else study
-    read, missing, passes = [], [], 0
+    read = []
+    missing = []
+    passes = 0
     for (tap, canvas), names in image_groups(own).items():
         read += names
         paths = [(b, feature_path(features, b, tap, canvas)) for b in names]
@@ -394,7 +396,7 @@ def log_pattern(
 ) -> str:
     "Where Slurm writes the job's log; it puts the job's number in place of %j"
     path = str(StudyFolder(plan.out).jobs / job.name)
-    literal = path.replace('%', '%%')
+    literal = path.replace('%', '%%')  # so that Slurm reads a per cent sign of the folder as one
     return f'{literal}-%j.log'
 
 
@@ -505,12 +507,12 @@ def script(
         'login': site.login,
     }
     facts = '\n'.join(f'{k}={shlex.quote(v)}' for k, v in told.items())
+    what = f'Study {plan.study.name} on {site.title}. Written by `faba submit`.'
+    again = 'Run it again at will: what Slurm has, or what is done, is left alone.'
     remarks = [
-        f'Study {plan.study.name} on {site.title}. Written by `faba submit`. '
-        'Run it in a login shell:',
+        f'{what} Run it in a login shell:',
         f'  bash {out}/submit.sh',
-        'Run it again at will: what Slurm has, or what is done, is left alone. '
-        f'How far things are: faba status {out}',
+        f'{again} How far things are: faba status {out}',
     ]
     head = '\n'.join(f'# {_remark(line)}' for line in remarks)
     return f'''#!/bin/bash
