@@ -9,7 +9,10 @@ from conftest import ROOT
 
 from faba_nb.running.cli import VERBS as KNOWN, main
 
-VERBS = 'twin check yardsticks backbones fetch features verify-features import study run train evaluate report submit status verify sites'.split()
+VERBS = (
+    'twin check yardsticks backbones fetch features verify-features import study '
+    'run train evaluate report submit status verify sites'
+).split()
 
 
 @pytest.mark.parametrize('verb', VERBS)
@@ -73,7 +76,12 @@ def test_help_loads_nothing_heavy_and_works_from_anywhere(faba):
         and all(v in r.stdout for v in VERBS)
         and '75 stopped in good order' in r.stdout
     )
-    code = "import sys; import faba_nb.running.cli; print([m for m in ('torch', 'open_clip', 'timm', 'matplotlib', 'pandas', 'numpy', 'papermill') if m in sys.modules])"
+    code = """
+import sys
+import faba_nb.running.cli
+slow = ('torch', 'open_clip', 'timm', 'matplotlib', 'pandas', 'numpy', 'papermill')
+print([m for m in slow if m in sys.modules])
+"""
     assert (
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/').stdout
         == '[]\n'
@@ -366,7 +374,7 @@ def test_a_study_or_its_folder(verb, only, folder, twin, ran, monkeypatch):
 
 
 def test_the_folder_wins_over_the_environment(folder, twin, ran, monkeypatch, tmp_path):
-    "FABA_DATA names another experiment: a study in a folder goes on with its own, and pages are never made a study of the other"
+    "FABA_DATA names another experiment: a study in a folder goes on with its own, also its pages"
     from faba_nb.running import preconditions
 
     monkeypatch.setattr(preconditions, 'require', lambda *args: None)
@@ -546,7 +554,7 @@ def test_a_modality_without_its_table(twin, tmp_path):
 
 
 def test_encoders_weights_and_photographs(twin, tmp_path, monkeypatch):
-    "An encoder nobody knows is a reason; weights that were not fetched are one for `run`, not against the data; training alone wants the features"
+    "Unknown encoders stop a study; weights not fetched stop `run`, not the data; training alone wants features"
     from faba_nb.core.studies import read_study
     from faba_nb.running.preconditions import NotFetched, can_run, preconditions
 

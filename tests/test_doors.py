@@ -1,4 +1,4 @@
-"What comes from outside is looked at at the door: names, tables for spreadsheets, YAML, settings; refused in one line, at once, before any work"
+"Names, tables for spreadsheets, YAML and settings from outside: refused in one line, before any work"
 
 import os, random, socket, subprocess, sys, time
 

@@ -1,6 +1,8 @@
-"""A campaign of damage: every kind of file that is read is mutated, the command that reads it is run, and what comes of it is counted.
+"""A campaign of damage: every kind of file that is read is mutated, the command that reads it is run,
+and what comes of it is counted.
 
-Allowed is: refused in one line, repaired (the same numbers in the end), or accepted unchanged; for input that is ambiguous also accepted and named.
+Allowed is: refused in one line, repaired (the same numbers in the end), or accepted unchanged;
+for input that is ambiguous also accepted and named.
 Never allowed: other numbers without a word, a hang, a library's error, an exit code that is not agreed upon.
 """
 
@@ -1043,7 +1045,11 @@ def workbooks(todo, said_by=said_by):
 
 def marks(n):
     "Marks of people"
-    text = b'plant_id,round,view,mark,note,author,time\n24_FabaDr_007,3,,exclude,,x,2026-01-01T00:00:00Z\n24_FabaDr_008,,fluor,doubtful,"a, b",x,2026-01-01T00:00:00Z\n'
+    text = (
+        b'plant_id,round,view,mark,note,author,time\n'
+        b'24_FabaDr_007,3,,exclude,,x,2026-01-01T00:00:00Z\n'
+        b'24_FabaDr_008,,fluor,doubtful,"a, b",x,2026-01-01T00:00:00Z\n'
+    )
     todo = [
         cell_lost,
         empty,

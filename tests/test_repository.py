@@ -265,7 +265,10 @@ def test_no_circles():
     'code',
     [
         'import faba_nb',
-        "import sys; sys.argv=['faba', '--help']\nfrom faba_nb.running.cli import main\ntry: main()\nexcept SystemExit: pass",
+        "import sys; sys.argv=['faba', '--help']\n"
+        'from faba_nb.running.cli import main\n'
+        'try: main()\n'
+        'except SystemExit: pass',
     ],
     ids=['import', 'help'],
 )

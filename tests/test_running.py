@@ -191,7 +191,14 @@ def test_killed_and_run_again_gives_the_same(tmp_path, twin, trained):
 
 def test_second_run_does_nothing(tmp_path, twin, trained):
     "Everything is skipped, nothing heavy is loaded for that"
-    code = f"import sys; from faba_nb.running.cli import main; main(['run', {str(trained.parent / 'tiny.yaml')!r}, '--data', {str(twin)!r}, '--out', {str(trained)!r}, '--only', 'features,train']); print([m for m in ('torch', 'papermill', 'matplotlib') if m in sys.modules])"
+    study = str(trained.parent / 'tiny.yaml')
+    words = ['run', study, '--data', str(twin), '--out', str(trained), '--only', 'features,train']
+    code = f"""
+import sys
+from faba_nb.running.cli import main
+main({words!r})
+print([m for m in ('torch', 'papermill', 'matplotlib') if m in sys.modules])
+"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/')
     assert done.stdout == '[]\n' and done.stderr.count('nothing has changed') == 3, done.stderr
 
@@ -387,7 +394,7 @@ def full_disk():
 
 @pytest.mark.parametrize('deep', [False, True], ids=['short', 'long'])
 def test_full_local_disk_is_one_line(tmp_path, twin, faba, full_disk, deep):
-    "Named, with what to do; also where the path is too long for sockets, and the disk is never left for another one unasked"
+    "Named, with what to do; also where the path is too long for sockets; the disk stays the one asked for"
     disk = full_disk / ('d' * 90) if deep else full_disk
     disk.mkdir(exist_ok=True)
     args = (
@@ -416,7 +423,7 @@ def test_full_local_disk_is_one_line(tmp_path, twin, faba, full_disk, deep):
 
 @pytest.mark.full
 def test_full_or_read_only_results_are_one_line(tmp_path, twin, trained, faba):
-    "The disk of the results is full, or read-only: one line that names it, nothing is lost, and with room the same command ends well"
+    "A full or read-only disk of results is named in one line, nothing is lost; with room the command ends well"
     with small_disk('64m') as disk:
         out = disk / 'out'
         shutil.copytree(trained, out)
@@ -521,7 +528,7 @@ def test_torn_log_and_records_mend_themselves(mine, twin, trained, faba, capsys)
 
 
 def test_study_changed_by_hand_is_noticed(mine, twin, trained, faba):
-    "Another number of epochs in study.yaml never passes for the study that was run; the run that names the study writes it again"
+    "Another number of epochs in study.yaml never passes for the study that was run; a new run writes it again"
     text = (mine / 'study.yaml').read_text()
     for name, old, new in (
         ('study.yaml', 'max_epochs: 2', 'max_epochs: 9'),
@@ -540,7 +547,7 @@ def test_study_changed_by_hand_is_noticed(mine, twin, trained, faba):
 
 
 def test_verify_names_what_changed(mine, twin, trained, monkeypatch):
-    "A fit with one sign flipped, a prediction, a page and the features: a row each, with what to run; after that there is none"
+    "One sign flipped in a fit, a prediction, a page and the features: a row each, with what to run; then none"
     import faba_nb.backbones.store as store
     from faba_nb.running.verifying import verify
 
@@ -616,7 +623,7 @@ write_twin(sys.argv[1], genotypes=1, height=48, workers=2)
 
 
 def test_no_process_is_forked_after_threads(tmp_path):
-    "A twin drawn by two processes after torch and OpenCV have run threads, as in a kernel: it ends, with the bytes of one drawn in this process"
+    "Drawn by two processes after torch and OpenCV have run threads, a twin has the bytes of one drawn here"
     from faba_nb.twin.writing import write_twin
 
     env = {**os.environ, 'OMP_NUM_THREADS': '2'}
@@ -655,7 +662,7 @@ def undisturbed(reference):
 
 @pytest.mark.full
 def test_forty_kills(tmp_path, twin, reference, faba):
-    "SIGKILL of the whole group at 40 moments spread over the run from features to tables; then the tables are those of an undisturbed run, and nothing is left"
+    "SIGKILL of the whole group at 40 moments from features to tables: the same tables, and nothing is left"
     from faba_nb.core.provenance import read_log
 
     tmp = tmp_path / 'tmp'

@@ -63,7 +63,7 @@ def golden(site, split):
 
 @pytest.mark.parametrize('site, split', PLANS)
 def test_plans_are_golden(site, split):
-    "Partitions, gres, modules and times of the real study: a change of them has to be meant (FABA_GOLDEN=1 writes the files anew)"
+    "Partitions, gres, modules and times of the real study change on purpose only (FABA_GOLDEN=1 writes anew)"
     path, text = golden(site, split), plan_of(site, split)
     if os.environ.get('FABA_GOLDEN'):
         path.write_text(text)
@@ -151,7 +151,8 @@ def test_without_account_only_go_refuses(tmp_path, faba):
     assert (
         r.returncode == 2
         and r.stderr
-        == 'faba submit: --account: no billing account is given for these jobs; give --account=project_NNNNNNN, or set FABA_ACCOUNT\n'
+        == 'faba submit: --account: no billing account is given for these jobs; '
+        'give --account=project_NNNNNNN, or set FABA_ACCOUNT\n'
     )
 
 
@@ -242,9 +243,10 @@ def test_folder_of_another_study_is_refused_before_anything_is_queued(tmp_path, 
     ) and "this folder holds the study 'one', not 'demo'" in r.stderr
 
 
-# ---- the batch files under bash, with a stand-in for the command ------------------------------------------------------
+# ---- the batch files under bash, with a stand-in for the command ----------------------------
 
-# It has a child that knows nothing of signals, as a kernel has while it starts; asked to stop it needs its local folder to save.
+# It has a child that knows nothing of signals, as a kernel has while it starts;
+# asked to stop it needs its local folder to save.
 STAND_IN = """#!/usr/bin/env -S {python} -SE
 import json, os, subprocess, sys, time
 child = subprocess.Popen(['sleep', '60'])
@@ -257,7 +259,8 @@ died, stopped = child.poll(), os.path.exists(stop)
 child.kill()
 time.sleep(.4)
 with open(local + '/checkpoint', 'w') as f: f.write('saved')
-with open(os.environ['TOLD'], 'a') as f: f.write(json.dumps(dict(args=sys.argv[1:], died=died, stopped=stopped)) + chr(10))
+told = dict(args=sys.argv[1:], died=died, stopped=stopped)
+with open(os.environ['TOLD'], 'a') as f: f.write(json.dumps(told) + chr(10))
 sys.exit(1 if died is not None else 75 if stopped else 0)
 """
 # it answers as Slurm does: when a job is requeued, this attempt is ended by TERM to every process
@@ -363,7 +366,7 @@ JOBS = [
 
 
 def test_a_job_that_is_ended_saves_and_is_stopped_whenever_it_comes(tmp_path):
-    "TERM to all of a job's processes at 24 moments: the command is asked once, saves on the local disk, the job ends with 75, and only then the folder goes"
+    "TERM to a whole job at 24 moments: asked once, saved locally, ended with 75; only then the folder goes"
     rng = random.Random(7)
     moments = sorted(rng.uniform(0.03, 1.5) for _ in range(24))
     jobs = [(Pretended(tmp_path / str(i), *JOBS[i % len(JOBS)]), m) for i, m in enumerate(moments)]
@@ -423,7 +426,7 @@ def test_a_job_whose_work_is_done_says_so(tmp_path):
     ids=['interrupted', 'ended'],
 )
 def test_a_command_that_does_not_hear_is_ended_before_slurm_kills_it(tmp_path, words, code, least):
-    "One that is busy importing or reading cannot look whether it has to stop: after a while it is interrupted, and then ended; the job is stopped, and its folder is cleared"
+    "One that is busy importing or reading is interrupted after a while, then ended; its folder is cleared"
     job = Pretended(tmp_path, 'study.sbatch', 'train', *words, FABA_GRACE='1')
     job.child()
     job.send(signal.SIGTERM)
@@ -437,7 +440,10 @@ def test_a_command_that_does_not_hear_is_ended_before_slurm_kills_it(tmp_path, w
 
 
 def test_a_job_near_its_time_limit_is_requeued_once(tmp_path):
-    "USR1: asked, saved, requeued. Cancelled after it: not requeued. At the limit itself, still at work: requeued before the command has left, and the folder stays until it has. Restarted as often as the site allows: it fails, and says so once"
+    "USR1: asked, saved, requeued"
+    # Cancelled after it: not requeued. At the limit itself, still at work: requeued before
+    # the command has left, and the folder stays until it has. Restarted as often as the site
+    # allows: it fails, and says so once.
     cases = (
         ({}, 75, 1),
         ({'CANCEL': '1'}, 75, 0),
@@ -488,7 +494,7 @@ def test_a_job_says_in_one_line_what_it_lacks(tmp_path):
     assert not (ROOT / 'no').exists() and not Path('no').exists()
 
 
-# ---- submit.sh under bash, with a stand-in for Slurm ------------------------------------------------------------------
+# ---- submit.sh under bash, with a stand-in for Slurm ----------------------------------------
 
 SBATCH = r"""#!/bin/bash
 printf '%s\0' "$@" END >>"$TOLD.sbatch"
@@ -562,7 +568,7 @@ def odd_plan(tmp_path, split=False, site='mahti', name='backbones'):
 
 @pytest.mark.parametrize('split', [False, True], ids=['one', 'split'])
 def test_words_arrive_at_sbatch_as_they_are(tmp_path, shop, split):
-    "Blanks, quotes, commands, line breaks, leading dashes and per cent signs: nothing else is run, every argument arrives, and the log's name keeps its folder"
+    "Odd signs run nothing else: every argument arrives, and the log's name keeps its folder"
     from faba_nb.running.submitting import script
 
     plan = odd_plan(tmp_path, split)
@@ -583,7 +589,7 @@ def test_words_arrive_at_sbatch_as_they_are(tmp_path, shop, split):
 
 
 def test_a_name_with_a_line_break_runs_nothing(tmp_path, shop):
-    "The second line of defence, were such a name ever to come so far: the comment has one line, the name of the job is a word"
+    "Were such a name ever to come so far: the comment has one line, the name of the job is a word"
     from dataclasses import replace
     from faba_nb.running.submitting import script
 
@@ -673,12 +679,13 @@ def test_a_job_that_slurm_has_is_not_submitted_twice(tmp_path, shop):
 
 
 def test_a_full_queue_is_no_fault_and_a_wrong_project_is(tmp_path, shop, twin, faba):
-    "Slurm says `accounting/QOS policy` of both; only the first names a limit, and then the same script goes on later. Without one it is final"
+    "Slurm says `accounting/QOS policy` of both; where it names a limit, the same script goes on later"
     from faba_nb.running.submitting import script
 
     text, final = (
         script(odd_plan(tmp_path, split=True)),
-        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+        'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy '
+        "(job submit limit, user's size and/or time limits)",
     )
     for limit in ('AssocMaxSubmitJobLimit', 'QOSMaxSubmitJobPerUserLimit'):
         full = shop(text, rf'sbatch: error: {limit}\n{final}')
@@ -715,7 +722,7 @@ def test_a_full_queue_is_no_fault_and_a_wrong_project_is(tmp_path, shop, twin, f
     ],
 )
 def test_what_has_to_be_known_of_a_site_is_one_line(tmp_path, faba, shop, site, words):
-    "And the plan goes on; the script says it where it is run, and hands jobs of another architecture only what they need"
+    "The script says it where it is run, and hands jobs of another architecture only what they need"
     r = faba(
         'submit',
         'demo',
@@ -742,7 +749,7 @@ def test_what_has_to_be_known_of_a_site_is_one_line(tmp_path, faba, shop, site, 
     ] == ([True] if site == 'roihu' else [])
 
 
-# ---- setting up a site ------------------------------------------------------------------------------------------------
+# ---- setting up a site -----------------------------------------------------------------------
 
 # python3 of a module: makes environments out of these stand-ins, and knows only the packages in $PACKAGES
 PYTHON3 = """#!/bin/bash
@@ -777,7 +784,7 @@ def requirements():
 
 
 def packages(folder):
-    "An empty package for every name that settings.ini requires, as their metadata here say, and for the modules of ours that jobs import"
+    "An empty package for every name that settings.ini requires, and for modules of ours that jobs import"
     import importlib.metadata as metadata
 
     normal, names = lambda n: re.sub(r'[-_.]+', '-', n).lower(), {}
@@ -801,7 +808,7 @@ def packages(folder):
 
 @pytest.fixture
 def login_node(tmp_path):
-    "A repository, a module command and a Python to set up a site with, below a folder with a blank and a quote in its name; without network"
+    "What a site is set up with, without network, in a folder with a blank and a quote in its name"
     base = tmp_path / "it's a node"
     repository, tools = base / 'faba nb', base / 'tools'
     shutil.copytree(
@@ -858,7 +865,7 @@ def login_node(tmp_path):
 
 
 def test_a_site_is_set_up_from_beginning_to_end(login_node):
-    "Environment, pins of the module, constraints of the site, every import of settings.ini, here.sh, weights: with a profile of one's own; hostile folders arrive unchanged"
+    "From the environment to the weights, with a profile of one's own; hostile folders arrive unchanged"
     venv, data = login_node.base / 'v $(touch no)', "d ;'x' `touch no`"
     r = login_node(
         login_node.profile,
@@ -912,7 +919,7 @@ def test_a_site_is_set_up_from_beginning_to_end(login_node):
 
 
 def test_setting_up_stops_where_it_has_to(login_node):
-    "A package that is missing, broken or replaced is named, and here.sh is not written; wrong words are refused before anything is done"
+    "A package that is missing, broken or replaced is named, and no here.sh written; wrong words are refused"
     assert (
         login_node(
             'mini', 'project_2013932', '--venv', login_node.base / 'v', '--weights', 'none'
@@ -985,7 +992,7 @@ def test_every_package_of_settings_is_imported_here():
 
 
 def test_constraints_of_the_sites_are_in_step():
-    "`python3 slurm/constraints.py` writes them from constraints.txt; nothing that torch comes with stands in those of a module that brings torch"
+    "`slurm/constraints.py` writes them; a module that brings torch has none of what torch comes with"
     from runpy import run_path
 
     text = run_path(str(ROOT / 'slurm' / 'constraints.py'))['text']
@@ -1198,7 +1205,7 @@ def test_sbatch_accepts_the_scripts_of_the_clusters(mini, tmp_path):
 
 @on_slurm
 def test_lines_typed_by_hand_are_accepted(mini, tmp_path):
-    "The batch files with what setup_site.sh writes, with a GPU and without; and the GPU's options beside the CPU's are what Slurm refuses"
+    "With what setup_site.sh writes, with a GPU and without; Slurm refuses GPU options beside those of CPUs"
     env = by_hand(mini)
     for line in (
         'sbatch --test-only FILE/study.sbatch demo',
@@ -1226,7 +1233,7 @@ def test_lines_typed_by_hand_are_accepted(mini, tmp_path):
 
 @on_slurm
 def test_demo_in_one_job(slurm, tmp_path):
-    "`sbatch slurm/study.sbatch demo`, which simulates its own plants: to the report, with the tables of `faba run` on them"
+    "`sbatch slurm/study.sbatch demo` simulates its own plants: the report, and the tables of `faba run`"
     env, few, results = by_hand(slurm), ('--set', 'defaults.max_epochs=2'), tmp_path / 'results'
     env.update(FABA_RESULTS=str(results), FABA_CACHE=str(tmp_path / 'cache'))
     r = call(
@@ -1258,7 +1265,9 @@ def test_demo_in_one_job(slurm, tmp_path):
 
 @on_slurm
 def test_two_jobs_through_a_full_queue_and_a_cancelled_job(slurm, reference, twin, tmp_path):
-    "`submit --split`: a queue with room for one of the two; the script run again beside its jobs; the first cancelled, and the second, which needs it, goes too; again, to the report and the tables of `faba run`; no job is submitted twice"
+    "`submit --split`: no job is submitted twice, and the tables are those of `faba run`"
+    # A queue with room for one of the two; the script run again beside its jobs; the first
+    # cancelled, and the second, which needs it, goes too; again, to the report.
     out = tmp_path / 'out'
     id_of = lambda name: (out / 'jobs' / f'{name}.id').read_text().strip()
     held = [
@@ -1294,7 +1303,9 @@ def test_two_jobs_through_a_full_queue_and_a_cancelled_job(slurm, reference, twi
 
 @on_slurm
 def test_folders_with_odd_names_and_a_limited_environment(slurm, tmp_path):
-    "On Slurm itself: per cent signs, blanks and quotes in a folder's name, the log where it belongs; a site that names what jobs inherit gives them that and our own variables, and a module system of the node's own login shell"
+    "On Slurm itself: odd folders, and a site that names what its jobs inherit"
+    # Per cent signs, blanks and quotes in a folder's name, the log where it belongs; such a site
+    # gives its jobs that and our own variables, and a module system of the node's login shell.
     odd, site = tmp_path / "o 'u\"t %j $(touch no)", tmp_path / 'mine.toml'
     site.write_text(
         'exported = ["HOME", "TERM", "CSC_ENV_INIT_NON_INTERACTIVE=yes"]\n'
@@ -1302,7 +1313,10 @@ def test_folders_with_odd_names_and_a_limited_environment(slurm, tmp_path):
     )
     program(
         tmp_path / 'venv' / 'bin' / 'faba',
-        f'#!/bin/bash\nenv -0 >{str(tmp_path)!r}/environment\nshopt login_shell >{str(tmp_path)!r}/shell\nprintf "%s\\n" "$@" >{str(tmp_path)!r}/arguments\n',
+        '#!/bin/bash\n'
+        f'env -0 >{str(tmp_path)!r}/environment\n'
+        f'shopt login_shell >{str(tmp_path)!r}/shell\n'
+        f'printf "%s\\n" "$@" >{str(tmp_path)!r}/arguments\n',
     )
     (tmp_path / 'venv' / 'bin' / 'python').symlink_to(sys.executable)
     (tmp_path / 'venv' / 'bin' / 'activate').write_text(f'PATH={tmp_path}/venv/bin:$PATH')
@@ -1376,7 +1390,9 @@ MOMENTS = {
 
 @on_slurm
 def test_cancelled_at_any_moment_it_is_stopped_and_goes_on(slurm, reference, twin, tmp_path):
-    "scancel sends TERM to every process of the job: before Python runs, while a kernel starts, in the middle, near the end; each time the step is stopped or done, nothing is left, and in the end the results are those of an undisturbed run"
+    "scancel at any moment: nothing is left, and the results are those of an undisturbed run"
+    # It sends TERM to every process of the job: before Python runs, while a kernel starts, in the
+    # middle, near the end; each time the step is stopped or done.
     out, disk, features = tmp_path / 'out', tmp_path / 'disk', tmp_path / 'features'
     disk.mkdir()
     env = {**by_hand(slurm), 'FABA_LOCAL_DISK': 'DISK', 'DISK': str(disk)}
@@ -1432,7 +1448,9 @@ def test_cancelled_at_any_moment_it_is_stopped_and_goes_on(slurm, reference, twi
 
 @on_slurm
 def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
-    "The signal before the limit, from Slurm itself and then, once there is a new fit, from us; checkpoint, requeue, twice; a killed kernel on the way; nothing trained twice, the same predictions"
+    "Checkpoint, requeue, twice: nothing is trained twice, and the predictions are the same"
+    # The signal before the limit comes from Slurm itself and then, once there is a new fit, from
+    # us; a kernel is killed on the way.
     out = tmp_path / 'out'
     long = (
         '--set',
@@ -1504,7 +1522,8 @@ def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
 
 
 def node_fails(env, job):
-    "The power goes: Slurm's daemon, the job's shepherd and all of the job's processes end at once; then Slurm gives the node up, as it does by itself after SlurmdTimeout"
+    "The power goes: Slurm's daemon, the job's shepherd and all processes of the job end at once"
+    # Then Slurm gives the node up, as it does by itself after SlurmdTimeout.
     of_job = {
         int(l.split()[0]) for l in call(env, 'scontrol', 'listpids', job).stdout.splitlines()[1:]
     }
@@ -1534,7 +1553,8 @@ def node_fails(env, job):
 
 @on_slurm
 def test_a_job_outlives_its_node(slurm, reference, twin, tmp_path):
-    "Without a warning everything on the node is gone: Slurm requeues the job, its second attempt takes over the locks of the first, trains no finished fit again, and ends with the same predictions"
+    "Everything on the node is gone: Slurm requeues the job, with the same predictions in the end"
+    # Its second attempt takes over the locks of the first and trains no finished fit again.
     out, long = (
         tmp_path / 'out',
         ('--set', 'arms.morphology.modalities=[env]', '--set', 'defaults.max_epochs=12'),

@@ -7,8 +7,10 @@ __all__ = ['RULES', 'DEEPEST', 'LONGEST', 'MOST', 'settings', 'from_dict', 'to_d
 
 # %% ../../nbs/00_core/04_config.ipynb #0dc8399d
 import re
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from fastcore.basics import patch
@@ -57,14 +59,16 @@ def _first(
     return _wrong_value(cls, fault)
 
 
-def _unknown_key(cls, key):
+def _unknown_key(cls, key: str) -> BadInput:
     "The line for a key that is not a field, with the field that is near"
-    return unknown('key', _short(key), [f.name for f in fields(cls)])
+    names = [f.name for f in fields(cls)]
+    return unknown('key', _short(key), names)
 
 
-def _short(x):
+def _short(x: Any) -> Any:
     "A value that is quoted in an error, cut where it is long"
-    return x if len(str(x)) < 80 else str(x)[:60] + '…'
+    text = str(x)
+    return x if len(text) < 80 else f'{text[:60]}…'
 
 # %% ../../nbs/00_core/04_config.ipynb #5c0a11d3
 _WANTED = {
@@ -78,14 +82,18 @@ _WANTED = {
 }
 
 
-def _wrong_value(cls, fault):
+def _wrong_value(cls, fault: dict) -> BadInput:
     "The line for a value that its field does not take"
-    kind, value, place = fault['type'], fault['input'], _place(fault['loc'])
-    value = list(value) if isinstance(value, tuple) else value
+    kind = fault['type']
+    value = fault['input']
+    place = _place(fault['loc'])
+    if isinstance(value, tuple):
+        value = list(value)
     if kind == 'value_error' and isinstance(own := fault['ctx']['error'], BadInput):
         return BadInput(own.what, place, own.mend)
     if kind == 'literal_error':
-        choices = _choices(get_type_hints(cls)[fault['loc'][0]])
+        field = fault['loc'][0]
+        choices = _choices(get_type_hints(cls)[field])
         return unknown('value', _short(value), choices, place)
     if kind == 'tuple_type':
         return BadInput(f'{shown(value)} is not a list', place, _brackets(value))
@@ -96,22 +104,26 @@ def _wrong_value(cls, fault):
     return BadInput(f'{shown(value)}: {fault["msg"]}', place)
 
 
-def _place(loc):
+def _place(loc: tuple) -> str:
     "A path of keys and positions as a text: `racks[1]`"
-    rest = [f'[{k}]' if isinstance(k, int) else f'.{k}' for k in loc[1:]]
-    return ''.join([str(loc[0]), *rest])
+    text = str(loc[0])
+    for k in loc[1:]:
+        text += f'[{k}]' if isinstance(k, int) else f'.{k}'
+    return text
 
 
-def _choices(kind):
+def _choices(kind: Any) -> Sequence:
     "The values that a type names"
     if get_origin(kind) is Literal:
         return get_args(kind)
     return [c for k in get_args(kind) for c in _choices(k)]
 
 
-def _brackets(value):
+def _brackets(value: Any) -> str:
     "How to make a list of a single value"
-    return f'write [{shown(value)}]' if isinstance(value, (int, float)) else 'write [ ] around it'
+    if isinstance(value, (int, float)):
+        return f'write [{shown(value)}]'
+    return 'write [ ] around it'
 
 # %% ../../nbs/00_core/04_config.ipynb #be72e06a
 def from_dict(
@@ -129,9 +141,11 @@ def from_dict(
         raise BadInput(e.what, place or cls.__name__, e.mend) from None
 
 
-def _tuples(x):
+def _tuples(x: Any) -> Any:
     "Lists as tuples, also lists in lists"
-    return tuple(map(_tuples, x)) if isinstance(x, list) else x
+    if isinstance(x, list):
+        return tuple(map(_tuples, x))
+    return x
 
 # %% ../../nbs/00_core/04_config.ipynb #8454a625
 def to_dict(
@@ -147,26 +161,30 @@ def to_dict(
     return obj
 
 # %% ../../nbs/00_core/04_config.ipynb #5819e7bc
-DEEPEST, LONGEST, MOST = 20, 200, 50_000  # nested values, characters of a key, values of a text
+DEEPEST = 20  # values inside each other
+LONGEST = 200  # characters of a key
+MOST = 50_000  # values of a text
 
 
 class _Loader(yaml.SafeLoader):
     "The part of YAML that says what it means; 1e-4 is a number"
 
-    yaml_implicit_resolvers, depth, seen = {}, 0, 0
+    yaml_implicit_resolvers = {}
+    depth = 0
+    seen = 0
 
 # %% ../../nbs/00_core/04_config.ipynb #8cd54941
 @patch
-def compose_node(self: _Loader, parent, index):
+def compose_node(self: _Loader, parent: yaml.Node | None, index: Any) -> yaml.Node:
     "One value of the text, within the bounds"
     event = self.peek_event()
     if self.check_event(yaml.AliasEvent):
-        raise _fault(
-            f'aliases such as *{event.anchor[:40]} are not read; write the values out', event
-        )
+        name = event.anchor[:40]
+        raise _fault(f'aliases such as *{name} are not read; write the values out', event)
     if event.tag not in (None, '!'):
         raise _fault(f'tags such as {event.tag[:60]!r} are not read', event)
-    self.depth, self.seen = self.depth + 1, self.seen + 1
+    self.depth += 1
+    self.seen += 1
     if self.depth > DEEPEST:
         raise _fault(f'more than {DEEPEST} levels inside each other', event)
     if self.seen > MOST:
@@ -176,12 +194,12 @@ def compose_node(self: _Loader, parent, index):
     return node
 
 
-def _fault(what, at):
+def _fault(what: str, at: yaml.Node | yaml.Event) -> yaml.YAMLError:
     "The error for one place in a text"
     return yaml.constructor.ConstructorError(None, None, what, at.start_mark)
 
 # %% ../../nbs/00_core/04_config.ipynb #2d7509a8
-def _mapping(loader, node, deep=False):
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
     "A mapping whose keys are texts that differ"
     found = {}
     for k, v in node.value:
@@ -195,7 +213,7 @@ def _mapping(loader, node, deep=False):
 _MERGE = 'tag:yaml.org,2002:merge'
 
 
-def _key(loader, node):
+def _key(loader: _Loader, node: yaml.Node) -> str:
     "A key of a mapping"
     if node.tag == _MERGE:
         raise _fault('merge keys (<<) are not read; write the values out', node)
@@ -211,21 +229,28 @@ def _key(loader, node):
 # %% ../../nbs/00_core/04_config.ipynb #aa627cf6
 _WHOLE = re.compile(r'[-+]?(0|[1-9][0-9]*)$')
 _REAL = re.compile(
-    r'[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$'
+    r'[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$'
+    r'|[-+]?\.(inf|Inf|INF)$'
+    r'|\.(nan|NaN|NAN)$'
 )
 _TRUTH = re.compile(r'(yes|no|true|false|on|off)$', re.I)
 _NOTHING = re.compile(r'(~|null|Null|NULL|)$')
 
 
-def _resolver(cls):
+def _resolver(cls) -> None:
     "Tell a loader or a writer which plain words are no text"
-    for kind, pattern in dict(
-        int=_WHOLE, float=_REAL, bool=_TRUTH, null=_NOTHING, merge=re.compile('<<$')
-    ).items():
+    patterns = {
+        'int': _WHOLE,
+        'float': _REAL,
+        'bool': _TRUTH,
+        'null': _NOTHING,
+        'merge': re.compile('<<$'),
+    }
+    for kind, pattern in patterns.items():
         cls.add_implicit_resolver(f'tag:yaml.org,2002:{kind}', pattern, None)
 
 # %% ../../nbs/00_core/04_config.ipynb #bdf91d0e
-def _whole(loader, node):
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
     "A whole number of a length that somebody could mean"
     if len(node.value) > 20:
         raise _fault(f'a number of {len(node.value)} digits', node)
@@ -238,9 +263,9 @@ _Loader.add_constructor('tag:yaml.org,2002:int', _whole)
 
 # %% ../../nbs/00_core/04_config.ipynb #3a254bac
 def parse_yaml(
-    text,  # YAML
-    where=None,  # file or argument, for errors
-):
+    text: str,  # YAML
+    where: object = None,  # file or argument, for errors
+) -> Any:
     "The plain value that `text` holds"
     if len(text) > TEXT_MOST:
         raise BadInput(f'a text of {len(text):,} characters; at most {TEXT_MOST:,} are read', where)
@@ -254,8 +279,8 @@ def parse_yaml(
 
 # %% ../../nbs/00_core/04_config.ipynb #cba57a76
 def read_yaml(
-    path,  # a YAML file
-):
+    path: str | Path,  # a YAML file
+) -> Any:
     "The plain value that the file holds"
     return parse_yaml(read_text(path), path)
 
@@ -263,7 +288,8 @@ def read_yaml(
 class _Dumper(yaml.SafeDumper):
     "Writes what `_Loader` and other readers take for the same"
 
-    def ignore_aliases(self, data):
+    def ignore_aliases(self, data: Any) -> bool:
+        "Every value is written out"
         return True
 
 
@@ -271,8 +297,8 @@ _resolver(_Dumper)
 
 
 def dump_yaml(
-    obj,  # dictionaries, lists, numbers, texts
-):
+    obj: Any,  # dictionaries, lists, numbers, texts
+) -> str:
     "YAML that reads back to the same values, here and elsewhere"
     return yaml.dump(
         obj, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100

@@ -6,6 +6,7 @@
 __all__ = ['BadInput', 'Stopped', 'StepFailed', 'unknown']
 
 # %% ../../nbs/00_core/01_errors.ipynb #82125968
+from collections.abc import Iterable
 from difflib import get_close_matches
 from fastcore.basics import patch
 
@@ -17,24 +18,29 @@ class BadInput(ValueError):
 
     def __init__(
         self,
-        what,  # what is wrong, without a full stop
-        where=None,  # file, sheet, row or argument
-        mend=None,  # what to do about it
-    ):
-        self.what, self.where, self.mend = what, where, mend
-        line = (f'{where}: ' if where else '') + str(what) + (f'; {mend}' if mend else '')
+        what: str,  # what is wrong, without a full stop
+        where: object = None,  # file, sheet, row or argument
+        mend: str | None = None,  # what to do about it
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.mend = mend
+        place = f'{where}: ' if where else ''
+        remedy = f'; {mend}' if mend else ''
+        line = f'{place}{what}{remedy}'
         super().__init__(' '.join(line.split()))
 
 # %% ../../nbs/00_core/01_errors.ipynb #cb332f8e
-def _rebuild(cls, fields):
+def _rebuild(cls, fields: tuple) -> BadInput:
     "A `BadInput` from its three fields"
     return cls(*fields)
 
 # %% ../../nbs/00_core/01_errors.ipynb #6b3493e8
 @patch
-def __reduce__(self: BadInput):
+def __reduce__(self: BadInput) -> tuple:
     "How pickle makes the error again"
-    return _rebuild, (type(self), (self.what, self.where, self.mend))
+    fields = (self.what, self.where, self.mend)
+    return _rebuild, (type(self), fields)
 
 # %% ../../nbs/00_core/01_errors.ipynb #f834ed16
 class Stopped(RuntimeError):
@@ -50,12 +56,16 @@ class StepFailed(RuntimeError):
 
 # %% ../../nbs/00_core/01_errors.ipynb #dbb76a2e
 def unknown(
-    kind,  # what the name should be: 'backbone', 'key', …
-    name,  # the name that is not known
-    known,  # the names that are
-    where=None,  # where it was found
-):
+    kind: str,  # what the name should be: 'backbone', 'key', …
+    name: str,  # the name that is not known
+    known: Iterable,  # the names that are
+    where: object = None,  # where it was found
+) -> BadInput:
     "A `BadInput` for an unknown name that suggests the nearest known one"
-    near = get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    mend = f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(map(str, known))
+    names = [str(k) for k in known]
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    if near:
+        mend = f'did you mean {near[0]!r}?'
+    else:
+        mend = f'known: {", ".join(names)}'
     return BadInput(f'unknown {kind} {name!r}', where, mend)

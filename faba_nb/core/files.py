@@ -9,15 +9,17 @@ __all__ = ['TEXT_MOST', 'TABLE_MOST', 'SEALS', 'NAME_RULE', 'whole_file', 'aband
 
 # %% ../../nbs/00_core/02_files.ipynb #e03c21bc
 import csv, hashlib, json, os, re, secrets, stat, time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from .errors import BadInput
 
 # %% ../../nbs/00_core/02_files.ipynb #247b242d
 @contextmanager
 def whole_file(
-    path,  # where the finished file belongs; its folder is created
-):
+    path: str | Path,  # where the finished file belongs; its folder is created
+) -> Iterator[Path]:
     "Yield a temporary path that becomes `path` when the block ends well"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,16 +32,16 @@ def whole_file(
         tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/00_core/02_files.ipynb #45a6e745
-def _to_disk(path):
+def _to_disk(path: str | Path) -> None:
     "Wait until the content of `path` is on the disk, not in a cache"
     with open(path, 'rb') as f:
         os.fsync(f.fileno())
 
 # %% ../../nbs/00_core/02_files.ipynb #d79f7832
 def abandoned(
-    folder,  # where to look, not deeper
-    older_than=3600,  # seconds since the last write
-):
+    folder: str | Path,  # where to look, not deeper
+    older_than: float = 3600,  # seconds since the last write
+) -> list[Path]:
     "Temporary files that no running writer can still own"
     limit = time.time() - older_than
     return [
@@ -62,11 +64,11 @@ _KINDS = {
 
 
 def regular_file(
-    path,  # given by somebody
-    most=TEXT_MOST,  # bytes
-    mend=None,  # what to do when it is no such file
-    absent='there is no such file',  # what is said when nothing is there
-):
+    path: str | Path,  # given by somebody
+    most: int = TEXT_MOST,  # bytes
+    mend: str | None = None,  # what to do when it is no such file
+    absent: str = 'there is no such file',  # what is said when nothing is there
+) -> Path:
     "The path, when an ordinary file of bounded size lies there; nothing is read"
     found = _looked_up(path, mend, absent)
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
@@ -79,7 +81,7 @@ def regular_file(
     return Path(path)
 
 # %% ../../nbs/00_core/02_files.ipynb #9ebc1bef
-def _looked_up(path, mend, absent):
+def _looked_up(path: str | Path, mend: str | None, absent: str) -> os.stat_result:
     "What the file system says of the path"
     try:
         return os.stat(path)
@@ -91,10 +93,13 @@ def _looked_up(path, mend, absent):
         raise BadInput('this cannot be the path of a file', _printable(path), mend) from None
 
 
-def _printable(path):
+def _printable(path: str | Path) -> str:
     "The path on one line, not longer than a line"
-    text = ''.join(c if c.isprintable() else '?' for c in str(path))
-    return text if len(text) < 200 else f'{text[:100]}…{text[-60:]}'
+    signs = [c if c.isprintable() else '?' for c in str(path)]
+    text = ''.join(signs)
+    if len(text) < 200:
+        return text
+    return f'{text[:100]}…{text[-60:]}'
 
 # %% ../../nbs/00_core/02_files.ipynb #86e729d9
 _MARKS = {
@@ -105,7 +110,7 @@ _MARKS = {
 }
 
 
-def _coding(data):
+def _coding(data: bytes) -> str:
     "How bytes that are not UTF-8 text seem to be stored"
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), '')
     if marked:
@@ -117,9 +122,9 @@ def _coding(data):
 
 # %% ../../nbs/00_core/02_files.ipynb #a073f0f5
 def read_text(
-    path,  # given by somebody
-    most=TEXT_MOST,  # bytes
-):
+    path: str | Path,  # given by somebody
+    most: int = TEXT_MOST,  # bytes
+) -> str:
     "The text of an ordinary file in UTF-8, bounded"
     with open(regular_file(path, most), 'rb') as f:
         data = f.read(most + 1)
@@ -138,9 +143,9 @@ def read_text(
 
 # %% ../../nbs/00_core/02_files.ipynb #84a1c697
 def write_text(
-    text,  # the whole content
-    path,  # where it belongs
-):
+    text: str,  # the whole content
+    path: str | Path,  # where it belongs
+) -> None:
     "Write a text file whole"
     with whole_file(path) as tmp:
         tmp.write_text(text, encoding='utf-8')
@@ -150,38 +155,43 @@ _LIVE = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
 
-def _guard(v):
+def _guard(v: Any) -> Any:
     "A text that no spreadsheet takes for a formula; anything else as it is"
     live = isinstance(v, str) and _LIVE.match(v) and not _NUMBER.fullmatch(v)
     return "'" + v if live else v
 
 
-def _bare(v):
+def _bare(v: Any) -> Any:
     "The text as it was before `_guard`"
-    return v[1:] if isinstance(v, str) and v[:1] == "'" and _LIVE.match(v) else v
+    if isinstance(v, str) and v.startswith("'") and _LIVE.match(v):
+        return v[1:]
+    return v
 
 # %% ../../nbs/00_core/02_files.ipynb #dede8c8c
-def _textual(column):
+def _textual(column: 'pd.Series') -> bool:
     "Can the column hold text?"
-    return column.dtype.kind == 'O' or column.dtype.name == 'category'
+    dtype = column.dtype
+    return dtype.kind == 'O' or dtype.name == 'category'
 
 
-def _texts(column):
-    "The different texts in a column; an object column may hold what has no hash, so its cells are looked at one by one"
+def _texts(column: 'pd.Series') -> set[str]:
+    "The different texts in a column"
+    # an object column may hold what has no hash, so its cells are looked at one by one
     values = column if column.dtype == object else column.unique()
     return {v for v in values if isinstance(v, str)}
 
 
-def _changed(column, change):
+def _changed(column: 'pd.Series', change: Callable) -> 'pd.Series':
     "The column with `change` applied to its texts; the column itself when that changes nothing"
     new = {v: w for v in _texts(column) if (w := change(v)) != v}
     if not new:
         return column
-    return column.astype(object).map(lambda v: new.get(v, v) if isinstance(v, str) else v)
+    cells = column.astype(object)
+    return cells.map(lambda v: new.get(v, v) if isinstance(v, str) else v)
 
 # %% ../../nbs/00_core/02_files.ipynb #14f7e7bb
-def _every_text(df, change):
-    "The table with `change` applied to its headings and to the texts of its columns; itself when that changes nothing"
+def _every_text(df: 'pd.DataFrame', change: Callable) -> 'pd.DataFrame':
+    "The table with `change` applied to headings and texts; itself when that changes nothing"
     columns = [df.iloc[:, i] for i in range(df.shape[1])]
     new = [_changed(c, change) if _textual(c) else c for c in columns]
     heads = [change(h) for h in df.columns]
@@ -189,26 +199,30 @@ def _every_text(df, change):
         return df
     import pandas as pd
 
-    return pd.concat(new, axis=1).set_axis(heads, axis=1) if new else df.set_axis(heads, axis=1)
+    table = pd.concat(new, axis=1) if new else df
+    return table.set_axis(heads, axis=1)
 
 # %% ../../nbs/00_core/02_files.ipynb #0d8a5b1c
-def _guarded(df):
+def _guarded(df: 'pd.DataFrame') -> 'pd.DataFrame':
     "The table as it is written"
     return _every_text(df, _guard)
 
 
-def _has_return(df):
+def _has_return(df: 'pd.DataFrame') -> bool:
     "Does a text hold a carriage return, which only stays in its cell when it is quoted?"
-    columns = [df.iloc[:, i] for i in range(df.shape[1])]
-    texts = [v for c in columns if _textual(c) for v in _texts(c)]
-    return any('\r' in str(v) for v in (*texts, *df.columns))
+    found = list(df.columns)
+    for i in range(df.shape[1]):
+        column = df.iloc[:, i]
+        if _textual(column):
+            found += _texts(column)
+    return any('\r' in str(v) for v in found)
 
 # %% ../../nbs/00_core/02_files.ipynb #08ece60f
 def write_csv(
-    df,  # a tidy table
-    path,  # where it belongs
+    df: 'pd.DataFrame',  # a tidy table
+    path: str | Path,  # where it belongs
     **kwargs,  # for `DataFrame.to_csv`; the index is left out by default
-):
+) -> None:
     "Write a table whole, without its index; no cell of it is a formula to a spreadsheet"
     table = _guarded(df)
     if _has_return(table):
@@ -218,9 +232,9 @@ def write_csv(
 
 # %% ../../nbs/00_core/02_files.ipynb #6c57a975
 def read_csv(
-    path,  # a table that `write_csv` wrote
+    path: str | Path,  # a table that `write_csv` wrote
     **kwargs,  # for `pandas.read_csv`
-):
+) -> 'pd.DataFrame':
     "The table as it was before it was written"
     import pandas as pd
     from pandas.errors import EmptyDataError, ParserError
@@ -232,22 +246,22 @@ def read_csv(
         raise BadInput(f'this is no whole table ({_first_line(e)})', path) from None
 
 
-def _first_line(e):
+def _first_line(e: Exception) -> str:
     "What an error says, without what follows"
-    return (str(e).splitlines() or [''])[0].strip()
+    lines = str(e).splitlines()
+    return lines[0].strip() if lines else ''
 
 # %% ../../nbs/00_core/02_files.ipynb #5d19776c
 def write_json(
-    obj,  # dictionaries, lists, numbers, text; NumPy numbers and paths are converted
-    path,  # where it belongs
-):
+    obj: Any,  # dictionaries, lists, numbers, text; NumPy numbers and paths are converted
+    path: str | Path,  # where it belongs
+) -> None:
     "Write a record whole, keys sorted, one line per entry"
-    write_text(
-        json.dumps(obj, indent=1, sort_keys=True, ensure_ascii=False, default=_plain) + '\n', path
-    )
+    text = json.dumps(obj, indent=1, sort_keys=True, ensure_ascii=False, default=_plain)
+    write_text(text + '\n', path)
 
 # %% ../../nbs/00_core/02_files.ipynb #603908ea
-def _plain(x):
+def _plain(x: Any) -> Any:
     "What `json` cannot write by itself"
     if hasattr(x, 'tolist'):
         return x.tolist()
@@ -257,8 +271,8 @@ def _plain(x):
 
 # %% ../../nbs/00_core/02_files.ipynb #92037053
 def read_json(
-    path,  # a file that `write_json` wrote
-):
+    path: str | Path,  # a file that `write_json` wrote
+) -> Any:
     "The record in `path`"
     text = Path(path).read_bytes()
     try:
@@ -268,8 +282,8 @@ def read_json(
 
 # %% ../../nbs/00_core/02_files.ipynb #cc8a177b
 def sha256(
-    path,  # an existing file
-):
+    path: str | Path,  # an existing file
+) -> str:
     "SHA-256 of the content, in hexadecimal"
     with open(path, 'rb') as f:
         return hashlib.file_digest(f, 'sha256').hexdigest()
@@ -279,15 +293,16 @@ SEALS = 'sha256.json'
 
 
 def seal(
-    *paths,  # finished files
-):
+    *paths: str | Path,  # finished files
+) -> None:
     "Record the hash of each file in `sha256.json` beside it"
     for folder in {Path(p).parent for p in paths}:
-        fresh = {Path(p).name: sha256(p) for p in paths if Path(p).parent == folder}
+        here = [p for p in paths if Path(p).parent == folder]
+        fresh = {Path(p).name: sha256(p) for p in here}
         write_json(_seals(folder) | fresh, folder / SEALS)
 
 # %% ../../nbs/00_core/02_files.ipynb #4f05a206
-def _seals(folder):
+def _seals(folder: Path) -> dict[str, str]:
     "File name to recorded hash"
     try:
         found = read_json(folder / SEALS)
@@ -297,9 +312,9 @@ def _seals(folder):
 
 # %% ../../nbs/00_core/02_files.ipynb #3a43105b
 def broken(
-    path,  # a file that may have been sealed
-):
-    "What is wrong with the file: 'missing', 'changed', 'seal unreadable', or '' when it is as it was sealed or never was sealed"
+    path: str | Path,  # a file that may have been sealed
+) -> str:
+    "'missing', 'changed', 'seal unreadable', or '' when the file is as sealed or never was sealed"
     path = Path(path)
     record = path.parent / SEALS
     if not record.is_file():
@@ -315,9 +330,9 @@ def broken(
 
 # %% ../../nbs/00_core/02_files.ipynb #7ddd2c87
 def check_seal(
-    path,  # a file that results are about to be read from
-    mend,  # what to run when it is not what was written
-):
+    path: str | Path,  # a file that results are about to be read from
+    mend: str,  # what to run when it is not what was written
+) -> Path:
     "Refuse a file that is not what was written; returns its path"
     fault = broken(path)
     if fault:
@@ -330,7 +345,7 @@ _NAME = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_-]{0,63}')
 _WORDS = {'yes', 'no', 'on', 'off', 'true', 'false', 'null', 'none', 'nan', 'na', 'inf', 'infinity'}
 
 
-def _reads_as_value(name):
+def _reads_as_value(name: str) -> bool:
     "Would YAML or a table read the name as a number, a date, a truth value or an empty cell?"
     if name.lower() in _WORDS or re.fullmatch(r'0[xob]\w+|\d{4}-\d\d?-\d\d?', name, re.I):
         return True
@@ -342,20 +357,21 @@ def _reads_as_value(name):
 
 # %% ../../nbs/00_core/02_files.ipynb #7d3b795f
 def shown(
-    x,  # any value
-):
+    x: object,  # any value
+) -> str:
     "A value for an error, not longer than fits a line"
     text = repr(x)
     return text if len(text) < 80 else f'{text[:60]}… ({len(text)} characters)'
 
 # %% ../../nbs/00_core/02_files.ipynb #4d750446
 def check_name(
-    name,  # of a study, an arm, a site
-    kind='name',  # what it names, for the error
-    where=None,  # file or argument
-):
-    "The name, or `BadInput` when it could be something else as a folder, a word in a shell or a cell"
-    wrong = f'{shown(name)} cannot be the name of {"an" if kind[0] in "aeiou" else "a"} {kind}'
+    name: Any,  # of a study, an arm, a site
+    kind: str = 'name',  # what it names, for the error
+    where: object = None,  # file or argument
+) -> str:
+    "The name, or `BadInput` when a folder, a shell or a cell could take it for something else"
+    article = 'an' if kind[0] in 'aeiou' else 'a'
+    wrong = f'{shown(name)} cannot be the name of {article} {kind}'
     if isinstance(name, str) and not _NAME.fullmatch(name):
         raise BadInput(wrong, where, NAME_RULE)
     if not isinstance(name, str) or _reads_as_value(name):

@@ -7,6 +7,7 @@ __all__ = ['PR_SET_PDEATHSIG', 'die_with_parent', 'main', 'manager']
 
 # %% ../../nbs/00_core/12_kernel.ipynb #8f0ce670
 import ctypes, os, signal, sys
+from pathlib import Path
 from .stopping import listen
 
 # %% ../../nbs/00_core/12_kernel.ipynb #90c54efd
@@ -14,16 +15,16 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(
-    parent,  # its process number, as the parent gave it
-):
-    "Ask the system to kill this process when its parent ends (Linux; elsewhere ipykernel's own poller has to do)"
+    parent: int,  # its process number, as the parent gave it
+) -> None:
+    "Ask Linux to kill this process when its parent ends"
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
 
 # %% ../../nbs/00_core/12_kernel.ipynb #e40d9d2a
-def main():
+def main() -> None:
     "Run a kernel that dies with its parent"
     die_with_parent(int(os.environ['FABA_PARENT']))
     listen()
@@ -33,31 +34,27 @@ def main():
 
 # %% ../../nbs/00_core/12_kernel.ipynb #c4537cd7
 def manager(
-    folder,  # an existing local folder with a short path; sockets and the connection file go there
-    **env,  # more environment variables for the kernel
-):
+    folder: str | Path,  # an existing local folder with a short path, for sockets
+    **env: str,  # more environment variables for the kernel
+) -> type:
     "A kernel manager class for nbclient: this Python, sockets in `folder`"
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
 
-    argv = [
-        sys.executable,
-        '-c',
-        'from faba_nb.core.kernel import main; main()',
-        '-f',
-        '{connection_file}',
-    ]
+    code = 'from faba_nb.core.kernel import main; main()'
+    argv = [sys.executable, '-c', code, '-f', '{connection_file}']
 
     class Manager(AsyncKernelManager):
+        "Keeps the exit code of its kernel"
+
         def __init__(self, **kw):
-            super().__init__(
-                **{
-                    **kw,
-                    'transport': 'ipc',
-                    'ip': f'{folder}/k',
-                    'connection_file': f'{folder}/kernel.json',
-                }
-            )
+            "Sockets instead of ports"
+            ours = {
+                'transport': 'ipc',
+                'ip': f'{folder}/k',
+                'connection_file': f'{folder}/kernel.json',
+            }
+            super().__init__(**{**kw, **ours})
 
         kernel_spec = KernelSpec(
             argv=argv,
@@ -67,7 +64,8 @@ def manager(
         )
         exit_code = None  # of the last kernel, once it ended by itself
 
-        async def cleanup_resources(self, restart=False):
+        async def cleanup_resources(self, restart: bool = False) -> None:
+            "Keep the exit code, then do as usual"
             process = getattr(self.provisioner, 'process', None)
             if process is not None:
                 Manager.exit_code = process.poll()

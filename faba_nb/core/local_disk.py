@@ -8,29 +8,32 @@ __all__ = ['OWNER', 'DAY', 'FULL', 'DISK', 'local_disk', 'sweep_local', 'local_h
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #67b13124
 import errno, json, os, re, shutil, socket, tempfile, time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from .errors import BadInput
 from .locks import holder, owner, process
 from .provenance import fingerprint
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #df70a823
-def local_disk():
-    "`$TMPDIR` where it is a folder; unlike `tempfile.gettempdir()` also when that disk is full, so that nobody is moved to another one unasked"
+def local_disk() -> Path:
+    "`$TMPDIR` where it is a folder, also when its disk is full; else Python's temporary folder"
     given = Path(os.environ.get('TMPDIR') or '/none')
     return given if given.is_dir() else Path(tempfile.gettempdir())
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #f14bb9de
-OWNER, DAY = 'owner.json', 86400
+OWNER = 'owner.json'
+DAY = 86400  # seconds
 
 
-def _ended(record):
+def _ended(record: dict) -> bool:
     "Has the process ended that this record names? Of another machine's nobody here knows"
-    here = record['host'] == socket.gethostname()
-    return here and (record['boot'], record['born']) != process(record['pid'])
+    if record['host'] != socket.gethostname():
+        return False
+    return (record['boot'], record['born']) != process(record['pid'])
 
 
-def _left(entry):
+def _left(entry: Path) -> bool:
     "Is this what a killed process of ours left? What says nothing is, after a day"
     record = holder(entry / OWNER if entry.is_dir() else entry)
     if record:
@@ -39,19 +42,22 @@ def _left(entry):
 
 
 def sweep_local(
-    home,  # a folder of this user on the local disk
-):
+    home: Path,  # a folder of this user on the local disk
+) -> None:
     "Remove what killed processes left there"
     for entry in home.iterdir():
         try:
             if not _left(entry):
                 continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         except FileNotFoundError:
             continue
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #f3adf832
-def _fresh(folder):
+def _fresh(folder: Path) -> Path:
     "`folder`, made anew below one that belongs to this user"
     home = folder.parent
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,7 +72,7 @@ def _fresh(folder):
     return folder
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #819d96bd
-def local_home():
+def local_home() -> Path:
     "The folder of this user on the local disk"
     return local_disk() / f'faba-{os.getuid()}'
 
@@ -87,15 +93,16 @@ def scratch_folder(
 def step_folder(
     out: Path,  # the study's folder
     name: str,  # the step's name
-):
+) -> AbstractContextManager[Path]:
     "The scratch folder of one step of one study"
-    return scratch_folder(f'{fingerprint(os.path.abspath(out))[:8]}-{name}')
+    study = fingerprint(os.path.abspath(out))
+    return scratch_folder(f'{study[:8]}-{name}')
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #fc6e9023
 @contextmanager
 def short_folder(
     folder: Path,  # where sockets should lie
-):
+) -> Iterator[Path]:
     "A folder with a short path: `folder` itself where it is short enough"
     if len(os.fsencode(folder)) < 90:
         yield folder
@@ -107,11 +114,11 @@ def short_folder(
         shutil.rmtree(short, ignore_errors=True)
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #e41c86b7
-FULL = errno.ENOSPC, errno.EDQUOT
-DISK = *FULL, errno.EROFS
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK = (*FULL, errno.EROFS)
 
 
-def disk_error(text):
+def disk_error(text: str) -> OSError | None:
     "The error of a disk that a text tells of, or None; HDF5 writes it in its own way"
     found = re.search(r'\[Errno (\d+)\]|\berrno = (\d+)', text)
     number = found and int(found[1] or found[2])
@@ -121,7 +128,7 @@ def disk_error(text):
     return OSError(number, os.strerror(number), path and path[1])
 
 
-def _mount(path):
+def _mount(path: str | Path) -> tuple[Path, Path]:
     "The nearest folder that is there, and where its file system begins"
     path = Path(os.path.abspath(path))
     while not path.exists():
@@ -132,56 +139,61 @@ def _mount(path):
     return path, top
 
 # %% ../../nbs/00_core/10_local_disk.ipynb #97219c01
-def _room_left(path):
+def _room_left(path: str | Path) -> int:
     "Bytes that may still be written there; none where no file can be made any more"
     s = os.statvfs(_mount(path)[0])
-    return s.f_bavail * s.f_frsize if s.f_favail or not s.f_files else 0
+    if s.f_files and not s.f_favail:
+        return 0
+    return s.f_bavail * s.f_frsize
+
+
+def _read_only(path: str | Path) -> bool:
+    "Is the disk of the path read-only?"
+    flags = os.statvfs(_mount(path)[0]).f_flag
+    return bool(flags & os.ST_RDONLY)
+
+
+def _concerned(e: OSError, places: tuple) -> str | Path:
+    "The path that the error names, else the place with the least room on a disk that is so"
+    if e.filename:
+        return e.filename
+    full = e.errno in FULL
+    hit = [p for p in places if full or _read_only(p)]
+    return min(hit, key=_room_left) if hit else places[0]
 
 
 def disk_fault(
-    e,  # an `OSError`
-    *places,  # paths that were being written to
-):
+    e: OSError,  # what the system said
+    *places: str | Path,  # paths that were being written to
+) -> BadInput | None:
     "A full or read-only disk as one line of ours; None for any other error"
     if e.errno not in DISK:
         return None
-    full = e.errno in FULL
-    named = [e.filename] if e.filename else []
-    place = (
-        named
-        or sorted(
-            (p for p in places if full or os.statvfs(_mount(p)[0]).f_flag & os.ST_RDONLY),
-            key=_room_left,
-        )
-        or places
-    )[0]
+    place = _concerned(e, places)
     disk = _mount(place)[1]
-    what = (
-        f'no space left on its disk ({disk}, {_room_left(place) / 1e6:.0f} MB free)'
-        if full
-        else f'its disk ({disk}) is read-only'
-    )
+    if e.errno in FULL:
+        what = f'no space left on its disk ({disk}, {_room_left(place) / 1e6:.0f} MB free)'
+        remedy = 'make room there or give another folder'
+    else:
+        what = f'its disk ({disk}) is read-only'
+        remedy = 'give a folder that can be written to'
     return BadInput(
         what,
         place,
-        'what is finished is kept; '
-        + (
-            'make room there or give another folder'
-            if full
-            else 'give a folder that can be written to'
-        )
-        + ' (--out, --features, TMPDIR), then run the same command again',
+        f'what is finished is kept; {remedy} (--out, --features, TMPDIR), '
+        'then run the same command again',
     )
 
 
 @contextmanager
 def naming_disk(
-    *places,  # paths that the block writes to
-):
+    *places: str | Path,  # paths that the block writes to
+) -> Iterator[None]:
     "Turn the error of a full or read-only disk into one line that names it"
     try:
         yield
     except OSError as e:
-        if (told := disk_fault(e, *places)) is None:
+        told = disk_fault(e, *places)
+        if told is None:
             raise
         raise told from e

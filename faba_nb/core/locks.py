@@ -7,12 +7,13 @@ __all__ = ['BEAT', 'SILENCE', 'OWN', 'NAMES', 'process', 'owner', 'alive', 'hold
 
 # %% ../../nbs/00_core/09_locks.ipynb #cb2ecd74
 import json, os, secrets, socket, threading, time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from .errors import Stopped
 
 # %% ../../nbs/00_core/09_locks.ipynb #ce8ed236
-def _born(pid):
+def _born(pid: int) -> int | None:
     "When process `pid` started, in clock ticks since boot; None when there is none"
     try:
         fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
@@ -21,7 +22,7 @@ def _born(pid):
     return None if fields[0] in 'ZX' else int(fields[19])
 
 # %% ../../nbs/00_core/09_locks.ipynb #a74bf788
-def _boot():
+def _boot() -> str:
     "Something that changes when this machine is started again"
     try:
         return Path('/proc/sys/kernel/random/boot_id').read_text().strip()
@@ -30,15 +31,15 @@ def _boot():
 
 
 def process(
-    pid,  # a process number
-):
+    pid: int,  # a process number
+) -> tuple[str, int | None]:
     "What tells this process from all others of this machine: its boot, and when the process began"
     return _boot(), _born(pid)
 
 # %% ../../nbs/00_core/09_locks.ipynb #2646a5b6
 def owner(
-    what='',  # what the owner is doing, for the message
-):
+    what: str = '',  # what the owner is doing, for the message
+) -> dict:
     "This process, as others will see it"
     job = os.environ.get('SLURM_JOB_ID', '')
     return {
@@ -54,20 +55,17 @@ def owner(
     }
 
 # %% ../../nbs/00_core/09_locks.ipynb #9846b759
-BEAT, SILENCE = (
-    20,
-    180,
-)  # seconds between signs of life; seconds after which an owner on another machine counts as dead
-OWN = (
-    3 * BEAT
-)  # the same for an earlier life of this very job: a requeued job rests longer than that
+BEAT = 20  # seconds between signs of life
+SILENCE = 180  # seconds after which an owner on another machine counts as dead
+OWN = 3 * BEAT  # the same for an earlier life of this job, which rests longer when requeued
 
 
-def _beside(path):
+def _beside(path: Path) -> Path:
+    "A name of our own beside the lock"
     return path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
 
 
-def _age(path):
+def _age(path: Path) -> float | None:
     "Seconds since `path` was touched, by the clock of its own disk; None when it has gone"
     probe = _beside(path)
     try:
@@ -80,9 +78,9 @@ def _age(path):
 
 # %% ../../nbs/00_core/09_locks.ipynb #2cee80e3
 def alive(
-    record,  # what `holder` found in a lock
-    path,  # the lock that holds it
-):
+    record: dict,  # what `holder` found in a lock
+    path: str | Path,  # the lock that holds it
+) -> bool:
     "Does the owner of a lock still live?"
     if not record:
         return _silent(path) < SILENCE
@@ -96,11 +94,13 @@ def alive(
     return _silent(path) < (OWN if ours else SILENCE)
 
 
-def _silent(path):
-    return float('inf') if (age := _age(Path(path))) is None else age
+def _silent(path: str | Path) -> float:
+    "Seconds since the lock was touched, endless when it has gone"
+    age = _age(Path(path))
+    return float('inf') if age is None else age
 
 # %% ../../nbs/00_core/09_locks.ipynb #a6308274
-def _to_disk(folder):
+def _to_disk(folder: Path) -> None:
     "Wait until the names in a folder are on the disk"
     fd = os.open(folder, os.O_RDONLY)
     try:
@@ -109,7 +109,7 @@ def _to_disk(folder):
         os.close(fd)
 
 
-def _written(path, text):
+def _written(path: Path, text: str) -> None:
     "Write a text and wait until it is on the disk"
     with open(path, 'w', encoding='utf-8') as f:
         f.write(text)
@@ -117,8 +117,8 @@ def _written(path, text):
         os.fsync(f.fileno())
 
 # %% ../../nbs/00_core/09_locks.ipynb #acfa6d68
-def _take(path, record):
-    "Make the lock `path` ours in one step; False when somebody else has it, or swept our attempt away"
+def _take(path: Path, record: dict) -> bool:
+    "Make the lock ours in one step; False when somebody else has it, or swept our attempt away"
     tmp = _beside(path)
     try:
         _written(tmp, json.dumps(record))
@@ -127,7 +127,7 @@ def _take(path, record):
         tmp.unlink(missing_ok=True)
 
 
-def _linked(tmp, path):
+def _linked(tmp: Path, path: Path) -> bool:
     "Give a record the lock's name too; False when that is not possible"
     try:
         os.link(tmp, path)
@@ -150,8 +150,8 @@ NAMES = {
 
 
 def holder(
-    path,  # a lock
-):
+    path: str | Path,  # a lock
+) -> dict | None:
     "The record of who holds it; {} when the lock does not say; None when there is no lock"
     try:
         record = json.loads(Path(path).read_bytes())
@@ -167,7 +167,7 @@ def holder(
     return record if good else {}
 
 # %% ../../nbs/00_core/09_locks.ipynb #3adaec65
-def _clear(path, record):
+def _clear(path: Path, record: dict) -> None:
     "Remove the lock of a dead owner, and only that"
     gone = _beside(path)
     try:
@@ -183,7 +183,7 @@ def _clear(path, record):
         gone.unlink(missing_ok=True)
 
 # %% ../../nbs/00_core/09_locks.ipynb #99cd31cb
-def _beat(path, quit):
+def _beat(path: Path, quit: threading.Event) -> None:
     "Touch the lock until told to leave; a disk that refuses once is asked again"
     while not quit.wait(BEAT):
         try:
@@ -196,11 +196,12 @@ def _beat(path, quit):
 # %% ../../nbs/00_core/09_locks.ipynb #25137e13
 @contextmanager
 def locked(
-    path,  # the lock's file
-    what,  # what is done under it, for the message that others get
-):
+    path: str | Path,  # the lock's file
+    what: str,  # what is done under it, for the message that others get
+) -> Iterator[dict]:
     "Hold the lock `path`, or leave with `Stopped` and the name of its owner"
-    path, mine = Path(path), owner(what)
+    path = Path(path)
+    mine = owner(what)
     path.parent.mkdir(parents=True, exist_ok=True)
     while not _take(path, mine):
         other = holder(path)
@@ -220,11 +221,19 @@ def locked(
 
 # %% ../../nbs/00_core/09_locks.ipynb #5e1af40e
 def taken(
-    other,  # the owner's record
-    path,  # the lock
-):
+    other: dict,  # the owner's record
+    path: str | Path,  # the lock
+) -> str:
     "The line for a lock that somebody holds"
     if not other:
-        return f'{path}: this lock does not say who holds it (torn?); it counts as free {SILENCE} s after it was last touched: run the same command again then, or remove it when nothing works on this study'
+        return (
+            f'{path}: this lock does not say who holds it (torn?); '
+            f'it counts as free {SILENCE} s after it was last touched: '
+            'run the same command again then, or remove it when nothing works on this study'
+        )
     job = f', job {other["job"]}' if other['job'] else ''
-    return f'{other["what"]} is being done by process {other["pid"]} on {other["host"]}{job} since {other["since"]}: wait for it or stop it, then run the same command again (lock: {path})'
+    who = f'process {other["pid"]} on {other["host"]}{job} since {other["since"]}'
+    return (
+        f'{other["what"]} is being done by {who}: '
+        f'wait for it or stop it, then run the same command again (lock: {path})'
+    )

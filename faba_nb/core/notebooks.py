@@ -7,8 +7,10 @@ __all__ = ['parameters_of', 'checked_parameters', 'done', 'environment', 'run_no
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #cbd88514
 import ast, json, os, secrets, shutil, signal, sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 from .errors import BadInput, StepFailed, Stopped, unknown
 from .files import read_json, sha256, whole_file, write_json
 from .places import cache_folder, root
@@ -18,14 +20,17 @@ from .stopping import raise_if_stopping
 from .study_folder import StudyFolder
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #800bc583
-def _tagged(notebook):
+def _has_parameters(cell: dict) -> bool:
+    "Is the cell tagged `parameters`?"
+    return 'parameters' in cell.get('metadata', {}).get('tags', ())
+
+
+def _tagged(notebook: str | Path) -> str:
     "The source of the one cell of `notebook` that is tagged `parameters`"
     if not Path(notebook).is_file():
         raise BadInput('there is no such notebook', notebook)
     cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    found = [
-        ''.join(c['source']) for c in cells if 'parameters' in c.get('metadata', {}).get('tags', ())
-    ]
+    found = [''.join(c['source']) for c in cells if _has_parameters(c)]
     if len(found) == 1:
         return found[0]
     raise BadInput(
@@ -36,25 +41,21 @@ def _tagged(notebook):
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #fa7667e0
 def parameters_of(
-    notebook,  # path of a job notebook
-):
+    notebook: str | Path,  # path of a job notebook
+) -> dict:
     "The parameters of a job notebook, name to default"
     found = {}
     for line in ast.parse(_tagged(notebook)).body:
-        if (
-            isinstance(line, ast.Assign)
-            and len(line.targets) == 1
-            and isinstance(line.targets[0], ast.Name)
-        ):
-            found[line.targets[0].id] = ast.literal_eval(line.value)
-        else:
+        single = isinstance(line, ast.Assign) and len(line.targets) == 1
+        if not single or not isinstance(line.targets[0], ast.Name):
             raise BadInput(
                 f'`{ast.unparse(line)}` is not NAME = VALUE', f'{notebook}, cell tagged parameters'
             )
+        found[line.targets[0].id] = ast.literal_eval(line.value)
     return found
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #338dff52
-def _plain(value):
+def _plain(value: Any) -> Any:
     "`value` without paths and tuples"
     if isinstance(value, os.PathLike):
         return str(value)
@@ -63,7 +64,7 @@ def _plain(value):
     return value
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #499f2f86
-def _fits(value, default):
+def _fits(value: Any, default: Any) -> bool:
     "May `value` stand where `default` stands?"
     if default is None or value is None:
         return True
@@ -73,11 +74,12 @@ def _fits(value, default):
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #87f8d731
 def checked_parameters(
-    notebook,  # path of a job notebook
-    given,  # name to value
-):
+    notebook: str | Path,  # path of a job notebook
+    given: dict,  # name to value
+) -> dict:
     "The parameters as the notebook will get them; unknown names and wrong kinds raise `BadInput`"
-    known, plain = parameters_of(notebook), {k: _plain(v) for k, v in given.items()}
+    known = parameters_of(notebook)
+    plain = {k: _plain(v) for k, v in given.items()}
     for k, v in plain.items():
         if k not in known:
             raise unknown('parameter', k, known, Path(notebook).name)
@@ -89,9 +91,9 @@ def checked_parameters(
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #48f80534
 def done(
-    summary=None,  # small numbers worth logging
-    files=(),  # result files; their hashes are compared by the caller
-):
+    summary: dict | None = None,  # small numbers worth logging
+    files: Sequence = (),  # result files; their hashes are compared by the caller
+) -> dict:
     "Say that the notebook has reached its end"
     record = {
         'token': os.environ.get('FABA_TOKEN'),
@@ -103,13 +105,14 @@ def done(
     return record['summary']
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #65a10930
-def _proof(path, token, name):
+def _proof(path: Path, token: str, name: str) -> dict:
     "The sentinel at `path`, or `StepFailed` when it proves no success"
     try:
         record = read_json(path)
     except FileNotFoundError:
         raise StepFailed(
-            f'{name}: the notebook ended before its last cell, though no cell failed (a `sys.exit`?)'
+            f'{name}: the notebook ended before its last cell, '
+            'though no cell failed (a `sys.exit`?)'
         ) from None
     if record['token'] != token:
         raise StepFailed(f'{name}: the sentinel is of another run')
@@ -118,16 +121,17 @@ def _proof(path, token, name):
             raise StepFailed(f'{name}: the result {f} is missing')
         if sha256(f) != h:
             raise StepFailed(
-                f'{name}: the result {f} changed after it was written; does something else write there?'
+                f'{name}: the result {f} changed after it was written; '
+                'does something else write there?'
             )
     return record
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #e36af493
 def environment(
-    folder,  # the local folder of the step
-    heartbeat,  # file for the progress of the step
-    token,  # what the sentinel must carry
-):
+    folder: Path,  # the local folder of the step
+    heartbeat: Path,  # file for the progress of the step
+    token: str,  # what the sentinel must carry
+) -> dict[str, str]:
     "The environment of the kernel: local folders, no network for weights, where to say what"
     local = {k: str(folder / k.lower()) for k in ('TMPDIR', 'IPYTHONDIR')}
     for d in local.values():
@@ -146,7 +150,7 @@ def environment(
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #54121029
 @contextmanager
-def _calling_off():
+def _calling_off() -> Iterator[None]:
     "On Ctrl-C end the tasks that wait for the kernel, while it still lives"
     import asyncio
     from jupyter_core.utils import ensure_event_loop
@@ -162,32 +166,39 @@ def _calling_off():
         raise
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #6e484d16
-def _client(*args, **kwargs):
+def _client(*args, **kwargs) -> object:
     "papermill's client, which leaves quietly when interrupted"
     from papermill.clientwrap import PapermillNotebookClient
 
     class Client(PapermillNotebookClient):
+        "Calls off what waits when it is interrupted"
+
         def papermill_execute_cells(self):
+            "Run the cells"
             with _calling_off():
                 super().papermill_execute_cells()
 
         def execute(self, **kw):
+            "Start the kernel and run the cells"
             with _calling_off():
                 return super().execute(**kw)
 
     return Client(*args, **kwargs)
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #bbaf4e52
-def _engine(folder, env, log):
+def _engine(folder: Path, env: dict[str, str], log: BinaryIO) -> type:
     "A papermill engine whose kernel has its sockets in `folder`"
     from papermill.engines import Engine
     from faba_nb.core.kernel import manager
 
     class LocalEngine(Engine):
+        "Runs a notebook with a kernel of ours"
+
         kernels = manager(folder)
 
         @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, **_):
+        def execute_managed_notebook(cls, nb_man: object, kernel_name: str, **_) -> None:
+            "Run every cell in the repository's folder"
             _client(
                 nb_man,
                 kernel_manager_class=cls.kernels,
@@ -200,14 +211,17 @@ def _engine(folder, env, log):
     return LocalEngine
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #94314a0b
-def _papermill(notebook, parameters, folder, env):
+def _papermill(
+    notebook: str | Path, parameters: dict, folder: Path, env: dict[str, str]
+) -> int | None:
     "Run `notebook` in `folder`; the kernel's exit code comes back when it died"
     import papermill as pm
     from nbclient.exceptions import DeadKernelError
     from papermill.engines import papermill_engines
 
     with open(folder / 'kernel.log', 'ab') as log, short_folder(folder) as short:
-        engine, name = _engine(short, env, log), f'faba_nb-{env["FABA_TOKEN"]}'
+        engine = _engine(short, env, log)
+        name = f'faba_nb-{env["FABA_TOKEN"]}'
         papermill_engines.register(name, engine)
         try:
             pm.execute_notebook(
@@ -225,16 +239,14 @@ def _papermill(notebook, parameters, folder, env):
     return None
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #1504fccf
-def _number(notebook, source):
+def _number(notebook: str | Path, source: str) -> int | str:
     "The number of the cell of `notebook` with this source, ? for papermill's own"
-    cells = [
-        ''.join(c['source'])
-        for c in json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    ]
-    return cells.index(source) + 1 if source in cells else '?'
+    cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
+    sources = [''.join(c['source']) for c in cells]
+    return sources.index(source) + 1 if source in sources else '?'
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #753bef97
-def _as_ours(e, notebook, name, out):
+def _as_ours(e: Exception, notebook: str | Path, name: str, out: str | Path) -> BaseException:
     "A papermill error as one of ours"
     if e.ename == 'BadInput':
         return BadInput(e.evalue)
@@ -244,23 +256,25 @@ def _as_ours(e, notebook, name, out):
         return KeyboardInterrupt()
     if full := disk_error(e.evalue):
         return full
-    first = next((l for l in e.source.splitlines() if l.strip() and not l.startswith('#')), '')
-    line = ' '.join(f'{e.ename}: {e.evalue}'.split())
-    return StepFailed(
-        f'{name}: cell {_number(notebook, e.source)} (`{first.strip()[:60]}`) failed with {line}; see {out}/notebooks/{name}.ipynb'
-    )
+    lines = [l for l in e.source.splitlines() if l.strip() and not l.startswith('#')]
+    first = lines[0].strip()[:60] if lines else ''
+    cell = f'cell {_number(notebook, e.source)} (`{first}`)'
+    fault = ' '.join(f'{e.ename}: {e.evalue}'.split())
+    executed = StudyFolder(out).notebook(name)
+    return StepFailed(f'{name}: {cell} failed with {fault}; see {executed}')
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #9cff93ad
-def _as_killed(code, name, out):
+def _as_killed(code: int | None, name: str, out: str | Path) -> StepFailed:
     "What a dead kernel means"
+    log = StudyFolder(out).kernel_log(name)
     if code == -signal.SIGKILL:
         return StepFailed(
-            f'{name}: the kernel was killed (SIGKILL), most likely for want of memory; see {out}/steps/{name}.log'
+            f'{name}: the kernel was killed (SIGKILL), most likely for want of memory; see {log}'
         )
-    return StepFailed(f'{name}: the kernel died with exit code {code}; see {out}/steps/{name}.log')
+    return StepFailed(f'{name}: the kernel died with exit code {code}; see {log}')
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #efc2099b
-def _whole(path):
+def _whole(path: Path) -> bool:
     "Is this a log, or a notebook to its last bracket?"
     if not path.is_file() or path.suffix != '.ipynb':
         return path.is_file()
@@ -271,19 +285,23 @@ def _whole(path):
     return True
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #b2b914e4
-def _keep(folder, out, name):
+def _keep(folder: Path, out: str | Path, name: str) -> None:
     "Move what is worth keeping from the local folder to the study's"
-    for f, to in (
-        (folder / 'executed.ipynb', StudyFolder(out).notebook(name)),
-        (folder / 'kernel.log', StudyFolder(out).kernel_log(name)),
-    ):
+    study = StudyFolder(out)
+    kept = {
+        folder / 'executed.ipynb': study.notebook(name),
+        folder / 'kernel.log': study.kernel_log(name),
+    }
+    for f, to in kept.items():
         if not _whole(f):
             continue
         with whole_file(to) as part:
             shutil.copyfile(f, part)
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #b78bc4cf
-def _attempt(notebook, parameters, folder, out, name, env):
+def _attempt(
+    notebook: str | Path, parameters: dict, folder: Path, out: Path, name: str, env: dict[str, str]
+) -> dict:
     "One run: the sentinel, or an error of ours"
     from papermill.exceptions import PapermillExecutionError
 
@@ -308,14 +326,15 @@ class _Killed(Exception):
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #33efaac9
 def run_notebook(
-    notebook,  # path of a job notebook
-    parameters,  # name to value; checked against the tagged cell before anything starts
-    out,  # the study's folder: notebooks/ and steps/ are written there
-    name=None,  # the step's name, that of the notebook by default
-    env={},  # more environment variables for its kernel
-):
+    notebook: str | Path,  # path of a job notebook
+    parameters: dict,  # name to value; checked against the tagged cell before anything starts
+    out: str | Path,  # the study's folder: notebooks/ and steps/ are written there
+    name: str | None = None,  # the step's name, that of the notebook by default
+    env: dict[str, str] = {},  # more environment variables for its kernel
+) -> dict:
     "Run a notebook to its last cell and return its sentinel: `summary` and `files`"
-    name, out = name or Path(notebook).stem, Path(os.path.abspath(out))
+    name = name or Path(notebook).stem
+    out = Path(os.path.abspath(out))
     parameters = checked_parameters(notebook, parameters)
     StudyFolder(out).steps.mkdir(parents=True, exist_ok=True)
     with _scratch(out, name) as folder:
@@ -323,11 +342,8 @@ def run_notebook(
             return _attempt(notebook, parameters, folder, out, name, env)
         except _Killed as e:
             first = e.args[0]
-        print(
-            f'  {_as_killed(first, name, out)}; trying once more with less memory',
-            file=sys.stderr,
-            flush=True,
-        )
+        killed = _as_killed(first, name, out)
+        print(f'  {killed}; trying once more with less memory', file=sys.stderr, flush=True)
         try:
             return _attempt(notebook, parameters, folder, out, name, {**env, 'FABA_RETRY': '1'})
         except _Killed as e:
@@ -335,7 +351,7 @@ def run_notebook(
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #2eab482a
 @contextmanager
-def _scratch(out, name):
+def _scratch(out: Path, name: str) -> Iterator[Path]:
     "The step's local folder; a disk that is full is named"
     with naming_disk(out, local_disk()), step_folder(out, name) as folder:
         yield folder

@@ -13,7 +13,7 @@ import faba_nb
 from .errors import BadInput
 
 # %% ../../nbs/00_core/03_places.ipynb #dfdab306
-def root():
+def root() -> Path:
     "The repository: the folder that holds `nbs`, `reports`, `slurm` and `data`"
     folder = Path(faba_nb.__file__).resolve().parent.parent
     if (folder / 'settings.ini').is_file() and (folder / 'nbs').is_dir():
@@ -26,8 +26,8 @@ def root():
 
 # %% ../../nbs/00_core/03_places.ipynb #c4a164c1
 def cache_folder(
-    *parts,  # names of folders below the cache, such as 'tables'
-):
+    *parts: str,  # names of folders below the cache, such as 'tables'
+) -> Path:
     "A folder for what can be made again, created when missing"
     base = os.environ.get('FABA_CACHE') or platformdirs.user_cache_dir('faba_nb')
     folder = Path(base, *parts)
@@ -43,8 +43,8 @@ def cache_folder(
 
 # %% ../../nbs/00_core/03_places.ipynb #162caad9
 def data_folder(
-    path,  # folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
-):
+    path: str | Path,  # folder that holds `img`, `00-Misc`, `TimeCourse Datasets`, …
+) -> Path:
     "The experiment's folder as an absolute path, links left as written"
     folder = Path(os.path.abspath(path))
     if folder.is_dir():
@@ -52,5 +52,6 @@ def data_folder(
     raise BadInput(
         'there is no such folder',
         where=path,
-        mend='give the folder that holds img, 00-Misc and TimeCourse Datasets (`faba twin DIR` writes a simulated one)',
+        mend='give the folder that holds img, 00-Misc and TimeCourse Datasets '
+        '(`faba twin DIR` writes a simulated one)',
     )

@@ -7,25 +7,27 @@ __all__ = ['NUMBER', 'duration', 'Progress', 'progress_line', 'read_beat', 'watc
 
 # %% ../../nbs/00_core/07_progress.ipynb #0455d3a3
 import os, socket, sys, threading, time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 from fastcore.basics import patch
 from tqdm import tqdm
 from .files import read_json, write_json
 
 # %% ../../nbs/00_core/07_progress.ipynb #d7b2731b
 def duration(
-    seconds,  # 0 or more; None when unknown
-):
+    seconds: float | None,  # 0 or more; None when unknown
+) -> str:
     "Seconds as a person would say them"
     if seconds is None:
         return '?'
     s = int(round(seconds))
     if s < 60:
         return f'{s} s'
-    return (
-        f'{s // 60} min {s % 60:02d} s' if s < 3600 else f'{s // 3600} h {s % 3600 // 60:02d} min'
-    )
+    if s < 3600:
+        return f'{s // 60} min {s % 60:02d} s'
+    return f'{s // 3600} h {s % 3600 // 60:02d} min'
 
 # %% ../../nbs/00_core/07_progress.ipynb #e22cd982
 class Progress:
@@ -33,25 +35,30 @@ class Progress:
 
     def __init__(
         self,
-        items=None,  # what to iterate over; or give `total` and call `update`
-        label='',  # what is being done
-        total=None,  # how many there will be; taken from `items` where it can be
-        unit='',  # what is counted: 'images', 'fits', …
-        stream=None,  # where lines go; standard error
-        heartbeat=None,  # file for a watcher; `$FABA_HEARTBEAT` by default
-    ):
-        self.items, self.label, self.unit = items, label, unit
-        self.total = (
-            total if total is not None else len(items) if hasattr(items, '__len__') else None
-        )
+        items: Iterable | None = None,  # what to iterate over; or give `total` and call `update`
+        label: str = '',  # what is being done
+        total: int | None = None,  # how many there will be; taken from `items` where it can be
+        unit: str = '',  # what is counted: 'images', 'fits', …
+        stream: TextIO | None = None,  # where lines go; standard error
+        heartbeat: str | Path | None = None,  # file for a watcher; `$FABA_HEARTBEAT` by default
+    ) -> None:
+        self.items = items
+        self.label = label
+        self.unit = unit
+        self.total = total
+        if total is None and hasattr(items, '__len__'):
+            self.total = len(items)
         self.stream = stream or sys.stderr
         self.heartbeat = heartbeat or os.environ.get('FABA_HEARTBEAT')
-        self.done, self.facts, self.start = 0, {}, time.monotonic()
-        self._told = self._beaten = 0.0
+        self.done = 0
+        self.facts = {}
+        self.start = time.monotonic()
+        self._told = 0.0
+        self._beaten = 0.0
         self._line = _where_to_show(self)
 
 # %% ../../nbs/00_core/07_progress.ipynb #bcb68529
-def _where_to_show(p):
+def _where_to_show(p: Progress) -> Callable:
     "The painter for this place: a function of the text and whether it is the last"
     if p.stream is sys.stderr and p.heartbeat:
         return lambda text, last: None
@@ -62,13 +69,13 @@ def _where_to_show(p):
     return _log_line(p)
 
 # %% ../../nbs/00_core/07_progress.ipynb #819ebb13
-def _in_notebook():
+def _in_notebook() -> bool:
     "Is this a Jupyter kernel?"
     shell = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
     return type(shell).__name__ == 'ZMQInteractiveShell'
 
 # %% ../../nbs/00_core/07_progress.ipynb #b552f3a5
-def _notebook_line():
+def _notebook_line() -> Callable:
     "One output that changes in place"
     from IPython.display import Code, display
 
@@ -76,11 +83,11 @@ def _notebook_line():
     return lambda text, last: handle.update(Code(text))
 
 # %% ../../nbs/00_core/07_progress.ipynb #7e00002e
-def _terminal_line(p):
+def _terminal_line(p: Progress) -> Callable:
     "One line that moves; tqdm knows terminals"
     bar = tqdm(total=p.total, file=p.stream, bar_format='{desc}', leave=True)
 
-    def paint(text, last):
+    def paint(text: str, last: bool) -> None:
         bar.set_description_str(text)
         if last:
             bar.close()
@@ -88,11 +95,11 @@ def _terminal_line(p):
     return paint
 
 # %% ../../nbs/00_core/07_progress.ipynb #c8d135d4
-def _log_line(p):
+def _log_line(p: Progress) -> Callable:
     "Whole lines, seldom"
     last_time = [0.0]
 
-    def paint(text, last):
+    def paint(text: str, last: bool) -> None:
         now = time.monotonic()
         if last or now - last_time[0] >= 30:
             print(text, file=p.stream, flush=True)
@@ -102,7 +109,8 @@ def _log_line(p):
 
 # %% ../../nbs/00_core/07_progress.ipynb #ad68d360
 @patch
-def __iter__(self: Progress):
+def __iter__(self: Progress) -> Iterator:
+    "The items, each counted when the next one is asked for"
     for x in self.items:
         yield x
         self.update()
@@ -112,9 +120,9 @@ def __iter__(self: Progress):
 @patch
 def update(
     self: Progress,
-    n=1,  # how many more are done
+    n: int = 1,  # how many more are done
     **facts,  # anything worth seeing: loss=0.31, arm='clip'
-):
+) -> None:
     "Count `n` more and show it when it is time to"
     self.done += n
     self.facts.update(facts)
@@ -128,30 +136,35 @@ def update(
 
 # %% ../../nbs/00_core/07_progress.ipynb #27b26ecd
 @patch
-def remaining(self: Progress):
+def remaining(self: Progress) -> float | None:
     "Seconds left at the present pace, or None"
     if not self.total or not self.done:
         return None
-    return (time.monotonic() - self.start) / self.done * (self.total - self.done)
+    pace = (time.monotonic() - self.start) / self.done
+    return pace * (self.total - self.done)
 
 # %% ../../nbs/00_core/07_progress.ipynb #10814e02
 def progress_line(
     beat: dict,  # label, done, total, unit, facts, elapsed and remaining
 ) -> str:
     "How far something is, as one line"
-    total = beat.get('total')
-    count = str(beat['done']) if total is None else f'{beat["done"]}/{total}'
+    count = str(beat['done'])
+    if beat.get('total') is not None:
+        count += f'/{beat["total"]}'
     what = ' '.join(f'{beat["label"]} {count} {beat["unit"]}'.split())
-    facts = [f'{k} {_short(v)}' for k, v in (beat.get('facts') or {}).items()]
+    named = beat.get('facts') or {}
+    facts = [f'{k} {_short(v)}' for k, v in named.items()]
     return '  '.join([what, *facts, _time_of(beat)]).rstrip()
 
 
-def _short(value):
+def _short(value: Any) -> str:
     "Four digits of a decimal number; anything else as it is"
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f'{value:.4g}'
+    return str(value)
 
 
-def _time_of(beat):
+def _time_of(beat: dict) -> str:
     "The time that is left, or, at the end, the time it took"
     if beat.get('remaining'):
         return f'{duration(beat["remaining"])} left'
@@ -179,14 +192,14 @@ def text(self: Progress) -> str:
 
 # %% ../../nbs/00_core/07_progress.ipynb #61ce909c
 @patch
-def _beat(self: Progress):
+def _beat(self: Progress) -> None:
     "Write the heartbeat file"
     who = {'time': time.time(), 'pid': os.getpid(), 'host': socket.gethostname()}
     write_json(self.record() | who, self.heartbeat)
 
 # %% ../../nbs/00_core/07_progress.ipynb #82f3dd46
 @patch
-def close(self: Progress):
+def close(self: Progress) -> None:
     "Show the last state"
     self._line(self.text(), True)
     if self.heartbeat:
@@ -197,8 +210,8 @@ NUMBER = int, float
 
 
 def read_beat(
-    path,  # a heartbeat file
-):
+    path: str | Path,  # a heartbeat file
+) -> dict | None:
     "The heartbeat, or None while there is none that can be read"
     try:
         beat = read_json(path)
@@ -219,9 +232,10 @@ def read_beat(
     return beat if extra else None
 
 # %% ../../nbs/00_core/07_progress.ipynb #d51c10aa
-def _watch(path, quit, stream):
+def _watch(path: str | Path, quit: threading.Event, stream: TextIO) -> None:
     "Show the heartbeat until told to leave"
-    moving, told = stream.isatty(), time.monotonic()
+    moving = stream.isatty()
+    told = time.monotonic()
     while not quit.wait(0.5):
         beat = read_beat(path)
         if beat and moving:
@@ -236,7 +250,7 @@ def _watch(path, quit, stream):
 
 # %% ../../nbs/00_core/07_progress.ipynb #fa835a5a
 @contextmanager
-def watched(path):
+def watched(path: str | Path) -> Iterator[None]:
     "Show the progress in `path` while the block runs"
     quit = threading.Event()
     t = threading.Thread(target=_watch, args=(path, quit, sys.stderr), daemon=True)

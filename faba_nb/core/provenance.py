@@ -9,6 +9,7 @@ __all__ = ['versions', 'commit', 'fingerprint', 'log_event', 'read_log']
 import hashlib, json, os, platform, subprocess, time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 import faba_nb
 from .files import sha256
 from .places import root
@@ -16,8 +17,8 @@ from .study_folder import StudyFolder
 
 # %% ../../nbs/00_core/08_provenance.ipynb #3377f0c2
 def versions(
-    *packages,  # distribution names; those that shape numbers by default
-):
+    *packages: str,  # distribution names; those that shape numbers by default
+) -> dict[str, str]:
     "Python, this package and the libraries that shape numbers, name to version"
     names = packages or (
         'numpy',
@@ -40,21 +41,26 @@ def versions(
     return found
 
 # %% ../../nbs/00_core/08_provenance.ipynb #b35aa8e4
-def commit():
+def commit() -> str:
     "The commit of the checkout, with `+` when files differ from it; empty outside git"
-    run = lambda *a: subprocess.run(['git', '-C', str(root()), *a], capture_output=True, text=True)
     try:
-        head = run('rev-parse', '--short=12', 'HEAD')
+        head = _git('rev-parse', '--short=12', 'HEAD')
     except FileNotFoundError:
         return ''
     if head.returncode:
         return ''
-    return head.stdout.strip() + ('+' if run('status', '--porcelain').stdout.strip() else '')
+    differs = _git('status', '--porcelain').stdout.strip()
+    return head.stdout.strip() + ('+' if differs else '')
+
+
+def _git(*words: str) -> subprocess.CompletedProcess:
+    "What git says of the checkout"
+    return subprocess.run(['git', '-C', str(root()), *words], capture_output=True, text=True)
 
 # %% ../../nbs/00_core/08_provenance.ipynb #f9f0ef7f
 def fingerprint(
-    *things,  # paths of files, or plain values
-):
+    *things: Any,  # paths of files, or plain values
+) -> str:
     "Sixteen hexadecimal digits that change when any of `things` does"
     h = hashlib.sha256()
     for t in things:
@@ -63,25 +69,21 @@ def fingerprint(
     return h.hexdigest()[:16]
 
 # %% ../../nbs/00_core/08_provenance.ipynb #3ead196c
-def _torn(fd):
+def _torn(fd: int) -> bool:
     "Does the file end in the middle of a line?"
     size = os.fstat(fd).st_size
     return size > 0 and os.pread(fd, 1, size - 1) != b'\n'
 
 # %% ../../nbs/00_core/08_provenance.ipynb #528d1ced
 def log_event(
-    out,  # the study's folder
-    **facts,  # what happened: step='train', arm='clip', seconds=12.3
-):
+    out: str | Path,  # the study's folder
+    **facts: Any,  # what happened: step='train', arm='clip', seconds=12.3
+) -> None:
     "Append one event to `OUT/log.jsonl`"
     path = StudyFolder(out).log
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = (
-        json.dumps(
-            {'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'), **facts}, ensure_ascii=False, default=str
-        )
-        + '\n'
-    )
+    event = {'time': time.strftime('%Y-%m-%dT%H:%M:%S%z'), **facts}
+    line = json.dumps(event, ensure_ascii=False, default=str) + '\n'
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o664)
     try:
         os.write(fd, ('\n' * _torn(fd) + line).encode())
@@ -89,19 +91,22 @@ def log_event(
         os.close(fd)
 
 # %% ../../nbs/00_core/08_provenance.ipynb #fb7d0a47
-def _event(line):
+def _event(line: str) -> dict | None:
     "What a line of the log says; None when it says nothing"
     try:
         e = json.loads(line)
     except ValueError:
         return None
-    return e if isinstance(e, dict) and isinstance(e.get('time', ''), str) else None
+    good = isinstance(e, dict) and isinstance(e.get('time', ''), str)
+    return e if good else None
 
 # %% ../../nbs/00_core/08_provenance.ipynb #035fd7ee
 def read_log(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> list[dict]:
     "The events of `OUT/log.jsonl`, oldest first; lines that are no events are left out"
     path = StudyFolder(out).log
-    lines = path.read_text(encoding='utf-8', errors='replace').split('\n') if path.is_file() else []
-    return [e for e in map(_event, lines) if e]
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding='utf-8', errors='replace')
+    return [e for e in map(_event, text.split('\n')) if e]

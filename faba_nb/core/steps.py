@@ -8,7 +8,7 @@ __all__ = ['CODE', 'state_of_code', 'mark', 'marks', 'Step', 'read_record', 'rea
 
 # %% ../../nbs/00_core/14_steps.ipynb #a3d44f97
 import os, sys, time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,28 +21,34 @@ from .notebooks import run_notebook
 from .places import root
 from .progress import duration
 from .provenance import fingerprint, log_event
-from .study_folder import StudyFolder
+from .study_folder import ArmFolder, StudyFolder
 
 # %% ../../nbs/00_core/14_steps.ipynb #3ee11ff8
+CODE = ('.py', '.ipynb', '.css', '.js', '.j2')
+
+
 def state_of_code(
     *parts: str,  # folders or files of the repository
 ) -> str:
     "A fingerprint of rooms of the package, job notebooks or reports"
-    files = sorted(
-        f
-        for p in parts
-        for f in _files_below(root() / p)
-        if f.suffix in CODE and '.ipynb_checkpoints' not in f.parts
-    )
-    return fingerprint([str(f.relative_to(root())) for f in files], *files)
+    files = []
+    for part in parts:
+        files += [f for f in _files_below(root() / part) if _is_code(f)]
+    files.sort()
+    names = [str(f.relative_to(root())) for f in files]
+    return fingerprint(names, *files)
 
 
-CODE = '.py', '.ipynb', '.css', '.js', '.j2'
+def _is_code(path: Path) -> bool:
+    "Does the file shape what is computed or shown?"
+    return path.suffix in CODE and '.ipynb_checkpoints' not in path.parts
 
 
-def _files_below(path):
+def _files_below(path: Path) -> Iterable[Path]:
     "The file itself, or all files below a folder"
-    return [path] if path.is_file() else path.rglob('*')
+    if path.is_file():
+        return [path]
+    return path.rglob('*')
 
 # %% ../../nbs/00_core/14_steps.ipynb #5a9bff20
 def mark(
@@ -56,7 +62,7 @@ def mark(
 
 
 @lru_cache(maxsize=4096)
-def _hash(path, size, time):
+def _hash(path: str, size: int, time: int) -> str:
     "The hash of a file that has not changed since it was taken last"
     return sha256(path)
 
@@ -66,8 +72,13 @@ def marks(
     out: Path = '.',  # the study's folder
 ) -> dict:
     "Path, below the study's folder where it lies there, to mark"
-    short = lambda f: str(f.relative_to(out)) if Path(f).is_relative_to(out) else str(f)
-    return {short(f): mark(f) for f in sorted(files)}
+    return {_recorded_as(f, out): mark(f) for f in sorted(files)}
+
+
+def _recorded_as(path: str | Path, out: str | Path) -> str:
+    "How a record names a file"
+    inside = Path(path).is_relative_to(out)
+    return str(Path(path).relative_to(out)) if inside else str(path)
 
 # %% ../../nbs/00_core/14_steps.ipynb #82afa754
 @dataclass
@@ -89,8 +100,8 @@ class Step:
 
 # %% ../../nbs/00_core/14_steps.ipynb #d48a3f70
 def read_record(
-    path,  # OUT/steps/<step>.json
-):
+    path: str | Path,  # OUT/steps/<step>.json
+) -> dict | None:
     "The record of a step, or None when it cannot be read"
     try:
         record = read_json(path)
@@ -103,45 +114,44 @@ def read_record(
 
 
 def reason(
-    step,  # a `Step`
-    out,  # the study's folder
-):
+    step: Step,  # of the study
+    out: str | Path,  # the study's folder
+) -> str:
     "Why the step has to run, or '' when nothing has changed"
-    out, path = Path(out), StudyFolder(out).step_record(step.name)
+    out = Path(out)
+    path = StudyFolder(out).step_record(step.name)
     if not path.is_file():
         return 'not done yet'
-    record, inputs = read_record(path), step.inputs()
+    record = read_record(path)
+    inputs = step.inputs()
     if record is None:
         return f'steps/{path.name} cannot be read'
     changed = [k for k in inputs if record['inputs'].get(k) != inputs[k]]
     if changed:
         return f'{" and ".join(changed)} changed'
-    return next(
-        (
-            f'{os.path.relpath(out / f, out)} is {fault}'
-            for f, m in record['files'].items()
-            if (fault := file_fault(out / f, m))
-        ),
-        '',
-    )
+    for f, was in record['files'].items():
+        fault = file_fault(out / f, was)
+        if fault:
+            return f'{os.path.relpath(out / f, out)} is {fault}'
+    return ''
 
 
 def file_fault(
-    path,  # a result
-    was,  # its mark when it was written
-):
+    path: str | Path,  # a result
+    was: str,  # its mark when it was written
+) -> str:
     "'missing', 'changed', or ''"
     if not Path(path).is_file():
         return 'missing'
     return '' if mark(path) == was else 'changed'
 
 # %% ../../nbs/00_core/14_steps.ipynb #ed5cebe2
-def say(*words):
+def say(*words: object) -> None:
     "A line for whoever is watching"
     print(*words, file=sys.stderr, flush=True)
 
 
-def where():
+def where() -> dict:
     "This process, for the log"
     import socket
 
@@ -152,7 +162,7 @@ def where():
     return {'host': socket.gethostname(), 'pid': os.getpid(), **job}
 
 # %% ../../nbs/00_core/14_steps.ipynb #798710cf
-def _work(step, out):
+def _work(step: Step, out: Path) -> dict:
     "Do what the step does; its summary comes back"
     summary = {}
     if step.notebook:
@@ -163,12 +173,14 @@ def _work(step, out):
     return summary
 
 # %% ../../nbs/00_core/14_steps.ipynb #3f831a4f
-def _no_rival(step):
+def _no_rival(step: Step) -> None:
     "Leave when somebody else is at the same files under another name; the lock of a dead one goes"
-    of = step.lock.stem.rpartition('of')[2] if 'of' in step.lock.stem.rpartition('-')[2] else None
+    shard = step.lock.stem.rpartition('-')[2]
+    of = shard.rpartition('of')[2] if 'of' in shard else None
     for p in step.lock.parent.glob(step.rivals):
-        beside = of and p != step.lock and p.stem.endswith(f'of{of}')
-        other = None if beside or p == step.lock else holder(p)
+        if p == step.lock or (of and p.stem.endswith(f'of{of}')):
+            continue
+        other = holder(p)
         if other is None:
             continue
         if alive(other, p):
@@ -176,7 +188,7 @@ def _no_rival(step):
         _clear(p, other)
 
 # %% ../../nbs/00_core/14_steps.ipynb #d996a9b5
-def _leftovers(step, out):
+def _leftovers(step: Step, out: str | Path) -> list[Path]:
     "What a killed run of this very step may have left; nobody else writes under these names"
     folder = StudyFolder(out)
     names = [
@@ -188,20 +200,21 @@ def _leftovers(step, out):
     return [p for n in names for p in n.parent.glob(n.name)]
 
 
-def _sweep(step, out):
-    "Remove temporary files from the step's own folders, and the locks of predictions that nobody writes"
+def _sweep(step: Step, out: str | Path) -> None:
+    "Remove temporary files from the step's own folders, and locks of predictions nobody writes"
     beside = step.neighbours or step.rivals
     alone = list(step.lock.parent.glob(beside)) == [step.lock]
-    for folder in (f for top in step.writes for f, _, _ in os.walk(top)):
-        for p in abandoned(folder, older_than=0 if alone else 3600):
-            p.unlink(missing_ok=True)
-        if alone:
-            Path(folder, '.predictions.lock').unlink(missing_ok=True)
+    for top in step.writes:
+        for folder, _, _ in os.walk(top):
+            for p in abandoned(folder, older_than=0 if alone else 3600):
+                p.unlink(missing_ok=True)
+            if alone:
+                ArmFolder(Path(folder)).predictions_lock.unlink(missing_ok=True)
     for p in _leftovers(step, out):
         p.unlink(missing_ok=True)
 
 # %% ../../nbs/00_core/14_steps.ipynb #89258a67
-def _executed(step, out):
+def _executed(step: Step, out: str | Path) -> list[Path]:
     "The notebook that the step has left, executed"
     path = StudyFolder(out).notebook(step.name)
     return [path] if step.notebook and path.is_file() else []
@@ -210,7 +223,7 @@ def _executed(step, out):
 def clear(
     step: Step,
     out: Path,  # the study's folder
-):
+) -> None:
     "Remove what a kill left after the work was done"
     with suppress(Stopped, OSError):  # somebody is at it, or the disk is read-only: then it stays
         if step.lock.exists() or _leftovers(step, out):
@@ -218,7 +231,7 @@ def clear(
                 _sweep(step, out)
 
 
-def _skip(step, out):
+def _skip(step: Step, out: Path) -> bool:
     "Say that there is nothing to do"
     clear(step, out)
     say(f'{step.name:9} nothing has changed')
@@ -226,11 +239,12 @@ def _skip(step, out):
 
 # %% ../../nbs/00_core/14_steps.ipynb #78567b27
 def run_step(
-    step,  # a `Step`
-    out,  # the study's folder
-):
+    step: Step,  # of the study
+    out: str | Path,  # the study's folder
+) -> bool:
     "Run the step unless nothing has changed; True when it ran"
-    out, start = Path(out), time.monotonic()
+    out = Path(out)
+    start = time.monotonic()
     why = reason(step, out)
     if not why:
         return _skip(step, out)
@@ -239,7 +253,8 @@ def run_step(
         _sweep(step, out)
         why = reason(step, out)
         if not why:
-            return say(f'{step.name:9} done by another process meanwhile') or False
+            say(f'{step.name:9} done by another process meanwhile')
+            return False
         say(f'{step.name:9} {step.words} ({why})')
         inputs = step.inputs()
         summary = _logged(step, out, why, start)
@@ -249,17 +264,15 @@ def run_step(
             'notebooks': marks(_executed(step, out), out),
             'summary': summary,
         }
-        write_json(
-            {**record, 'seconds': round(time.monotonic() - start, 2)},
-            StudyFolder(out).step_record(step.name),
-        )
+        record['seconds'] = round(time.monotonic() - start, 2)
+        write_json(record, StudyFolder(out).step_record(step.name))
     for line in summary.get('said', ()):
         say(f'  {line}')
     say(f'{step.name:9} done in {duration(time.monotonic() - start)}')
     return True
 
 # %% ../../nbs/00_core/14_steps.ipynb #e01d41f1
-def _logged(step, out, why, start):
+def _logged(step: Step, out: Path, why: str, start: float) -> dict:
     "Do the work between two events of the log"
     log_event(
         out,

@@ -7,6 +7,7 @@ __all__ = ['stop_requested', 'raise_if_stopping', 'listen', 'stoppable']
 
 # %% ../../nbs/00_core/11_stopping.ipynb #99929c3f
 import json, os, secrets, signal, threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from .errors import Stopped
@@ -17,29 +18,29 @@ from .locks import owner
 _signalled = threading.Event()
 
 
-def stop_requested():
+def stop_requested() -> bool:
     "Has somebody asked this process to leave?"
-    return (
-        _signalled.is_set()
-        or Path(os.environ.get('FABA_STOP_FILE') or os.devnull + '/none').exists()
-    )
+    if _signalled.is_set():
+        return True
+    path = os.environ.get('FABA_STOP_FILE')
+    return bool(path) and Path(path).exists()
 
 # %% ../../nbs/00_core/11_stopping.ipynb #8d61d950
 def raise_if_stopping(
-    saved='what is finished is saved',  # what the user can rely on, for the message
-):
+    saved: str = 'what is finished is saved',  # what the user can rely on, for the message
+) -> None:
     "Leave with `Stopped` when asked to; call it only where the state is on disk"
     if stop_requested():
         raise Stopped(f'stopped before the deadline: {saved}; run the same command again to go on')
 
 # %% ../../nbs/00_core/11_stopping.ipynb #6dde7153
-def listen():
+def listen() -> None:
     "Let SIGTERM and SIGUSR1 ask this process to stop in good order; main thread only"
     for s in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(s, lambda *_: _signalled.set())
 
 # %% ../../nbs/00_core/11_stopping.ipynb #3c59c111
-def _ask(path):
+def _ask(path: Path) -> None:
     "Make the stop file, with the name of the process that it stops"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch()
@@ -48,17 +49,14 @@ def _ask(path):
 
 # %% ../../nbs/00_core/11_stopping.ipynb #421ebb61
 @contextmanager
-def stoppable():
-    "Turn SIGTERM and SIGUSR1 into the file `$FABA_STOP_FILE`, which exists only once somebody has asked"
+def stoppable() -> Iterator[Path]:
+    "Turn SIGTERM and SIGUSR1 into the file `$FABA_STOP_FILE`, made only when somebody asks"
     before = os.environ.get('FABA_STOP_FILE')
     path = Path(before) if before else local_home() / f'stop-{os.getpid()}-{secrets.token_hex(4)}'
     os.environ['FABA_STOP_FILE'] = str(path)
     main = threading.current_thread() is threading.main_thread()
-    old = (
-        {s: signal.signal(s, lambda *_: _ask(path)) for s in (signal.SIGTERM, signal.SIGUSR1)}
-        if main
-        else {}
-    )
+    signals = (signal.SIGTERM, signal.SIGUSR1) if main else ()
+    old = {s: signal.signal(s, lambda *_: _ask(path)) for s in signals}
     try:
         yield path
     finally:

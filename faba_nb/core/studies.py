@@ -7,10 +7,11 @@ __all__ = ['EPOCHS', 'SEEDS', 'SEED', 'LIMITS', 'MODALITIES', 'READINGS', 'Text'
            'Study', 'study_from', 'studies', 'read_study', 'imported']
 
 # %% ../../nbs/00_core/05_studies.ipynb #6817d1fe
+from collections.abc import Callable, Iterable
 from dataclasses import field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Iterable, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from fastcore.basics import patch
 from pydantic import AfterValidator
 from pydantic_core import core_schema
@@ -28,19 +29,20 @@ class Within(NamedTuple):
     high: float  # the highest
     why: str  # the reason for the two
 
-    def __call__(self, x):
+    def __call__(self, x: float) -> float:
         "`x`, or the line that says what the range is"
         low, high, why = self
         if low <= x <= high:
             return x
         raise BadInput(f'{shown(x)} is not within {low} … {high} ({why})')
 
-    def __get_pydantic_core_schema__(self, source, handler):
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable) -> Any:
         "How pydantic checks a field that is annotated with a range"
         return core_schema.no_info_after_validator_function(self, handler(source))
 
 # %% ../../nbs/00_core/05_studies.ipynb #5c0b0003
-EPOCHS, SEEDS = 10_000, 1000
+EPOCHS = 10_000
+SEEDS = 1000
 SEED = Within(0, 2**32 - 1, 'what the random streams take as a seed')
 
 LIMITS = {
@@ -70,14 +72,14 @@ MODALITIES = ('image', 'fluor', 'env', 'vi', 'water', 'shape')
 READINGS = ('retrospective', 'online')
 
 
-def _distinct(v):
+def _distinct(v: tuple) -> tuple:
     "A list that names nothing twice"
     if len(set(v)) < len(v):
         raise BadInput('the list names something twice')
     return v
 
 
-def _some(v):
+def _some(v: tuple) -> tuple:
     "A list that is neither empty nor endless"
     if not v:
         raise BadInput('the list is empty')
@@ -86,7 +88,7 @@ def _some(v):
     return v
 
 
-def _line(text):
+def _line(text: str) -> str:
     "A text that is one line of moderate length"
     if len(text) > 300:
         raise BadInput(f'{len(text)} characters; at most 300 are taken')
@@ -96,20 +98,20 @@ def _line(text):
     return text
 
 
-def _title(text):
+def _title(text: str) -> str:
     "A title; YAML's blocks end with the end of a line"
     _line(text.strip())
     return text
 
 
-def _modality(name):
+def _modality(name: str) -> str:
     "The name of a sensor"
     if name not in MODALITIES:
         raise unknown('modality', name, MODALITIES)
     return name
 
 
-def _reading(name):
+def _reading(name: str) -> str:
     "The name of a reading"
     if name not in READINGS:
         raise unknown('reading', name, READINGS)
@@ -138,17 +140,11 @@ class Arm:
     "One model variant of a study, every setting named"
 
     backbone: Text = 'dinov2'  # name in the registry, or a spec such as `timm:NAME`
-    tap: Literal['published', 'cls', 'norm', 'proj', 'mean'] = (
-        'published'  # where in the encoder the feature is taken
-    )
-    canvas: Literal['published', 'square'] = (
-        'published'  # how a photograph is fitted into the encoder's square
-    )
+    tap: Literal['published', 'cls', 'norm', 'proj', 'mean'] = 'published'  # place in the encoder
+    canvas: Literal['published', 'square'] = 'published'  # how photographs become square
     modalities: Sensors = MODALITIES[:4]  # what the model is given
     preparation: Literal['published', 'clean'] = 'clean'  # scaling and imputation
-    fluor_columns: Literal['auto', 'known', 'all'] = (
-        'auto'  # auto: all when published, the 90 documented ones when clean
-    )
+    fluor_columns: Literal['auto', 'known', 'all'] = 'auto'  # auto: all published, 90 clean
     estimator: Literal[
         'network', 'logistic', 'random_forest', 'gradient_boosting', 'morphology_logistic'
     ] = 'network'
@@ -157,7 +153,7 @@ class Arm:
     attention: Literal['full', 'causal'] = 'full'
     distillation: Literal['none', 'teacher', 'shuffled', 'self'] = 'none'
     teacher: str | None = None  # the arm whose predictions are distilled
-    nested: bool = False  # thresholds and calibration from five folds within each fold (six fits instead of one)
+    nested: bool = False  # thresholds and calibration from five folds within each
     readings: Readings = READINGS
     split_seeds: Seeds = (42,)  # draws of the validation genotypes
     init_seeds: Seeds = (42,)  # initialisations
@@ -177,13 +173,10 @@ def fits(
     self: Arm,
     genotypes: int,  # how many the experiment has
 ) -> int:  # models
-    "Models to train: a fold per genotype, split seed and init seed, and five within each fold when nested"
-    return (
-        genotypes
-        * len(self.split_seeds)
-        * len(self.init_seeds)
-        * (1 + (min(5, max(0, genotypes - 4)) if self.nested else 0))
-    )
+    "Models to train: one per genotype, split seed and init seed, and up to five more when nested"
+    folds = genotypes * len(self.split_seeds) * len(self.init_seeds)
+    within = min(5, max(0, genotypes - 4)) if self.nested else 0
+    return folds * (1 + within)
 
 # %% ../../nbs/00_core/05_studies.ipynb #164f55c8
 @settings
@@ -205,41 +198,42 @@ def study_from(
     "A `Study` from plain values; every unknown key is refused"
     label = Path(where).name if where else 'study'
     if not isinstance(d, dict):
+        found = 'empty' if d is None else 'not a mapping'
         raise BadInput(
-            f'this is {"empty" if d is None else "not a mapping"}',
+            f'this is {found}',
             label,
             'a study needs at least one arm: write `arms: {dinov2: {backbone: dinov2}}`',
         )
     _not_earlier(d, label)
     d = {'name': Path(label).stem, **d}
-    defaults, arms = d.pop('defaults', None) or {}, d.pop('arms', None) or {}
+    defaults = d.pop('defaults', None) or {}
+    arms = d.pop('arms', None) or {}
     _mappings(defaults, arms, label)
-    full = {
-        n: from_dict(Arm, {**defaults, **(a or {})}, f'{label}, arms.{n}') for n, a in arms.items()
-    }
-    return _checked(replace(from_dict(Study, d, label), arms=full), label)
+    full = {}
+    for n, a in arms.items():
+        own = a or {}
+        full[n] = from_dict(Arm, {**defaults, **own}, f'{label}, arms.{n}')
+    study = replace(from_dict(Study, d, label), arms=full)
+    return _checked(study, label)
 
 # %% ../../nbs/00_core/05_studies.ipynb #1b4f9828
-_EARLIER = (
-    'model',
-    'training',
-    'logging',
-    'distillation',
-)  # its sections; a study has none of them
+# sections of such a configuration; a study has none of them
+_EARLIER = ('model', 'training', 'logging', 'distillation')
 
 
-def _not_earlier(d, label):
+def _not_earlier(d: dict, label: str) -> None:
     "Refuse a configuration of the earlier system and say what it is good for"
     if 'arms' in d or not any(isinstance(d.get(k), dict) for k in _EARLIER):
         return
     raise BadInput(
         'this is a configuration of the earlier system, not a study',
         label,
-        f'its results become an arm with `faba import RESULTS --configuration {label} --data DIR --out DIR --arm NAME`',
+        'its results become an arm with '
+        f'`faba import RESULTS --configuration {label} --data DIR --out DIR --arm NAME`',
     )
 
 # %% ../../nbs/00_core/05_studies.ipynb #eb1e4aa8
-def _mappings(defaults, arms, label):
+def _mappings(defaults: Any, arms: Any, label: str) -> None:
     "Refuse defaults and arms that are not mappings, and names that could be something else"
     if not isinstance(defaults, dict):
         raise BadInput('this is not a mapping', f'{label}, defaults')
@@ -256,7 +250,7 @@ def _mappings(defaults, arms, label):
             raise BadInput('this is not a mapping', f'{label}, arms.{n}')
 
 # %% ../../nbs/00_core/05_studies.ipynb #e72be7b5
-def _checked(study, label):
+def _checked(study: Study, label: str) -> Study:
     "The study, if its arms and their references make sense"
     check_name(study.name, 'study', f'{label}, name')
     for n, a in study.arms.items():
@@ -282,10 +276,11 @@ def _checked(study, label):
     return study
 
 # %% ../../nbs/00_core/05_studies.ipynb #57b25932
-def _apply(d, setting):
+def _apply(d: dict, setting: str) -> dict:
     "`d` with one `a.b.c=value` laid over it"
     path, sep, value = setting.partition('=')
-    keys, where = path.strip().split('.'), f'--set {shown(setting)[1:-1]}'
+    keys = path.strip().split('.')
+    where = f'--set {shown(setting)[1:-1]}'
     if not sep or not all(keys):
         raise BadInput('this is not KEY=VALUE', where, 'for example --set defaults.max_epochs=5')
     _check_keys(d, keys, where)
@@ -300,9 +295,10 @@ def _apply(d, setting):
 _DEEPEST = {'defaults': 2, 'arms': 3}  # keys in a path; one elsewhere
 
 
-def _check_keys(d, keys, where):
+def _check_keys(d: dict, keys: list[str], where: str) -> None:
     "Refuse a path of keys that leads nowhere, with the one that was meant"
-    first, arms = keys[0], d.get('arms') or {}
+    first = keys[0]
+    arms = d.get('arms') or {}
     top = [f.name for f in fields(Study)] + ['defaults']
     if first in {f.name for f in fields(Arm)}:
         raise BadInput(
@@ -320,13 +316,8 @@ def _check_keys(d, keys, where):
             'leave out what stands behind it',
         )
     _check_inner(d, keys, where)
-    idle = (
-        first == 'defaults'
-        and len(keys) == 2
-        and arms
-        and all(keys[1] in (a or {}) for a in arms.values())
-    )
-    if idle:
+    of_all = first == 'defaults' and len(keys) == 2
+    if of_all and arms and all(keys[1] in (a or {}) for a in arms.values()):
         raise BadInput(
             f'this changes nothing: every arm sets {keys[1]} itself',
             where,
@@ -334,35 +325,36 @@ def _check_keys(d, keys, where):
         )
 
 # %% ../../nbs/00_core/05_studies.ipynb #3d33dfaa
-def _check_inner(d, keys, where):
+def _check_inner(d: dict, keys: list[str], where: str) -> None:
     "Refuse to lay a key into something that is no mapping, or into an arm that is not there"
     for i, k in enumerate(keys[:-1]):
         inner = d.get(k)
         if keys[0] == 'arms' and i == 1 and k not in d:
             raise unknown('arm', k[:80], d, where)
         if not isinstance(inner or {}, dict):
-            raise BadInput(f'{".".join(keys[: i + 1])[:80]} is not a mapping', where)
+            path = '.'.join(keys[: i + 1])
+            raise BadInput(f'{path[:80]} is not a mapping', where)
         d = inner or {}
 
 
-def _no_key(name, where, top):
+def _no_key(name: str, where: str, top: list[str]) -> BadInput:
     "The error for a key that is none, with the full one that is near"
     full = {f.name: f'defaults.{f.name}' for f in fields(Arm)} | {t: t for t in top}
     near = get_close_matches(name, full, n=1, cutoff=0.5)
-    mend = (
-        f'did you mean {full[near[0]]!r}?'
-        if near
-        else 'settings begin with defaults. or arms.NAME.'
-    )
+    if near:
+        mend = f'did you mean {full[near[0]]!r}?'
+    else:
+        mend = 'settings begin with defaults. or arms.NAME.'
     return BadInput(f'unknown key {name!r}', where, mend)
 
 # %% ../../nbs/00_core/05_studies.ipynb #22a6752c
 def studies() -> list[str]:
     "The names of the studies that come with the repository"
-    return sorted(p.stem for p in (root() / 'data' / 'studies').glob('*.yaml'))
+    folder = root() / 'data' / 'studies'
+    return sorted(p.stem for p in folder.glob('*.yaml'))
 
 # %% ../../nbs/00_core/05_studies.ipynb #9a4465f4
-def _study_file(name):
+def _study_file(name: str | Path) -> Path:
     "The file that a name or a path stands for"
     if Path(name).suffix in ('.yaml', '.yml'):
         return regular_file(name, absent='there is no such study file')
@@ -399,7 +391,8 @@ def difference(
     for n in (a, b):
         if n not in self.arms:
             raise unknown('arm', n, self.arms, self.name)
-    x, y = to_dict(self.arms[a]), to_dict(self.arms[b])
+    x = to_dict(self.arms[a])
+    y = to_dict(self.arms[b])
     return {k: (x[k], y[k]) for k in x if x[k] != y[k]}
 
 # %% ../../nbs/00_core/05_studies.ipynb #08324f15
@@ -408,4 +401,4 @@ def imported(
     name: str,  # of an arm
 ) -> bool:  # whether it was imported
     "Whether the arm came from another system's results"
-    return (StudyFolder(out).arm(name).imported).is_file()
+    return StudyFolder(out).arm(name).imported.is_file()

@@ -18,7 +18,8 @@ class ArmFolder:
 
     path: Path  # OUT/arms/NAME
 
-    def __fspath__(self):
+    def __fspath__(self) -> str:
+        "The path, for functions that take one"
         return str(self.path)
 
     @property
@@ -73,10 +74,12 @@ class StudyFolder:
 
     path: Path  # OUT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        "A path, also where a text was given"
         object.__setattr__(self, 'path', Path(self.path))
 
-    def __fspath__(self):
+    def __fspath__(self) -> str:
+        "The path, for functions that take one"
         return str(self.path)
 
     @property
@@ -98,6 +101,11 @@ class StudyFolder:
     def jobs(self) -> Path:  # a folder
         "The plan, the numbers and the output of Slurm jobs"
         return self.path / 'jobs'
+
+    @property
+    def plan(self) -> Path:  # a JSON file
+        "The jobs that a submission planned"
+        return self.jobs / 'plan.json'
 
     @property
     def script(self) -> Path:  # a shell script
@@ -123,7 +131,8 @@ def arm(
 @patch
 def arms_there(self: StudyFolder) -> list[str]:  # names, sorted
     "The arms that have a folder"
-    return sorted(p.name for p in self.arms.glob('*') if p.is_dir())
+    folders = [p for p in self.arms.glob('*') if p.is_dir()]
+    return sorted(p.name for p in folders)
 
 # %% ../../nbs/00_core/035_study_folder.ipynb #e6a23814
 @patch(as_prop=True)

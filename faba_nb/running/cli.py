@@ -11,7 +11,9 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
 
 # %% ../../nbs/60_running/08_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 import faba_nb
 from ..core.errors import BadInput, StepFailed, Stopped, unknown
 from ..core.study_folder import StudyFolder
@@ -20,30 +22,33 @@ from ..core.study_folder import StudyFolder
 VERBS = {}
 
 
-def arg(*names, **how):
+def arg(*names: str, **how: Any) -> tuple[tuple, dict]:
     "One argument of a verb, as argparse takes it"
     return names, how
 
 # %% ../../nbs/60_running/08_cli.ipynb #f685eded
 def verb(
-    *args,  # what `arg` made
-    name=None,  # on the command line; that of the function by default
-):
+    *args: tuple,  # what `arg` made
+    name: str | None = None,  # on the command line; that of the function by default
+) -> Callable:
     "Register a function of the parsed arguments as a verb"
 
-    def register(f):
-        VERBS[name or f.__name__.strip('_').replace('_', '-')] = (f, args)
+    def register(f: Callable) -> Callable:
+        "Keep the function; it stays what it is"
+        called = name or f.__name__.strip('_').replace('_', '-')
+        VERBS[called] = (f, args)
         return f
 
     return register
 
 # %% ../../nbs/60_running/08_cli.ipynb #62bc8a8f
 def kind_of(
-    check,  # text to value; raises `BadInput`
-):
+    check: Callable,  # text to value; raises `BadInput`
+) -> Callable:
     "What argparse calls a type, made of a function that raises `BadInput`"
 
-    def read(text):
+    def read(text: str) -> object:
+        "The value, or argparse's own error"
         try:
             return check(text)
         except BadInput as e:
@@ -52,12 +57,14 @@ def kind_of(
     return read
 
 
-def _parts(text):
-    return [n.strip() for n in text.split(',') if n.strip()]
+def _parts(text: str) -> list[str]:
+    "What lies between commas"
+    parts = [part.strip() for part in text.split(',')]
+    return [part for part in parts if part]
 
 
 @kind_of
-def _names(text):
+def _names(text: str) -> list[str]:
     "Names with commas between them"
     if not _parts(text):
         raise BadInput('no name is given', mend='give A,B')
@@ -65,15 +72,16 @@ def _names(text):
 
 # %% ../../nbs/60_running/08_cli.ipynb #f8403e8d
 def number(
-    what,  # what it is, such as 'number of hours'
-    low,
-    high,  # its range, both included
-    kind=int,  # int or float
-):
+    what: str,  # what it is, such as 'number of hours'
+    low: float,
+    high: float,  # its range, both included
+    kind: type = int,  # int or float
+) -> Callable:
     "A kind of argument: a number in a range"
 
     @kind_of
-    def read(text):
+    def read(text: str) -> float:
+        "The number that a text names"
         try:
             x = kind(text)
         except ValueError:
@@ -86,7 +94,7 @@ def number(
 
 # %% ../../nbs/60_running/08_cli.ipynb #61d7054d
 @kind_of
-def _shard(text):
+def _shard(text: str) -> tuple[int, int]:
     "I/N as (I-1, N)"
     m = re.fullmatch(r'(\d{1,4})/(\d{1,4})', text, re.ASCII)
     if not m:
@@ -98,13 +106,14 @@ def _shard(text):
 
 # %% ../../nbs/60_running/08_cli.ipynb #2183f23b
 def one_of(
-    what,  # what the names are of
-    known,  # the names, or a function that gives them
-):
+    what: str,  # what the names are of
+    known: Iterable[str] | Callable,  # the names, or a function that gives them
+) -> Callable:
     "A kind of argument: one name of a list"
 
     @kind_of
-    def read(text):
+    def read(text: str) -> str:
+        "The text, when it is one of the names"
         names = list(known() if callable(known) else known)
         if text not in names:
             raise unknown(what, text, names)
@@ -113,14 +122,14 @@ def one_of(
     return read
 
 # %% ../../nbs/60_running/08_cli.ipynb #d7da37a4
-def _worlds():
+def _worlds() -> Iterable[str]:
     "Names of simulated worlds"
     from faba_nb.twin.design import WORLDS
 
     return WORLDS
 
 
-def _reports():
+def _reports() -> Iterable[str]:
     "Names of reports"
     from faba_nb.reporting.site import reports
 
@@ -128,7 +137,7 @@ def _reports():
 
 # %% ../../nbs/60_running/08_cli.ipynb #1e15fc1d
 @kind_of
-def _encoders(text):
+def _encoders(text: str) -> list[str]:
     "Names of backbones, all of them known"
     from faba_nb.backbones.registry import get_backbone
 
@@ -143,17 +152,20 @@ STUDY = arg(
 DATA = arg(
     '--data',
     metavar='DIR',
-    help='folder that holds img, 00-Misc, TimeCourse Datasets, … (default: where the study in a folder was run on, else $FABA_DATA)',
+    help='folder that holds img, 00-Misc, TimeCourse Datasets, … '
+    '(default: where the study in a folder was run on, else $FABA_DATA)',
 )
 PHOTOGRAPHS = arg(
     '--data',
     metavar='DIR',
-    help='the photographs: folder of the experiment, or a manifest CSV of plant, round, view, path (default: $FABA_DATA)',
+    help='the photographs: folder of the experiment, or a manifest CSV of plant, round, view, path '
+    '(default: $FABA_DATA)',
 )
 OUT = arg(
     '--out',
     metavar='DIR',
-    help="the study's folder (default: the one named as STUDY, else results/STUDY, below $FABA_RESULTS where that is set)",
+    help="the study's folder (default: the one named as STUDY, "
+    'else results/STUDY, below $FABA_RESULTS where that is set)',
 )
 FEATURES = arg(
     '--features', metavar='DIR', help='folder of the features files (default: DATA/features)'
@@ -163,7 +175,8 @@ SET = arg(
     metavar='KEY=VALUE',
     action='append',
     default=[],
-    help='change one setting of the study, e.g. defaults.max_epochs=5; repeat for more (default: none)',
+    help='change one setting of the study, e.g. defaults.max_epochs=5; '
+    'repeat for more (default: none)',
 )
 MAYBE = arg(
     'study', nargs='?', metavar='STUDY', help='as for run (default: the study in the folder --out)'
@@ -171,7 +184,8 @@ MAYBE = arg(
 PLACE = arg(
     'study',
     metavar='OUT',
-    help="the study's folder, or a study by name: results/STUDY, below $FABA_RESULTS where that is set",
+    help="the study's folder, or a study by name: "
+    'results/STUDY, below $FABA_RESULTS where that is set',
 )
 ARMS = arg('--arms', type=_names, metavar='A,B', help='these arms only (default: all)')
 SHARD = arg(
@@ -192,37 +206,36 @@ BATCH = arg(
 
 # %% ../../nbs/60_running/08_cli.ipynb #1986a210
 def holds_study(
-    folder,  # any path
-):
+    folder: str | Path,  # any path
+) -> bool:
     "Does a folder hold a study that was run?"
     return StudyFolder(folder).study.is_file()
 
 # %% ../../nbs/60_running/08_cli.ipynb #d2d0b40c
-def _held(folder):
+def _held(folder: str | Path) -> Path:
     "The study file of a folder, or the reason why there is none"
     folder = Path(folder)
     if holds_study(folder):
-        return folder / 'study.yaml'
+        return StudyFolder(folder).study
     what = 'no study has been run here: study.yaml is missing'
-    if (folder / 'jobs' / 'plan.json').is_file():
+    if StudyFolder(folder).plan.is_file():
         raise BadInput(what, folder, 'it is only planned: name the study instead')
     inside = sorted(str(p.parent) for p in folder.glob('*/study.yaml'))
-    mend = (
-        'give one of ' + ', '.join(inside)
-        if inside
-        else "give the --out folder of `faba run`, or a study's name"
-    )
+    mend = "give the --out folder of `faba run`, or a study's name"
+    if inside:
+        mend = f'give one of {", ".join(inside)}'
     raise BadInput(what, folder, mend)
 
 # %% ../../nbs/60_running/08_cli.ipynb #844d0ee8
 def place_of(
-    given,  # a study, its YAML file or its folder; None where only `out` is given
-    out=None,  # the folder given as --out
-):
+    given: str | None,  # a study, its YAML file or its folder; None where only `out` is given
+    out: str | None = None,  # the folder given as --out
+) -> tuple[str | Path, str | None]:
     "What was named: the study's name or file, and its folder, None where nobody named it"
     if not given:
         return _held(out), out
-    path, known = Path(given), _known(given)
+    path = Path(given)
+    known = _known(given)
     if path.suffix in ('.yaml', '.yml'):
         return _own(path, out)
     if known and (out or not holds_study(path)):
@@ -239,25 +252,27 @@ def place_of(
         raise BadInput(
             'two folders are named',
             f'{given} and --out {out}',
-            f'give one; the same study in a new folder is {path / "study.yaml"} --out {out}',
+            f'give one; the same study in a new folder is {StudyFolder(path).study} --out {out}',
         )
     return _held(path), given
 
 # %% ../../nbs/60_running/08_cli.ipynb #59980fd5
-def _known(name):
+def _known(name: str) -> bool:
     "Is this the name of a study that comes with the repository?"
     from faba_nb.core.studies import studies
 
     return name in studies()
 
 
-def _own(path, out):
+def _own(path: Path, out: str | None) -> tuple[str | Path, str | None]:
     "A study file and its folder, where it was written with results"
-    written = not out and path.name == 'study.yaml' and (path.parent / 'run.json').is_file()
-    return (path, str(path.parent)) if written else (str(path), out)
+    folder = StudyFolder(path.parent)
+    if not out and path.name == folder.study.name and folder.run.is_file():
+        return path, str(path.parent)
+    return str(path), out
 
 
-def _nothing(given, path):
+def _nothing(given: str, path: Path) -> BadInput:
     "The error for what is neither a study nor a folder"
     from faba_nb.core.studies import studies
 
@@ -274,16 +289,17 @@ def _nothing(given, path):
     return unknown('study', given, studies())
 
 # %% ../../nbs/60_running/08_cli.ipynb #63dc3107
-def _read(study, settings):
+def _read(study: str | Path, settings: Iterable[str]) -> 'Study':
     "A study with its settings applied"
     from faba_nb.core.studies import read_study
 
     return read_study(study, settings)
 
 
-def _home_of(study):
+def _home_of(study: 'Study') -> str:
     "Where a study lies by default"
-    return os.path.join(os.environ.get('FABA_RESULTS', 'results'), study.name)
+    results = os.environ.get('FABA_RESULTS', 'results')
+    return os.path.join(results, study.name)
 
 # %% ../../nbs/60_running/08_cli.ipynb #552d757e
 @verb(
@@ -318,7 +334,7 @@ def _home_of(study):
     ),
     WORKERS,
 )
-def twin(a):
+def twin(a: argparse.Namespace) -> None:
     "write a simulated experiment in the layout of the real one"
     from faba_nb.twin.writing import write_twin
 
@@ -337,7 +353,7 @@ def twin(a):
     arg('folder', metavar='DIR', help='folder that holds img, 00-Misc, TimeCourse Datasets, …'),
     FEATURES,
 )
-def check(a):
+def check(a: argparse.Namespace) -> None:
     "read a raw tree and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
     from faba_nb.core.places import data_folder
     from faba_nb.experiment.raw_tree import check
@@ -353,16 +369,13 @@ def check(a):
     )
 
 # %% ../../nbs/60_running/08_cli.ipynb #5f14a67d
-def _ready(experiment, features):
+def _ready(experiment: 'Experiment', features: str | None) -> None:
     "Print which studies can run; refuse where none can"
     from faba_nb.running.preconditions import can_run
 
     table = can_run(experiment, features)
-    alike = (
-        table.groupby(['can run', 'why not', 'what would do'], sort=False)
-        .study.agg(', '.join)
-        .reset_index()
-    )
+    groups = table.groupby(['can run', 'why not', 'what would do'], sort=False)
+    alike = groups.study.agg(', '.join).reset_index()
     show_frame(alike[list(table)], 'Which studies can run here')
     if (table['can run'] == 'no').all():
         raise BadInput(
@@ -370,18 +383,15 @@ def _ready(experiment, features):
             experiment.folder,
             'the table above says what would do',
         )
-    able = {k: ', '.join(t.study) for k, t in table.groupby('can run') if k != 'no'}
-    print(
-        'ready: '
-        + '; '.join(
-            f'{able[k]}{words}'
-            for k, words in (('yes', ''), ('once fetched', ' once their weights are fetched'))
-            if k in able
-        )
-    )
+    ready = []
+    for can, words in {'yes': '', 'once fetched': ' once their weights are fetched'}.items():
+        names = ', '.join(table.study[table['can run'] == can])
+        if names:
+            ready.append(names + words)
+    print(f'ready: {"; ".join(ready)}')
 
 # %% ../../nbs/60_running/08_cli.ipynb #2e5d5d3d
-def _wide(table):
+def _wide(table: 'pd.DataFrame') -> 'pd.DataFrame':
     "The scores that the earlier paper printed, one row for each rule"
     wanted = {
         'published.f1': 'mean fold F1',
@@ -392,19 +402,19 @@ def _wide(table):
     }
     keyed = table[table.stratum == ''] if 'stratum' in table else table
     keyed = keyed.assign(key=keyed.group + '.' + keyed.metric)
-    wide = (
-        keyed.drop_duplicates(['arm', 'key'])
-        .pivot(index='arm', columns='key', values='value')
-        .reindex(index=keyed.arm.unique())
-    )
-    return wide[[k for k in wanted if k in wide]].rename(columns=wanted).reset_index()
+    single = keyed.drop_duplicates(['arm', 'key'])
+    wide = single.pivot(index='arm', columns='key', values='value')
+    wide = wide.reindex(index=keyed.arm.unique())
+    shown = [k for k in wanted if k in wide]
+    return wide[shown].rename(columns=wanted).reset_index()
 
 # %% ../../nbs/60_running/08_cli.ipynb #fda77ade
 @verb(
     arg(
         '--data',
         metavar='DIR',
-        help='an experiment: its plan as written, else as photographed (default: the plan in data/design)',
+        help='an experiment: its plan as written, else as photographed '
+        '(default: the plan in data/design)',
     ),
     arg(
         '--plants',
@@ -419,7 +429,7 @@ def _wide(table):
     arg('--power', action='store_true', help='also which differences of F1 the plan could detect'),
     arg('--csv', metavar='FILE', help='also write the table there (default: only print)'),
 )
-def yardsticks(a):
+def yardsticks(a: argparse.Namespace) -> None:
     "what rules without information score on a plan alone; with --power, what it could detect"
     from faba_nb.evaluation.yardsticks import power_plan, score_plan
     from faba_nb.core.files import write_csv
@@ -434,7 +444,7 @@ def yardsticks(a):
         show_frame(power_plan(plants, rounds), 'What the plan could detect')
 
 # %% ../../nbs/60_running/08_cli.ipynb #a77f54e8
-def _plan(a):
+def _plan(a: argparse.Namespace) -> tuple:
     "Plants, rounds, and where they come from"
     from faba_nb.evaluation.yardsticks import plan_of, planned
 
@@ -451,7 +461,7 @@ def _plan(a):
 
 # %% ../../nbs/60_running/08_cli.ipynb #62035192
 @verb()
-def backbones(a):
+def backbones(a: argparse.Namespace) -> None:
     "the registered encoders: source, taps, widths, licence, weights"
     from faba_nb.backbones.registry import backbones
 
@@ -467,7 +477,8 @@ def backbones(a):
         'licence': 'licence',
         'source': 'source',
     }
-    show_frame(backbones().reset_index()[list(shown)].rename(columns=shown), 'Backbones')
+    table = backbones().reset_index()
+    show_frame(table[list(shown)].rename(columns=shown), 'Backbones')
 
 # %% ../../nbs/60_running/08_cli.ipynb #4ba708ea
 @verb(
@@ -479,7 +490,7 @@ def backbones(a):
     ),
     arg('--revision', metavar='COMMIT', help='of the repository (default: its newest)'),
 )
-def fetch(a):
+def fetch(a: argparse.Namespace) -> None:
     "download weights into the cache"
     from faba_nb.backbones.fetching import fetch
     from faba_nb.backbones.registry import get_backbone
@@ -500,7 +511,7 @@ def fetch(a):
     ),
     name='verify-features',
 )
-def verify_features(a):
+def verify_features(a: argparse.Namespace) -> None:
     "which backbone, tap, canvas and activation gave a features file; exit code 1 when none is found"
     from faba_nb.backbones.verification import verify_features
 
@@ -510,7 +521,7 @@ def verify_features(a):
     print(found.text)
 
 # %% ../../nbs/60_running/08_cli.ipynb #34e6aa7f
-def _photographs(a):
+def _photographs(a: argparse.Namespace) -> str:
     "Where the photographs are"
     data = a.data or os.environ.get('FABA_DATA')
     if data:
@@ -526,7 +537,8 @@ def _photographs(a):
     arg(
         'results',
         metavar='RESULTS',
-        help='folder with seed_*/fold_N/best_model_state.pt or fold_N/…, or an *_ablation_evaluation.json',
+        help='folder with seed_*/fold_N/best_model_state.pt or fold_N/…, '
+        'or an *_ablation_evaluation.json',
     ),
     arg('--data', metavar='DIR', required=True, help='folder of the experiment'),
     arg('--out', metavar='DIR', required=True, help="the study's folder"),
@@ -543,16 +555,18 @@ def _photographs(a):
     ),
     name='import',
 )
-def import_(a):
+def import_(a: argparse.Namespace) -> None:
     "earlier checkpoints or summaries as an arm, predicted again without a GPU"
     from faba_nb.legacy.importing import import_results
 
     found = import_results(
         a.results, a.data, a.out, a.arm, features=a.features, configuration=a.configuration
     )
-    print(
-        f"{a.arm}: {', '.join(f'{k} {v}' for k, v in found.items() if isinstance(v, (int, str)) and k != 'fingerprint')}"
-    )
+    told = []
+    for k, v in found.items():
+        if isinstance(v, (int, str)) and k != 'fingerprint':
+            told.append(f'{k} {v}')
+    print(f'{a.arm}: {", ".join(told)}')
 
 # %% ../../nbs/60_running/08_cli.ipynb #d09fe887
 @verb(
@@ -565,7 +579,7 @@ def import_(a):
         help='print only what differs between two arms (default: the whole study)',
     ),
 )
-def study(a):
+def study(a: argparse.Namespace) -> None:
     "print a study with every arm in full, or what differs between two arms"
     s = _read(place_of(a.study)[0], a.set)
     if not a.diff:
@@ -574,8 +588,8 @@ def study(a):
         print(f'{k}: {x} -> {y}')
 
 # %% ../../nbs/60_running/08_cli.ipynb #2605314b
-def _study(a):
-    "The study named, or the one that the folder holds; `a.out` is filled in, and `a.named` is how it can be read again"
+def _study(a: argparse.Namespace) -> 'Study':
+    "The study named, or the one that the folder holds; fills in `a.out` and `a.named`"
     if not a.study and not a.out:
         raise BadInput(
             'neither a study nor its folder is named', f'faba {a.verb}', 'give STUDY or --out DIR'
@@ -586,11 +600,12 @@ def _study(a):
     return study
 
 # %% ../../nbs/60_running/08_cli.ipynb #66da1412
-def _places(a, needed):
+def _places(a: argparse.Namespace, needed: bool) -> tuple[str | None, str | None]:
     "Data and features of a study: as given, as recorded in its folder, or as the environment says"
     if a.data:
         return a.data, a.features
-    record, env = _recorded(a.out), os.environ.get('FABA_DATA')
+    record = _recorded(a.out)
+    env = os.environ.get('FABA_DATA')
     data = _data(record.get('data'), env, isinstance(a.named, Path), needed)
     if needed and not data:
         raise BadInput(
@@ -598,25 +613,29 @@ def _places(a, needed):
             '--data',
             'give the folder that holds img, 00-Misc and TimeCourse Datasets, or set FABA_DATA',
         )
-    return data, a.features or (record.get('features') if data == record.get('data') else None)
+    if data == record.get('data'):
+        return data, a.features or record.get('features')
+    return data, a.features or None
 
 
-def _data(recorded, env, by_folder, needed):
+def _data(recorded: str | None, env: str | None, by_folder: bool, needed: bool) -> str | None:
     "The experiment's folder where nobody gave it, None where it is not needed"
+    if needed and by_folder:
+        return recorded or env
     if needed:
-        return recorded or env if by_folder else env or recorded
+        return env or recorded
     same = env and (not recorded or os.path.abspath(env) == recorded)
     return env if same and not by_folder else None
 
 
-def _recorded(out):
+def _recorded(out: str | Path) -> dict:
     "Where the study in a folder was run"
     from faba_nb.running.pipeline import read_run
 
     return read_run(Path(out))
 
 # %% ../../nbs/60_running/08_cli.ipynb #753f504f
-def _run(a, only, options={}):
+def _run(a: argparse.Namespace, only: Iterable[str], options: dict = {}) -> int:
     "Run steps of a study; how many ran"
     from faba_nb.running.pipeline import run_study
     from faba_nb.running.preconditions import require
@@ -635,14 +654,15 @@ def _run(a, only, options={}):
 
 # %% ../../nbs/60_running/08_cli.ipynb #a6743c4e
 @kind_of
-def _steps(text):
+def _steps(text: str) -> list[str]:
     "Names of steps, in their order"
     from faba_nb.running.pipeline import STEPS
 
-    for n in _names(text):
+    names = _names(text)
+    for n in names:
         if n not in STEPS:
             raise unknown('step', n, STEPS)
-    return [s for s in STEPS if s in _names(text)]
+    return [s for s in STEPS if s in names]
 
 # %% ../../nbs/60_running/08_cli.ipynb #93ee9ab2
 @verb(
@@ -658,26 +678,32 @@ def _steps(text):
         help='these steps only, of features,train,evaluate,report (default: all)',
     ),
 )
-def run(a):
+def run(a: argparse.Namespace) -> None:
     "the whole study on this machine: features, train, evaluate, report"
     from faba_nb.running.pipeline import STEPS
 
-    if not _run(a, a.only or STEPS):
+    only = a.only or STEPS
+    if not _run(a, only):
         print('nothing has changed since the last run: no step was run', file=sys.stderr)
-    if 'evaluate' in (a.only or STEPS):
+    if 'evaluate' in only:
         show_comparison(a.out)
-    if 'report' in (a.only or STEPS):
-        print(f'{Path(a.out)}/report/index.html')
+    if 'report' in only:
+        print(StudyFolder(a.out).report / 'index.html')
 
 # %% ../../nbs/60_running/08_cli.ipynb #0bfcb4b0
 @verb(STUDY, DATA, OUT, FEATURES, SET, ARMS, SHARD)
-def train(a):
+def train(a: argparse.Namespace) -> None:
     "train every fit of a study that is missing"
-    _run(a, ['train'], {'train': {k: v for k, v in (('arms', a.arms), ('shard', a.shard)) if v}})
+    options = {}
+    if a.arms:
+        options['arms'] = a.arms
+    if a.shard:
+        options['shard'] = a.shard
+    _run(a, ['train'], {'train': options})
 
 
 @verb(MAYBE, DATA, OUT, FEATURES, SET)
-def evaluate(a):
+def evaluate(a: argparse.Namespace) -> None:
     "make the tables from the predictions"
     _run(a, ['evaluate'])
     show_comparison(a.out)
@@ -696,10 +722,10 @@ def evaluate(a):
         help='one report of reports/ (default: all)',
     ),
 )
-def report(a):
+def report(a: argparse.Namespace) -> None:
     "render the pages from the tables"
     _run(a, ['report'], {'report': {'only': a.only}})
-    print(f'{Path(a.out)}/report/index.html')
+    print(StudyFolder(a.out).report / 'index.html')
 
 # %% ../../nbs/60_running/08_cli.ipynb #e368c9e0
 TAPS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
@@ -712,7 +738,8 @@ TAPS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
         '--backbones',
         type=_encoders,
         metavar='A,B',
-        help='registered names or specs such as timm:NAME (default: none; with --fill-gaps, the one that FILE is named after)',
+        help='registered names or specs such as timm:NAME '
+        '(default: none; with --fill-gaps, the one that FILE is named after)',
     ),
     arg(
         '--tap',
@@ -734,11 +761,12 @@ TAPS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
     arg(
         '--fill-gaps',
         metavar='FILE',
-        help='extract what this file of the earlier system lacks into a new file beside it (default: no file)',
+        help='extract what this file of the earlier system lacks into a new file beside it '
+        '(default: no file)',
     ),
     arg('--strict', action='store_true', help='exit 2 when a photograph is missing or broken'),
 )
-def features(a):
+def features(a: argparse.Namespace) -> None:
     "one pass over the photographs for all backbones named"
     from faba_nb.backbones.extraction import summary_text
     from faba_nb.core.stopping import listen
@@ -756,7 +784,7 @@ def features(a):
     print(summary_text(done))
 
 # %% ../../nbs/60_running/08_cli.ipynb #0e1b3752
-def _extract(a):
+def _extract(a: argparse.Namespace) -> Any:
     "Features of all backbones named"
     from faba_nb.backbones.extraction import extract
     from faba_nb.backbones.registry import get_backbone
@@ -764,12 +792,11 @@ def _extract(a):
     for b in a.backbones:
         get_backbone(b).tap(a.tap)
     data = Path(_photographs(a))
-    where = (
-        Path(a.features) if a.features else (data.parent if data.is_file() else data) / 'features'
-    )
+    folder = data.parent if data.is_file() else data
+    features = Path(a.features) if a.features else folder / 'features'
     return extract(
         data,
-        where,
+        features,
         a.backbones,
         tap=a.tap,
         canvas=a.canvas,
@@ -780,7 +807,7 @@ def _extract(a):
     )
 
 # %% ../../nbs/60_running/08_cli.ipynb #4529f391
-def _fill(a):
+def _fill(a: argparse.Namespace) -> Any:
     "Features that a file of the earlier system lacks"
     alone = {
         '--features': a.features,
@@ -789,10 +816,11 @@ def _fill(a):
         '--tap': a.tap != 'published',
         '--canvas': a.canvas != 'published',
     }
-    for name in (n for n, given in alone.items() if given):
-        raise BadInput(
-            'this has no meaning with --fill-gaps', name, 'leave it out: the file says it all'
-        )
+    for name, given in alone.items():
+        if given:
+            raise BadInput(
+                'this has no meaning with --fill-gaps', name, 'leave it out: the file says it all'
+            )
     if not Path(a.fill_gaps).is_file():
         raise BadInput('there is no such file of features', a.fill_gaps, 'give the earlier file')
     from faba_nb.backbones.extraction import fill_gaps
@@ -821,7 +849,7 @@ def _fill(a):
     arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
     arg('--go', action='store_true', help='submit the jobs'),
 )
-def submit(a):
+def submit(a: argparse.Namespace) -> None:
     "plan a study as Slurm jobs and write OUT/submit.sh; --go submits"
     from faba_nb.running.submitting import describe, go
 
@@ -837,34 +865,51 @@ def submit(a):
     if a.go:
         go(plan)
     else:
-        print(f'to submit: bash {shlex.quote(str(plan.out / "submit.sh"))}   (or --go)')
+        path = shlex.quote(str(StudyFolder(plan.out).script))
+        print(f'to submit: bash {path}   (or --go)')
 
 # %% ../../nbs/60_running/08_cli.ipynb #5476be7e
-def _planned(a):
+def _planned(a: argparse.Namespace) -> 'Plan':
     "The plan of a submission"
     from faba_nb.running.sites import checked_account, read_site
     from faba_nb.running.submitting import make_plan
 
-    study, site = _study(a), read_site(a.site)
+    study = _study(a)
+    site = read_site(a.site)
     data, features = _places(a, True)
     account = checked_account(site, a.account)
     if Path(data).is_dir():
         _can_run(study, data, features, a.out)
-    named = os.path.abspath(a.named) if str(a.named).endswith(('.yaml', '.yml')) else a.named
+    named = a.named
+    if str(named).endswith(('.yaml', '.yml')):
+        named = os.path.abspath(named)
     return make_plan(
-        study, named, site, account, data, features, a.out, a.set, a.split, a.test, a.venv
+        study=study,
+        given=named,
+        site=site,
+        account=account,
+        data=data,
+        features=features,
+        out=a.out,
+        settings=a.set,
+        split=a.split,
+        test=a.test,
+        venv=a.venv,
     )
 
 
-def _can_run(study, data, features, out):
+def _can_run(
+    study: 'Study', data: str | Path, features: str | Path | None, out: str | Path
+) -> None:
     "Refuse a study that could not run on data that are here"
     from faba_nb.running.preconditions import preconditions
 
-    if found := preconditions(study, data, features, out, weights=False):
+    found = preconditions(study, data, features, out, weights=False)
+    if found:
         raise found[0]
 
 # %% ../../nbs/60_running/08_cli.ipynb #708bc9e1
-def _written(plan):
+def _written(plan: 'Plan') -> None:
     "Write the plan, or say why not"
     from faba_nb.running.submitting import write_plan
 
@@ -886,7 +931,7 @@ def _written(plan):
         help='look again every 5 s until there is nothing left to wait for',
     ),
 )
-def status(a):
+def status(a: argparse.Namespace) -> None:
     "what is done, running, failed, left; where it failed; cost"
     import time
     from faba_nb.running.status import cost_text, finished, status
@@ -903,16 +948,16 @@ def status(a):
         time.sleep(5)
 
 # %% ../../nbs/60_running/08_cli.ipynb #52b34f02
-def _folder(a):
+def _folder(a: argparse.Namespace) -> str | Path:
     "The folder of the study named; one that is only planned counts, too"
-    if not _known(a.study) and (Path(a.study) / 'jobs').is_dir():
+    if not _known(a.study) and StudyFolder(a.study).jobs.is_dir():
         return a.study
     named, out = place_of(a.study)
     return out or _home_of(_read(named, ()))
 
 # %% ../../nbs/60_running/08_cli.ipynb #636f0a72
 @verb(PLACE)
-def verify(a):
+def verify(a: argparse.Namespace) -> None:
     "compare the files of a study with the hashes that were recorded; a line per difference, exit code 1"
     from faba_nb.running.verifying import verify
 
@@ -920,9 +965,8 @@ def verify(a):
     for r in found.itertuples():
         print(f'{r.file}: {r.problem}; {r.run}')
     if len(found):
-        raise StepFailed(
-            f'{len(found)} file{"s are" if len(found) > 1 else " is"} not as recorded; the lines above say what to run'
-        )
+        files = 'files are' if len(found) > 1 else 'file is'
+        raise StepFailed(f'{len(found)} {files} not as recorded; the lines above say what to run')
     n = found.attrs.get('files')
     print('all files as recorded' if n is None else f'{n} files as recorded')
 
@@ -932,7 +976,8 @@ def verify(a):
         'name',
         nargs='?',
         metavar='NAME',
-        help='print what a shell needs for this site, for slurm/setup_site.sh (default: a table of all sites)',
+        help='print what a shell needs for this site, for slurm/setup_site.sh '
+        '(default: a table of all sites)',
     ),
     arg(
         '--account',
@@ -942,7 +987,7 @@ def verify(a):
     arg('--venv', metavar='DIR', help="the environment (default: the profile's)"),
     arg('--data', metavar='DIR', help="the experiment's folder, for $FABA_DATA (default: none)"),
 )
-def sites(a):
+def sites(a: argparse.Namespace) -> None:
     "the site profiles, and whether this machine looks like one of them"
     from faba_nb.running.sites import checked_account, look_around, read_site, shell
 
@@ -956,33 +1001,35 @@ def sites(a):
 
 # %% ../../nbs/60_running/08_cli.ipynb #d283f8f3
 def show_frame(
-    df,  # a DataFrame
-    title,  # above it
-):
+    df: 'pd.DataFrame',  # to print
+    title: str,  # above it
+) -> None:
     "Print a table"
     from rich.table import Table
     from rich.text import Text
 
-    t = Table(
-        title=Text(title), title_justify='left', header_style='bold', box=None, pad_edge=False
-    )
+    look = {'title_justify': 'left', 'header_style': 'bold', 'box': None, 'pad_edge': False}
+    t = Table(title=Text(title), **look)
     for c in df.columns:
-        t.add_column(
-            Text(str(c)), justify='right' if df[c].dtype.kind in 'if' else 'left', overflow='fold'
-        )
+        side = 'right' if df[c].dtype.kind in 'if' else 'left'
+        t.add_column(Text(str(c)), justify=side, overflow='fold')
     for row in df.itertuples(index=False):
         t.add_row(*(Text(_text(v)) for v in row))
     _console().print(t)
 
 # %% ../../nbs/60_running/08_cli.ipynb #15120b35
-def _text(v):
+def _text(v: Any) -> str:
     "A cell"
-    if isinstance(v, float):
-        return '' if v != v else f'{v:.3f}' if abs(v) < 1000 else f'{v:.0f}'
-    return '' if v is None else str(v)
+    if v is None:
+        return ''
+    if not isinstance(v, float):
+        return str(v)
+    if math.isnan(v):
+        return ''
+    return f'{v:.3f}' if abs(v) < 1000 else f'{v:.0f}'
 
 
-def _console():
+def _console() -> 'Console':
     "A console wide enough for a table in a log"
     from rich.console import Console
 
@@ -1000,39 +1047,45 @@ COLUMNS = {
 
 
 def comparison(
-    out,  # the study's folder
-    wide=True,  # with intervals
-):
+    out: str | Path,  # the study's folder
+    wide: bool = True,  # with intervals
+) -> list[tuple]:
     "Rows of the comparison table: kind, name, reading, then a text per column"
     from faba_nb.core.files import check_seal, read_csv
 
     path = check_seal(StudyFolder(out).table('metrics'), 'run `faba evaluate` again')
     table = read_csv(path, dtype=str, keep_default_na=False)
-    found = table[table.stratum == ''].to_dict('records')
-    cells = {
-        (r['kind'], r['arm'], r['protocol'], r['group'], r['metric']): _interval(r, wide)
-        for r in found
-    }
-    rows = {}
-    for kind, arm, protocol in dict.fromkeys((r['kind'], r['arm'], r['protocol']) for r in found):
-        shown = tuple(cells.get((kind, arm, protocol, *c), '') for c in COLUMNS.values())
+    cells = {}
+    for r in table[table.stratum == ''].to_dict('records'):
+        line = cells.setdefault((r['kind'], r['arm'], r['protocol']), {})
+        line[r['group'], r['metric']] = _interval(r, wide)
+    protocols = {}
+    for (kind, arm, protocol), line in cells.items():
+        shown = tuple(line.get(c, '') for c in COLUMNS.values())
         if any(shown):
-            rows.setdefault((kind, arm, shown), []).append(protocol)
-    return [
-        (kind, arm, ' '.join(p) if len(p) == 1 else 'both', *shown)
-        for (kind, arm, shown), p in rows.items()
-    ]
+            protocols.setdefault((kind, arm, shown), []).append(protocol)
+    rows = []
+    for (kind, arm, shown), names in protocols.items():
+        reading = names[0] if len(names) == 1 else 'both'
+        rows.append((kind, arm, reading, *shown))
+    return rows
 
 # %% ../../nbs/60_running/08_cli.ipynb #8802348e
 def show_comparison(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> None:
     "Print the comparison table of `OUT/tables/metrics.csv`"
     from rich.table import Table
     from rich.text import Text
 
     console = _console()
-    wide, last = console.width >= 165, None
+    wide = console.width >= 165
+    caption = (
+        'MAE in days; published: on all rounds, never = DAG 38; '
+        'measured: first alarm at a measured step'
+    )
+    if wide:
+        caption += '; [95 % interval]'
     t = Table(
         title=Text(_title(out)),
         title_justify='left',
@@ -1040,13 +1093,13 @@ def show_comparison(
         box=None,
         pad_edge=False,
         caption_justify='left',
-        caption=Text(
-            'MAE in days; published: on all rounds, never = DAG 38; measured: first alarm at a measured step'
-            + ('; [95 % interval]' if wide else '')
-        ),
+        caption=Text(caption),
     )
-    for c in ('', 'reading', *COLUMNS):
-        t.add_column(Text(c), justify='left' if c in ('', 'reading') else 'right', no_wrap=wide)
+    for c in ('', 'reading'):
+        t.add_column(Text(c), justify='left', no_wrap=wide)
+    for c in COLUMNS:
+        t.add_column(Text(c), justify='right', no_wrap=wide)
+    last = None
     for kind, *cells in comparison(out, wide):
         if last not in (None, kind):
             t.add_row(Text(''))
@@ -1055,19 +1108,18 @@ def show_comparison(
     console.print(t)
 
 # %% ../../nbs/60_running/08_cli.ipynb #8b069e59
-def _interval(r, wide):
+def _interval(r: dict[str, str], wide: bool) -> str:
     "Value and interval"
     if not r['value']:
         return ''
-    digits = 3 if r['unit'] != 'd' else 2
-    return f'{float(r["value"]):.{digits}f}' + (
-        f' [{float(r["low"]):.2f}, {float(r["high"]):.2f}]'
-        if wide and r['low'] and r['high']
-        else ''
-    )
+    digits = 2 if r['unit'] == 'd' else 3
+    text = f'{float(r["value"]):.{digits}f}'
+    if wide and r['low'] and r['high']:
+        text += f' [{float(r["low"]):.2f}, {float(r["high"]):.2f}]'
+    return text
 
 
-def _title(out):
+def _title(out: str | Path) -> str:
     "The study's name, and whether its data are simulated"
     from faba_nb.core.studies import read_study
     from faba_nb.running.pipeline import read_run
@@ -1079,11 +1131,12 @@ def _title(out):
 class _Parser(argparse.ArgumentParser):
     "A parser of arguments whose complaints are in our words"
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
+        "Refuse the arguments"
         raise _our_words(message, self.prog)
 
 
-def _our_words(message, prog):
+def _our_words(message: str, prog: str) -> BadInput:
     "What argparse says, as a `BadInput`"
     m = re.fullmatch(r'argument (.+?): (.*)', message, re.DOTALL)
     name, said = (m[1], m[2]) if m else ('', message)
@@ -1091,78 +1144,74 @@ def _our_words(message, prog):
         return BadInput(f'{_count(said)} missing', name, f'`{prog} --help` says what it takes')
     if said.startswith('ignored explicit'):
         return BadInput('this takes no value', name, f'write {name} alone')
-    if lacking := re.match(r'the following arguments are required: (.*)', said):
-        return BadInput(
-            f'{lacking[1]} {"are" if "," in lacking[1] else "is"} missing',
-            None,
-            f'`{prog} --help` says what it takes',
-        )
+    lacking = said.removeprefix('the following arguments are required: ')
+    if lacking != said:
+        are = 'are' if ',' in lacking else 'is'
+        return BadInput(f'{lacking} {are} missing', None, f'`{prog} --help` says what it takes')
     return BadInput(said, name or None)
 
 
-def _count(said):
+def _count(said: str) -> str:
     "How many values argparse expected"
     n = re.search(r'\d+', said)
     return f'its {n[0]} values are' if n else 'its value is'
 
 # %% ../../nbs/60_running/08_cli.ipynb #74af2968
-def _parser():
+def _parser() -> _Parser:
     "The parser with all verbs"
     common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     p = _Parser(
         'faba',
-        description='Drought in faba beans through frozen vision backbones: from photographs to an honest report.',
+        description='Drought in faba beans through frozen vision backbones: '
+        'from photographs to an honest report.',
         parents=[common],
         allow_abbrev=False,
-        epilog='exit codes: 0 done, 1 a run failed or files are not as recorded, 2 bad input, 75 stopped in good order (run again), 130 interrupted',
+        epilog='exit codes: 0 done, 1 a run failed or files are not as recorded, 2 bad input, '
+        '75 stopped in good order (run again), 130 interrupted',
     )
     p.add_argument('--version', action='version', version=f'faba_nb {faba_nb.__version__}')
     sub = p.add_subparsers(dest='verb', metavar='VERB', required=True)
     for name, (f, args) in VERBS.items():
-        v = sub.add_parser(
-            name, help=f.__doc__, description=f.__doc__, parents=[common], allow_abbrev=False
-        )
+        about = {'help': f.__doc__, 'description': f.__doc__}
+        v = sub.add_parser(name, **about, parents=[common], allow_abbrev=False)
         for names, how in args:
             v.add_argument(*names, **how)
         v.set_defaults(call=f)
     return p
 
 # %% ../../nbs/60_running/08_cli.ipynb #c271a7b1
+def _options_of(verb: str) -> list[str]:
+    "The options of a verb"
+    names = [n for names, _ in VERBS[verb][1] for n in names]
+    return [n for n in names if n.startswith('-')]
+
+
 def check_names(
-    argv,  # the arguments
-):
+    argv: list[str],  # the arguments
+) -> None:
     "Refuse unknown verbs and options, with the nearest known name"
     verb = next((w for w in argv if not w.startswith('-')), None)
     if verb is not None and verb not in VERBS:
         raise unknown('verb', verb, VERBS)
-    mine = (
-        [n for names, _ in VERBS[verb][1] for n in names if n.startswith('-')]
-        if verb
-        else ['--version']
-    )
+    mine = _options_of(verb) if verb else ['--version']
     known = [*mine, '--debug', '--help', '-h']
-    for w in argv[: argv.index('--')] if '--' in argv else argv:
+    end = argv.index('--') if '--' in argv else len(argv)
+    for w in argv[:end]:
         name = w.partition('=')[0]
         if re.fullmatch(r'-(?!\d|\.\d).+', w) and name not in known:
             raise unknown('option', name, known)
 
 # %% ../../nbs/60_running/08_cli.ipynb #4a672e8c
 def joined(
-    argv,  # the arguments
-):
+    argv: list[str],  # the arguments
+) -> list[str]:
     "The arguments with `--option=-1` for `--option -1`, which argparse would take for two options"
     verb = next((w for w in argv if w in VERBS), None)
-    takes = (
-        {
-            n
-            for names, how in VERBS[verb][1]
-            if 'action' not in how and 'nargs' not in how
-            for n in names
-        }
-        if verb
-        else set()
-    )
+    takes = set()
+    for names, how in VERBS[verb][1] if verb else ():
+        if 'action' not in how and 'nargs' not in how:
+            takes.update(names)
     out = []
     for w in argv:
         negative = out and out[-1] in takes and re.match(r'-[\d.]', w)
@@ -1174,8 +1223,8 @@ def joined(
 
 # %% ../../nbs/60_running/08_cli.ipynb #0f39242a
 def parsed(
-    argv,  # the arguments
-):
+    argv: list[str],  # the arguments
+) -> argparse.Namespace:
     "The arguments as a namespace with `verb` and `call`"
     check_names(argv)
     a, more = _parser().parse_known_args(joined(argv))
@@ -1189,14 +1238,16 @@ def parsed(
 
 # %% ../../nbs/60_running/08_cli.ipynb #c131f181
 def main(
-    argv=None,  # arguments; those of the process by default
-):
+    argv: Sequence[str] | None = None,  # arguments; those of the process by default
+) -> int:
     "Run a verb; the exit code comes back"
     argv = [str(w) for w in (sys.argv[1:] if argv is None else argv)]
-    a = argparse.Namespace(verb=next((w for w in argv if w in VERBS), ''), debug='--debug' in argv)
+    named = next((w for w in argv if w in VERBS), '')
+    a = argparse.Namespace(verb=named, debug='--debug' in argv)
     try:
         if not argv:
-            return _parser().print_help() or 0
+            _parser().print_help()
+            return 0
         a = parsed(argv)
         a.call(a)
         return 0
@@ -1227,25 +1278,29 @@ THEIRS = {
 }
 
 
-def _of_the_disk(e):
+def _of_the_disk(e: OSError) -> tuple[str, int]:
     "What the system said about a file, and the exit code"
     if e.errno not in THEIRS or e.filename is None:
         return _unexpected(e), 1
-    return (
-        f'{os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else e.filename}: {e.strerror[:1].lower()}{e.strerror[1:]}; look at this path and its disk',
-        2,
-    )
+    path = e.filename
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    fault = e.strerror[:1].lower() + e.strerror[1:]
+    return f'{path}: {fault}; look at this path and its disk', 2
 
 
-def _unexpected(e):
+def _unexpected(e: Exception) -> str:
+    "What is said of an error that nobody foresaw"
     return f'unexpected {type(e).__name__}: {e} (--debug shows where)'
 
 # %% ../../nbs/60_running/08_cli.ipynb #82ceafb2
-def _end(e, code, a):
+def _end(e: object, code: int, a: argparse.Namespace) -> int:
     "Say one line, or everything with --debug"
-    if a.debug and isinstance(e, BaseException) or a.debug and sys.exc_info()[0]:
+    if a.debug and (isinstance(e, BaseException) or sys.exc_info()[0]):
         import traceback
 
         traceback.print_exc()
-    print(f'{f"faba {a.verb}".strip()}: {" ".join(str(e).split())}', file=sys.stderr)
+    who = f'faba {a.verb}'.strip()
+    line = ' '.join(str(e).split())
+    print(f'{who}: {line}', file=sys.stderr)
     return code

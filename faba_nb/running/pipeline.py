@@ -8,6 +8,7 @@ __all__ = ['STEPS', 'AGAIN', 'state_of_data', 'image_groups', 'without_imported'
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #a5b56c43
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from filelock import FileLock
@@ -20,11 +21,11 @@ from ..core.places import data_folder, root
 from ..core.provenance import commit, fingerprint, versions
 from ..core.steps import Step, mark, marks, run_step, say, state_of_code
 from ..core.stopping import raise_if_stopping
-from ..core.studies import imported, read_study
+from ..core.studies import Study, imported, read_study
 from ..core.study_folder import StudyFolder
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #33e7698b
-def _walk(folder, prefix=''):
+def _walk(folder: str | Path, prefix: str = '') -> Iterator[list]:
     "(name, size, time) of every file below `folder`, but not of features and hidden files"
     for e in os.scandir(folder):
         if e.name.startswith('.') or (not prefix and e.name == 'features'):
@@ -32,12 +33,13 @@ def _walk(folder, prefix=''):
         if e.is_dir():
             yield from _walk(e.path, f'{prefix}{e.name}/')
         else:
-            yield [prefix + e.name, (s := e.stat()).st_size, s.st_mtime_ns]
+            s = e.stat()
+            yield [prefix + e.name, s.st_size, s.st_mtime_ns]
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #5f3ea1c7
 def state_of_data(
-    data,  # the data folder, or a manifest CSV
-):
+    data: str | Path,  # the data folder, or a manifest CSV
+) -> str:
     "A fingerprint of the experiment's files"
     if Path(data).is_file():
         return fingerprint(Path(data))
@@ -45,30 +47,34 @@ def state_of_data(
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #3415b755
 def image_groups(
-    study,  # a `Study`
-):
+    study: Study,  # whose arms look at photographs
+) -> dict[tuple[str, str], list[str]]:
     "(tap, canvas) to the backbones that are needed so"
     groups = {}
     for a in study.arms.values():
         if 'image' in a.modalities:
-            groups.setdefault((a.tap, a.canvas), {})[a.backbone] = None
+            group = groups.setdefault((a.tap, a.canvas), {})
+            group[a.backbone] = None
     return {k: list(v) for k, v in groups.items()}
 
 
 def without_imported(
-    study,  # a `Study`
-    out,  # its folder
-):
+    study: Study,  # with arms of any kind
+    out: str | Path,  # its folder
+) -> Study:
     "The study without its imported arms, which have their predictions and need no features"
-    return replace(study, arms={n: a for n, a in study.arms.items() if not imported(out, n)})
+    own = {n: a for n, a in study.arms.items() if not imported(out, n)}
+    return replace(study, arms=own)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #cb1b63fa
-def _part(options):
+def _part(options: dict) -> str:
     "What is added to the name of a step that is done in part"
-    arms, shard = options.get('arms'), options.get('shard')
-    return (f'-{"+".join(arms)}' if arms else '') + (
-        f'-{shard[0] + 1}of{shard[1]}' if shard else ''
-    )
+    arms = options.get('arms')
+    shard = options.get('shard')
+    part = f'-{"+".join(arms)}' if arms else ''
+    if shard:
+        part += f'-{shard[0] + 1}of{shard[1]}'
+    return part
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2a275cbb
 def job_notebook(
@@ -78,7 +84,9 @@ def job_notebook(
     return root() / 'nbs' / '80_jobs' / f'{name}.ipynb'
 
 
-def _features_steps(study, data, features, out, options):
+def _features_steps(
+    study: Study, data: Path, features: Path, out: Path, options: dict
+) -> Iterator[Step]:
     "One step per tap and canvas"
     groups = image_groups(without_imported(study, out))
     for (tap, canvas), backbones in groups.items():
@@ -86,14 +94,22 @@ def _features_steps(study, data, features, out, options):
         yield _features_step(data, features, backbones, tap, canvas, options, suffix)
 
 
-def _features_step(data, features, backbones, tap, canvas, options, suffix):
+def _features_step(
+    data: Path,
+    features: Path,
+    backbones: list[str],
+    tap: str,
+    canvas: str,
+    options: dict,
+    suffix: str,
+) -> Step:
     "All backbones of one tap and canvas"
     from faba_nb.backbones.store import feature_path
 
     part = _part(options)
     files = [Path(feature_path(features, b, tap, canvas)) for b in backbones]
     asked = {'backbones': backbones, 'tap': tap, 'canvas': canvas}
-    rooms = 'faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones'
+    rooms = ('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones')
     return Step(
         name=f'features{suffix}{part}',
         notebook=job_notebook('features'),
@@ -110,23 +126,31 @@ def _features_step(data, features, backbones, tap, canvas, options, suffix):
     )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #152fc4f3
-def feature_files(
-    study,  # a `Study`
-    features,  # the features folder
-) -> list[Path]:  # those that are there
-    "The features files of a study"
+def _feature_paths(study: Study, features: str | Path) -> Iterator[Path]:
+    "Where each features file of a study belongs"
     from faba_nb.backbones.store import feature_path
 
-    groups = image_groups(study).items()
-    wanted = [Path(feature_path(features, b, t, c)) for (t, c), bs in groups for b in bs]
+    for (tap, canvas), backbones in image_groups(study).items():
+        for b in backbones:
+            yield Path(feature_path(features, b, tap, canvas))
+
+
+def feature_files(
+    study: Study,  # whose features are read
+    features: str | Path,  # the features folder
+) -> list[Path]:  # those that are there
+    "The features files of a study"
+    wanted = list(_feature_paths(study, features))
     return [p for p in wanted if p.exists()]
 
 
-def _train_step(study, data, features, out, options):
+def _train_step(study: Study, data: Path, features: Path, out: Path, options: dict) -> Step:
     "All arms of the study"
-    names, part, folder = options.get('arms') or study.arms, _part(options), StudyFolder(out)
+    names = options.get('arms') or study.arms
+    part = _part(options)
+    folder = StudyFolder(out)
     arms = {n: to_dict(a) for n, a in study.arms.items() if n in names}
-    rooms = 'faba_nb/core', 'faba_nb/experiment', 'faba_nb/training'
+    rooms = ('faba_nb/core', 'faba_nb/experiment', 'faba_nb/training')
     return Step(
         name=f'train{part}',
         notebook=job_notebook('train'),
@@ -146,8 +170,8 @@ def _train_step(study, data, features, out, options):
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #a176411e
 def predictions(
-    out,  # the study's folder
-    arms=None,  # names of arms; all that are there by default
+    out: str | Path,  # the study's folder
+    arms: Iterable[str] | None = None,  # names of arms; all that are there by default
 ) -> list[Path]:
     "The predictions files of a study"
     folder = StudyFolder(out)
@@ -156,8 +180,8 @@ def predictions(
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #9563354e
 def read_run(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> dict:
     "What `run.json` says; {} when it is missing or cannot be read"
     try:
         run = read_json(StudyFolder(out).run)
@@ -167,32 +191,36 @@ def read_run(
 
 
 def features_there(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> bool:
     "Are all features files of the study where it reads them?"
-    from faba_nb.backbones.store import feature_path
-
-    out, where = Path(out), read_run(out).get('features')
-    if not isinstance(where, str) or not StudyFolder(out).study.is_file():
+    folder = StudyFolder(out)
+    where = read_run(out).get('features')
+    if not isinstance(where, str) or not folder.study.is_file():
         return False
-    groups = image_groups(without_imported(read_study(StudyFolder(out).study), out))
-    return all(
-        Path(feature_path(where, b, t, c)).is_file() for (t, c), bs in groups.items() for b in bs
-    )
+    study = without_imported(read_study(folder.study), out)
+    return all(p.is_file() for p in _feature_paths(study, where))
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #ea42ba5b
-def _features_known(study, out):
+def _features_known(study: Study, out: Path) -> dict[str, str]:
     "The features files that evaluation can read, as an input; files that have gone change nothing"
     where = read_run(out).get('features')
     files = feature_files(study, where) if isinstance(where, str) else []
-    return {'features': fingerprint({p.name: mark(p) for p in files})} if files else {}
+    if not files:
+        return {}
+    return {'features': fingerprint({p.name: mark(p) for p in files})}
 
 
-def _evaluate_step(study, out):
+def _asked(study: Study) -> dict:
+    "What a study asks for, without where it comes from"
+    return {k: v for k, v in to_dict(study).items() if k != 'provenance'}
+
+
+def _evaluate_step(study: Study, out: Path) -> Step:
     "Tables from predictions and, where they are, features"
-    asked = {k: v for k, v in to_dict(study).items() if k != 'provenance'}
+    asked = _asked(study)
     folder = StudyFolder(out)
-    rooms = 'faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'faba_nb/evaluation'
+    rooms = ('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'faba_nb/evaluation')
     return Step(
         name='evaluate',
         notebook=job_notebook('evaluate'),
@@ -211,59 +239,63 @@ def _evaluate_step(study, out):
     )
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #c9a68dd5
-def _report_steps(out, options):
+def _report_steps(out: Path, options: dict) -> list[Step]:
     "A step for every page, and one for the workbook of all tables"
     from faba_nb.reporting.report_steps import report_steps
 
     return report_steps(out, options.get('only'))
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2ab209e1
-STEPS = 'features', 'train', 'evaluate', 'report'
+STEPS = ('features', 'train', 'evaluate', 'report')
 
 
 def steps_of(
-    study,  # a `Study`
-    data,  # the data folder; None when neither features nor train is wanted
-    features,  # the features folder
-    out,  # the study's folder
-    only=STEPS,  # names of steps
-    options={},  # step to extra parameters of its notebook
+    study: Study,  # whose steps are wanted
+    data: str | Path | None,  # the data folder; None when neither features nor train is wanted
+    features: str | Path | None,  # the features folder
+    out: str | Path,  # the study's folder
+    only: Sequence[str] = STEPS,  # names of steps
+    options: dict = {},  # step to extra parameters of its notebook
 ) -> list[Step]:
     "The steps of a study, in order"
-    out, features = Path(os.path.abspath(out)), features and Path(os.path.abspath(features))
-    more = lambda name: options.get(name, {})
+    out = Path(os.path.abspath(out))
+    features = features and Path(os.path.abspath(features))
+    more = {name: options.get(name, {}) for name in STEPS}
     makers = {
-        'features': lambda: _features_steps(study, data, features, out, more('features')),
-        'train': lambda: [_train_step(study, data, features, out, more('train'))],
+        'features': lambda: _features_steps(study, data, features, out, more['features']),
+        'train': lambda: [_train_step(study, data, features, out, more['train'])],
         'evaluate': lambda: [_evaluate_step(study, out)],
-        'report': lambda: _report_steps(out, more('report')),
+        'report': lambda: _report_steps(out, more['report']),
     }
     return [s for name in STEPS if name in only for s in makers[name]()]
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #c12db4d6
-AGAIN = 'write it again with `faba run STUDY --data DIR --out {}`, STUDY being the name or the file of the study'
+AGAIN = (
+    'write it again with `faba run STUDY --data DIR --out {}`, '
+    'STUDY being the name or the file of the study'
+)
 
 
 def recorded_study(
-    out,  # the study's folder
-):
-    "The study that the folder holds, as it was written: `study.yaml` or `run.json` changed by hand or by a disk are refused"
+    out: str | Path,  # the study's folder
+) -> Study:
+    "The study that the folder holds; files changed by hand or by a disk are refused"
     out = Path(out)
-    if not StudyFolder(out).study.is_file():
-        raise BadInput(
-            'this folder holds no study yet (study.yaml is missing)', out, AGAIN.format(out)
-        )
-    for name in ('study.yaml', 'run.json'):
-        if (out / name).exists() or (out / SEALS).exists():
-            check_seal(out / name, AGAIN.format(out))
-    return read_study(StudyFolder(out).study)
+    folder = StudyFolder(out)
+    again = AGAIN.format(out)
+    if not folder.study.is_file():
+        raise BadInput('this folder holds no study yet (study.yaml is missing)', out, again)
+    for path in (folder.study, folder.run):
+        if path.exists() or (out / SEALS).exists():
+            check_seal(path, again)
+    return read_study(folder.study)
 
 
 def written_study(
-    study,  # a `Study`
-    out,  # the study's folder
-):
-    "What `study.yaml` in the folder says, None where there is none that can be read; the folder of another study is refused"
+    study: Study,  # that the folder should hold
+    out: str | Path,  # the study's folder
+) -> Study | None:
+    "The study in the folder, None where none can be read; the folder of another study is refused"
     path = StudyFolder(out).study
     fault = broken(path)
     if fault == 'missing':
@@ -286,48 +318,52 @@ def written_study(
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #21e8c7f2
 def write_study(
-    study,  # a `Study`
-    data,  # the data folder
-    features,  # the features folder
-    out,  # the study's folder
-):
+    study: Study,  # to write
+    data: str | Path,  # the data folder
+    features: str | Path,  # the features folder
+    out: str | Path,  # the study's folder
+) -> Study:
     "Write `study.yaml` and `run.json` and seal them, unless they already say this"
-    out, old = Path(out), written_study(study, out)
+    out = Path(out)
+    folder = StudyFolder(out)
+    old = written_study(study, out)
     code = {'commit': commit(), 'versions': versions(), 'state': state_of_data(data)}
-    same = old and {**to_dict(old), 'provenance': None} == {**to_dict(study), 'provenance': None}
-    if same and _says(out, code, data, features):
+    if old and _asked(old) == _asked(study) and _says(out, code, data, features):
         return old
-    if broken(StudyFolder(out).study) == 'changed':
-        say(f'{out}/study.yaml was not what was written here: written again')
+    if broken(folder.study) == 'changed':
+        say(f'{folder.study} was not what was written here: written again')
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / '.study.yaml.lock')
     with lock:
-        for name in ('study.yaml', 'run.json', SEALS):
-            _sweep_beside(out / name)
+        for path in (folder.study, folder.run, out / SEALS):
+            _sweep_beside(path)
         study = replace(study, provenance={**code, **_describe(data, features, out)})
-        write_text(study.to_yaml(), StudyFolder(out).study)
-        seal(StudyFolder(out).study, StudyFolder(out).run)
+        write_text(study.to_yaml(), folder.study)
+        seal(folder.study, folder.run)
         Path(lock.lock_file).unlink(missing_ok=True)
     return study
 
 
-def _sweep_beside(path):
+def _sweep_beside(path: Path) -> None:
     "Remove what killed writers of this file left under temporary names"
-    for p in path.parent.glob(f'.{path.name}.{"[0-9a-f]" * 8}'):
+    pattern = f'.{path.name}.{"[0-9a-f]" * 8}'
+    for p in path.parent.glob(pattern):
         p.unlink(missing_ok=True)
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #9dd93b0c
-def _says(out, code, data, features):
+def _says(out: Path, code: dict, data: str | Path, features: str | Path) -> bool:
     "Does what is written, and sealed, hold for this code and these places?"
-    if not (out / SEALS).is_file() or any(broken(out / n) for n in ('study.yaml', 'run.json')):
+    folder = StudyFolder(out)
+    if not (out / SEALS).is_file() or broken(folder.study) or broken(folder.run):
         return False
-    run, p = read_run(out), read_study(StudyFolder(out).study).provenance
-    return (run.get('data'), run.get('features')) == (str(data), str(features)) and all(
-        p.get(k) == v for k, v in code.items()
-    )
+    run = read_run(out)
+    written = read_study(folder.study).provenance
+    if (run.get('data'), run.get('features')) != (str(data), str(features)):
+        return False
+    return all(written.get(k) == v for k, v in code.items())
 
 
-def _describe(data, features, out):
+def _describe(data: str | Path, features: str | Path, out: Path) -> dict[str, str]:
     "Write `run.json`; the experiment's own fingerprint comes back"
     from faba_nb.experiment.experiment_folder import Experiment
 
@@ -345,29 +381,35 @@ def _describe(data, features, out):
 
 # %% ../../nbs/60_running/04_pipeline.ipynb #2bf1b435
 def run_study(
-    study,  # a `Study`
-    data,  # the data folder
-    features,  # the features folder
-    out,  # the study's folder
-    only=STEPS,  # names of the steps wanted
-    options={},  # step to extra parameters of its notebook
-):
+    study: Study,  # to run
+    data: str | Path | None,  # the data folder
+    features: str | Path | None,  # the features folder
+    out: str | Path,  # the study's folder
+    only: Sequence[str] = STEPS,  # names of the steps wanted
+    options: dict = {},  # step to extra parameters of its notebook
+) -> int:
     "Run the steps of a study that need it; how many ran"
-    data, out = data and data_folder(data), Path(os.path.abspath(out))
-    features = Path(os.path.abspath(features)) if features else data and data / 'features'
+    out = Path(os.path.abspath(out))
+    data = data and data_folder(data)
+    features = features or (data and data / 'features')
+    if features:
+        features = Path(os.path.abspath(features))
     with naming_disk(out):
         study = write_study(study, data, features, out) if data else _kept(study, out)
     for s in steps_of(study, data, features, out, only, options):
         if s.notebook:
             checked_parameters(s.notebook, s.parameters)
     ran = 0
-    for s in steps_of(study, data, features, out, [n for n in only if n != 'report'], options):
+    before_pages = [n for n in only if n != 'report']
+    for s in steps_of(study, data, features, out, before_pages, options):
         raise_if_stopping('finished steps are kept')
         ran += run_step(s, out)
-    return ran + (_report(out, options) if 'report' in only else 0)
+    if 'report' in only:
+        ran += _report(out, options)
+    return ran
 
 
-def _report(out, options):
+def _report(out: Path, options: dict) -> int:
     "Make the pages of what the other steps have written; how many steps ran"
     from faba_nb.reporting.report_steps import run_report
 
@@ -375,7 +417,7 @@ def _report(out, options):
     return run_report(out, options.get('report', {}).get('only'))
 
 
-def _kept(study, out):
+def _kept(study: Study, out: Path) -> Study:
     "The study, which must be the one that the folder holds, as it was written"
     written_study(study, out)
     recorded_study(out)

@@ -8,13 +8,14 @@ __all__ = ['NO_PHOTOGRAPHS', 'NotFetched', 'endless_links', 'folder_problems', '
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #336bfbf6
 import os, shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from ..core.errors import BadInput
 from ..core.local_disk import scratch_folder
 from ..core.places import data_folder
 from ..core.steps import reason
-from ..core.studies import imported, read_study, studies
+from ..core.studies import Study, imported, read_study, studies
 from ..core.study_folder import StudyFolder
 from faba_nb.running.pipeline import (
     STEPS,
@@ -30,19 +31,19 @@ class NotFetched(BadInput):
 
     def __init__(
         self,
-        what,  # what is wrong
-        where=None,  # a backbone
-        mend=None,  # the command that fetches
-        backbones=(),  # names whose weights are lacking
-    ):
+        what: str,  # what is wrong
+        where: object = None,  # a backbone
+        mend: str | None = None,  # the command that fetches
+        backbones: Sequence[str] = (),  # names whose weights are lacking
+    ) -> None:
         super().__init__(what, where, mend)
         self.backbones = tuple(backbones)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #85aec761
 def endless_links(
-    folder,  # where to look
-    above=frozenset(),  # the folders that it lies in
-):
+    folder: str | Path,  # where to look
+    above: frozenset[str] = frozenset(),  # the folders that it lies in
+) -> Iterator[str]:
     "Links below a folder that lead back to themselves or to a folder they lie in"
     here = above | {os.path.realpath(folder)}
     with os.scandir(folder) as entries:
@@ -56,7 +57,7 @@ def endless_links(
             yield from endless_links(e.path, here)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #09d54617
-def _endless(link, above):
+def _endless(link: str, above: frozenset[str]) -> bool:
     "Does a link lead to itself, or to a folder above it?"
     try:
         os.stat(link)
@@ -68,8 +69,8 @@ def _endless(link, above):
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #942b63dd
 def folder_problems(
-    folder,  # the data folder
-):
+    folder: str | Path,  # the data folder
+) -> list[BadInput]:
     "What the pipeline could not get past in a folder, as a list of `BadInput`"
     try:
         endless = list(endless_links(folder))
@@ -83,8 +84,8 @@ def folder_problems(
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #4bfd8ab7
 def table_shelf(
-    experiment,  # an `Experiment` or its folder
-):
+    experiment: 'Experiment | str | Path',  # the experiment or its folder
+) -> 'Shelf':
     "A shelf of bundles as in training, each without the features of photographs"
     from faba_nb.training.running import Shelf
 
@@ -102,11 +103,11 @@ def table_shelf(
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #29065d9a
 def arm_problems(
-    study,  # a `Study`
-    shelf,  # from `table_shelf`
-    out=None,  # the study's folder, where arms may have been imported
-    arms=None,  # names of arms; all by default
-):
+    study: Study,  # whose arms would be trained
+    shelf: 'Shelf',  # from `table_shelf`
+    out: str | Path | None = None,  # the study's folder, where arms may have been imported
+    arms: Iterable[str] | None = None,  # names of arms; all by default
+) -> dict[BadInput, list[str]]:
     "Why arms of a study could not be trained: `BadInput` to the names of those arms"
     from faba_nb.training.running import plan
 
@@ -121,7 +122,7 @@ def arm_problems(
     return {e: names for e, names in found.values()}
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #19c06676
-def _imported(study, out, folder):
+def _imported(study: Study, out: str | Path | None, folder: StudyFolder) -> list[str]:
     "The imported arms of a study, marked as such in `folder`, too"
     names = [n for n in study.arms if out and imported(out, n)]
     for n in names:
@@ -130,22 +131,21 @@ def _imported(study, out, folder):
     return names
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #b3c395bb
-def _with_arms(error, names, study):
+def _with_arms(error: BadInput, names: list[str], study: Study) -> BadInput:
     "The reason, and which arms it concerns where it does not concern all"
     if len(names) == len(study.arms):
         return error
-    return BadInput(
-        f'{error.what} (arm{"s" * (len(names) > 1)} {", ".join(names)})', error.where, error.mend
-    )
+    arms = 'arms' if len(names) > 1 else 'arm'
+    return BadInput(f'{error.what} ({arms} {", ".join(names)})', error.where, error.mend)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #696717cd
 def feature_problems(
-    study,  # a `Study` without its imported arms
-    experiment,  # an `Experiment`
-    features,  # folder of the features
-    only=STEPS,  # the steps that will run
-    weights=True,  # also ask whether weights are in the cache
-):
+    study: Study,  # without its imported arms
+    experiment: 'Experiment',  # that the study is run on
+    features: str | Path,  # folder of the features
+    only: Sequence[str] = STEPS,  # the steps that will run
+    weights: bool = True,  # also ask whether weights are in the cache
+) -> list[BadInput]:
     "Why features that a study needs are neither there nor can be made, as a list of `BadInput`"
     from faba_nb.backbones.store import feature_path
 
@@ -162,26 +162,31 @@ def feature_problems(
     return found + _not_there(lacking, experiment, only, weights)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #80decbf0
-def _not_there(lacking, experiment, only, weights):
+def _not_there(
+    lacking: list[tuple], experiment: 'Experiment', only: Sequence[str], weights: bool
+) -> list[BadInput]:
     "What follows from features files that are not there"
     if not lacking:
         return []
+    path = lacking[0][1]
     names = list(dict.fromkeys(n for n, _ in lacking))
     what = f'there are no features of {", ".join(names)}'
     if 'features' not in only:
-        command = f'faba features --data {shlex.quote(str(experiment.folder))} --backbones {",".join(names)}'
-        return [BadInput(what, lacking[0][1], f'run `faba run`, or first `{command}`')]
+        data = shlex.quote(str(experiment.folder))
+        command = f'faba features --data {data} --backbones {",".join(names)}'
+        return [BadInput(what, path, f'run `faba run`, or first `{command}`')]
     if not _photographs(experiment):
-        return [
-            BadInput(f'{what}, and no photographs to make them from', lacking[0][1], NO_PHOTOGRAPHS)
-        ]
+        return [BadInput(f'{what}, and no photographs to make them from', path, NO_PHOTOGRAPHS)]
     return _not_fetched(names) if weights else []
 
 
-NO_PHOTOGRAPHS = 'put or link the photographs into the data folder as img, or give the folder of the features with --features'
+NO_PHOTOGRAPHS = (
+    'put or link the photographs into the data folder as img, '
+    'or give the folder of the features with --features'
+)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #b468a398
-def _photographs(experiment):
+def _photographs(experiment: 'Experiment') -> int:
     "How many photographs the experiment has"
     try:
         return len(experiment.images)
@@ -189,90 +194,89 @@ def _photographs(experiment):
         return 0
 
 
-def _not_fetched(names):
+def _not_fetched(names: list[str]) -> list[BadInput]:
     "The backbones whose weights are not in the cache"
     from faba_nb.backbones.fetching import repository
     from faba_nb.backbones.registry import get_backbone, in_cache
 
     needed = {n: repository(get_backbone(n)) for n in names}
     lacking = [n for n, r in needed.items() if r and not in_cache(r)]
+    if not lacking:
+        return []
+    what = f'the weights of {", ".join(lacking)} are not in the cache'
     command = f'run `faba fetch {" ".join(lacking)}` where there is a network'
-    return (
-        [
-            NotFetched(
-                f'the weights of {", ".join(lacking)} are not in the cache', None, command, lacking
-            )
-        ]
-        if lacking
-        else []
-    )
+    return [NotFetched(what, None, command, lacking)]
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #e539dc29
 def preconditions(
-    study,  # a `Study`
-    data,  # the data folder, an `Experiment`, or what `table_shelf` made of one
-    features=None,  # folder of the features; DATA/features by default
-    out=None,  # the study's folder, where arms may have been imported
-    only=STEPS,  # the steps that will run
-    arms=None,  # names of arms; all by default
-    weights=True,  # also ask whether weights are in the cache
-):
-    "Why a study cannot run: a list of `BadInput`, each one line; empty when nothing stands in its way"
+    study: Study,  # that should run
+    data: 'Experiment | Shelf | str | Path',  # an experiment, its folder, or its shelf
+    features: str | Path | None = None,  # folder of the features; DATA/features by default
+    out: str | Path | None = None,  # the study's folder, where arms may have been imported
+    only: Sequence[str] = STEPS,  # the steps that will run
+    arms: Iterable[str] | None = None,  # names of arms; all by default
+    weights: bool = True,  # also ask whether weights are in the cache
+) -> list[BadInput]:
+    "Why a study cannot run: a list of `BadInput`, empty when nothing stands in its way"
     shelf = data
     if not hasattr(data, 'experiment'):
-        if found := folder_problems(data_folder(getattr(data, 'folder', data))):
+        found = folder_problems(data_folder(getattr(data, 'folder', data)))
+        if found:
             return found
         try:
             shelf = table_shelf(data)
         except BadInput as e:
             return [e]
     folder = shelf.experiment.folder
-    found = [_with_arms(e, n, study) for e, n in arm_problems(study, shelf, out, arms).items()]
+    problems = arm_problems(study, shelf, out, arms)
+    found = [_with_arms(e, names, study) for e, names in problems.items()]
     own = without_imported(study, out) if out else study
-    own = replace(own, arms={n: a for n, a in own.arms.items() if n in (arms or own.arms)})
-    return found + feature_problems(
-        own, shelf.experiment, features or folder / 'features', only, weights
-    )
+    wanted = {n: a for n, a in own.arms.items() if n in (arms or own.arms)}
+    own = replace(own, arms=wanted)
+    features = features or folder / 'features'
+    return found + feature_problems(own, shelf.experiment, features, only, weights)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #5c1ef318
 def require(
-    study,  # a `Study`
-    data,  # the data folder
-    features,  # folder of the features; DATA/features when None
-    out,  # the study's folder
-    only=STEPS,  # the steps that will run
-    options={},  # step to extra parameters of its notebook
-):
-    "Refuse a study that cannot run, before any work; nothing is asked when no step would do anything"
+    study: Study,  # that should run
+    data: str | Path,  # the data folder
+    features: str | Path | None,  # folder of the features; DATA/features when None
+    out: str | Path,  # the study's folder
+    only: Sequence[str] = STEPS,  # the steps that will run
+    options: dict = {},  # step to extra parameters of its notebook
+) -> None:
+    "Refuse a study that cannot run, before any work; not asked when no step would do anything"
     data = data_folder(data)
-    features, wanted = (
-        features or data / 'features',
-        [s for s in only if s in ('features', 'train')],
-    )
-    if found := folder_problems(data):
+    features = features or data / 'features'
+    wanted = [s for s in only if s in ('features', 'train')]
+    found = folder_problems(data)
+    if found:
         raise found[0]
-    if not wanted or not any(
-        reason(s, out) for s in steps_of(study, data, features, out, wanted, options)
-    ):
+    if not wanted:
+        return
+    steps = steps_of(study, data, features, out, wanted, options)
+    if not any(reason(s, out) for s in steps):
         return
     found = preconditions(study, data, features, out, only, options.get('train', {}).get('arms'))
     if found:
         raise _first(found, data)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #7935b467
-def _first(found, data):
+def _first(found: list[BadInput], data: str | Path) -> BadInput:
     "The first reason; the number of the others beside it"
-    e, more = found[0], len(found) - 1
+    e = found[0]
+    more = len(found) - 1
     if not more:
         return e
-    others = f'{more} more thing{"s" if more > 1 else ""} in the way: faba check {shlex.quote(str(data))}'
+    things = 'things' if more > 1 else 'thing'
+    others = f'{more} more {things} in the way: faba check {shlex.quote(str(data))}'
     return BadInput(e.what, e.where, f'{e.mend} ({others})' if e.mend else others)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #a29c8451
 def can_run(
-    data,  # the data folder or an `Experiment`
-    features=None,  # folder of the features; DATA/features by default
-):
+    data: 'Experiment | str | Path',  # the experiment or its folder
+    features: str | Path | None = None,  # folder of the features; DATA/features by default
+) -> 'pd.DataFrame':
     "A row per shipped study: can it run here, why not, what would do"
     import pandas as pd
 
@@ -285,15 +289,21 @@ def can_run(
     return pd.DataFrame(rows, columns=['study', 'can run', 'why not', 'what would do'])
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #d213c511
-def _row(name, found):
+def _row(name: str, found: list[BadInput]) -> tuple[str, str, str, str]:
     "One row of the table"
     stops = [p for p in found if not isinstance(p, NotFetched)]
-    say = lambda p: (f'{p.where}: ' if p.where else '') + str(p.what)
-    can = 'no' if stops else 'once fetched' if found else 'yes'
+    if stops:
+        can = 'no'
+    elif found:
+        can = 'once fetched'
+    else:
+        can = 'yes'
     shown = stops or found
-    return (
-        name,
-        can,
-        '; '.join(map(say, shown)),
-        '; '.join(dict.fromkeys(p.mend for p in shown if p.mend)),
-    )
+    why = '; '.join(map(_what_and_where, shown))
+    helps = dict.fromkeys(p.mend for p in shown if p.mend)
+    return name, can, why, '; '.join(helps)
+
+
+def _what_and_where(p: BadInput) -> str:
+    "A reason without what would do"
+    return f'{p.where}: {p.what}' if p.where else str(p.what)

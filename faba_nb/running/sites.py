@@ -9,9 +9,10 @@ __all__ = ['NAME', 'Line', 'Pattern', 'Place', 'Above0', 'Profile', 'Text', 'Tex
 
 # %% ../../nbs/60_running/05_sites.ipynb #a1ba802e
 import getpass, os, platform, re, shlex, shutil, socket, string, subprocess, tomllib
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 from ..core.errors import BadInput, unknown
 from ..core.files import read_text, shown
@@ -28,22 +29,24 @@ NAME = r'[A-Za-z0-9][A-Za-z0-9_-]*'  # of sites and accounts
 
 
 def Text(
-    rule,  # a pattern that the whole text has to match
-):
+    rule: str,  # a pattern that the whole text has to match
+) -> Any:
     "The type of a text that looks like `rule`"
-    return Annotated[str, Field(pattern=f'^(?:{rule})$')]
+    whole = Field(pattern=f'^(?:{rule})$')
+    return Annotated[str, whole]
 
 
 def Texts(
-    rule,  # a pattern that every text has to match
-):
+    rule: str,  # a pattern that every text has to match
+) -> Any:
     "The type of a list of texts that look like `rule`"
-    return Annotated[tuple[Text(rule), ...], Strict(False)]
+    listed = tuple[Text(rule), ...]
+    return Annotated[listed, Strict(False)]
 
 # %% ../../nbs/60_running/05_sites.ipynb #51700007
 def _one_line(
-    text,  # for people
-):
+    text: str,  # for people
+) -> str:
     "`text`, refused when it has more than one line"
     if text.isprintable():
         return text
@@ -51,8 +54,8 @@ def _one_line(
 
 
 def _compiles(
-    text,  # a regular expression
-):
+    text: str,  # a regular expression
+) -> str:
     "`text`, refused when it is not a pattern"
     try:
         re.compile(text)
@@ -62,8 +65,8 @@ def _compiles(
 
 # %% ../../nbs/60_running/05_sites.ipynb #51700008
 def _fillable(
-    text,  # a path with {names}
-):
+    text: str,  # a path with {names}
+) -> str:
     "`text`, refused when it names what `fill` does not know"
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(text)} - {None}
@@ -91,8 +94,8 @@ class Pool(Profile):
 
 # %% ../../nbs/60_running/05_sites.ipynb #1af60191
 def units(
-    spent,  # pairs of a billing, {unit: number an hour}, and hours
-):
+    spent: Iterable[tuple],  # pairs of a billing, {unit: number an hour}, and hours
+) -> dict[str, float]:
     "Billing unit to amount"
     total = {}
     for billing, hours in spent:
@@ -102,17 +105,22 @@ def units(
 
 # %% ../../nbs/60_running/05_sites.ipynb #b02cad8e
 def digits(
-    v,  # an amount
-):
+    v: float,  # an amount
+) -> str:
     "An amount for people"
-    return f'{v:.0f}' if v >= 10 else f'{v:.1f}' if v >= 1 else f'{v:.2g}'
+    if v >= 10:
+        return f'{v:.0f}'
+    if v >= 1:
+        return f'{v:.1f}'
+    return f'{v:.2g}'
 
 # %% ../../nbs/60_running/05_sites.ipynb #8b66f16b
 def money(
-    found,  # unit to amount
-):
+    found: dict[str, float],  # unit to amount
+) -> str:
     "Amounts as one text"
-    return ', '.join(f'{digits(v)} {k}' for k, v in found.items()) or 'nothing'
+    amounts = [f'{digits(v)} {unit}' for unit, v in found.items()]
+    return ', '.join(amounts) or 'nothing'
 
 # %% ../../nbs/60_running/05_sites.ipynb #e731be2e
 class Pace(Profile):
@@ -152,21 +160,24 @@ class Site(Profile):
     local_disk: Text('[A-Za-z_][A-Za-z0-9_]*') = 'TMPDIR'  # the variable that names the node's disk
     jupyter: Line = ''  # a word on notebooks there
 
-    def pools(self):
+    def pools(self) -> dict[str, Pool]:
         "The kinds of node that the site has, by name"
-        return {k: p for k in ('gpu', 'cpu', 'test') if (p := getattr(self, k))}
+        kinds = {'gpu': self.gpu, 'cpu': self.cpu, 'test': self.test}
+        return {name: pool for name, pool in kinds.items() if pool}
 
 # %% ../../nbs/60_running/05_sites.ipynb #8e592729
 def _refusal(
-    e,  # one error of pydantic's
-    where,  # the file
-):
+    e: dict,  # one error of pydantic's
+    where: str,  # the file
+) -> BadInput:
     "A `BadInput` for it: one line that names the table, the key and what is expected"
     *tables, key = [k for k in e['loc'] if isinstance(k, str)]
     if tables:
         where = f'{where}, [{tables[0]}]'
     if e['type'] == 'extra_forbidden':
-        model = {'pace': Pace}.get(tables[0], Pool) if tables else Site
+        model = Site
+        if tables:
+            model = Pace if tables[0] == 'pace' else Pool
         return unknown('key', key, model.model_fields, where)
     if e['type'] == 'missing':
         return BadInput(f'{key} is missing', where)
@@ -178,9 +189,9 @@ def _refusal(
 
 # %% ../../nbs/60_running/05_sites.ipynb #9f3d7156
 def site_from(
-    d,  # the content of a profile
-    where,  # its path
-):
+    d: dict,  # the content of a profile
+    where: str | Path,  # its path
+) -> Site:
     "A `Site` from plain values"
     path = Path(where)
     if not (d.get('gpu') or d.get('cpu')):
@@ -192,20 +203,20 @@ def site_from(
         raise _refusal(errors[0], path.name) from None
 
 # %% ../../nbs/60_running/05_sites.ipynb #ef5cc2e7
-def sites():
+def sites() -> list[str]:
     "The names of the profiles that come with the repository"
-    return sorted(p.stem for p in (root() / 'slurm' / 'sites').glob('*.toml'))
+    folder = root() / 'slurm' / 'sites'
+    return sorted(p.stem for p in folder.glob('*.toml'))
 
 # %% ../../nbs/60_running/05_sites.ipynb #e9fdeb58
 def read_site(
-    name,  # a profile's name, or the path of a TOML file
-):
+    name: str | Path,  # a profile's name, or the path of a TOML file
+) -> Site:
     "The profile"
-    path = (
-        Path(name) if str(name).endswith('.toml') else root() / 'slurm' / 'sites' / f'{name}.toml'
-    )
+    folder = root() / 'slurm' / 'sites'
+    path = Path(name) if str(name).endswith('.toml') else folder / f'{name}.toml'
     if not path.exists():
-        if path.parent == root() / 'slurm' / 'sites':
+        if path.parent == folder:
             raise unknown('site', name, sites())
         raise BadInput('there is no such site profile', name)
     text = read_text(path)
@@ -216,39 +227,36 @@ def read_site(
 
 # %% ../../nbs/60_running/05_sites.ipynb #4b11c85d
 def closing(
-    site,  # a `Site`
-    today=None,  # a date; that of the clock by default
-):
+    site: Site,  # that may have closed
+    today: date | None = None,  # that of the clock by default
+) -> str:
     "The line that says the site has come to its end, or ''"
-    return (
-        f'{site.title}: {site.notice}'
-        if site.closed and (today or date.today()) >= site.closed
-        else ''
-    )
+    if not site.closed or (today or date.today()) < site.closed:
+        return ''
+    return f'{site.title}: {site.notice}'
 
 # %% ../../nbs/60_running/05_sites.ipynb #d62c5657
-def slurm_cluster():
+def slurm_cluster() -> str:
     "Slurm's name for this cluster, or '' where there is no Slurm"
     if os.environ.get('SLURM_CLUSTER_NAME'):
         return os.environ['SLURM_CLUSTER_NAME']
     if not shutil.which('scontrol'):
         return ''
     try:
-        said = subprocess.run(
-            ['scontrol', 'show', 'config'], capture_output=True, text=True, timeout=5
-        ).stdout
+        command = ['scontrol', 'show', 'config']
+        run = subprocess.run(command, capture_output=True, text=True, timeout=5)
     except subprocess.TimeoutExpired:
         return ''
-    found = re.search(r'ClusterName\s*=\s*(\S+)', said)
+    found = re.search(r'ClusterName\s*=\s*(\S+)', run.stdout)
     return found[1] if found else ''
 
 # %% ../../nbs/60_running/05_sites.ipynb #776f77c2
 def likeness(
-    site,  # a `Site`
-    host,  # name of this machine
-    cluster,  # Slurm's name for its cluster
-    machine,  # its architecture
-):
+    site: Site,  # to compare with
+    host: str,  # name of this machine
+    cluster: str,  # Slurm's name for its cluster
+    machine: str,  # its architecture
+) -> tuple[bool, str]:
     "Does a machine look like the site, and why"
     signs = [
         f'host {host}' if site.hosts and re.search(site.hosts, host) else '',
@@ -256,25 +264,28 @@ def likeness(
     ]
     here = ', '.join(filter(None, signs))
     if here and site.machine and site.machine != machine:
-        return (
-            False,
-            f'{here}, but this is {machine}, not {site.machine}: log in at {site.login or "a login node of that kind"}',
-        )
+        login = site.login or 'a login node of that kind'
+        return False, f'{here}, but this is {machine}, not {site.machine}: log in at {login}'
     return bool(here), here
 
 # %% ../../nbs/60_running/05_sites.ipynb #a72b48c0
 def crossing(
-    site,  # a `Site`
-    machine,  # architecture of the machine that submits
-):
+    site: Site,  # where the jobs run
+    machine: str,  # architecture of the machine that submits
+) -> str:
     "The line that says jobs run on another architecture, or ''"
     if not site.machine or site.machine == machine:
         return ''
     inherit = ' and inherit only what the script names' if site.exported else ''
-    return f'this is {machine}, the jobs run on {site.machine}: log in at {site.login or "a login node of that kind"}; from here they start in a login shell of their own node{inherit}, and the environment has to be made on {site.machine}'
+    login = site.login or 'a login node of that kind'
+    return (
+        f'this is {machine}, the jobs run on {site.machine}: log in at {login}; '
+        f'from here they start in a login shell of their own node{inherit}, '
+        f'and the environment has to be made on {site.machine}'
+    )
 
 # %% ../../nbs/60_running/05_sites.ipynb #d4d74fcd
-def look_around():
+def look_around() -> 'pd.DataFrame':
     "A row per profile: is this machine like it?"
     import pandas as pd
 
@@ -296,10 +307,10 @@ def look_around():
 
 # %% ../../nbs/60_running/05_sites.ipynb #8e7a0e94
 def fill(
-    text,  # a path with {account} {user} {machine} {repository}
-    site,  # a `Site`
-    account,  # the project that pays
-):
+    text: str,  # a path with {account} {user} {machine} {repository}
+    site: Site,  # whose path it is
+    account: str,  # the project that pays
+) -> str:
     "The path for this user"
     return text.format(
         account=account or '<missing>',
@@ -310,30 +321,32 @@ def fill(
 
 # %% ../../nbs/60_running/05_sites.ipynb #8d92e0f4
 def options(
-    pool,  # a `Pool`
-    account,  # the project that pays
-    minutes,  # time limit
-):
+    pool: Pool,  # of the job
+    account: str,  # the project that pays
+    minutes: float,  # time limit
+) -> list[str]:
     "What sbatch is told about the node"
+    gres = [f'--gres={pool.gres}'] if pool.gres else []
     return [
         f'--account={account or "<missing>"}',
         f'--partition={pool.partition}',
-        *([f'--gres={pool.gres}'] if pool.gres else []),
+        *gres,
         f'--cpus-per-task={pool.cores}',
         f'--time={clock(minutes)}',
     ]
 
 
-def clock(minutes):
+def clock(minutes: float) -> str:
     "Minutes as H:MM:00"
-    return f'{int(minutes) // 60}:{int(minutes) % 60:02}:00'
+    hours, rest = divmod(int(minutes), 60)
+    return f'{hours}:{rest:02}:00'
 
 # %% ../../nbs/60_running/05_sites.ipynb #452d4b6d
 def variables(
-    site,  # a `Site`
-    account,  # the project that pays
-    venv=None,  # the environment; the profile's by default
-):
+    site: Site,  # where the jobs run
+    account: str,  # the project that pays
+    venv: str | Path | None = None,  # the environment; the profile's by default
+) -> dict[str, str]:
     "Environment variables of the batch files"
     scratch = fill(site.scratch, site, account)
     return {
@@ -349,8 +362,8 @@ def variables(
 
 # %% ../../nbs/60_running/05_sites.ipynb #d6ffc4e5
 def inherited(
-    site,  # a `Site`
-):
+    site: Site,  # where the jobs run
+) -> str:
     "What sbatch's --export is told: '' when jobs may inherit the whole shell"
     ours = (
         *variables(site, ''),
@@ -360,19 +373,23 @@ def inherited(
         'FABA_JOB_DONE',
         'FABA_GRACE',
     )
-    return ','.join((*site.exported, *ours)) if site.exported else ''
+    if not site.exported:
+        return ''
+    return ','.join((*site.exported, *ours))
 
 # %% ../../nbs/60_running/05_sites.ipynb #10104ebc
-def _without_gpu(site):
+def _without_gpu(site: Site) -> str:
     "The command that submits a batch file to a node without GPU"
     if not site.cpu:
         return 'sbatch'
-    return f'env -u SBATCH_GRES -u SBATCH_CPUS_PER_GPU sbatch --partition={site.cpu.partition} --cpus-per-task={site.cpu.cores} --time=1:00:00'
+    how = f'--partition={site.cpu.partition} --cpus-per-task={site.cpu.cores} --time=1:00:00'
+    return f'env -u SBATCH_GRES -u SBATCH_CPUS_PER_GPU sbatch {how}'
 
 # %% ../../nbs/60_running/05_sites.ipynb #a8a2b436
-def _for_sbatch(site, account):
+def _for_sbatch(site: Site, account: str) -> dict[str, str]:
     "The defaults that sbatch reads from its environment: those of a GPU job"
-    one, whole = site.gpu or site.cpu, inherited(site)
+    one = site.gpu or site.cpu
+    whole = inherited(site)
     said = {
         'SBATCH_ACCOUNT': account,
         'SBATCH_PARTITION': one.partition,
@@ -388,11 +405,11 @@ def _for_sbatch(site, account):
 
 # %% ../../nbs/60_running/05_sites.ipynb #00222722
 def shell(
-    site,  # a `Site`
-    account,  # the project that pays
-    venv=None,  # the environment; the profile's by default
-    data=None,  # the experiment's folder
-):
+    site: Site,  # where the shell runs
+    account: str,  # the project that pays
+    venv: str | Path | None = None,  # the environment; the profile's by default
+    data: str | None = None,  # the experiment's folder
+) -> str:
     "Lines that point a shell at the site: for batch files and for sbatch by hand"
     scratch = fill(site.scratch, site, account)
     ours = {
@@ -411,9 +428,9 @@ def shell(
 
 # %% ../../nbs/60_running/05_sites.ipynb #6a165b11
 def checked_account(
-    site,  # a `Site`
-    account,  # as given; the environment's or the profile's by default
-):
+    site: Site,  # where it pays
+    account: str | None,  # as given; the environment's or the profile's by default
+) -> str:
     "The account, or '' when nobody named one"
     account = (
         account

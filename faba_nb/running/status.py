@@ -8,14 +8,16 @@ __all__ = ['steps_table', 'arms_table', 'attempts', 'jobs', 'jobs_table', 'numbe
 
 # %% ../../nbs/60_running/06_status.ipynb #b1dc09e4
 import os, re, shlex, shutil, subprocess, time
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 import pandas as pd
 from ..core.errors import BadInput
 from ..core.files import broken, read_json
 from ..core.progress import duration
 from ..core.provenance import read_log
-from ..core.studies import imported, read_study
+from ..core.studies import Arm, Study, imported, read_study
 from ..core.locks import alive, holder
 from .pipeline import STEPS, features_there, read_run
 from .sites import money, units
@@ -24,103 +26,110 @@ from ..core.steps import read_record
 from ..core.study_folder import StudyFolder
 
 # %% ../../nbs/60_running/06_status.ipynb #757ee89d
-def _last_events(out):
+_ENDS = ('finished', 'failed', 'stopped')
+
+
+def _last_events(out: str | Path) -> dict[str, dict]:
     "Step to its last event with a state, in the order of first starts"
     last = {}
     for e in read_log(out):
-        if e.get('event') in ('started', 'finished', 'failed', 'stopped') and isinstance(
-            e.get('step'), str
-        ):
+        if e.get('event') in ('started', *_ENDS) and isinstance(e.get('step'), str):
             last[e['step']] = e
     return last
 
 
-def _since(e):
+def _since(e: dict) -> float | None:
     "Seconds since an event, None when it does not say when it was"
     try:
-        return time.time() - datetime.strptime(e.get('time', ''), '%Y-%m-%dT%H:%M:%S%z').timestamp()
+        then = datetime.strptime(e.get('time', ''), '%Y-%m-%dT%H:%M:%S%z')
     except ValueError:
         return None
+    return time.time() - then.timestamp()
 
 
-def _seconds(e):
+def _seconds(e: dict) -> float | None:
     "How long the step took, None when the event does not say"
-    return s if isinstance(s := e.get('seconds'), (int, float)) else None
+    seconds = e.get('seconds')
+    return seconds if isinstance(seconds, (int, float)) else None
 
 # %% ../../nbs/60_running/06_status.ipynb #52815d4b
-def _is_running(e):
+def _is_running(e: dict) -> bool:
     "Does somebody hold the lock that the event names?"
-    path = Path(e['lock']) if isinstance(e.get('lock'), str) else None
-    other = path and holder(path)
+    if not isinstance(e.get('lock'), str):
+        return False
+    path = Path(e['lock'])
+    other = holder(path)
     return other is not None and alive(other, path)
 
 # %% ../../nbs/60_running/06_status.ipynb #3af9a7fd
-def _step_row(out, name, e):
-    "One line of the table for a step"
-    place = ', '.join(
-        filter(None, [str(e.get('host', '')), f'job {e["job"]}' if e.get('job') else ''])
-    )
-    row = {
-        'what': name,
-        'state': e['event'].replace('finished', 'done'),
-        'progress': '',
-        'time': '',
-        'where': place,
-        'note': '',
-    }
-    if e['event'] != 'started':
-        return {**row, 'time': duration(_seconds(e)), 'note': str(e.get('error', ''))}
-    if not _is_running(e):
-        return {
-            **row,
-            'state': 'killed',
-            'note': f'it ended without a word; run the same command again (log: steps/{name}.log)',
-        }
-    beat = read_beat(StudyFolder(out).heartbeat(name))
+def _row(
+    what: str, state: str, progress: str = '', time: str = '', where: str = '', note: str = ''
+) -> dict[str, str]:
+    "One line of the table"
     return {
-        **row,
-        'state': 'running',
-        'progress': progress_line(beat) if beat else '',
-        'time': duration(_since(e)),
-        'note': _silence(beat),
+        'what': what,
+        'state': state,
+        'progress': progress,
+        'time': time,
+        'where': where,
+        'note': note,
     }
 
 
-def _silence(beat):
+def _step_row(out: Path, name: str, e: dict) -> dict[str, str]:
+    "One line of the table for a step"
+    job = f'job {e["job"]}' if e.get('job') else ''
+    place = ', '.join(filter(None, [str(e.get('host', '')), job]))
+    if e['event'] != 'started':
+        state = e['event'].replace('finished', 'done')
+        took = duration(_seconds(e))
+        return _row(name, state, time=took, where=place, note=str(e.get('error', '')))
+    if not _is_running(e):
+        note = f'it ended without a word; run the same command again (log: steps/{name}.log)'
+        return _row(name, 'killed', where=place, note=note)
+    beat = read_beat(StudyFolder(out).heartbeat(name))
+    progress = progress_line(beat) if beat else ''
+    return _row(name, 'running', progress, duration(_since(e)), place, _silence(beat))
+
+
+def _silence(beat: dict | None) -> str:
     "A word when the heartbeat is old"
-    age = time.time() - beat['time'] if beat else 0
+    if not beat:
+        return ''
+    age = time.time() - beat['time']
     return f'no progress for {duration(age)}' if age > 120 else ''
 
 # %% ../../nbs/60_running/06_status.ipynb #f0ee1262
 def steps_table(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> list[dict]:
     "A row per step"
-    out, last = Path(out), _last_events(out)
-    rows = [_step_row(out, n, e) for n, e in last.items()]
-    rows += [
-        {'what': s, 'state': 'left', 'progress': '', 'time': '', 'where': '', 'note': ''}
-        for s in STEPS
-        if not any(n.split('-')[0] == s for n in last)
-    ]
-    if (
-        rows
-        and any(r['what'] == 'features' and r['state'] == 'left' for r in rows)
-        and _study(out)
-        and features_there(out)
-    ):
-        next(r for r in rows if r['what'] == 'features').update(
-            state='done', note='all features files were there'
-        )
-    return sorted(
-        rows,
-        key=lambda r: (
-            STEPS.index(r['what'].split('-')[0]) if r['what'].split('-')[0] in STEPS else 9
-        ),
-    )
+    out = Path(out)
+    last = _last_events(out)
+    rows = [_step_row(out, name, e) for name, e in last.items()]
+    begun = {_step_of(name) for name in last}
+    for step in STEPS:
+        if step in begun:
+            continue
+        if step == 'features' and _study(out) and features_there(out):
+            rows.append(_row(step, 'done', note='all features files were there'))
+        else:
+            rows.append(_row(step, 'left'))
+    return sorted(rows, key=_place_in_order)
+
+
+def _step_of(name: str) -> str:
+    "The step that `name` is a part of"
+    return name.split('-')[0]
+
+
+def _place_in_order(row: dict[str, str]) -> int:
+    "Where a row belongs among the steps"
+    step = _step_of(row['what'])
+    return STEPS.index(step) if step in STEPS else len(STEPS)
 
 # %% ../../nbs/60_running/06_status.ipynb #3b8c9150
-def _study(out):
+def _study(out: str | Path) -> Study | None:
     "The study of the folder; None when `study.yaml` cannot be read"
     try:
         return read_study(StudyFolder(out).study)
@@ -128,13 +137,13 @@ def _study(out):
         return None
 
 
-def _expected(out, arm):
+def _expected(out: str | Path, arm: Arm) -> int | None:
     "How many fits an arm has, or None before the experiment was looked at"
     genotypes = read_run(out).get('genotypes')
     return arm.fits(genotypes) if isinstance(genotypes, int) and genotypes else None
 
 # %% ../../nbs/60_running/06_status.ipynb #8067457a
-def _record(path):
+def _record(path: Path) -> dict:
     "The record in a file of ours; {} when it is missing or cannot be read"
     try:
         found = read_json(path)
@@ -143,43 +152,34 @@ def _record(path):
     return found if isinstance(found, dict) else {}
 
 
-def _arm_state(out, name, total):
+def _arm_state(out: Path, name: str, total: int | None) -> tuple[str, str]:
     "What an arm's folder says: state, and how far it is"
     folder = StudyFolder(out).arm(name)
     ready = folder.predictions.is_file()
     if imported(out, name):
-        return (
-            'done' if ready else 'begun',
-            f'{_record(folder.imported).get("checkpoints", "?")} checkpoints imported',
-        )
+        checkpoints = _record(folder.imported).get('checkpoints', '?')
+        return 'done' if ready else 'begun', f'{checkpoints} checkpoints imported'
     n = len(list(folder.fits.glob('*.json')))
-    return 'done' if ready and n >= (
-        total or 0
-    ) else 'left' if not n else 'begun', f'{n}/{total or "?"} fits'
+    progress = f'{n}/{total or "?"} fits'
+    if ready and n >= (total or 0):
+        return 'done', progress
+    return 'begun' if n else 'left', progress
 
 # %% ../../nbs/60_running/06_status.ipynb #d5efa598
 def arms_table(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> list[dict]:
     "A row per arm: fits finished, of how many; predictions written? imported?"
-    rows, out = [], Path(out)
+    out = Path(out)
     study = _study(out)
+    rows = []
     for name, arm in study.arms.items() if study else ():
         state, progress = _arm_state(out, name, _expected(out, arm))
-        rows.append(
-            {
-                'what': f'  arm {name}',
-                'state': state,
-                'progress': progress,
-                'time': '',
-                'where': '',
-                'note': '',
-            }
-        )
+        rows.append(_row(f'  arm {name}', state, progress))
     return rows
 
 # %% ../../nbs/60_running/06_status.ipynb #65e120f9
-def _slurm(*command):
+def _slurm(*command: str) -> list[list[str]]:
     "Lines of a Slurm command, none where there is no Slurm"
     if not shutil.which(command[0]):
         return []
@@ -187,228 +187,224 @@ def _slurm(*command):
         run = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
         return []
-    return [l.split('|') for l in run.stdout.splitlines()] if not run.returncode else []
+    if run.returncode:
+        return []
+    return [l.split('|') for l in run.stdout.splitlines()]
 
 # %% ../../nbs/60_running/06_status.ipynb #6801872e
 def attempts(
-    ids,  # numbers of jobs
-):
+    ids: Sequence[str],  # numbers of jobs
+) -> pd.DataFrame:
     "A row per attempt of each job: id, state, seconds, node, partition; empty without `sacct`"
-    found = (
-        _slurm(
-            'sacct',
-            '-D',
-            '-X',
-            '-n',
-            '-P',
-            '-j',
-            ','.join(ids),
-            '-o',
-            'JobID,State,ElapsedRaw,NodeList,Partition',
-        )
-        if ids
-        else []
-    )
-    return (
-        pd.DataFrame(found, columns=['id', 'state', 'seconds', 'node', 'partition'])
-        .astype({'seconds': float})
-        .replace('None assigned', '')
-    )
+    columns = 'JobID,State,ElapsedRaw,NodeList,Partition'
+    asked = ('sacct', '-D', '-X', '-n', '-P', '-j', ','.join(ids), '-o', columns)
+    found = _slurm(*asked) if ids else []
+    table = pd.DataFrame(found, columns=['id', 'state', 'seconds', 'node', 'partition'])
+    return table.astype({'seconds': float}).replace('None assigned', '')
 
 # %% ../../nbs/60_running/06_status.ipynb #c4e1eb3d
-def _plan(out):
+def _plan(out: str | Path) -> dict:
     "The plan of `faba submit`, or an empty one"
-    plan = _record(StudyFolder(out).jobs / 'plan.json')
-    jobs = [
-        j
-        for j in _list(plan.get('jobs'))
-        if isinstance(j, dict) and {'name', 'partition', 'seconds'} <= set(j)
-    ]
-    return {'billing': b if isinstance(b := plan.get('billing'), dict) else {}, 'jobs': jobs}
-
-
-def _list(x):
-    return x if isinstance(x, list) else []
-
-# %% ../../nbs/60_running/06_status.ipynb #3ba461eb
-def _number(text):
-    "A job's number as Slurm writes it, '' for anything else"
-    return text.strip() if re.fullmatch(r'\d+(_\d+)?', text.strip()) else ''
-
-
-def jobs(
-    out,  # the study's folder
-):
-    "Name to number of the jobs of a study ('' while it waits to be submitted), in the order of the plan"
-    number = lambda n: (
-        _number(p.read_text(errors='replace'))
-        if (p := StudyFolder(out).jobs / f'{n}.id').is_file()
-        else ''
-    )
-    return {j['name']: number(j['name']) for j in _plan(out)['jobs']}
-
-# %% ../../nbs/60_running/06_status.ipynb #04ec02e7
-def jobs_table(
-    out,  # the study's folder
-):
-    "A row per job"
-    found, rows = jobs(out), []
-    known = attempts([i for i in found.values() if i]).groupby('id').last()
-    for name, i in found.items():
-        done = (StudyFolder(out).jobs / f'{name}.done').is_file()
-        seen = known.loc[i] if i in known.index else None
-        state = (
-            'done'
-            if done
-            else 'waiting'
-            if not i
-            else seen.state.split()[0].lower()
-            if seen is not None
-            else 'submitted'
-        )
-        rows.append(
-            {
-                'what': f'job {name}',
-                'state': state,
-                'progress': '',
-                'time': duration(seen.seconds) if seen is not None else '',
-                'where': ', '.join(
-                    filter(None, [seen.node if seen is not None else '', f'job {i}' if i else ''])
-                ),
-                'note': '' if done else _job_note(out, name, i, state),
-            }
-        )
-    return rows
-
-# %% ../../nbs/60_running/06_status.ipynb #625bcbbf
-def _job_note(out, name, i, state):
-    "What to do about a job"
-    if state == 'waiting':
-        return f'not submitted: `bash {shlex.quote(f"{out}/submit.sh")}` does it'
-    if state not in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'):
-        return ''
-    log = f'jobs/{name}-{i}.log'
-    return (
-        f'see {log}' if (Path(out) / log).is_file() else 'it never began'
-    ) + f'; `bash {shlex.quote(f"{out}/submit.sh")}` submits it again'
-
-# %% ../../nbs/60_running/06_status.ipynb #e73d5f20
-def numbers(
-    out,  # the study's folder
-):
-    "The numbers of all jobs that ever worked on a study"
-    logs = {p.stem.rpartition('-')[2] for p in StudyFolder(out).jobs.glob('*.log')}
-    told = {str(e['job']) for e in read_log(out) if e.get('job')}
-    return sorted(filter(None, map(_number, logs | told | set(jobs(out).values()))))
-
-# %% ../../nbs/60_running/06_status.ipynb #8e0afb01
-def cost(
-    out,  # the study's folder
-):
-    "Used so far: seconds, and billing units where Slurm tells"
-    used, billing = attempts(numbers(out)), _plan(out)['billing']
-    if used.empty:
-        return {
-            'seconds': sum(
-                _seconds(e) or 0
-                for e in read_log(out)
-                if e.get('event') in ('finished', 'failed', 'stopped')
-            )
-        }
+    plan = _record(StudyFolder(out).plan)
+    billing = plan.get('billing')
+    jobs = plan.get('jobs')
     return {
-        'seconds': used.seconds.sum(),
-        **units((billing.get(l.partition, {}), l.seconds / 3600) for l in used.itertuples()),
+        'billing': billing if isinstance(billing, dict) else {},
+        'jobs': [j for j in jobs if _is_job(j)] if isinstance(jobs, list) else [],
     }
 
 
+def _is_job(j: Any) -> bool:
+    "Is this a job as `faba submit` writes it?"
+    return isinstance(j, dict) and {'name', 'partition', 'seconds'} <= set(j)
+
+# %% ../../nbs/60_running/06_status.ipynb #3ba461eb
+def _number(text: str) -> str:
+    "A job's number as Slurm writes it, '' for anything else"
+    number = text.strip()
+    return number if re.fullmatch(r'\d+(_\d+)?', number) else ''
+
+
+def _number_of(out: str | Path, name: str) -> str:
+    "The number of a job, '' while it waits to be submitted"
+    path = StudyFolder(out).jobs / f'{name}.id'
+    return _number(path.read_text(errors='replace')) if path.is_file() else ''
+
+
+def jobs(
+    out: str | Path,  # the study's folder
+) -> dict[str, str]:
+    "Name to number of the jobs of a study, in the order of the plan"
+    names = [j['name'] for j in _plan(out)['jobs']]
+    return {name: _number_of(out, name) for name in names}
+
+# %% ../../nbs/60_running/06_status.ipynb #04ec02e7
+def jobs_table(
+    out: str | Path,  # the study's folder
+) -> list[dict]:
+    "A row per job"
+    found = jobs(out)
+    known = attempts([i for i in found.values() if i]).groupby('id').last()
+    rows = []
+    for name, i in found.items():
+        seen = known.loc[i] if i in known.index else None
+        rows.append(_job_row(out, name, i, seen))
+    return rows
+
+
+def _job_row(out: str | Path, name: str, i: str, seen: pd.Series | None) -> dict[str, str]:
+    "One line of the table for a job"
+    done = (StudyFolder(out).jobs / f'{name}.done').is_file()
+    if done:
+        state = 'done'
+    elif not i:
+        state = 'waiting'
+    elif seen is None:
+        state = 'submitted'
+    else:
+        state = seen.state.split()[0].lower()
+    took = '' if seen is None else duration(seen.seconds)
+    node = '' if seen is None else seen.node
+    number = f'job {i}' if i else ''
+    where = ', '.join(filter(None, [node, number]))
+    note = '' if done else _job_note(out, name, i, state)
+    return _row(f'job {name}', state, time=took, where=where, note=note)
+
+# %% ../../nbs/60_running/06_status.ipynb #625bcbbf
+def _job_note(out: str | Path, name: str, i: str, state: str) -> str:
+    "What to do about a job"
+    command = f'bash {shlex.quote(str(StudyFolder(out).script))}'
+    if state == 'waiting':
+        return f'not submitted: `{command}` does it'
+    if state not in ('failed', 'timeout', 'cancelled', 'node_fail', 'out_of_memory'):
+        return ''
+    log = f'jobs/{name}-{i}.log'
+    said = f'see {log}' if (Path(out) / log).is_file() else 'it never began'
+    return f'{said}; `{command}` submits it again'
+
+# %% ../../nbs/60_running/06_status.ipynb #e73d5f20
+def numbers(
+    out: str | Path,  # the study's folder
+) -> list[str]:
+    "The numbers of all jobs that ever worked on a study"
+    logs = {p.stem.rpartition('-')[2] for p in StudyFolder(out).jobs.glob('*.log')}
+    told = {str(e['job']) for e in read_log(out) if e.get('job')}
+    planned = set(jobs(out).values())
+    found = [_number(n) for n in logs | told | planned]
+    return sorted(n for n in found if n)
+
+# %% ../../nbs/60_running/06_status.ipynb #8e0afb01
+def cost(
+    out: str | Path,  # the study's folder
+) -> dict[str, float]:
+    "Used so far: seconds, and billing units where Slurm tells"
+    used = attempts(numbers(out))
+    if used.empty:
+        ended = [e for e in read_log(out) if e.get('event') in _ENDS]
+        return {'seconds': sum(_seconds(e) or 0 for e in ended)}
+    billing = _plan(out)['billing']
+    spent = [(billing.get(l.partition, {}), l.seconds / 3600) for l in used.itertuples()]
+    return {'seconds': used.seconds.sum(), **units(spent)}
+
+
 def expected(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> dict[str, float]:
     "What the plan expected: seconds and billing units; empty without a plan"
     plan = _plan(out)
-    spent = [(plan['billing'].get(j['partition'], {}), j['seconds'] / 3600) for j in plan['jobs']]
-    return {'seconds': 3600 * sum(h for _, h in spent), **units(spent)} if spent else {}
+    billing = plan['billing']
+    spent = [(billing.get(j['partition'], {}), j['seconds'] / 3600) for j in plan['jobs']]
+    if not spent:
+        return {}
+    hours = sum(h for _, h in spent)
+    return {'seconds': 3600 * hours, **units(spent)}
 
 # %% ../../nbs/60_running/06_status.ipynb #cb8ed010
 def cost_text(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> str:
     "Cost so far and expected, as one line"
-    words = lambda c: money({('s' if k == 'seconds' else k): v for k, v in c.items()})
+    text = f'used so far: {_amounts(cost(out))}'
     plan = expected(out)
-    return f'used so far: {words(cost(out))}' + (
-        f'; the plan expects {words(plan)}' if plan else ''
-    )
+    if plan:
+        text += f'; the plan expects {_amounts(plan)}'
+    return text
+
+
+def _amounts(spent: dict[str, float]) -> str:
+    "Seconds and billing units as one text"
+    return money({'s' if k == 'seconds' else k: v for k, v in spent.items()})
 
 # %% ../../nbs/60_running/06_status.ipynb #83a58dad
-def _unreadable(out):
+def _unreadable(out: Path) -> Iterator[tuple[Path, str]]:
     "Files of a study that cannot be read, with what mends each"
+    folder = StudyFolder(out)
     again = 'write it again with `faba run STUDY … --out …`, as at first'
-    if StudyFolder(out).study.is_file() and not _study(out):
-        yield StudyFolder(out).study, again
-    elif broken(StudyFolder(out).study) == 'changed':
-        yield StudyFolder(out).study, f'it is not what was written here: {again}'
-    if StudyFolder(out).run.is_file() and not read_run(out):
-        yield StudyFolder(out).run, again
-    for p in StudyFolder(out).steps.glob('*.json'):
-        if (
-            not p.name.startswith('.')
-            and not p.name.endswith('.heartbeat.json')
-            and read_record(p) is None
-        ):
+    if folder.study.is_file() and not _study(out):
+        yield folder.study, again
+    elif broken(folder.study) == 'changed':
+        yield folder.study, f'it is not what was written here: {again}'
+    if folder.run.is_file() and not read_run(out):
+        yield folder.run, again
+    for p in folder.steps.glob('[!.]*.json'):
+        if not p.name.endswith('.heartbeat.json') and read_record(p) is None:
             yield p, 'the step is done again by the next run'
-    for p in out.glob('arms/*/imported.json'):
-        if not _record(p):
+    for name in folder.arms_there():
+        p = folder.arm(name).imported
+        if p.exists() and not _record(p):
             yield p, 'import that arm again with `faba import`'
-    plan = StudyFolder(out).jobs / 'plan.json'
-    if plan.is_file() and not _record(plan):
-        yield plan, 'write it again with `faba submit`'
-    for p in StudyFolder(out).jobs.glob('*.id'):
+    if folder.plan.is_file() and not _record(folder.plan):
+        yield folder.plan, 'write it again with `faba submit`'
+    for p in folder.jobs.glob('*.id'):
         if not _number(p.read_text(errors='replace')):
             yield p, 'the number of a job is lost; `submit.sh` submits it again'
-    for p in StudyFolder(out).steps.glob('*.lock'):
+    for p in folder.steps.glob('*.lock'):
         if holder(p) == {}:
-            yield (
-                p,
-                'a lock that does not say whose it is; the next run takes it, three minutes after it was last touched',
-            )
+            yield p, _UNSIGNED
+
+
+_UNSIGNED = (
+    'a lock that does not say whose it is; '
+    'the next run takes it, three minutes after it was last touched'
+)
 
 # %% ../../nbs/60_running/06_status.ipynb #1c7d091b
 def damaged_table(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> list[dict]:
     "A row per file that cannot be read"
-    row = {'state': 'damaged', 'progress': '', 'time': '', 'where': ''}
-    return [
-        {'what': f'file {p.relative_to(out)}', **row, 'note': note}
-        for p, note in _unreadable(Path(out))
-    ]
+    rows = []
+    for p, note in _unreadable(Path(out)):
+        rows.append(_row(f'file {p.relative_to(out)}', 'damaged', note=note))
+    return rows
 
 # %% ../../nbs/60_running/06_status.ipynb #0c547e32
 def status(
-    out,  # the study's folder
-):
+    out: str | Path,  # the study's folder
+) -> pd.DataFrame:
     "The state of a study as a table: files that cannot be read, steps, arms, jobs"
     out = Path(out)
-    if not StudyFolder(out).study.is_file() and not StudyFolder(out).jobs.is_dir():
+    folder = StudyFolder(out)
+    if not folder.study.is_file() and not folder.jobs.is_dir():
         raise BadInput(
             'no study has been run here: study.yaml is missing',
             out,
             'give the --out folder of `faba run`',
         )
-    arms = arms_table(out) if StudyFolder(out).study.is_file() else []
+    arms = arms_table(out) if folder.study.is_file() else []
     rows = steps_table(out)
-    cut = max((i for i, r in enumerate(rows) if r['what'].startswith('train')), default=-1) + 1
-    return pd.DataFrame(damaged_table(out) + rows[:cut] + arms + rows[cut:] + jobs_table(out))
+    training = [i for i, row in enumerate(rows) if row['what'].startswith('train')]
+    cut = max(training, default=-1) + 1
+    steps = rows[:cut] + arms + rows[cut:]
+    return pd.DataFrame(damaged_table(out) + steps + jobs_table(out))
 
 # %% ../../nbs/60_running/06_status.ipynb #599a159f
 def finished(
-    table,  # what `status` returned
-):
+    table: pd.DataFrame,  # what `status` returned
+) -> bool:
     "Is there nothing left to wait for?"
-    at_work = table.state.isin(
-        ['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']
-    ).any()
+    working = ['running', 'waiting', 'submitted', 'pending', 'requeued', 'completing']
+    at_work = table.state.isin(working).any()
     unfinished = table.state.isin(['left', 'begun']).any()
     broken = not table.state.isin(['left', 'begun', 'done', 'completed']).all()
     return not at_work and (broken or not unfinished)

@@ -9,8 +9,10 @@ __all__ = ['PHOTOGRAPHS', 'GENOTYPES', 'GPU_STEPS', 'CPU_STEPS', 'FUNCTIONS', 'a
 
 # %% ../../nbs/60_running/07_submitting.ipynb #87cc6305
 import math, os, platform, re, shlex, shutil, subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 from ..core.errors import BadInput, StepFailed, Stopped
 from ..core.files import write_json, write_text
 from ..core.places import root
@@ -23,6 +25,9 @@ from faba_nb.running.pipeline import (
 )
 from faba_nb.running.sites import (
     NAME,
+    Pace,
+    Pool,
+    Site,
     clock,
     closing,
     crossing,
@@ -34,36 +39,36 @@ from faba_nb.running.sites import (
     variables,
 )
 from ..core.notebooks import checked_parameters
+from ..core.studies import Study
 from ..core.study_folder import StudyFolder
 
 # %% ../../nbs/60_running/07_submitting.ipynb #604d0bcf
-PHOTOGRAPHS, GENOTYPES = 11_626, 44  # of the experiment: 8 718 side views and 2 908 top views
+PHOTOGRAPHS = 11_626  # of the experiment: 8 718 side views and 2 908 top views
+GENOTYPES = 44
 
 
-def _folders(path):
-    return [e for e in os.scandir(path) if e.is_dir()] if Path(path).is_dir() else []
+def _folders(path: str | Path) -> list[os.DirEntry]:
+    "The folders in a folder, none where it is not there"
+    if not Path(path).is_dir():
+        return []
+    return [e for e in os.scandir(path) if e.is_dir()]
 
 
 def amount(
-    data,  # the data folder, possibly not visible from here
-):
+    data: str | Path,  # the data folder, possibly not visible from here
+) -> tuple[int, int]:
     "Photographs and genotypes"
     views = _folders(Path(data) / 'img')
     if not views:
         return PHOTOGRAPHS, GENOTYPES
-    count = sum(
-        len([f for f in files if f.endswith('.png')])
-        for v in views
-        for _, _, files in os.walk(v.path, followlinks=True)
-    )
-    return count, len(
-        {
-            re.match(r'Acc-(\d+)', e.name)[1]
-            for v in views
-            for e in _folders(v.path)
-            if re.match(r'Acc-(\d+)', e.name)
-        }
-    )
+    count = 0
+    genotypes = set()
+    for view in views:
+        for _, _, files in os.walk(view.path, followlinks=True):
+            count += len([f for f in files if f.endswith('.png')])
+        found = [re.match(r'Acc-(\d+)', e.name) for e in _folders(view.path)]
+        genotypes |= {m[1] for m in found if m}
+    return count, len(genotypes)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #f175b7a2
 @dataclass(frozen=True)
@@ -80,48 +85,48 @@ class Work:
 
 # %% ../../nbs/60_running/07_submitting.ipynb #54c203a5
 def work_of(
-    study,  # a `Study`
-    data,  # the data folder
-    features,  # the features folder
-    out=None,  # its folder, where arms may have been imported
-):
+    study: Study,  # that will run
+    data: str | Path,  # the data folder
+    features: str | Path,  # the features folder
+    out: str | Path | None = None,  # its folder, where arms may have been imported
+) -> Work:
     "How much a study has to do; imported arms are only evaluated"
     from faba_nb.backbones.store import feature_path
 
     photographs, genotypes = amount(data)
     own = without_imported(study, out) if out else study
-    needed = [
-        [(b, feature_path(features, b, t, c)) for b in bs]
-        for (t, c), bs in image_groups(own).items()
-    ]
-    missing = [[(b, str(p)) for b, p in group if not p.is_file()] for group in needed]
-    fits = sum(a.fits(genotypes) for a in own.arms.values())
+    read = []
+    missing = []
+    passes = 0
+    for (tap, canvas), names in image_groups(own).items():
+        read += names
+        paths = [(b, feature_path(features, b, tap, canvas)) for b in names]
+        lacking = [(b, str(p)) for b, p in paths if not p.is_file()]
+        missing += lacking
+        passes += bool(lacking)
     return Work(
-        photographs,
-        sum(map(bool, missing)),
-        genotypes,
-        fits,
-        len(study.arms),
-        tuple(dict.fromkeys(b for b, _ in sum(needed, []))),
-        tuple(sum(missing, [])),
+        photographs=photographs,
+        passes=passes,
+        genotypes=genotypes,
+        fits=sum(a.fits(genotypes) for a in own.arms.values()),
+        arms=len(study.arms),
+        backbones=tuple(dict.fromkeys(read)),
+        missing=tuple(missing),
     )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e48d1e6d
 def needs_gpu(
-    study,  # a `Study`
-):
+    study: Study,  # that will run
+) -> str | None:
     "The first arm that looks at photographs through a pretrained encoder, or None"
     from faba_nb.backbones.registry import get_backbone
 
-    return next(
-        (
-            n
-            for n, a in study.arms.items()
-            if 'image' in a.modalities
-            and not get_backbone(a.backbone).source.startswith('embedded:')
-        ),
-        None,
-    )
+    for name, arm in study.arms.items():
+        if 'image' not in arm.modalities:
+            continue
+        if not get_backbone(arm.backbone).source.startswith('embedded:'):
+            return name
+    return None
 
 # %% ../../nbs/60_running/07_submitting.ipynb #e51659b0
 @dataclass(frozen=True)
@@ -134,16 +139,17 @@ class Job:
     seconds: float  # expected
     after: str = ''  # name of the job that has to end well before
 
-    def limit(self, most=None):  # minutes
+    def limit(
+        self,
+        most: int | None = None,  # minutes that the partition allows, where Slurm said so
+    ) -> int:  # minutes
         "Three times what is expected, at least a quarter of an hour, at most what the pool allows"
-        return min(
-            max(15, 5 * math.ceil(3 * self.seconds / 60 / 5)),
-            int(60 * self.pool.hours),
-            most or 10**9,
-        )
+        wanted = 5 * math.ceil(3 * self.seconds / 60 / 5)
+        allowed = int(60 * self.pool.hours)
+        return min(max(15, wanted), allowed, most or 10**9)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #87c4737a
-def _seconds(work, pace):
+def _seconds(work: Work, pace: Pace) -> dict[str, float]:
     "Step to the seconds it should take"
     return {
         'features': work.passes * work.photographs / pace.photographs,
@@ -153,19 +159,21 @@ def _seconds(work, pace):
     }
 
 # %% ../../nbs/60_running/07_submitting.ipynb #8d96832d
-GPU_STEPS, CPU_STEPS = ('features', 'train'), ('evaluate', 'report')
+GPU_STEPS = ('features', 'train')
+CPU_STEPS = ('evaluate', 'report')
 
 
 def jobs_of(
-    study,  # name or path of the study, as given
-    args,  # --data, --out, …
-    work,  # a `Work`
-    site,  # a `Site`
-    pool,  # a `Pool`
-    split=False,  # two jobs instead of one
-):
+    study: str | Path,  # name or path of the study, as given
+    args: Sequence[str],  # --data, --out, …
+    work: Work,  # of the study
+    site: Site,  # where it runs
+    pool: Pool,  # for the one job, or for the first of two
+    split: bool = False,  # two jobs instead of one
+) -> list[Job]:
     "The jobs of a study: one, or one that needs a GPU and one that does not"
-    expected, start = _seconds(work, site.pace), site.pace.start
+    expected = _seconds(work, site.pace)
+    start = site.pace.start
     args = (study, *args)
     if not split:
         return [Job('study', args, pool, start + sum(expected.values()))]
@@ -175,11 +183,14 @@ def jobs_of(
             f'site {site.name}',
             'leave --split out',
         )
-    seconds = lambda steps: start + sum(expected[s] for s in steps)
-    only = lambda steps: (*args, '--only', ','.join(steps))
-    first = Job('train', only(GPU_STEPS), pool, seconds(GPU_STEPS))
-    second = Job('evaluate', only(CPU_STEPS), site.cpu, seconds(CPU_STEPS), first.name)
-    return [first, second]
+
+    def job(name: str, steps: tuple, pool: Pool, after: str = '') -> Job:
+        "The job of some steps"
+        seconds = start + sum(expected[s] for s in steps)
+        return Job(name, (*args, '--only', ','.join(steps)), pool, seconds, after)
+
+    first = job('train', GPU_STEPS, pool)
+    return [first, job('evaluate', CPU_STEPS, site.cpu, after=first.name)]
 
 # %% ../../nbs/60_running/07_submitting.ipynb #ea9f646f
 @dataclass(frozen=True)
@@ -200,92 +211,86 @@ class Plan:
 
 # %% ../../nbs/60_running/07_submitting.ipynb #5b0983d7
 def make_plan(
-    study,  # a `Study`
-    given,  # how the user named it
-    site,  # a `Site`
-    account,  # the project that pays; '' when unknown
-    data,  # the data folder
-    features,  # the features folder
-    out,  # the study's folder
-    settings=(),  # KEY=VALUE texts
-    split=False,  # two jobs instead of one
-    test=False,  # in the site's test pool
-    venv=None,  # the environment; the profile's by default
-):
+    study: Study,  # to submit
+    given: str | Path,  # how the user named it
+    site: Site,  # where it runs
+    account: str,  # the project that pays; '' when unknown
+    data: str | Path,  # the data folder
+    features: str | Path | None,  # the features folder
+    out: str | Path,  # the study's folder
+    settings: Sequence[str] = (),  # KEY=VALUE texts
+    split: bool = False,  # two jobs instead of one
+    test: bool = False,  # in the site's test pool
+    venv: str | None = None,  # the environment; the profile's by default
+) -> Plan:
     "A `Plan`; notebooks and parameters are checked first"
-    data, features, out = (
-        os.path.abspath(data),
-        os.path.abspath(features or f'{data}/features'),
-        Path(os.path.abspath(out)),
-    )
+    data = os.path.abspath(data)
+    features = os.path.abspath(features or f'{data}/features')
+    out = Path(os.path.abspath(out))
     check_words(study, given, site, account, out)
     written_study(study, out)
     check_notebooks(study, data, features, out)
-    pool, work = _pool(study, site, test), work_of(study, data, features, out)
-    args = (
-        '--data',
-        data,
-        '--features',
-        features,
-        '--out',
-        str(out),
-        *(w for s in settings for w in ('--set', s)),
-    )
-    jobs = jobs_of(given, args, work, site, pool, split)
+    pool = _pool(study, site, test)
+    work = work_of(study, data, features, out)
+    args = ['--data', data, '--features', features, '--out', str(out)]
+    for setting in settings:
+        args += ['--set', setting]
     return Plan(
-        study,
-        site,
-        account,
-        data,
-        features,
-        out,
-        work,
-        jobs,
-        venv,
-        longest(site),
-        platform.machine(),
+        study=study,
+        site=site,
+        account=account,
+        data=data,
+        features=features,
+        out=out,
+        work=work,
+        jobs=jobs_of(given, args, work, site, pool, split),
+        venv=venv,
+        most=longest(site),
+        machine=platform.machine(),
     )
 
 # %% ../../nbs/60_running/07_submitting.ipynb #5c637242
-def _refuse(word, where, mend):
+def _refuse(word: str, where: str, mend: str) -> NoReturn:
     "A word that a script or Slurm would misunderstand"
     raise BadInput(f'{word!r} cannot be handed to Slurm', where, mend)
 
 
 def check_words(
-    study,  # a `Study`
-    given,  # how the user named it
-    site,  # a `Site`
-    account,  # the project that pays, or ''
-    out,  # the study's folder
-):
+    study: Study,  # to submit
+    given: str | Path,  # how the user named it
+    site: Site,  # where it runs
+    account: str,  # the project that pays, or ''
+    out: str | Path,  # the study's folder
+) -> None:
     "Refuse names that would be something else in a script: a second line, an option, a pattern"
-    for what, name in (('name', study.name), ('site', site.name), ('--account', account or 'x')):
+    names = {
+        'name of the study': study.name,
+        'site': site.name,
+        '--account': account or 'x',
+    }
+    for where, name in names.items():
         if not re.fullmatch(NAME, name):
-            _refuse(
-                name,
-                f'{what} of the study' if what == 'name' else what,
-                'use letters, digits, _ and -',
-            )
+            _refuse(name, where, 'use letters, digits, _ and -')
     if str(given).startswith('-') or not str(given).isprintable():
         _refuse(given, 'STUDY', 'give the file another name')
     if '\\' in str(out) or not str(out).isprintable():
         _refuse(str(out), '--out', 'give a folder without backslashes and line breaks')
 
 # %% ../../nbs/60_running/07_submitting.ipynb #fea8ebe7
-def check_notebooks(study, data, features, out):
+def check_notebooks(study: Study, data: str | Path, features: str | Path, out: str | Path) -> None:
     "Refuse before anything is queued what papermill would find in the night"
     for s in steps_of(study, data, features, out):
         if s.notebook:
             checked_parameters(s.notebook, s.parameters)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #7e11f526
-def _pool(study, site, test):
+def _pool(study: Study, site: Site, test: bool) -> Pool:
     "The nodes to ask for"
     arm = needs_gpu(study)
     if arm and not site.gpu:
         raise BadInput(
-            f'arm {arm} looks at photographs through {study.arms[arm].backbone}, which needs a GPU, and {site.title} has none',
+            f'arm {arm} looks at photographs through {study.arms[arm].backbone}, '
+            f'which needs a GPU, and {site.title} has none',
             f'site {site.name}',
             'choose another site, or arms with embedded backbones',
         )
@@ -295,138 +300,135 @@ def _pool(study, site, test):
 
 # %% ../../nbs/60_running/07_submitting.ipynb #922c14d4
 def longest(
-    site,  # a `Site`
-):
+    site: Site,  # whose partitions are asked about
+) -> dict[str, int]:
     "Partition to its longest time in minutes, as Slurm says; empty elsewhere"
     if not shutil.which('scontrol'):
         return {}
     found = {}
     for p in {q.partition for q in site.pools().values()}:
-        said = subprocess.run(
-            ['scontrol', 'show', 'partition', p, '-o'], capture_output=True, text=True, timeout=30
-        ).stdout
-        m = re.search(r'MaxTime=(?:(\d+)-)?(\d+):(\d+):(\d+)', said)
+        command = ['scontrol', 'show', 'partition', p, '-o']
+        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        m = re.search(r'MaxTime=(?:(\d+)-)?(\d+):(\d+):(\d+)', run.stdout)
         if m:
-            found[p] = int(m[1] or 0) * 1440 + int(m[2]) * 60 + int(m[3])
+            days, hours, minutes = int(m[1] or 0), int(m[2]), int(m[3])
+            found[p] = days * 1440 + hours * 60 + minutes
     return found
 
 # %% ../../nbs/60_running/07_submitting.ipynb #fa2c4983
 def limit_of(
-    plan,  # a `Plan`
-    job,  # one of its jobs
-):
+    plan: Plan,  # that the job belongs to
+    job: Job,  # one of its jobs
+) -> int:
     "Its time limit in minutes"
-    return job.limit((plan.most or {}).get(job.pool.partition))
+    known = plan.most or {}
+    return job.limit(known.get(job.pool.partition))
 
 # %% ../../nbs/60_running/07_submitting.ipynb #42dd5632
-def _cost(plan, hours):
+def _cost(plan: Plan, hours: Callable) -> str:
     "What the jobs cost when they take `hours`, a function of a job"
-    return money(units((j.pool.billing, hours(j)) for j in plan.jobs))
+    spent = [(j.pool.billing, hours(j)) for j in plan.jobs]
+    return money(units(spent))
 
 # %% ../../nbs/60_running/07_submitting.ipynb #40dcff71
 def notes(
-    plan,  # a `Plan`
-):
+    plan: Plan,  # whose site is meant
+) -> list[str]:
     "What has to be known about the site, a line each"
     crosses = crossing(plan.site, plan.machine) if plan.machine else ''
     return [n for n in (closing(plan.site), crosses) if n]
 
 # %% ../../nbs/60_running/07_submitting.ipynb #2fcf4463
 def describe(
-    plan,  # a `Plan`
-):
+    plan: Plan,  # to show
+) -> str:
     "The plan as text"
-    s, w = plan.site, plan.work
+    w = plan.work
+    unseen = ''
+    if not Path(plan.data).exists():
+        unseen = '   (not to be seen from here: the numbers are those of the whole experiment)'
     gpu = sum(j.seconds / 3600 for j in plan.jobs if 'gpu' in j.pool.gres)
-    rows = [('job', 'partition', 'resources', 'expected', 'limit', 'after')] + [
-        (
-            j.name,
-            j.pool.partition,
-            ', '.join(filter(None, [f'{j.pool.cores} cores', j.pool.gres])),
-            duration(j.seconds),
-            clock(limit_of(plan, j)),
-            j.after,
-        )
-        for j in plan.jobs
+    expected = _cost(plan, lambda j: j.seconds / 3600)
+    most = _cost(plan, lambda j: limit_of(plan, j) / 60)
+    lines = [
+        f'study {plan.study.name} on {plan.site.title}, --account={plan.account or "<missing>"}',
+        f'{len(plan.study.arms)} arms, {w.genotypes} genotypes, {w.fits} fits; {_photographs(w)}',
+        f'data      {plan.data}{unseen}',
+        f'features  {plan.features}',
+        f'out       {plan.out}',
+        f'modules   {" ".join(plan.site.modules) or "-"}',
+        '',
+        *_jobs_table(plan),
+        '',
+        f'expected {digits(gpu)} GPU-hours, {expected}; at the most {most} (without restarts)',
+        f'writes    {plan.out}/{{submit.sh,jobs,arms,tables,report}}',
+        *(f'          {path}' for _, path in w.missing),
+        *(f'note      {note}' for note in notes(plan)),
     ]
-    widths = [max(len(r[i]) for r in rows) for i in range(6)]
-    table = '\n'.join('  '.join(c.ljust(n) for c, n in zip(r, widths)).rstrip() for r in rows)
-    return f'''study {plan.study.name} on {s.title}, --account={plan.account or '<missing>'}
-{len(plan.study.arms)} arms, {w.genotypes} genotypes, {w.fits} fits; {_photographs(w)}
-data      {plan.data}{
-        ''
-        if Path(plan.data).exists()
-        else '   (not to be seen from here: the numbers are those of the whole experiment)'
-    }
-features  {plan.features}
-out       {plan.out}
-modules   {' '.join(s.modules) or '-'}
+    return ''.join(f'{line}\n' for line in lines)
 
-{table}
 
-expected {digits(gpu)} GPU-hours, {_cost(plan, lambda j: j.seconds / 3600)}; at the most {
-        _cost(plan, lambda j: limit_of(plan, j) / 60)
-    } (without restarts)
-writes    {plan.out}/{{submit.sh,jobs,arms,tables,report}}{
-        ''.join(
-            f"""
-          {f}"""
-            for _, f in w.missing
-        )
-    }
-{
-        ''.join(
-            f"""note      {n}
-"""
-            for n in notes(plan)
-        )
-    }'''
+def _jobs_table(plan: Plan) -> Iterator[str]:
+    "The jobs as lines with columns"
+    rows = [('job', 'partition', 'resources', 'expected', 'limit', 'after')]
+    for j in plan.jobs:
+        resources = ', '.join(filter(None, [f'{j.pool.cores} cores', j.pool.gres]))
+        limit = clock(limit_of(plan, j))
+        rows.append((j.name, j.pool.partition, resources, duration(j.seconds), limit, j.after))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        cells = [c.ljust(n) for c, n in zip(row, widths)]
+        yield '  '.join(cells).rstrip()
 
 # %% ../../nbs/60_running/07_submitting.ipynb #206f5bf5
-def _photographs(w):
+def _photographs(w: Work) -> str:
     "What there is to encode"
     names = ', '.join(w.backbones) or 'no backbone'
     if not w.passes:
         return f'features of {names} are there'
-    return f'{w.photographs} photographs through {names}' + (
-        f', in {w.passes} passes' if w.passes > 1 else ''
-    )
+    passes = f', in {w.passes} passes' if w.passes > 1 else ''
+    return f'{w.photographs} photographs through {names}{passes}'
 
 # %% ../../nbs/60_running/07_submitting.ipynb #2a8b959c
 def log_pattern(
-    plan,  # a `Plan`
-    job,  # one of its jobs
-):
-    "Where Slurm writes the job's log: %j is the job's number, and a per cent sign of the folder is doubled"
-    return f'{plan.out}/jobs/{job.name}'.replace('%', '%%') + '-%j.log'
+    plan: Plan,  # that the job belongs to
+    job: Job,  # one of its jobs
+) -> str:
+    "Where Slurm writes the job's log; it puts the job's number in place of %j"
+    path = str(StudyFolder(plan.out).jobs / job.name)
+    literal = path.replace('%', '%%')  # so that Slurm reads a per cent sign of the folder as one
+    return f'{literal}-%j.log'
 
 
-def _options(plan, j):
+def _options(plan: Plan, j: Job) -> list[str]:
     "Everything that sbatch is told about a job"
-    minutes, whole = limit_of(plan, j), inherited(plan.site)
+    minutes = limit_of(plan, j)
+    whole = inherited(plan.site)
+    name = _remark(f'faba-{plan.study.name}-{j.name}')
     how = [
         f'--signal=B:USR1@{min(300, minutes * 60 // 5)}',
-        f'--job-name={_remark(f"faba-{plan.study.name}-{j.name}")}',
+        f'--job-name={name}',
         f'--output={log_pattern(plan, j)}',
         '--open-mode=append',
         '--requeue',
     ]
-    return [
-        *options(j.pool, plan.account, minutes),
-        *how,
-        *([f'--export={whole}'] if whole else []),
-    ]
+    if whole:
+        how.append(f'--export={whole}')
+    return [*options(j.pool, plan.account, minutes), *how]
 
 # %% ../../nbs/60_running/07_submitting.ipynb #b6228a84
-def _line(plan, j):
+def _line(plan: Plan, j: Job) -> str:
     "One call of `job`"
-    words = [j.name, j.after, *_options(plan, j), str(root() / 'slurm' / 'study.sbatch')]
-    return f'job {shlex.join(words)} \\\n    {shlex.join(j.args)}'
+    batch = root() / 'slurm' / 'study.sbatch'
+    words = shlex.join([j.name, j.after, *_options(plan, j), str(batch)])
+    arguments = shlex.join(j.args)
+    return f'job {words} \\\n    {arguments}'
 
 
-def _remark(text):
+def _remark(text: str) -> str:
     "Text for a comment, which ends with its line"
-    return ''.join(c if c.isprintable() else '?' for c in str(text))
+    signs = [c if c.isprintable() else '?' for c in str(text)]
+    return ''.join(signs)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #5b1d0c02
 FUNCTIONS = r'''
@@ -490,13 +492,13 @@ job() {
 
 # %% ../../nbs/60_running/07_submitting.ipynb #acf074c3
 def script(
-    plan,  # a `Plan`
-):
+    plan: Plan,  # to submit
+) -> str:
     "The text of `submit.sh`"
-    out, site = shlex.quote(str(plan.out)), plan.site
-    exports = '\n'.join(
-        f'export {k}={shlex.quote(v)}' for k, v in variables(site, plan.account, plan.venv).items()
-    )
+    site = plan.site
+    out = shlex.quote(str(plan.out))
+    set_by_us = variables(site, plan.account, plan.venv)
+    exports = '\n'.join(f'export {k}={shlex.quote(v)}' for k, v in set_by_us.items())
     lines = '\n'.join(_line(plan, j) for j in plan.jobs)
     told = {
         'out': str(plan.out),
@@ -505,10 +507,16 @@ def script(
         'login': site.login,
     }
     facts = '\n'.join(f'{k}={shlex.quote(v)}' for k, v in told.items())
+    what = f'Study {plan.study.name} on {site.title}. Written by `faba submit`.'
+    again = 'Run it again at will: what Slurm has, or what is done, is left alone.'
+    remarks = [
+        f'{what} Run it in a login shell:',
+        f'  bash {out}/submit.sh',
+        f'{again} How far things are: faba status {out}',
+    ]
+    head = '\n'.join(f'# {_remark(line)}' for line in remarks)
     return f'''#!/bin/bash
-# {_remark(f'Study {plan.study.name} on {site.title}. Written by `faba submit`. Run it in a login shell:')}
-# {_remark(f'  bash {out}/submit.sh')}
-# {_remark(f'Run it again at will: what Slurm has, or what is done, is left alone. How far things are: faba status {out}')}
+{head}
 set -euo pipefail
 for v in "${{!SBATCH_@}}"; do unset "$v"; done
 {exports}
@@ -520,10 +528,11 @@ say "Slurm has the jobs of this study; how far they are: faba status $(printf %q
 
 # %% ../../nbs/60_running/07_submitting.ipynb #77654ac8
 def write_plan(
-    plan,  # a `Plan`
-):
+    plan: Plan,  # to write
+) -> None:
     "Write `submit.sh` and `jobs/plan.json`"
-    StudyFolder(plan.out).jobs.mkdir(parents=True, exist_ok=True)
+    folder = StudyFolder(plan.out)
+    folder.jobs.mkdir(parents=True, exist_ok=True)
     _forget(plan)
     jobs = [
         {
@@ -536,22 +545,20 @@ def write_plan(
         for j in plan.jobs
     ]
     billing = {p.partition: p.billing for p in plan.site.pools().values()}
-    write_json(
-        {'site': plan.site.name, 'study': plan.study.name, 'billing': billing, 'jobs': jobs},
-        StudyFolder(plan.out).jobs / 'plan.json',
-    )
-    write_text(script(plan), StudyFolder(plan.out).script)
+    record = {'site': plan.site.name, 'study': plan.study.name, 'billing': billing, 'jobs': jobs}
+    write_json(record, folder.plan)
+    write_text(script(plan), folder.script)
 
 # %% ../../nbs/60_running/07_submitting.ipynb #0cf881cc
-def _forget(plan):
+def _forget(plan: Plan) -> None:
     "Remove the marks of finished jobs"
     for p in StudyFolder(plan.out).jobs.glob('*.done'):
         p.unlink()
 
 # %% ../../nbs/60_running/07_submitting.ipynb #3d21853a
 def check_weights(
-    plan,  # a `Plan`
-):
+    plan: Plan,  # whose jobs need weights
+) -> None:
     "Refuse when an encoder's weights are not in the cache that the jobs will have"
     from faba_nb.backbones.fetching import repository
     from faba_nb.backbones.registry import get_backbone, in_cache
@@ -568,8 +575,8 @@ def check_weights(
 
 # %% ../../nbs/60_running/07_submitting.ipynb #481cea3f
 def go(
-    plan,  # a `Plan` that was written
-):
+    plan: Plan,  # that was written
+) -> None:
     "Run `submit.sh`"
     if not plan.account:
         raise BadInput(

@@ -7,44 +7,49 @@ __all__ = ['command', 'verify']
 
 # %% ../../nbs/60_running/066_verifying.ipynb #2ca80d46
 import json, os, shlex
+from collections.abc import Iterator
 from pathlib import Path
 import pandas as pd
 from ..core.errors import BadInput
 from ..core.files import SEALS, broken, read_json
 from ..core.studies import imported, read_study
-from ..core.study_folder import StudyFolder
+from ..core.study_folder import ArmFolder, StudyFolder
 from ..core.steps import file_fault, read_record
 from .pipeline import AGAIN, feature_files, read_run, without_imported
 
 # %% ../../nbs/60_running/066_verifying.ipynb #6d670b1b
 def command(
-    out,  # the study's folder
-    step,  # features, train, evaluate or report
-):
+    out: str | Path,  # the study's folder
+    step: str,  # features, train, evaluate or report
+) -> str:
     "The command that makes the results of a step again"
     run = read_run(out)
-    places = [
-        w for k in ('data', 'features') if isinstance(run.get(k), str) for w in (f'--{k}', run[k])
-    ]
-    return shlex.join(
-        ['faba', 'run', str(StudyFolder(out).study), *places, '--out', str(out), '--only', step]
-    )
+    words = ['faba', 'run', str(StudyFolder(out).study)]
+    for place in ('data', 'features'):
+        if isinstance(run.get(place), str):
+            words += [f'--{place}', run[place]]
+    return shlex.join([*words, '--out', str(out), '--only', step])
 
 # %% ../../nbs/60_running/066_verifying.ipynb #c75798e0
-def _mend(out, path):
+def _mend(out: Path, path: Path) -> str:
     "What to run for a file of the study's folder"
+    folder = StudyFolder(out)
     parts = Path(path).relative_to(out).parts
-    if parts[0] == 'arms' and len(parts) > 1 and imported(out, parts[1]):
+    top = folder.path / parts[0]
+    if top == folder.arms and len(parts) > 1 and imported(out, parts[1]):
         return f'import the arm {parts[1]} again with `faba import`'
-    if parts[0] == 'notebooks':
+    if top == folder.notebooks:
         return command(out, parts[1].split('.')[0].split('-')[0])
-    step = {'arms': 'train', 'tables': 'evaluate', 'report': 'report', 'tables.xlsx': 'report'}.get(
-        parts[0]
-    )
-    return command(out, step) if step else AGAIN.format(out)
+    makers = {
+        folder.arms: 'train',
+        folder.tables: 'evaluate',
+        folder.report: 'report',
+        folder.workbook: 'report',
+    }
+    return command(out, makers[top]) if top in makers else AGAIN.format(out)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #c9db99ce
-def _sealed(out):
+def _sealed(out: Path) -> Iterator[tuple[Path, str]]:
     "(path, problem or '') of sealed files"
     for record in sorted(out.rglob(SEALS)):
         try:
@@ -57,7 +62,7 @@ def _sealed(out):
             yield record.parent / n, broken(record.parent / n)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #d15b2b93
-def _fits(out):
+def _fits(out: Path) -> Iterator[tuple[Path, str]]:
     "(path, problem or '') of fits"
     from faba_nb.training.fits import fit_fault
 
@@ -71,7 +76,7 @@ def _fits(out):
         yield from _too_few(arm, len(paths))
 
 
-def _too_few(arm, there):
+def _too_few(arm: ArmFolder, there: int) -> Iterator[tuple[Path, str]]:
     "An arm that says how many fits it was made from, and has fewer"
     try:
         wanted = read_json(arm.record).get('fits')
@@ -81,7 +86,7 @@ def _too_few(arm, there):
         yield arm.fits, f'{wanted - there} of {wanted} fits are missing'
 
 # %% ../../nbs/60_running/066_verifying.ipynb #2cebd400
-def _recorded(out):
+def _recorded(out: Path) -> Iterator[tuple[Path, str]]:
     "(path, problem or '') of what steps recorded"
     for path in sorted(StudyFolder(out).steps.glob('[!.]*.json')):
         if path.name.endswith('.heartbeat.json'):
@@ -89,14 +94,15 @@ def _recorded(out):
         record = read_record(path)
         if record is None:
             yield path, 'unreadable'
-        files = {} if record is None else record['files'] | (record.get('notebooks') or {})
+            continue
+        files = record['files'] | (record.get('notebooks') or {})
         for f, was in files.items():
             if f.endswith('.h5'):
                 continue
             yield out / f, file_fault(out / f, was)
 
 # %% ../../nbs/60_running/066_verifying.ipynb #73409d55
-def _read(out):
+def _read(out: Path) -> list[Path]:
     "The features files that the study reads, those that are there"
     where = read_run(out).get('features')
     try:
@@ -106,7 +112,7 @@ def _read(out):
     return feature_files(study, where) if isinstance(where, str) else []
 
 
-def _features(out):
+def _features(out: Path) -> Iterator[tuple[Path, str]]:
     "(path, problem or '') of features files"
     for p in _read(out):
         from faba_nb.backbones.store import check_features
@@ -115,27 +121,33 @@ def _features(out):
 
 # %% ../../nbs/60_running/066_verifying.ipynb #ed4154b6
 def verify(
-    out,  # the study's folder, on which nothing works now
-):
-    "A row for every file that is not what was recorded: the file, the problem, what to run; none when all is well"
-    out, found = Path(os.path.abspath(out)), {}
-    if not out.is_dir() or not any((out / n).exists() for n in ('study.yaml', 'steps', 'arms')):
+    out: str | Path,  # the study's folder, on which nothing works now
+) -> pd.DataFrame:
+    "A row for every file that is not what was recorded: the file, the problem, what to run"
+    out = Path(os.path.abspath(out))
+    folder = StudyFolder(out)
+    signs = (folder.study, folder.steps, folder.arms)
+    if not out.is_dir() or not any(p.exists() for p in signs):
         raise BadInput('no study has been run here', out, 'give the --out folder of `faba run`')
+    found = {}
     for part in (_sealed, _fits, _recorded, _features):
         for p, fault in part(out):
             found[p] = found.get(p) or fault
-    rows = [(_name(out, p), found[p], _mend_step(out, p)) for p in sorted(found) if found[p]]
+    wrong = sorted(p for p in found if found[p])
+    rows = [(_name(out, p), found[p], _mend_step(out, p)) for p in wrong]
     table = pd.DataFrame(rows, columns=['file', 'problem', 'run'])
     table.attrs['files'] = len(found)
     return table
 
 
-def _name(out, path):
+def _name(out: Path, path: Path) -> str:
     "A file as people are told of it"
-    return os.path.relpath(path, out) if path.is_relative_to(out) else str(path)
+    if path.is_relative_to(out):
+        return os.path.relpath(path, out)
+    return str(path)
 
 
-def _mend_step(out, path):
+def _mend_step(out: Path, path: Path) -> str:
     "What to run for a file, also for one outside the study's folder and for the record of a step"
     if not path.is_relative_to(out):
         return command(out, 'features')
