@@ -39,7 +39,10 @@ def list_checkpoints(
     )
     if (twice := table.duplicated(['init_seed', 'fold'])).any():
         raise BadInput(
-            f'seed {table.init_seed[twice].iloc[0]} fold {table.fold[twice].iloc[0]} is there twice',
+            (
+                f'seed {table.init_seed[twice].iloc[0]} fold {table.fold[twice].iloc[0]} '
+                'is there twice'
+            ),
             table.path[twice].iloc[0],
             f'folders without a seed count as seed {own}: keep one of the two',
         )
@@ -74,7 +77,10 @@ def check_complete(
     for seed, folds in table.groupby('init_seed').fold:
         if extra := sorted(set(folds) - set(range(n))):
             raise BadInput(
-                f'seed {seed} has a fold {extra[0]}, this experiment has {n} genotypes and so folds 0 … {n - 1}',
+                (
+                    f'seed {seed} has a fold {extra[0]}, this experiment has {n} genotypes and so '
+                    f'folds 0 … {n - 1}'
+                ),
                 where,
                 'the checkpoints are of another experiment or split',
             )

@@ -106,7 +106,8 @@ def locate(
         else 'no study that comes with the project has them together'
     )
     raise NotThere(
-        f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no results {"here" if gone else "in one study"}; {mend}.'
+        f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no '
+        f'results {"here" if gone else "in one study"}; {mend}.'
     )
 
 
@@ -126,7 +127,8 @@ def _value(results, claim):
     row = r.metric(arm, claim.metric, claim.group, claim.protocol)
     if row is None or row.value == '' or row.value != row.value:
         raise NotThere(
-            f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study “{r.study.name}”.'
+            f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study '
+            f'“{r.study.name}”.'
         )
     return r, arm, row
 
@@ -169,7 +171,10 @@ def value(results, claim):
     answer = (
         f'{"The printed value lies within the new interval" if again else "The value comes out as " + now}'
         + (
-            f'; the clock told the treatment reaches {level}, so the number is no evidence of information about the plants.'
+            (
+                f'; the clock told the treatment reaches {level}, so the number is no evidence of '
+                'information about the plants.'
+            )
             if reached
             else '.'
         )
@@ -186,13 +191,19 @@ def beats_clock(results, claim):
         raise NotThere(f'{nice(arm)} was not compared with the treatment clock.')
     gap = with_interval(row['difference'], row['low'], row['high'], 3, sign=True)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
-    instead = f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
+    instead = (
+        f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment '
+        f'was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
+    )
     return Found(
         verdict,
         gap,
         '0',
         instead,
-        'Retrospective predictions can read the treatment off the late photographs; generalisation to new accessions is shown only by what exceeds the clock.',
+        (
+            'Retrospective predictions can read the treatment off the late photographs; '
+            'generalisation to new accessions is shown only by what exceeds the clock.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #7c0610e3
@@ -207,7 +218,10 @@ def _pair(results, claim, a, b):
 
 def _gap(row):
     "Difference, interval and p in words"
-    return f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} ({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
+    return (
+        f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} '
+        f'({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
+    )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #0ff3d0a8
 @check
@@ -222,7 +236,10 @@ def contrast(results, claim):
         'undecided': f'{nice(a)} could not be told from {nice(b)}',
     }[row['verdict']]
     need = (
-        f'; {int(row["n"])} accessions would have shown a difference of {number(row["detectable_80"], 3)} with 80 % power'
+        (
+            f'; {int(row["n"])} accessions would have shown a difference of '
+            f'{number(row["detectable_80"], 3)} with 80 % power'
+        )
         if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80'])
         else ''
     )
@@ -231,7 +248,10 @@ def contrast(results, claim):
         _gap(row),
         '0',
         f'{words}: difference of genotype-mean F1 {_gap(row)}{need}.',
-        f'The comparison is now paired over accessions and adjusted; the difference is {_gap(row)}.',
+        (
+            'The comparison is now paired over accessions and adjusted; '
+            f'the difference is {_gap(row)}.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #9fddb162
@@ -240,13 +260,20 @@ def equivalent(results, claim):
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
-    instead = f'{nice(a)} and {nice(b)} {f"were equivalent within {margin} F1" if verdict == STANDS else "could not be shown to be equivalent"}: difference {_gap(row)}.'
+    instead = (
+        f'{nice(a)} and {nice(b)} '
+        f'{f"were equivalent within {margin} F1" if verdict == STANDS else "could not be shown to be equivalent"}: '
+        f'difference {_gap(row)}.'
+    )
     return Found(
         verdict,
         _gap(row),
         f'±{margin}',
         instead,
-        f'The absence of a significant difference is not equivalence; equivalence is now tested with a margin of {margin} F1.',
+        (
+            'The absence of a significant difference is not equivalence; '
+            f'equivalence is now tested with a margin of {margin} F1.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #c4dd0b4c
@@ -263,14 +290,20 @@ def best(results, claim):
     instead = (
         f'{name} was better than all of its rivals ({gaps}).'
         if not lost
-        else f'That {name} is the best cannot be said: it is not told from {listed(nice(y) for y, _ in lost)} ({gaps}).'
+        else (
+            f'That {name} is the best cannot be said: it is not told from '
+            f'{listed(nice(y) for y, _ in lost)} ({gaps}).'
+        )
     )
     return Found(
         CANNOT if lost else STANDS,
         gaps,
         '0',
         instead,
-        'A first place among several arms needs every comparison to be decided; see the probability that identical arms show such a gap.',
+        (
+            'A first place among several arms needs every comparison to be decided; '
+            'see the probability that identical arms show such a gap.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #fff600f5
@@ -293,7 +326,9 @@ def early(results, claim):
     r, arm, row = _early_row(results, claim)
     gap = with_interval(row.value, row.low, row.high, 2, sign=True)
     instead = (
-        f'{begin(RULE.words)}: {nice(arm)} alarmed {"more" if row.low > 0 else "not demonstrably more"} drought plants before the annotated onset than matched controls '
+        f'{begin(RULE.words)}: {nice(arm)} alarmed '
+        f'{"more" if row.low > 0 else "not demonstrably more"} drought plants before the '
+        'annotated onset than matched controls '
         f'(difference of shares {gap}).'
     )
     return Found(
@@ -301,7 +336,10 @@ def early(results, claim):
         gap,
         '0',
         instead,
-        'Only the online reading is used for statements about time, and alarms are set against the matched controls.',
+        (
+            'Only the online reading is used for statements about time, '
+            'and alarms are set against the matched controls.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #cedfd29e
@@ -313,13 +351,19 @@ def lead(results, claim):
     verdict = (
         CANNOT if not row.low > 0 else STANDS if row.low <= claim.printed <= row.high else WEAKER
     )
-    instead = f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within ±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
+    instead = (
+        f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within '
+        f'±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
+    )
     return Found(
         verdict,
         now,
         '0 d',
         instead,
-        'A lead is a difference to the matched control’s alarms; retrospective onset errors are no leads.',
+        (
+            'A lead is a difference to the matched control’s alarms; '
+            'retrospective onset errors are no leads.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #21b6e0a6
@@ -337,13 +381,21 @@ def information(results, claim):
         f'{number(p.null_low, 2)} to {number(p.null_high, 2)}',
     )
     verdict = STANDS if p.value > p.null_high else CANNOT
-    instead = f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were {"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond permutation ({now}; without information {chance}).'
+    instead = (
+        f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were '
+        f'{"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond '
+        f'permutation ({now}; without information {chance}).'
+    )
     return Found(
         verdict,
         now,
         chance,
         instead,
-        'What alarms know of the accessions is now tested by the concordance of alarm and onset against permuted onsets; two leads that share an onset correlate at about 0.7 even for independent series.',
+        (
+            'What alarms know of the accessions is now tested by the concordance of alarm and '
+            'onset against permuted onsets; two leads that share an onset correlate at about 0.7 '
+            'even for independent series.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #efc65f83
@@ -363,7 +415,10 @@ def gate(results, claim):
         STANDS if again else WEAKER,
         text,
         '',
-        f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; it describes the model and is not importance.',
+        (
+            f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; '
+            'it describes the model and is not importance.'
+        ),
         'Gate weights are reported as description only; importance is taken from ablations.',
     )
 
@@ -375,8 +430,14 @@ def description(results, claim):
         CANNOT,
         'a weight may multiply a small vector',
         'ablations',
-        'Gate weights describe how the model mixes its inputs; which sensor matters is answered by leaving it out (Table ablation).',
-        'We no longer read importance from gates; the ablation table, each variant against its own base, takes their place.',
+        (
+            'Gate weights describe how the model mixes its inputs; '
+            'which sensor matters is answered by leaving it out (Table ablation).'
+        ),
+        (
+            'We no longer read importance from gates; the ablation table, '
+            'each variant against its own base, takes their place.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #83c7a621
@@ -396,7 +457,10 @@ def senescence(results, claim):
         STANDS if inside else WEAKER,
         now,
         f'{number(100 * young.value, 1)} % before day 31',
-        f'From day 31 on, {now} of the control steps were falsely alarmed, against {number(100 * young.value, 1)} % before.',
+        (
+            f'From day 31 on, {now} of the control steps were falsely alarmed, '
+            f'against {number(100 * young.value, 1)} % before.'
+        ),
         'Counted on measured steps only.',
     )
 
@@ -422,7 +486,10 @@ def fluorescence_day(results, claim):
         verdict,
         f'day {number(day, 0)}',
         '',
-        f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, {p_equals(p)} after adjustment over parameters).',
+        (
+            f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, '
+            f'{p_equals(p)} after adjustment over parameters).'
+        ),
         'Days are now dated with simultaneous bands and adjusted over parameters.',
     )
 
@@ -439,7 +506,10 @@ def order(results, claim):
         STANDS if k > 0.9 * n else CANNOT,
         f'{k} of {n} accessions',
         f'{number(n / 6, 0)} of {n} in a random order',
-        f'The order fluorescence, alarm, annotation held in {k} of {n} accessions ({accession_rule.words}).',
+        (
+            f'The order fluorescence, alarm, annotation held in {k} of {n} accessions '
+            f'({accession_rule.words}).'
+        ),
         'The order is counted accession by accession instead of being read off mean dates.',
     )
 
@@ -452,7 +522,10 @@ def attention(results, claim):
         'attention weights are not evidence of use',
         '',
         'No statement on attention is made.',
-        'Attention weights of a two-layer encoder do not show what a prediction depends on; the analysis was withdrawn.',
+        (
+            'Attention weights of a two-layer encoder do not show what a prediction depends on; '
+            'the analysis was withdrawn.'
+        ),
     )
 
 
@@ -463,8 +536,14 @@ def shared_trend(results, claim):
         CANNOT,
         'both follow age',
         '',
-        'Image features and fluorescence both change with age, so their correlation over all days says nothing about drought.',
-        'Separation is now shown within days (page Features), where age is the same for all plants.',
+        (
+            'Image features and fluorescence both change with age, '
+            'so their correlation over all days says nothing about drought.'
+        ),
+        (
+            'Separation is now shown within days (page Features), '
+            'where age is the same for all plants.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #f96ddf1c

@@ -80,7 +80,10 @@ def imports_table(
         Column(
             'gates',
             'Gates compared',
-            help='Stored gate weights recomputed: largest difference; an import is refused beyond 0.001',
+            help=(
+                'Stored gate weights recomputed: largest difference; '
+                'an import is refused beyond 0.001'
+            ),
         ),
         Column(
             'loss',
@@ -103,7 +106,10 @@ def _compared(record, what):
     "How many of an import's checkpoints were compared, and how far apart they were"
     if not record.get(f'{what}_compared'):
         return 'not checked'
-    return f'{record[f"{what}_compared"]} of {record["checkpoints"]}, gap {record[f"{what}_largest_gap"]:.1g}'
+    return (
+        f'{record[f"{what}_compared"]} of {record["checkpoints"]}, '
+        f'gap {record[f"{what}_largest_gap"]:.1g}'
+    )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #132ee8cb
 def _as_it_was(results):
@@ -111,11 +117,17 @@ def _as_it_was(results):
     for a, r in brought(results).items():
         said, s = nice(a), r.get('settings') or {}
         if 'fluor' in s.get('modalities', []) and 'fluor_scaled' in s:
-            yield f'{said}: fluorescence {"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
+            yield (
+                f'{said}: fluorescence '
+                f'{"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
+            )
         if str(s.get('pos_weight', '')).startswith('automatic'):
             yield f'{said}: weight of stressed steps {s["pos_weight"]}.'
         if r.get('marks_not_used'):
-            yield f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, the networks saw the data as they were.'
+            yield (
+                f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, '
+                'the networks saw the data as they were.'
+            )
         if r.get('gaps_not_used'):
             yield f'{said}: features that were extracted later for missing photographs not used.'
         if r.get('plants_without_features'):
@@ -146,7 +158,10 @@ def found_again(
     }
     pairs = {a: p for a, p in pairs.items() if p[0] == p[0] and p[1] == p[1]}
     if not pairs:
-        return 'No summary came with the checkpoints, so nobody can say here whether the printed numbers are theirs.'
+        return (
+            'No summary came with the checkpoints, so nobody can say here whether the printed '
+            'numbers are theirs.'
+        )
     told = lambda names: listed(
         f'{nice(a)} ({number(pairs[a][0])} in its summary, {number(pairs[a][1])} now)'
         for a in names
@@ -159,7 +174,10 @@ def found_again(
         t
         for t in (
             f'The printed F1 comes out again for {told(same)}.' if same else '',
-            f'It does not come out again for {told(other)}: these checkpoints, features or measured steps are not those behind the printed number.'
+            (
+                f'It does not come out again for {told(other)}: these checkpoints, '
+                'features or measured steps are not those behind the printed number.'
+            )
             if other
             else '',
         )
@@ -227,9 +245,18 @@ def _may_stay(results, order):
     sure = pairs[pairs.verdict == 'better']
     told = listed(f'{nice(r.arm_a)} over {nice(r.arm_b)}' for r in sure.itertuples())
     texts = dict(
-        yes=f'Yes. By F1 the order is {chain}, and each place differs from the next by more than chance.',
-        part=f'Only in part. By F1 the order is {chain}. With {n}, {len(sure)} of {len(pairs)} pairs can be told apart: {told}. The other places could as well be exchanged.',
-        no=f'No. By F1 the order is {chain}, but with {n} {_none(len(pairs))}: the same plants, grown again, could give another order.',
+        yes=(
+            f'Yes. By F1 the order is {chain}, and each place differs from the '
+            'next by more than chance.'
+        ),
+        part=(
+            f'Only in part. By F1 the order is {chain}. With {n}, {len(sure)} of {len(pairs)} '
+            f'pairs can be told apart: {told}. The other places could as well be exchanged.'
+        ),
+        no=(
+            f'No. By F1 the order is {chain}, but with {n} {_none(len(pairs))}: the same plants, '
+            'grown again, could give another order.'
+        ),
     )
     return texts[keep(pairs, list(order))]
 
@@ -254,9 +281,15 @@ def _beside_clock(results, order):
         f'A clock that is told who was watered, and sees no plant, scores {number(clock.value)}.'
     )
     if above:
-        return f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by more than chance.'
+        return (
+            f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by '
+            'more than chance.'
+        )
     lying = (
-        f'; {listed(map(nice, below))} {"lies" if len(below) == 1 else "lie"} below it by more than chance'
+        (
+            f'; {listed(map(nice, below))} {"lies" if len(below) == 1 else "lie"} below it by '
+            'more than chance'
+        )
         if below
         else ''
     )
@@ -291,8 +324,12 @@ def by_chance(
         else 'with a correlation assumed'
     )
     return (
-        f'Best and worst imported arm are {number(gap)} F1 apart. {k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} and {how} ({number(row.correlation, 2)}), '
-        f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; a true difference must be {number(row.detectable_difference_80)} for an 80 % chance to be found.'
+        f'Best and worst imported arm are {number(gap)} F1 apart. '
+        f'{k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} '
+        f'and {how} ({number(row.correlation, 2)}), '
+        f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; '
+        f'a true difference must be {number(row.detectable_difference_80)} for an 80 '
+        '% chance to be found.'
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #67ab189f
@@ -312,8 +349,14 @@ def pairs_table(
     return Table(
         p.reset_index(drop=True),
         [*PAIR, DETECTABLE, Column('how', 'Adjusted as'), Column('verdict', 'Verdict')],
-        f'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, {counted(int(p.n.max()), "genotype")}.',
-        note=f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. Undecided: neither; the order of such a pair is not a result.',
+        (
+            'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, '
+            f'{counted(int(p.n.max()), "genotype")}.'
+        ),
+        note=(
+            f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. '
+            'Undecided: neither; the order of such a pair is not a result.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #2a8c7d3f
@@ -326,7 +369,11 @@ def pairs_figure(
     fig, told = pair_panel(results, p, width)
     return Drawn(
         fig,
-        f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. An interval that crosses zero is an order that could turn round.',
+        (
+            'Pairs of imported arms, the higher rank first, with 95 % intervals over '
+            f'{counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. '
+            'An interval that crosses zero is an order that could turn round.'
+        ),
         told,
     )
 
@@ -370,9 +417,18 @@ def side_by_side(
     return Table(
         frame,
         [Column('name', 'Arm'), *columns],
-        f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.',
+        (
+            f'The old definition and measured steps, side by side, {protocol} reading, '
+            f'{counted(genotypes(results), "genotype")}.'
+        ),
         groups='kind',
-        note='As published: F1 and AUC count the measured rounds, two rounds of one day as two; the onset error alone reads all rounds, measured or not, and a plant never detected counts as day 38. Measured steps: one step per day with a photograph or a fluorescence reading; plants never detected are counted, not given a day.',
+        note=(
+            'As published: F1 and AUC count the measured rounds, two rounds of one day as two; '
+            'the onset error alone reads all rounds, measured or not, '
+            'and a plant never detected counts as day 38. '
+            'Measured steps: one step per day with a photograph or a fluorescence reading; '
+            'plants never detected are counted, not given a day.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #8aec6489
@@ -418,7 +474,10 @@ def places(
     first = {k: next(iter(r)) for k, how in PLACES.items() if len(r := ranking(results, *how)) > 1}
     names = list(dict.fromkeys(first.values()))
     if len(names) == 1:
-        return f'{nice(names[0])} comes first by all {len(first)} definitions. That is consistent, but no test: the definitions use the same predictions.'
+        return (
+            f'{nice(names[0])} comes first by all {len(first)} definitions. '
+            'That is consistent, but no test: the definitions use the same predictions.'
+        )
     by = '; '.join(f'{nice(a)} by {listed(k for k, v in first.items() if v == a)}' for a in names)
     return f'Who comes first depends on the definition: {by}.'
 
@@ -428,7 +487,11 @@ def can_say(
 ):
     "What the imported results carry"
     lines = [
-        f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else f"equivalent, within {margin} F1, to"} {nice(r.arm_b)}: {_gap(r)}.'
+        (
+            f'{nice(r.arm_a)} is '
+            f'{"better than" if r.verdict == "better" else f"equivalent, within {margin} F1, to"} '
+            f'{nice(r.arm_b)}: {_gap(r)}.'
+        )
         for r in ranked_pairs(results).itertuples()
         if r.verdict in ('better', 'equivalent')
     ]
@@ -449,7 +512,10 @@ def can_say(
     seeing = [r for r in _concordance(results) if r.value > r.null_high]
     if seeing:
         lines.append(
-            'Given the past only, alarms come in the order of the onsets more often than permuted onsets allow: '
+            (
+                'Given the past only, alarms come in the order of the onsets more often than '
+                'permuted onsets allow: '
+            )
             + listed(
                 f'{nice(r.arm)} (concordance {number(r.value, 2)}, {p_equals(r.p)})' for r in seeing
             )
@@ -459,7 +525,10 @@ def can_say(
     return _lines(
         [
             *lines,
-            f'By the earlier definition the imported arms score an F1 between {number(last)} and {number(first)}, each with the interval in the table above.',
+            (
+                f'By the earlier definition the imported arms score an F1 between {number(last)} '
+                f'and {number(first)}, each with the interval in the table above.'
+            ),
         ],
         'better',
     )
@@ -467,7 +536,10 @@ def can_say(
 
 def _gap(r):
     "Difference, interval and p of a pair"
-    return f'difference {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {p_equals(r.p_adjusted)} after {r.adjustment.replace("-", "–")}'
+    return (
+        f'difference {with_interval(r.difference, r.low, r.high, 3, sign=True)}, '
+        f'{p_equals(r.p_adjusted)} after {r.adjustment.replace("-", "–")}'
+    )
 
 
 def _lines(texts, kind):
@@ -512,12 +584,15 @@ def cannot_say(
     ]
     if unsure and (clock := results.metric('treatment_clock', 'f1')) is not None:
         lines.append(
-            f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: a clock told the treatment reaches {number(clock.value)}.'
+            f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: '
+            f'a clock told the treatment reaches {number(clock.value)}.'
         )
     blind = [r.arm for r in _concordance(results) if r.value <= r.null_high]
     if blind:
         lines.append(
-            f'That {listed(map(nice, blind))} know{"s" if len(blind) == 1 else ""} which genotype dries first: given the past only, the order of alarms lies within what permuted onsets give.'
+            f'That {listed(map(nice, blind))} know{"s" if len(blind) == 1 else ""} which genotype '
+            'dries first: given the past only, the order of alarms lies '
+            'within what permuted onsets give.'
         )
     return _lines([*lines, *_unlike(results)], 'undecided')
 
@@ -531,20 +606,35 @@ def _unlike(results):
         if 'image' in s['modalities']
     }
     if len(set(taps.values())) > 1:
-        yield f'That a difference between encoders is one of pre-training: their features were taken at different places ({listed(f"{nice(a)} {t}" for a, t in taps.items())}) and from different crops.'
+        yield (
+            'That a difference between encoders is one of pre-training: '
+            'their features were taken at different places '
+            f'({listed(f"{nice(a)} {t}" for a, t in taps.items())}) and from different crops.'
+        )
     causal = [a for a, s in arms.items() if s['attention'] == 'causal']
     if causal:
-        yield f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every step see the summary token, and that sees all steps. The online reading replays the past instead.'
+        yield (
+            f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every '
+            'step see the summary token, and that sees all steps. '
+            'The online reading replays the past instead.'
+        )
     guessed = [a for a, r in brought(results).items() if not r.get('configuration')]
     if guessed:
-        yield f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: no configuration came with {"it" if len(guessed) == 1 else "them"}, and neither a summary nor weights tell encoder, scaling and attention.'
+        yield (
+            f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: '
+            f'no configuration came with {"it" if len(guessed) == 1 else "them"}, '
+            'and neither a summary nor weights tell encoder, scaling and attention.'
+        )
     unseen = [
         a
         for a, r in brought(results).items()
         if r['checkpoints'] and not r.get('gates_compared') and not r.get('loss_compared')
     ]
     if unseen:
-        yield f'That {listed(map(nice, unseen))} saw the features and folds of the training: neither gates nor losses were stored, so nothing could be compared.'
+        yield (
+            f'That {listed(map(nice, unseen))} saw the features and folds of the training: '
+            'neither gates nor losses were stored, so nothing could be compared.'
+        )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #6efde662
 def _same(x, y):
@@ -608,13 +698,20 @@ def commands(
     text = '\n'.join(
         [
             *fetch,
-            f'faba train {out}/report/complete.yaml \\\n  {places} \\\n  --out {out} --arms {",".join(new)}',
+            (
+                f'faba train {out}/report/complete.yaml \\\n  {places} \\\n  --out {out} --arms '
+                f'{",".join(new)}'
+            ),
             '# anywhere',
             f'faba evaluate --out {out}',
             f'faba report --out {out}',
         ]
     )
     return [
-        f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison and not here. These lines add {"it" if len(new) == 1 else "them"}; nothing that was imported is trained again.',
+        (
+            f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison '
+            f'and not here. These lines add {"it" if len(new) == 1 else "them"}; '
+            'nothing that was imported is trained again.'
+        ),
         Markup('<pre class="code" tabindex="0"><code>{}</code></pre>').format(text),
     ]

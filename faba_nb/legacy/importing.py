@@ -88,7 +88,10 @@ def find_source(
         raise BadInput(
             'no configuration was found',
             results,
-            'give the YAML file of its training with --configuration: the weights do not tell encoder, scaling and attention',
+            (
+                'give the YAML file of its training with --configuration: '
+                'the weights do not tell encoder, scaling and attention'
+            ),
         )
     said = read_configuration(path) if path else None
     checkpoints = (

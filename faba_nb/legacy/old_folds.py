@@ -85,7 +85,10 @@ def check_fold(
     loss = _loss_gap(logits, bundle, fold.test, record.get('test_loss'), said)
     if loss > CLOSE:
         raise BadInput(
-            f'its stored test loss is {record["test_loss"]:.4g}, {loss:.3g} from the one computed here, more than {CLOSE:g}',
+            (
+                f'its stored test loss is {record["test_loss"]:.4g}, '
+                f'{loss:.3g} from the one computed here, more than {CLOSE:g}'
+            ),
             path,
             OTHER_INPUTS,
         )
@@ -149,7 +152,10 @@ def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
     best = min(apart, key=apart.get)
     if best != fold.test and apart[best] <= CLOSE:
         raise BadInput(
-            f'its stored gates are those of {best}; fold {fold.number} of this split leaves out {fold.test}',
+            (
+                f'its stored gates are those of {best}; fold {fold.number} of this split leaves '
+                f'out {fold.test}'
+            ),
             path,
             'the checkpoints are of another split',
         )

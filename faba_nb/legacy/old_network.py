@@ -52,12 +52,18 @@ def check_variant(
     )
     if says['fusion'] != variant.fusion:
         raise BadInput(
-            f'the weights are of fusion {says["fusion"]!r}, the configuration says {variant.fusion!r}',
+            (
+                f'the weights are of fusion {says["fusion"]!r}, the configuration says '
+                f'{variant.fusion!r}'
+            ),
             where,
         )
     if says['mlp'] != (variant.temporal == 'mlp'):
         raise BadInput(
-            f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}',
+            (
+                f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, '
+                f'the configuration says temporal_mode {variant.temporal!r}'
+            ),
             where,
         )
     _check_shapes(w, shapes_of(widths_of(w), variant), where)
@@ -65,7 +71,10 @@ def check_variant(
         used = bool(w[name].any())
         if used != (m in variant.modalities):
             raise BadInput(
-                f'the weights were trained {"with" if used else "without"} {m}, the configuration says otherwise',
+                (
+                    f'the weights were trained {"with" if used else "without"} {m}, '
+                    'the configuration says otherwise'
+                ),
                 where,
             )
 

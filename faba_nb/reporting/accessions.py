@@ -82,10 +82,13 @@ def _ranking_caption(fig, r, name):
     "What a date is, how many accessions have one, how sure their places are"
     n, wide = how_many(fig, 'dated accession'), np.median(r.rank_high - r.rank_low)
     return (
-        f'Accessions by alarm day, {name}: {accession_rule.words}; median over drought plants and runs, {never_words}. '
-        f'{n} of {counted(len(r), "accession")} have a date, with {spread(r.plants, "drought plant")} each. '
+        f'Accessions by alarm day, {name}: {accession_rule.words}; '
+        f'median over drought plants and runs, {never_words}. '
+        f'{n} of {counted(len(r), "accession")} have a date, with '
+        f'{spread(r.plants, "drought plant")} each. '
         'Lines: 95 % intervals over plants, to the right edge where they have no end. '
-        f'Half of the accessions could stand within {number(wide, 0)} ranks or more of where they stand.'
+        f'Half of the accessions could stand within {number(wide, 0)} ranks or more '
+        'of where they stand.'
     )
 
 
@@ -120,14 +123,22 @@ def stability_sentence(
     t = t[t.against == 'another replicate']
     if t.empty:
         raise NotThere(
-            'The rankings of single replicates cannot be compared: fewer than three accessions have alarms that differ.'
+            'The rankings of single replicates cannot be compared: '
+            'fewer than three accessions have alarms that differ.'
         )
     r = t.iloc[0]
-    start = f'Rankings made from one replicate each agree with a mean Kendall’s τ of {number(r.tau, 2)} ({counted(r.pairs, "pair")}); unrelated orders lie within ±{number(r.chance, 2)}.'
+    start = (
+        'Rankings made from one replicate each agree with a mean Kendall’s τ of '
+        f'{number(r.tau, 2)} ({counted(r.pairs, "pair")}); '
+        f'unrelated orders lie within ±{number(r.chance, 2)}.'
+    )
     return start + (
         ' Other plants of the same accessions give a similar ranking.'
         if r.tau > r.chance
-        else ' That other plants of the same accessions would give the same ranking is not shown, so it is no basis for selection.'
+        else (
+            ' That other plants of the same accessions would give the same ranking is not shown, '
+            'so it is no basis for selection.'
+        )
     )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #e9cae21e
@@ -146,8 +157,14 @@ def stability_table(
             Column('span', 'Range'),
             Column('pairs', 'Pairs', digits=0),
         ],
-        f'Stability of the ranking of {order} by alarm day ({accession_rule.words}), {counted(arms, "arm")}.',
-        note=f'1: the same order; two unrelated orders lie within ±{number(t.chance.iloc[0], 2)} in 95 % of cases.',
+        (
+            f'Stability of the ranking of {order} by alarm day ({accession_rule.words}), '
+            f'{counted(arms, "arm")}.'
+        ),
+        note=(
+            f'1: the same order; two unrelated orders lie within ±{number(t.chance.iloc[0], 2)} '
+            'in 95 % of cases.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #21a960f3
@@ -183,7 +200,10 @@ def accession_table(
         *(c for k, c in more.items() if k in t),
     ]
     dates = (
-        f' Alarm day of {nice(arms[0])}: {accession_rule.words}; median over drought plants and runs, {never_words}.'
+        (
+            f' Alarm day of {nice(arms[0])}: {accession_rule.words}; '
+            f'median over drought plants and runs, {never_words}.'
+        )
         if 'alarm' in t
         else ''
     )
@@ -292,8 +312,10 @@ def _rows_caption(fig, axes, name, n):
     )
     curves = spread([how_many(ax, 'curve') for ax in axes[:, -1]], 'curve')
     return (
-        f'{all_} in the order of annotated onset. {"From the left: " if seen else ""}{seen}the probability of stress of {name}, retrospective, mean over seeds, {curves} each '
-        f'(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
+        f'{all_} in the order of annotated onset. {"From the left: " if seen else ""}{seen}the '
+        f'probability of stress of {name}, retrospective, mean over seeds, {curves} each '
+        '(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). '
+        f'Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
         f'median over runs, “never” where half of them or more never alarm).{photos}'
     )
 
@@ -308,7 +330,10 @@ def how_many_in(
 def _rows_alt(fig, names, onset):
     "Rows and photographs, and where they begin and end"
     say = lambda g: f'{g} (onset day {number(onset[g], 0)})'
-    return f'{counted(len(names), "row")} with {counted(how_many(fig, "photograph"), "photograph")}, from {say(names[0])} to {say(names[-1])}.'
+    return (
+        f'{counted(len(names), "row")} with {counted(how_many(fig, "photograph"), "photograph")}, '
+        f'from {say(names[0])} to {say(names[-1])}.'
+    )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #167b2bac
 def _errors(results, arm):

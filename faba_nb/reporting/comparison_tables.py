@@ -44,7 +44,10 @@ METRICS = {
         'Onset MAE',
         'd, measured',
         1,
-        'First measured step above 0.5 against the annotated onset; plants never detected are left out and counted',
+        (
+            'First measured step above 0.5 against the annotated onset; '
+            'plants never detected are left out and counted'
+        ),
     ),
     'onset_error_measured': (
         'Mean error',
@@ -76,7 +79,10 @@ METRICS = {
         'Concordance',
         '',
         3,
-        'Share of pairs of drought plants whose alarms (first measured step above 0.5) come in the order of their onsets',
+        (
+            'Share of pairs of drought plants whose alarms (first measured step above 0.5) come '
+            'in the order of their onsets'
+        ),
     ),
 }
 
@@ -226,14 +232,25 @@ def comparison_table(
     rounds = (
         ''
         if frame.mae_published[frame.arm.isin(results.arms)].notna().any()
-        else ' The published onset error needs predictions for rounds that were never measured; only the published preparation makes them.'
+        else (
+            ' The published onset error needs predictions for rounds that were never measured; '
+            'only the published preparation makes them.'
+        )
     )
     return Table(
         frame,
         [Column('name', 'Arm'), *(metric_column(m) for m in have), *before],
-        f'The comparison as the earlier paper defined it: mean over {counted(genotypes(results), "left-out genotype")}, then over seeds; retrospective reading.',
+        (
+            'The comparison as the earlier paper defined it: mean over '
+            f'{counted(genotypes(results), "left-out genotype")}, then over seeds; '
+            'retrospective reading.'
+        ),
         groups='kind',
-        note=f'In brackets: 95 % intervals, genotypes resampled. The models see the late photographs and can tell from them who was watered, so their fair rival is the clock told the treatment.{rounds}',
+        note=(
+            'In brackets: 95 % intervals, genotypes resampled. '
+            'The models see the late photographs and can tell from them who was watered, '
+            f'so their fair rival is the clock told the treatment.{rounds}'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #ec720aa6
@@ -292,9 +309,16 @@ def measured_table(
     return Table(
         frame,
         columns if chance else columns[:-1],
-        f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. Plants that were never detected are counted, not given a day.',
+        (
+            f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. '
+            'Plants that were never detected are counted, not given a day.'
+        ),
         groups='kind',
-        note='In brackets: 95 % intervals, genotypes resampled. A clock made from the other accessions leans against the one left out, so its order within a day can lie far below 0.5.',
+        note=(
+            'In brackets: 95 % intervals, genotypes resampled. '
+            'A clock made from the other accessions leans against the one left out, '
+            'so its order within a day can lie far below 0.5.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #88a3cd79
@@ -412,8 +436,15 @@ def contrasts_table(
     return Table(
         c,
         [*PAIR, DETECTABLE, Column('verdict', 'Verdict')],
-        f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
-        note=f'Adjusted after {listed(sorted(set(c.adjustment)))}. Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; skewed differences make it slightly liberal.',
+        (
+            f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, '
+            f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
+        ),
+        note=(
+            f'Adjusted after {listed(sorted(set(c.adjustment)))}. '
+            'Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; '
+            'skewed differences make it slightly liberal.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #a895cd4a
@@ -432,7 +463,10 @@ def tests_table(
     return Table(
         c,
         [PAIR[0], *have],
-        f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
+        (
+            f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, '
+            f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
+        ),
         note='They do not decide; they show whether the verdict hangs on the test.',
     )
 
@@ -454,9 +488,15 @@ def rivals_table(
     return Table(
         c,
         [*PAIR, Column('verdict', 'Verdict')],
-        f'Arms against their fair rivals: difference of genotype-mean F1, {counted(int(c.n.max()), "genotype")}; exploratory.',
+        (
+            'Arms against their fair rivals: difference of genotype-mean F1, '
+            f'{counted(int(c.n.max()), "genotype")}; exploratory.'
+        ),
         groups='reading',
-        note='Retrospective predictions can read the treatment off the late photographs, so their rival is told it; online predictions cannot, so theirs infers it.',
+        note=(
+            'Retrospective predictions can read the treatment off the late photographs, '
+            'so their rival is told it; online predictions cannot, so theirs infers it.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #c06dd525
@@ -480,13 +520,19 @@ def power_table(
             f'{k} identical arms',
             f'probability of a gap ≥ {number(gap, 3)}',
             2,
-            help=f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the earlier paper’s backbones',
+            help=(
+                f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the '
+                'earlier paper’s backbones'
+            ),
         ),
     ]
     return Table(
         p,
         columns,
-        f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter with a standard deviation of {number(p.fold_sd.max(), 2)} F1.',
+        (
+            f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter '
+            f'with a standard deviation of {number(p.fold_sd.max(), 2)} F1.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #c23ae09a
@@ -505,7 +551,9 @@ def preparations_table(
     several = f.groupby('what').preparation.transform('nunique') > 1 if len(f) else []
     if not np.any(several):
         raise NotThere(
-            f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) was run on these data; a study with the other one, in a folder beside this one, would be shown here.'
+            f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) '
+            'was run on these data; a study with the other one, in a folder beside this one, '
+            'would be shown here.'
         )
     f = f[several].sort_values(['what', 'preparation'], kind='stable').reset_index(drop=True)
     columns = [
@@ -521,7 +569,10 @@ def preparations_table(
         columns,
         f'The same encoders under both preparations, {counted(genotypes(results), "genotype")}.',
         groups='what',
-        note='In brackets: 95 % intervals. The preparations differ in more than one setting, so a difference between them has no single cause.',
+        note=(
+            'In brackets: 95 % intervals. The preparations differ in more than one setting, '
+            'so a difference between them has no single cause.'
+        ),
     )
 
 
@@ -588,7 +639,10 @@ def sensitivity_table(
             Column('name', 'Arm'),
             *(Column(s or 'base', METRICS[metric][0], SENSITIVITIES[s], 3) for s in ['', *have]),
         ],
-        f'{METRICS[metric][0]} under other decisions, {protocol} reading, {counted(genotypes(results), "genotype")}.',
+        (
+            f'{METRICS[metric][0]} under other decisions, {protocol} reading, '
+            f'{counted(genotypes(results), "genotype")}.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #480a19bc
@@ -618,7 +672,10 @@ def variance_table(
             Column('percent', 'Share', '% of the variance', 0),
             Column('note', 'Remark'),
         ],
-        f'Where the scatter of F1 comes from, {protocol} reading, {counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.',
+        (
+            f'Where the scatter of F1 comes from, {protocol} reading, '
+            f'{counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #0bc3ea08
@@ -693,7 +750,10 @@ def cost_table(
     return Table(
         c,
         [k for k in columns if c[k.key].notna().any()],
-        f'What each arm cost: all fits over {counted(genotypes(results), "left-out genotype")} and all seeds.',
+        (
+            'What each arm cost: all fits over '
+            f'{counted(genotypes(results), "left-out genotype")} and all seeds.'
+        ),
         note=_extraction(results),
     )
 
@@ -710,7 +770,10 @@ def _extraction(results):
     if not done:
         return ''
     s = done[-1]
-    return f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in {number(s["seconds"] / 60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
+    return (
+        f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in '
+        f'{number(s["seconds"] / 60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
+    )
 
 
 def _encoders(names):

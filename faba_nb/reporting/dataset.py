@@ -35,7 +35,11 @@ def counts_table(
         (
             'Plants',
             len(e.plants),
-            f'{counted(e.plants.genotype.nunique(), "accession")} × {counted(e.plants.treatment.nunique(), "treatment")} × {counted(e.plants.replicate.nunique(), "replicate")}',
+            (
+                f'{counted(e.plants.genotype.nunique(), "accession")} × '
+                f'{counted(e.plants.treatment.nunique(), "treatment")} × '
+                f'{counted(e.plants.replicate.nunique(), "replicate")}'
+            ),
         ),
         (
             'Side photographs',
@@ -121,7 +125,11 @@ def calendar(
     together = _together(v)
     return Drawn(
         fig,
-        f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, n = {counted(_met(results.experiment), "plant")}. The area of a square is the share of the replicate’s plants. '
+        (
+            f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, '
+            f'n = {counted(_met(results.experiment), "plant")}. '
+            'The area of a square is the share of the replicate’s plants. '
+        )
         + (
             f'Days with photographs of all replicates: {listed(together)}.'
             if together
@@ -187,7 +195,10 @@ def _one_of_two(plan):
     )
     told = listed(f'rounds {rounds} of replicate {r}' for r, rounds in twice.items())
     return (
-        f' {told[:1].upper()}{told[1:]} fell on the same day; a plant that was photographed in one of them counts as missing in the other.'
+        (
+            f' {told[:1].upper()}{told[1:]} fell on the same day; '
+            'a plant that was photographed in one of them counts as missing in the other.'
+        )
         if told
         else ''
     )
@@ -230,7 +241,11 @@ def onsets(
     )
     return Drawn(
         fig,
-        f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, one value each; how it was annotated is not documented. Dashed: median, day {number(median, 0)}.',
+        (
+            f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, '
+            'one value each; how it was annotated is not documented. '
+            f'Dashed: median, day {number(median, 0)}.'
+        ),
         f'Accessions by onset: {told}.',
     )
 
@@ -252,9 +267,18 @@ def biomass(
     most = p.groupby(['genotype', 'treatment']).size().max()
     return Drawn(
         fig,
-        f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; {other}: fresh weight under drought as a share of the control, mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, against annotated onset.'
+        (
+            f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; '
+            f'{other}: fresh weight under drought as a share of the control, '
+            f'mean of up to {counted(most, "plant")} each, n = '
+            f'{counted(len(ratio), "accession")}, against annotated onset.'
+        )
         + in_doubt(p),
-        f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; drought leaves between {number(100 * ratio.min(), 0)} and {number(100 * ratio.max(), 0)} % of the control.',
+        (
+            f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; '
+            f'drought leaves between {number(100 * ratio.min(), 0)} and '
+            f'{number(100 * ratio.max(), 0)} % of the control.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4

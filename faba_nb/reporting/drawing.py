@@ -135,7 +135,8 @@ def page_svg(
     viewbox = re.search(r'viewBox="[^"]*"', svg)[0]
     body = svg[svg.index('>') + 1 :]
     return Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {} role="img" aria-label="{}">{}'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {} '
+        'role="img" aria-label="{}">{}'
     ).format(Markup(viewbox), alt, Markup(body))
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #6c940943

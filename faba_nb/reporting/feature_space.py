@@ -24,7 +24,8 @@ def space_table(
     "A table of feature space, or why there is none"
     if not (StudyFolder(results.out).table(name)).is_file():
         raise NotThere(
-            'No features were found when this study was evaluated; they are made by `faba features`.'
+            'No features were found when this study was evaluated; '
+            'they are made by `faba features`.'
         )
     return results.table(name)
 
@@ -100,11 +101,17 @@ def _map_words(about, dry, name):
     shown = number(100 * (about.pc1_share + about.pc2_share), 0)
     age = number(100 * about.between_days, 0)
     return (
-        f'{name}: features of n = {seen} ({counted(about.plants, "plant")}), mean over views, {counted(about.days, "day")}. '
-        f'Above: both treatments; below: {counted(dry, "plant-day")} of drought plants by onset class. '
-        f'The two principal components hold {shown} % of the variance; {age} % of theirs lies between days. '
+        f'{name}: features of n = {seen} ({counted(about.plants, "plant")}), mean over views, '
+        f'{counted(about.days, "day")}. '
+        f'Above: both treatments; below: {counted(dry, "plant-day")} of drought '
+        'plants by onset class. '
+        f'The two principal components hold {shown} % of the variance; '
+        f'{age} % of theirs lies between days. '
         'Distances between clusters of a t-SNE mean nothing.',
-        f'Maps of {seen}; the first two components hold {shown} % of the variance, of theirs {age} % lies between days.',
+        (
+            f'Maps of {seen}; the first two components hold {shown} % of the variance, '
+            f'of theirs {age} % lies between days.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #03927465
@@ -137,7 +144,11 @@ def _by_time(points, width, backbone):
     label_panels(axes, 'Component 1 of the day', 'Component 2 of the day', **DOTS)
     return Drawn(
         fig,
-        f'{nice(backbone)}: the first two principal components of the plants of one day at a time, so age is the same for all points of a panel. Each panel has its own axes; distances cannot be compared between panels.',
+        (
+            f'{nice(backbone)}: the first two principal components of the plants of one day at a '
+            'time, so age is the same for all points of a panel. Each panel has its own axes; '
+            'distances cannot be compared between panels.'
+        ),
         f'{counted(len(days), "panel")}, days {listed(days)}, plants of both treatments in each.',
     )
 
@@ -169,9 +180,18 @@ def _separation(tables, width, median):
     n = max(int(t.n.max()) for t in tables.values())
     return Drawn(
         fig,
-        f'Share of pairs of a drought and a control plant of the same accession and day that a linear rule on frozen features puts in the right order, the accession left out of the rule; up to {counted(n, "plant")} a day. Bands: 95 % intervals, genotypes resampled. 0.5 is chance; dotted: median annotated onset. Knowing the treatment is not knowing the onset.',
+        (
+            'Share of pairs of a drought and a control plant of the same accession and day that '
+            'a linear rule on frozen features puts in the right order, '
+            f'the accession left out of the rule; up to {counted(n, "plant")} a day. '
+            'Bands: 95 % intervals, genotypes resampled. 0.5 is chance; '
+            'dotted: median annotated onset. Knowing the treatment is not knowing the onset.'
+        ),
         listed(
-            f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, {number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
+            (
+                f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, '
+                f'{number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
+            )
             for b, t in tables.items()
         )
         + '.',
@@ -185,7 +205,8 @@ def similarity_table(
     names = list(space_table(results, 'feature_space').backbone)
     if len(names) < 2:
         raise NotThere(
-            f'Similarity needs two backbones; this study has features of {listed(map(nice, names))} only.'
+            'Similarity needs two backbones; this study has features of '
+            f'{listed(map(nice, names))} only.'
         )
     t = space_table(results, 'feature_similarity')
     t = t.assign(pair=[f'{nice(r.a)} and {nice(r.b)}' for r in t.itertuples()])
@@ -197,5 +218,8 @@ def similarity_table(
             Column('within_day', 'CKA', 'age taken away', 2),
             Column('n', 'Plant-days', digits=0),
         ],
-        f'Similarity of feature spaces (linear centred kernel alignment; 1: the same up to rotation), up to {counted(int(t.n.max()), "plant-day")}.',
+        (
+            'Similarity of feature spaces (linear centred kernel alignment; '
+            f'1: the same up to rotation), up to {counted(int(t.n.max()), "plant-day")}.'
+        ),
     )

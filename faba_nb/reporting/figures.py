@@ -107,7 +107,8 @@ def scores(
     for ax, m in zip(axes.flat, metrics):
         score_panel(ax, results, frame, m, marks)
     told = lambda a: (
-        f'{nice(a)} {with_interval(*frame.loc[a, [metrics[0], metrics[0] + "_low", metrics[0] + "_high"]], 2)}'
+        f'{nice(a)} '
+        f'{with_interval(*frame.loc[a, [metrics[0], metrics[0] + "_low", metrics[0] + "_high"]], 2)}'
     )
     return Drawn(
         fig,
@@ -121,7 +122,11 @@ def _scores_caption(results, fig, marks):
     lines = listed(f'{nice(y)} ({s})' for y, s in zip(marks, ('dashed', 'dotted')))
     before = how_many(fig, 'earlier value')
     return (
-        f'Scores by the earlier paper’s definitions, n = {counted(genotypes(results), "genotype")}. Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
+        (
+            'Scores by the earlier paper’s definitions, n = '
+            f'{counted(genotypes(results), "genotype")}. '
+            'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
+        )
         + (f'; vertical lines: {lines}' if marks else '')
         + (
             '; open diamonds: values printed in the earlier paper for the real experiment.'
@@ -166,7 +171,10 @@ def pair_panel(
         xlabel='Difference of genotype-mean F1',
     )
     return fig, listed(
-        f'{nice(r.arm_a)} minus {nice(r.arm_b)} {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}'
+        (
+            f'{nice(r.arm_a)} minus {nice(r.arm_b)} '
+            f'{with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}'
+        )
         for r in pairs.itertuples()
     ) + '.'
 
@@ -183,7 +191,11 @@ def contrasts(
     fig, alt = pair_panel(results, c, width, (margin, rope))
     return Drawn(
         fig,
-        f'Stated contrasts: difference of genotype-mean F1 with 95 % intervals ({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; light band: ±{margin}, the margin of equivalence.',
+        (
+            'Stated contrasts: difference of genotype-mean F1 with 95 % intervals '
+            f'({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; '
+            f'light band: ±{margin}, the margin of equivalence.'
+        ),
         f'Differences: {alt}',
     )
 
@@ -211,13 +223,20 @@ def genotype_differences(
         yticklabels=[f'{n}  {number(onset.onset_dag[n], 0)}' for n in order],
     )
     better = [
-        f'{nice(a)} is ahead of {nice(b)} in {int(((f1[a] - f1[b]) > 0).sum())} of {f1[[a, b]].dropna().shape[0]} genotypes'
+        (
+            f'{nice(a)} is ahead of {nice(b)} in {int(((f1[a] - f1[b]) > 0).sum())} of '
+            f'{f1[[a, b]].dropna().shape[0]} genotypes'
+        )
         for a, b in pairs
     ]
     fig.supxlabel('Difference of F1')
     return Drawn(
         fig,
-        f'Difference of F1 for every genotype (mean over seeds), in the order of annotated onset (day beside the name). Colours: onset class, dark early to light late. {begin("; ".join(better))}.',
+        (
+            'Difference of F1 for every genotype (mean over seeds), '
+            'in the order of annotated onset (day beside the name). '
+            f'Colours: onset class, dark early to light late. {begin("; ".join(better))}.'
+        ),
         begin('; '.join(better)) + '.',
     )
 
@@ -284,7 +303,8 @@ def _curves_caption(axes, readings, arm):
     )
     online = '; dashed: online, from the past alone' if 'online' in readings else ''
     return (
-        f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, each left out of training: {control} and {drought} a panel, '
+        f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, '
+        f'each left out of training: {control} and {drought} a panel, '
         f'mean over {counted(n, "run", "runs of other seeds")}. Solid: retrospective{online}. '
         'Vertical line: annotated onset; horizontal line: probability 0.5.'
     )
@@ -448,7 +468,8 @@ def _strip(e, rows, days, width, genotype, pair):
     missing = [p for p in map(e.image_path, photos.itertuples()) if not p.is_file()]
     if missing:
         raise NotThere(
-            f'{counted(len(missing), "photograph")} of {genotype} cannot be read, for example {missing[0].name}.'
+            f'{counted(len(missing), "photograph")} of {genotype} cannot be read, '
+            f'for example {missing[0].name}.'
         )
     images = cut([e.image_path(r) for r in photos.itertuples()], 360)
     ratio = images[0].shape[0] / images[0].shape[1]
@@ -503,7 +524,10 @@ def _strip_alt(fig, genotype, rows, days):
     "How many photographs of whom, from when to when"
     n = how_many(fig, 'photograph')
     return (
-        f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, from day {days[0]} to day {days[-1]}: '
+        (
+            f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, '
+            f'from day {days[0]} to day {days[-1]}: '
+        )
         + listed(f'the {ROLE[t]} plant {where}' for t, where in zip(rows, ('above', 'below')))
         + '.'
     )

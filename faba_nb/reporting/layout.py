@@ -239,7 +239,10 @@ def _parts(table):
     spec = ''.join(
         ('R' if c.digits is not None else 'L')
         if w is None
-        else f'@{{\\extracolsep{{\\fill}}\\hspace{{4pt}}}}>{{\\raggedright\\arraybackslash}}p{{\\dimexpr {w:.3f}\\linewidth-4pt\\relax}}'
+        else (
+            f'@{{\\extracolsep{{\\fill}}\\hspace{{4pt}}}}>{{\\raggedright\\arraybackslash}}p{{\\dimexpr '
+            f'{w:.3f}\\linewidth-4pt\\relax}}'
+        )
         for c, w in zip(table.columns, widths)
     )
     head = ' & '.join(
@@ -262,18 +265,28 @@ def to_latex(
     )
     if is_long(table):
         return _long(k, size, spec, head, body, note, caption)
-    return (
-        f'\\begin{{table*}}[width=\\textwidth,cols={k},pos=t]\n{caption}\n{size}'
-        + f'\\begin{{tabular*}}{{\\tblwidth}}{{@{{}} {spec} @{{}}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular*}}{note}\n\\end{{table*}}\n'
+    return f'\\begin{{table*}}[width=\\textwidth,cols={k},pos=t]\n{caption}\n{size}' + (
+        f'\\begin{{tabular*}}{{\\tblwidth}}{{@{{}} {spec} @{{}}}}\n\\toprule\n{head} '
+        f'\\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular*}}{note}\n\\end{{table*}}\n'
     )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #b11d6de0
 def _long(k, size, spec, head, body, note, caption):
     "A `longtable` over the width of the page"
     return (
-        f'% breaks over pages: needs \\usepackage{{longtable}}\n\\onecolumn\n\\begingroup\n{size}\\setlength{{\\LTleft}}{{0pt}}\\setlength{{\\LTright}}{{0pt}}\n\\begin{{longtable}}{{@{{}} {spec} @{{}}}}\n'
-        + f'{caption}\\\\\n\\toprule\n{head} \\\\\n\\midrule\n\\endfirsthead\n\\toprule\n{head} \\\\\n\\midrule\n\\endhead\n'
-        + f'\\midrule\n\\multicolumn{{{k}}}{{r@{{}}}}{{\\textit{{continued}}}} \\\\\n\\endfoot\n\\bottomrule\n\\endlastfoot\n{body}\\end{{longtable}}{note}\n\\par\\endgroup\n\\twocolumn\n'
+        (
+            '% breaks over pages: needs '
+            f'\\usepackage{{longtable}}\n\\onecolumn\n\\begingroup\n{size}\\setlength{{\\LTleft}}{{0pt}}\\setlength{{\\LTright}}{{0pt}}\n\\begin{{longtable}}{{@{{}} '
+            f'{spec} @{{}}}}\n'
+        )
+        + (
+            f'{caption}\\\\\n\\toprule\n{head} \\\\\n\\midrule\n\\endfirsthead\n\\toprule\n{head} '
+            '\\\\\n\\midrule\n\\endhead\n'
+        )
+        + (
+            f'\\midrule\n\\multicolumn{{{k}}}{{r@{{}}}}{{\\textit{{continued}}}} '
+            f'\\\\\n\\endfoot\n\\bottomrule\n\\endlastfoot\n{body}\\end{{longtable}}{note}\n\\par\\endgroup\n\\twocolumn\n'
+        )
     )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #ba5880a4

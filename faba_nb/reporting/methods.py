@@ -114,17 +114,27 @@ def plants_text(results):
     )
     n = genotypes(results)
     return (
-        f'{counted(n, "accession")} of faba bean were grown at {doses}, three replicates each. Rounds of measurement lay between day {rounds.dag.min()} and day {rounds.dag.max()} after germination '
-        f'({rounds.date.min()} to {rounds.date.max()}); each replicate was photographed on {listed(sorted(set(looks)), "or")} of them, from three sides and from above, and chlorophyll fluorescence was taken on '
-        f'{listed(sorted(set(reps[reps.fluorescence].groupby("replicate").size())), "or")}. A step counts as measured when a plant has at least one photograph or a fluorescence record on that day.'
+        f'{counted(n, "accession")} of faba bean were grown at {doses}, three replicates each. '
+        f'Rounds of measurement lay between day {rounds.dag.min()} and day {rounds.dag.max()} '
+        'after germination '
+        f'({rounds.date.min()} to {rounds.date.max()}); '
+        f'each replicate was photographed on {listed(sorted(set(looks)), "or")} of them, '
+        'from three sides and from above, and chlorophyll fluorescence was taken on '
+        f'{listed(sorted(set(reps[reps.fluorescence].groupby("replicate").size())), "or")}. '
+        'A step counts as measured when a plant has at least one photograph or a fluorescence '
+        'record on that day.'
     )
 
 
 def labels_text(results):
     "Labels and their limits"
     return (
-        'Drought symptoms were annotated as one day per accession. Drought plants count as stressed from that day on, control plants never. Plants were looked at every few days, so the annotation is seen between the last '
-        'measured step before it and the first at or after it; results are repeated with steps within three days of onset left out and with onset moved by one round.'
+        'Drought symptoms were annotated as one day per accession. '
+        'Drought plants count as stressed from that day on, control plants never. '
+        'Plants were looked at every few days, so the annotation is seen between the last '
+        'measured step before it and the first at or after it; '
+        'results are repeated with steps within three days of onset left '
+        'out and with onset moved by one round.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #368d1c9d
@@ -159,10 +169,14 @@ def features_text(results):
         width = f', {b.taps[tap]} wide' if b.taps.get(tap) else ''
         taps.append(tap)
         told.append(
-            f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {CANVASES[b.canvas(a.canvas)]})'
+            f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs '
+            f'{CANVASES[b.canvas(a.canvas)]})'
         )
     return (
-        'Photographs were encoded by frozen encoders that were never adapted to plants of this experiment: '
+        (
+            'Photographs were encoded by frozen encoders that were never adapted to plants of '
+            'this experiment: '
+        )
         + '; '.join(told)
         + '. '
         + ''.join(f'Tap {t} is {TAPS[t]}. ' for t in TAPS if t in taps)
@@ -179,8 +193,15 @@ INPUTS = {
     'shape': 'size',
 }
 PREPARATION = {
-    'published': 'fluorescence is standardised over all plants after missing values were set to 0; other inputs are not scaled; learned tokens stand for missing photographs and fluorescence (this repeats the published preparation and its leak)',
-    'clean': 'every modality is standardised on the training plants of the fold, imputed after scaling, and has a learned token for missing values',
+    'published': (
+        'fluorescence is standardised over all plants after missing values were set to 0; '
+        'other inputs are not scaled; learned tokens stand for missing photographs and '
+        'fluorescence (this repeats the published preparation and its leak)'
+    ),
+    'clean': (
+        'every modality is standardised on the training plants of the fold, '
+        'imputed after scaling, and has a learned token for missing values'
+    ),
 }
 FUSION = {'gating': 'a softmax gate', 'concat': 'concatenation'}
 TIME = {
@@ -203,8 +224,11 @@ def model_text(results):
     if not net:
         return inputs
     return (
-        f'{inputs} In a network, each modality is projected to 128 dimensions and fused by {common(net, "fusion", FUSION.get)}; over time stands {common(net, "temporal", TIME.get)} [@vaswani2017], '
-        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. The head gives a probability of stress for every measured step.'
+        f'{inputs} In a network, each modality is projected to 128 dimensions and fused by '
+        f'{common(net, "fusion", FUSION.get)}; over time stands '
+        f'{common(net, "temporal", TIME.get)} [@vaswani2017], '
+        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. '
+        'The head gives a probability of stress for every measured step.'
     )
 
 
@@ -213,7 +237,10 @@ def estimators_text(results):
     found = {n: a for n, a in results.study.arms.items() if a.estimator != 'network'}
     if not found:
         return ''
-    return f'Classical estimators see the inputs of one step at a time, in the same folds: {listed(nice(n) for n in found)}.'
+    return (
+        'Classical estimators see the inputs of one step at a time, in the same folds: '
+        f'{listed(nice(n) for n in found)}.'
+    )
 
 
 def preparation_text(results):
@@ -240,9 +267,17 @@ def training_text(results):
     c = lambda k: common(net, k, lambda v: f'{v:g}' if isinstance(v, float) else str(v))
     seeds = lambda k: common(s.arms, k, lambda v: counted(len(v), 'seed') + f' ({listed(v)})')
     return (
-        f'Binary cross-entropy on measured steps with weight {c("pos_weight")} for stressed steps was minimised with AdamW [@loshchilov2019] (learning rate {c("lr")}, weight decay {c("weight_decay")}, batches of {c("batch_size")} plants, '
-        f'gradient norm at most {c("clip_norm")}, dropout {c("dropout")}), with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs without a better validation loss, '
-        f'and the best epoch was kept. Each of the {counted(n, "accession")} was left out in turn with all its plants; of the others, one early, one middle and one late accession served for validation. Validation splits: {seeds("split_seeds")}; initialisations: {seeds("init_seeds")}. '
+        f'Binary cross-entropy on measured steps with weight {c("pos_weight")} for stressed steps '
+        f'was minimised with AdamW [@loshchilov2019] (learning rate {c("lr")}, '
+        f'weight decay {c("weight_decay")}, batches of {c("batch_size")} plants, '
+        f'gradient norm at most {c("clip_norm")}, dropout {c("dropout")}), '
+        f'with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, '
+        f'for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs '
+        'without a better validation loss, '
+        f'and the best epoch was kept. Each of the {counted(n, "accession")} was left out in turn '
+        'with all its plants; of the others, one early, one middle and one late accession served '
+        f'for validation. Validation splits: {seeds("split_seeds")}; '
+        f'initialisations: {seeds("init_seeds")}. '
         'A fit depends on its arm, seeds and fold alone.'
     )
 
@@ -250,8 +285,12 @@ def training_text(results):
 def readings_text(results):
     "The two readings and the yardsticks"
     return (
-        'Every arm was read in two ways. Retrospectively, the whole series is seen. Online, prefixes are replayed: every modality is cut after a day and the prediction is read on that day. Words like early and lead refer to online results only. '
-        'Rules that see no plant went through the same folds and the same code: a clock told the treatment, a clock not told, a clock with the treatment inferred from size, a constant onset and the prevalence.'
+        'Every arm was read in two ways. Retrospectively, the whole series is seen. '
+        'Online, prefixes are replayed: every modality is cut after a day and the prediction is '
+        'read on that day. Words like early and lead refer to online results only. '
+        'Rules that see no plant went through the same folds and the same code: '
+        'a clock told the treatment, a clock not told, a clock with the treatment inferred from '
+        'size, a constant onset and the prevalence.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #fa68dbc5
@@ -260,11 +299,20 @@ def statistics_text(results):
     c = stated(results)
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
     return (
-        f'The unit of comparison is the accession. The study states these contrasts beforehand: {pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired sign-flip permutation with one common sign per accession over all arms, '
-        'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms; before they are read, the draws are moved by what mixing the seeds of different accessions alone does to a ratio. '
-        f'Beside the primary test stand the corrected resampled t test [@nadeau2003], the Bayesian signed rank test with a region of practical equivalence of {rope} F1 [@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
-        f'Alarm thresholds and calibration for an accession are fitted on the predictions for all others{_within(results)}. '
-        + power(results)
+        'The unit of comparison is the accession. The study states these contrasts beforehand: '
+        f'{pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired '
+        'sign-flip permutation with one common sign per accession over all arms, '
+        'adjusted over the stated contrasts [@holm1979]; '
+        'everything else is exploratory and adjusted [@benjamini1995]. '
+        'Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds '
+        'within them and the same draws for all arms; '
+        'before they are read, the draws are moved by what mixing the seeds of different '
+        'accessions alone does to a ratio. '
+        'Beside the primary test stand the corrected resampled t test [@nadeau2003], '
+        f'the Bayesian signed rank test with a region of practical equivalence of {rope} F1 '
+        f'[@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
+        'Alarm thresholds and calibration for an accession are fitted on the predictions for all '
+        f'others{_within(results)}. ' + power(results)
     )
 
 
@@ -273,7 +321,10 @@ def _within(results):
     arms = [n for n, a in results.study.arms.items() if a.nested]
     return (
         arms
-        and f'; those of {listed(map(nice, arms))} on the predictions of five further models within its fold, each trained without a fifth of the fold’s training accessions'
+        and (
+            f'; those of {listed(map(nice, arms))} on the predictions of five further models '
+            'within its fold, each trained without a fifth of the fold’s training accessions'
+        )
         or ''
     )
 
@@ -284,8 +335,13 @@ def distillation_text(results):
     if not arms:
         return ''
     return (
-        f'{listed(map(nice, arms))} learned with privileged information [@vapnik2009] by distillation [@hinton2015]: per step, the squared temperature (T = 2) times the divergence between the softened Bernoulli predictions of teacher and student is added to the task loss, '
-        'its weight falling from 0.7 to 0.3. A fold’s teacher is the teacher trained without that accession. Controls: training from scratch, a teacher whose predictions are shuffled between plants, and self-distillation.'
+        f'{listed(map(nice, arms))} learned with privileged information [@vapnik2009] by '
+        'distillation [@hinton2015]: per step, the squared temperature (T = 2) times the '
+        'divergence between the softened Bernoulli predictions of teacher and student is added '
+        'to the task loss, '
+        'its weight falling from 0.7 to 0.3. A fold’s teacher is the teacher trained without that '
+        'accession. Controls: training from scratch, a teacher whose predictions are shuffled '
+        'between plants, and self-distillation.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #5838c1b7
@@ -441,7 +497,10 @@ def shared_settings_table(
     return Table(
         t,
         [Column('setting', 'Setting'), Column('value', 'Value')],
-        f'What is the same for {"the arm" if f.shape[1] == 1 else f"all {f.shape[1]} arms"}; study.yaml holds every arm in full.',
+        (
+            f'What is the same for {"the arm" if f.shape[1] == 1 else f"all {f.shape[1]} arms"}; '
+            'study.yaml holds every arm in full.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #dcea5348
@@ -540,8 +599,15 @@ def pipeline(
     ax.axis('off')
     return Drawn(
         fig,
-        f'What flows where in this study: {counted(len(s.arms), "arm")}, {counted(n, "accession")} left out in turn.',
-        'Photographs go through a frozen encoder; its features and the sensor tables go into one small model, trained once for every left-out accession; predictions become numbers beside rules that see no plant.',
+        (
+            f'What flows where in this study: {counted(len(s.arms), "arm")}, '
+            f'{counted(n, "accession")} left out in turn.'
+        ),
+        (
+            'Photographs go through a frozen encoder; its features and the sensor tables go into '
+            'one small model, trained once for every left-out accession; '
+            'predictions become numbers beside rules that see no plant.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #d43a74da

@@ -110,7 +110,8 @@ def table(
         csv, tex = save_table(t, StudyFolder(self.out).report_tables, label)
         self.tables.append(label)
         files = Markup(
-            '<span class="files"><a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a></span>'
+            '<span class="files"><a href="../tables/report/{}">CSV</a> <a '
+            'href="../tables/report/{}">LaTeX</a></span>'
         ).format(csv.name, tex.name)
         return to_html(t, csv.stem, f'Table {len(self.tables)}.', files)
 
@@ -146,7 +147,8 @@ def cards(self: Page):
             HTML(
                 str(
                     Markup(
-                        '<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>'
+                        '<nav class="cards" aria-label="Other pages of this '
+                        'report"><ul>{}</ul></nav>'
                     ).format(items)
                 )
             )
@@ -164,8 +166,10 @@ def banner(self: Page):
         HTML(
             str(
                 Markup(
-                    '<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: plants, photographs and sensor tables '
-                    'were drawn by a program{}. Nothing on this page is a statement about faba bean.</p>'
+                    '<p class="simulated"><b>Simulated data.</b> No plant was grown for these '
+                    'numbers: plants, photographs and sensor tables '
+                    'were drawn by a program{}. Nothing on this page is '
+                    'a statement about faba bean.</p>'
                 ).format(f' ({facts})' if facts else '')
             )
         )

@@ -58,8 +58,13 @@ def fluorescence_heatmap(
     )
     return Drawn(
         fig,
-        f'Effect of drought in standard deviations of control plants, {counted(len(t), "fluorescence parameter")}, n = {counted(int(parting.n_genotypes.max()), "accession")}, from a mixed model per parameter. '
-        f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: the day from which drought and control plants part (simultaneous 95 % band). Rows are ordered by the likeness of their courses.',
+        'Effect of drought in standard deviations of control plants, '
+        f'{counted(len(t), "fluorescence parameter")}, n = '
+        f'{counted(int(parting.n_genotypes.max()), "accession")}, '
+        'from a mixed model per parameter. '
+        f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: '
+        'the day from which drought and control plants part (simultaneous 95 % band). '
+        'Rows are ordered by the likeness of their courses.',
         _heat_alt(t),
     )
 
@@ -101,7 +106,10 @@ def _heat_alt(t):
     "The strongest parameters of the last day in words"
     last = t.iloc[:, -1].dropna()
     top = last.reindex(last.abs().sort_values(ascending=False).index)[:4]
-    return f'On day {t.columns[-1]} the largest differences are {listed(f"{k} {number(v, 1, sign=True)}" for k, v in top.items())} standard deviations.'
+    return (
+        f'On day {t.columns[-1]} the largest differences are '
+        f'{listed(f"{k} {number(v, 1, sign=True)}" for k, v in top.items())} standard deviations.'
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3832582f
 CLASSIC = ['QY_max', 'Rfd_Lss', 'QY_Lss', 'qP_Lss']
@@ -138,20 +146,33 @@ def temporal_curves(
         .replicate.nunique()
     )
     dotted = (
-        f' Dotted, in {how_many(fig, "day of divergence")} of {counted(len(names), "panel")}: day of divergence.'
+        (
+            f' Dotted, in {how_many(fig, "day of divergence")} of {counted(len(names), "panel")}: '
+            'day of divergence.'
+        )
         if how_many(fig, 'day of divergence')
         else ''
     )
     why = (
-        f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end farthest apart in these data, so their separation is exaggerated.'
+        (
+            f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end '
+            'farthest apart in these data, so their separation is exaggerated.'
+        )
         if chosen
         else ''
     )
     return Drawn(
         fig,
-        f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a day.{dotted}{why}',
+        (
+            'Mean and 95 % interval over plants by treatment, in the instrument’s units, '
+            f'n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a '
+            f'day.{dotted}{why}'
+        ),
         listed(
-            f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end'
+            (
+                f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard '
+                'deviations at the end'
+            )
             for p in names
         )
         + '.',
@@ -201,7 +222,11 @@ def gate_weights(
     )
     return Drawn(
         fig,
-        f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of all runs). Weights describe the model; they are not importance.',
+        (
+            f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, '
+            f'band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of '
+            'all runs). Weights describe the model; they are not importance.'
+        ),
         'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.',
     )
 
@@ -241,7 +266,12 @@ def class_curves(
     n = results.predictions(arm).genotype.nunique()
     return Drawn(
         fig,
-        f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(n, "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
+        (
+            f'{nice(arm)}: mean probability of stress of plants whose accession was left out, '
+            f'by day; drought plants by onset class, n = {counted(n, "accession")}. '
+            'Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; '
+            'horizontal line: probability 0.5.'
+        ),
         'Mean probability on the last day, retrospective: '
         + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last)
         + '.',
@@ -318,7 +348,11 @@ def timeline(
     return Drawn(
         fig,
         _timeline_caption(t, nice(arm)) + in_doubt(plants),
-        f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.',
+        (
+            f'The median alarm of {nice(arm)} precedes the annotated onset in '
+            f'{(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in '
+            f'{(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
@@ -335,8 +369,12 @@ def _timeline_caption(t, name):
     "What the marks mean, and how many are missing"
     none = lambda days: counted(int(days.isna().sum()), 'accession')
     return (
-        f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, {none(t.fluor_alarm_dag)} for fluorescence). '
-        f'Bar: annotated onset (grey: from the last look before it to the first after it). Circle: {name}; square: fluorescence alone; the line goes from the first alarm to the last. '
+        f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; '
+        f'median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, '
+        f'{none(t.fluor_alarm_dag)} for fluorescence). '
+        'Bar: annotated onset (grey: from the last look before it to the first after it). '
+        f'Circle: {name}; square: fluorescence alone; the line goes from '
+        'the first alarm to the last. '
         'An early mark is no evidence by itself: see the alarms of the matched controls above.'
     )
 
@@ -380,9 +418,16 @@ def leads_table(
     return Table(
         t.assign(interval=[span(r) for r in t.itertuples()]),
         columns,
-        f'Leads of single signals, drought minus control of the same accession, n = {counted(int(t.n_genotypes.max()), "accession")}.',
+        (
+            'Leads of single signals, drought minus control of the same accession, '
+            f'n = {counted(int(t.n_genotypes.max()), "accession")}.'
+        ),
         groups='block',
-        note='A lead is to be read only where “follows the onset” says yes; elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. Fluorescence: the parameters most often reported.',
+        note=(
+            'A lead is to be read only where “follows the onset” says yes; '
+            'elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. '
+            'Fluorescence: the parameters most often reported.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #143f0735
@@ -393,12 +438,20 @@ def leads_sentence(
     t = results.table('presymptomatic_leads')
     yes, no = t[t.follows_onset == 1], t[t.follows_onset != 1]
     line = lambda r: (
-        f'{NAMES.get(r["signal"], r["signal"])} {with_interval(r["lead_d"], r["low"], r["high"], 1)}'
+        f'{NAMES.get(r["signal"], r["signal"])} '
+        f'{with_interval(r["lead_d"], r["low"], r["high"], 1)}'
     )
     if yes.empty:
-        return f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, so no lead can be claimed from them.'
+        return (
+            f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, '
+            'so no lead can be claimed from them.'
+        )
     rest = f' For the other {counted(len(no), "signal")} no lead can be claimed.' if len(no) else ''
-    return f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} the accessions’ onsets. Their lead, in days before the onset: {told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
+    return (
+        f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} '
+        'the accessions’ onsets. Their lead, in days before the onset: '
+        f'{told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ac5d6cc0
 def agreement_table(
@@ -434,8 +487,14 @@ def agreement_table(
             ),
             Column('n', 'Accessions', digits=0),
         ],
-        f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.',
-        note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.',
+        (
+            f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} '
+            f'beside every other, up to {counted(int(t.n.max()), "accession")}.'
+        ),
+        note=(
+            'A correlation of leads inside the range of unrelated dates shows the shared onset, '
+            'and nothing else. p values are not adjusted; they describe.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #fb4ae969
@@ -460,7 +519,10 @@ def _compared(
         wet = wet.merge(
             dry[['genotype', 'replicate']].drop_duplicates(), on=['genotype', 'replicate']
         )
-    return f'{counted(len(dry), "drought plant")} and {counted(len(wet), "matched control" if matched else "control plant")}'
+    return (
+        f'{counted(len(dry), "drought plant")} and '
+        f'{counted(len(wet), "matched control" if matched else "control plant")}'
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
@@ -480,9 +542,18 @@ def delays(
     at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
     return Drawn(
         fig,
-        f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; a plant that is never alarmed stays among those without): drought plants, Kaplan–Meier with 95 % intervals, and matched controls on the same days; n = {_compared(results, arms, True)}.',
+        (
+            f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; '
+            'a plant that is never alarmed stays among those without): drought plants, '
+            'Kaplan–Meier with 95 % intervals, and matched controls on the same days; '
+            f'n = {_compared(results, arms, True)}.'
+        ),
         listed(
-            f'{nice(a)}: {number(100 * at(a, 0).detected, 0)} % of drought plants and {number(100 * at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset'
+            (
+                f'{nice(a)}: {number(100 * at(a, 0).detected, 0)} % of drought plants and '
+                f'{number(100 * at(a, 0).matched_control, 0)} % of matched '
+                'controls alarmed by the onset'
+            )
             for a in arms
         )
         + '.',
@@ -536,7 +607,12 @@ def alarm_tradeoff(
     at = {a: np.interp(0.1, *_curve(t, a)) for a in arms + rivals}
     return Drawn(
         fig,
-        f'What each threshold finds and what it costs (online reading, alarm after {k} measured steps in a row above it; a plant that is never alarmed is not found), n = {_compared(results, arms)}. {_grey(arms)}{_black(rivals)}',
+        (
+            'What each threshold finds and what it costs (online reading, '
+            f'alarm after {k} measured steps in a row above it; '
+            f'a plant that is never alarmed is not found), n = {_compared(results, arms)}. '
+            f'{_grey(arms)}{_black(rivals)}'
+        ),
         'At 10 % falsely alarmed controls: '
         + listed(f'{nice(a)} {number(100 * v, 0)} %' for a, v in at.items())
         + ' of drought plants found by onset + 3 d.',
@@ -622,9 +698,16 @@ def earliness_table(
     return Table(
         frame,
         [Column('name', 'Arm'), *EARLY.values()],
-        f'Alarms at one threshold ({Rule("online", target, k=k).words}; {f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {_compared(results, frame.arm)}.',
+        (
+            f'Alarms at one threshold ({Rule("online", target, k=k).words}; '
+            f'{f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, '
+            f'approximate), n = {_compared(results, frame.arm)}.'
+        ),
         groups='kind',
-        note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.',
+        note=(
+            'A lead counts only beyond the matched controls: same accession, replicate and days. '
+            'Plants without an alarm count as 14 d late.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78
@@ -637,11 +720,15 @@ def earliness_sentence(
     yes = t[t.pre_onset_excess_low > 0]
     no = t[~(t.pre_onset_excess_low > 0)]
     line = lambda r: (
-        f'{r["name"]} ({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})'
+        f'{r["name"]} '
+        f'({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})'
     )
     yes, no = (told(rows.to_dict('records'), 'pre_onset_excess', line) for rows in (yes, no))
     out = [
-        f'Alarms before the annotated onset exceed those of the matched controls for {yes}; the number is the difference of shares.'
+        (
+            f'Alarms before the annotated onset exceed those of the matched controls for {yes}; '
+            'the number is the difference of shares.'
+        )
         if yes
         else '',
         f'No alarm before onset beyond the matched controls can be claimed for {no}.' if no else '',
@@ -690,9 +777,16 @@ def old_controls(
     ax.grid(axis='x', color=colour('rule'))
     return Drawn(
         fig,
-        f'False alarms of control plants, {protocol} reading, with 95 % intervals: open circles before day 31, squares from day 31 on, when controls age; n = {counted(genotypes(results), "genotype")}.',
+        (
+            f'False alarms of control plants, {protocol} reading, with 95 % intervals: '
+            'open circles before day 31, squares from day 31 on, when controls age; '
+            f'n = {counted(genotypes(results), "genotype")}.'
+        ),
         listed(
-            f'{nice(a)}: {number(100 * y.value, 1)} % before, {number(100 * o.value, 1)} % from day 31 on'
+            (
+                f'{nice(a)}: {number(100 * y.value, 1)} % before, {number(100 * o.value, 1)} % '
+                'from day 31 on'
+            )
             for a, y, o in rows
         )
         + '.',

@@ -38,7 +38,8 @@ def style_sheet():
     dark = re.search(r':root\[data-theme=dark\]{([^}]*)}', css)[1]
     return (
         f':root{{color-scheme:light;{tones[0]}}}\n{css}\n:root[data-theme=dark]{{color-scheme:dark;{tones[1]}}}\n'
-        f'@media (prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
+        '@media '
+        f'(prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
         f'@media print{{:root,:root[data-theme]{{{tones[0]}}}}}'
     )
 
@@ -121,7 +122,10 @@ def page_facts(
         style=style_sheet(),
         simulated=results.simulated is not None,
         script=(root() / 'reports' / 'site' / 'site.js').read_text(encoding='utf-8'),
-        footer=f'faba_nb {faba_nb.__version__} · study {study.name} · made from {results.out.name} · inputs {mark}',
+        footer=(
+            f'faba_nb {faba_nb.__version__} · study {study.name} · made '
+            f'from {results.out.name} · inputs {mark}'
+        ),
     )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #ca311d54

@@ -207,7 +207,8 @@ def experiment(self: Results):
         raise NotThere('The folder of the photographs was not recorded with this study (run.json).')
     if not Path(data).is_dir():
         raise NotThere(
-            'The photographs and tables are no longer in the folder that was recorded with this study (run.json).'
+            'The photographs and tables are no longer in the folder that was recorded with this '
+            'study (run.json).'
         )
     from faba_nb.experiment.experiment_folder import Experiment
 

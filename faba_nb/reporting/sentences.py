@@ -67,10 +67,16 @@ def _verdicts(c):
     if decided.empty and len(c) == 1:
         return f'With {n}, {of(c)}.'
     if decided.empty:
-        return f'None of the {len(c)} differences this study asked about can be told from chance with {n}.'
+        return (
+            f'None of the {len(c)} differences this study asked about can '
+            f'be told from chance with {n}.'
+        )
     rest = len(c) - len(decided)
     return f'With {n}, {of(decided)}' + (
-        f'; the other {"stated difference" if rest == 1 else f"{rest} stated differences"} cannot be told from chance.'
+        (
+            f'; the other {"stated difference" if rest == 1 else f"{rest} stated differences"} '
+            'cannot be told from chance.'
+        )
         if rest
         else '.'
     )
@@ -105,7 +111,11 @@ def against_clock(
         'equivalent': 'equivalent to it',
         'undecided': 'not distinguishable from it',
     }
-    return f'{text} A clock that is told who was watered, and sees no plant, scores {number(clock.value, 2)}; {nice(best)} is {place[d["verdict"] if d else "undecided"]}.'
+    return (
+        f'{text} A clock that is told who was watered, and sees no plant, '
+        f'scores {number(clock.value, 2)}; {nice(best)} is '
+        f'{place[d["verdict"] if d else "undecided"]}.'
+    )
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #cc6f1aca
 def told(
@@ -155,7 +165,11 @@ def facts(
         'or',
     )
     prep = listed(sorted({a.preparation for a in arms.values()}))
-    text = f'{counted(len(arms), "arm")} ({listed(map(nice, arms))}), {counted(n, "genotype")} left out in turn, {runs}: {counted(fits, "fit")}. Preparation: {prep}.'
+    text = (
+        f'{counted(len(arms), "arm")} ({listed(map(nice, arms))}), '
+        f'{counted(n, "genotype")} left out in turn, {runs}: {counted(fits, "fit")}. '
+        f'Preparation: {prep}.'
+    )
     return text + (
         f' No results: {listed(map(nice, results.absent))}; evaluation found no predictions.'
         if results.absent
@@ -172,16 +186,20 @@ def power(
     row = seen.iloc[0] if len(seen) else p.sort_values('correlation').iloc[1]
     how = 'as observed here' if len(seen) else 'assumed'
     text = (
-        f'Arms agree over genotypes with a correlation of {number(row.correlation, 2)} ({how}). So {counted(int(row.n_genotypes), "genotype")} find a difference of '
-        f'{number(row.detectable_difference_80, 3)} F1 with 80 % power, and {int(row.n_arms)} arms that are in truth identical show a gap of {number(row.gap, 3)} or more with probability {number(row.prob_gap, 2)}.'
+        f'Arms agree over genotypes with a correlation of {number(row.correlation, 2)} ({how}). '
+        f'So {counted(int(row.n_genotypes), "genotype")} find a difference of '
+        f'{number(row.detectable_difference_80, 3)} F1 with 80 % power, '
+        f'and {int(row.n_arms)} arms that are in truth identical show a gap of '
+        f'{number(row.gap, 3)} or more with probability {number(row.prob_gap, 2)}.'
     )
     c = stated(results)
     if c.empty:
         return text
     top = c.loc[c.difference.abs().idxmax()]
-    return (
-        text
-        + f' The largest stated difference is {number(top.difference, 3, sign=True)} ({nice(top.arm_a)} minus {nice(top.arm_b)}, {p_equals(top.p_adjusted)} after {top.adjustment}).'
+    return text + (
+        f' The largest stated difference is {number(top.difference, 3, sign=True)} '
+        f'({nice(top.arm_a)} minus {nice(top.arm_b)}, {p_equals(top.p_adjusted)} after '
+        f'{top.adjustment}).'
     )
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #179aafd7
@@ -195,7 +213,8 @@ def information(
     if p.empty:
         raise NotThere(f'Genotype information was not tested for the {protocol} reading.')
     line = lambda r: (
-        f'{nice(r["arm"])} ({number(r["value"], 2)}, without information {number(r["null_low"], 2)} to {number(r["null_high"], 2)}, {p_equals(r["p"])})'
+        f'{nice(r["arm"])} ({number(r["value"], 2)}, without information '
+        f'{number(r["null_low"], 2)} to {number(r["null_high"], 2)}, {p_equals(r["p"])})'
     )
     yes, no = (
         told(rows.to_dict('records'), 'value', line)
@@ -203,12 +222,18 @@ def information(
     )
     rule = f' ({Rule(protocol, None).words})'
     start = (
-        f'In the {protocol} reading, alarms{rule} come in the order of the genotypes’ onsets more often than permuted onsets allow for {yes}.'
+        (
+            f'In the {protocol} reading, alarms{rule} come in the order of the genotypes’ onsets '
+            f'more often than permuted onsets allow for {yes}.'
+        )
         if yes
         else ''
     )
     end = (
-        f'In the {protocol} reading, nothing beyond chance about which genotype dries first is seen in {no}{"" if yes else rule}.'
+        (
+            f'In the {protocol} reading, nothing beyond chance about which genotype dries first '
+            f'is seen in {no}{"" if yes else rule}.'
+        )
         if no
         else ''
     )
@@ -240,7 +265,8 @@ def provenance(
         ''
         if p
         else Markup(
-            '<p class="gap"><b>Not shown.</b> study.yaml holds no provenance: the study was not written by the runner.</p>'
+            '<p class="gap"><b>Not shown.</b> study.yaml holds no provenance: '
+            'the study was not written by the runner.</p>'
         )
     )
     return missing + Markup('<dl>{}</dl>').format(

@@ -257,7 +257,11 @@ def main_table(
             Column('text', 'Value [95 % interval]'),
             Column('clock_text', 'Clock told the treatment'),
         ],
-        f'{nice(r.arm)}: scores by the earlier paper’s definitions, {counted(genotypes(results), "genotype")}, mean over folds and seeds, beside the rule that sees no plant.',
+        (
+            f'{nice(r.arm)}: scores by the earlier paper’s definitions, '
+            f'{counted(genotypes(results), "genotype")}, mean over folds and seeds, '
+            'beside the rule that sees no plant.'
+        ),
     )
 
 
@@ -274,7 +278,8 @@ def baselines_table(
     v = variants(results)
     if not (v.group == 'Baselines').any():
         raise NotThere(
-            'No classical baseline has results; run the study “baselines” on the same data, into a folder beside this one.'
+            'No classical baseline has results; run the study “baselines” on the same data, '
+            'into a folder beside this one.'
         )
     v = (
         v[v.group.isin(['Base', 'Baselines'])]
@@ -284,7 +289,10 @@ def baselines_table(
     return Table(
         v,
         _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v),
-        f'Classical baselines on the same inputs and folds, retrospective reading, {counted(genotypes(results), "genotype")}.',
+        (
+            'Classical baselines on the same inputs and folds, retrospective reading, '
+            f'{counted(genotypes(results), "genotype")}.'
+        ),
         note='In brackets: 95 % intervals.',
     )
 
@@ -316,9 +324,16 @@ def ablation_table(
     return Table(
         v,
         _filled(columns, v),
-        f'Variants by the question they answer, retrospective reading, {counted(genotypes(results), "genotype")}. Each difference is taken from the base of the variant’s own study.',
+        (
+            'Variants by the question they answer, retrospective reading, '
+            f'{counted(genotypes(results), "genotype")}. '
+            'Each difference is taken from the base of the variant’s own study.'
+        ),
         groups='group',
-        note='Groups follow from the settings. Differences that no study stated beforehand are adjusted after Benjamini–Hochberg and exploratory.',
+        note=(
+            'Groups follow from the settings. Differences that no study stated beforehand are '
+            'adjusted after Benjamini–Hochberg and exploratory.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #8305c013
@@ -331,13 +346,20 @@ def distillation_table(
     v = v[v.study.isin(keep)].reset_index(drop=True)
     if v.empty:
         raise NotThere(
-            'No distilled arm has results; run the study “distillation” on the same data, into a folder beside this one.'
+            'No distilled arm has results; run the study “distillation” on the same data, '
+            'into a folder beside this one.'
         )
     return Table(
         v,
         _filled([*_study_column(v), *SCORE_COLUMNS, *GAP_COLUMNS], v),
-        f'Learning with privileged information: teacher, student and controls, one backbone throughout, {counted(genotypes(results), "genotype")}.',
-        note='Teacher predictions for a fold come from that fold’s own teacher. Read the student beside “scratch” and beside “shuffled teacher”.',
+        (
+            'Learning with privileged information: teacher, student and controls, '
+            f'one backbone throughout, {counted(genotypes(results), "genotype")}.'
+        ),
+        note=(
+            'Teacher predictions for a fold come from that fold’s own teacher. '
+            'Read the student beside “scratch” and beside “shuffled teacher”.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #56931289
@@ -392,9 +414,17 @@ def importance_table(
     return Table(
         frame,
         columns,
-        f'What trained networks lose on test accessions when one sensor is spoiled, {counted(int(t.n.max()), "genotype")}.',
+        (
+            'What trained networks lose on test accessions when one sensor is spoiled, '
+            f'{counted(int(t.n.max()), "genotype")}.'
+        ),
         groups='block',
-        note='In brackets: 95 % intervals over accessions and runs. Day by day, another day’s value could come from the future, so it is not asked. Near zero: the network does not lean on the sensor, which does not mean that the sensor knows nothing.',
+        note=(
+            'In brackets: 95 % intervals over accessions and runs. '
+            'Day by day, another day’s value could come from the future, so it is not asked. '
+            'Near zero: the network does not lean on the sensor, which does not mean that the '
+            'sensor knows nothing.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #cb939ae8
@@ -409,7 +439,10 @@ def importance_sentence(
     reading = 'online' if 'online' in set(t.protocol) else 'retrospective'
     t, trained = (
         t[t.protocol == reading],
-        f'{nice(arm)}, as trained and read {"with " if reading == "retrospective" else ""}{SEEN[reading]},',
+        (
+            f'{nice(arm)}, as trained and read '
+            f'{"with " if reading == "retrospective" else ""}{SEEN[reading]},'
+        ),
     )
     line = lambda rows: listed(
         f'{MODALITIES.get(r.modality, r.modality)} ({with_interval(r.loss, r.low, r.high, 3)})'
@@ -462,7 +495,9 @@ def _forest_caption(results, fig, ax, v, mae):
     )
     line = '; dashed: clock told the treatment' if how_many(fig, 'clock') else ''
     return (
-        f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of {counted(how_many(ax, "arm"), "arm")} from {counted(v.study.nunique(), "study", "studies")}, n = {n}. '
+        f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of '
+        f'{counted(how_many(ax, "arm"), "arm")} from '
+        f'{counted(v.study.nunique(), "study", "studies")}, n = {n}. '
         f'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals{line}.'
     )
 
