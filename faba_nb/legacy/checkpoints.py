@@ -8,6 +8,7 @@ __all__ = ['STATE', 'FULL', 'REQUIRED', 'list_checkpoints', 'check_complete', 'l
 # %% ../../nbs/55_legacy/20_checkpoints.ipynb #42839fda
 import io, pickle, zipfile, zlib
 from pathlib import Path
+from collections.abc import Iterator
 import pandas as pd, torch
 from ..core.errors import BadInput
 from .old_network import MODALITIES
@@ -20,9 +21,9 @@ STATE, FULL = (
 
 
 def list_checkpoints(
-    results,  # folder of one variant's results, or of one of its seeds
-    seed=42,  # of folds that lie in no folder of a seed
-):
+    results: str | Path,  # folder of one variant's results, or of one of its seeds
+    seed: int = 42,  # of folds that lie in no folder of a seed
+) -> pd.DataFrame:
     "init_seed, fold and path of every checkpoint, sorted"
     results = Path(results)
     if not results.is_dir():
@@ -49,18 +50,18 @@ def list_checkpoints(
     return table
 
 # %% ../../nbs/55_legacy/20_checkpoints.ipynb #57c339d9
-def _states(root, pattern):
+def _states(root: Path, pattern: str) -> Iterator[Path]:
     "The file with the weights in each folder that has one"
     for folder in root.glob(pattern):
         found = [folder / name for name in (STATE, FULL) if (folder / name).is_file()]
         yield from found[:1]
 
 
-def _fold(path):
+def _fold(path: Path) -> tuple[int, Path]:
     return _number(path.parts[-2], 'fold_', path), path
 
 
-def _number(name, prefix, path):
+def _number(name: str, prefix: str, path: Path) -> int:
     "The number in a folder's name"
     digits = name.removeprefix(prefix)
     if not digits.isdigit():
@@ -69,10 +70,10 @@ def _number(name, prefix, path):
 
 # %% ../../nbs/55_legacy/20_checkpoints.ipynb #f966e06d
 def check_complete(
-    table,  # from `list_checkpoints`
-    n,  # number of genotypes, which is the number of folds
-    where,  # the results folder, for the message
-):
+    table: pd.DataFrame,  # from `list_checkpoints`
+    n: int,  # number of genotypes, which is the number of folds
+    where: Path,  # the results folder, for the message
+) -> None:
     "Refuse results that do not hold each of the `n` folds for every seed"
     for seed, folds in table.groupby('init_seed').fold:
         if extra := sorted(set(folds) - set(range(n))):
@@ -93,8 +94,8 @@ def check_complete(
 
 # %% ../../nbs/55_legacy/20_checkpoints.ipynb #5e4c0e4f
 def load_tensors(
-    path,  # a file that `torch.save` wrote
-):
+    path: str | Path,  # a file that `torch.save` wrote
+) -> object:
     "What a file of tensors holds, if every byte of it is as it was written"
     content = Path(path).read_bytes()
     if not content.startswith(b'PK'):
@@ -130,8 +131,8 @@ def load_tensors(
 
 # %% ../../nbs/55_legacy/20_checkpoints.ipynb #bd25ccb9
 def read_checkpoint(
-    path,  # a best_model_state.pt, or a best_model.pt
-):
+    path: str | Path,  # a best_model_state.pt, or a best_model.pt
+) -> dict[str, torch.Tensor]:
     "Name to float32 tensor; anything but weights is refused"
     w = load_tensors(path)
     if isinstance(w, dict) and isinstance(w.get('model_state_dict'), dict):

@@ -10,15 +10,19 @@ __all__ = ['COLUMNS', 'STANDS', 'WEAKER', 'CANNOT', 'OPEN', 'CHECKS', 'ALSO', 'H
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #38fda3bd
 from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.places import root
+from ..core.studies import Arm
 from ..evaluation.alarms import Rule, accession_rule
 from ..evaluation.comparing import margin
 from ..reporting.layout import Column, Table, latex_text
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     counted,
     listed,
@@ -46,8 +50,8 @@ COLUMNS = [
 
 
 def read_claims(
-    path=None,  # the list that comes with the project by default
-):
+    path: Path | None = None,  # the list that comes with the project by default
+) -> pd.DataFrame:
     "The claims, every check known"
     path = path or root() / 'data' / 'design' / 'claims.csv'
     c = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -78,7 +82,7 @@ class Found:
 CHECKS = {}
 
 
-def check(f):
+def check(f: Callable) -> Callable:
     "Decorator: a function of results and a claim that returns `Found`, known by its name"
     CHECKS[f.__name__] = f
     return f
@@ -88,9 +92,9 @@ ALSO = {'full': ('full', 'dinov2', 'teacher')}
 
 
 def locate(
-    results,  # `Results`
-    names,  # arms that must be in one study, such as ('clip', 'full')
-):
+    results: Results,  # the study
+    names: 'Sequence[str]',  # arms that must be in one study, such as ('clip', 'full')
+) -> tuple[Results, list[str]]:
     "The study of the family that has results of all of them, and their names there"
     for r in results.family:
         there = [next((a for a in ALSO.get(n, (n,)) if a in r.arms), None) for n in names]
@@ -111,7 +115,7 @@ def locate(
     )
 
 
-def _shipped():
+def _shipped() -> list[tuple[str, dict[str, Arm]]]:
     "(name, arms) of the studies that come with the project"
     from faba_nb.core.studies import read_study, studies
 
@@ -121,7 +125,7 @@ def _shipped():
 HIGHER = {'f1', 'auc', 'accuracy', 'precision', 'recall'}
 
 
-def _value(results, claim):
+def _value(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]:
     "The row of the metric, its study and arm"
     r, (arm,) = locate(results, [claim.arm])
     row = r.metric(arm, claim.metric, claim.group, claim.protocol)
@@ -133,12 +137,12 @@ def _value(results, claim):
     return r, arm, row
 
 
-def _within(name):
+def _within(name: str) -> str:
     "A heading inside a sentence: 'Onset MAE' begins small, 'F1' and 'AUC' do not"
     return name[0].lower() + name[1:] if name[1:2].islower() else name
 
 
-def _clock_reaches(value, clock, metric):
+def _clock_reaches(value: float, clock: pd.Series | None, metric: str) -> bool:
     "Whether the clock is at least as good"
     if clock is None or clock.value == '' or metric == 'onset_error_published':
         return False
@@ -146,7 +150,7 @@ def _clock_reaches(value, clock, metric):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #51e84661
 @check
-def value(results, claim):
+def value(results: Results, claim: tuple) -> Found:
     "A printed number against its interval and the clock"
     r, arm, row = _value(results, claim)
     clock, (name, unit, digits, _) = (
@@ -183,7 +187,7 @@ def value(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #afca6aad
 @check
-def beats_clock(results, claim):
+def beats_clock(results: Results, claim: tuple) -> Found:
     "A claim of generalisation: the arm against the clock told the treatment"
     r, (arm,) = locate(results, [claim.arm])
     row = difference(r, arm, 'treatment_clock', claim.metric, claim.protocol)
@@ -207,7 +211,7 @@ def beats_clock(results, claim):
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #7c0610e3
-def _pair(results, claim, a, b):
+def _pair(results: Results, claim: tuple, a: str, b: str) -> tuple[Results, str, str, dict]:
     "The contrast of two arms in whichever study has both"
     r, (x, y) = locate(results, [a, b])
     row = difference(r, x, y, claim.metric, claim.protocol)
@@ -216,7 +220,7 @@ def _pair(results, claim, a, b):
     return r, x, y, row
 
 
-def _gap(row):
+def _gap(row: dict) -> str:
     "Difference, interval and p in words"
     return (
         f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} '
@@ -225,7 +229,7 @@ def _gap(row):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #0ff3d0a8
 @check
-def contrast(results, claim):
+def contrast(results: Results, claim: tuple) -> Found:
     "A is better than B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
@@ -256,7 +260,7 @@ def contrast(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #9fddb162
 @check
-def equivalent(results, claim):
+def equivalent(results: Results, claim: tuple) -> Found:
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
@@ -278,7 +282,7 @@ def equivalent(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #c4dd0b4c
 @check
-def best(results, claim):
+def best(results: Results, claim: tuple) -> Found:
     "A is better than every rival"
     rows = [_pair(results, claim, claim.arm, other) for other in claim.other.split('|')]
     lost = [(y, row) for _, _, y, row in rows if row['verdict'] != 'better']
@@ -311,7 +315,7 @@ RULE = Rule(k=2)
 STRATUM = f'k={RULE.k},target={RULE.target:g}'
 
 
-def _early_row(results, claim):
+def _early_row(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]:
     "The online earliness metric at one threshold"
     r, (arm,) = locate(results, [claim.arm])
     row = r.metric(arm, claim.metric, 'earliness', 'online', STRATUM)
@@ -321,7 +325,7 @@ def _early_row(results, claim):
 
 
 @check
-def early(results, claim):
+def early(results: Results, claim: tuple) -> Found:
     "Alarms before onset beyond those of the matched controls"
     r, arm, row = _early_row(results, claim)
     gap = with_interval(row.value, row.low, row.high, 2, sign=True)
@@ -344,7 +348,7 @@ def early(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #cedfd29e
 @check
-def lead(results, claim):
+def lead(results: Results, claim: tuple) -> Found:
     "A number of days by which the model leads"
     r, arm, row = _early_row(results, claim)
     now = with_interval(row.value, row.low, row.high, 1, sign=True) + ' d'
@@ -368,7 +372,7 @@ def lead(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #21b6e0a6
 @check
-def information(results, claim):
+def information(results: Results, claim: tuple) -> Found:
     "Whether alarms follow the order of the onsets beyond permuted onsets"
     r, (arm,) = locate(results, [claim.arm])
     p = r.table('permutation')
@@ -400,7 +404,7 @@ def information(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #efc65f83
 @check
-def gate(results, claim):
+def gate(results: Results, claim: tuple) -> Found:
     "A mean gate weight of drought plants, in all steps or before or after onset"
     r, (arm,) = locate(results, [claim.arm])
     g = r.table('gate_means')
@@ -424,7 +428,7 @@ def gate(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #022841fe
 @check
-def description(results, claim):
+def description(results: Results, claim: tuple) -> Found:
     "Gates read as importance"
     return Found(
         CANNOT,
@@ -442,7 +446,7 @@ def description(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #83c7a621
 @check
-def senescence(results, claim):
+def senescence(results: Results, claim: tuple) -> Found:
     "False alarms of old controls"
     r, (arm,) = locate(results, [claim.arm])
     row, young = (
@@ -466,7 +470,7 @@ def senescence(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #c3624124
 @check
-def fluorescence_day(results, claim):
+def fluorescence_day(results: Results, claim: tuple) -> Found:
     "First lasting difference of a parameter, with simultaneous bands"
     t = results.table('fluorescence_divergence')
     t = t[t.parameter == claim.metric]
@@ -495,7 +499,7 @@ def fluorescence_day(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #dc97476f
 @check
-def order(results, claim):
+def order(results: Results, claim: tuple) -> Found:
     "Fluorescence, then model, then eye, in one accession after another"
     from faba_nb.reporting.presymptomatic import dates
 
@@ -515,7 +519,7 @@ def order(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #8a25a09c
 @check
-def attention(results, claim):
+def attention(results: Results, claim: tuple) -> Found:
     "Attention read as evidence"
     return Found(
         CANNOT,
@@ -530,7 +534,7 @@ def attention(results, claim):
 
 
 @check
-def shared_trend(results, claim):
+def shared_trend(results: Results, claim: tuple) -> Found:
     "Correlations over all days between two things that both follow age"
     return Found(
         CANNOT,
@@ -548,9 +552,9 @@ def shared_trend(results, claim):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #f96ddf1c
 def judge(
-    results,  # `Results`
-    claims=None,  # from `read_claims`
-):
+    results: Results,  # the study
+    claims: pd.DataFrame | None = None,  # from `read_claims`
+) -> pd.DataFrame:
     "One line per claim: verdict, what was found, the sentence instead, the answer"
     return (
         results.once('claims', lambda: _judge(results, read_claims()))
@@ -559,7 +563,7 @@ def judge(
     )
 
 
-def _judge(results, claims):
+def _judge(results: Results, claims: pd.DataFrame) -> pd.DataFrame:
     "Every check in turn; one that misses its numbers says which"
     rows = []
     for c in claims.itertuples():
@@ -587,8 +591,8 @@ def _judge(results, claims):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #93297b2b
 def claims_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The claims as printed"
     j = judge(results)
     order = {STANDS: 0, WEAKER: 1, CANNOT: 2, OPEN: 3}
@@ -618,8 +622,8 @@ def claims_table(
 
 
 def tally(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "How many claims stand"
     v = judge(results).verdict.value_counts()
     told = listed(
@@ -640,8 +644,8 @@ def tally(
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #7b9eb63d
 def claims_latex(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The replacement sentences as LaTeX, claims as comments"
     lines = []
     for c in judge(results).itertuples():

@@ -10,18 +10,27 @@ __all__ = ['CLOSE', 'SIDE', 'PLACES', 'brought', 'imports_table', 'found_again',
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #232f04d6
 from dataclasses import replace
 from itertools import combinations
+from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from ..backbones.registry import get_backbone
 from ..core.files import read_json
-from ..core.studies import Study, read_study
+from ..core.studies import Arm, Study, read_study
 from ..evaluation.comparing import level, margin
 from ..evaluation.power import gap_probability
 from ..reporting.drawing import Drawn
 from ..reporting.figures import pair_panel
 from ..reporting.layout import Column, Table
-from ..reporting.results import NotThere, counted, listed, number, p_equals, with_interval
+from faba_nb.reporting.results import (
+    NotThere,
+    Results,
+    counted,
+    listed,
+    number,
+    p_equals,
+    with_interval,
+)
 from faba_nb.reporting.comparison_tables import (
     DETECTABLE,
     METRICS,
@@ -36,8 +45,8 @@ from faba_nb.reporting.comparison_tables import (
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #d8906da7
 def brought(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> dict[str, dict]:
     "{arm: record of its import}, in the order of the study"
     found = {p.parent.name: read_json(p) for p in sorted(results.out.glob('arms/*/imported.json'))}
     if not found:
@@ -46,7 +55,13 @@ def brought(
     return {a: found[a] for a in dict.fromkeys(order) if a in found}
 
 
-def _value(results, arm, metric, group='published', protocol='retrospective'):
+def _value(
+    results: Results,
+    arm: str,
+    metric: str,
+    group: str = 'published',
+    protocol: str = 'retrospective',
+) -> float:
     "A metric, or NaN"
     row = results.metric(arm, metric, group, protocol)
     return float('nan') if row is None or row.value == '' else float(row.value)
@@ -56,8 +71,8 @@ CLOSE = 0.0005  # F1: nearer than half of its third digit, a printed number was 
 
 
 def imports_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Each import: where it came from, what was compared, what its summary says, what comes out again"
     rows = [
         dict(
@@ -102,7 +117,7 @@ def imports_table(
     )
 
 
-def _compared(record, what):
+def _compared(record: dict, what: str) -> str:
     "How many of an import's checkpoints were compared, and how far apart they were"
     if not record.get(f'{what}_compared'):
         return 'not checked'
@@ -112,7 +127,7 @@ def _compared(record, what):
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #132ee8cb
-def _as_it_was(results):
+def _as_it_was(results: Results) -> Iterator[str]:
     "What else an import's record says of the data and of the configuration"
     for a, r in brought(results).items():
         said, s = nice(a), r.get('settings') or {}
@@ -138,7 +153,7 @@ def _as_it_was(results):
             yield f'{said}: keys of its configuration not followed: {", ".join(_groups(keys))}.'
 
 
-def _groups(keys):
+def _groups(keys: Iterable[str]) -> list[str]:
     "Dotted keys, those of one section together"
     sections = {}
     for k in keys:
@@ -150,8 +165,8 @@ def _groups(keys):
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #612e168a
 def found_again(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str | list[str]:
     "Whether the summaries' numbers come out again, in a sentence"
     pairs = {
         a: (_value(results, a, 'f1', 'summary'), _value(results, a, 'f1')) for a in brought(results)
@@ -186,11 +201,11 @@ def found_again(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #28c8664b
 def ranking(
-    results,  # `Results`
-    metric='f1',
-    group='published',
-    protocol='retrospective',  # what the order is made by
-):
+    results: Results,  # the study
+    metric: str = 'f1',
+    group: str = 'published',
+    protocol: str = 'retrospective',  # what the order is made by
+) -> dict[str, float]:
     "Imported arms from best to worst, {arm: value}"
     found = {a: _value(results, a, metric, group, protocol) for a in brought(results)}
     low = metric in ('mae_published', 'mae_measured', 'never_detected')
@@ -203,8 +218,8 @@ def ranking(
 
 
 def ranked_pairs(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "Every pair of imported arms, the one that ranks higher first, with its contrast"
     rows = [difference(results, a, b) for a, b in combinations(ranking(results), 2)]
     if not any(rows):
@@ -213,9 +228,9 @@ def ranked_pairs(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #f44bce9e
 def keep(
-    pairs,  # from `ranked_pairs`
-    order,  # arms from best to worst
-):
+    pairs: pd.DataFrame,  # from `ranked_pairs`
+    order: list[str],  # arms from best to worst
+) -> str:
     "'yes', 'part' or 'no'"
     decided = {(r.arm_a, r.arm_b) for r in pairs.itertuples() if r.verdict == 'better'}
     if all(p in decided for p in zip(order, order[1:])):
@@ -224,8 +239,8 @@ def keep(
 
 
 def answer(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[Markup]:
     "May the ranking stay; and what a clock scores"
     order = ranking(results)
     if len(order) < 2:
@@ -238,7 +253,7 @@ def answer(
     ]
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #1e33bb87
-def _may_stay(results, order):
+def _may_stay(results: Results, order: dict[str, float]) -> str:
     "The verdict on the ranking in a sentence or two"
     pairs, n = ranked_pairs(results), counted(genotypes(results), 'genotype')
     chain = listed(f'{nice(a)} {number(v)}' for a, v in order.items())
@@ -261,7 +276,7 @@ def _may_stay(results, order):
     return texts[keep(pairs, list(order))]
 
 
-def _none(k):
+def _none(k: int) -> str:
     return (
         'this one pair cannot be told from chance'
         if k == 1
@@ -269,7 +284,7 @@ def _none(k):
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #bb0c2ca5
-def _beside_clock(results, order):
+def _beside_clock(results: Results, order: dict[str, float]) -> str:
     "How many arms reach the rule that never saw a plant"
     clock = results.metric('treatment_clock', 'f1')
     if clock is None:
@@ -296,7 +311,7 @@ def _beside_clock(results, order):
     return f'{start} No imported arm exceeds it by more than chance{lying}.'
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #21850d29
-def _all_of(some, order):
+def _all_of(some: list[str], order: dict[str, float]) -> str:
     return (
         f'All {len(order)} imported arms'
         if len(some) == len(order) > 1
@@ -305,8 +320,8 @@ def _all_of(some, order):
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #dccd2113
 def by_chance(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "How often identical arms show a gap like the one just named"
     p, order = results.table('power'), list(ranking(results).values())
     seen = (
@@ -334,8 +349,8 @@ def by_chance(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #67ab189f
 def pairs_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "All pairs of imported arms with their verdicts"
     p = ranked_pairs(results)
     p = p.assign(
@@ -361,9 +376,9 @@ def pairs_table(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #2a8c7d3f
 def pairs_figure(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Differences of all pairs with their intervals"
     p = ranked_pairs(results)
     fig, told = pair_panel(results, p, width)
@@ -391,9 +406,9 @@ SIDE = {
 
 
 def side_by_side(
-    results,  # `Results`
-    protocol='retrospective',  # or 'online'
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # or 'online'
+) -> Table:
     "Imported arms and yardsticks: the old definition, then measured steps"
     frame = metric_frame(results, [*ranking(results), *results.yardsticks], SIDE, protocol)
     have = [k for k in SIDE if frame[k].notna().any()]
@@ -444,8 +459,8 @@ PLACES = {
 
 
 def places_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The place of each imported arm under each definition"
     rows = [
         dict(
@@ -468,8 +483,8 @@ def places_table(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #ec7994d4
 def places(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Whether the first place depends on the definition"
     first = {k: next(iter(r)) for k, how in PLACES.items() if len(r := ranking(results, *how)) > 1}
     names = list(dict.fromkeys(first.values()))
@@ -483,8 +498,8 @@ def places(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #631b56a3
 def can_say(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "What the imported results carry"
     lines = [
         (
@@ -534,7 +549,7 @@ def can_say(
     )
 
 
-def _gap(r):
+def _gap(r: tuple) -> str:
     "Difference, interval and p of a pair"
     return (
         f'difference {with_interval(r.difference, r.low, r.high, 3, sign=True)}, '
@@ -542,13 +557,13 @@ def _gap(r):
     )
 
 
-def _lines(texts, kind):
+def _lines(texts: list[str], kind: str) -> Markup:
     return Markup('<ul class="verdicts">{}</ul>').format(
         Markup('').join(Markup('<li class="{}">{}</li>').format(kind, t) for t in texts)
     )
 
 
-def _concordance(results):
+def _concordance(results: Results) -> list[tuple]:
     "Rows of the permutation test of imported arms, past only"
     try:
         p = results.table('permutation')
@@ -564,8 +579,8 @@ def _concordance(results):
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #deac7318
 def cannot_say(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "What the imported results do not carry"
     lines = [
         f'That {nice(r.arm_a)} outranks {nice(r.arm_b)}: {_gap(r)}'
@@ -597,7 +612,7 @@ def cannot_say(
     return _lines([*lines, *_unlike(results)], 'undecided')
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #f8656cea
-def _unlike(results):
+def _unlike(results: Results) -> Iterator[str]:
     "Reasons that lie in how the arms were made"
     arms = {a: r['settings'] for a, r in brought(results).items() if r.get('settings')}
     taps = {
@@ -637,7 +652,7 @@ def _unlike(results):
         )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #6efde662
-def _same(x, y):
+def _same(x: Arm, y: Arm) -> bool:
     "Whether two arms answer the same question"
     keys = ['modalities', 'fusion', 'temporal', 'attention', 'estimator'] + (
         ['backbone'] if 'image' in x.modalities else []
@@ -646,8 +661,8 @@ def _same(x, y):
 
 
 def missing(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> dict[str, Arm]:
     "{arm: settings} of the study `backbones` that neither the import nor this study has predictions for"
     have = [results.study.arms[a] for a in results.arms if a in results.study.arms]
     seeds = max(
@@ -664,8 +679,8 @@ def missing(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #da6bf8a1
 def completed(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The study with the missing arms, as YAML"
     s, new = results.study, missing(results)
     if not new:
@@ -676,8 +691,8 @@ def completed(
 
 
 def commands(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str | list[str]:
     "What to type for the missing arms"
     new = missing(results)
     if not new:

@@ -28,7 +28,7 @@ from ..core.progress import Progress
 from ..core.provenance import commit, fingerprint, log_event, versions
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
-from ..core.study_folder import StudyFolder
+from ..core.study_folder import ArmFolder, StudyFolder
 from ..experiment.experiment_folder import Experiment
 from faba_nb.legacy.checkpoints import (
     FULL,
@@ -47,6 +47,7 @@ from .old_folds import check_fold, predict_fold
 from .old_inputs import AsItWas, OldFeatures, check_widths, earlier_bundle
 from .old_network import Variant, check_variant, widths_of
 from .old_summaries import find_summary, summary_rows
+from ..training.bundle import Bundle
 from ..training.folds import make_folds
 from ..training.running import COLUMNS
 
@@ -64,11 +65,11 @@ class Source:
 
 
 def find_source(
-    results,  # folder of one variant's results or of one of its seeds, or a summary
-    data,  # folder of the experiment
-    features=None,  # file of image features
-    configuration=None,  # YAML file
-):
+    results: str | Path,  # folder of one variant's results or of one of its seeds, or a summary
+    data: str | Path,  # folder of the experiment
+    features: str | Path | None = None,  # file of image features
+    configuration: str | Path | None = None,  # YAML file
+) -> 'Source':
     "Everything that belongs to a results folder"
     results = Path(results)
     if not results.exists():
@@ -112,13 +113,13 @@ def find_source(
     )
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #4a698fc4
-def _features(arm, data, features):
+def _features(arm: Arm, data: Path, features: Path | None) -> Path | None:
     "The file of image features: needed where the arm sees images, else read where it is there"
     file = Path(features) if features else feature_path(Path(data) / 'features', arm.backbone)
     return file if 'image' in arm.modalities or file.is_file() else None
 
 
-def _nothing_here(results):
+def _nothing_here(results: Path) -> BadInput:
     "The refusal of a folder without results, which names the ones below it"
     if (results / STATE).is_file() or (results / FULL).is_file():
         return BadInput(
@@ -150,9 +151,9 @@ def _nothing_here(results):
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #72e270a3
 def predict_all(
-    source,  # a `Source` with checkpoints
-    bundle,  # from `earlier_bundle`
-):
+    source: Source,  # with checkpoints
+    bundle: Bundle,  # from `earlier_bundle`
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "All predictions of all checkpoints, and for each how far its gates and its loss are from the stored ones"
     said, a = source.configuration, source.arm
     folds = make_folds(bundle.plants, said.split_seed)
@@ -177,7 +178,9 @@ def predict_all(
 KEY = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag']
 
 
-def _tables(rows, bundle, study, name, arm):
+def _tables(
+    rows: pd.DataFrame, bundle: Bundle, study: str, name: str, arm: Arm
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "predictions and predictions_all_rounds as other arms have them"
     rows = rows.assign(
         study=study, arm=name, backbone=arm.backbone, label=(rows.dag >= rows.onset_dag).astype(int)
@@ -193,7 +196,7 @@ def _tables(rows, bundle, study, name, arm):
     return order(steps)[COLUMNS], order(every)[[*COLUMNS, 'measured']]
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #ba9556bb
-def _with_arm(out, name, arm):
+def _with_arm(out: Path, name: str, arm: Arm) -> tuple[Study, bool]:
     "The study that OUT holds after importing `name`, and whether it is to be written"
     path = StudyFolder(out).study
     own = read_study(path) if path.is_file() else None
@@ -215,13 +218,18 @@ def _with_arm(out, name, arm):
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #04147216
 def import_results(
-    results,  # folder of one variant's checkpoints or of one of its seeds, or a summary JSON
-    data,  # folder of the experiment
-    out,  # the study's folder
-    arm,  # name of the arm, such as clip
-    features=None,  # file of image features; DATA/features/<backbone>_features.h5 by default
-    configuration=None,  # old YAML file; looked for beside the checkpoints by default
-):
+    results: str
+    | Path,  # folder of one variant's checkpoints or of one of its seeds, or a summary JSON
+    data: str | Path,  # folder of the experiment
+    out: str | Path,  # the study's folder
+    arm: str,  # name of the arm, such as clip
+    features: str
+    | Path
+    | None = None,  # file of image features; DATA/features/<backbone>_features.h5 by default
+    configuration: str
+    | Path
+    | None = None,  # old YAML file; looked for beside the checkpoints by default
+) -> dict:
     "Write earlier results into OUT/arms/<arm>; returns what was imported"
     check_name(arm, 'arm', '--arm')
     source, experiment = find_source(results, data, features, configuration), Experiment(data)
@@ -242,7 +250,7 @@ def import_results(
 IMPORTED = ('imported.json', 'predictions_all_rounds.csv', 'predictions.csv')
 
 
-def _is_done(folder, mark, source):
+def _is_done(folder: ArmFolder, mark: str, source: Source) -> bool:
     "Whether exactly this was imported, and lies there as it was written"
     names = IMPORTED if len(source.checkpoints) else IMPORTED[:1]
     if any(broken(folder / n) for n in names):
@@ -253,7 +261,7 @@ def _is_done(folder, mark, source):
         return False  # torn: it is written anew
 
 
-def _mark(source, experiment):
+def _mark(source: Source, experiment: Experiment) -> str:
     "A fingerprint of everything that is imported and of the data it is applied to"
     f, said = source.features, source.configuration
     file = [f.name, f.stat().st_size, f.stat().st_mtime_ns] if f and f.is_file() else []
@@ -269,7 +277,9 @@ def _mark(source, experiment):
     )
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #6ad799cc
-def _predicted(source, experiment, study, name):
+def _predicted(
+    source: Source, experiment: Experiment, study: str, name: str
+) -> tuple[tuple | None, dict]:
     "The two tables of predictions, or none for a summary alone, and what was found out"
     if not len(source.checkpoints):
         return None, dict(checkpoints=0)
@@ -298,13 +308,13 @@ def _predicted(source, experiment, study, name):
     )
 
 
-def _set_aside(source, experiment):
+def _set_aside(source: Source, experiment: Experiment) -> dict:
     "What lies beside the data and was not looked at, because it came later"
     gaps = gaps_path(source.features) if source.features else None
     return dict(marks_not_used=len(experiment.marks), gaps_not_used=bool(gaps and gaps.is_file()))
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #f0ca5575
-def _settings(source):
+def _settings(source: Source) -> dict:
     "What the configuration says of the arm; nothing where there is none"
     said = source.configuration
     if said is None:
@@ -317,7 +327,14 @@ def _settings(source):
     return to_dict(source.arm) | dict(pos_weight=weight, fluor_scaled=said.scaled)
 
 
-def _write(source, experiment, out, folder, tables, facts):
+def _write(
+    source: Source,
+    experiment: Experiment,
+    out: Path,
+    folder: ArmFolder,
+    tables: tuple | None,
+    facts: dict,
+) -> dict:
     "Write everything; predictions.csv, which says that the arm is there, last"
     for name in ('predictions.csv', SEALS):
         (folder / name).unlink(missing_ok=True)
@@ -351,7 +368,7 @@ def _write(source, experiment, out, folder, tables, facts):
     return record
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #318b3f02
-def _write_predictions(tables, folder):
+def _write_predictions(tables: tuple[pd.DataFrame, pd.DataFrame], folder: ArmFolder) -> None:
     "Both tables, each sealed at once"
     steps, rounds = tables
     write_csv(rounds, folder / 'predictions_all_rounds.csv', float_format='%.9g')
@@ -360,7 +377,7 @@ def _write_predictions(tables, folder):
     seal(folder / 'predictions.csv')
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #6cb463ec
-def _enter(source, experiment, out, name):
+def _enter(source: Source, experiment: Experiment, out: Path, name: str) -> None:
     "Name the arm in a study of imported arms, and its summary among the earlier ones; as often as one likes"
     with FileLock(out / '.study.yaml.lock'):
         study, ours = _with_arm(out, name, source.arm)
@@ -374,7 +391,7 @@ def _enter(source, experiment, out, name):
         write_earlier(out)
 
 
-def _write_study(study, source, experiment, out):
+def _write_study(study: Study, source: Source, experiment: Experiment, out: Path) -> None:
     "study.yaml and run.json of a study of imported arms"
     features = str(source.features.parent) if source.features else ''
     write_text(study.to_yaml(), StudyFolder(out).study)
@@ -391,8 +408,8 @@ def _write_study(study, source, experiment, out):
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #3ce62370
 def write_earlier(
-    out,  # the study's folder
-):
+    out: Path,  # the study's folder
+) -> None:
     "Write OUT/tables/earlier.csv from the summaries of imported arms"
     found = [
         (p.parent.name, read_json(p), read_json(p.with_name('imported.json')))

@@ -49,7 +49,7 @@ class Configuration:
     ignored: dict  # key to value of what is not followed
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #c4d2b25c
-def _flat(d, above=''):
+def _flat(d: dict, above: str = '') -> dict:
     "Dotted key to value"
     out = {}
     for k, v in d.items():
@@ -88,10 +88,10 @@ SIZES = {
 
 
 def check_sizes(
-    w,  # name to tensor
-    sizes,  # from a `Configuration`
-    where,  # the checkpoint, for the message
-):
+    w: 'dict[str, torch.Tensor]',  # name to tensor
+    sizes: dict,  # key to what the configuration says
+    where: Path,  # the checkpoint, for the message
+) -> None:
     "Refuse weights of another size than the configuration says"
     for key, said in sizes.items():
         if (has := SIZES[key](w)) != said:
@@ -103,8 +103,8 @@ def check_sizes(
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #5137fe72
 def read_configuration(
-    path,  # a YAML file of the earlier system
-):
+    path: str | Path,  # a YAML file of the earlier system
+) -> Configuration:
     "The `Configuration` in an old file"
     d = read_yaml(path)
     if not isinstance(d, dict) or not isinstance(d.get('model'), dict):
@@ -143,7 +143,7 @@ def read_configuration(
     )
 
 
-def _typed(flat, key, value, kind, path):
+def _typed(flat: dict, key: str, value: float, kind: type, path: Path) -> float:
     "The number under a key, or `value` where nothing is written"
     said = flat.get(key)
     if said is None:
@@ -159,7 +159,7 @@ def _typed(flat, key, value, kind, path):
     return kind(number)
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #edf1f3af
-def _variant_settings(flat, path):
+def _variant_settings(flat: dict, path: Path) -> dict:
     "Settings of an `Arm` from the old section `ablation`"
     said = lambda key, value: (
         value if flat.get(f'model.ablation.{key}') is None else flat[f'model.ablation.{key}']
@@ -185,7 +185,7 @@ def _variant_settings(flat, path):
     )
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #4890e458
-def _own_folders(results):
+def _own_folders(results: Path) -> list[Path]:
     "The folder of a variant's results and those around it that are its alone"
     own = [Path(results).absolute()]
     if own[-1].name.startswith('seed_'):
@@ -196,8 +196,8 @@ def _own_folders(results):
 
 
 def find_configuration(
-    results,  # folder of one variant's results, or of one of its seeds
-):
+    results: str | Path,  # folder of one variant's results, or of one of its seeds
+) -> Path | None:
     "The YAML file that belongs to a results folder, or None"
     own = _own_folders(results)
     for folder in own:
@@ -214,7 +214,7 @@ def find_configuration(
             return _only_one(found, f'{len(found)} configurations name this folder', results)
 
 
-def _text(path):
+def _text(path: Path) -> str:
     "The text of a file, '' when it is none"
     try:
         return read_text(path)
@@ -222,7 +222,7 @@ def _text(path):
         return ''
 
 
-def _only_one(found, what, where):
+def _only_one(found: list[Path], what: str, where: Path) -> Path:
     "The file, if it is the only one"
     if len(found) > 1:
         raise BadInput(
@@ -233,7 +233,7 @@ def _only_one(found, what, where):
     return found[0]
 
 
-def _checkpoint_dir(path):
+def _checkpoint_dir(path: Path) -> str:
     "The folder of checkpoints that a configuration names"
     try:
         return str(((read_yaml(path) or {}).get('logging') or {}).get('checkpoint_dir') or '')

@@ -6,21 +6,24 @@
 __all__ = ['CLOSE', 'OTHER_INPUTS', 'predict_fold', 'check_fold']
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #7dbd714a
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..core.errors import BadInput
 from ..core.files import read_json
 from .checkpoints import load_tensors
+from .old_configuration import Configuration
 from .old_inputs import filled, inputs_of
-from .old_network import MODALITIES, forward, replay, widths_of
-from ..training.folds import members
+from .old_network import MODALITIES, Variant, forward, replay, widths_of
+from ..training.bundle import Bundle
+from ..training.folds import Fold, members
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #2aef18f8
 def predict_fold(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    bundle,  # from `earlier_bundle`
-    fold,  # a `Fold`
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    bundle: Bundle,  # from `earlier_bundle`
+    fold: Fold,  # which plants are left out
+) -> pd.DataFrame:
     "Rows for the fold's test and validation plants in both readings, on all rounds"
     m, parts = members(fold, bundle.plants.genotype), []
     for split in (
@@ -35,7 +38,9 @@ def predict_fold(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #0a108bd8
-def _rows(bundle, at, split, logits, gate):
+def _rows(
+    bundle: Bundle, at: np.ndarray, split: str, logits: torch.Tensor, gate: torch.Tensor | None
+) -> pd.DataFrame:
     "One row per plant and round"
     g, n = bundle.rounds, bundle.rounds.dag.shape[1]
     p = (
@@ -62,13 +67,13 @@ CLOSE = 1e-3  # what is stored was computed on another device
 
 
 def check_fold(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    bundle,  # from `earlier_bundle`
-    fold,  # the `Fold` it is taken for
-    path,  # of the checkpoint
-    said=None,  # its `Configuration`
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    bundle: Bundle,  # from `earlier_bundle`
+    fold: Fold,  # the one it is taken for
+    path: Path,  # of the checkpoint
+    said: Configuration | None = None,  # what it was trained with
+) -> tuple[float, float]:
     "Refuse a checkpoint of another fold or other inputs; returns how far its gates and its loss are from the stored ones, NaN where none are"
     record = _fold_record(path)
     if record.get('fold_id', fold.number) != fold.number:
@@ -98,7 +103,7 @@ def check_fold(
 OTHER_INPUTS = 'features, workbooks, onsets or configuration are not those it was trained with'
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #11ec1068
-def _fold_record(path):
+def _fold_record(path: Path) -> dict:
     "What metrics.json beside a checkpoint says"
     record = path.with_name('metrics.json')
     try:
@@ -108,7 +113,7 @@ def _fold_record(path):
     return said if isinstance(said, dict) else {}
 
 
-def _stored_gates(path):
+def _stored_gates(path: Path) -> list[torch.Tensor]:
     "(plants, rounds, 4) gate weights stored beside a checkpoint: by training, by evaluation, by both or neither"
     found, pt, npy = (
         [],
@@ -130,20 +135,30 @@ def _stored_gates(path):
     return [g.float() for g in found]
 
 
-def _answers(w, variant, bundle, genotype):
+def _answers(
+    w: dict[str, torch.Tensor], variant: Variant, bundle: Bundle, genotype: str
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds and gates for the plants of a genotype"
     at = np.flatnonzero(bundle.plants.genotype == genotype)
     return forward(w, variant, filled(inputs_of(bundle, at), widths_of(w)))
 
 
-def _apart(gate, stored):
+def _apart(gate: torch.Tensor, stored: torch.Tensor) -> float:
     "Largest difference between gates; infinite where they are of other plants or rounds"
     if gate.shape != stored.shape:
         return float('inf')
     return float((gate - stored).abs().nan_to_num(nan=float('inf')).max())
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #6679aba5
-def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
+def _refuse_gates(
+    w: dict[str, torch.Tensor],
+    variant: Variant,
+    bundle: Bundle,
+    fold: Fold,
+    path: Path,
+    stored: torch.Tensor,
+    gap: float,
+) -> None:
     "Say whose gates they are, if they are anybody's"
     apart = {
         g: _apart(_answers(w, variant, bundle, g)[1], stored)
@@ -166,7 +181,13 @@ def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
     )
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #d2940016
-def _loss_gap(logits, bundle, genotype, stored, said):
+def _loss_gap(
+    logits: torch.Tensor,
+    bundle: Bundle,
+    genotype: str,
+    stored: float | None,
+    said: Configuration | None,
+) -> float:
     "Difference to a stored test loss, relative where it is above 1; NaN where it cannot be computed again"
     taught = said is None or any(k.startswith('distillation.') for k in said.ignored)
     if (

@@ -6,29 +6,31 @@
 __all__ = ['NUMERIC', 'AsItWas', 'OldFeatures', 'earlier_fluorescence', 'earlier_bundle', 'inputs_of', 'filled', 'check_widths']
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #9cd7ff31
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
+from ..core.studies import Arm
 from ..experiment.experiment_folder import Experiment
 from ..experiment.marks import read_marks
 from ..experiment.sheets import find_file, parsed_once, read_sheet
 from ..experiment.tables import fluor_columns, read_table, table_spec
 from .old_network import MODALITIES, widths_of
-from ..training.bundle import load_bundle, place, published_moments
+from ..training.bundle import Bundle, load_bundle, place, published_moments
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #504045cb
 class AsItWas(Experiment):
     "An experiment without the marks that were set since"
 
     @property
-    def marks(self):
+    def marks(self) -> pd.DataFrame:
         return read_marks('')
 
 
 class OldFeatures(FeatureFile):
     "A file of features without what was extracted later for its gaps"
 
-    def _join(self, more):
+    def _join(self, more: FeatureFile) -> None:
         pass
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #71bf8d74
@@ -55,7 +57,7 @@ NUMERIC = {
 }  # texts that pandas takes as missing
 
 
-def _headings(path, spec):
+def _headings(path: Path, spec: pd.Series) -> list[tuple[str, str, bool]]:
     "Heading, our name and whether all cells are numbers, for each column of parameters in written order"
     cells = read_sheet(path, ['Plant ID', 'Round Order'], spec.sheet, spec.table, spec.file).cells
     known, other = fluor_columns(cells)
@@ -65,9 +67,9 @@ def _headings(path, spec):
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #459f4b95
 def earlier_fluorescence(
-    experiment,  # an `Experiment`
-    width=None,  # number of columns the network wants
-):
+    experiment: Experiment,  # whose workbook is read
+    width: int | None = None,  # number of columns the network wants
+) -> tuple[pd.DataFrame, list[str], list[str]]:
     "plant_id, round and the columns as the earlier reader took them, a row per line of the workbook; the columns; those left out for a text in them"
     spec = table_spec('fluorescence')
     path = find_file(experiment.folder, spec.file)
@@ -83,12 +85,13 @@ def earlier_fluorescence(
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #533f9ea5
 def earlier_bundle(
-    arm,  # an `Arm`
-    experiment,  # an `AsItWas`
-    features=None,  # an `OldFeatures`; for arms without images it says which photographs counted
-    scaled=True,  # fluorescence is standardised
-    width=None,  # columns of fluorescence the network wants
-):
+    arm: Arm,  # what was imported
+    experiment: AsItWas,  # raw tables and photographs
+    features: OldFeatures
+    | None = None,  # for arms without images it says which photographs counted
+    scaled: bool = True,  # fluorescence is standardised
+    width: int | None = None,  # columns of fluorescence the network wants
+) -> tuple[Bundle, dict]:
     "The experiment as the earlier network saw it, and what of it needs saying"
     b = load_bundle(arm, experiment, features, partial=True)
     facts = _set_fluorescence(b, experiment, scaled, width) if 'fluor' in arm.modalities else {}
@@ -96,7 +99,7 @@ def earlier_bundle(
     return b, facts | _lacking(b, experiment, features)
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #70082a46
-def _set_fluorescence(b, experiment, scaled, width):
+def _set_fluorescence(b: Bundle, experiment: Experiment, scaled: bool, width: int | None) -> dict:
     "Lay fluorescence onto the rounds as the earlier reader did"
     frame, columns, left_out = earlier_fluorescence(experiment, width)
     g, ids = b.rounds, b.plants.plant_id.to_numpy()
@@ -109,7 +112,7 @@ def _set_fluorescence(b, experiment, scaled, width):
     return dict(fluor_columns_left_out=left_out)
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #dbad943a
-def _active(b, experiment, features):
+def _active(b: Bundle, experiment: Experiment, features: OldFeatures | None) -> np.ndarray:
     "Rounds that others look at: those with a feature of a photograph, or a row of fluorescence"
     ids = b.plants.plant_id.to_numpy()
     photographs = experiment.images if features is None else features.index
@@ -125,7 +128,7 @@ def _active(b, experiment, features):
     return place(b.rounds, ids, seen.assign(there=1.0), ['there'], 'visits')[..., 0] == 1
 
 
-def _lacking(b, experiment, features):
+def _lacking(b: Bundle, experiment: Experiment, features: OldFeatures | None) -> dict:
     "Photographed plants that the file of features does not know"
     if features is None:
         return {}
@@ -141,10 +144,10 @@ def _lacking(b, experiment, features):
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #813fc7db
 def inputs_of(
-    bundle,  # from `earlier_bundle`
-    at,  # positions of plants
-    online=False,  # take the climate until each plant's measuring time
-):
+    bundle: Bundle,  # from `earlier_bundle`
+    at: np.ndarray,  # positions of plants
+    online: bool = False,  # take the climate until each plant's measuring time
+) -> dict[str, torch.Tensor | None]:
     "What the earlier network is given for these plants"
     g, n = bundle.rounds, len(at)
     values = g.values | (bundle.online.get('rounds', {}) if online else {})
@@ -169,7 +172,7 @@ def inputs_of(
     return x | dict(active=torch.from_numpy(g.real[at]))
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #92403149
-def filled(x, widths):
+def filled(x: dict[str, torch.Tensor | None], widths: dict[str, int]) -> dict[str, torch.Tensor]:
     "The inputs with zeros for what the arm does not use"
     n, t = x['dag'].shape
     empty = {
@@ -181,10 +184,10 @@ def filled(x, widths):
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #cd1690b0
 def check_widths(
-    w,  # name to tensor
-    bundle,  # from `earlier_bundle`
-    where,  # the checkpoint, for the message
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    bundle: Bundle,  # from `earlier_bundle`
+    where: Path,  # the checkpoint, for the message
+) -> None:
     "Refuse a checkpoint made for other inputs"
     has, data = widths_of(w), {m: v.shape[-1] for m, v in bundle.rounds.values.items()}
     if bundle.table is not None:

@@ -9,6 +9,7 @@ __all__ = ['MODALITIES', 'TRACES', 'Variant', 'widths_of', 'check_variant', 'fus
 # %% ../../nbs/55_legacy/10_old_network.ipynb #3ff2d77c
 import math
 from dataclasses import dataclass
+from pathlib import Path
 import torch
 import torch.nn.functional as F
 from ..core.errors import BadInput
@@ -29,8 +30,8 @@ class Variant:
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #81923556
 def widths_of(
-    w,  # name to tensor
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+) -> dict[str, int]:
     "Modality to input width of a checkpoint"
     return {m: w[f'modality_proj.{m}_proj.0.weight'].shape[1] for m in MODALITIES}
 
@@ -41,10 +42,10 @@ TRACES = dict(
 
 
 def check_variant(
-    w,  # name to tensor
-    variant,  # what the configuration says
-    where,  # file, for the message
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # what the configuration says
+    where: Path,  # file, for the message
+) -> None:
     "Refuse weights that contradict the configuration"
     says = dict(
         fusion='concat' if 'concat_fusion.0.weight' in w else 'gating',
@@ -79,7 +80,7 @@ def check_variant(
             )
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #113678b4
-def _check_shapes(w, expected, where):
+def _check_shapes(w: dict[str, torch.Tensor], expected: dict[str, tuple], where: Path) -> None:
     "Refuse parameters that are missing, of another shape, or not known"
     for name, shape in expected.items():
         if name not in w:
@@ -99,20 +100,22 @@ def _check_shapes(w, expected, where):
         raise BadInput(f'there is a parameter {more[0]} that this network does not have', where)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #c7b66261
-def _two(w, name, x):
+def _two(w: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
     "Linear, ReLU, linear"
     h = F.relu(F.linear(x, w[f'{name}.0.weight'], w[f'{name}.0.bias']))
     return F.linear(h, w[f'{name}.3.weight'], w[f'{name}.3.bias'])
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #e93cbd40
-def _pool(w, images, there):
+def _pool(w: dict[str, torch.Tensor], images: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     "(…, views, D) and which are there -> (…, D)"
     score = (images * w['view_agg.query'].flatten()).sum(-1) / images.shape[-1] ** 0.5
     a = torch.softmax(score.masked_fill(~there, float('-inf')), -1).nan_to_num(0.0)
     return (a[..., None] * images).sum(-2)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #46c36ff0
-def _modalities(w, variant, x):
+def _modalities(
+    w: dict[str, torch.Tensor], variant: Variant, x: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
     "Four (plants, steps, 128) vectors, one for each modality"
     seen = dict(image=x['image_there'].any(-1), fluor=x['fluor_there'])
     values = dict(
@@ -128,10 +131,10 @@ def _modalities(w, variant, x):
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #7688679b
 def fuse(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # inputs, as `forward` takes them
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: dict[str, torch.Tensor],  # inputs, as `forward` takes them
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "(plants, steps, 128) and gate weights (plants, steps, 4) or None"
     parts = _modalities(w, variant, x)
     if variant.fusion == 'concat':
@@ -141,15 +144,15 @@ def fuse(
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #583a5769
 def sight(
-    n,  # tokens, the summary token first
-):
+    n: int,  # tokens, the summary token first
+) -> torch.Tensor:
     "(n, n) float: 0 where the earlier kind of causal lets a token look, -inf elsewhere"
     past = torch.ones(n, n, dtype=torch.bool).tril()
     past[0] = True
     return torch.zeros(n, n).masked_fill(~past, float('-inf'))
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #9c950885
-def _encoder(w):
+def _encoder(w: dict[str, torch.Tensor]) -> torch.nn.Module:
     "The two layers with a checkpoint's weights"
     with torch.device('meta'):  # no random numbers are drawn
         layer = torch.nn.TransformerEncoderLayer(
@@ -163,7 +166,7 @@ def _encoder(w):
     return encoder.eval().requires_grad_(False)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #f8bf87c1
-def _days(dag):
+def _days(dag: torch.Tensor) -> torch.Tensor:
     "(…, 128) sines and cosines of the day, in the single precision of the earlier system"
     dag = torch.as_tensor(dag, dtype=torch.float32)
     rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float32) * (-math.log(10000.0) / WIDTH))
@@ -172,12 +175,12 @@ def _days(dag):
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #f0994b45
 def over_rounds(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # (sequences, steps, 128)
-    dag,  # (sequences, steps)
-    active,  # (sequences, steps) bool
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: torch.Tensor,  # (sequences, steps, 128)
+    dag: torch.Tensor,  # (sequences, steps)
+    active: torch.Tensor,  # (sequences, steps) bool
+) -> torch.Tensor:
     "(sequences, steps, 128) after the rounds have looked at each other"
     if variant.temporal == 'none':
         return x
@@ -191,7 +194,7 @@ def over_rounds(
     return _encoder(w)(torch.cat([first, x + _days(dag)], 1), mask, hidden)[:, 1:]
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #ac59c5c6
-def _head(w, x):
+def _head(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     "(…, 128) -> log-odds"
     return _two(
         w,
@@ -202,10 +205,10 @@ def _head(w, x):
 # %% ../../nbs/55_legacy/10_old_network.ipynb #8522174e
 @torch.no_grad()
 def forward(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # inputs
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: dict[str, torch.Tensor],  # inputs
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds (plants, steps) and gate weights (plants, steps, 4) or None, the whole series in view"
     fused, gate = fuse(w, variant, x)
     return _head(w, over_rounds(w, variant, fused, x['dag'], x['active'])), gate
@@ -213,10 +216,10 @@ def forward(
 # %% ../../nbs/55_legacy/10_old_network.ipynb #00379c3d
 @torch.no_grad()
 def replay(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # inputs
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: dict[str, torch.Tensor],  # inputs
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds and gate weights as `forward` gives them, each step read without what came later"
     fused, gate = fuse(w, variant, x)
     n, t = x['active'].shape
@@ -229,9 +232,9 @@ def replay(
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #ba5b9bcf
 def shapes_of(
-    widths,  # modality to input width
-    variant,  # a `Variant`
-):
+    widths: dict[str, int],  # modality to input width
+    variant: Variant,  # how it is read
+) -> dict[str, tuple]:
     "Name to shape of every parameter"
     two = lambda name, a, b, c: {
         f'{name}.0.weight': (b, a),
@@ -254,7 +257,7 @@ def shapes_of(
     return s | (two('temporal_mlp', WIDTH, 4 * WIDTH, WIDTH) if variant.temporal == 'mlp' else {})
 
 
-def _layer_sizes(name):
+def _layer_sizes(name: str) -> dict[str, tuple]:
     "Parameters of one encoder layer"
     parts = {
         'self_attn.in_proj_weight': (3 * WIDTH, WIDTH),

@@ -45,8 +45,8 @@ OTHERS = {
 
 
 def find_summary(
-    results,  # folder of one variant's results, or the JSON file itself
-):
+    results: str | Path,  # folder of one variant's results, or the JSON file itself
+) -> dict | None:
     "The summary that belongs to a results folder, checked, or None"
     results = Path(results)
     folders = [results, results.parent] if results.name == 'checkpoints' else [results]
@@ -66,7 +66,7 @@ def find_summary(
     return _checked_summary(found[0])
 
 # %% ../../nbs/55_legacy/55_old_summaries.ipynb #78465174
-def _checked_summary(path):
+def _checked_summary(path: Path) -> dict:
     "A summary in its known form"
     try:
         s = json.loads(path.read_text(encoding='utf-8'))
@@ -89,7 +89,7 @@ def _checked_summary(path):
     return s
 
 
-def _what_else(path, s):
+def _what_else(path: Path, s: object) -> str:
     "What a JSON file is that is no summary"
     name = path.name
     if name.startswith('baselines_seed_') or name.endswith('_results.json') and name not in OTHERS:
@@ -106,10 +106,10 @@ def _what_else(path, s):
 
 # %% ../../nbs/55_legacy/55_old_summaries.ipynb #28b6baec
 def summary_rows(
-    summary,  # from `find_summary`
-    arm,  # name
-    backbone='',  # of the arm
-):
+    summary: dict,  # from `find_summary`
+    arm: str,  # name
+    backbone: str = '',  # of the arm
+) -> pd.DataFrame:
     "Rows of a summary in the columns of metrics.csv"
     rows = []
     folds = len({f for folds in summary['per_seed_per_fold'].values() for f in folds})

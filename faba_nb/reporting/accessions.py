@@ -10,7 +10,10 @@ __all__ = ['CURVES', 'ranking', 'ranking_figure', 'stability', 'stability_senten
 import textwrap
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..evaluation.alarms import Rule, accession_rule, middle_day, never_words
+from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, cut, dagger, plants_shown
 from .layout import Column, Table
@@ -49,14 +52,14 @@ def ranking_figure(
     return Drawn(fig, _ranking_caption(fig, r, nice(arm)) + in_doubt(plants), _ranking_alt(r))
 
 
-def _drought_plants(results, arm):
+def _drought_plants(results: Results, arm: str) -> pd.Series:
     "Ids of the drought plants that the arm read online"
     p = results.table('plants')
     p = p[(p.arm == arm) & (p.protocol == accession_rule.protocol)]
     return p.plant_id[p.treatment == 'WHC-30']
 
 
-def _ranks(ax, r, tone, names):
+def _ranks(ax: Axes, r: pd.DataFrame, tone: str, names: list[str]) -> None:
     "A mark, an interval and the onset of every accession; an interval without end goes to the edge"
     y, edge = np.arange(len(r)), 1 + np.nanmax([*r.day, *r.onset_dag, 1])
     low, high = (np.minimum(r[c], edge) for c in ('day_low', 'day_high'))
@@ -78,7 +81,7 @@ def _ranks(ax, r, tone, names):
     ax.grid(axis='x', color=colour('rule'))
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #d6827a6a
-def _ranking_caption(fig, r, name):
+def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str) -> str:
     "What a date is, how many accessions have one, how sure their places are"
     n, wide = how_many(fig, 'dated accession'), np.median(r.rank_high - r.rank_low)
     return (
@@ -92,7 +95,7 @@ def _ranking_caption(fig, r, name):
     )
 
 
-def _ranking_alt(r):
+def _ranking_alt(r: pd.DataFrame) -> str:
     "The ends of the ranking"
     names, wide = r.genotype[r.day.notna()], np.median(r.rank_high - r.rank_low)
     ends = (
@@ -169,10 +172,10 @@ def stability_table(
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #21a960f3
 def accession_table(
-    results,  # `Results`
-    protocol='retrospective',  # reading of the F1
-    most=6,  # arms shown, the study's first
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # reading of the F1
+    most: int = 6,  # arms shown, the study's first
+) -> Table:
     "Onset, F1 of the arms, alarm day of the first arm, and what is in doubt, per accession"
     g = results.table('genotypes')
     g = g[(g.protocol == protocol) & g.arm.isin(results.arms)]
@@ -217,7 +220,7 @@ def accession_table(
     )
 
 
-def _dates(results, arm):
+def _dates(results: Results, arm: str) -> pd.DataFrame:
     "Alarm day of every accession; no column where the arm has no online predictions"
     try:
         return ranking(results, arm).set_index('genotype')[['day']].set_axis(['alarm'], axis=1)
@@ -225,7 +228,7 @@ def _dates(results, arm):
         return pd.DataFrame(index=[])
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #620831c1
-def _harvest(results):
+def _harvest(results: Results) -> pd.DataFrame:
     "Fresh weight under drought as a share of the control, where the weights are at hand"
     try:
         p = results.experiment.plants
@@ -239,7 +242,7 @@ def _harvest(results):
     )
 
 
-def _doubts(results):
+def _doubts(results: Results) -> pd.DataFrame:
     "What is in doubt about an accession's plants; no column where nothing is, or where the experiment is not at hand"
     try:
         p = results.experiment.plants
@@ -252,11 +255,11 @@ def _doubts(results):
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #53060dfc
 def accession_rows(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-    most=44,  # accessions shown, in the order of onset
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+    most: int = 44,  # accessions shown, in the order of onset
+) -> Drawn:
     "One row per accession: its plants, a drought plant over time, probability curves, errors"
     arm = arm or results.arms[0]
     test = results.predictions(arm)
@@ -299,7 +302,7 @@ def accession_rows(
 CURVES = Rule('retrospective', None, 0.5, 1)  # what is said above the curves
 
 
-def _rows_caption(fig, axes, name, n):
+def _rows_caption(fig: Figure, axes: np.ndarray, name: str, n: int) -> str:
     "What stands in the columns, counted in them"
     first, strip = how_many_in(axes[:, 0]), how_many_in(axes[:, 1:-1])
     all_ = 'Every accession' if len(axes) == n else f'{len(axes)} of {n} accessions'
@@ -321,13 +324,13 @@ def _rows_caption(fig, axes, name, n):
 
 
 def how_many_in(
-    axes,  # an array of axes
-):
+    axes: np.ndarray,  # of axes
+) -> int:
     "Photographs in all of them"
     return sum(how_many(ax, 'photograph') for ax in np.ravel(axes))
 
 
-def _rows_alt(fig, names, onset):
+def _rows_alt(fig: Figure, names: list[str], onset: pd.Series) -> str:
     "Rows and photographs, and where they begin and end"
     say = lambda g: f'{g} (onset day {number(onset[g], 0)})'
     return (
@@ -336,7 +339,7 @@ def _rows_alt(fig, names, onset):
     )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #167b2bac
-def _errors(results, arm):
+def _errors(results: Results, arm: str) -> dict[str, str]:
     "{genotype: days from onset to the alarm of each drought plant, median over runs}"
     p = results.table('plants')
     p = p[(p.arm == arm) & (p.protocol == CURVES.protocol) & (p.treatment == 'WHC-30')]
@@ -349,7 +352,7 @@ def _errors(results, arm):
     }
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #ab5f4255
-def _photographs(results, names):
+def _photographs(results: Results, names: list[str]) -> dict[str, tuple[list, list]]:
     "{genotype: (plants on the last day, one drought plant over time)} in one scale, read once; without photographs, nothing"
     try:
         e = results.experiment
@@ -358,7 +361,7 @@ def _photographs(results, names):
     return results.once('small photographs', lambda: _read_photographs(e, names))
 
 
-def _read_photographs(e, names):
+def _read_photographs(e: Experiment, names: list[str]) -> dict[str, tuple[list, list]]:
     "The pictures of all accessions, cut to one common frame"
     side = e.images[e.images['view'] == 'side_000'].sort_values(['plant_id', 'dag'])
     p = e.plants[e.plants.genotype.isin(names)].sort_values(
@@ -382,7 +385,7 @@ def _read_photographs(e, names):
     return out
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #c4cd65c7
-def _plants(ax, images, name):
+def _plants(ax: Axes, images: list[np.ndarray], name: str) -> None:
     "Photographs side by side"
     if images:
         shows(
@@ -395,7 +398,9 @@ def _plants(ax, images, name):
     ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=6)
 
 
-def _lines(ax, probs, onset, errors, label, last):
+def _lines(
+    ax: Axes, probs: pd.DataFrame, onset: float, errors: str, label: str, last: bool
+) -> None:
     "A curve per plant, the errors over them"
     for (t, _), one in probs.groupby(['treatment', 'plant_id']):
         shows(ax.plot(one.dag, one.probability, color=colour(t), lw=0.8)[0], 'curve')

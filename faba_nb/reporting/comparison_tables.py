@@ -9,12 +9,23 @@ __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABL
            'sensitivity_table', 'variance_table', 'undefined_table', 'cost_table']
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b9fe1df1
+from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from ..core.provenance import read_log
+from ..core.studies import Arm
 from ..evaluation.comparing import margin, rope
 from .layout import Column, Table
-from .results import NotThere, Nothing, called, counted, listed, number, p_value
+from faba_nb.reporting.results import (
+    NotThere,
+    Nothing,
+    Results,
+    called,
+    counted,
+    listed,
+    number,
+    p_value,
+)
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #08b4c4dd
 METRICS = {
@@ -88,12 +99,12 @@ METRICS = {
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #a99c2236
 def metric_column(
-    metric,  # a key of METRICS
-    key=None,  # column of the frame, the metric's name by default
-    title=None,  # another heading
-    interval=True,  # with its interval
-    **kwargs,  # for `Column`
-):
+    metric: str,  # a key of METRICS
+    key: str | None = None,  # column of the frame, the metric's name by default
+    title: str | None = None,  # another heading
+    interval: bool = True,  # with its interval
+    **kwargs: object,  # for `Column`
+) -> Column:
     "The column that prints a metric"
     name, unit, digits, help = METRICS.get(metric, (metric.replace('_', ' '), '', 3, ''))
     return Column(
@@ -144,18 +155,18 @@ KINDS = {
 
 
 def nice(
-    name,  # an arm or yardstick
-):
+    name: str,  # an arm or yardstick
+) -> str:
     "The name as printed"
     return NAMES.get(name, str(name).replace('_', ' '))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9458e9bf
 def metric_frame(
-    results,  # `Results`
-    arms,  # names of the lines
-    metrics,  # {column: (group, metric)}
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    arms: 'Sequence[str]',  # names of the lines
+    metrics: dict[str, tuple[str, str]],  # {column: (group, metric)}
+    protocol: str = 'retrospective',  # which reading
+) -> pd.DataFrame:
     "One line per arm with value, low and high of each metric"
     found = {
         k: {a: results.metric(a, m, g, protocol) for a in arms} for k, (g, m) in metrics.items()
@@ -170,10 +181,10 @@ def metric_frame(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9893dc22
 def grouped(
-    results,  # `Results`
-    frame,  # from `metric_frame`
-    keep,  # columns of which at least one must hold a number
-):
+    results: Results,  # the study
+    frame: pd.DataFrame,  # from `metric_frame`
+    keep: list[str],  # columns of which at least one must hold a number
+) -> pd.DataFrame:
     "The frame with printed names and blocks, without empty lines"
     m = results.table('metrics')
     kinds = dict(zip(m.arm, m.kind))
@@ -182,16 +193,16 @@ def grouped(
 
 
 def genotypes(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> int:
     "Number of genotypes behind the metrics"
     return int(pd.to_numeric(results.table('metrics').n).max())
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #02907a35
 def published_values(
-    results,  # `Results`
-    metric,  # 'f1', 'auc' or 'mae_published'
-):
+    results: Results,  # the study
+    metric: str,  # 'f1', 'auc' or 'mae_published'
+) -> dict[str, float]:
     "{arm: value} of the earlier system; empty when the table of published values is missing"
     try:
         p = results.published
@@ -206,8 +217,8 @@ def published_values(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #2e7996a0
 def comparison_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "F1, AUC and onset error as the earlier paper defined them, its values beside, yardsticks below"
     asked = {m: ('published', m) for m in ('f1', 'auc', 'mae_published')}
     frame = grouped(
@@ -254,12 +265,12 @@ def comparison_table(
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #ec720aa6
-def _whole(frame, key):
+def _whole(frame: pd.DataFrame, key: str) -> bool:
     "Whether a column and its interval hold whole numbers only"
     return bool((frame[[key, f'{key}_low', f'{key}_high']].fillna(0) % 1 == 0).all(axis=None))
 
 
-def _without_information(results, protocol):
+def _without_information(results: Results, protocol: str) -> dict[str, str]:
     "{arm: range of the concordance when onsets are permuted over genotypes}"
     try:
         p = results.table('permutation')
@@ -270,9 +281,9 @@ def _without_information(results, protocol):
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b6986657
 def measured_table(
-    results,  # `Results`
-    protocol='retrospective',  # or 'online'
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # or 'online'
+) -> Table:
     "Alarms on measured steps, pooled scores and genotype information"
     asked = {
         'mae_measured': ('measured', 'mae_measured'),
@@ -323,12 +334,12 @@ def measured_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #88a3cd79
 def difference(
-    results,  # `Results`
-    a,  # arm
-    b,  # arm that is subtracted
-    metric='f1',  # one of the contrasts' metrics
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    a: str,  # arm
+    b: str,  # arm that is subtracted
+    metric: str = 'f1',  # one of the contrasts' metrics
+    protocol: str = 'retrospective',  # which reading
+) -> dict | None:
     "The row of a − b as a dictionary, or None where the pair was not compared"
     c = results.table('contrasts')
     c = c[(c.metric == metric) & (c.protocol == protocol)]
@@ -338,7 +349,7 @@ def difference(
             return _oriented(hit.iloc[0].to_dict(), sign)
 
 
-def _oriented(row, sign):
+def _oriented(row: dict, sign: int) -> dict:
     "A contrast's row, turned round where sign is −1"
     if sign > 0:
         return row
@@ -405,7 +416,7 @@ DETECTABLE = Column(
 )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #16f6ddd9
-def _pairs(results, stated, metric, protocol):
+def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.DataFrame:
     "The stated contrasts, or all other pairs of arms"
     c = results.table('contrasts')
     c = c[(c.stated == int(stated)) & (c.metric == metric) & (c.protocol == protocol)]
@@ -425,11 +436,11 @@ def _pairs(results, stated, metric, protocol):
 
 
 def contrasts_table(
-    results,  # `Results`
-    stated=True,  # the contrasts stated beforehand, or all other pairs of arms
-    metric='f1',  # the primary one by default
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    stated: bool = True,  # the contrasts stated beforehand, or all other pairs of arms
+    metric: str = 'f1',  # the primary one by default
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "Differences with interval, p values and verdict"
     c = _pairs(results, stated, metric, protocol)
     what = 'Contrasts stated beforehand' if stated else 'All other pairs of arms, exploratory'
@@ -449,10 +460,10 @@ def contrasts_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #a895cd4a
 def tests_table(
-    results,  # `Results`
-    metric='f1',  # the primary one by default
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # the primary one by default
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "What other tests say of the stated contrasts"
     c = _pairs(results, True, metric, protocol)
     have = [
@@ -472,8 +483,8 @@ def tests_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7858c34d
 def rivals_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Each arm against the rules that see no plant, in both readings"
     c = results.table('contrasts')
     c = c[(c.metric == 'f1') & c.arm_b.isin(results.yardsticks)]
@@ -501,8 +512,8 @@ def rivals_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #c06dd525
 def power_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The smallest difference this many genotypes can show"
     p = results.table('power').sort_values('correlation', ignore_index=True)
     p = p.assign(
@@ -537,8 +548,8 @@ def power_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #c23ae09a
 def preparations_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The same arm under the published and the clean preparation"
     rows = []
     for r in results.family:
@@ -576,7 +587,7 @@ def preparations_table(
     )
 
 
-def _how(arm):
+def _how(arm: Arm) -> dict[str, str]:
     "What an arm is, and how it was prepared"
     image = 'image' in arm.modalities
     what = nice(arm.backbone) if image else 'no images'
@@ -611,10 +622,10 @@ SENSITIVITIES = {
 
 
 def sensitivity_table(
-    results,  # `Results`
-    metric='f1',  # of group sensitivity
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # of group sensitivity
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "F1 of every arm under other decisions"
     rows = []
     for a in results.arms:
@@ -655,9 +666,9 @@ PARTS = {
 
 
 def variance_table(
-    results,  # `Results`
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "Variance components of F1"
     v = results.table('variance')
     v = v[(v.metric == 'f1') & (v.protocol == protocol)].reset_index(drop=True)
@@ -680,8 +691,8 @@ def variance_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #0bc3ea08
 def undefined_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "How often a fold's metric was undefined, by reason"
     u = results.table('undefined')
     u = u[u.arm.isin(results.arms)]
@@ -714,8 +725,8 @@ def undefined_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7b13a398
 def cost_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Training time, epochs and parameters of each arm, and what its photographs cost"
     c = results.table('cost')
     if c.empty:
@@ -758,7 +769,7 @@ def cost_table(
     )
 
 
-def _extraction(results):
+def _extraction(results: Results) -> str:
     "What it took to encode the photographs, where this study did it"
     done = [
         e['summary']
@@ -776,7 +787,7 @@ def _extraction(results):
     )
 
 
-def _encoders(names):
+def _encoders(names: Iterable[str]) -> dict[str, tuple[float, float]]:
     "{backbone: (published width, GFLOP)} of registered encoders"
     from faba_nb.backbones.registry import backbones
 

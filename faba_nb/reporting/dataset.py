@@ -9,6 +9,8 @@ __all__ = ['SENSORS', 'counts_table', 'visits', 'calendar', 'gaps_table', 'onset
 import numpy as np
 import pandas as pd
 from IPython.utils.capture import capture_output
+from matplotlib.axes import Axes
+from ..experiment.experiment_folder import Experiment
 from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import plant_strip
@@ -16,6 +18,7 @@ from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
     Nothing,
+    Results,
     counted,
     in_doubt,
     listed,
@@ -26,8 +29,8 @@ from .style import canvas, colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
 def counts_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Plants, accessions, measurements, labels"
     e, n = results.experiment, lambda x: int(x)
     m, side = e.measured, e.images['view'].str.startswith('side')
@@ -76,8 +79,8 @@ SENSORS = {'side photographs': 'image', 'top photographs': 'vi', 'fluorescence':
 
 
 def visits(
-    experiment,  # `Experiment`
-):
+    experiment: Experiment,  # raw tables and photographs
+) -> pd.DataFrame:
     "Plants per sensor, replicate and day"
     rep = experiment.plants.set_index('plant_id').replicate
     side = experiment.images['view'].str.startswith('side')
@@ -96,9 +99,9 @@ def visits(
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #9904629d
 def calendar(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Sensor × replicate × day"
     v = visits(results.experiment)
     lines = [(s, r) for s in SENSORS if s in set(v.sensor) for r in sorted(v.replicate.unique())]
@@ -139,18 +142,18 @@ def calendar(
     )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #05d94ed8
-def _together(v):
+def _together(v: pd.DataFrame) -> list[str]:
     "Days on which every replicate was photographed from the side"
     side = v[v.sensor == 'side photographs'].groupby('dag').replicate.nunique()
     return [str(d) for d in side.index[side == v.replicate.nunique()]]
 
 
-def _met(experiment):
+def _met(experiment: Experiment) -> int:
     "Plants that a sensor met at least once"
     return len({*experiment.images.plant_id, *experiment.fluor.plant_id})
 
 
-def _calendar_alt(v):
+def _calendar_alt(v: pd.DataFrame) -> str:
     "Days per sensor and replicate in words"
     days = v.groupby(['sensor', 'replicate']).dag.nunique()
     return (
@@ -159,8 +162,8 @@ def _calendar_alt(v):
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #b89ed119
 def gaps_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Planned, present and marked records by sensor"
     e = results.experiment
     plan = design('replicate_rounds')
@@ -185,7 +188,7 @@ def gaps_table(
     )
 
 
-def _one_of_two(plan):
+def _one_of_two(plan: pd.DataFrame) -> str:
     "Which planned rounds of photographs fall on one day, where a plant needs one of them only"
     days = plan[plan.images].merge(design('rounds')[['round', 'dag']], on='round')
     twice = (
@@ -204,7 +207,7 @@ def _one_of_two(plan):
     )
 
 
-def _gap_row(sensor, planned, present):
+def _gap_row(sensor: str, planned: pd.DataFrame, present: pd.DataFrame) -> dict:
     "One line: planned and present plant-rounds"
     keys = lambda f: set(map(tuple, f[['plant_id', 'round']].drop_duplicates().to_numpy()))
     a, b = keys(planned), keys(present)
@@ -219,9 +222,9 @@ def _gap_row(sensor, planned, present):
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #e1e99838
 def onsets(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Accessions by annotated day of onset"
     p = results.experiment.plants.drop_duplicates('genotype').dropna(subset=['genotype_onset_dag'])
     if p.empty:
@@ -251,9 +254,9 @@ def onsets(
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #dab63f70
 def biomass(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Fresh weight by treatment, and what drought left of it"
     p = results.experiment.plants.dropna(subset=['fw_g'])
     if p.empty:
@@ -282,7 +285,7 @@ def biomass(
     )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4
-def _weights(ax, p):
+def _weights(ax: Axes, p: pd.DataFrame) -> None:
     "A jittered strip per treatment"
     rng = np.random.default_rng(0)
     for i, t in enumerate(('WHC-80', 'WHC-30')):
@@ -298,7 +301,7 @@ def _weights(ax, p):
     )
 
 
-def _ratios(ax, mean, p):
+def _ratios(ax: Axes, mean: pd.DataFrame, p: pd.DataFrame) -> pd.Series:
     "Drought over control by annotated onset"
     if not {'WHC-30', 'WHC-80'} <= set(mean):
         raise NotThere('One treatment has no fresh weights, so there is no ratio.')
@@ -317,8 +320,8 @@ def _ratios(ax, mean, p):
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #2883b0f8
 def findings_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Everything the reader of the raw tables found"
     from faba_nb.experiment.raw_tree import check
 
@@ -354,11 +357,11 @@ def findings_table(
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #9d3a5985
 def class_strip(
-    results,  # `Results`
-    width,  # mm
-    onset_class='Mid',  # Early, Mid or Late
-    replicate=1,  # 1, 2 or 3
-):
+    results: Results,  # the study
+    width: float,  # mm
+    onset_class: str = 'Mid',  # Early, Mid or Late
+    replicate: int = 1,  # 1, 2 or 3
+) -> Drawn:
     "Side views of a control and a drought plant of a typical accession of an onset class"
     p = results.experiment.plants
     of = (

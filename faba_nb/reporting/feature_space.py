@@ -7,8 +7,10 @@ __all__ = ['CLASSES', 'DOTS', 'space_table', 'backbones_shown', 'feature_map', '
            'similarity_table']
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #7115443a
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from .drawing import Drawn, dots
 from .layout import Column, Table
 from .results import NotThere, Results, counted, listed, number
@@ -30,7 +32,7 @@ def space_table(
     return results.table(name)
 
 
-def _of(results, name, backbone):
+def _of(results: Results, name: str, backbone: str) -> pd.DataFrame:
     "The rows of one encoder"
     t = space_table(results, name)
     t = t[t.backbone == backbone]
@@ -56,7 +58,14 @@ DOTS = dict(
 )  # a legend of dots stands closer than one of lines
 
 
-def _cloud(ax, points, axes, title, by='treatment', size=1.8):
+def _cloud(
+    ax: Axes,
+    points: pd.DataFrame,
+    axes: tuple[str, str],
+    title: str,
+    by: str = 'treatment',
+    size: float = 1.8,
+) -> None:
     "A point per plant, by treatment or onset class"
     for k in CLASSES[by]:
         xy = points.loc[points[by] == k, list(axes)].to_numpy()
@@ -76,7 +85,7 @@ def feature_map(
     return _map(points, about, width, backbone)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #f6f04526
-def _map(points, about, width, backbone):
+def _map(points: pd.DataFrame, about: tuple, width: float, backbone: str) -> Drawn:
     "Two maps by two colourings"
     fig, axes = canvas(width, width * 0.62 if width > 120 else width * 1.05, 2, 2)
     share = (about.pc1_share, about.pc2_share)
@@ -95,7 +104,7 @@ def _map(points, about, width, backbone):
     return Drawn(fig, *_map_words(about, len(dry), nice(backbone)))
 
 
-def _map_words(about, dry, name):
+def _map_words(about: tuple, dry: int, name: str) -> tuple[str, str]:
     "Caption and alternative text of a map"
     seen = counted(about.plant_days, 'plant-day')
     shown = number(100 * (about.pc1_share + about.pc2_share), 0)
@@ -116,9 +125,9 @@ def _map_words(about, dry, name):
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #03927465
 def ages(
-    days,  # available days
-    most=6,  # how many to show
-):
+    days: Sequence[int],  # available days
+    most: int = 6,  # how many to show
+) -> np.ndarray:
     "Days spread evenly over the experiment"
     days = np.unique(days)
     return days[np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))]
@@ -134,7 +143,7 @@ def space_by_time(
     return _by_time(points[points.day_pc1.notna()], width, backbone)
 
 
-def _by_time(points, width, backbone):
+def _by_time(points: pd.DataFrame, width: float, backbone: str) -> Drawn:
     "The PCA of each of a few days"
     days = list(ages(points.dag))
     fig, axes = panels(len(days), width, 52 if width > 120 else 38, (2, 3))
@@ -166,7 +175,7 @@ def separation_by_day(
     return _separation(tables, width, about.median_onset_dag.iloc[0])
 
 
-def _separation(tables, width, median):
+def _separation(tables: dict[str, pd.DataFrame], width: float, median: float) -> Drawn:
     "Lines with bands, one per backbone"
     fig, ax = canvas(width, 60)
     for (b, t), style in zip(tables.items(), ('-', '--', '-.', ':') * 9):

@@ -8,14 +8,20 @@ __all__ = ['ROLE', 'arm_tone', 'axis_label', 'score_panel', 'scores', 'pair_pane
            'plant_strip']
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #89093416
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyvips
 from PIL import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..evaluation.comparing import margin, rope
+from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     counted,
     doubts,
@@ -36,29 +42,29 @@ from faba_nb.reporting.comparison_tables import (
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9f9d3fe7
 def arm_tone(
-    results,  # `Results`
-    arm,  # an arm; imported ones are neutral
-):
+    results: Results,  # the study
+    arm: str,  # an arm; imported ones are neutral
+) -> str:
     "The colour of an arm in this study"
     arms = results.study.arms
     return arm_colour(arms[arm]) if arm in arms else colour('other')
 
 
 def axis_label(
-    metric,  # a key of METRICS
-):
+    metric: str,  # a key of METRICS
+) -> str:
     "Name and unit of a metric on an axis"
     name, unit = METRICS[metric][:2]
     return f'{name} ({unit})' if unit else name
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #d55397d6
 def score_panel(
-    ax,  # axes
-    results,  # `Results`
-    frame,  # values by arm, from `metric_frame`
-    metric,  # column
-    marks=(),  # yardsticks, drawn as lines
-):
+    ax: Axes,  # axes
+    results: Results,  # the study
+    frame: pd.DataFrame,  # values by arm, from `metric_frame`
+    metric: str,  # column
+    marks: Sequence[str] = (),  # yardsticks, drawn as lines
+) -> None:
     "One metric: a line per arm, levels of the yardsticks, earlier values"
     before = published_values(results, metric)
     arms = [a for a in frame.index if a not in marks]
@@ -90,10 +96,14 @@ def score_panel(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #16389192
 def scores(
-    results,  # `Results`
-    width,  # mm
-    metrics=('f1', 'auc', 'mae_published'),  # panels; those without numbers are left out
-):
+    results: Results,  # the study
+    width: float,  # mm
+    metrics: Sequence[str] = (
+        'f1',
+        'auc',
+        'mae_published',
+    ),  # panels; those without numbers are left out
+) -> Drawn:
     "Arms, intervals, yardsticks and earlier values"
     arms, marks = results.arms, [y for y in ('treatment_clock', 'clock') if y in results.yardsticks]
     frame = metric_frame(results, arms + marks, {m: ('published', m) for m in metrics}).set_index(
@@ -117,7 +127,7 @@ def scores(
     )
 
 
-def _scores_caption(results, fig, marks):
+def _scores_caption(results: Results, fig: Figure, marks: Sequence[str]) -> str:
     "What the marks of a score panel mean"
     lines = listed(f'{nice(y)} ({s})' for y, s in zip(marks, ('dashed', 'dotted')))
     before = how_many(fig, 'earlier value')
@@ -137,11 +147,11 @@ def _scores_caption(results, fig, marks):
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #0dd254f1
 def pair_panel(
-    results,  # `Results`
-    pairs,  # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
-    width,  # mm
-    bands=(margin,),  # half widths of the shaded bands, F1
-):
+    results: Results,  # the study
+    pairs: pd.DataFrame,  # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
+    width: float,  # mm
+    bands: Sequence[float] = (margin,),  # half widths of the shaded bands, F1
+) -> tuple[Figure, str]:
     "A difference with interval and verdict per pair of arms"
     fig, ax = canvas(width, 20 + 7 * len(pairs))
     for band, alpha in zip(bands, (0.45, 0.8)):
@@ -180,9 +190,9 @@ def pair_panel(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #6d007ad0
 def contrasts(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Stated differences with intervals and verdicts"
     c = results.table('contrasts')
     c = c[c.primary == 1]
@@ -201,9 +211,9 @@ def contrasts(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #47710bec
 def genotype_differences(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Difference of F1 per genotype for each stated contrast"
     g = results.table('genotypes')
     g = g[g.protocol == 'retrospective']
@@ -241,7 +251,7 @@ def genotype_differences(
     )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #bc727a8a
-def _difference_panel(ax, d, onset, title):
+def _difference_panel(ax: Axes, d: pd.Series, onset: pd.DataFrame, title: str) -> None:
     "Stems from zero, one per genotype"
     c = [colour(k) if k in ('Early', 'Mid', 'Late') else colour('muted') for k in onset.onset_class]
     ax.axvline(0, color=colour('muted'), lw=0.8)
@@ -253,9 +263,9 @@ def _difference_panel(ax, d, onset, title):
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #cec52657
 def typical_genotypes(
-    results,  # `Results`
-    arm,  # whose F1 decides
-):
+    results: Results,  # the study
+    arm: str,  # whose F1 decides
+) -> dict[str, str]:
     "{class: genotype} with the median F1 of the class"
     g = results.table('genotypes')
     g = g[(g.arm == arm) & (g.protocol == 'retrospective')]
@@ -270,10 +280,10 @@ def typical_genotypes(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #aed6feb9
 def probability_curves(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+) -> Drawn:
     "Probability over time: control and drought plants of typical genotypes"
     arm = arm or results.arms[0]
     chosen = typical_genotypes(results, arm)
@@ -294,7 +304,7 @@ def probability_curves(
     )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #440d321a
-def _curves_caption(axes, readings, arm):
+def _curves_caption(axes: Sequence[Axes], readings: dict[str, pd.DataFrame], arm: str) -> str:
     "What the curves are, counted in the panels"
     n = readings['retrospective'].groupby(['split_seed', 'init_seed']).ngroups
     control, drought = (
@@ -311,9 +321,9 @@ def _curves_caption(axes, readings, arm):
 
 
 def plants_shown(
-    results,  # `Results`
-    ids,  # of plants
-):
+    results: Results,  # the study
+    ids: Iterable[str],  # of plants
+) -> pd.DataFrame:
     "Their rows of the plant table; none where the experiment is not at hand"
     try:
         p = results.experiment.plants
@@ -323,13 +333,13 @@ def plants_shown(
 
 
 def dagger(
-    plants,  # rows of the plant table
-):
+    plants: pd.DataFrame,  # rows of the plant table
+) -> str:
     "A sign after the name where one of these plants is in doubt"
     return ' †' if any(map(doubts, plants['flags'])) else ''
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #f6d762b7
-def _readings(results, arm):
+def _readings(results: Results, arm: str) -> dict[str, pd.DataFrame]:
     "Test predictions in every reading the arm has"
     out = {'retrospective': results.predictions(arm)}
     try:
@@ -339,7 +349,7 @@ def _readings(results, arm):
     return out
 
 
-def _curves(ax, readings, genotype, title):
+def _curves(ax: Axes, readings: dict[str, pd.DataFrame], genotype: str, title: str) -> None:
     "All plants of a genotype, both readings"
     for reading, style in zip(readings, ('-', '--')):
         df = readings[reading]
@@ -369,7 +379,7 @@ def _curves(ax, readings, genotype, title):
     ax.set(title=title, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9cad2c75
-def _curves_alt(df, chosen, arm):
+def _curves_alt(df: pd.DataFrame, chosen: dict[str, str], arm: str) -> str:
     "Mean probability of the last step, by treatment, in words"
     last = df[df.dag == df.groupby('genotype').dag.transform('max')]
     parts = []
@@ -384,9 +394,9 @@ def _curves_alt(df, chosen, arm):
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #dc7b36f2
 def photograph(
-    path,  # a photograph
-    height=900,  # pixels, at most; never enlarged
-):
+    path: Path,  # a photograph
+    height: int = 900,  # pixels, at most; never enlarged
+) -> Image.Image:
     "The photograph as a small RGBA picture"
     image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down').colourspace(
         'srgb'
@@ -397,8 +407,8 @@ def photograph(
 
 
 def plant_box(
-    image,  # RGBA picture; background transparent or black
-):
+    image: Image.Image,  # RGBA picture; background transparent or black
+) -> tuple[int, int, int, int] | None:
     "Bounding box of the plant: lit pixels whose blue is below their red or green, so not the stake"
     a = np.asarray(image).astype('int16')
     plant = (a[..., 3] > 40) & (a[..., :2].max(-1) > 30) & (a[..., 2] < a[..., :2].max(-1) - 10)
@@ -406,9 +416,9 @@ def plant_box(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #0014cc64
 def cut(
-    paths,  # photographs
-    height,  # pixels of the result, at most; never enlarged
-):
+    paths: Sequence[Path],  # photographs
+    height: int,  # pixels of the result, at most; never enlarged
+) -> list[np.ndarray]:
     "Photographs in one common frame around all their plants, as RGBA arrays"
     images = [photograph(p, max(300, 2 * height)) for p in paths]
     boxes = np.array([b for b in map(plant_box, images) if b])
@@ -423,12 +433,12 @@ def cut(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #a649cc87
 def plant_strip(
-    results,  # `Results`
-    width,  # mm
-    genotype=None,  # the accession; the first typical Mid genotype by default
-    replicate=1,  # 1, 2 or 3
-    most=8,  # photographs in a row
-):
+    results: Results,  # the study
+    width: float,  # mm
+    genotype: str | None = None,  # the accession; the first typical Mid genotype by default
+    replicate: int = 1,  # 1, 2 or 3
+    most: int = 8,  # photographs in a row
+) -> Drawn:
     "Side views of a control and a drought plant over time"
     e = results.experiment
     p = e.plants
@@ -452,7 +462,7 @@ def plant_strip(
     return _strip(e, rows, days, width, genotype, pair)
 
 
-def _strip_genotype(plants):
+def _strip_genotype(plants: pd.DataFrame) -> str:
     "A genotype whose onset is in the middle and none of whose plants is in doubt, if there is one"
     mid = plants[plants.onset_dag.notna()].sort_values(['onset_dag', 'plant_id'])
     if mid.empty:
@@ -462,7 +472,14 @@ def _strip_genotype(plants):
     return mid.genotype.iloc[len(mid) // 2]
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #eb926bb9
-def _strip(e, rows, days, width, genotype, pair):
+def _strip(
+    e: Experiment,
+    rows: dict[str, pd.DataFrame],
+    days: list[int],
+    width: float,
+    genotype: str,
+    pair: pd.DataFrame,
+) -> Drawn:
     "Draw the photographs on a grid of treatment and day"
     photos = pd.concat([r[r.dag == d].iloc[:1] for r in rows.values() for d in days])
     missing = [p for p in map(e.image_path, photos.itertuples()) if not p.is_file()]
@@ -496,7 +513,7 @@ def _strip(e, rows, days, width, genotype, pair):
     )
 
 
-def _strip_photo(ax, image, photo):
+def _strip_photo(ax: Axes, image: np.ndarray, photo: tuple) -> None:
     "One photograph; one that the log calls an outlier has a sign"
     shows(ax.imshow(image, interpolation='none'), 'photograph')
     ax.set(xticks=[], yticks=[])
@@ -508,7 +525,7 @@ def _strip_photo(ax, image, photo):
 ROLE = {'WHC-80': 'control', 'WHC-30': 'drought'}
 
 
-def _strip_caption(genotype, rows, onset):
+def _strip_caption(genotype: str, rows: dict[str, pd.DataFrame], onset: float) -> str:
     "Which plants are in the rows, and what the dots say"
     who = listed(f'one {ROLE[t]} plant ({t})' for t in rows)
     same = ' of the same replicate on the same days' if len(rows) > 1 else ' on days'
@@ -520,7 +537,7 @@ def _strip_caption(genotype, rows, onset):
     return f'{genotype}, side view, {who}{same} after germination, in one common scale.{dots}'
 
 
-def _strip_alt(fig, genotype, rows, days):
+def _strip_alt(fig: Figure, genotype: str, rows: dict[str, pd.DataFrame], days: list[int]) -> str:
     "How many photographs of whom, from when to when"
     n = how_many(fig, 'photograph')
     return (

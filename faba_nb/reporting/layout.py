@@ -41,14 +41,14 @@ class Table:
     note: str = ''  # printed below
     mark: str = ''  # boolean column: rows to set in bold
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.caption = begin(self.caption)
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #45f9ca61
 def cell(
-    row,  # a row of the frame
-    column,  # a `Column`
-):
+    row: pd.Series,  # a row of the frame
+    column: Column,  # which cell of it
+) -> tuple[str, str]:
     "The text of a cell and, for numbers with an interval, the interval's text"
     v = row[column.key]
     if column.format:
@@ -85,8 +85,8 @@ HTML = ENV.from_string('''
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c4d62c94
 def blocks(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> list[tuple]:
     "[(block title, [(marked, [(column, value, text, interval)])])] in the order of the frame"
     out = []
     for _, row in table.frame.iterrows():
@@ -99,11 +99,11 @@ def blocks(
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #31dd099b
 def to_html(
-    table,  # a `Table`
-    id,  # element id, unique on its page
-    label='Table',  # 'Table 1.'
-    files='',  # markup with links to the files
-):
+    table: Table,  # what is printed
+    id: str,  # element id, unique on its page
+    label: str = 'Table',  # 'Table 1.'
+    files: str = '',  # markup with links to the files
+) -> str:
     "The table as HTML; one with sentences in it becomes a list on a phone"
     long = [
         c.key
@@ -164,8 +164,8 @@ LATEX = {
 
 
 def latex_text(
-    text,  # any text
-):
+    text: object,  # any text
+) -> str:
     "The text with everything escaped that LaTeX gives a meaning"
     return ''.join(LATEX.get(c, c) for c in unicodedata.normalize('NFC', str(text)))
 
@@ -178,8 +178,8 @@ SIZES = (
 
 
 def letters(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> list[tuple[int, int]]:
     "(longest, least) letters of each column: numbers need all, texts can be broken between words"
     cells = [line for _, lines in blocks(table) for _, line in lines]
     out = []
@@ -191,8 +191,8 @@ def letters(
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #44663568
 def measure(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> tuple[str, list[float | None]]:
     "The size command and the width of each column as a share of the line, None where it needs no breaking"
     need, gaps = letters(table), 2 * len(table.columns)
     size, room = next(
@@ -211,8 +211,8 @@ PAGE = {'': 46, r'\footnotesize': 56, r'\scriptsize': 66}  # lines of a page, ab
 
 
 def lines_needed(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> int:
     "Printed lines of the table, broken texts and intervals counted"
     size, widths = measure(table)
     room, total = dict(SIZES)[size], 0
@@ -227,13 +227,13 @@ def lines_needed(
 
 
 def is_long(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> bool:
     "Whether it needs more than a page"
     return lines_needed(table) > PAGE[measure(table)[0]]
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #5474a5d1
-def _parts(table):
+def _parts(table: Table) -> tuple[str, str, str, str]:
     "Size command, column letters, heading and body"
     k, (size, widths) = len(table.columns), measure(table)
     spec = ''.join(
@@ -254,9 +254,9 @@ def _parts(table):
 
 
 def to_latex(
-    table,  # a `Table`
-    label,  # the manuscript's label, such as 'tab:main_results'
-):
+    table: Table,  # what is printed
+    label: str,  # the manuscript's label, such as 'tab:main_results'
+) -> str:
     "The table as `table*` with a `tabular*` for Elsevier's cas-dc, or as a `longtable` where a page is too short"
     k, (size, spec, head, body) = len(table.columns), _parts(table)
     note, caption = (
@@ -271,7 +271,7 @@ def to_latex(
     )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #b11d6de0
-def _long(k, size, spec, head, body, note, caption):
+def _long(k: int, size: str, spec: str, head: str, body: str, note: str, caption: str) -> str:
     "A `longtable` over the width of the page"
     return (
         (
@@ -290,7 +290,7 @@ def _long(k, size, spec, head, body, note, caption):
     )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #ba5880a4
-def _stacked(texts, place='tr'):
+def _stacked(texts: list[str], place: str = 'tr') -> str:
     "Texts under each other in one cell"
     texts = [
         re.sub(r'(?<=\w)(:|\\_)(?=\w)', r'\1\\allowbreak{}', latex_text(t)) for t in texts if t
@@ -300,7 +300,7 @@ def _stacked(texts, place='tr'):
     )
 
 
-def _latex_block(title, lines, k):
+def _latex_block(title: str, lines: list[tuple], k: int) -> str:
     "The lines of one block, its title over them; an interval stands under its number"
     first = lambda row: (
         '{}' + row if row[:1] in ('[', '*') else row
@@ -317,8 +317,8 @@ def _latex_block(title, lines, k):
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bba9c9f6
 def plain_frame(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> pd.DataFrame:
     "The printed columns, unrounded, under their keys; intervals beside their values"
     keep = [table.groups] if table.groups else []
     for c in table.columns:
@@ -329,10 +329,10 @@ def plain_frame(
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c797b76c
 def save_table(
-    table,  # a `Table`
-    folder,  # OUT/tables/report
-    label,  # 'tab:main_results' gives tab_main_results.csv and .tex
-):
+    table: Table,  # what is printed
+    folder: 'Path',  # OUT/tables/report
+    label: str,  # 'tab:main_results' gives tab_main_results.csv and .tex
+) -> 'tuple[Path, Path]':
     "Write the table as CSV and LaTeX; returns both paths"
     stem = re.sub(r'\W+', '_', label)
     csv, tex = folder / f'{stem}.csv', folder / f'{stem}.tex'

@@ -13,29 +13,32 @@ __all__ = ['CANVASES', 'TAPS', 'INPUTS', 'PREPARATION', 'FUSION', 'TIME', 'SIGHT
 # %% ../../nbs/50_reporting/85_methods.ipynb #c47e205b
 import re
 from pathlib import Path
+from collections.abc import Callable, Iterable
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.axes import Axes
 from ..backbones.registry import get_backbone
 from ..core.places import root
+from ..core.studies import Arm, Study
 from ..evaluation.comparing import margin, rope
 from ..experiment.plan import design
 from .drawing import Drawn
 from .layout import Column, Table, latex_text
-from .results import NotThere, Nothing, _read, counted, listed, number
+from .results import NotThere, Nothing, Results, _read, counted, listed, number
 from .sentences import power, stated
 from .style import canvas, colour
 from .comparison_tables import genotypes, nice
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #0fe0885c
-def references():
+def references() -> pd.DataFrame:
     "Key, text and DOI of every work a report may cite"
     return _read(root() / 'reports' / 'references.csv').set_index('key')
 
 
 def cited(
-    text,  # one or more paragraphs
-):
+    text: str | Iterable[str],  # one or more paragraphs
+) -> list[str]:
     "Keys in the order of their first use"
     found = list(
         dict.fromkeys(re.findall(r'@(\w+)', ' '.join([text] if isinstance(text, str) else text)))
@@ -47,13 +50,13 @@ def cited(
     return found
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #11abe332
-def _year(text):
+def _year(text: str) -> str:
     return re.search(r'[(](\d{4})', text)[1]
 
 
 def to_html_text(
-    text,  # a paragraph with keys
-):
+    text: str,  # a paragraph with keys
+) -> Markup:
     "The paragraph as HTML: keys become links to the list of references"
     names = references().text
     short = lambda k: names[k].split(' ')[0] + ' ' + _year(names[k])
@@ -72,8 +75,8 @@ def to_html_text(
 
 
 def to_latex_text(
-    text,  # a paragraph with keys
-):
+    text: str,  # a paragraph with keys
+) -> str:
     "The paragraph as LaTeX: keys become \\citep"
     parts = re.split(r'(\[@[^\]]+\])', text)
     return ''.join(
@@ -85,10 +88,10 @@ def to_latex_text(
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #f98d42be
 def common(
-    arms,  # {name: `Arm`}
-    key,  # a setting
-    say=str,  # value -> text
-):
+    arms: dict[str, Arm],  # by name
+    key: str,  # a setting
+    say: Callable[[object], str] = str,  # the value in words
+) -> str:
     "The setting's value; where arms differ, that of most of them, and the others with their values"
     values = {}
     for n, a in arms.items():
@@ -98,13 +101,13 @@ def common(
 
 
 def networks(
-    study,  # a `Study`
-):
+    study: Study,  # whose arms are asked for
+) -> dict[str, Arm]:
     "The arms that are networks; gates, attention and epochs are said of these alone"
     return {n: a for n, a in study.arms.items() if a.estimator == 'network'}
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #6a5c0be5
-def plants_text(results):
+def plants_text(results: Results) -> str:
     "Plants and design, from the plan"
     rounds, reps, t = design('rounds'), design('replicate_rounds'), design('treatments')
     looks = reps[reps.images].groupby('replicate').size()
@@ -126,7 +129,7 @@ def plants_text(results):
     )
 
 
-def labels_text(results):
+def labels_text(results: Results) -> str:
     "Labels and their limits"
     return (
         'Drought symptoms were annotated as one day per accession. '
@@ -150,7 +153,7 @@ TAPS = {
 }
 
 
-def features_text(results):
+def features_text(results: Results) -> str:
     "Encoders: source, tap, width, canvas"
     arms = {a.backbone: a for a in results.study.arms.values() if 'image' in a.modalities}
     if not arms:
@@ -215,7 +218,7 @@ SIGHT = {
 }
 
 
-def model_text(results):
+def model_text(results: Results) -> str:
     "The model and its inputs"
     s, net = results.study, networks(results.study)
     inputs = (
@@ -232,7 +235,7 @@ def model_text(results):
     )
 
 
-def estimators_text(results):
+def estimators_text(results: Results) -> str:
     "Classical estimators, where the study has any"
     found = {n: a for n, a in results.study.arms.items() if a.estimator != 'network'}
     if not found:
@@ -243,7 +246,7 @@ def estimators_text(results):
     )
 
 
-def preparation_text(results):
+def preparation_text(results: Results) -> str:
     "What was done to the inputs"
     s = results.study
     used = sorted({a.preparation for a in s.arms.values()})
@@ -259,7 +262,7 @@ def preparation_text(results):
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #cea43823
-def training_text(results):
+def training_text(results: Results) -> str:
     "Loss, optimiser, stopping, folds, seeds"
     s, n, net = results.study, genotypes(results), networks(results.study)
     if not net:
@@ -282,7 +285,7 @@ def training_text(results):
     )
 
 
-def readings_text(results):
+def readings_text(results: Results) -> str:
     "The two readings and the yardsticks"
     return (
         'Every arm was read in two ways. Retrospectively, the whole series is seen. '
@@ -294,7 +297,7 @@ def readings_text(results):
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #fa68dbc5
-def statistics_text(results):
+def statistics_text(results: Results) -> str:
     "Unit, tests, intervals, adjustments"
     c = stated(results)
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
@@ -316,7 +319,7 @@ def statistics_text(results):
     )
 
 
-def _within(results):
+def _within(results: Results) -> str:
     "Which arms had theirs from networks within the fold"
     arms = [n for n, a in results.study.arms.items() if a.nested]
     return (
@@ -329,7 +332,7 @@ def _within(results):
     )
 
 
-def distillation_text(results):
+def distillation_text(results: Results) -> str:
     "Distillation, where the study has any"
     arms = [n for n, a in results.study.arms.items() if a.distillation != 'none']
     if not arms:
@@ -357,8 +360,8 @@ SECTIONS = {
 
 
 def sections(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[tuple[str, list[str]]]:
     "[(heading, [paragraph with keys])]; a paragraph whose numbers are missing says so"
     out = []
     for head, makers in SECTIONS.items():
@@ -373,8 +376,8 @@ def sections(
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #5397ebe9
 def methods_html(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "The methods section for the page"
     block = lambda head, texts: (
         Markup('<h3>{}</h3>').format(head)
@@ -388,8 +391,8 @@ def methods_html(
 
 
 def methods_latex(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The methods section for a manuscript"
     return (
         '\n\n'.join(
@@ -401,8 +404,8 @@ def methods_latex(
 
 
 def references_html(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "The works cited in the methods, in alphabetical order"
     r = references().loc[
         sorted(
@@ -421,7 +424,7 @@ def references_html(
     )
 
 
-def references_bibtex():
+def references_bibtex() -> str:
     "All references as BibTeX notes, so that the LaTeX section compiles"
     fields = lambda x: {
         'note': latex_text(x.text),
@@ -436,8 +439,8 @@ def references_bibtex():
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #ee158d35
 def decisions_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Decision, reason, trade-off and mitigation, from DECISIONS.md"
     text = (root() / 'DECISIONS.md').read_text(encoding='utf-8')
     part = lambda body, k: (
@@ -462,7 +465,7 @@ def decisions_table(
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #12356a86
-def _settings(results):
+def _settings(results: Results) -> tuple[pd.DataFrame, pd.Series]:
     "Settings × arms as texts, and which are the same for all"
     from faba_nb.core.config import to_dict
 
@@ -474,8 +477,8 @@ def _settings(results):
 
 
 def settings_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The settings in which arms differ, an arm per line"
     f, same = _settings(results)
     if same.all():
@@ -489,8 +492,8 @@ def settings_table(
 
 
 def shared_settings_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The settings that all arms share"
     f, same = _settings(results)
     t = f[same].iloc[:, :1].set_axis(['value'], axis=1).rename_axis('setting').reset_index()
@@ -505,8 +508,8 @@ def shared_settings_table(
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #dcea5348
 def checklist_facts(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> dict[str, str]:
     "What the answers of the checklist are filled with"
     s, n, r = results.study, genotypes(results), design('rounds')
     p, c = s.provenance, stated(results)
@@ -553,8 +556,8 @@ def checklist_facts(
 
 
 def checklist_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The checklist, answered"
     f = _read(root() / 'reports' / 'checklist.csv')
     facts = checklist_facts(results)
@@ -568,9 +571,9 @@ def checklist_table(
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #b9910f74
 def pipeline(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig1_pipeline: photographs and sensors on the left, honest numbers on the right"
     s, n = results.study, genotypes(results)
     encoders = sorted({nice(a.backbone) for a in s.arms.values() if 'image' in a.modalities})
@@ -614,7 +617,7 @@ def pipeline(
 BOX = (0.84, 0.62)
 
 
-def _box(ax, x, y, head, body, tone, width):
+def _box(ax: Axes, x: float, y: float, head: str, body: str, tone: str, width: float) -> None:
     "A box with a heading and two lines"
     w, h = BOX
     ax.add_patch(
@@ -649,7 +652,7 @@ def _box(ax, x, y, head, body, tone, width):
     )
 
 
-def _arrow(ax, a, b):
+def _arrow(ax: Axes, a: tuple[float, float], b: tuple[float, float]) -> None:
     "From the edge of one box to the edge of another"
     (w, h), (dx, dy) = BOX, (b[0] - a[0], b[1] - a[1])
     reach = lambda: min(w / 2 / abs(dx) if dx else 9, h / 2 / abs(dy) if dy else 9)

@@ -8,14 +8,18 @@ __all__ = ['CLASSIC', 'KINDS_OF_PLANT', 'KIND', 'EARLY', 'fluorescence_effects',
            'agreement_table', 'delays', 'alarm_tradeoff', 'earliness_table', 'earliness_sentence', 'old_controls']
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #659b72bd
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..evaluation.alarms import Rule, accession_rule, never_words
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, dagger, plants_shown
 from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     counted,
     in_doubt,
     listed,
@@ -30,8 +34,8 @@ from .comparison_tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1966090b
 def fluorescence_effects(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "Parameters × days: effect of drought in control standard deviations"
     t = results.table('fluorescence_effects')
     return (
@@ -42,9 +46,9 @@ def fluorescence_effects(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2bca16ad
 def fluorescence_heatmap(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig7_fluorescence_heatmap: all parameters over time, alike ones together"
     t, parting = fluorescence_effects(results), results.table('fluorescence_divergence')
     t = t.loc[results.table('fluorescence_order').sort_values('place').parameter]
@@ -69,7 +73,7 @@ def fluorescence_heatmap(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b0fc3bf3
-def _heat(fig, ax, t, parting, wide):
+def _heat(fig: Figure, ax: Axes, t: pd.DataFrame, parting: pd.Series, wide: bool) -> None:
     "The map, its axes, a dot on each day of divergence"
     reach = max(1.0, float(np.nanquantile(np.abs(t), 0.98)))
     image = ax.imshow(
@@ -102,7 +106,7 @@ def _heat(fig, ax, t, parting, wide):
     )
 
 
-def _heat_alt(t):
+def _heat_alt(t: pd.DataFrame) -> str:
     "The strongest parameters of the last day in words"
     last = t.iloc[:, -1].dropna()
     top = last.reindex(last.abs().sort_values(ascending=False).index)[:4]
@@ -116,8 +120,8 @@ CLASSIC = ['QY_max', 'Rfd_Lss', 'QY_Lss', 'qP_Lss']
 
 
 def responsive(
-    effects,  # from `fluorescence_effects`
-):
+    effects: pd.DataFrame,  # from `fluorescence_effects`
+) -> list[str]:
     "The classic parameters, and the three others that differ most on the last three days"
     late = effects.iloc[:, -3:].abs().mean(axis=1).sort_values(ascending=False)
     return [p for p in CLASSIC if p in effects.index] + [p for p in late.index if p not in CLASSIC][
@@ -126,9 +130,9 @@ def responsive(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c76f0874
 def temporal_curves(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig8_temporal_curves: classic parameters and the most responsive ones"
     e, t = results.experiment, fluorescence_effects(results)
     names = responsive(t)
@@ -179,7 +183,7 @@ def temporal_curves(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a9c249c6
-def _parameter(ax, courses, name, parting):
+def _parameter(ax: Axes, courses: pd.DataFrame, name: str, parting: float) -> None:
     "Mean and interval by treatment, day of divergence"
     for t in ('WHC-80', 'WHC-30'):
         g = courses[courses.treatment == t].set_index('dag')
@@ -198,11 +202,11 @@ def _parameter(ax, courses, name, parting):
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4ae0d773
 def gate_weights(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the first arm with gates by default
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the first arm with gates by default
+    protocol: str = 'retrospective',  # which reading
+) -> Drawn:
     "fig3_gate_weights: mean gate of each modality over time, by treatment"
     g = results.table('gates')
     g = g[g.protocol == protocol]
@@ -231,7 +235,7 @@ def gate_weights(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #531f5785
-def _gates(ax, g, names, treatment):
+def _gates(ax: Axes, g: pd.DataFrame, names: Sequence[str], treatment: str) -> None:
     "One treatment"
     for m, style in zip(names, ('-', '--', '-.', ':', '-', '--')):
         of = g[g.modality == m].sort_values('dag')
@@ -246,10 +250,10 @@ KINDS_OF_PLANT = {'control': 'WHC-80', 'early': 'Early', 'mid': 'Mid', 'late': '
 
 
 def class_curves(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+) -> Drawn:
     "fig4_probability_curves: mean probability of control, early, mid and late plants, in both readings"
     arm = arm or results.arms[0]
     t = results.table('probability_courses')
@@ -278,7 +282,7 @@ def class_curves(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a66758a
-def _kinds(ax, t, title):
+def _kinds(ax: Axes, t: pd.DataFrame, title: str) -> None:
     "Four mean curves of one reading"
     for k, tone in KINDS_OF_PLANT.items():
         m = t[t.kind == k].sort_values('dag')
@@ -294,9 +298,9 @@ def _kinds(ax, t, title):
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #7191f1ff
 def dates(
-    results,  # `Results`
-    arm,  # an arm with online predictions
-):
+    results: Results,  # the study
+    arm: str,  # an arm with online predictions
+) -> pd.DataFrame:
     "Per genotype: onset, looks around it, median, first and last alarm day of the arm and of fluorescence alone"
     t = results.table('presymptomatic_dates')
     t = t.assign(
@@ -318,10 +322,10 @@ def dates(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c635c508
 def timeline(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+) -> Drawn:
     "fig5_presymptomatic_timeline: annotation, alarm and fluorescence per accession"
     arm = arm or results.arms[0]
     t = dates(results, arm)
@@ -356,7 +360,7 @@ def timeline(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
-def _of_genotypes(results, names):
+def _of_genotypes(results: Results, names: Sequence[str]) -> pd.DataFrame:
     "The plants of these accessions; none where the experiment is not at hand"
     try:
         p = results.experiment.plants
@@ -365,7 +369,7 @@ def _of_genotypes(results, names):
     return p[p.genotype.isin(names)]
 
 
-def _timeline_caption(t, name):
+def _timeline_caption(t: pd.DataFrame, name: str) -> str:
     "What the marks mean, and how many are missing"
     none = lambda days: counted(int(days.isna().sum()), 'accession')
     return (
@@ -388,8 +392,8 @@ KIND = {
 
 
 def leads_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "When half of a signal's change is done, relative to the onset, and whether it follows the onset at all"
     t = results.table('presymptomatic_leads')
     t = t.assign(
@@ -432,8 +436,8 @@ def leads_table(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #143f0735
 def leads_sentence(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Which signals follow the onset"
     t = results.table('presymptomatic_leads')
     yes, no = t[t.follows_onset == 1], t[t.follows_onset != 1]
@@ -455,8 +459,8 @@ def leads_sentence(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ac5d6cc0
 def agreement_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Whether two signals date the accessions alike"
     t = results.table('presymptomatic_agreement')
     first = results.arms[0] if results.arms else ''
@@ -498,7 +502,7 @@ def agreement_table(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #fb4ae969
-def _with_alarms(results, t):
+def _with_alarms(results: Results, t: pd.DataFrame) -> list[str]:
     "The study's arms in an alarm table, in order"
     arms = [a for a in results.arms if a in set(t.arm)]
     if not arms:
@@ -507,10 +511,10 @@ def _with_alarms(results, t):
 
 
 def _compared(
-    results,  # `Results`
-    arms,  # whose alarms are shown
-    matched=False,  # only controls of the same accession and replicate as a drought plant
-):
+    results: Results,  # the study
+    arms: Sequence[str],  # whose alarms are shown
+    matched: bool = False,  # only controls of the same accession and replicate as a drought plant
+) -> str:
     "How many drought and control plants stand behind alarms, in words"
     p = results.table('plants')
     p = p[(p.protocol == 'online') & p.arm.isin(arms)].drop_duplicates('plant_id')
@@ -526,11 +530,11 @@ def _compared(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
-    results,  # `Results`
-    width,  # mm
-    k=2,  # consecutive steps an alarm needs
-    target=0.05,  # share of control plants falsely alarmed on the other accessions
-):
+    results: Results,  # the study
+    width: float,  # mm
+    k: int = 2,  # consecutive steps an alarm needs
+    target: float = 0.05,  # share of control plants falsely alarmed on the other accessions
+) -> Drawn:
     "Share of drought plants alarmed by each day around onset, and of their matched controls"
     t = results.table('delay')
     t = t[(t.k == k) & np.isclose(t.target, target)]
@@ -560,7 +564,7 @@ def delays(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e2887ed7
-def _delay(ax, t, title, tone):
+def _delay(ax: Axes, t: pd.DataFrame, title: str, tone: str) -> None:
     "One arm"
     t = t.sort_values('delay_d')
     ax.fill_between(t.delay_d, t.low, t.high, step='post', color=tone, alpha=0.2, lw=0)
@@ -577,17 +581,17 @@ def _delay(ax, t, title, tone):
     ax.set(title=title, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3286a218
-def _curve(t, arm):
+def _curve(t: pd.DataFrame, arm: str) -> tuple[np.ndarray, np.ndarray]:
     "The best detection at each rate of false alarms"
     c = t[t.arm == arm].groupby('false_alarm_rate').detected_by_3.max().cummax()
     return c.index.to_numpy(float), c.to_numpy(float)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #87fc3117
 def alarm_tradeoff(
-    results,  # `Results`
-    width,  # mm
-    k=2,  # consecutive steps an alarm needs
-):
+    results: Results,  # the study
+    width: float,  # mm
+    k: int = 2,  # consecutive steps an alarm needs
+) -> Drawn:
     "Detection within three days of onset against false alarms"
     t = results.table('alarm_curve')
     t = t[t.k == k]
@@ -619,7 +623,7 @@ def alarm_tradeoff(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #62340984
-def _grey(arms):
+def _grey(arms: Sequence[str]) -> str:
     "What is coloured and what is grey"
     return (
         f'A panel for each of {counted(len(arms), "arm")}, the others in grey.'
@@ -628,7 +632,7 @@ def _grey(arms):
     )
 
 
-def _black(rivals):
+def _black(rivals: Sequence[str]) -> str:
     "What the black lines are"
     sees = {
         'clock': 'sees the date alone',
@@ -637,7 +641,9 @@ def _black(rivals):
     return f' Black: {listed(f"{nice(r)} ({sees[r]})" for r in rivals)}.' if rivals else ''
 
 
-def _tradeoff(ax, curves, arm, rivals, tone):
+def _tradeoff(
+    ax: Axes, curves: dict[str, tuple], arm: str, rivals: Sequence[str], tone: str
+) -> None:
     "One arm in colour, the rules in black, the other arms behind"
     for b, c in curves.items():
         if b != arm and b not in rivals:
@@ -669,10 +675,10 @@ EARLY = {
 
 
 def earliness_table(
-    results,  # `Results`
-    k=2,  # consecutive steps
-    target=0.05,  # share of control plants falsely alarmed
-):
+    results: Results,  # the study
+    k: int = 2,  # consecutive steps
+    target: float = 0.05,  # share of control plants falsely alarmed
+) -> Table:
     "Online alarms at one threshold: price, detection, lead beyond the matched controls"
     stratum, rows, within = f'k={k},target={target:g}', [], []
     for a in [*results.arms, *results.yardsticks]:
@@ -712,8 +718,8 @@ def earliness_table(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78
 def earliness_sentence(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[str]:
     "Which arms alarm before the onset more often than on the matched controls"
     t = earliness_table(results).frame
     t = t[t.arm.isin(results.arms)]
@@ -737,10 +743,10 @@ def earliness_sentence(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2186d7aa
 def old_controls(
-    results,  # `Results`
-    width,  # mm
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    width: float,  # mm
+    protocol: str = 'retrospective',  # which reading
+) -> Drawn:
     "Falsely alarmed steps of controls before and from day 31 on"
     rows = [
         (

@@ -20,7 +20,7 @@ from ..core.errors import StepFailed, Stopped
 from ..core.files import check_seal, whole_file, write_text
 from ..core.places import root
 from ..core.provenance import fingerprint
-from ..core.steps import clear, reason, run_step, say
+from ..core.steps import Step, clear, reason, run_step, say
 from ..core.stopping import raise_if_stopping
 from ..core.study_folder import StudyFolder
 from .drawing import css_name
@@ -29,7 +29,7 @@ from .site import FRONT, Report, page_inputs, report_steps, reports
 from .style import PALETTE
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #0518425c
-def style_sheet():
+def style_sheet() -> str:
     "The site's CSS with the palette in front"
     tones = [
         ';'.join(f'{css_name(n)}:{pair[dark]}' for n, pair in PALETTE.items()) for dark in (0, 1)
@@ -44,7 +44,7 @@ def style_sheet():
     )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #06cc53db
-def _without_title(nb):
+def _without_title(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "The notebook without its title, subtitle and papermill's parameter cells"
     for c in nb.cells:
         if c.cell_type == 'markdown' and re.match(r'#\s', c.source):
@@ -55,7 +55,7 @@ def _without_title(nb):
     return nb
 
 
-def _sections(html):
+def _sections(html: str) -> list[tuple[str, str]]:
     "(id, text) of each h2"
     plain = lambda t: html_module.unescape(
         re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', '', t)
@@ -76,8 +76,8 @@ TOGETHER = [
 
 
 def unbroken(
-    html,  # what a cell shows
-):
+    html: str,  # what a cell shows
+) -> str:
     "The same with spaces that do not break inside numbers"
     for pattern, text in TOGETHER:
         html = re.sub(pattern, text, html)
@@ -85,9 +85,9 @@ def unbroken(
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #58a5d30f
 def to_page(
-    executed,  # path of an executed report notebook
-    facts,  # title, pages, fingerprint, …: what the template calls `page`
-):
+    executed: Path,  # an executed report notebook
+    facts: dict,  # title, pages, fingerprint, …: what the template calls `page`
+) -> str:
     "The HTML of a page"
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(root() / 'reports' / 'site'), autoescape=True
@@ -105,10 +105,10 @@ def to_page(
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #82b65e9b
 def page_facts(
-    results,  # `Results`
-    report,  # a `Report`
-    mark,  # fingerprint of its inputs
-):
+    results: Results,  # the study
+    report: Report,  # the page
+    mark: str,  # fingerprint of its inputs
+) -> dict:
     "The template's variables"
     study = results.study
     pages = [(r.page, r.title, r.name == report.name) for r in reports(out=results.out).values()]
@@ -132,7 +132,7 @@ def page_facts(
 def write_page(
     out: Path,  # the study's folder
     report: Report,
-):
+) -> None:
     "Make a page of the executed notebook"
     folder = StudyFolder(out)
     facts = page_facts(Results(out), report, fingerprint(page_inputs(out, report)))
@@ -142,7 +142,7 @@ def write_page(
 # %% ../../nbs/50_reporting/90_rendering.ipynb #f6e18035
 def check_tables(
     out: Path,  # a study's folder
-):
+) -> None:
     "Refuse tables of this study and of those beside it that are not what evaluation wrote"
     for study in Results(out).family:
         for p in StudyFolder(study.out).all_tables():
@@ -169,13 +169,13 @@ def run_report(
     return ran + sum(j.result() for j in jobs)
 
 
-def _page(step, out):
+def _page(step: Step, out: Path) -> int:
     "Make one page unless somebody has asked to stop"
     raise_if_stopping('pages that are made are kept')
     return run_step(step, out)
 
 
-def _raise_first(errors):
+def _raise_first(errors: list[BaseException | None]) -> None:
     "A request to stop before a mistake of ours, and that before failures of notebooks, which are all named"
     found = [e for e in errors if e]
     for kind in (Stopped, Exception):
@@ -193,7 +193,7 @@ TEXT = {
 
 def workbook(
     out: Path,  # the study's folder
-):
+) -> None:
     "Write OUT/tables.xlsx with a sheet per table, no cell a formula or a link"
     folder, names = StudyFolder(out), []
     tables = folder.all_tables() + sorted(folder.report_tables.glob('*.csv'))
@@ -207,7 +207,7 @@ def workbook(
             table.to_excel(book, sheet_name=names[-1], index=False)
 
 
-def _sheet(name, taken):
+def _sheet(name: str, taken: list[str]) -> str:
     "A name of at most 31 letters that no other sheet bears"
     others, short = {t.lower() for t in taken}, name[:31]
     ends = (f'{name[:28]}_{i}' for i in range(2, 999))

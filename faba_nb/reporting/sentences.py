@@ -8,12 +8,15 @@ __all__ = ['VERBS', 'stated', 'answer', 'best_arm', 'against_clock', 'told', 've
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f6979f74
 from pathlib import Path
+from collections.abc import Callable, Iterable
 from markupsafe import Markup
+import pandas as pd
 from ..evaluation.alarms import Rule
 from ..core.provenance import read_log
 from ..core.studies import studies, read_study
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     counted,
     listed,
@@ -33,16 +36,16 @@ VERBS = {
 
 
 def stated(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "The rows that decide: stated contrasts, F1, retrospective"
     c = results.table('contrasts')
     return c[c.primary == 1]
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #c24fe7a8
 def answer(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[Markup]:
     "The verdicts, then the best arm beside the clock"
     c = stated(results)
     texts = (
@@ -55,7 +58,7 @@ def answer(
     ]
 
 
-def _verdicts(c):
+def _verdicts(c: pd.DataFrame) -> str:
     "One sentence over all stated contrasts"
     about = lambda g: listed(
         f'{VERBS[v]} {listed(map(nice, h.arm_b))}' for v, h in g.groupby('verdict', sort=False)
@@ -83,9 +86,9 @@ def _verdicts(c):
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f80855d9
 def best_arm(
-    results,  # `Results`
-    metric='f1',  # higher is better
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # higher is better
+) -> tuple[str, pd.Series]:
     "The arm with the highest value, and its row"
     rows = {a: results.metric(a, metric) for a in results.arms}
     rows = {a: r for a, r in rows.items() if r is not None and r.value == r.value}
@@ -96,8 +99,8 @@ def best_arm(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #ada3e531
 def against_clock(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Best arm and treatment clock, F1 as published"
     best, row = best_arm(results)
     text = f'The highest F1 is {with_interval(row.value, row.low, row.high, 2)} ({nice(best)}).'
@@ -119,12 +122,12 @@ def against_clock(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #cc6f1aca
 def told(
-    rows,  # dictionaries
-    key,  # what they are ordered by when there are many
-    say,  # dictionary -> text
-    most=4,  # so many are told one by one
-    what='arms',  # of what there are many
-):
+    rows: Iterable[dict],  # what is told
+    key: str,  # what they are ordered by when there are many
+    say: Callable[[dict], str],  # one of them in words
+    most: int = 4,  # so many are told one by one
+    what: str = 'arms',  # of what there are many
+) -> str:
     "Each row in words, or how many there are and the two at the ends"
     rows = list(rows)
     if len(rows) <= most:
@@ -134,8 +137,8 @@ def told(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #106ab1e0
 def verdicts(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "The stated contrasts, a line each"
     c = stated(results)
     if c.empty:
@@ -154,8 +157,8 @@ def verdicts(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f624373b
 def facts(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The study in a sentence or two"
     arms, n = results.study.arms, genotypes(results)
     fits = sum(a.fits(n) for a in arms.values())
@@ -178,8 +181,8 @@ def facts(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #c1568275
 def power(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The smallest difference that could have been found, and the largest found"
     p = results.table('power')
     seen = p[p.source == 'observed']
@@ -204,9 +207,9 @@ def power(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #179aafd7
 def information(
-    results,  # `Results`
-    protocol='online',  # which reading
-):
+    results: Results,  # the study
+    protocol: str = 'online',  # which reading
+) -> list[str]:
     "Which arms order the genotypes better than permuted onsets do"
     p = results.table('permutation')
     p = p[(p.statistic == 'concordance') & (p.protocol == protocol) & p.arm.isin(results.arms)]
@@ -241,8 +244,8 @@ def information(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #faace8c0
 def provenance(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "Code, data and time behind a study, as a definition list"
     p, run = results.study.provenance, results.run
     log = {e['step']: e for e in read_log(results.out) if 'step' in e}
@@ -275,7 +278,7 @@ def provenance(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #17b03770
 def studies_with(
-    arm,  # name of an arm
-):
+    arm: str,  # name of an arm
+) -> list[str]:
     "Shipped studies that have an arm of this name"
     return [s for s in studies() if arm in read_study(s).arms]

@@ -41,19 +41,19 @@ class Report:
     needs: str = ''  # pattern of files in OUT without which there is nothing to show
 
     @property
-    def page(self):
+    def page(self) -> str:
         return 'index.html' if self.name == FRONT else f'{self.name}.html'
 
     @property
-    def step(self):
+    def step(self) -> str:
         "The name of the step that makes the page"
         return f'report-{self.name}'
 
-    def belongs(self, out):
+    def belongs(self, out: Path | None) -> bool:
         return out is None or not self.needs or any(Path(out).glob(self.needs))
 
 # %% ../../nbs/50_reporting/33_site.ipynb #f49da124
-def _read_report(path):
+def _read_report(path: Path) -> Report:
     "Title and subtitle from the first Markdown cell"
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     first = next((''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'), '')
@@ -68,9 +68,9 @@ def _read_report(path):
 
 
 def reports(
-    only=None,  # name of one report; all by default
-    out=None,  # a study's folder: leaves out the pages it has nothing for
-):
+    only: str | None = None,  # name of one report; all by default
+    out: Path | None = None,  # a study's folder: leaves out the pages it has nothing for
+) -> dict[str, Report]:
     "The report notebooks in reading order, by name"
     found = {p.stem: p for p in (root() / 'reports').glob('*.ipynb')}
     names = [n for n in ORDER if n in found] + sorted(set(found) - set(ORDER))
@@ -143,7 +143,7 @@ def page_step(
     )
 
 # %% ../../nbs/50_reporting/33_site.ipynb #fe4fc9cd
-def _workbook_step(out):
+def _workbook_step(out: Path) -> Step:
     "The step that writes OUT/tables.xlsx"
     folder, name = StudyFolder(out), 'report-workbook'
     tables = lambda: folder.all_tables() + sorted(folder.report_tables.glob('*.csv'))

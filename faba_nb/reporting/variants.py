@@ -10,12 +10,16 @@ __all__ = ['QUESTIONS', 'GROUPS', 'SCORE_COLUMNS', 'GAP_COLUMNS', 'SPOILED', 'SE
 # %% ../../nbs/50_reporting/55_variants.ipynb #b313b8a9
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..core.config import to_dict
+from ..core.studies import Arm, Study
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, axis_label
 from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     called,
     counted,
@@ -53,8 +57,8 @@ QUESTIONS = [
 
 
 def settings(
-    arm,  # an `Arm`
-):
+    arm: Arm,  # whose settings are asked for
+) -> dict:
     "The settings of an arm that make it a variant; a backbone nobody looks through is none"
     s = {k: v for k, v in to_dict(arm).items() if k in QUESTIONS}
     if 'image' not in arm.modalities:
@@ -63,17 +67,17 @@ def settings(
 
 
 def changed(
-    a,  # an `Arm`
-    b,  # another
-):
+    a: Arm,  # one arm
+    b: Arm,  # another
+) -> list[str]:
     "Names of the settings in which two arms differ"
     x, y = settings(a), settings(b)
     return [k for k in QUESTIONS if x[k] != y[k]]
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #a85a0da5
 def base(
-    study,  # a `Study`
-):
+    study: Study,  # whose arms are compared
+) -> str:
     "The name of the arm the others are variants of"
     candidates = [n for n, a in study.arms.items() if a.estimator == 'network'] or list(study.arms)
     steps = lambda a, b: len(
@@ -101,9 +105,9 @@ GROUPS = [
 
 
 def group(
-    study,  # a `Study`
-    name,  # of an arm; one that the study does not know is an imported one
-):
+    study: Study,  # whose arm it is
+    name: str,  # of an arm; one that the study does not know is an imported one
+) -> str:
     "The question an arm answers, from its settings"
     if name not in study.arms:
         return 'Imported results'
@@ -127,7 +131,7 @@ def group(
     return 'Several changes'
 
 
-def _modality_group(what, here, there):
+def _modality_group(what: set[str], here: set[str], there: set[str]) -> str:
     "Which kind of change of modalities"
     if what - {'modalities', 'backbone', 'tap', 'canvas'}:
         return 'Several changes'
@@ -139,8 +143,8 @@ def _modality_group(what, here, there):
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #cb202447
 def variants(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "One line per arm of the family: study, group, scores, difference from its base"
     parts = []
     for r in results.family:
@@ -175,7 +179,7 @@ def variants(
     return pd.concat(parts, ignore_index=True)
 
 
-def _gap_to(results, arm, ref):
+def _gap_to(results: Results, arm: str, ref: str) -> dict:
     "Difference of F1 from the base, with interval, p and verdict"
     row = difference(results, arm, ref) if arm != ref else None
     take = {
@@ -201,19 +205,19 @@ GAP_COLUMNS = [
 ]
 
 
-def _study_column(frame):
+def _study_column(frame: pd.DataFrame) -> list[Column]:
     "A column that names the study when there are several"
     return [Column('study', 'Study')] if frame.study.nunique() > 1 else []
 
 
-def _filled(columns, frame):
+def _filled(columns: list[Column], frame: pd.DataFrame) -> list[Column]:
     "Only the columns that hold something"
     return [c for c in columns if frame[c.key].notna().any() and (frame[c.key] != '').any()]
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #4284a6ed
 def main_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "tab:main_results: every published score of the base arm"
     v = variants(results)
     v = v[(v.study == results.study.name) & (v.arm == base(results.study))]
@@ -265,15 +269,15 @@ def main_table(
     )
 
 
-def _clock(results, metric):
+def _clock(results: Results, metric: str) -> float:
     "The treatment clock's value"
     row = results.metric('treatment_clock', metric)
     return np.nan if row is None or row.value == '' else row.value
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #1dee133c
 def baselines_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "tab:baselines: classical estimators beside the base of their study"
     v = variants(results)
     if not (v.group == 'Baselines').any():
@@ -298,8 +302,8 @@ def baselines_table(
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #579614a9
 def ablation_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "tab:ablation: grouped variants, each against its own base"
     v = variants(results)
     v = v[~v.group.isin(['Baselines', 'Distillation', 'Imported results'])]
@@ -338,8 +342,8 @@ def ablation_table(
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #8305c013
 def distillation_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "tab:distillation: teacher, student and the controls"
     v = variants(results)
     keep = v[v.group == 'Distillation'].study.unique()
@@ -372,9 +376,9 @@ SEEN = {'online': 'day by day', 'retrospective': 'the whole season in view'}
 
 
 def importance_table(
-    results,  # `Results`
-    metric='f1',  # 'f1', 'auc' or 'log_loss'
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # 'f1', 'auc' or 'log_loss'
+) -> Table:
     "tab:importance: what trained networks lose when one sensor is spoiled"
     t = results.table('importance')
     t = t[t.metric == metric]
@@ -429,8 +433,8 @@ def importance_table(
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #cb939ae8
 def importance_sentence(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Which sensors the base arm leans on, day by day where that was asked"
     t, arm = results.table('importance'), base(results.study)
     t = t[(t.arm == arm) & (t.metric == 'f1') & (t.how == 'dropped')]
@@ -458,9 +462,9 @@ def importance_sentence(
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #658a1f85
 def main_results(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig2_main_results: F1 and onset error of every arm"
     v = (
         variants(results)
@@ -488,7 +492,9 @@ def main_results(
     )
 
 
-def _forest_caption(results, fig, ax, v, mae):
+def _forest_caption(
+    results: Results, fig: Figure, ax: Axes, v: pd.DataFrame, mae: str | None
+) -> str:
     "How many arms have a dot, from how many studies and genotypes"
     n = spread(
         [genotypes(r) for r in results.family if called(results, r) in set(v.study)], 'genotype'
@@ -502,7 +508,9 @@ def _forest_caption(results, fig, ax, v, mae):
     )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #de9511a4
-def _forest(ax, results, v, y, metric, labels):
+def _forest(
+    ax: Axes, results: Results, v: pd.DataFrame, y: np.ndarray, metric: str, labels: bool
+) -> None:
     "One panel: a dot and interval per arm, block titles between"
     members = {called(results, r): r for r in results.family}
     for i, r in zip(y, v.to_dict('records')):
