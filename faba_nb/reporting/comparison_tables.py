@@ -9,7 +9,7 @@ __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABL
            'sensitivity_table', 'variance_table', 'undefined_table', 'cost_table']
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b9fe1df1
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from ..core.provenance import read_log
@@ -163,21 +163,26 @@ def nice(
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9458e9bf
 def metric_frame(
     results: Results,  # the study
-    arms: 'Sequence[str]',  # names of the lines
+    arms: Sequence[str],  # names of the lines
     metrics: dict[str, tuple[str, str]],  # {column: (group, metric)}
     protocol: str = 'retrospective',  # which reading
 ) -> pd.DataFrame:
     "One line per arm with value, low and high of each metric"
-    found = {
-        k: {a: results.metric(a, m, g, protocol) for a in arms} for k, (g, m) in metrics.items()
-    }
-    part = lambda row, p: float('nan') if row is None or row[p] == '' else float(row[p])
-    columns = {
-        f'{k}{end}': [part(rows[a], p) for a in arms]
-        for k, rows in found.items()
-        for p, end in (('value', ''), ('low', '_low'), ('high', '_high'))
-    }
-    return pd.DataFrame({'arm': list(arms), **columns})
+    columns = {'arm': list(arms)}
+    for key, (group, metric) in metrics.items():
+        rows = [results.metric(a, metric, group, protocol) for a in arms]
+        columns[key] = [_part(r, 'value') for r in rows]
+        columns[f'{key}_low'] = [_part(r, 'low') for r in rows]
+        columns[f'{key}_high'] = [_part(r, 'high') for r in rows]
+    return pd.DataFrame(columns)
+
+
+def _part(
+    row: pd.Series | None,  # of a metric
+    part: str,  # 'value', 'low' or 'high'
+) -> float:
+    "A number of a metric, NaN where it was not computed"
+    return float('nan') if row is None or row[part] == '' else float(row[part])
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9893dc22
 def grouped(
@@ -208,12 +213,8 @@ def published_values(
         p = results.published
     except NotThere:
         return {}
-    return dict(
-        zip(
-            p.arm[(p.metric == metric) & (p.system == 'earlier')],
-            p.value[(p.metric == metric) & (p.system == 'earlier')],
-        )
-    )
+    p = p[(p.metric == metric) & (p.system == 'earlier')]
+    return dict(zip(p.arm, p.value))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #2e7996a0
 def comparison_table(
@@ -221,33 +222,19 @@ def comparison_table(
 ) -> Table:
     "F1, AUC and onset error as the earlier paper defined them, its values beside, yardsticks below"
     asked = {m: ('published', m) for m in ('f1', 'auc', 'mae_published')}
-    frame = grouped(
-        results, metric_frame(results, [*results.arms, *results.yardsticks], asked), list(asked)
-    )
+    frame = metric_frame(results, [*results.arms, *results.yardsticks], asked)
+    frame = grouped(results, frame, list(asked))
     for m in asked:
-        frame[f'{m}_before'] = [
-            published_values(results, m).get(a, float('nan')) for a in frame.arm
-        ]
+        values = published_values(results, m)
+        frame[f'{m}_before'] = [values.get(a, float('nan')) for a in frame.arm]
     have = [m for m in asked if frame[m].notna().any()]
-    before = [
-        metric_column(
-            m,
-            f'{m}_before',
-            interval=False,
-            unit=f'{METRICS[m][1]} earlier paper'.strip(),
-            help='As printed in the earlier paper, for the real experiment',
-        )
-        for m in asked
-        if frame[f'{m}_before'].notna().any()
-    ]
-    rounds = (
-        ''
-        if frame.mae_published[frame.arm.isin(results.arms)].notna().any()
-        else (
+    before = [_column_before(m) for m in asked if frame[f'{m}_before'].notna().any()]
+    rounds = ''
+    if frame.mae_published[frame.arm.isin(results.arms)].isna().all():
+        rounds = (
             ' The published onset error needs predictions for rounds that were never measured; '
             'only the published preparation makes them.'
         )
-    )
     return Table(
         frame,
         [Column('name', 'Arm'), *(metric_column(m) for m in have), *before],
@@ -264,10 +251,22 @@ def comparison_table(
         ),
     )
 
+
+def _column_before(metric: str) -> Column:
+    "The column of values that the earlier paper printed"
+    return metric_column(
+        metric,
+        f'{metric}_before',
+        interval=False,
+        unit=f'{METRICS[metric][1]} earlier paper'.strip(),
+        help='As printed in the earlier paper, for the real experiment',
+    )
+
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #ec720aa6
 def _whole(frame: pd.DataFrame, key: str) -> bool:
     "Whether a column and its interval hold whole numbers only"
-    return bool((frame[[key, f'{key}_low', f'{key}_high']].fillna(0) % 1 == 0).all(axis=None))
+    numbers = frame[[key, f'{key}_low', f'{key}_high']].fillna(0)
+    return bool((numbers % 1 == 0).all(axis=None))
 
 
 def _without_information(results: Results, protocol: str) -> dict[str, str]:
@@ -299,17 +298,12 @@ def measured_table(
     if not have:
         raise NotThere(f'No {protocol} metrics on measured steps were computed.')
     chance = _without_information(results, protocol)
-    frame = grouped(results, frame, have).assign(
-        chance=lambda f: [chance.get(a, '–') for a in f.arm]
-    )
+    frame = grouped(results, frame, have)
+    frame['chance'] = [chance.get(a, '–') for a in frame.arm]
+    whole = [k for k in have if k == 'never_detected' and _whole(frame, k)]
     columns = [
         Column('name', 'Arm'),
-        *(
-            metric_column(k, digits=0)
-            if k == 'never_detected' and _whole(frame, k)
-            else metric_column(k)
-            for k in have
-        ),
+        *(metric_column(k, digits=0) if k in whole else metric_column(k) for k in have),
         Column(
             'chance',
             'Concordance',
@@ -422,12 +416,10 @@ def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.Dat
     c = c[(c.stated == int(stated)) & (c.metric == metric) & (c.protocol == protocol)]
     if not stated:
         c = c[~c.arm_b.isin(results.yardsticks)]
+    if c.empty and stated:
+        raise NotThere('The study states no contrast that could be tested.')
     if c.empty:
-        raise (
-            NotThere('The study states no contrast that could be tested.')
-            if stated
-            else Nothing('There is no pair of arms besides the stated contrasts.')
-        )
+        raise Nothing('There is no pair of arms besides the stated contrasts.')
     return c.assign(
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
         difference_low=c.low,
@@ -466,9 +458,8 @@ def tests_table(
 ) -> Table:
     "What other tests say of the stated contrasts"
     c = _pairs(results, True, metric, protocol)
-    have = [
-        m for m in MORE if m.key in c and pd.to_numeric(c[m.key], errors='coerce').notna().any()
-    ]
+    holds = lambda key: pd.to_numeric(c[key], errors='coerce').notna().any()
+    have = [m for m in MORE if m.key in c and holds(m.key)]
     if not have:
         raise NotThere('No further test of the stated contrasts was computed.')
     return Table(
@@ -516,13 +507,10 @@ def power_table(
 ) -> Table:
     "The smallest difference this many genotypes can show"
     p = results.table('power').sort_values('correlation', ignore_index=True)
-    p = p.assign(
-        row=[
-            f'{number(c, 2)}{" (observed)" if s == "observed" else ""}'
-            for c, s in zip(p.correlation, p.source)
-        ]
-    )
-    gap, k = p.gap.max(), int(p.n_arms.max())
+    seen = [' (observed)' if s == 'observed' else '' for s in p.source]
+    p = p.assign(row=[f'{number(c, 2)}{s}' for c, s in zip(p.correlation, seen)])
+    gap = p.gap.max()
+    k = int(p.n_arms.max())
     columns = [
         Column('row', 'Correlation between arms'),
         Column('detectable_difference_80', 'Detectable difference', 'F1, at 80 % power', 3),
@@ -561,10 +549,10 @@ def preparations_table(
     f = pd.DataFrame(rows)
     several = f.groupby('what').preparation.transform('nunique') > 1 if len(f) else []
     if not np.any(several):
+        found = listed(sorted(set(f.preparation))) if len(f) else 'none'
         raise NotThere(
-            f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) '
-            'was run on these data; a study with the other one, in a folder beside this one, '
-            'would be shown here.'
+            f'Only one preparation ({found}) was run on these data; '
+            'a study with the other one, in a folder beside this one, would be shown here.'
         )
     f = f[several].sort_values(['what', 'preparation'], kind='stable').reset_index(drop=True)
     columns = [
@@ -593,19 +581,16 @@ def _how(arm: Arm) -> dict[str, str]:
     what = nice(arm.backbone) if image else 'no images'
     if set(arm.modalities) - {'image'} != {'fluor', 'env', 'vi'}:
         what += f' ({listed(arm.modalities)})'
-    extra = [
-        k
-        for k, d in (
-            ('temporal', 'transformer'),
-            ('fusion', 'gating'),
-            ('attention', 'full'),
-            ('estimator', 'network'),
-            ('distillation', 'none'),
-        )
-        if getattr(arm, k) != d
-    ]
+    usual = dict(
+        temporal='transformer',
+        fusion='gating',
+        attention='full',
+        estimator='network',
+        distillation='none',
+    )
+    extra = [getattr(arm, k) for k, v in usual.items() if getattr(arm, k) != v]
     return dict(
-        what=what + (f', {listed(getattr(arm, k) for k in extra)}' if extra else ''),
+        what=what + (f', {listed(extra)}' if extra else ''),
         preparation=arm.preparation,
         tap=arm.tap if image else '',
         canvas=arm.canvas if image else '',
@@ -629,17 +614,12 @@ def sensitivity_table(
     "F1 of every arm under other decisions"
     rows = []
     for a in results.arms:
-        found = {
-            s: results.metric(a, metric, 'sensitivity' if s else 'published', protocol, s)
-            for s in SENSITIVITIES
-        }
-        rows.append(
-            {
-                'arm': a,
-                'name': nice(a),
-                **{k: np.nan if m is None or m.value == '' else m.value for k, m in found.items()},
-            }
-        )
+        row = {'arm': a, 'name': nice(a)}
+        for s in SENSITIVITIES:
+            group = 'sensitivity' if s else 'published'
+            m = results.metric(a, metric, group, protocol, s)
+            row[s] = np.nan if m is None or m.value == '' else m.value
+        rows.append(row)
     f = pd.DataFrame(rows)
     have = [s for s in SENSITIVITIES if s and f[s].notna().any()] if len(f) else []
     if not have:

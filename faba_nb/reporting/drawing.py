@@ -104,10 +104,11 @@ SMALL = 5000  # pixels: below that a picture is a map with a number in each pixe
 def _webp(match: re.Match) -> str:
     "An embedded PNG as WebP: exact, or lossy where that is smaller and the picture is a photograph"
     image = Image.open(io.BytesIO(base64.b64decode(match[1])))
+    ways = [{'lossless': True}]
+    if image.width * image.height >= SMALL:
+        ways.append({'quality': 80})
     tries = []
-    for options in ({'lossless': True}, {'quality': 80})[
-        : 1 if image.width * image.height < SMALL else 2
-    ]:
+    for options in ways:
         image.save(b := io.BytesIO(), 'webp', method=4, **options)
         tries.append(b.getvalue())
     small = min(tries, key=len)
@@ -118,14 +119,16 @@ def _slim(svg: str, prefix: str) -> str:
     "Markup reduced to what a browser draws, with its own identifiers"
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', svg[svg.index('<svg') :], flags=re.S)
     svg = re.sub(r'<[^>]*>', lambda tag: re.sub(r'(\.\d\d)\d+(?![\w.])', r'\1', tag[0]), svg)
-    svg = re.sub(
-        r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 ',
-        lambda m: f'M{m[1]} {m[2]}h0' if abs(float(m[1]) - float(m[3])) < 0.04 else m[0],
-        svg,
-    )  # a dot
+    svg = re.sub(r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 ', _dot, svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf'\g<1>{prefix}-', svg)
     return re.sub(r'\n\s*', '\n', svg)
+
+
+def _dot(match: re.Match) -> str:
+    "A line that is too short to see, as a dot"
+    length = abs(float(match[1]) - float(match[3]))
+    return f'M{match[1]} {match[2]}h0' if length < 0.04 else match[0]
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #c4b82dca
 def page_svg(
@@ -145,27 +148,20 @@ def page_svg(
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #6c940943
 def dots(
-    ax: Axes,  # axes
-    x: Sequence[float],
-    y: Sequence[float],  # coordinates (N,)
+    ax: Axes,  # to draw on
+    x: Sequence[float],  # one for each point
+    y: Sequence[float],  # as many
     tone: str,  # colour
     size: float = 2,  # points
     label: str | None = None,  # in the legend
     alpha: float = 0.65,  # of a dot
 ) -> None:
     "Many points of one colour as one path"
-    ends = np.column_stack([x, y, np.add(x, 1e-5 * np.ptp(x) if len(x) else 0), y]).reshape(-1, 2)
-    ax.add_patch(
-        PathPatch(
-            Outline(ends, [Outline.MOVETO, Outline.LINETO] * len(x)),
-            fc='none',
-            ec=tone,
-            lw=size,
-            capstyle='round',
-            alpha=alpha,
-            snap=False,
-        )
-    )
+    beside = np.add(x, 1e-5 * np.ptp(x) if len(x) else 0)
+    ends = np.column_stack([x, y, beside, y]).reshape(-1, 2)
+    outline = Outline(ends, [Outline.MOVETO, Outline.LINETO] * len(x))
+    round_pen = dict(fc='none', ec=tone, lw=size, capstyle='round', alpha=alpha, snap=False)
+    ax.add_patch(PathPatch(outline, **round_pen))
     ax.plot([], [], 'o', color=tone, ms=size + 1, mew=0, label=label)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #37a4098f
@@ -177,7 +173,7 @@ def figure_html(
     link: str = '',  # from the page to `folder`
     simulated: bool = False,  # mark the figure as drawn from simulated data
 ) -> Markup:
-    "Draw at both widths, write the files, return the figure as HTML, each drawing with its own caption"
+    "The figure as HTML: drawn and written at both widths, each drawing with its own caption"
     parts = []
     for width in reversed(WIDTHS):
         drawn = draw(width=width)
@@ -201,7 +197,7 @@ def _caption(label: str, caption: str, stem: str) -> Markup:
 def _figure(
     name: str, wide: Markup, wide_caption: Markup, narrow: Markup, narrow_caption: Markup
 ) -> Markup:
-    "A figure element with a wide and a narrow picture; the page shows one of them, and that one's caption"
+    "A figure element with a wide and a narrow picture; the page shows one, with its caption"
     both = Markup('<div class="wide">{}</div><div class="narrow" hidden>{}</div>')
     return Markup('<figure id="{}">{}<figcaption>{}</figcaption></figure>').format(
         name, both.format(wide, narrow), both.format(wide_caption, narrow_caption)

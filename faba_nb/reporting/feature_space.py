@@ -24,7 +24,7 @@ def space_table(
     name: str,  # 'feature_map', 'feature_separation' or 'feature_similarity'
 ) -> pd.DataFrame:
     "A table of feature space, or why there is none"
-    if not (StudyFolder(results.out).table(name)).is_file():
+    if not StudyFolder(results.out).table(name).is_file():
         raise NotThere(
             'No features were found when this study was evaluated; '
             'they are made by `faba features`.'
@@ -53,9 +53,8 @@ def backbones_shown(
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #dcef0e8e
 CLASSES = {'treatment': ('WHC-80', 'WHC-30'), 'onset_class': ('Early', 'Mid', 'Late')}
-DOTS = dict(
-    handletextpad=0.1, columnspacing=1.2
-)  # a legend of dots stands closer than one of lines
+# a legend of dots stands closer than one of lines
+DOTS = dict(handletextpad=0.1, columnspacing=1.2)
 
 
 def _cloud(
@@ -130,7 +129,8 @@ def ages(
 ) -> np.ndarray:
     "Days spread evenly over the experiment"
     days = np.unique(days)
-    return days[np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))]
+    at = np.linspace(0, len(days) - 1, min(most, len(days)))
+    return days[np.unique(at.round().astype(int))]
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #ac0eac50
 def space_by_time(
@@ -187,6 +187,11 @@ def _separation(tables: dict[str, pd.DataFrame], width: float, median: float) ->
     ax.set(xlabel='Days after germination', ylabel='Pairs told apart (share)', ylim=(0, 1.03))
     fig.legend(loc='outside upper right', ncols=4 if width > 120 else 2)
     n = max(int(t.n.max()) for t in tables.values())
+    told = listed(
+        f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, '
+        f'{number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
+        for b, t in tables.items()
+    )
     return Drawn(
         fig,
         (
@@ -196,14 +201,7 @@ def _separation(tables: dict[str, pd.DataFrame], width: float, median: float) ->
             'Bands: 95 % intervals, genotypes resampled. 0.5 is chance; '
             'dotted: median annotated onset. Knowing the treatment is not knowing the onset.'
         ),
-        listed(
-            (
-                f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, '
-                f'{number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
-            )
-            for b, t in tables.items()
-        )
-        + '.',
+        f'{told}.',
     )
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #c838a903

@@ -30,8 +30,12 @@ class Page:
         out: Path,  # the study's output folder
     ) -> None:
         use_style()
-        self.out, self.results = Path(out), Results(out)
-        self.figures, self.tables, self.gaps, self.finished = [], [], [], False
+        self.out = Path(out)
+        self.results = Results(out)
+        self.figures = []
+        self.tables = []
+        self.gaps = []
+        self.finished = False
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #e02b2fed
 def _gap(page: Page, error: NotThere) -> Markup:
@@ -54,23 +58,30 @@ def _show(page: Page, make: Callable, quiet: bool = False) -> None:
 def _paragraphs(text: str | Iterable[str]) -> Markup:
     "One or several texts as paragraphs; plain text is escaped, markup of blocks is left as it is"
     texts = [text] if isinstance(text, str) else list(text)
-    block = lambda t: isinstance(t, Markup) and t.startswith(('<ul', '<dl', '<p', '<div'))
-    return Markup('\n').join(t if block(t) else Markup('<p>{}</p>').format(t) for t in texts if t)
+    return Markup('\n').join(_paragraph(t) for t in texts if t)
+
+
+def _paragraph(text: str) -> Markup:
+    "A text as a paragraph, unless it is the markup of a block"
+    if isinstance(text, Markup) and text.startswith(('<ul', '<dl', '<p', '<div')):
+        return text
+    return Markup('<p>{}</p>').format(text)
 
 
 @patch
 def say(
     self: Page,
     sentence: str | Callable,  # text, or a function of the results that returns a text or several
-    quiet: bool = False,  # leave the sentence out where its numbers are missing: the table below says so
+    quiet: bool = False,  # leave it out where numbers are missing: the table below says so
     **kwargs: object,  # for that function
 ) -> None:
     "A paragraph, or several, written from the numbers"
-    _show(
-        self,
-        lambda: _paragraphs(sentence(self.results, **kwargs) if callable(sentence) else sentence),
-        quiet,
-    )
+
+    def make():
+        said = sentence(self.results, **kwargs) if callable(sentence) else sentence
+        return _paragraphs(said)
+
+    _show(self, make, quiet)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #6dab3f78
 @patch
@@ -111,8 +122,9 @@ def table(
         csv, tex = save_table(t, StudyFolder(self.out).report_tables, label)
         self.tables.append(label)
         files = Markup(
-            '<span class="files"><a href="../tables/report/{}">CSV</a> <a '
-            'href="../tables/report/{}">LaTeX</a></span>'
+            '<span class="files">'
+            '<a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a>'
+            '</span>'
         ).format(csv.name, tex.name)
         return to_html(t, csv.stem, f'Table {len(self.tables)}.', files)
 
@@ -138,22 +150,11 @@ def file(
 def cards(self: Page) -> None:
     "A link and a line for every other page of the site"
     card = Markup('<li><a href="{}"><b>{}</b> <span>{}</span></a></li>')
-    items = Markup('').join(
-        card.format(r.page, r.title, r.subtitle)
-        for r in reports(out=self.out).values()
-        if r.name != FRONT
-    )
+    others = [r for r in reports(out=self.out).values() if r.name != FRONT]
+    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in others)
     if items:
-        display(
-            HTML(
-                str(
-                    Markup(
-                        '<nav class="cards" aria-label="Other pages of this '
-                        'report"><ul>{}</ul></nav>'
-                    ).format(items)
-                )
-            )
-        )
+        nav = Markup('<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>')
+        display(HTML(str(nav.format(items))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #f573826b
 @patch
@@ -163,18 +164,12 @@ def banner(self: Page) -> None:
     if s is None:
         return
     facts = ', '.join(f'{k} {s[k]}' for k in ('world', 'seed', 'genotypes') if k in s)
-    display(
-        HTML(
-            str(
-                Markup(
-                    '<p class="simulated"><b>Simulated data.</b> No plant was grown for these '
-                    'numbers: plants, photographs and sensor tables '
-                    'were drawn by a program{}. Nothing on this page is '
-                    'a statement about faba bean.</p>'
-                ).format(f' ({facts})' if facts else '')
-            )
-        )
+    notice = Markup(
+        '<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: '
+        'plants, photographs and sensor tables were drawn by a program{}. '
+        'Nothing on this page is a statement about faba bean.</p>'
     )
+    display(HTML(str(notice.format(f' ({facts})' if facts else ''))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #3586dc63
 @patch

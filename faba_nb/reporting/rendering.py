@@ -36,11 +36,14 @@ def style_sheet() -> str:
     ]
     css = (root() / 'reports' / 'site' / 'style.css').read_text(encoding='utf-8')
     dark = re.search(r':root\[data-theme=dark\]{([^}]*)}', css)[1]
+    light_tones, dark_tones = tones
+    unchosen = f':root:not([data-theme]){{color-scheme:dark;{dark_tones};{dark}}}'
     return (
-        f':root{{color-scheme:light;{tones[0]}}}\n{css}\n:root[data-theme=dark]{{color-scheme:dark;{tones[1]}}}\n'
-        '@media '
-        f'(prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
-        f'@media print{{:root,:root[data-theme]{{{tones[0]}}}}}'
+        f':root{{color-scheme:light;{light_tones}}}\n'
+        f'{css}\n'
+        f':root[data-theme=dark]{{color-scheme:dark;{dark_tones}}}\n'
+        f'@media (prefers-color-scheme:dark){{{unchosen}}}\n'
+        f'@media print{{:root,:root[data-theme]{{{light_tones}}}}}'
     )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #06cc53db
@@ -57,13 +60,9 @@ def _without_title(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _sections(html: str) -> list[tuple[str, str]]:
     "(id, text) of each h2"
-    plain = lambda t: html_module.unescape(
-        re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', '', t)
-    ).strip()
-    return [
-        (i, plain(t))
-        for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)
-    ]
+    tag = r'<a class="anchor-link".*?</a>|<[^>]+>'
+    found = re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)
+    return [(i, html_module.unescape(re.sub(tag, '', text)).strip()) for i, text in found]
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #220137e8
 TOGETHER = [
@@ -176,11 +175,12 @@ def _page(step: Step, out: Path) -> int:
 
 
 def _raise_first(errors: list[BaseException | None]) -> None:
-    "A request to stop before a mistake of ours, and that before failures of notebooks, which are all named"
+    "Raise what matters most: a request to stop, a mistake of ours, failures of notebooks"
     found = [e for e in errors if e]
+    ours = [e for e in found if not isinstance(e, StepFailed)]
     for kind in (Stopped, Exception):
-        for e in found:
-            if isinstance(e, kind) and not isinstance(e, StepFailed):
+        for e in ours:
+            if isinstance(e, kind):
                 raise e
     if found:
         raise StepFailed('; '.join(map(str, found)))
@@ -209,8 +209,6 @@ def workbook(
 
 def _sheet(name: str, taken: list[str]) -> str:
     "A name of at most 31 letters that no other sheet bears"
-    others, short = {t.lower() for t in taken}, name[:31]
-    ends = (f'{name[:28]}_{i}' for i in range(2, 999))
-    return (
-        short if short.lower() not in others else next(e for e in ends if e.lower() not in others)
-    )
+    others = {t.lower() for t in taken}
+    names = [name[:31], *(f'{name[:28]}_{i}' for i in range(2, 999))]
+    return next(n for n in names if n.lower() not in others)

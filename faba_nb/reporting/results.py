@@ -112,7 +112,7 @@ PLAIN = r'[-]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|inf|nan)'
 
 
 def _read(path: Path) -> pd.DataFrame:
-    "A CSV whose empty text cells are '' and empty number cells NaN; a name stays text, whatever it looks like"
+    "A CSV: empty text cells are '', empty number cells NaN, and a name stays text"
     df = read_csv(path, keep_default_na=False, na_values={}, dtype=str)
     for c in set(df.columns) - NAMES:
         filled = df[c] != ''
@@ -146,8 +146,10 @@ def metric(
 def arms(self: Results) -> list[str]:
     "Names of the study's arms that have results, in the study's order, then imported ones"
     m = self.table('metrics')
+    own = self.study.arms
     have = list(dict.fromkeys(m.arm[m.kind.isin(['arm', 'baseline', 'imported'])]))
-    return [a for a in self.study.arms if a in have] + [a for a in have if a not in self.study.arms]
+    imported = [a for a in have if a not in own]
+    return [a for a in own if a in have] + imported
 
 
 @patch(as_prop=True)
@@ -173,9 +175,8 @@ def predictions(
     path = StudyFolder(self.out).arm(arm).predictions
     if not path.is_file():
         raise NotThere(f'Arm {arm} has no predictions in this study.')
-    text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {
-        k: 'category' for k in ('split', 'protocol')
-    }
+    text = {k: str for k in ('genotype', 'plant_id', 'treatment')}
+    text |= {k: 'category' for k in ('split', 'protocol')}
     check_seal(path, 'run `faba train` again, or import the arm again')
     df = self.once(path, lambda: read_csv(path, dtype=text).query('split == "test"'))
     df = df[df.protocol == protocol]
@@ -234,19 +235,18 @@ def family(self: Results) -> list[Results]:
 
 
 def _beside(results: Results) -> list[Results]:
-    "The evaluated studies beside this one on the same data, each once: another run of the same arms is no other study"
-    here, data = results.out.resolve(), results.run.get('data')
-    others = [
-        p.parent
-        for p in sorted(here.parent.glob('*/study.yaml'))
-        if p.parent != here and (p.parent / 'tables' / 'metrics.csv').is_file()
-    ]
+    "The evaluated studies beside this one on the same data, each set of arms once"
+    here = results.out.resolve()
+    data = results.run.get('data')
+    folders = sorted(p.parent for p in here.parent.glob(f'*/{StudyFolder(here).study.name}'))
+    others = [f for f in folders if f != here and StudyFolder(f).table('metrics').is_file()]
     same = [o for o in map(Results, others) if data and o.run.get('data') == data]
-    return [
-        o
-        for i, o in enumerate(same)
-        if all(o.study.arms != x.study.arms for x in [results, *same[:i]])
-    ]
+    found, seen = [], [results.study.arms]
+    for o in same:
+        if o.study.arms not in seen:
+            found.append(o)
+        seen.append(o.study.arms)
+    return found
 
 # %% ../../nbs/50_reporting/15_results.ipynb #536989f8
 def called(
@@ -255,11 +255,8 @@ def called(
 ) -> str:
     "The name of a study among its neighbours"
     name = member.study.name
-    return (
-        name
-        if [r.study.name for r in results.family].count(name) == 1
-        else f'{name} in {member.out.name}'
-    )
+    names = [r.study.name for r in results.family]
+    return name if names.count(name) == 1 else f'{name} in {member.out.name}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #0b432c5b
 @patch(as_prop=True)
@@ -303,15 +300,11 @@ def p_value(
     p: float | None,  # a probability, or NaN
 ) -> str:
     "A p value: three digits, '< 0.001' below that, '1' where nothing is left to say"
-    return (
-        '–'
-        if number(p) == '–'
-        else '< 0.001'
-        if p < 0.001
-        else '1'
-        if p >= 0.9995
-        else number(p, 3)
-    )
+    if number(p) == '–':
+        return '–'
+    if p < 0.001:
+        return '< 0.001'
+    return '1' if p >= 0.9995 else number(p, 3)
 
 
 def p_equals(
@@ -327,7 +320,8 @@ def counted(
     plural: str | None = None,  # when it is not noun + s
 ) -> str:
     "'1 genotype', '44 genotypes'"
-    return f'{number(n, 0)} {noun if n == 1 else plural or noun + "s"}'
+    many = plural or noun + 's'
+    return f'{number(n, 0)} {noun if n == 1 else many}'
 
 
 def listed(
@@ -336,7 +330,10 @@ def listed(
 ) -> str:
     "'a', 'a and b', 'a, b and c'"
     items = [str(i) for i in items]
-    return f' {last} '.join([', '.join(items[:-1]), items[-1]] if len(items) > 1 else items)
+    if len(items) < 2:
+        return ''.join(items)
+    *first, end = items
+    return f'{", ".join(first)} {last} {end}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7999db0d
 def spread(
@@ -348,11 +345,8 @@ def spread(
     values = sorted({int(v) for v in values})
     if not values:
         return counted(0, noun, plural)
-    return (
-        counted(values[0], noun, plural)
-        if len(values) == 1
-        else f'{values[0]} to {counted(values[-1], noun, plural)}'
-    )
+    most = counted(values[-1], noun, plural)
+    return most if len(values) == 1 else f'{values[0]} to {most}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #bceae506
 def names_only(
@@ -388,8 +382,11 @@ def in_doubt(
     photos: pd.DataFrame | None = None,  # rows of `Experiment.images`: those that are shown
 ) -> str:
     "One sentence that names every plant in doubt among them, '' for none"
-    why = plants.drop_duplicates('plant_id').set_index('plant_id')['flags'].map(doubts)
-    said = [f'{listed(p.index)}: {d}' for d, p in why[why != ''].groupby(why, sort=False)]
+    one = plants.drop_duplicates('plant_id').set_index('plant_id')
+    why = one['flags'].map(doubts)
+    why = why[why != '']
+    said = [f'{listed(p.index)}: {d}' for d, p in why.groupby(why, sort=False)]
     odd = photos[photos.outlier] if photos is not None else plants[:0]
-    said += [f'{p}: {OUTLIER} on day {listed(q.dag)}' for p, q in odd.groupby('plant_id')]
+    for plant, of in odd.groupby('plant_id'):
+        said.append(f'{plant}: {OUTLIER} on day {listed(of.dag)}')
     return f' In doubt (†): {"; ".join(said)}.' if said else ''

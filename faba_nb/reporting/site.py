@@ -50,21 +50,29 @@ class Report:
         return f'report-{self.name}'
 
     def belongs(self, out: Path | None) -> bool:
-        return out is None or not self.needs or any(Path(out).glob(self.needs))
+        "Whether a study has what the page shows"
+        if out is None or not self.needs:
+            return True
+        return any(Path(out).glob(self.needs))
 
 # %% ../../nbs/50_reporting/33_site.ipynb #f49da124
 def _read_report(path: Path) -> Report:
     "Title and subtitle from the first Markdown cell"
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     first = next((''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'), '')
-    find = lambda pattern: (re.search(pattern, first, flags=re.M) or [None, ''])[1].strip()
     return Report(
-        path.stem,
-        path,
-        find(r'^#\s+(.+)') or path.stem.replace('_', ' '),
-        find(r'^>\s*(.+)'),
-        find(r'^Needs `(.+)`'),
+        name=path.stem,
+        path=path,
+        title=_found(r'^#\s+(.+)', first) or path.stem.replace('_', ' '),
+        subtitle=_found(r'^>\s*(.+)', first),
+        needs=_found(r'^Needs `(.+)`', first),
     )
+
+
+def _found(pattern: str, text: str) -> str:
+    "What stands in the brackets of a pattern, '' where it does not match"
+    match = re.search(pattern, text, flags=re.M)
+    return match[1].strip() if match else ''
 
 
 def reports(
@@ -93,8 +101,9 @@ def page_inputs(
 
     folder, family = StudyFolder(out), Results(out).family
     asked = [p for p in (folder.study, folder.run) if p.is_file()]
-    imports = sorted(folder.arms.glob('*/imported.json'))
-    predictions = [p for a in folder.arms_there() for p in folder.arm(a).all_predictions()]
+    arms = [folder.arm(name) for name in folder.arms_there()]
+    imports = [a.imported for a in arms if a.imported.is_file()]
+    predictions = [p for a in arms for p in a.all_predictions()]
     beside = [StudyFolder(r.out) for r in family[1:]]
     return {
         'notebook': fingerprint(report.path),
@@ -172,4 +181,5 @@ def report_steps(
 ) -> list[Step]:
     "A step for every page, and one for the workbook of all tables"
     out = Path(os.path.abspath(out))
-    return [page_step(out, r) for r in reports(only, out).values()] + [_workbook_step(out)]
+    pages = [page_step(out, r) for r in reports(only, out).values()]
+    return [*pages, _workbook_step(out)]

@@ -177,7 +177,8 @@ def label_panels(
     **kwargs: object,  # for `fig.legend`
 ) -> None:
     "Name the axes and the marks of all panels once; without labelled marks there is no legend"
-    fig, marks = axes[0].figure, {}
+    fig = axes[0].figure
+    marks = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels()):
             marks.setdefault(label, handle)
@@ -197,10 +198,8 @@ def mark_simulated(
 ) -> Figure:
     "Write across a figure that no plant stood behind it, and once more on a line of its own below"
     w, h = fig.get_size_inches()
-    size, line = (
-        min(1.6 * h * 25.4 / 4, w * 25.4 / 7),
-        2.6 / 25.4,
-    )  # points, so that the words fit into either side; inches
+    size = min(1.6 * h * 25.4 / 4, w * 25.4 / 7)  # points: the words fit into either side
+    line = 2.6 / 25.4  # inches
     fig.set_size_inches(w, h + line)
     fig.get_layout_engine().set(rect=(0, line / (h + line), 1, h / (h + line)))
     fig.text(
