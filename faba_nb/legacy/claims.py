@@ -10,7 +10,7 @@ __all__ = ['COLUMNS', 'STANDS', 'WEAKER', 'CANNOT', 'OPEN', 'CHECKS', 'ALSO', 'H
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #38fda3bd
 from dataclasses import dataclass
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -65,7 +65,10 @@ def read_claims(
     return c.assign(printed=pd.to_numeric(c.printed), half_width=pd.to_numeric(c.half_width))
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #dfe3cbe5
-STANDS, WEAKER, CANNOT, OPEN = 'stands', 'weaker', 'cannot be said', 'not computed here'
+STANDS = 'stands'
+WEAKER = 'weaker'
+CANNOT = 'cannot be said'
+OPEN = 'not computed here'
 
 
 @dataclass
@@ -93,26 +96,30 @@ ALSO = {'full': ('full', 'dinov2', 'teacher')}
 
 def locate(
     results: Results,  # the study
-    names: 'Sequence[str]',  # arms that must be in one study, such as ('clip', 'full')
+    names: Sequence[str],  # arms that must be in one study, such as ('clip', 'full')
 ) -> tuple[Results, list[str]]:
     "The study of the family that has results of all of them, and their names there"
     for r in results.family:
-        there = [next((a for a in ALSO.get(n, (n,)) if a in r.arms), None) for n in names]
+        there = [_among(n, r.arms) for n in names]
         if all(there) and len(set(there)) == len(there):
             return r, there
-    have = [s for s in _shipped() if all(any(a in s[1] for a in ALSO.get(n, (n,))) for n in names)]
-    gone = [
-        n for n in names if not any(a in r.arms for r in results.family for a in ALSO.get(n, (n,)))
-    ]
-    mend = (
-        f'the study “{have[0][0]}” has {"it" if len(gone or names) == 1 else "them"}'
-        if have
-        else 'no study that comes with the project has them together'
-    )
-    raise NotThere(
-        f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no '
-        f'results {"here" if gone else "in one study"}; {mend}.'
-    )
+    shipped = [s for s, arms in _shipped() if all(_among(n, arms) for n in names)]
+    gone = [n for n in names if not any(_among(n, r.arms) for r in results.family)]
+    lost = gone or names
+    has, them = ('has', 'it') if len(lost) == 1 else ('have', 'them')
+    mend = 'no study that comes with the project has them together'
+    if shipped:
+        mend = f'the study “{shipped[0]}” has {them}'
+    where = 'here' if gone else 'in one study'
+    raise NotThere(f'{listed(map(nice, lost))} {has} no results {where}; {mend}.')
+
+
+def _among(
+    name: str,  # of an arm, as a claim has it
+    arms: Iterable[str],
+) -> str | None:
+    "The name under which an arm is one of these"
+    return next((a for a in ALSO.get(name, (name,)) if a in arms), None)
 
 
 def _shipped() -> list[tuple[str, dict[str, Arm]]]:
@@ -139,7 +146,8 @@ def _value(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]:
 
 def _within(name: str) -> str:
     "A heading inside a sentence: 'Onset MAE' begins small, 'F1' and 'AUC' do not"
-    return name[0].lower() + name[1:] if name[1:2].islower() else name
+    is_word = name[1:2].islower()
+    return name[0].lower() + name[1:] if is_word else name
 
 
 def _clock_reaches(value: float, clock: pd.Series | None, metric: str) -> bool:
@@ -153,37 +161,28 @@ def _clock_reaches(value: float, clock: pd.Series | None, metric: str) -> bool:
 def value(results: Results, claim: tuple) -> Found:
     "A printed number against its interval and the clock"
     r, arm, row = _value(results, claim)
-    clock, (name, unit, digits, _) = (
-        r.metric('treatment_clock', claim.metric, claim.group, claim.protocol),
-        METRICS[claim.metric],
-    )
+    clock = r.metric('treatment_clock', claim.metric, claim.group, claim.protocol)
+    name, unit, digits, _ = METRICS[claim.metric]
     again = row.low <= claim.printed <= row.high
     reached = _clock_reaches(row.value, clock, claim.metric)
     unit = f' {unit}' if unit else ''
-    now, level = (
-        with_interval(row.value, row.low, row.high, digits) + unit,
-        '' if clock is None else number(clock.value, digits) + unit,
-    )
+    now = with_interval(row.value, row.low, row.high, digits) + unit
+    level = '' if clock is None else number(clock.value, digits) + unit
     instead = (
         f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} accessions)'
-        + (
-            f'; a clock that is told the treatment, and sees no plant, reached {level}.'
-            if level
-            else '.'
-        )
     )
-    answer = (
-        f'{"The printed value lies within the new interval" if again else "The value comes out as " + now}'
-        + (
-            (
-                f'; the clock told the treatment reaches {level}, so the number is no evidence of '
-                'information about the plants.'
-            )
-            if reached
-            else '.'
+    if level:
+        instead += f'; a clock that is told the treatment, and sees no plant, reached {level}'
+    answer = f'The value comes out as {now}'
+    if again:
+        answer = 'The printed value lies within the new interval'
+    if reached:
+        answer += (
+            f'; the clock told the treatment reaches {level}, so the number is no evidence of '
+            'information about the plants'
         )
-    )
-    return Found(STANDS if again and not reached else WEAKER, now, level, instead, answer)
+    verdict = STANDS if again and not reached else WEAKER
+    return Found(verdict, now, level, f'{instead}.', f'{answer}.')
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #afca6aad
 @check
@@ -222,10 +221,8 @@ def _pair(results: Results, claim: tuple, a: str, b: str) -> tuple[Results, str,
 
 def _gap(row: dict) -> str:
     "Difference, interval and p in words"
-    return (
-        f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} '
-        f'({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
-    )
+    interval = with_interval(row['difference'], row['low'], row['high'], 3, sign=True)
+    return f'{interval} ({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #0ff3d0a8
 @check
@@ -239,14 +236,12 @@ def contrast(results: Results, claim: tuple) -> Found:
         'equivalent': f'{nice(a)} and {nice(b)} were equivalent',
         'undecided': f'{nice(a)} could not be told from {nice(b)}',
     }[row['verdict']]
-    need = (
-        (
+    need = ''
+    if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80']):
+        need = (
             f'; {int(row["n"])} accessions would have shown a difference of '
             f'{number(row["detectable_80"], 3)} with 80 % power'
         )
-        if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80'])
-        else ''
-    )
     return Found(
         verdict,
         _gap(row),
@@ -264,11 +259,10 @@ def equivalent(results: Results, claim: tuple) -> Found:
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
-    instead = (
-        f'{nice(a)} and {nice(b)} '
-        f'{f"were equivalent within {margin} F1" if verdict == STANDS else "could not be shown to be equivalent"}: '
-        f'difference {_gap(row)}.'
-    )
+    were = 'could not be shown to be equivalent'
+    if verdict == STANDS:
+        were = f'were equivalent within {margin} F1'
+    instead = f'{nice(a)} and {nice(b)} {were}: difference {_gap(row)}.'
     return Found(
         verdict,
         _gap(row),
@@ -352,9 +346,9 @@ def lead(results: Results, claim: tuple) -> Found:
     "A number of days by which the model leads"
     r, arm, row = _early_row(results, claim)
     now = with_interval(row.value, row.low, row.high, 1, sign=True) + ' d'
-    verdict = (
-        CANNOT if not row.low > 0 else STANDS if row.low <= claim.printed <= row.high else WEAKER
-    )
+    verdict = STANDS if row.low <= claim.printed <= row.high else WEAKER
+    if not row.low > 0:
+        verdict = CANNOT
     instead = (
         f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within '
         f'±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
@@ -380,10 +374,8 @@ def information(results: Results, claim: tuple) -> Found:
     if p.empty:
         raise NotThere(f'Genotype information of {nice(arm)} was not tested ({claim.protocol}).')
     p = p.iloc[0]
-    now, chance = (
-        f'concordance {number(p.value, 2)} ({p_equals(p.p)})',
-        f'{number(p.null_low, 2)} to {number(p.null_high, 2)}',
-    )
+    now = f'concordance {number(p.value, 2)} ({p_equals(p.p)})'
+    chance = f'{number(p.null_low, 2)} to {number(p.null_high, 2)}'
     verdict = STANDS if p.value > p.null_high else CANNOT
     instead = (
         f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were '
@@ -449,10 +441,9 @@ def description(results: Results, claim: tuple) -> Found:
 def senescence(results: Results, claim: tuple) -> Found:
     "False alarms of old controls"
     r, (arm,) = locate(results, [claim.arm])
-    row, young = (
-        r.metric(arm, claim.metric, claim.group, claim.protocol, s)
-        for s in ('controls,dag>=31', 'controls,dag<31')
-    )
+    asked = (arm, claim.metric, claim.group, claim.protocol)
+    row = r.metric(*asked, 'controls,dag>=31')
+    young = r.metric(*asked, 'controls,dag<31')
     if row is None or young is None:
         raise NotThere(f'False alarms of old controls were not computed for {nice(arm)}.')
     now = f'{with_interval(100 * row.value, 100 * row.low, 100 * row.high, 1)} %'
@@ -556,11 +547,9 @@ def judge(
     claims: pd.DataFrame | None = None,  # from `read_claims`
 ) -> pd.DataFrame:
     "One line per claim: verdict, what was found, the sentence instead, the answer"
-    return (
-        results.once('claims', lambda: _judge(results, read_claims()))
-        if claims is None
-        else _judge(results, claims)
-    )
+    if claims is None:
+        return results.once('claims', lambda: _judge(results, read_claims()))
+    return _judge(results, claims)
 
 
 def _judge(results: Results, claims: pd.DataFrame) -> pd.DataFrame:
@@ -597,12 +586,7 @@ def claims_table(
     j = judge(results)
     order = {STANDS: 0, WEAKER: 1, CANNOT: 2, OPEN: 3}
     j = j.sort_values('verdict', key=lambda v: v.map(order), kind='stable').reset_index(drop=True)
-    j['before'] = [
-        number(p, 0 if u and p % 1 == 0 else 1 if u else 3) + (f' {u}' if u else '')
-        if p == p
-        else ''
-        for p, u in zip(j.printed, j.unit)
-    ]
+    j['before'] = [_as_printed(value, unit) for value, unit in zip(j.printed, j.unit)]
     j['block'] = j.verdict.str.capitalize()
     return Table(
         j,
@@ -621,26 +605,34 @@ def claims_table(
     )
 
 
+def _as_printed(
+    value: float,  # NaN for none
+    unit: str,  # '' for a score
+) -> str:
+    "A number as the earlier paper printed it"
+    if value != value:
+        return ''
+    if not unit:
+        return number(value, 3)
+    return f'{number(value, 0 if value % 1 == 0 else 1)} {unit}'
+
+
 def tally(
     results: Results,  # the study
 ) -> str:
     "How many claims stand"
     v = judge(results).verdict.value_counts()
-    told = listed(
-        f'{v[k]} {w}'
-        for k, w in (
-            (STANDS, 'stood the check'),
-            (WEAKER, 'came out weaker than printed'),
-            (CANNOT, 'cannot be said'),
-            (OPEN, 'could not be computed in this study or those beside it'),
-        )
-        if k in v
-    )
-    return f'Of {v.sum()} claims, {told}.' + (
-        ' The data are simulated: this is a rehearsal, and no verdict on the paper.'
-        if results.simulated is not None
-        else ''
-    )
+    words = {
+        STANDS: 'stood the check',
+        WEAKER: 'came out weaker than printed',
+        CANNOT: 'cannot be said',
+        OPEN: 'could not be computed in this study or those beside it',
+    }
+    told = listed(f'{v[k]} {w}' for k, w in words.items() if k in v)
+    text = f'Of {v.sum()} claims, {told}.'
+    if results.simulated is None:
+        return text
+    return f'{text} The data are simulated: this is a rehearsal, and no verdict on the paper.'
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #7b9eb63d
 def claims_latex(

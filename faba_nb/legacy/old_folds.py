@@ -25,16 +25,16 @@ def predict_fold(
     fold: Fold,  # which plants are left out
 ) -> pd.DataFrame:
     "Rows for the fold's test and validation plants in both readings, on all rounds"
-    m, parts = members(fold, bundle.plants.genotype), []
-    for split in (
-        'test',
-        'validation',
-    ):  # the test plants by themselves, as they were evaluated: sums of other shapes round otherwise
+    at = members(fold, bundle.plants.genotype)
+    widths = widths_of(w)
+    parts = []
+    # the test plants by themselves, as they were evaluated: sums of other shapes round otherwise
+    for split in ('test', 'validation'):
         for protocol, read in (('retrospective', forward), ('online', replay)):
-            logits, gate = read(
-                w, variant, filled(inputs_of(bundle, m[split], protocol == 'online'), widths_of(w))
-            )
-            parts.append(_rows(bundle, m[split], split, logits, gate).assign(protocol=protocol))
+            x = filled(inputs_of(bundle, at[split], protocol == 'online'), widths)
+            logits, gate = read(w, variant, x)
+            rows = _rows(bundle, at[split], split, logits, gate)
+            parts.append(rows.assign(protocol=protocol))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #0a108bd8
@@ -42,22 +42,18 @@ def _rows(
     bundle: Bundle, at: np.ndarray, split: str, logits: torch.Tensor, gate: torch.Tensor | None
 ) -> pd.DataFrame:
     "One row per plant and round"
-    g, n = bundle.rounds, bundle.rounds.dag.shape[1]
-    p = (
-        bundle.plants.iloc[at]
-        .loc[
-            lambda t: t.index.repeat(n),
-            ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag'],
-        ]
-        .reset_index(drop=True)
-    )
+    g = bundle.rounds
+    columns = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    plants = bundle.plants.iloc[at]
+    p = plants.loc[plants.index.repeat(g.dag.shape[1]), columns].reset_index(drop=True)
+    # the sigmoid in single precision, as the earlier evaluator
     p = p.assign(
         split=split,
         round=g.round[at].ravel(),
         dag=g.dag[at].ravel().astype(int),
         measured=g.real[at].ravel().astype(int),
         probability=torch.sigmoid(logits).double().numpy().ravel(),
-    )  # in single precision, as the earlier evaluator
+    )
     for i, m in enumerate(MODALITIES):
         p[f'gate_{m}'] = np.nan if gate is None else gate[..., i].numpy().ravel()
     return p[p['round'] > 0].reset_index(drop=True)
@@ -73,8 +69,8 @@ def check_fold(
     fold: Fold,  # the one it is taken for
     path: Path,  # of the checkpoint
     said: Configuration | None = None,  # what it was trained with
-) -> tuple[float, float]:
-    "Refuse a checkpoint of another fold or other inputs; returns how far its gates and its loss are from the stored ones, NaN where none are"
+) -> tuple[float, float]:  # how far gates and loss are from the stored ones; NaN without
+    "Refuse a checkpoint of another fold or other inputs"
     record = _fold_record(path)
     if record.get('fold_id', fold.number) != fold.number:
         raise BadInput(
@@ -90,10 +86,8 @@ def check_fold(
     loss = _loss_gap(logits, bundle, fold.test, record.get('test_loss'), said)
     if loss > CLOSE:
         raise BadInput(
-            (
-                f'its stored test loss is {record["test_loss"]:.4g}, '
-                f'{loss:.3g} from the one computed here, more than {CLOSE:g}'
-            ),
+            f'its stored test loss is {record["test_loss"]:.4g}, '
+            f'{loss:.3g} from the one computed here, more than {CLOSE:g}',
             path,
             OTHER_INPUTS,
         )
@@ -113,17 +107,16 @@ def _fold_record(path: Path) -> dict:
     return said if isinstance(said, dict) else {}
 
 
-def _stored_gates(path: Path) -> list[torch.Tensor]:
-    "(plants, rounds, 4) gate weights stored beside a checkpoint: by training, by evaluation, by both or neither"
-    found, pt, npy = (
-        [],
-        path.with_name('modality_gates.pt'),
-        path.with_name('test_modality_gates.npy'),
-    )
+def _stored_gates(path: Path) -> list[torch.Tensor]:  # each (plants, rounds, 4)
+    "Gate weights stored beside a checkpoint: by training, by evaluation, by both or neither"
+    found = []
+    pt = path.with_name('modality_gates.pt')
+    npy = path.with_name('test_modality_gates.npy')
     if pt.is_file():
         found.append(load_tensors(pt))
     try:
-        found += [torch.from_numpy(np.load(npy, allow_pickle=False))] if npy.is_file() else []
+        if npy.is_file():
+            found.append(torch.from_numpy(np.load(npy, allow_pickle=False)))
     except (ValueError, OSError, EOFError, TypeError):
         raise BadInput('not a whole file of gates', npy, 'copy it again or move it away') from None
     if any(not isinstance(g, torch.Tensor) or g.dim() != 3 for g in found):
@@ -188,23 +181,21 @@ def _loss_gap(
     stored: float | None,
     said: Configuration | None,
 ) -> float:
-    "Difference to a stored test loss, relative where it is above 1; NaN where it cannot be computed again"
-    taught = said is None or any(k.startswith('distillation.') for k in said.ignored)
-    if (
-        taught
-        or isinstance(stored, bool)
-        or not isinstance(stored, (int, float))
-        or not np.isfinite(stored)
-    ):
+    "Difference to a stored test loss, relative above 1; NaN where it cannot be computed again"
+    if said is None or any(k.startswith('distillation.') for k in said.ignored):
+        return float('nan')
+    if isinstance(stored, bool) or not isinstance(stored, (int, float)):
+        return float('nan')
+    if not np.isfinite(stored):
         return float('nan')
     at = np.flatnonzero(bundle.plants.genotype == genotype)
     seen = torch.from_numpy(bundle.rounds.real[at])
     onset = bundle.plants.onset_dag.to_numpy(float)[at]
     y = torch.from_numpy(bundle.rounds.dag[at] >= onset[:, None])[seen].float()
-    weight = (
-        (1 - y).sum() / (y.sum() + 1e-6) if said.automatic else torch.tensor(said.arm.pos_weight)
-    )
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits[seen], y, pos_weight=weight.float()
-    )
+    if said.automatic:
+        weight = (1 - y).sum() / (y.sum() + 1e-6)
+    else:
+        weight = torch.tensor(said.arm.pos_weight)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    loss = entropy(logits[seen], y, pos_weight=weight.float())
     return float(abs(loss - stored) / max(1, abs(stored)))

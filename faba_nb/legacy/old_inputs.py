@@ -34,6 +34,7 @@ class OldFeatures(FeatureFile):
         pass
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #71bf8d74
+# texts that pandas takes as missing
 NUMERIC = {
     '',
     '#N/A',
@@ -54,34 +55,40 @@ NUMERIC = {
     'n/a',
     'nan',
     'null',
-}  # texts that pandas takes as missing
+}
 
 
 def _headings(path: Path, spec: pd.Series) -> list[tuple[str, str, bool]]:
-    "Heading, our name and whether all cells are numbers, for each column of parameters in written order"
+    "Heading, our name and whether all cells are numbers, for each column of parameters"
     cells = read_sheet(path, ['Plant ID', 'Round Order'], spec.sheet, spec.table, spec.file).cells
     known, other = fluor_columns(cells)
-    ours = {h: p for p, h in known.items()} | {h: h for h in other}
-    text = lambda h: any(isinstance(x, str) and x.strip() not in NUMERIC for x in cells[h])
-    return [(h, ours[h], not text(h)) for h in cells.columns[15:] if h in ours]
+    ours = {heading: parameter for parameter, heading in known.items()}
+    ours |= {heading: heading for heading in other}
+    written = [h for h in cells.columns[15:] if h in ours]
+    return [(h, ours[h], not any(map(_is_text, cells[h]))) for h in written]
+
+
+def _is_text(cell: object) -> bool:
+    "Whether a cell holds a text that is no missing number"
+    return isinstance(cell, str) and cell.strip() not in NUMERIC
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #459f4b95
 def earlier_fluorescence(
     experiment: Experiment,  # whose workbook is read
     width: int | None = None,  # number of columns the network wants
-) -> tuple[pd.DataFrame, list[str], list[str]]:
-    "plant_id, round and the columns as the earlier reader took them, a row per line of the workbook; the columns; those left out for a text in them"
+) -> tuple[pd.DataFrame, list[str], list[str]]:  # by line; columns; those with a text, left out
+    "Plant, round and fluorescence as the earlier reader took them"
     spec = table_spec('fluorescence')
     path = find_file(experiment.folder, spec.file)
     found = parsed_once(path, 'fluorescence_headings', lambda: _headings(path, spec))
-    columns, numeric = [n for _, n, _ in found], [n for _, n, ok in found if ok]
-    if width == len(numeric):
-        columns = numeric
+    everything = [name for _, name, _ in found]
+    numeric = [name for _, name, ok in found if ok]
+    columns = numeric if width == len(numeric) else everything
     frame = read_table(experiment.folder, 'fluorescence').frame
-    frame = frame[['plant_id', 'round', *columns]].astype(
-        {c: np.float32 for c in columns} | {'round': int}
-    )
-    return frame.reset_index(drop=True), columns, [n for _, n, _ in found if n not in columns]
+    frame = frame[['plant_id', 'round', *columns]]
+    frame = frame.astype({c: np.float32 for c in columns} | {'round': int})
+    left_out = [name for name in everything if name not in columns]
+    return frame.reset_index(drop=True), columns, left_out
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #533f9ea5
 def earlier_bundle(
@@ -106,9 +113,8 @@ def _set_fluorescence(b: Bundle, experiment: Experiment, scaled: bool, width: in
     x = np.nan_to_num(place(g, ids, frame, columns, 'fluorescence'))
     mean, sd = published_moments(frame[columns].to_numpy())
     g.values['fluor'] = (x - mean) / sd if scaled else x
-    g.present['fluor'] = (
-        place(g, ids, frame.assign(there=1.0), ['there'], 'fluorescence')[..., 0] == 1
-    )
+    there = place(g, ids, frame.assign(there=1.0), ['there'], 'fluorescence')
+    g.present['fluor'] = there[..., 0] == 1
     return dict(fluor_columns_left_out=left_out)
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #dbad943a
@@ -120,11 +126,8 @@ def _active(b: Bundle, experiment: Experiment, features: OldFeatures | None) -> 
         rows = read_table(experiment.folder, 'fluorescence').frame
     except BadInput:
         rows = photographs[:0]  # no such workbook: one that is needed was refused before
-    seen = (
-        pd.concat([t[['plant_id', 'round']] for t in (photographs, rows)])
-        .dropna()
-        .drop_duplicates()
-    )
+    seen = pd.concat([t[['plant_id', 'round']] for t in (photographs, rows)])
+    seen = seen.dropna().drop_duplicates()
     return place(b.rounds, ids, seen.assign(there=1.0), ['there'], 'visits')[..., 0] == 1
 
 

@@ -182,7 +182,9 @@ def _part(
     part: str,  # 'value', 'low' or 'high'
 ) -> float:
     "A number of a metric, NaN where it was not computed"
-    return float('nan') if row is None or row[part] == '' else float(row[part])
+    if row is None or row[part] == '':
+        return float('nan')
+    return float(row[part])
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9893dc22
 def grouped(

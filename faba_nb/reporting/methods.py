@@ -173,8 +173,8 @@ def features_text(results: Results) -> str:
         tap = b.tap(a.tap)
         width = f', {b.taps[tap]} wide' if b.taps.get(tap) else ''
         taps.append(tap)
-        canvas = CANVASES[b.canvas(a.canvas)]
-        told.append(f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {canvas})')
+        cut = CANVASES[b.canvas(a.canvas)]
+        told.append(f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {cut})')
     explained = ''.join(f'Tap {t} is {TAPS[t]}. ' for t in TAPS if t in taps)
     return (
         'Photographs were encoded by frozen encoders that were never adapted to plants of '
