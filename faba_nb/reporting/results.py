@@ -52,10 +52,12 @@ class Results:
 
     @cached_property
     def study(self) -> Study:
+        "What was asked for"
         return read_study(StudyFolder(self.out).study)
 
     @cached_property
     def run(self) -> dict:
+        "Where the data and the features lie, and whether they are simulated"
         path = StudyFolder(self.out).run
         return read_json(path) if path.is_file() else {}
 

@@ -42,6 +42,7 @@ class Report:
 
     @property
     def page(self) -> str:
+        "The file name of the page"
         return 'index.html' if self.name == FRONT else f'{self.name}.html'
 
     @property
