@@ -799,7 +799,8 @@ def test_killed_at_random_instants_and_again(plain, twin, features, tmp_path, ca
     assert _content(out) == calm
     with capsys.disabled():
         print(
-            f'\n  {kills} kills of an import of {took:.1f} s, {sorted(seen)} files found after them: in the end every file as in an undisturbed import',
+            f'\n  {kills} kills of an import of {took:.1f} s, {sorted(seen)} files found after them: '
+            'in the end every file as in an undisturbed import',
             end='',
         )
 

@@ -186,7 +186,7 @@ def test_a_caption_belongs_to_its_drawing(grown, monkeypatch):
 
 
 def test_captions_count_what_is_drawn(grown, monkeypatch):
-    "Photographs, plants and curves named in caption and alternative text are those of that very drawing, in both widths"
+    "What caption and alternative text count is in that very drawing, in both widths"
     from matplotlib.axes import Axes
 
     photos, show = {}, Axes.imshow

@@ -10,15 +10,19 @@ __all__ = ['COLUMNS', 'STANDS', 'WEAKER', 'CANNOT', 'OPEN', 'CHECKS', 'ALSO', 'H
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #38fda3bd
 from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 import numpy as np
 import pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.places import root
+from ..core.studies import Arm
 from ..evaluation.alarms import Rule, accession_rule
 from ..evaluation.comparing import margin
 from ..reporting.layout import Column, Table, latex_text
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     counted,
     listed,
@@ -46,8 +50,8 @@ COLUMNS = [
 
 
 def read_claims(
-    path=None,  # the list that comes with the project by default
-):
+    path: Path | None = None,  # the list that comes with the project by default
+) -> pd.DataFrame:
     "The claims, every check known"
     path = path or root() / 'data' / 'design' / 'claims.csv'
     c = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -61,7 +65,10 @@ def read_claims(
     return c.assign(printed=pd.to_numeric(c.printed), half_width=pd.to_numeric(c.half_width))
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #dfe3cbe5
-STANDS, WEAKER, CANNOT, OPEN = 'stands', 'weaker', 'cannot be said', 'not computed here'
+STANDS = 'stands'
+WEAKER = 'weaker'
+CANNOT = 'cannot be said'
+OPEN = 'not computed here'
 
 
 @dataclass
@@ -78,7 +85,7 @@ class Found:
 CHECKS = {}
 
 
-def check(f):
+def check(f: Callable) -> Callable:
     "Decorator: a function of results and a claim that returns `Found`, known by its name"
     CHECKS[f.__name__] = f
     return f
@@ -88,29 +95,34 @@ ALSO = {'full': ('full', 'dinov2', 'teacher')}
 
 
 def locate(
-    results,  # `Results`
-    names,  # arms that must be in one study, such as ('clip', 'full')
-):
+    results: Results,  # the study
+    names: Sequence[str],  # arms that must be in one study, such as ('clip', 'full')
+) -> tuple[Results, list[str]]:
     "The study of the family that has results of all of them, and their names there"
     for r in results.family:
-        there = [next((a for a in ALSO.get(n, (n,)) if a in r.arms), None) for n in names]
+        there = [_among(n, r.arms) for n in names]
         if all(there) and len(set(there)) == len(there):
             return r, there
-    have = [s for s in _shipped() if all(any(a in s[1] for a in ALSO.get(n, (n,))) for n in names)]
-    gone = [
-        n for n in names if not any(a in r.arms for r in results.family for a in ALSO.get(n, (n,)))
-    ]
-    mend = (
-        f'the study “{have[0][0]}” has {"it" if len(gone or names) == 1 else "them"}'
-        if have
-        else 'no study that comes with the project has them together'
-    )
-    raise NotThere(
-        f'{listed(map(nice, gone or names))} {"has" if len(gone or names) == 1 else "have"} no results {"here" if gone else "in one study"}; {mend}.'
-    )
+    shipped = [s for s, arms in _shipped() if all(_among(n, arms) for n in names)]
+    gone = [n for n in names if not any(_among(n, r.arms) for r in results.family)]
+    lost = gone or names
+    has, them = ('has', 'it') if len(lost) == 1 else ('have', 'them')
+    mend = 'no study that comes with the project has them together'
+    if shipped:
+        mend = f'the study “{shipped[0]}” has {them}'
+    where = 'here' if gone else 'in one study'
+    raise NotThere(f'{listed(map(nice, lost))} {has} no results {where}; {mend}.')
 
 
-def _shipped():
+def _among(
+    name: str,  # of an arm, as a claim has it
+    arms: Iterable[str],
+) -> str | None:
+    "The name under which an arm is one of these"
+    return next((a for a in ALSO.get(name, (name,)) if a in arms), None)
+
+
+def _shipped() -> list[tuple[str, dict[str, Arm]]]:
     "(name, arms) of the studies that come with the project"
     from faba_nb.core.studies import read_study, studies
 
@@ -120,23 +132,25 @@ def _shipped():
 HIGHER = {'f1', 'auc', 'accuracy', 'precision', 'recall'}
 
 
-def _value(results, claim):
+def _value(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]:
     "The row of the metric, its study and arm"
     r, (arm,) = locate(results, [claim.arm])
     row = r.metric(arm, claim.metric, claim.group, claim.protocol)
     if row is None or row.value == '' or row.value != row.value:
         raise NotThere(
-            f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study “{r.study.name}”.'
+            f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study '
+            f'“{r.study.name}”.'
         )
     return r, arm, row
 
 
-def _within(name):
+def _within(name: str) -> str:
     "A heading inside a sentence: 'Onset MAE' begins small, 'F1' and 'AUC' do not"
-    return name[0].lower() + name[1:] if name[1:2].islower() else name
+    is_word = name[1:2].islower()
+    return name[0].lower() + name[1:] if is_word else name
 
 
-def _clock_reaches(value, clock, metric):
+def _clock_reaches(value: float, clock: pd.Series | None, metric: str) -> bool:
     "Whether the clock is at least as good"
     if clock is None or clock.value == '' or metric == 'onset_error_published':
         return False
@@ -144,41 +158,35 @@ def _clock_reaches(value, clock, metric):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #51e84661
 @check
-def value(results, claim):
+def value(results: Results, claim: tuple) -> Found:
     "A printed number against its interval and the clock"
     r, arm, row = _value(results, claim)
-    clock, (name, unit, digits, _) = (
-        r.metric('treatment_clock', claim.metric, claim.group, claim.protocol),
-        METRICS[claim.metric],
-    )
+    clock = r.metric('treatment_clock', claim.metric, claim.group, claim.protocol)
+    name, unit, digits, _ = METRICS[claim.metric]
     again = row.low <= claim.printed <= row.high
     reached = _clock_reaches(row.value, clock, claim.metric)
     unit = f' {unit}' if unit else ''
-    now, level = (
-        with_interval(row.value, row.low, row.high, digits) + unit,
-        '' if clock is None else number(clock.value, digits) + unit,
-    )
+    now = with_interval(row.value, row.low, row.high, digits) + unit
+    level = '' if clock is None else number(clock.value, digits) + unit
     instead = (
         f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} accessions)'
-        + (
-            f'; a clock that is told the treatment, and sees no plant, reached {level}.'
-            if level
-            else '.'
-        )
     )
-    answer = (
-        f'{"The printed value lies within the new interval" if again else "The value comes out as " + now}'
-        + (
-            f'; the clock told the treatment reaches {level}, so the number is no evidence of information about the plants.'
-            if reached
-            else '.'
+    if level:
+        instead += f'; a clock that is told the treatment, and sees no plant, reached {level}'
+    answer = f'The value comes out as {now}'
+    if again:
+        answer = 'The printed value lies within the new interval'
+    if reached:
+        answer += (
+            f'; the clock told the treatment reaches {level}, so the number is no evidence of '
+            'information about the plants'
         )
-    )
-    return Found(STANDS if again and not reached else WEAKER, now, level, instead, answer)
+    verdict = STANDS if again and not reached else WEAKER
+    return Found(verdict, now, level, f'{instead}.', f'{answer}.')
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #afca6aad
 @check
-def beats_clock(results, claim):
+def beats_clock(results: Results, claim: tuple) -> Found:
     "A claim of generalisation: the arm against the clock told the treatment"
     r, (arm,) = locate(results, [claim.arm])
     row = difference(r, arm, 'treatment_clock', claim.metric, claim.protocol)
@@ -186,17 +194,23 @@ def beats_clock(results, claim):
         raise NotThere(f'{nice(arm)} was not compared with the treatment clock.')
     gap = with_interval(row['difference'], row['low'], row['high'], 3, sign=True)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
-    instead = f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
+    instead = (
+        f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment '
+        f'was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
+    )
     return Found(
         verdict,
         gap,
         '0',
         instead,
-        'Retrospective predictions can read the treatment off the late photographs; generalisation to new accessions is shown only by what exceeds the clock.',
+        (
+            'Retrospective predictions can read the treatment off the late photographs; '
+            'generalisation to new accessions is shown only by what exceeds the clock.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #7c0610e3
-def _pair(results, claim, a, b):
+def _pair(results: Results, claim: tuple, a: str, b: str) -> tuple[Results, str, str, dict]:
     "The contrast of two arms in whichever study has both"
     r, (x, y) = locate(results, [a, b])
     row = difference(r, x, y, claim.metric, claim.protocol)
@@ -205,13 +219,14 @@ def _pair(results, claim, a, b):
     return r, x, y, row
 
 
-def _gap(row):
+def _gap(row: dict) -> str:
     "Difference, interval and p in words"
-    return f'{with_interval(row["difference"], row["low"], row["high"], 3, sign=True)} ({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
+    interval = with_interval(row['difference'], row['low'], row['high'], 3, sign=True)
+    return f'{interval} ({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #0ff3d0a8
 @check
-def contrast(results, claim):
+def contrast(results: Results, claim: tuple) -> Found:
     "A is better than B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
@@ -221,37 +236,47 @@ def contrast(results, claim):
         'equivalent': f'{nice(a)} and {nice(b)} were equivalent',
         'undecided': f'{nice(a)} could not be told from {nice(b)}',
     }[row['verdict']]
-    need = (
-        f'; {int(row["n"])} accessions would have shown a difference of {number(row["detectable_80"], 3)} with 80 % power'
-        if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80'])
-        else ''
-    )
+    need = ''
+    if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80']):
+        need = (
+            f'; {int(row["n"])} accessions would have shown a difference of '
+            f'{number(row["detectable_80"], 3)} with 80 % power'
+        )
     return Found(
         verdict,
         _gap(row),
         '0',
         f'{words}: difference of genotype-mean F1 {_gap(row)}{need}.',
-        f'The comparison is now paired over accessions and adjusted; the difference is {_gap(row)}.',
+        (
+            'The comparison is now paired over accessions and adjusted; '
+            f'the difference is {_gap(row)}.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #9fddb162
 @check
-def equivalent(results, claim):
+def equivalent(results: Results, claim: tuple) -> Found:
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
-    instead = f'{nice(a)} and {nice(b)} {f"were equivalent within {margin} F1" if verdict == STANDS else "could not be shown to be equivalent"}: difference {_gap(row)}.'
+    were = 'could not be shown to be equivalent'
+    if verdict == STANDS:
+        were = f'were equivalent within {margin} F1'
+    instead = f'{nice(a)} and {nice(b)} {were}: difference {_gap(row)}.'
     return Found(
         verdict,
         _gap(row),
         f'±{margin}',
         instead,
-        f'The absence of a significant difference is not equivalence; equivalence is now tested with a margin of {margin} F1.',
+        (
+            'The absence of a significant difference is not equivalence; '
+            f'equivalence is now tested with a margin of {margin} F1.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #c4dd0b4c
 @check
-def best(results, claim):
+def best(results: Results, claim: tuple) -> Found:
     "A is better than every rival"
     rows = [_pair(results, claim, claim.arm, other) for other in claim.other.split('|')]
     lost = [(y, row) for _, _, y, row in rows if row['verdict'] != 'better']
@@ -263,14 +288,20 @@ def best(results, claim):
     instead = (
         f'{name} was better than all of its rivals ({gaps}).'
         if not lost
-        else f'That {name} is the best cannot be said: it is not told from {listed(nice(y) for y, _ in lost)} ({gaps}).'
+        else (
+            f'That {name} is the best cannot be said: it is not told from '
+            f'{listed(nice(y) for y, _ in lost)} ({gaps}).'
+        )
     )
     return Found(
         CANNOT if lost else STANDS,
         gaps,
         '0',
         instead,
-        'A first place among several arms needs every comparison to be decided; see the probability that identical arms show such a gap.',
+        (
+            'A first place among several arms needs every comparison to be decided; '
+            'see the probability that identical arms show such a gap.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #fff600f5
@@ -278,7 +309,7 @@ RULE = Rule(k=2)
 STRATUM = f'k={RULE.k},target={RULE.target:g}'
 
 
-def _early_row(results, claim):
+def _early_row(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]:
     "The online earliness metric at one threshold"
     r, (arm,) = locate(results, [claim.arm])
     row = r.metric(arm, claim.metric, 'earliness', 'online', STRATUM)
@@ -288,12 +319,14 @@ def _early_row(results, claim):
 
 
 @check
-def early(results, claim):
+def early(results: Results, claim: tuple) -> Found:
     "Alarms before onset beyond those of the matched controls"
     r, arm, row = _early_row(results, claim)
     gap = with_interval(row.value, row.low, row.high, 2, sign=True)
     instead = (
-        f'{begin(RULE.words)}: {nice(arm)} alarmed {"more" if row.low > 0 else "not demonstrably more"} drought plants before the annotated onset than matched controls '
+        f'{begin(RULE.words)}: {nice(arm)} alarmed '
+        f'{"more" if row.low > 0 else "not demonstrably more"} drought plants before the '
+        'annotated onset than matched controls '
         f'(difference of shares {gap}).'
     )
     return Found(
@@ -301,30 +334,39 @@ def early(results, claim):
         gap,
         '0',
         instead,
-        'Only the online reading is used for statements about time, and alarms are set against the matched controls.',
+        (
+            'Only the online reading is used for statements about time, '
+            'and alarms are set against the matched controls.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #cedfd29e
 @check
-def lead(results, claim):
+def lead(results: Results, claim: tuple) -> Found:
     "A number of days by which the model leads"
     r, arm, row = _early_row(results, claim)
     now = with_interval(row.value, row.low, row.high, 1, sign=True) + ' d'
-    verdict = (
-        CANNOT if not row.low > 0 else STANDS if row.low <= claim.printed <= row.high else WEAKER
+    verdict = STANDS if row.low <= claim.printed <= row.high else WEAKER
+    if not row.low > 0:
+        verdict = CANNOT
+    instead = (
+        f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within '
+        f'±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
     )
-    instead = f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within ±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
     return Found(
         verdict,
         now,
         '0 d',
         instead,
-        'A lead is a difference to the matched control’s alarms; retrospective onset errors are no leads.',
+        (
+            'A lead is a difference to the matched control’s alarms; '
+            'retrospective onset errors are no leads.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #21b6e0a6
 @check
-def information(results, claim):
+def information(results: Results, claim: tuple) -> Found:
     "Whether alarms follow the order of the onsets beyond permuted onsets"
     r, (arm,) = locate(results, [claim.arm])
     p = r.table('permutation')
@@ -332,23 +374,29 @@ def information(results, claim):
     if p.empty:
         raise NotThere(f'Genotype information of {nice(arm)} was not tested ({claim.protocol}).')
     p = p.iloc[0]
-    now, chance = (
-        f'concordance {number(p.value, 2)} ({p_equals(p.p)})',
-        f'{number(p.null_low, 2)} to {number(p.null_high, 2)}',
-    )
+    now = f'concordance {number(p.value, 2)} ({p_equals(p.p)})'
+    chance = f'{number(p.null_low, 2)} to {number(p.null_high, 2)}'
     verdict = STANDS if p.value > p.null_high else CANNOT
-    instead = f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were {"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond permutation ({now}; without information {chance}).'
+    instead = (
+        f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were '
+        f'{"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond '
+        f'permutation ({now}; without information {chance}).'
+    )
     return Found(
         verdict,
         now,
         chance,
         instead,
-        'What alarms know of the accessions is now tested by the concordance of alarm and onset against permuted onsets; two leads that share an onset correlate at about 0.7 even for independent series.',
+        (
+            'What alarms know of the accessions is now tested by the concordance of alarm and '
+            'onset against permuted onsets; two leads that share an onset correlate at about 0.7 '
+            'even for independent series.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #efc65f83
 @check
-def gate(results, claim):
+def gate(results: Results, claim: tuple) -> Found:
     "A mean gate weight of drought plants, in all steps or before or after onset"
     r, (arm,) = locate(results, [claim.arm])
     g = r.table('gate_means')
@@ -363,31 +411,39 @@ def gate(results, claim):
         STANDS if again else WEAKER,
         text,
         '',
-        f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; it describes the model and is not importance.',
+        (
+            f'The mean gate weight of {claim.metric} ({claim.group}) was {text}; '
+            'it describes the model and is not importance.'
+        ),
         'Gate weights are reported as description only; importance is taken from ablations.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #022841fe
 @check
-def description(results, claim):
+def description(results: Results, claim: tuple) -> Found:
     "Gates read as importance"
     return Found(
         CANNOT,
         'a weight may multiply a small vector',
         'ablations',
-        'Gate weights describe how the model mixes its inputs; which sensor matters is answered by leaving it out (Table ablation).',
-        'We no longer read importance from gates; the ablation table, each variant against its own base, takes their place.',
+        (
+            'Gate weights describe how the model mixes its inputs; '
+            'which sensor matters is answered by leaving it out (Table ablation).'
+        ),
+        (
+            'We no longer read importance from gates; the ablation table, '
+            'each variant against its own base, takes their place.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #83c7a621
 @check
-def senescence(results, claim):
+def senescence(results: Results, claim: tuple) -> Found:
     "False alarms of old controls"
     r, (arm,) = locate(results, [claim.arm])
-    row, young = (
-        r.metric(arm, claim.metric, claim.group, claim.protocol, s)
-        for s in ('controls,dag>=31', 'controls,dag<31')
-    )
+    asked = (arm, claim.metric, claim.group, claim.protocol)
+    row = r.metric(*asked, 'controls,dag>=31')
+    young = r.metric(*asked, 'controls,dag<31')
     if row is None or young is None:
         raise NotThere(f'False alarms of old controls were not computed for {nice(arm)}.')
     now = f'{with_interval(100 * row.value, 100 * row.low, 100 * row.high, 1)} %'
@@ -396,13 +452,16 @@ def senescence(results, claim):
         STANDS if inside else WEAKER,
         now,
         f'{number(100 * young.value, 1)} % before day 31',
-        f'From day 31 on, {now} of the control steps were falsely alarmed, against {number(100 * young.value, 1)} % before.',
+        (
+            f'From day 31 on, {now} of the control steps were falsely alarmed, '
+            f'against {number(100 * young.value, 1)} % before.'
+        ),
         'Counted on measured steps only.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #c3624124
 @check
-def fluorescence_day(results, claim):
+def fluorescence_day(results: Results, claim: tuple) -> Found:
     "First lasting difference of a parameter, with simultaneous bands"
     t = results.table('fluorescence_divergence')
     t = t[t.parameter == claim.metric]
@@ -422,13 +481,16 @@ def fluorescence_day(results, claim):
         verdict,
         f'day {number(day, 0)}',
         '',
-        f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, {p_equals(p)} after adjustment over parameters).',
+        (
+            f'{claim.metric} differed from day {number(day, 0)} on (simultaneous 95 % bands, '
+            f'{p_equals(p)} after adjustment over parameters).'
+        ),
         'Days are now dated with simultaneous bands and adjusted over parameters.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #dc97476f
 @check
-def order(results, claim):
+def order(results: Results, claim: tuple) -> Found:
     "Fluorescence, then model, then eye, in one accession after another"
     from faba_nb.reporting.presymptomatic import dates
 
@@ -439,48 +501,58 @@ def order(results, claim):
         STANDS if k > 0.9 * n else CANNOT,
         f'{k} of {n} accessions',
         f'{number(n / 6, 0)} of {n} in a random order',
-        f'The order fluorescence, alarm, annotation held in {k} of {n} accessions ({accession_rule.words}).',
+        (
+            f'The order fluorescence, alarm, annotation held in {k} of {n} accessions '
+            f'({accession_rule.words}).'
+        ),
         'The order is counted accession by accession instead of being read off mean dates.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #8a25a09c
 @check
-def attention(results, claim):
+def attention(results: Results, claim: tuple) -> Found:
     "Attention read as evidence"
     return Found(
         CANNOT,
         'attention weights are not evidence of use',
         '',
         'No statement on attention is made.',
-        'Attention weights of a two-layer encoder do not show what a prediction depends on; the analysis was withdrawn.',
+        (
+            'Attention weights of a two-layer encoder do not show what a prediction depends on; '
+            'the analysis was withdrawn.'
+        ),
     )
 
 
 @check
-def shared_trend(results, claim):
+def shared_trend(results: Results, claim: tuple) -> Found:
     "Correlations over all days between two things that both follow age"
     return Found(
         CANNOT,
         'both follow age',
         '',
-        'Image features and fluorescence both change with age, so their correlation over all days says nothing about drought.',
-        'Separation is now shown within days (page Features), where age is the same for all plants.',
+        (
+            'Image features and fluorescence both change with age, '
+            'so their correlation over all days says nothing about drought.'
+        ),
+        (
+            'Separation is now shown within days (page Features), '
+            'where age is the same for all plants.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #f96ddf1c
 def judge(
-    results,  # `Results`
-    claims=None,  # from `read_claims`
-):
+    results: Results,  # the study
+    claims: pd.DataFrame | None = None,  # from `read_claims`
+) -> pd.DataFrame:
     "One line per claim: verdict, what was found, the sentence instead, the answer"
-    return (
-        results.once('claims', lambda: _judge(results, read_claims()))
-        if claims is None
-        else _judge(results, claims)
-    )
+    if claims is None:
+        return results.once('claims', lambda: _judge(results, read_claims()))
+    return _judge(results, claims)
 
 
-def _judge(results, claims):
+def _judge(results: Results, claims: pd.DataFrame) -> pd.DataFrame:
     "Every check in turn; one that misses its numbers says which"
     rows = []
     for c in claims.itertuples():
@@ -508,18 +580,13 @@ def _judge(results, claims):
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #93297b2b
 def claims_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The claims as printed"
     j = judge(results)
     order = {STANDS: 0, WEAKER: 1, CANNOT: 2, OPEN: 3}
     j = j.sort_values('verdict', key=lambda v: v.map(order), kind='stable').reset_index(drop=True)
-    j['before'] = [
-        number(p, 0 if u and p % 1 == 0 else 1 if u else 3) + (f' {u}' if u else '')
-        if p == p
-        else ''
-        for p, u in zip(j.printed, j.unit)
-    ]
+    j['before'] = [_as_printed(value, unit) for value, unit in zip(j.printed, j.unit)]
     j['block'] = j.verdict.str.capitalize()
     return Table(
         j,
@@ -538,31 +605,39 @@ def claims_table(
     )
 
 
+def _as_printed(
+    value: float,  # NaN for none
+    unit: str,  # '' for a score
+) -> str:
+    "A number as the earlier paper printed it"
+    if value != value:
+        return ''
+    if not unit:
+        return number(value, 3)
+    return f'{number(value, 0 if value % 1 == 0 else 1)} {unit}'
+
+
 def tally(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "How many claims stand"
     v = judge(results).verdict.value_counts()
-    told = listed(
-        f'{v[k]} {w}'
-        for k, w in (
-            (STANDS, 'stood the check'),
-            (WEAKER, 'came out weaker than printed'),
-            (CANNOT, 'cannot be said'),
-            (OPEN, 'could not be computed in this study or those beside it'),
-        )
-        if k in v
-    )
-    return f'Of {v.sum()} claims, {told}.' + (
-        ' The data are simulated: this is a rehearsal, and no verdict on the paper.'
-        if results.simulated is not None
-        else ''
-    )
+    words = {
+        STANDS: 'stood the check',
+        WEAKER: 'came out weaker than printed',
+        CANNOT: 'cannot be said',
+        OPEN: 'could not be computed in this study or those beside it',
+    }
+    told = listed(f'{v[k]} {w}' for k, w in words.items() if k in v)
+    text = f'Of {v.sum()} claims, {told}.'
+    if results.simulated is None:
+        return text
+    return f'{text} The data are simulated: this is a rehearsal, and no verdict on the paper.'
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #7b9eb63d
 def claims_latex(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The replacement sentences as LaTeX, claims as comments"
     lines = []
     for c in judge(results).itertuples():

@@ -10,18 +10,28 @@ __all__ = ['CLOSE', 'SIDE', 'PLACES', 'brought', 'imports_table', 'found_again',
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #232f04d6
 from dataclasses import replace
 from itertools import combinations
+from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from ..backbones.registry import get_backbone
 from ..core.files import read_json
-from ..core.studies import Study, read_study
+from ..core.studies import Arm, Study, read_study
+from ..core.study_folder import StudyFolder
 from ..evaluation.comparing import level, margin
 from ..evaluation.power import gap_probability
 from ..reporting.drawing import Drawn
 from ..reporting.figures import pair_panel
 from ..reporting.layout import Column, Table
-from ..reporting.results import NotThere, counted, listed, number, p_equals, with_interval
+from faba_nb.reporting.results import (
+    NotThere,
+    Results,
+    counted,
+    listed,
+    number,
+    p_equals,
+    with_interval,
+)
 from faba_nb.reporting.comparison_tables import (
     DETECTABLE,
     METRICS,
@@ -36,17 +46,25 @@ from faba_nb.reporting.comparison_tables import (
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #d8906da7
 def brought(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> dict[str, dict]:
     "{arm: record of its import}, in the order of the study"
-    found = {p.parent.name: read_json(p) for p in sorted(results.out.glob('arms/*/imported.json'))}
+    folder = StudyFolder(results.out)
+    records = {name: folder.arm(name).imported for name in folder.arms_there()}
+    found = {name: read_json(p) for name, p in records.items() if p.is_file()}
     if not found:
         raise NotThere('Nothing was imported into this study.')
     order = [*results.study.arms, *found]
     return {a: found[a] for a in dict.fromkeys(order) if a in found}
 
 
-def _value(results, arm, metric, group='published', protocol='retrospective'):
+def _value(
+    results: Results,
+    arm: str,
+    metric: str,
+    group: str = 'published',
+    protocol: str = 'retrospective',
+) -> float:
     "A metric, or NaN"
     row = results.metric(arm, metric, group, protocol)
     return float('nan') if row is None or row.value == '' else float(row.value)
@@ -56,9 +74,9 @@ CLOSE = 0.0005  # F1: nearer than half of its third digit, a printed number was 
 
 
 def imports_table(
-    results,  # `Results`
-):
-    "Each import: where it came from, what was compared, what its summary says, what comes out again"
+    results: Results,  # the study
+) -> Table:
+    "Each import: its source, what was compared, what its summary says, what comes out again"
     rows = [
         dict(
             name=nice(a),
@@ -80,7 +98,10 @@ def imports_table(
         Column(
             'gates',
             'Gates compared',
-            help='Stored gate weights recomputed: largest difference; an import is refused beyond 0.001',
+            help=(
+                'Stored gate weights recomputed: largest difference; '
+                'an import is refused beyond 0.001'
+            ),
         ),
         Column(
             'loss',
@@ -99,23 +120,32 @@ def imports_table(
     )
 
 
-def _compared(record, what):
+def _compared(record: dict, what: str) -> str:
     "How many of an import's checkpoints were compared, and how far apart they were"
     if not record.get(f'{what}_compared'):
         return 'not checked'
-    return f'{record[f"{what}_compared"]} of {record["checkpoints"]}, gap {record[f"{what}_largest_gap"]:.1g}'
+    return (
+        f'{record[f"{what}_compared"]} of {record["checkpoints"]}, '
+        f'gap {record[f"{what}_largest_gap"]:.1g}'
+    )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #132ee8cb
-def _as_it_was(results):
+def _as_it_was(results: Results) -> Iterator[str]:
     "What else an import's record says of the data and of the configuration"
     for a, r in brought(results).items():
         said, s = nice(a), r.get('settings') or {}
         if 'fluor' in s.get('modalities', []) and 'fluor_scaled' in s:
-            yield f'{said}: fluorescence {"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
+            yield (
+                f'{said}: fluorescence '
+                f'{"standardised" if s["fluor_scaled"] else "as measured, not standardised"}.'
+            )
         if str(s.get('pos_weight', '')).startswith('automatic'):
             yield f'{said}: weight of stressed steps {s["pos_weight"]}.'
         if r.get('marks_not_used'):
-            yield f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, the networks saw the data as they were.'
+            yield (
+                f'{said}: {counted(r["marks_not_used"], "mark")} of marks.csv not used, '
+                'the networks saw the data as they were.'
+            )
         if r.get('gaps_not_used'):
             yield f'{said}: features that were extracted later for missing photographs not used.'
         if r.get('plants_without_features'):
@@ -126,67 +156,72 @@ def _as_it_was(results):
             yield f'{said}: keys of its configuration not followed: {", ".join(_groups(keys))}.'
 
 
-def _groups(keys):
+def _groups(keys: Iterable[str]) -> list[str]:
     "Dotted keys, those of one section together"
     sections = {}
     for k in keys:
         sections.setdefault(k.rpartition('.')[0], []).append(k)
-    return [
-        k[0] if len(k) == 1 else f'{s}.* ({len(k)})' if s else ', '.join(k)
-        for s, k in sections.items()
-    ]
+    return [_told_together(s, k) for s, k in sections.items()]
+
+
+def _told_together(
+    section: str,  # '' for keys of none
+    keys: list[str],
+) -> str:
+    "The keys of one section in short"
+    if section and len(keys) > 1:
+        return f'{section}.* ({len(keys)})'
+    return ', '.join(keys)
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #612e168a
 def found_again(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str | list[str]:
     "Whether the summaries' numbers come out again, in a sentence"
-    pairs = {
-        a: (_value(results, a, 'f1', 'summary'), _value(results, a, 'f1')) for a in brought(results)
-    }
-    pairs = {a: p for a, p in pairs.items() if p[0] == p[0] and p[1] == p[1]}
+    pairs = {}
+    for a in brought(results):
+        pair = _value(results, a, 'f1', 'summary'), _value(results, a, 'f1')
+        if not np.isnan(pair).any():
+            pairs[a] = pair
     if not pairs:
-        return 'No summary came with the checkpoints, so nobody can say here whether the printed numbers are theirs.'
+        return (
+            'No summary came with the checkpoints, so nobody can say here whether the printed '
+            'numbers are theirs.'
+        )
     told = lambda names: listed(
         f'{nice(a)} ({number(pairs[a][0])} in its summary, {number(pairs[a][1])} now)'
         for a in names
     )
-    same, other = (
-        [a for a, (x, y) in pairs.items() if abs(x - y) <= CLOSE],
-        [a for a, (x, y) in pairs.items() if abs(x - y) > CLOSE],
-    )
-    return [
-        t
-        for t in (
-            f'The printed F1 comes out again for {told(same)}.' if same else '',
-            f'It does not come out again for {told(other)}: these checkpoints, features or measured steps are not those behind the printed number.'
-            if other
-            else '',
+    same = [a for a, (x, y) in pairs.items() if abs(x - y) <= CLOSE]
+    other = [a for a, (x, y) in pairs.items() if abs(x - y) > CLOSE]
+    texts = []
+    if same:
+        texts.append(f'The printed F1 comes out again for {told(same)}.')
+    if other:
+        texts.append(
+            f'It does not come out again for {told(other)}: these checkpoints, '
+            'features or measured steps are not those behind the printed number.'
         )
-        if t
-    ]
+    return texts
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #28c8664b
 def ranking(
-    results,  # `Results`
-    metric='f1',
-    group='published',
-    protocol='retrospective',  # what the order is made by
-):
+    results: Results,  # the study
+    metric: str = 'f1',
+    group: str = 'published',
+    protocol: str = 'retrospective',  # what the order is made by
+) -> dict[str, float]:
     "Imported arms from best to worst, {arm: value}"
     found = {a: _value(results, a, metric, group, protocol) for a in brought(results)}
+    known = [a for a, v in found.items() if v == v]
     low = metric in ('mae_published', 'mae_measured', 'never_detected')
-    return dict(
-        sorted(
-            ((a, v) for a, v in found.items() if v == v),
-            key=lambda t: (t[1] if low else -t[1], t[0]),
-        )
-    )
+    place = lambda a: (found[a] if low else -found[a], a)
+    return {a: found[a] for a in sorted(known, key=place)}
 
 
 def ranked_pairs(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "Every pair of imported arms, the one that ranks higher first, with its contrast"
     rows = [difference(results, a, b) for a, b in combinations(ranking(results), 2)]
     if not any(rows):
@@ -195,9 +230,9 @@ def ranked_pairs(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #f44bce9e
 def keep(
-    pairs,  # from `ranked_pairs`
-    order,  # arms from best to worst
-):
+    pairs: pd.DataFrame,  # from `ranked_pairs`
+    order: list[str],  # arms from best to worst
+) -> str:
     "'yes', 'part' or 'no'"
     decided = {(r.arm_a, r.arm_b) for r in pairs.itertuples() if r.verdict == 'better'}
     if all(p in decided for p in zip(order, order[1:])):
@@ -206,43 +241,49 @@ def keep(
 
 
 def answer(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[Markup]:
     "May the ranking stay; and what a clock scores"
     order = ranking(results)
     if len(order) < 2:
         raise NotThere(
             'Fewer than two imported arms have predictions, so there is no ranking to keep.'
         )
-    return [
-        Markup('<span class="lede">{}</span>').format(t)
-        for t in (_may_stay(results, order), _beside_clock(results, order))
-    ]
+    lede = Markup('<span class="lede">{}</span>')
+    return [lede.format(t) for t in (_may_stay(results, order), _beside_clock(results, order))]
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #1e33bb87
-def _may_stay(results, order):
+def _may_stay(results: Results, order: dict[str, float]) -> str:
     "The verdict on the ranking in a sentence or two"
     pairs, n = ranked_pairs(results), counted(genotypes(results), 'genotype')
     chain = listed(f'{nice(a)} {number(v)}' for a, v in order.items())
     sure = pairs[pairs.verdict == 'better']
     told = listed(f'{nice(r.arm_a)} over {nice(r.arm_b)}' for r in sure.itertuples())
     texts = dict(
-        yes=f'Yes. By F1 the order is {chain}, and each place differs from the next by more than chance.',
-        part=f'Only in part. By F1 the order is {chain}. With {n}, {len(sure)} of {len(pairs)} pairs can be told apart: {told}. The other places could as well be exchanged.',
-        no=f'No. By F1 the order is {chain}, but with {n} {_none(len(pairs))}: the same plants, grown again, could give another order.',
+        yes=(
+            f'Yes. By F1 the order is {chain}, and each place differs from the '
+            'next by more than chance.'
+        ),
+        part=(
+            f'Only in part. By F1 the order is {chain}. With {n}, {len(sure)} of {len(pairs)} '
+            f'pairs can be told apart: {told}. The other places could as well be exchanged.'
+        ),
+        no=(
+            f'No. By F1 the order is {chain}, but with {n} {_none(len(pairs))}: the same plants, '
+            'grown again, could give another order.'
+        ),
     )
     return texts[keep(pairs, list(order))]
 
 
-def _none(k):
-    return (
-        'this one pair cannot be told from chance'
-        if k == 1
-        else f'none of the {k} pairs can be told from chance'
-    )
+def _none(k: int) -> str:
+    "That no pair can be told from chance"
+    if k == 1:
+        return 'this one pair cannot be told from chance'
+    return f'none of the {k} pairs can be told from chance'
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #bb0c2ca5
-def _beside_clock(results, order):
+def _beside_clock(results: Results, order: dict[str, float]) -> str:
     "How many arms reach the rule that never saw a plant"
     clock = results.metric('treatment_clock', 'f1')
     if clock is None:
@@ -254,79 +295,91 @@ def _beside_clock(results, order):
         f'A clock that is told who was watered, and sees no plant, scores {number(clock.value)}.'
     )
     if above:
-        return f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by more than chance.'
-    lying = (
-        f'; {listed(map(nice, below))} {"lies" if len(below) == 1 else "lie"} below it by more than chance'
-        if below
-        else ''
-    )
+        return (
+            f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by '
+            'more than chance.'
+        )
+    lying = ''
+    if below:
+        lie = 'lies' if len(below) == 1 else 'lie'
+        lying = f'; {listed(map(nice, below))} {lie} below it by more than chance'
     return f'{start} No imported arm exceeds it by more than chance{lying}.'
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #21850d29
-def _all_of(some, order):
-    return (
-        f'All {len(order)} imported arms'
-        if len(some) == len(order) > 1
-        else f'Of the imported arms, only {listed(map(nice, some))}'
-    )
+def _all_of(some: list[str], order: dict[str, float]) -> str:
+    "Some of the imported arms, or all of them"
+    if len(some) == len(order) > 1:
+        return f'All {len(order)} imported arms'
+    return f'Of the imported arms, only {listed(map(nice, some))}'
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #dccd2113
 def by_chance(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "How often identical arms show a gap like the one just named"
-    p, order = results.table('power'), list(ranking(results).values())
-    seen = (
-        p[p.source == 'observed']
-        if (p.source == 'observed').any()
-        else p.sort_values('correlation').iloc[1:2]
-    )
-    row, gap, k = seen.iloc[0], order[0] - order[-1], len(order)
+    p = results.table('power')
+    values = list(ranking(results).values())
+    k = len(values)
     if k < 2:
         raise NotThere('Fewer than two imported arms have predictions, so there is no gap.')
+    if (p.source == 'observed').any():
+        row = p[p.source == 'observed'].iloc[0]
+        how = 'with the correlation seen here'
+    else:
+        row = p.sort_values('correlation').iloc[1]
+        how = 'with a correlation assumed'
+    gap = values[0] - values[-1]
     chance = gap_probability(gap, row.correlation, k, int(row.n_genotypes), row.fold_sd)
-    how = (
-        'with the correlation seen here'
-        if row.source == 'observed'
-        else 'with a correlation assumed'
-    )
     return (
-        f'Best and worst imported arm are {number(gap)} F1 apart. {k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} and {how} ({number(row.correlation, 2)}), '
-        f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; a true difference must be {number(row.detectable_difference_80)} for an 80 % chance to be found.'
+        f'Best and worst imported arm are {number(gap)} F1 apart. '
+        f'{k} arms that are in truth identical, over {counted(int(row.n_genotypes), "genotype")} '
+        f'and {how} ({number(row.correlation, 2)}), '
+        f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; '
+        f'a true difference must be {number(row.detectable_difference_80)} for an 80 '
+        '% chance to be found.'
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #67ab189f
 def pairs_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "All pairs of imported arms with their verdicts"
     p = ranked_pairs(results)
+    stated, other = 'stated beforehand (Holm)', 'exploratory (Benjamini–Hochberg)'
     p = p.assign(
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(p.arm_a, p.arm_b)],
         difference_low=p.low,
         difference_high=p.high,
-        how=np.where(
-            p.primary == 1, 'stated beforehand (Holm)', 'exploratory (Benjamini–Hochberg)'
-        ),
+        how=np.where(p.primary == 1, stated, other),
     )
     return Table(
         p.reset_index(drop=True),
         [*PAIR, DETECTABLE, Column('how', 'Adjusted as'), Column('verdict', 'Verdict')],
-        f'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, {counted(int(p.n.max()), "genotype")}.',
-        note=f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. Undecided: neither; the order of such a pair is not a result.',
+        (
+            'Every pair of imported arms, the higher rank first: difference of genotype-mean F1, '
+            f'{counted(int(p.n.max()), "genotype")}.'
+        ),
+        note=(
+            f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. '
+            'Undecided: neither; the order of such a pair is not a result.'
+        ),
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #2a8c7d3f
 def pairs_figure(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Differences of all pairs with their intervals"
     p = ranked_pairs(results)
     fig, told = pair_panel(results, p, width)
     return Drawn(
         fig,
-        f'Pairs of imported arms, the higher rank first, with 95 % intervals over {counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. An interval that crosses zero is an order that could turn round.',
+        (
+            'Pairs of imported arms, the higher rank first, with 95 % intervals over '
+            f'{counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. '
+            'An interval that crosses zero is an order that could turn round.'
+        ),
         told,
     )
 
@@ -344,36 +397,39 @@ SIDE = {
 
 
 def side_by_side(
-    results,  # `Results`
-    protocol='retrospective',  # or 'online'
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # or 'online'
+) -> Table:
     "Imported arms and yardsticks: the old definition, then measured steps"
     frame = metric_frame(results, [*ranking(results), *results.yardsticks], SIDE, protocol)
     have = [k for k in SIDE if frame[k].notna().any()]
     if not have:
         raise NotThere(f'No imported arm has {protocol} predictions.')
     frame = grouped(results, frame, have)
-    old = {'f1', 'auc', 'mae_published'}
-    columns = [
-        metric_column(
-            k,
-            interval=k in ('f1', 'mae_measured'),
-            unit=', '.join(
-                filter(
-                    None,
-                    (METRICS[k][1].split(',')[0], 'as published' if k in old else 'measured steps'),
-                )
-            ),
-        )
-        for k in have
-    ]
     return Table(
         frame,
-        [Column('name', 'Arm'), *columns],
-        f'The old definition and measured steps, side by side, {protocol} reading, {counted(genotypes(results), "genotype")}.',
+        [Column('name', 'Arm'), *map(_side_column, have)],
+        (
+            f'The old definition and measured steps, side by side, {protocol} reading, '
+            f'{counted(genotypes(results), "genotype")}.'
+        ),
         groups='kind',
-        note='As published: F1 and AUC count the measured rounds, two rounds of one day as two; the onset error alone reads all rounds, measured or not, and a plant never detected counts as day 38. Measured steps: one step per day with a photograph or a fluorescence reading; plants never detected are counted, not given a day.',
+        note=(
+            'As published: F1 and AUC count the measured rounds, two rounds of one day as two; '
+            'the onset error alone reads all rounds, measured or not, '
+            'and a plant never detected counts as day 38. '
+            'Measured steps: one step per day with a photograph or a fluorescence reading; '
+            'plants never detected are counted, not given a day.'
+        ),
     )
+
+
+def _side_column(metric: str) -> Column:
+    "The column of a metric that says by which definition"
+    old = metric in ('f1', 'auc', 'mae_published')
+    unit = METRICS[metric][1].split(',')[0]
+    told = ', '.join(filter(None, (unit, 'as published' if old else 'measured steps')))
+    return metric_column(metric, interval=metric in ('f1', 'mae_measured'), unit=told)
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #8aec6489
 PLACES = {
@@ -388,20 +444,18 @@ PLACES = {
 
 
 def places_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The place of each imported arm under each definition"
-    rows = [
-        dict(
-            definition=k,
-            **{
-                a: f'{i + 1} ({number(v, METRICS[how[0]][2])})'
-                for i, (a, v) in enumerate(r.items())
-            },
-        )
-        for k, how in PLACES.items()
-        if len(r := ranking(results, *how)) > 1
-    ]
+    rows = []
+    for definition, how in PLACES.items():
+        values = ranking(results, *how)
+        digits = METRICS[how[0]][2]
+        row = {'definition': definition}
+        for place, (a, v) in enumerate(values.items(), 1):
+            row[a] = f'{place} ({number(v, digits)})'
+        if len(values) > 1:
+            rows.append(row)
     if not rows:
         raise NotThere('Fewer than two imported arms have predictions, so there are no places.')
     return Table(
@@ -412,170 +466,182 @@ def places_table(
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #ec7994d4
 def places(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Whether the first place depends on the definition"
-    first = {k: next(iter(r)) for k, how in PLACES.items() if len(r := ranking(results, *how)) > 1}
+    rankings = {k: list(ranking(results, *how)) for k, how in PLACES.items()}
+    first = {k: names[0] for k, names in rankings.items() if len(names) > 1}
     names = list(dict.fromkeys(first.values()))
     if len(names) == 1:
-        return f'{nice(names[0])} comes first by all {len(first)} definitions. That is consistent, but no test: the definitions use the same predictions.'
-    by = '; '.join(f'{nice(a)} by {listed(k for k, v in first.items() if v == a)}' for a in names)
+        return (
+            f'{nice(names[0])} comes first by all {len(first)} definitions. '
+            'That is consistent, but no test: the definitions use the same predictions.'
+        )
+    where = lambda a: listed(k for k, v in first.items() if v == a)
+    by = '; '.join(f'{nice(a)} by {where(a)}' for a in names)
     return f'Who comes first depends on the definition: {by}.'
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #631b56a3
 def can_say(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "What the imported results carry"
+    words = {'better': 'better than', 'equivalent': f'equivalent, within {margin} F1, to'}
     lines = [
-        f'{nice(r.arm_a)} is {"better than" if r.verdict == "better" else f"equivalent, within {margin} F1, to"} {nice(r.arm_b)}: {_gap(r)}.'
+        f'{nice(r.arm_a)} is {words[r.verdict]} {nice(r.arm_b)}: {_gap(r)}.'
         for r in ranked_pairs(results).itertuples()
-        if r.verdict in ('better', 'equivalent')
+        if r.verdict in words
     ]
-    above = {
-        a: r
-        for a in ranking(results)
-        if (r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better'
-    }
+    against = {a: difference(results, a, 'treatment_clock') for a in ranking(results)}
+    above = {a: r for a, r in against.items() if r and r['verdict'] == 'better'}
     if above:
-        lines.append(
-            'The clock told the treatment is exceeded: '
-            + listed(
-                f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1'
-                for a, r in above.items()
-            )
-            + '.'
+        told = listed(
+            f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1'
+            for a, r in above.items()
         )
+        lines.append(f'The clock told the treatment is exceeded: {told}.')
     seeing = [r for r in _concordance(results) if r.value > r.null_high]
     if seeing:
-        lines.append(
-            'Given the past only, alarms come in the order of the onsets more often than permuted onsets allow: '
-            + listed(
-                f'{nice(r.arm)} (concordance {number(r.value, 2)}, {p_equals(r.p)})' for r in seeing
-            )
-            + '.'
+        told = listed(
+            f'{nice(r.arm)} (concordance {number(r.value, 2)}, {p_equals(r.p)})' for r in seeing
         )
-    first, last = (f(ranking(results).values()) for f in (max, min))
-    return _lines(
-        [
-            *lines,
-            f'By the earlier definition the imported arms score an F1 between {number(last)} and {number(first)}, each with the interval in the table above.',
-        ],
-        'better',
+        lines.append(
+            'Given the past only, alarms come in the order of the onsets more often than '
+            f'permuted onsets allow: {told}.'
+        )
+    values = ranking(results).values()
+    lines.append(
+        'By the earlier definition the imported arms score an F1 between '
+        f'{number(min(values))} and {number(max(values))}, '
+        'each with the interval in the table above.'
     )
+    return _lines(lines, 'better')
 
 
-def _gap(r):
+def _gap(
+    r: tuple,  # a row of the contrasts
+) -> str:
     "Difference, interval and p of a pair"
-    return f'difference {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {p_equals(r.p_adjusted)} after {r.adjustment.replace("-", "–")}'
+    interval = with_interval(r.difference, r.low, r.high, 3, sign=True)
+    adjustment = r.adjustment.replace('-', '–')
+    return f'difference {interval}, {p_equals(r.p_adjusted)} after {adjustment}'
 
 
-def _lines(texts, kind):
-    return Markup('<ul class="verdicts">{}</ul>').format(
-        Markup('').join(Markup('<li class="{}">{}</li>').format(kind, t) for t in texts)
-    )
+def _lines(texts: list[str], kind: str) -> Markup:
+    "Texts as a list, marked as one kind of verdict"
+    line = Markup('<li class="{}">{}</li>')
+    lines = Markup('').join(line.format(kind, t) for t in texts)
+    return Markup('<ul class="verdicts">{}</ul>').format(lines)
 
 
-def _concordance(results):
+def _concordance(results: Results) -> list[tuple]:
     "Rows of the permutation test of imported arms, past only"
     try:
         p = results.table('permutation')
     except NotThere:
         return []
-    return list(
-        p[
-            (p.statistic == 'concordance')
-            & (p.protocol == 'online')
-            & p.arm.isin(list(ranking(results)))
-        ].itertuples()
-    )
+    p = p[(p.statistic == 'concordance') & (p.protocol == 'online')]
+    return list(p[p.arm.isin(list(ranking(results)))].itertuples())
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #deac7318
 def cannot_say(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "What the imported results do not carry"
+    pairs = ranked_pairs(results)
+    undecided = pairs[pairs.verdict == 'undecided'].itertuples()
     lines = [
-        f'That {nice(r.arm_a)} outranks {nice(r.arm_b)}: {_gap(r)}'
-        + (
-            f'; {int(r.n)} genotypes find {number(r.detectable_80)} with 80 % power.'
-            if r.detectable_80 == r.detectable_80
-            else '.'
-        )
-        for r in ranked_pairs(results).itertuples()
-        if r.verdict == 'undecided'
+        f'That {nice(r.arm_a)} outranks {nice(r.arm_b)}: {_gap(r)}{_power(r)}.' for r in undecided
     ]
-    unsure = [
-        a
-        for a in ranking(results)
-        if not ((r := difference(results, a, 'treatment_clock')) and r['verdict'] == 'better')
-    ]
+    against = {a: difference(results, a, 'treatment_clock') for a in ranking(results)}
+    unsure = [a for a, r in against.items() if not r or r['verdict'] != 'better']
     if unsure and (clock := results.metric('treatment_clock', 'f1')) is not None:
         lines.append(
-            f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: a clock told the treatment reaches {number(clock.value)}.'
+            f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: '
+            f'a clock told the treatment reaches {number(clock.value)}.'
         )
     blind = [r.arm for r in _concordance(results) if r.value <= r.null_high]
     if blind:
         lines.append(
-            f'That {listed(map(nice, blind))} know{"s" if len(blind) == 1 else ""} which genotype dries first: given the past only, the order of alarms lies within what permuted onsets give.'
+            f'That {listed(map(nice, blind))} know{"s" if len(blind) == 1 else ""} which genotype '
+            'dries first: given the past only, the order of alarms lies '
+            'within what permuted onsets give.'
         )
     return _lines([*lines, *_unlike(results)], 'undecided')
 
+
+def _power(
+    r: tuple,  # a row of the contrasts
+) -> str:
+    "What difference a pair would have shown, '' where that is not known"
+    if r.detectable_80 != r.detectable_80:
+        return ''
+    return f'; {int(r.n)} genotypes find {number(r.detectable_80)} with 80 % power'
+
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #f8656cea
-def _unlike(results):
+def _unlike(results: Results) -> Iterator[str]:
     "Reasons that lie in how the arms were made"
     arms = {a: r['settings'] for a, r in brought(results).items() if r.get('settings')}
-    taps = {
-        a: get_backbone(s['backbone']).published_tap
-        for a, s in arms.items()
-        if 'image' in s['modalities']
-    }
+    seeing = {a: s['backbone'] for a, s in arms.items() if 'image' in s['modalities']}
+    taps = {a: get_backbone(b).published_tap for a, b in seeing.items()}
     if len(set(taps.values())) > 1:
-        yield f'That a difference between encoders is one of pre-training: their features were taken at different places ({listed(f"{nice(a)} {t}" for a, t in taps.items())}) and from different crops.'
+        told = listed(f'{nice(a)} {t}' for a, t in taps.items())
+        yield (
+            'That a difference between encoders is one of pre-training: '
+            f'their features were taken at different places ({told}) and from different crops.'
+        )
     causal = [a for a, s in arms.items() if s['attention'] == 'causal']
     if causal:
-        yield f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every step see the summary token, and that sees all steps. The online reading replays the past instead.'
+        yield (
+            f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every '
+            'step see the summary token, and that sees all steps. '
+            'The online reading replays the past instead.'
+        )
     guessed = [a for a, r in brought(results).items() if not r.get('configuration')]
     if guessed:
-        yield f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: no configuration came with {"it" if len(guessed) == 1 else "them"}, and neither a summary nor weights tell encoder, scaling and attention.'
-    unseen = [
-        a
-        for a, r in brought(results).items()
-        if r['checkpoints'] and not r.get('gates_compared') and not r.get('loss_compared')
-    ]
+        yield (
+            f'What variant {listed(map(nice, guessed))} {"is" if len(guessed) == 1 else "are"}: '
+            f'no configuration came with {"it" if len(guessed) == 1 else "them"}, '
+            'and neither a summary nor weights tell encoder, scaling and attention.'
+        )
+    compared = lambda r: r.get('gates_compared') or r.get('loss_compared')
+    records = brought(results).items()
+    unseen = [a for a, r in records if r['checkpoints'] and not compared(r)]
     if unseen:
-        yield f'That {listed(map(nice, unseen))} saw the features and folds of the training: neither gates nor losses were stored, so nothing could be compared.'
+        yield (
+            f'That {listed(map(nice, unseen))} saw the features and folds of the training: '
+            'neither gates nor losses were stored, so nothing could be compared.'
+        )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #6efde662
-def _same(x, y):
+def _same(x: Arm, y: Arm) -> bool:
     "Whether two arms answer the same question"
-    keys = ['modalities', 'fusion', 'temporal', 'attention', 'estimator'] + (
-        ['backbone'] if 'image' in x.modalities else []
-    )
+    keys = ['modalities', 'fusion', 'temporal', 'attention', 'estimator']
+    if 'image' in x.modalities:
+        keys.append('backbone')
     return all(getattr(x, k) == getattr(y, k) for k in keys)
 
 
 def missing(
-    results,  # `Results`
-):
-    "{arm: settings} of the study `backbones` that neither the import nor this study has predictions for"
-    have = [results.study.arms[a] for a in results.arms if a in results.study.arms]
-    seeds = max(
-        (tuple(r['seeds']) for r in brought(results).values() if r.get('seeds')),
-        key=len,
-        default=(42,),
-    )
-    free = lambda n: n if n not in results.study.arms or n in results.absent else f'{n}_trained'
-    return {
-        free(n): replace(a, init_seeds=seeds)
-        for n, a in read_study('backbones').arms.items()
-        if not any(_same(a, b) for b in have)
-    }
+    results: Results,  # the study
+) -> dict[str, Arm]:
+    "{arm: settings} of the study `backbones` that has no predictions here, imported or trained"
+    own = results.study.arms
+    have = [own[a] for a in results.arms if a in own]
+    imported = [tuple(r['seeds']) for r in brought(results).values() if r.get('seeds')]
+    seeds = max(imported, key=len, default=(42,))
+    found = {}
+    for name, arm in read_study('backbones').arms.items():
+        if any(_same(arm, b) for b in have):
+            continue
+        free = name not in own or name in results.absent
+        found[name if free else f'{name}_trained'] = replace(arm, init_seeds=seeds)
+    return found
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #da6bf8a1
 def completed(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The study with the missing arms, as YAML"
     s, new = results.study, missing(results)
     if not new:
@@ -586,8 +652,8 @@ def completed(
 
 
 def commands(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str | list[str]:
     "What to type for the missing arms"
     new = missing(results)
     if not new:
@@ -595,26 +661,26 @@ def commands(
     encoders = list(dict.fromkeys(a.backbone for a in new.values() if 'image' in a.modalities))
     data, out = results.run.get('data') or 'DATA', results.out.resolve()
     places = f'--data {data} --features {results.run.get("features") or f"{data}/features"}'
-    fetch = (
-        [
+    lines = []
+    if encoders:
+        lines = [
             '# where there is a network',
             f'faba fetch {" ".join(encoders)}',
             '# where there is a GPU',
-            f'faba features {places} \\\n  --backbones {",".join(encoders)}',
+            f'faba features {places} \\',
+            f'  --backbones {",".join(encoders)}',
         ]
-        if encoders
-        else []
-    )
-    text = '\n'.join(
-        [
-            *fetch,
-            f'faba train {out}/report/complete.yaml \\\n  {places} \\\n  --out {out} --arms {",".join(new)}',
-            '# anywhere',
-            f'faba evaluate --out {out}',
-            f'faba report --out {out}',
-        ]
-    )
+    lines += [
+        f'faba train {out}/report/complete.yaml \\',
+        f'  {places} \\',
+        f'  --out {out} --arms {",".join(new)}',
+        '# anywhere',
+        f'faba evaluate --out {out}',
+        f'faba report --out {out}',
+    ]
+    are, them = ('is', 'it') if len(new) == 1 else ('are', 'them')
     return [
-        f'{listed(map(nice, new))} {"is" if len(new) == 1 else "are"} part of the comparison and not here. These lines add {"it" if len(new) == 1 else "them"}; nothing that was imported is trained again.',
-        Markup('<pre class="code" tabindex="0"><code>{}</code></pre>').format(text),
+        f'{listed(map(nice, new))} {are} part of the comparison and not here. '
+        f'These lines add {them}; nothing that was imported is trained again.',
+        Markup('<pre class="code" tabindex="0"><code>{}</code></pre>').format('\n'.join(lines)),
     ]

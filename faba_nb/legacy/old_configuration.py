@@ -24,6 +24,7 @@ ENCODERS = {
     'imageomics/bioclip': 'bioclip',
     'imageomics/bioclip-2': 'bioclip2',
 }
+# ours: (theirs, value where it is not written)
 SETTINGS = dict(
     max_epochs=('max_epochs', 200),
     patience=('patience', 30),
@@ -32,7 +33,7 @@ SETTINGS = dict(
     lr=('lr', 1e-4),
     weight_decay=('weight_decay', 0.01),
     clip_norm=('gradient_clip', 1.0),
-)  # ours: (theirs, value where it is not written)
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ class Configuration:
     ignored: dict  # key to value of what is not followed
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #c4d2b25c
-def _flat(d, above=''):
+def _flat(d: dict, above: str = '') -> dict:
     "Dotted key to value"
     out = {}
     for k, v in d.items():
-        out |= _flat(v, f'{above}{k}.') if isinstance(v, dict) else {f'{above}{k}': v}
+        if isinstance(v, dict):
+            out |= _flat(v, f'{above}{k}.')
+        else:
+            out[f'{above}{k}'] = v
     return out
 
 
@@ -88,10 +92,10 @@ SIZES = {
 
 
 def check_sizes(
-    w,  # name to tensor
-    sizes,  # from a `Configuration`
-    where,  # the checkpoint, for the message
-):
+    w: 'dict[str, torch.Tensor]',  # name to tensor
+    sizes: dict,  # key to what the configuration says
+    where: Path,  # the checkpoint, for the message
+) -> None:
     "Refuse weights of another size than the configuration says"
     for key, said in sizes.items():
         if (has := SIZES[key](w)) != said:
@@ -103,8 +107,8 @@ def check_sizes(
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #5137fe72
 def read_configuration(
-    path,  # a YAML file of the earlier system
-):
+    path: str | Path,  # a YAML file of the earlier system
+) -> Configuration:
     "The `Configuration` in an old file"
     d = read_yaml(path)
     if not isinstance(d, dict) or not isinstance(d.get('model'), dict):
@@ -115,7 +119,8 @@ def read_configuration(
     encoder = flat.get('model.image_encoder', 'facebook/dinov2-base')
     if encoder not in ENCODERS:
         raise unknown('image_encoder', encoder, ENCODERS, path)
-    split, init = (_typed(flat, k, 42, int, path) for k in ('training.cv.seed', 'seed'))
+    split = _typed(flat, 'training.cv.seed', 42, int, path)
+    init = _typed(flat, 'seed', 42, int, path)
     weight = flat.get('training.pos_weight')
     settings = {
         ours: _typed(flat, f'training.{old}', value, type(value), path)
@@ -132,18 +137,18 @@ def read_configuration(
         **settings,
     )
     return Configuration(
-        Path(path),
-        arm,
-        split,
-        init,
-        bool(flat.get('data.fluor_normalize')),
-        weight is None,
-        {k: flat[k] for k in SIZES if k in flat},
-        {k: v for k, v in flat.items() if k not in FOLLOWED and k not in SIZES},
+        path=Path(path),
+        arm=arm,
+        split_seed=split,
+        init_seed=init,
+        scaled=bool(flat.get('data.fluor_normalize')),
+        automatic=weight is None,
+        sizes={k: flat[k] for k in SIZES if k in flat},
+        ignored={k: v for k, v in flat.items() if k not in FOLLOWED and k not in SIZES},
     )
 
 
-def _typed(flat, key, value, kind, path):
+def _typed(flat: dict, key: str, value: float, kind: type, path: Path) -> float:
     "The number under a key, or `value` where nothing is written"
     said = flat.get(key)
     if said is None:
@@ -159,11 +164,14 @@ def _typed(flat, key, value, kind, path):
     return kind(number)
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #edf1f3af
-def _variant_settings(flat, path):
+def _variant_settings(flat: dict, path: Path) -> dict:
     "Settings of an `Arm` from the old section `ablation`"
-    said = lambda key, value: (
-        value if flat.get(f'model.ablation.{key}') is None else flat[f'model.ablation.{key}']
-    )
+
+    def said(key, value):
+        "What is written under a key, or `value`"
+        written = flat.get(f'model.ablation.{key}')
+        return value if written is None else written
+
     used = said('enabled_modalities', list(MODALITIES))
     if not isinstance(used, list) or not used:
         raise BadInput(f'enabled_modalities is {used!r}, not a list', path)
@@ -185,7 +193,7 @@ def _variant_settings(flat, path):
     )
 
 # %% ../../nbs/55_legacy/30_old_configuration.ipynb #4890e458
-def _own_folders(results):
+def _own_folders(results: Path) -> list[Path]:
     "The folder of a variant's results and those around it that are its alone"
     own = [Path(results).absolute()]
     if own[-1].name.startswith('seed_'):
@@ -196,8 +204,8 @@ def _own_folders(results):
 
 
 def find_configuration(
-    results,  # folder of one variant's results, or of one of its seeds
-):
+    results: str | Path,  # folder of one variant's results, or of one of its seeds
+) -> Path | None:
     "The YAML file that belongs to a results folder, or None"
     own = _own_folders(results)
     for folder in own:
@@ -206,15 +214,25 @@ def find_configuration(
             return _only_one(found, f'{len(found)} configurations lie here', folder)
     named = {*own, own[-1] / 'checkpoints'}
     for top in own[-1].parents:
-        files = sorted((top / 'configs').rglob('*.y*ml')) if (top / 'configs').is_dir() else []
-        found = [
-            p for p in files if (at := _checkpoint_dir(p)) and Path(top / at).absolute() in named
-        ]
+        found = [p for p in _configurations(top) if _folder_named(p, top) in named]
         if found:
             return _only_one(found, f'{len(found)} configurations name this folder', results)
+    return None
 
 
-def _text(path):
+def _configurations(top: Path) -> list[Path]:
+    "All YAML files below the folder `configs`"
+    folder = top / 'configs'
+    return sorted(folder.rglob('*.y*ml')) if folder.is_dir() else []
+
+
+def _folder_named(path: Path, top: Path) -> Path | None:
+    "The folder of checkpoints that a configuration names, from the folder above its own"
+    at = _checkpoint_dir(path)
+    return Path(top / at).absolute() if at else None
+
+
+def _text(path: Path) -> str:
     "The text of a file, '' when it is none"
     try:
         return read_text(path)
@@ -222,7 +240,7 @@ def _text(path):
         return ''
 
 
-def _only_one(found, what, where):
+def _only_one(found: list[Path], what: str, where: Path) -> Path:
     "The file, if it is the only one"
     if len(found) > 1:
         raise BadInput(
@@ -233,9 +251,10 @@ def _only_one(found, what, where):
     return found[0]
 
 
-def _checkpoint_dir(path):
+def _checkpoint_dir(path: Path) -> str:
     "The folder of checkpoints that a configuration names"
     try:
-        return str(((read_yaml(path) or {}).get('logging') or {}).get('checkpoint_dir') or '')
+        logging = (read_yaml(path) or {}).get('logging') or {}
+        return str(logging.get('checkpoint_dir') or '')
     except (BadInput, AttributeError):
         return ''

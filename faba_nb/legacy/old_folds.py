@@ -6,53 +6,54 @@
 __all__ = ['CLOSE', 'OTHER_INPUTS', 'predict_fold', 'check_fold']
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #7dbd714a
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..core.errors import BadInput
 from ..core.files import read_json
 from .checkpoints import load_tensors
+from .old_configuration import Configuration
 from .old_inputs import filled, inputs_of
-from .old_network import MODALITIES, forward, replay, widths_of
-from ..training.folds import members
+from .old_network import MODALITIES, Variant, forward, replay, widths_of
+from ..training.bundle import Bundle
+from ..training.folds import Fold, members
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #2aef18f8
 def predict_fold(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    bundle,  # from `earlier_bundle`
-    fold,  # a `Fold`
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    bundle: Bundle,  # from `earlier_bundle`
+    fold: Fold,  # which plants are left out
+) -> pd.DataFrame:
     "Rows for the fold's test and validation plants in both readings, on all rounds"
-    m, parts = members(fold, bundle.plants.genotype), []
-    for split in (
-        'test',
-        'validation',
-    ):  # the test plants by themselves, as they were evaluated: sums of other shapes round otherwise
+    at = members(fold, bundle.plants.genotype)
+    widths = widths_of(w)
+    parts = []
+    # the test plants by themselves, as they were evaluated: sums of other shapes round otherwise
+    for split in ('test', 'validation'):
         for protocol, read in (('retrospective', forward), ('online', replay)):
-            logits, gate = read(
-                w, variant, filled(inputs_of(bundle, m[split], protocol == 'online'), widths_of(w))
-            )
-            parts.append(_rows(bundle, m[split], split, logits, gate).assign(protocol=protocol))
+            x = filled(inputs_of(bundle, at[split], protocol == 'online'), widths)
+            logits, gate = read(w, variant, x)
+            rows = _rows(bundle, at[split], split, logits, gate)
+            parts.append(rows.assign(protocol=protocol))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #0a108bd8
-def _rows(bundle, at, split, logits, gate):
+def _rows(
+    bundle: Bundle, at: np.ndarray, split: str, logits: torch.Tensor, gate: torch.Tensor | None
+) -> pd.DataFrame:
     "One row per plant and round"
-    g, n = bundle.rounds, bundle.rounds.dag.shape[1]
-    p = (
-        bundle.plants.iloc[at]
-        .loc[
-            lambda t: t.index.repeat(n),
-            ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag'],
-        ]
-        .reset_index(drop=True)
-    )
+    g = bundle.rounds
+    columns = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    plants = bundle.plants.iloc[at]
+    p = plants.loc[plants.index.repeat(g.dag.shape[1]), columns].reset_index(drop=True)
+    # the sigmoid in single precision, as the earlier evaluator
     p = p.assign(
         split=split,
         round=g.round[at].ravel(),
         dag=g.dag[at].ravel().astype(int),
         measured=g.real[at].ravel().astype(int),
         probability=torch.sigmoid(logits).double().numpy().ravel(),
-    )  # in single precision, as the earlier evaluator
+    )
     for i, m in enumerate(MODALITIES):
         p[f'gate_{m}'] = np.nan if gate is None else gate[..., i].numpy().ravel()
     return p[p['round'] > 0].reset_index(drop=True)
@@ -62,14 +63,14 @@ CLOSE = 1e-3  # what is stored was computed on another device
 
 
 def check_fold(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    bundle,  # from `earlier_bundle`
-    fold,  # the `Fold` it is taken for
-    path,  # of the checkpoint
-    said=None,  # its `Configuration`
-):
-    "Refuse a checkpoint of another fold or other inputs; returns how far its gates and its loss are from the stored ones, NaN where none are"
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    bundle: Bundle,  # from `earlier_bundle`
+    fold: Fold,  # the one it is taken for
+    path: Path,  # of the checkpoint
+    said: Configuration | None = None,  # what it was trained with
+) -> tuple[float, float]:  # how far gates and loss are from the stored ones; NaN without
+    "Refuse a checkpoint of another fold or other inputs"
     record = _fold_record(path)
     if record.get('fold_id', fold.number) != fold.number:
         raise BadInput(
@@ -85,7 +86,8 @@ def check_fold(
     loss = _loss_gap(logits, bundle, fold.test, record.get('test_loss'), said)
     if loss > CLOSE:
         raise BadInput(
-            f'its stored test loss is {record["test_loss"]:.4g}, {loss:.3g} from the one computed here, more than {CLOSE:g}',
+            f'its stored test loss is {record["test_loss"]:.4g}, '
+            f'{loss:.3g} from the one computed here, more than {CLOSE:g}',
             path,
             OTHER_INPUTS,
         )
@@ -95,7 +97,7 @@ def check_fold(
 OTHER_INPUTS = 'features, workbooks, onsets or configuration are not those it was trained with'
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #11ec1068
-def _fold_record(path):
+def _fold_record(path: Path) -> dict:
     "What metrics.json beside a checkpoint says"
     record = path.with_name('metrics.json')
     try:
@@ -105,17 +107,16 @@ def _fold_record(path):
     return said if isinstance(said, dict) else {}
 
 
-def _stored_gates(path):
-    "(plants, rounds, 4) gate weights stored beside a checkpoint: by training, by evaluation, by both or neither"
-    found, pt, npy = (
-        [],
-        path.with_name('modality_gates.pt'),
-        path.with_name('test_modality_gates.npy'),
-    )
+def _stored_gates(path: Path) -> list[torch.Tensor]:  # each (plants, rounds, 4)
+    "Gate weights stored beside a checkpoint: by training, by evaluation, by both or neither"
+    found = []
+    pt = path.with_name('modality_gates.pt')
+    npy = path.with_name('test_modality_gates.npy')
     if pt.is_file():
         found.append(load_tensors(pt))
     try:
-        found += [torch.from_numpy(np.load(npy, allow_pickle=False))] if npy.is_file() else []
+        if npy.is_file():
+            found.append(torch.from_numpy(np.load(npy, allow_pickle=False)))
     except (ValueError, OSError, EOFError, TypeError):
         raise BadInput('not a whole file of gates', npy, 'copy it again or move it away') from None
     if any(not isinstance(g, torch.Tensor) or g.dim() != 3 for g in found):
@@ -127,20 +128,30 @@ def _stored_gates(path):
     return [g.float() for g in found]
 
 
-def _answers(w, variant, bundle, genotype):
+def _answers(
+    w: dict[str, torch.Tensor], variant: Variant, bundle: Bundle, genotype: str
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds and gates for the plants of a genotype"
     at = np.flatnonzero(bundle.plants.genotype == genotype)
     return forward(w, variant, filled(inputs_of(bundle, at), widths_of(w)))
 
 
-def _apart(gate, stored):
+def _apart(gate: torch.Tensor, stored: torch.Tensor) -> float:
     "Largest difference between gates; infinite where they are of other plants or rounds"
     if gate.shape != stored.shape:
         return float('inf')
     return float((gate - stored).abs().nan_to_num(nan=float('inf')).max())
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #6679aba5
-def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
+def _refuse_gates(
+    w: dict[str, torch.Tensor],
+    variant: Variant,
+    bundle: Bundle,
+    fold: Fold,
+    path: Path,
+    stored: torch.Tensor,
+    gap: float,
+) -> None:
     "Say whose gates they are, if they are anybody's"
     apart = {
         g: _apart(_answers(w, variant, bundle, g)[1], stored)
@@ -149,7 +160,10 @@ def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
     best = min(apart, key=apart.get)
     if best != fold.test and apart[best] <= CLOSE:
         raise BadInput(
-            f'its stored gates are those of {best}; fold {fold.number} of this split leaves out {fold.test}',
+            (
+                f'its stored gates are those of {best}; fold {fold.number} of this split leaves '
+                f'out {fold.test}'
+            ),
             path,
             'the checkpoints are of another split',
         )
@@ -160,24 +174,28 @@ def _refuse_gates(w, variant, bundle, fold, path, stored, gap):
     )
 
 # %% ../../nbs/55_legacy/50_old_folds.ipynb #d2940016
-def _loss_gap(logits, bundle, genotype, stored, said):
-    "Difference to a stored test loss, relative where it is above 1; NaN where it cannot be computed again"
-    taught = said is None or any(k.startswith('distillation.') for k in said.ignored)
-    if (
-        taught
-        or isinstance(stored, bool)
-        or not isinstance(stored, (int, float))
-        or not np.isfinite(stored)
-    ):
+def _loss_gap(
+    logits: torch.Tensor,
+    bundle: Bundle,
+    genotype: str,
+    stored: float | None,
+    said: Configuration | None,
+) -> float:
+    "Difference to a stored test loss, relative above 1; NaN where it cannot be computed again"
+    if said is None or any(k.startswith('distillation.') for k in said.ignored):
+        return float('nan')
+    if isinstance(stored, bool) or not isinstance(stored, (int, float)):
+        return float('nan')
+    if not np.isfinite(stored):
         return float('nan')
     at = np.flatnonzero(bundle.plants.genotype == genotype)
     seen = torch.from_numpy(bundle.rounds.real[at])
     onset = bundle.plants.onset_dag.to_numpy(float)[at]
     y = torch.from_numpy(bundle.rounds.dag[at] >= onset[:, None])[seen].float()
-    weight = (
-        (1 - y).sum() / (y.sum() + 1e-6) if said.automatic else torch.tensor(said.arm.pos_weight)
-    )
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits[seen], y, pos_weight=weight.float()
-    )
+    if said.automatic:
+        weight = (1 - y).sum() / (y.sum() + 1e-6)
+    else:
+        weight = torch.tensor(said.arm.pos_weight)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    loss = entropy(logits[seen], y, pos_weight=weight.float())
     return float(abs(loss - stored) / max(1, abs(stored)))

@@ -6,32 +6,35 @@
 __all__ = ['NUMERIC', 'AsItWas', 'OldFeatures', 'earlier_fluorescence', 'earlier_bundle', 'inputs_of', 'filled', 'check_widths']
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #9cd7ff31
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
+from ..core.studies import Arm
 from ..experiment.experiment_folder import Experiment
 from ..experiment.marks import read_marks
 from ..experiment.sheets import find_file, parsed_once, read_sheet
 from ..experiment.tables import fluor_columns, read_table, table_spec
 from .old_network import MODALITIES, widths_of
-from ..training.bundle import load_bundle, place, published_moments
+from ..training.bundle import Bundle, load_bundle, place, published_moments
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #504045cb
 class AsItWas(Experiment):
     "An experiment without the marks that were set since"
 
     @property
-    def marks(self):
+    def marks(self) -> pd.DataFrame:
         return read_marks('')
 
 
 class OldFeatures(FeatureFile):
     "A file of features without what was extracted later for its gaps"
 
-    def _join(self, more):
+    def _join(self, more: FeatureFile) -> None:
         pass
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #71bf8d74
+# texts that pandas takes as missing
 NUMERIC = {
     '',
     '#N/A',
@@ -52,43 +55,50 @@ NUMERIC = {
     'n/a',
     'nan',
     'null',
-}  # texts that pandas takes as missing
+}
 
 
-def _headings(path, spec):
-    "Heading, our name and whether all cells are numbers, for each column of parameters in written order"
+def _headings(path: Path, spec: pd.Series) -> list[tuple[str, str, bool]]:
+    "Heading, our name and whether all cells are numbers, for each column of parameters"
     cells = read_sheet(path, ['Plant ID', 'Round Order'], spec.sheet, spec.table, spec.file).cells
     known, other = fluor_columns(cells)
-    ours = {h: p for p, h in known.items()} | {h: h for h in other}
-    text = lambda h: any(isinstance(x, str) and x.strip() not in NUMERIC for x in cells[h])
-    return [(h, ours[h], not text(h)) for h in cells.columns[15:] if h in ours]
+    ours = {heading: parameter for parameter, heading in known.items()}
+    ours |= {heading: heading for heading in other}
+    written = [h for h in cells.columns[15:] if h in ours]
+    return [(h, ours[h], not any(map(_is_text, cells[h]))) for h in written]
+
+
+def _is_text(cell: object) -> bool:
+    "Whether a cell holds a text that is no missing number"
+    return isinstance(cell, str) and cell.strip() not in NUMERIC
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #459f4b95
 def earlier_fluorescence(
-    experiment,  # an `Experiment`
-    width=None,  # number of columns the network wants
-):
-    "plant_id, round and the columns as the earlier reader took them, a row per line of the workbook; the columns; those left out for a text in them"
+    experiment: Experiment,  # whose workbook is read
+    width: int | None = None,  # number of columns the network wants
+) -> tuple[pd.DataFrame, list[str], list[str]]:  # by line; columns; those with a text, left out
+    "Plant, round and fluorescence as the earlier reader took them"
     spec = table_spec('fluorescence')
     path = find_file(experiment.folder, spec.file)
     found = parsed_once(path, 'fluorescence_headings', lambda: _headings(path, spec))
-    columns, numeric = [n for _, n, _ in found], [n for _, n, ok in found if ok]
-    if width == len(numeric):
-        columns = numeric
+    everything = [name for _, name, _ in found]
+    numeric = [name for _, name, ok in found if ok]
+    columns = numeric if width == len(numeric) else everything
     frame = read_table(experiment.folder, 'fluorescence').frame
-    frame = frame[['plant_id', 'round', *columns]].astype(
-        {c: np.float32 for c in columns} | {'round': int}
-    )
-    return frame.reset_index(drop=True), columns, [n for _, n, _ in found if n not in columns]
+    frame = frame[['plant_id', 'round', *columns]]
+    frame = frame.astype({c: np.float32 for c in columns} | {'round': int})
+    left_out = [name for name in everything if name not in columns]
+    return frame.reset_index(drop=True), columns, left_out
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #533f9ea5
 def earlier_bundle(
-    arm,  # an `Arm`
-    experiment,  # an `AsItWas`
-    features=None,  # an `OldFeatures`; for arms without images it says which photographs counted
-    scaled=True,  # fluorescence is standardised
-    width=None,  # columns of fluorescence the network wants
-):
+    arm: Arm,  # what was imported
+    experiment: AsItWas,  # raw tables and photographs
+    features: OldFeatures
+    | None = None,  # for arms without images it says which photographs counted
+    scaled: bool = True,  # fluorescence is standardised
+    width: int | None = None,  # columns of fluorescence the network wants
+) -> tuple[Bundle, dict]:
     "The experiment as the earlier network saw it, and what of it needs saying"
     b = load_bundle(arm, experiment, features, partial=True)
     facts = _set_fluorescence(b, experiment, scaled, width) if 'fluor' in arm.modalities else {}
@@ -96,20 +106,19 @@ def earlier_bundle(
     return b, facts | _lacking(b, experiment, features)
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #70082a46
-def _set_fluorescence(b, experiment, scaled, width):
+def _set_fluorescence(b: Bundle, experiment: Experiment, scaled: bool, width: int | None) -> dict:
     "Lay fluorescence onto the rounds as the earlier reader did"
     frame, columns, left_out = earlier_fluorescence(experiment, width)
     g, ids = b.rounds, b.plants.plant_id.to_numpy()
     x = np.nan_to_num(place(g, ids, frame, columns, 'fluorescence'))
     mean, sd = published_moments(frame[columns].to_numpy())
     g.values['fluor'] = (x - mean) / sd if scaled else x
-    g.present['fluor'] = (
-        place(g, ids, frame.assign(there=1.0), ['there'], 'fluorescence')[..., 0] == 1
-    )
+    there = place(g, ids, frame.assign(there=1.0), ['there'], 'fluorescence')
+    g.present['fluor'] = there[..., 0] == 1
     return dict(fluor_columns_left_out=left_out)
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #dbad943a
-def _active(b, experiment, features):
+def _active(b: Bundle, experiment: Experiment, features: OldFeatures | None) -> np.ndarray:
     "Rounds that others look at: those with a feature of a photograph, or a row of fluorescence"
     ids = b.plants.plant_id.to_numpy()
     photographs = experiment.images if features is None else features.index
@@ -117,15 +126,12 @@ def _active(b, experiment, features):
         rows = read_table(experiment.folder, 'fluorescence').frame
     except BadInput:
         rows = photographs[:0]  # no such workbook: one that is needed was refused before
-    seen = (
-        pd.concat([t[['plant_id', 'round']] for t in (photographs, rows)])
-        .dropna()
-        .drop_duplicates()
-    )
+    seen = pd.concat([t[['plant_id', 'round']] for t in (photographs, rows)])
+    seen = seen.dropna().drop_duplicates()
     return place(b.rounds, ids, seen.assign(there=1.0), ['there'], 'visits')[..., 0] == 1
 
 
-def _lacking(b, experiment, features):
+def _lacking(b: Bundle, experiment: Experiment, features: OldFeatures | None) -> dict:
     "Photographed plants that the file of features does not know"
     if features is None:
         return {}
@@ -141,10 +147,10 @@ def _lacking(b, experiment, features):
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #813fc7db
 def inputs_of(
-    bundle,  # from `earlier_bundle`
-    at,  # positions of plants
-    online=False,  # take the climate until each plant's measuring time
-):
+    bundle: Bundle,  # from `earlier_bundle`
+    at: np.ndarray,  # positions of plants
+    online: bool = False,  # take the climate until each plant's measuring time
+) -> dict[str, torch.Tensor | None]:
     "What the earlier network is given for these plants"
     g, n = bundle.rounds, len(at)
     values = g.values | (bundle.online.get('rounds', {}) if online else {})
@@ -169,7 +175,7 @@ def inputs_of(
     return x | dict(active=torch.from_numpy(g.real[at]))
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #92403149
-def filled(x, widths):
+def filled(x: dict[str, torch.Tensor | None], widths: dict[str, int]) -> dict[str, torch.Tensor]:
     "The inputs with zeros for what the arm does not use"
     n, t = x['dag'].shape
     empty = {
@@ -181,10 +187,10 @@ def filled(x, widths):
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #cd1690b0
 def check_widths(
-    w,  # name to tensor
-    bundle,  # from `earlier_bundle`
-    where,  # the checkpoint, for the message
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    bundle: Bundle,  # from `earlier_bundle`
+    where: Path,  # the checkpoint, for the message
+) -> None:
     "Refuse a checkpoint made for other inputs"
     has, data = widths_of(w), {m: v.shape[-1] for m, v in bundle.rounds.values.items()}
     if bundle.table is not None:

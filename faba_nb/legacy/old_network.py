@@ -9,6 +9,7 @@ __all__ = ['MODALITIES', 'TRACES', 'Variant', 'widths_of', 'check_variant', 'fus
 # %% ../../nbs/55_legacy/10_old_network.ipynb #3ff2d77c
 import math
 from dataclasses import dataclass
+from pathlib import Path
 import torch
 import torch.nn.functional as F
 from ..core.errors import BadInput
@@ -29,22 +30,22 @@ class Variant:
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #81923556
 def widths_of(
-    w,  # name to tensor
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+) -> dict[str, int]:
     "Modality to input width of a checkpoint"
-    return {m: w[f'modality_proj.{m}_proj.0.weight'].shape[1] for m in MODALITIES}
+    first = {m: w[f'modality_proj.{m}_proj.0.weight'] for m in MODALITIES}
+    return {m: weight.shape[1] for m, weight in first.items()}
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #73e3de03
-TRACES = dict(
-    image='view_agg.query', fluor='modality_proj.fluor_mask_token'
-)  # zero at the start, moved by training
+# zero at the start, moved by training
+TRACES = dict(image='view_agg.query', fluor='modality_proj.fluor_mask_token')
 
 
 def check_variant(
-    w,  # name to tensor
-    variant,  # what the configuration says
-    where,  # file, for the message
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # what the configuration says
+    where: Path,  # file, for the message
+) -> None:
     "Refuse weights that contradict the configuration"
     says = dict(
         fusion='concat' if 'concat_fusion.0.weight' in w else 'gating',
@@ -52,12 +53,18 @@ def check_variant(
     )
     if says['fusion'] != variant.fusion:
         raise BadInput(
-            f'the weights are of fusion {says["fusion"]!r}, the configuration says {variant.fusion!r}',
+            (
+                f'the weights are of fusion {says["fusion"]!r}, the configuration says '
+                f'{variant.fusion!r}'
+            ),
             where,
         )
     if says['mlp'] != (variant.temporal == 'mlp'):
         raise BadInput(
-            f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, the configuration says temporal_mode {variant.temporal!r}',
+            (
+                f'the weights {"have" if says["mlp"] else "lack"} temporal_mlp, '
+                f'the configuration says temporal_mode {variant.temporal!r}'
+            ),
             where,
         )
     _check_shapes(w, shapes_of(widths_of(w), variant), where)
@@ -65,12 +72,15 @@ def check_variant(
         used = bool(w[name].any())
         if used != (m in variant.modalities):
             raise BadInput(
-                f'the weights were trained {"with" if used else "without"} {m}, the configuration says otherwise',
+                (
+                    f'the weights were trained {"with" if used else "without"} {m}, '
+                    'the configuration says otherwise'
+                ),
                 where,
             )
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #113678b4
-def _check_shapes(w, expected, where):
+def _check_shapes(w: dict[str, torch.Tensor], expected: dict[str, tuple], where: Path) -> None:
     "Refuse parameters that are missing, of another shape, or not known"
     for name, shape in expected.items():
         if name not in w:
@@ -90,20 +100,26 @@ def _check_shapes(w, expected, where):
         raise BadInput(f'there is a parameter {more[0]} that this network does not have', where)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #c7b66261
-def _two(w, name, x):
+def _two(w: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
     "Linear, ReLU, linear"
-    h = F.relu(F.linear(x, w[f'{name}.0.weight'], w[f'{name}.0.bias']))
-    return F.linear(h, w[f'{name}.3.weight'], w[f'{name}.3.bias'])
+    first = w[f'{name}.0.weight'], w[f'{name}.0.bias']
+    second = w[f'{name}.3.weight'], w[f'{name}.3.bias']
+    hidden = F.relu(F.linear(x, *first))
+    return F.linear(hidden, *second)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #e93cbd40
-def _pool(w, images, there):
+def _pool(w: dict[str, torch.Tensor], images: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     "(…, views, D) and which are there -> (…, D)"
-    score = (images * w['view_agg.query'].flatten()).sum(-1) / images.shape[-1] ** 0.5
-    a = torch.softmax(score.masked_fill(~there, float('-inf')), -1).nan_to_num(0.0)
-    return (a[..., None] * images).sum(-2)
+    query = w['view_agg.query'].flatten()
+    score = (images * query).sum(-1) / images.shape[-1] ** 0.5
+    score = score.masked_fill(~there, float('-inf'))
+    share = torch.softmax(score, -1).nan_to_num(0.0)
+    return (share[..., None] * images).sum(-2)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #46c36ff0
-def _modalities(w, variant, x):
+def _modalities(
+    w: dict[str, torch.Tensor], variant: Variant, x: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
     "Four (plants, steps, 128) vectors, one for each modality"
     seen = dict(image=x['image_there'].any(-1), fluor=x['fluor_there'])
     values = dict(
@@ -119,28 +135,29 @@ def _modalities(w, variant, x):
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #7688679b
 def fuse(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # inputs, as `forward` takes them
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: dict[str, torch.Tensor],  # inputs, as `forward` takes them
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "(plants, steps, 128) and gate weights (plants, steps, 4) or None"
     parts = _modalities(w, variant, x)
+    side_by_side = torch.cat(parts, -1)
     if variant.fusion == 'concat':
-        return _two(w, 'concat_fusion', torch.cat(parts, -1)), None
-    gate = torch.softmax(_two(w, 'modality_gating.gate_network', torch.cat(parts, -1)), -1)
+        return _two(w, 'concat_fusion', side_by_side), None
+    gate = torch.softmax(_two(w, 'modality_gating.gate_network', side_by_side), -1)
     return (torch.stack(parts, -1) * gate[..., None, :]).sum(-1), gate
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #583a5769
 def sight(
-    n,  # tokens, the summary token first
-):
+    n: int,  # tokens, the summary token first
+) -> torch.Tensor:
     "(n, n) float: 0 where the earlier kind of causal lets a token look, -inf elsewhere"
     past = torch.ones(n, n, dtype=torch.bool).tril()
     past[0] = True
     return torch.zeros(n, n).masked_fill(~past, float('-inf'))
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #9c950885
-def _encoder(w):
+def _encoder(w: dict[str, torch.Tensor]) -> torch.nn.Module:
     "The two layers with a checkpoint's weights"
     with torch.device('meta'):  # no random numbers are drawn
         layer = torch.nn.TransformerEncoderLayer(
@@ -148,55 +165,52 @@ def _encoder(w):
         )
         encoder = torch.nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     name = 'temporal.encoder.'
-    encoder.load_state_dict(
-        {k.removeprefix(name): v for k, v in w.items() if k.startswith(name)}, assign=True
-    )
+    own = {k.removeprefix(name): v for k, v in w.items() if k.startswith(name)}
+    encoder.load_state_dict(own, assign=True)
     return encoder.eval().requires_grad_(False)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #f8bf87c1
-def _days(dag):
+def _days(dag: torch.Tensor) -> torch.Tensor:
     "(…, 128) sines and cosines of the day, in the single precision of the earlier system"
     dag = torch.as_tensor(dag, dtype=torch.float32)
-    rates = torch.exp(torch.arange(0, WIDTH, 2, dtype=torch.float32) * (-math.log(10000.0) / WIDTH))
+    even = torch.arange(0, WIDTH, 2, dtype=torch.float32)
+    rates = torch.exp(even * (-math.log(10000.0) / WIDTH))
     angle = dag[..., None] * rates
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #f0994b45
 def over_rounds(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # (sequences, steps, 128)
-    dag,  # (sequences, steps)
-    active,  # (sequences, steps) bool
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: torch.Tensor,  # (sequences, steps, 128)
+    dag: torch.Tensor,  # (sequences, steps)
+    active: torch.Tensor,  # (sequences, steps) bool
+) -> torch.Tensor:
     "(sequences, steps, 128) after the rounds have looked at each other"
     if variant.temporal == 'none':
         return x
     if variant.temporal == 'mlp':
         return _two(w, 'temporal_mlp', x)
-    first = (w['temporal.cls_token'].flatten() + _days(torch.zeros(1))[0]).expand(len(x), 1, WIDTH)
-    hidden = torch.zeros(len(x), 1 + active.shape[1]).masked_fill(
-        ~F.pad(active, (1, 0), value=True), float('-inf')
-    )
+    first = w['temporal.cls_token'].flatten() + _days(torch.zeros(1))[0]
+    tokens = torch.cat([first.expand(len(x), 1, WIDTH), x + _days(dag)], 1)
+    seen = F.pad(active, (1, 0), value=True)
+    hidden = torch.zeros(len(x), 1 + active.shape[1]).masked_fill(~seen, float('-inf'))
     mask = sight(hidden.shape[1]) if variant.causal else None
-    return _encoder(w)(torch.cat([first, x + _days(dag)], 1), mask, hidden)[:, 1:]
+    return _encoder(w)(tokens, mask, hidden)[:, 1:]
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #ac59c5c6
-def _head(w, x):
+def _head(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     "(…, 128) -> log-odds"
-    return _two(
-        w,
-        'stress_head.mlp',
-        F.layer_norm(x, (WIDTH,), w['stress_head.norm.weight'], w['stress_head.norm.bias']),
-    )[..., 0]
+    norm = w['stress_head.norm.weight'], w['stress_head.norm.bias']
+    return _two(w, 'stress_head.mlp', F.layer_norm(x, (WIDTH,), *norm))[..., 0]
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #8522174e
 @torch.no_grad()
 def forward(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # inputs
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: dict[str, torch.Tensor],  # inputs
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds (plants, steps) and gate weights (plants, steps, 4) or None, the whole series in view"
     fused, gate = fuse(w, variant, x)
     return _head(w, over_rounds(w, variant, fused, x['dag'], x['active'])), gate
@@ -204,48 +218,58 @@ def forward(
 # %% ../../nbs/55_legacy/10_old_network.ipynb #00379c3d
 @torch.no_grad()
 def replay(
-    w,  # name to tensor
-    variant,  # a `Variant`
-    x,  # inputs
-):
+    w: dict[str, torch.Tensor],  # name to tensor
+    variant: Variant,  # how it is read
+    x: dict[str, torch.Tensor],  # inputs
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds and gate weights as `forward` gives them, each step read without what came later"
     fused, gate = fuse(w, variant, x)
     n, t = x['active'].shape
     many = lambda v: v[:, None].expand(n, t, *v.shape[1:]).flatten(0, 1)
     past = torch.ones(t, t, dtype=torch.bool).tril()
-    y = over_rounds(
-        w, variant, many(fused), many(x['dag']), (x['active'][:, None] & past).flatten(0, 1)
-    )
-    return _head(w, y.unflatten(0, (n, t)).diagonal(dim1=1, dim2=2).movedim(-1, 1)), gate
+    active = (x['active'][:, None] & past).flatten(0, 1)
+    y = over_rounds(w, variant, many(fused), many(x['dag']), active)
+    own = y.unflatten(0, (n, t)).diagonal(dim1=1, dim2=2).movedim(-1, 1)
+    return _head(w, own), gate
 
 # %% ../../nbs/55_legacy/10_old_network.ipynb #ba5b9bcf
 def shapes_of(
-    widths,  # modality to input width
-    variant,  # a `Variant`
-):
+    widths: dict[str, int],  # modality to input width
+    variant: Variant,  # how it is read
+) -> dict[str, tuple]:
     "Name to shape of every parameter"
-    two = lambda name, a, b, c: {
-        f'{name}.0.weight': (b, a),
-        f'{name}.0.bias': (b,),
-        f'{name}.3.weight': (c, b),
-        f'{name}.3.bias': (c,),
-    }
     s = {'view_agg.query': (1, 1, 1, widths['image']), 'temporal.cls_token': (1, 1, WIDTH)}
     s |= {f'modality_proj.{m}_mask_token': (1, 1, WIDTH) for m in ('image', 'fluor')}
     for m in MODALITIES:
-        s |= two(f'modality_proj.{m}_proj', widths[m], WIDTH, WIDTH)
-    s |= two('modality_gating.gate_network', 4 * WIDTH, 64, 4) | two(
-        'stress_head.mlp', WIDTH, 64, 1
-    )
+        s |= _two_sizes(f'modality_proj.{m}_proj', widths[m], WIDTH, WIDTH)
+    s |= _two_sizes('modality_gating.gate_network', 4 * WIDTH, 64, 4)
+    s |= _two_sizes('stress_head.mlp', WIDTH, 64, 1)
     for i in range(2):
         s |= _layer_sizes(f'temporal.encoder.layers.{i}')
     s |= {'stress_head.norm.weight': (WIDTH,), 'stress_head.norm.bias': (WIDTH,)}
     if variant.fusion == 'concat':
-        s |= two('concat_fusion', 4 * WIDTH, 2 * WIDTH, WIDTH)
-    return s | (two('temporal_mlp', WIDTH, 4 * WIDTH, WIDTH) if variant.temporal == 'mlp' else {})
+        s |= _two_sizes('concat_fusion', 4 * WIDTH, 2 * WIDTH, WIDTH)
+    if variant.temporal == 'mlp':
+        s |= _two_sizes('temporal_mlp', WIDTH, 4 * WIDTH, WIDTH)
+    return s
 
 
-def _layer_sizes(name):
+def _two_sizes(
+    name: str,
+    width: int,  # what goes in
+    hidden: int,
+    out: int,  # what comes out
+) -> dict[str, tuple]:
+    "Parameters of linear, ReLU, linear"
+    return {
+        f'{name}.0.weight': (hidden, width),
+        f'{name}.0.bias': (hidden,),
+        f'{name}.3.weight': (out, hidden),
+        f'{name}.3.bias': (out,),
+    }
+
+
+def _layer_sizes(name: str) -> dict[str, tuple]:
     "Parameters of one encoder layer"
     parts = {
         'self_attn.in_proj_weight': (3 * WIDTH, WIDTH),
@@ -257,6 +281,6 @@ def _layer_sizes(name):
         'linear2.weight': (WIDTH, 512),
         'linear2.bias': (WIDTH,),
     }
-    return {f'{name}.{k}': v for k, v in parts.items()} | {
-        f'{name}.norm{i}.{k}': (WIDTH,) for i in (1, 2) for k in ('weight', 'bias')
-    }
+    for i in (1, 2):
+        parts |= {f'norm{i}.weight': (WIDTH,), f'norm{i}.bias': (WIDTH,)}
+    return {f'{name}.{k}': v for k, v in parts.items()}

@@ -21,6 +21,7 @@ SCORES = dict(
     onset_mae='mae_published',
     mean_onset_error='onset_error_published',
 )
+# other files of the earlier system
 OTHERS = {
     'metrics.json': 'the losses of one fold',
     'aggregate_metrics.json': 'the losses of all folds',
@@ -41,20 +42,19 @@ OTHERS = {
     'embedding_metadata.json': 'the labels of a drawing',
     'sanity_check.json': 'a check of extracted features',
     'ablation_comparison.json': 'a list of variants',
-}  # other files of the earlier system
+}
 
 
 def find_summary(
-    results,  # folder of one variant's results, or the JSON file itself
-):
+    results: str | Path,  # folder of one variant's results, or the JSON file itself
+) -> dict | None:
     "The summary that belongs to a results folder, checked, or None"
     results = Path(results)
     folders = [results, results.parent] if results.name == 'checkpoints' else [results]
-    found = (
-        [results]
-        if results.is_file()
-        else [p for f in folders for p in sorted(f.glob('*_ablation_evaluation.json'))]
-    )
+    if results.is_file():
+        found = [results]
+    else:
+        found = [p for f in folders for p in sorted(f.glob('*_ablation_evaluation.json'))]
     if not found:
         return None
     if len(found) > 1:
@@ -66,7 +66,7 @@ def find_summary(
     return _checked_summary(found[0])
 
 # %% ../../nbs/55_legacy/55_old_summaries.ipynb #78465174
-def _checked_summary(path):
+def _checked_summary(path: Path) -> dict:
     "A summary in its known form"
     try:
         s = json.loads(path.read_text(encoding='utf-8'))
@@ -81,22 +81,28 @@ def _checked_summary(path):
         )
     for seed, folds in per.items():
         for fold, row in folds.items() if isinstance(folds, dict) else [('', None)]:
-            if not isinstance(row, dict):
-                raise BadInput(f'{seed} {fold} holds no scores', path)
-            for k, v in row.items():
-                if v is not None and not isinstance(v, (int, float)):
-                    raise BadInput(f'{seed}, {fold}: {k} is {v!r}', path)
+            _check_scores(seed, fold, row, path)
     return s
 
 
-def _what_else(path, s):
+def _check_scores(seed: str, fold: str, row: object, path: Path) -> None:
+    "Refuse a fold whose scores are no numbers"
+    if not isinstance(row, dict):
+        raise BadInput(f'{seed} {fold} holds no scores', path)
+    for k, v in row.items():
+        if v is not None and not isinstance(v, (int, float)):
+            raise BadInput(f'{seed}, {fold}: {k} is {v!r}', path)
+
+
+def _what_else(path: Path, s: object) -> str:
     "What a JSON file is that is no summary"
     name = path.name
-    if name.startswith('baselines_seed_') or name.endswith('_results.json') and name not in OTHERS:
-        return 'this is no summary, but the scores of a baseline'
     if name in OTHERS:
         return f'this is no summary, but {OTHERS[name]}'
-    if isinstance(s, list) and s and isinstance(s[0], dict) and 'best_val_loss' in s[0]:
+    if name.startswith('baselines_seed_') or name.endswith('_results.json'):
+        return 'this is no summary, but the scores of a baseline'
+    first = s[0] if isinstance(s, list) and s else None
+    if isinstance(first, dict) and 'best_val_loss' in first:
         return 'this is no summary, but the losses of all folds'
     if isinstance(s, dict) and 'best_val_loss' in s:
         return 'this is no summary, but the losses of one fold'
@@ -106,10 +112,10 @@ def _what_else(path, s):
 
 # %% ../../nbs/55_legacy/55_old_summaries.ipynb #28b6baec
 def summary_rows(
-    summary,  # from `find_summary`
-    arm,  # name
-    backbone='',  # of the arm
-):
+    summary: dict,  # from `find_summary`
+    arm: str,  # name
+    backbone: str = '',  # of the arm
+) -> pd.DataFrame:
     "Rows of a summary in the columns of metrics.csv"
     rows = []
     folds = len({f for folds in summary['per_seed_per_fold'].values() for f in folds})

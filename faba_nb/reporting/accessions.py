@@ -10,7 +10,10 @@ __all__ = ['CURVES', 'ranking', 'ranking_figure', 'stability', 'stability_senten
 import textwrap
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..evaluation.alarms import Rule, accession_rule, middle_day, never_words
+from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, cut, dagger, plants_shown
 from .layout import Column, Table
@@ -49,23 +52,22 @@ def ranking_figure(
     return Drawn(fig, _ranking_caption(fig, r, nice(arm)) + in_doubt(plants), _ranking_alt(r))
 
 
-def _drought_plants(results, arm):
+def _drought_plants(results: Results, arm: str) -> pd.Series:
     "Ids of the drought plants that the arm read online"
     p = results.table('plants')
     p = p[(p.arm == arm) & (p.protocol == accession_rule.protocol)]
     return p.plant_id[p.treatment == 'WHC-30']
 
 
-def _ranks(ax, r, tone, names):
+def _ranks(ax: Axes, r: pd.DataFrame, tone: str, names: list[str]) -> None:
     "A mark, an interval and the onset of every accession; an interval without end goes to the edge"
-    y, edge = np.arange(len(r)), 1 + np.nanmax([*r.day, *r.onset_dag, 1])
-    low, high = (np.minimum(r[c], edge) for c in ('day_low', 'day_high'))
+    y = np.arange(len(r))
+    edge = 1 + np.nanmax([*r.day, *r.onset_dag, 1])
+    low = np.minimum(r.day_low, edge)
+    high = np.minimum(r.day_high, edge)
     ax.hlines(y, low, high, color=tone, lw=2, alpha=0.45)
-    shows(
-        ax.plot(r.day, y, 'o', color=tone, ms=4, label='alarm day')[0],
-        'dated accession',
-        int(r.day.notna().sum()),
-    )
+    marks = ax.plot(r.day, y, 'o', color=tone, ms=4, label='alarm day')
+    shows(marks[0], 'dated accession', int(r.day.notna().sum()))
     ax.plot(r.onset_dag, y, '|', color=colour('ink'), ms=7, mew=1.4, label='annotated onset')
     ax.set(
         yticks=y,
@@ -78,26 +80,28 @@ def _ranks(ax, r, tone, names):
     ax.grid(axis='x', color=colour('rule'))
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #d6827a6a
-def _ranking_caption(fig, r, name):
+def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str) -> str:
     "What a date is, how many accessions have one, how sure their places are"
     n, wide = how_many(fig, 'dated accession'), np.median(r.rank_high - r.rank_low)
     return (
-        f'Accessions by alarm day, {name}: {accession_rule.words}; median over drought plants and runs, {never_words}. '
-        f'{n} of {counted(len(r), "accession")} have a date, with {spread(r.plants, "drought plant")} each. '
+        f'Accessions by alarm day, {name}: {accession_rule.words}; '
+        f'median over drought plants and runs, {never_words}. '
+        f'{n} of {counted(len(r), "accession")} have a date, with '
+        f'{spread(r.plants, "drought plant")} each. '
         'Lines: 95 % intervals over plants, to the right edge where they have no end. '
-        f'Half of the accessions could stand within {number(wide, 0)} ranks or more of where they stand.'
+        f'Half of the accessions could stand within {number(wide, 0)} ranks or more '
+        'of where they stand.'
     )
 
 
-def _ranking_alt(r):
+def _ranking_alt(r: pd.DataFrame) -> str:
     "The ends of the ranking"
-    names, wide = r.genotype[r.day.notna()], np.median(r.rank_high - r.rank_low)
-    ends = (
-        f'First: {listed(names[:3])}; last: {listed(names[-3:])}. '
-        if len(names)
-        else 'No accession has a date. '
-    )
-    return ends + f'The median width of a rank interval is {number(wide, 0)} of {len(r)} ranks.'
+    names = r.genotype[r.day.notna()]
+    wide = np.median(r.rank_high - r.rank_low)
+    ends = 'No accession has a date.'
+    if len(names):
+        ends = f'First: {listed(names[:3])}; last: {listed(names[-3:])}.'
+    return f'{ends} The median width of a rank interval is {number(wide, 0)} of {len(r)} ranks.'
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #7fa9169b
 def stability(
@@ -120,14 +124,20 @@ def stability_sentence(
     t = t[t.against == 'another replicate']
     if t.empty:
         raise NotThere(
-            'The rankings of single replicates cannot be compared: fewer than three accessions have alarms that differ.'
+            'The rankings of single replicates cannot be compared: '
+            'fewer than three accessions have alarms that differ.'
         )
     r = t.iloc[0]
-    start = f'Rankings made from one replicate each agree with a mean Kendall’s τ of {number(r.tau, 2)} ({counted(r.pairs, "pair")}); unrelated orders lie within ±{number(r.chance, 2)}.'
-    return start + (
-        ' Other plants of the same accessions give a similar ranking.'
-        if r.tau > r.chance
-        else ' That other plants of the same accessions would give the same ranking is not shown, so it is no basis for selection.'
+    start = (
+        'Rankings made from one replicate each agree with a mean Kendall’s τ of '
+        f'{number(r.tau, 2)} ({counted(r.pairs, "pair")}); '
+        f'unrelated orders lie within ±{number(r.chance, 2)}.'
+    )
+    if r.tau > r.chance:
+        return f'{start} Other plants of the same accessions give a similar ranking.'
+    return (
+        f'{start} That other plants of the same accessions would give the same ranking is not '
+        'shown, so it is no basis for selection.'
     )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #e9cae21e
@@ -137,7 +147,8 @@ def stability_table(
     "How alike rankings are that ought to be the same"
     t = stability(results)
     span = [f'{number(r.lowest, 2)} to {number(r.highest, 2)}' for r in t.itertuples()]
-    order, arms = counted(results.table('plants').genotype.nunique(), 'accession'), t.arms.iloc[0]
+    order = counted(results.table('plants').genotype.nunique(), 'accession')
+    arms = t.arms.iloc[0]
     return Table(
         t.assign(span=span),
         [
@@ -146,16 +157,22 @@ def stability_table(
             Column('span', 'Range'),
             Column('pairs', 'Pairs', digits=0),
         ],
-        f'Stability of the ranking of {order} by alarm day ({accession_rule.words}), {counted(arms, "arm")}.',
-        note=f'1: the same order; two unrelated orders lie within ±{number(t.chance.iloc[0], 2)} in 95 % of cases.',
+        (
+            f'Stability of the ranking of {order} by alarm day ({accession_rule.words}), '
+            f'{counted(arms, "arm")}.'
+        ),
+        note=(
+            f'1: the same order; two unrelated orders lie within ±{number(t.chance.iloc[0], 2)} '
+            'in 95 % of cases.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #21a960f3
 def accession_table(
-    results,  # `Results`
-    protocol='retrospective',  # reading of the F1
-    most=6,  # arms shown, the study's first
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # reading of the F1
+    most: int = 6,  # arms shown, the study's first
+) -> Table:
     "Onset, F1 of the arms, alarm day of the first arm, and what is in doubt, per accession"
     g = results.table('genotypes')
     g = g[(g.protocol == protocol) & g.arm.isin(results.arms)]
@@ -164,12 +181,8 @@ def accession_table(
     arms = results.arms[:most]
     f1 = g.pivot_table(index='genotype', columns='arm', values='f1')[arms]
     t = g.groupby('genotype')[['onset_dag', 'onset_class']].first().join(f1)
-    t = (
-        t.join([_dates(results, arms[0]), _harvest(results), _doubts(results)])
-        .rename_axis('genotype')
-        .sort_values(['onset_dag'])
-        .reset_index()
-    )
+    t = t.join([_dates(results, arms[0]), _harvest(results), _doubts(results)])
+    t = t.rename_axis('genotype').sort_values(['onset_dag']).reset_index()
     more = dict(
         alarm=Column('alarm', 'Alarm', f'DAG, {nice(arms[0])}', 1),
         kept=Column('kept', 'Fresh weight', 'drought / control', 2),
@@ -182,22 +195,19 @@ def accession_table(
         *(Column(a, nice(a), 'F1', 2) for a in arms),
         *(c for k, c in more.items() if k in t),
     ]
-    dates = (
-        f' Alarm day of {nice(arms[0])}: {accession_rule.words}; median over drought plants and runs, {never_words}.'
-        if 'alarm' in t
-        else ''
-    )
-    return Table(
-        t,
-        columns,
-        f'Accessions, n = {len(t)}. F1: {protocol} reading, mean over seeds.{dates}',
-        note=f'The first {most} of {len(results.arms)} arms; tables/genotypes.csv has all.'
-        if len(results.arms) > most
-        else '',
-    )
+    caption = f'Accessions, n = {len(t)}. F1: {protocol} reading, mean over seeds.'
+    if 'alarm' in t:
+        caption += (
+            f' Alarm day of {nice(arms[0])}: {accession_rule.words}; '
+            f'median over drought plants and runs, {never_words}.'
+        )
+    note = ''
+    if len(results.arms) > most:
+        note = f'The first {most} of {len(results.arms)} arms; tables/genotypes.csv has all.'
+    return Table(t, columns, caption, note=note)
 
 
-def _dates(results, arm):
+def _dates(results: Results, arm: str) -> pd.DataFrame:
     "Alarm day of every accession; no column where the arm has no online predictions"
     try:
         return ranking(results, arm).set_index('genotype')[['day']].set_axis(['alarm'], axis=1)
@@ -205,70 +215,60 @@ def _dates(results, arm):
         return pd.DataFrame(index=[])
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #620831c1
-def _harvest(results):
+def _harvest(results: Results) -> pd.DataFrame:
     "Fresh weight under drought as a share of the control, where the weights are at hand"
     try:
         p = results.experiment.plants
     except NotThere:
         return pd.DataFrame(index=[])
     w = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
-    return (
-        pd.DataFrame({'kept': w['WHC-30'] / w['WHC-80']})
-        if {'WHC-30', 'WHC-80'} <= set(w)
-        else pd.DataFrame(index=[])
-    )
+    if not {'WHC-30', 'WHC-80'} <= set(w):
+        return pd.DataFrame(index=[])
+    return pd.DataFrame({'kept': w['WHC-30'] / w['WHC-80']})
 
 
-def _doubts(results):
-    "What is in doubt about an accession's plants; no column where nothing is, or where the experiment is not at hand"
+def _doubts(results: Results) -> pd.DataFrame:
+    "What is in doubt about an accession's plants; without doubts or plants no column"
     try:
         p = results.experiment.plants
     except NotThere:
         return pd.DataFrame(index=[])
     said = {g: in_doubt(q).removeprefix(' In doubt (†): ') for g, q in p.groupby('genotype')}
-    return (
-        pd.Series(said, name='doubt').to_frame() if any(said.values()) else pd.DataFrame(index=[])
-    )
+    if not any(said.values()):
+        return pd.DataFrame(index=[])
+    return pd.Series(said, name='doubt').to_frame()
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #53060dfc
 def accession_rows(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-    most=44,  # accessions shown, in the order of onset
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+    most: int = 44,  # accessions shown, in the order of onset
+) -> Drawn:
     "One row per accession: its plants, a drought plant over time, probability curves, errors"
     arm = arm or results.arms[0]
     test = results.predictions(arm)
-    probs = (
-        test.groupby(['genotype', 'treatment', 'plant_id', 'dag']).probability.mean().reset_index()
-    )
-    onset, errors = test.groupby('genotype').onset_dag.max(), _errors(results, arm)
+    key = ['genotype', 'treatment', 'plant_id', 'dag']
+    probs = test.groupby(key).probability.mean().reset_index()
+    onset = test.groupby('genotype').onset_dag.max()
+    errors = _errors(results, arm)
     names = sorted(probs.genotype.unique(), key=lambda g: (onset[g], g))[:most]
     plants = plants_shown(results, probs.plant_id[probs.genotype.isin(names)])
-    pictures, wide = _photographs(results, names), width > 120
-    fig, axes = canvas(
-        width,
-        14 + 17 * len(names),
-        len(names),
-        3 if wide else 2,
-        width_ratios=[1.15, 1.15, 1] if wide else [1.1, 1],
-        squeeze=False,
-    )
+    pictures = _photographs(results, names)
+    wide = width > 120
+    ratios = [1.15, 1.15, 1] if wide else [1.1, 1]
+    label = 'Days after germination' if wide else 'Days after\ngermination'
+    height = 14 + 17 * len(names)
+    fig, axes = canvas(width, height, len(names), len(ratios), width_ratios=ratios, squeeze=False)
     fig.get_layout_engine().set(h_pad=0.01, hspace=0)
     for row, g in zip(axes, names):
         title = textwrap.fill(g + dagger(plants[plants.genotype == g]), 18)
-        _plants(row[0], pictures.get(g, ([], []))[0], f'{title}\nonset {number(onset[g], 0)}')
+        together, over_time = pictures.get(g, ([], []))
+        _plants(row[0], together, f'{title}\nonset {number(onset[g], 0)}')
         if wide:
-            _plants(row[1], pictures.get(g, ([], []))[1], '')
-        _lines(
-            row[-1],
-            probs[probs.genotype == g],
-            onset[g],
-            errors.get(g, ''),
-            'Days after germination' if wide else 'Days after\ngermination',
-            last=g == names[-1],
-        )
+            _plants(row[1], over_time, '')
+        of = probs[probs.genotype == g]
+        _lines(row[-1], of, onset[g], errors.get(g, ''), label, last=g == names[-1])
     return Drawn(
         fig,
         _rows_caption(fig, axes, nice(arm), probs.genotype.nunique()) + in_doubt(plants),
@@ -279,53 +279,54 @@ def accession_rows(
 CURVES = Rule('retrospective', None, 0.5, 1)  # what is said above the curves
 
 
-def _rows_caption(fig, axes, name, n):
+def _rows_caption(fig: Figure, axes: np.ndarray, name: str, n: int) -> str:
     "What stands in the columns, counted in them"
-    first, strip = how_many_in(axes[:, 0]), how_many_in(axes[:, 1:-1])
+    first = how_many_in(axes[:, 0])
+    strip = how_many_in(axes[:, 1:-1])
     all_ = 'Every accession' if len(axes) == n else f'{len(axes)} of {n} accessions'
-    seen = 'its plants on their last day, controls first; ' if first else ''
+    seen = 'From the left: ' if first or strip else ''
+    seen += 'its plants on their last day, controls first; ' if first else ''
     seen += 'one drought plant over time; ' if strip else ''
-    photos = (
-        f' {counted(first + strip, "photograph")}, one scale.'
-        if first + strip
-        else ' No photographs are at hand.'
-    )
+    photos = ' No photographs are at hand.'
+    if first or strip:
+        photos = f' {counted(first + strip, "photograph")}, one scale.'
     curves = spread([how_many(ax, 'curve') for ax in axes[:, -1]], 'curve')
     return (
-        f'{all_} in the order of annotated onset. {"From the left: " if seen else ""}{seen}the probability of stress of {name}, retrospective, mean over seeds, {curves} each '
-        f'(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
+        f'{all_} in the order of annotated onset. {seen}the '
+        f'probability of stress of {name}, retrospective, mean over seeds, {curves} each '
+        '(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). '
+        f'Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
         f'median over runs, “never” where half of them or more never alarm).{photos}'
     )
 
 
 def how_many_in(
-    axes,  # an array of axes
-):
+    axes: np.ndarray,  # of axes
+) -> int:
     "Photographs in all of them"
     return sum(how_many(ax, 'photograph') for ax in np.ravel(axes))
 
 
-def _rows_alt(fig, names, onset):
+def _rows_alt(fig: Figure, names: list[str], onset: pd.Series) -> str:
     "Rows and photographs, and where they begin and end"
     say = lambda g: f'{g} (onset day {number(onset[g], 0)})'
-    return f'{counted(len(names), "row")} with {counted(how_many(fig, "photograph"), "photograph")}, from {say(names[0])} to {say(names[-1])}.'
+    rows = counted(len(names), 'row')
+    photographs = counted(how_many(fig, 'photograph'), 'photograph')
+    return f'{rows} with {photographs}, from {say(names[0])} to {say(names[-1])}.'
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #167b2bac
-def _errors(results, arm):
+def _errors(results: Results, arm: str) -> dict[str, str]:
     "{genotype: days from onset to the alarm of each drought plant, median over runs}"
     p = results.table('plants')
     p = p[(p.arm == arm) & (p.protocol == CURVES.protocol) & (p.treatment == 'WHC-30')]
-    days = (
-        pd.to_numeric(p.error_d, errors='coerce').groupby([p.genotype, p.replicate]).agg(middle_day)
-    )
-    return {
-        g: ', '.join('never' if v != v else f'{number(v, 0, sign=True)} d' for v in x)
-        for g, x in days.groupby(level=0)
-    }
+    days = pd.to_numeric(p.error_d, errors='coerce')
+    days = days.groupby([p.genotype, p.replicate]).agg(middle_day)
+    say = lambda v: 'never' if v != v else f'{number(v, 0, sign=True)} d'
+    return {g: ', '.join(map(say, of)) for g, of in days.groupby(level=0)}
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #ab5f4255
-def _photographs(results, names):
-    "{genotype: (plants on the last day, one drought plant over time)} in one scale, read once; without photographs, nothing"
+def _photographs(results: Results, names: list[str]) -> dict[str, tuple[list, list]]:
+    "{genotype: (plants on the last day, one drought plant over time)}, as far as they are there"
     try:
         e = results.experiment
     except NotThere:
@@ -333,44 +334,41 @@ def _photographs(results, names):
     return results.once('small photographs', lambda: _read_photographs(e, names))
 
 
-def _read_photographs(e, names):
+def _read_photographs(e: Experiment, names: list[str]) -> dict[str, tuple[list, list]]:
     "The pictures of all accessions, cut to one common frame"
     side = e.images[e.images['view'] == 'side_000'].sort_values(['plant_id', 'dag'])
-    p = e.plants[e.plants.genotype.isin(names)].sort_values(
-        ['genotype', 'treatment', 'replicate'], ascending=[True, False, True]
-    )
-    last, paths = side.groupby('plant_id').path.last(), []
+    order = dict(by=['genotype', 'treatment', 'replicate'], ascending=[True, False, True])
+    p = e.plants[e.plants.genotype.isin(names)].sort_values(**order)
+    last = side.groupby('plant_id').path.last()
+    paths = []  # genotype; 0 on the last day, 1 over time; path
     for r in p[p.plant_id.isin(last.index)].itertuples():
         paths.append((r.genotype, 0, last[r.plant_id]))
     for r in p[p.treatment == 'WHC-30'].drop_duplicates('genotype').itertuples():
         of = side[side.plant_id == r.plant_id].path.to_numpy()
-        paths += [
-            (r.genotype, 1, of[i])
-            for i in np.unique(np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int))
-        ]
+        at = np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int)
+        paths += [(r.genotype, 1, of[i]) for i in np.unique(at)]
     paths = [x for x in paths if e.image_path(x[2]).is_file()]
+    images = cut([e.image_path(x) for _, _, x in paths], 90) if paths else []
     out = {}
-    for (g, k, _), image in zip(
-        paths, cut([e.image_path(x) for _, _, x in paths], 90) if paths else []
-    ):
-        out.setdefault(g, ([], []))[k].append(image)
+    for (genotype, kind, _), image in zip(paths, images):
+        out.setdefault(genotype, ([], []))[kind].append(image)
     return out
 
 # %% ../../nbs/50_reporting/75_accessions.ipynb #c4cd65c7
-def _plants(ax, images, name):
+def _plants(ax: Axes, images: list[np.ndarray], name: str) -> None:
     "Photographs side by side"
     if images:
-        shows(
-            ax.imshow(np.concatenate(images, axis=1), interpolation='none', aspect='equal'),
-            'photograph',
-            len(images),
-        )
+        row = np.concatenate(images, axis=1)
+        picture = ax.imshow(row, interpolation='none', aspect='equal')
+        shows(picture, 'photograph', len(images))
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=6)
 
 
-def _lines(ax, probs, onset, errors, label, last):
+def _lines(
+    ax: Axes, probs: pd.DataFrame, onset: float, errors: str, label: str, last: bool
+) -> None:
     "A curve per plant, the errors over them"
     for (t, _), one in probs.groupby(['treatment', 'plant_id']):
         shows(ax.plot(one.dag, one.probability, color=colour(t), lw=0.8)[0], 'curve')
@@ -378,15 +376,7 @@ def _lines(ax, probs, onset, errors, label, last):
         ax.axvline(onset, 0, 0.78, color=colour('ink'), lw=0.8)
     ax.axhline(0.5, color=colour('muted'), lw=0.5, ls=':')
     ax.set(ylim=(-0.05, 1.3), yticks=[0, 1], xlabel=label if last else '')
-    ax.text(
-        0.99,
-        0.99,
-        errors,
-        fontsize=5.5,
-        color=colour('muted'),
-        ha='right',
-        va='top',
-        transform=ax.transAxes,
-    )
+    corner = dict(ha='right', va='top', transform=ax.transAxes)
+    ax.text(0.99, 0.99, errors, fontsize=5.5, color=colour('muted'), **corner)
     ax.tick_params(axis='x', labelbottom=last, labelsize=6, length=4.8 if last else 0)
     ax.tick_params(axis='y', labelsize=6)

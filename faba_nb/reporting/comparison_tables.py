@@ -9,12 +9,23 @@ __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABL
            'sensitivity_table', 'variance_table', 'undefined_table', 'cost_table']
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b9fe1df1
+from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from ..core.provenance import read_log
+from ..core.studies import Arm
 from ..evaluation.comparing import margin, rope
 from .layout import Column, Table
-from .results import NotThere, Nothing, called, counted, listed, number, p_value
+from faba_nb.reporting.results import (
+    NotThere,
+    Nothing,
+    Results,
+    called,
+    counted,
+    listed,
+    number,
+    p_value,
+)
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #08b4c4dd
 METRICS = {
@@ -44,7 +55,10 @@ METRICS = {
         'Onset MAE',
         'd, measured',
         1,
-        'First measured step above 0.5 against the annotated onset; plants never detected are left out and counted',
+        (
+            'First measured step above 0.5 against the annotated onset; '
+            'plants never detected are left out and counted'
+        ),
     ),
     'onset_error_measured': (
         'Mean error',
@@ -76,18 +90,21 @@ METRICS = {
         'Concordance',
         '',
         3,
-        'Share of pairs of drought plants whose alarms (first measured step above 0.5) come in the order of their onsets',
+        (
+            'Share of pairs of drought plants whose alarms (first measured step above 0.5) come '
+            'in the order of their onsets'
+        ),
     ),
 }
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #a99c2236
 def metric_column(
-    metric,  # a key of METRICS
-    key=None,  # column of the frame, the metric's name by default
-    title=None,  # another heading
-    interval=True,  # with its interval
-    **kwargs,  # for `Column`
-):
+    metric: str,  # a key of METRICS
+    key: str | None = None,  # column of the frame, the metric's name by default
+    title: str | None = None,  # another heading
+    interval: bool = True,  # with its interval
+    **kwargs: object,  # for `Column`
+) -> Column:
     "The column that prints a metric"
     name, unit, digits, help = METRICS.get(metric, (metric.replace('_', ' '), '', 3, ''))
     return Column(
@@ -138,36 +155,43 @@ KINDS = {
 
 
 def nice(
-    name,  # an arm or yardstick
-):
+    name: str,  # an arm or yardstick
+) -> str:
     "The name as printed"
     return NAMES.get(name, str(name).replace('_', ' '))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9458e9bf
 def metric_frame(
-    results,  # `Results`
-    arms,  # names of the lines
-    metrics,  # {column: (group, metric)}
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    arms: Sequence[str],  # names of the lines
+    metrics: dict[str, tuple[str, str]],  # {column: (group, metric)}
+    protocol: str = 'retrospective',  # which reading
+) -> pd.DataFrame:
     "One line per arm with value, low and high of each metric"
-    found = {
-        k: {a: results.metric(a, m, g, protocol) for a in arms} for k, (g, m) in metrics.items()
-    }
-    part = lambda row, p: float('nan') if row is None or row[p] == '' else float(row[p])
-    columns = {
-        f'{k}{end}': [part(rows[a], p) for a in arms]
-        for k, rows in found.items()
-        for p, end in (('value', ''), ('low', '_low'), ('high', '_high'))
-    }
-    return pd.DataFrame({'arm': list(arms), **columns})
+    columns = {'arm': list(arms)}
+    for key, (group, metric) in metrics.items():
+        rows = [results.metric(a, metric, group, protocol) for a in arms]
+        columns[key] = [_part(r, 'value') for r in rows]
+        columns[f'{key}_low'] = [_part(r, 'low') for r in rows]
+        columns[f'{key}_high'] = [_part(r, 'high') for r in rows]
+    return pd.DataFrame(columns)
+
+
+def _part(
+    row: pd.Series | None,  # of a metric
+    part: str,  # 'value', 'low' or 'high'
+) -> float:
+    "A number of a metric, NaN where it was not computed"
+    if row is None or row[part] == '':
+        return float('nan')
+    return float(row[part])
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9893dc22
 def grouped(
-    results,  # `Results`
-    frame,  # from `metric_frame`
-    keep,  # columns of which at least one must hold a number
-):
+    results: Results,  # the study
+    frame: pd.DataFrame,  # from `metric_frame`
+    keep: list[str],  # columns of which at least one must hold a number
+) -> pd.DataFrame:
     "The frame with printed names and blocks, without empty lines"
     m = results.table('metrics')
     kinds = dict(zip(m.arm, m.kind))
@@ -176,73 +200,78 @@ def grouped(
 
 
 def genotypes(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> int:
     "Number of genotypes behind the metrics"
     return int(pd.to_numeric(results.table('metrics').n).max())
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #02907a35
 def published_values(
-    results,  # `Results`
-    metric,  # 'f1', 'auc' or 'mae_published'
-):
+    results: Results,  # the study
+    metric: str,  # 'f1', 'auc' or 'mae_published'
+) -> dict[str, float]:
     "{arm: value} of the earlier system; empty when the table of published values is missing"
     try:
         p = results.published
     except NotThere:
         return {}
-    return dict(
-        zip(
-            p.arm[(p.metric == metric) & (p.system == 'earlier')],
-            p.value[(p.metric == metric) & (p.system == 'earlier')],
-        )
-    )
+    p = p[(p.metric == metric) & (p.system == 'earlier')]
+    return dict(zip(p.arm, p.value))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #2e7996a0
 def comparison_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "F1, AUC and onset error as the earlier paper defined them, its values beside, yardsticks below"
     asked = {m: ('published', m) for m in ('f1', 'auc', 'mae_published')}
-    frame = grouped(
-        results, metric_frame(results, [*results.arms, *results.yardsticks], asked), list(asked)
-    )
+    frame = metric_frame(results, [*results.arms, *results.yardsticks], asked)
+    frame = grouped(results, frame, list(asked))
     for m in asked:
-        frame[f'{m}_before'] = [
-            published_values(results, m).get(a, float('nan')) for a in frame.arm
-        ]
+        values = published_values(results, m)
+        frame[f'{m}_before'] = [values.get(a, float('nan')) for a in frame.arm]
     have = [m for m in asked if frame[m].notna().any()]
-    before = [
-        metric_column(
-            m,
-            f'{m}_before',
-            interval=False,
-            unit=f'{METRICS[m][1]} earlier paper'.strip(),
-            help='As printed in the earlier paper, for the real experiment',
+    before = [_column_before(m) for m in asked if frame[f'{m}_before'].notna().any()]
+    rounds = ''
+    if frame.mae_published[frame.arm.isin(results.arms)].isna().all():
+        rounds = (
+            ' The published onset error needs predictions for rounds that were never measured; '
+            'only the published preparation makes them.'
         )
-        for m in asked
-        if frame[f'{m}_before'].notna().any()
-    ]
-    rounds = (
-        ''
-        if frame.mae_published[frame.arm.isin(results.arms)].notna().any()
-        else ' The published onset error needs predictions for rounds that were never measured; only the published preparation makes them.'
-    )
     return Table(
         frame,
         [Column('name', 'Arm'), *(metric_column(m) for m in have), *before],
-        f'The comparison as the earlier paper defined it: mean over {counted(genotypes(results), "left-out genotype")}, then over seeds; retrospective reading.',
+        (
+            'The comparison as the earlier paper defined it: mean over '
+            f'{counted(genotypes(results), "left-out genotype")}, then over seeds; '
+            'retrospective reading.'
+        ),
         groups='kind',
-        note=f'In brackets: 95 % intervals, genotypes resampled. The models see the late photographs and can tell from them who was watered, so their fair rival is the clock told the treatment.{rounds}',
+        note=(
+            'In brackets: 95 % intervals, genotypes resampled. '
+            'The models see the late photographs and can tell from them who was watered, '
+            f'so their fair rival is the clock told the treatment.{rounds}'
+        ),
+    )
+
+
+def _column_before(metric: str) -> Column:
+    "The column of values that the earlier paper printed"
+    return metric_column(
+        metric,
+        f'{metric}_before',
+        interval=False,
+        unit=f'{METRICS[metric][1]} earlier paper'.strip(),
+        help='As printed in the earlier paper, for the real experiment',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #ec720aa6
-def _whole(frame, key):
+def _whole(frame: pd.DataFrame, key: str) -> bool:
     "Whether a column and its interval hold whole numbers only"
-    return bool((frame[[key, f'{key}_low', f'{key}_high']].fillna(0) % 1 == 0).all(axis=None))
+    numbers = frame[[key, f'{key}_low', f'{key}_high']].fillna(0)
+    return bool((numbers % 1 == 0).all(axis=None))
 
 
-def _without_information(results, protocol):
+def _without_information(results: Results, protocol: str) -> dict[str, str]:
     "{arm: range of the concordance when onsets are permuted over genotypes}"
     try:
         p = results.table('permutation')
@@ -253,9 +282,9 @@ def _without_information(results, protocol):
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b6986657
 def measured_table(
-    results,  # `Results`
-    protocol='retrospective',  # or 'online'
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # or 'online'
+) -> Table:
     "Alarms on measured steps, pooled scores and genotype information"
     asked = {
         'mae_measured': ('measured', 'mae_measured'),
@@ -271,17 +300,12 @@ def measured_table(
     if not have:
         raise NotThere(f'No {protocol} metrics on measured steps were computed.')
     chance = _without_information(results, protocol)
-    frame = grouped(results, frame, have).assign(
-        chance=lambda f: [chance.get(a, '–') for a in f.arm]
-    )
+    frame = grouped(results, frame, have)
+    frame['chance'] = [chance.get(a, '–') for a in frame.arm]
+    whole = [k for k in have if k == 'never_detected' and _whole(frame, k)]
     columns = [
         Column('name', 'Arm'),
-        *(
-            metric_column(k, digits=0)
-            if k == 'never_detected' and _whole(frame, k)
-            else metric_column(k)
-            for k in have
-        ),
+        *(metric_column(k, digits=0) if k in whole else metric_column(k) for k in have),
         Column(
             'chance',
             'Concordance',
@@ -292,19 +316,26 @@ def measured_table(
     return Table(
         frame,
         columns if chance else columns[:-1],
-        f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. Plants that were never detected are counted, not given a day.',
+        (
+            f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. '
+            'Plants that were never detected are counted, not given a day.'
+        ),
         groups='kind',
-        note='In brackets: 95 % intervals, genotypes resampled. A clock made from the other accessions leans against the one left out, so its order within a day can lie far below 0.5.',
+        note=(
+            'In brackets: 95 % intervals, genotypes resampled. '
+            'A clock made from the other accessions leans against the one left out, '
+            'so its order within a day can lie far below 0.5.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #88a3cd79
 def difference(
-    results,  # `Results`
-    a,  # arm
-    b,  # arm that is subtracted
-    metric='f1',  # one of the contrasts' metrics
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    a: str,  # arm
+    b: str,  # arm that is subtracted
+    metric: str = 'f1',  # one of the contrasts' metrics
+    protocol: str = 'retrospective',  # which reading
+) -> dict | None:
     "The row of a − b as a dictionary, or None where the pair was not compared"
     c = results.table('contrasts')
     c = c[(c.metric == metric) & (c.protocol == protocol)]
@@ -314,7 +345,7 @@ def difference(
             return _oriented(hit.iloc[0].to_dict(), sign)
 
 
-def _oriented(row, sign):
+def _oriented(row: dict, sign: int) -> dict:
     "A contrast's row, turned round where sign is −1"
     if sign > 0:
         return row
@@ -381,18 +412,16 @@ DETECTABLE = Column(
 )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #16f6ddd9
-def _pairs(results, stated, metric, protocol):
+def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.DataFrame:
     "The stated contrasts, or all other pairs of arms"
     c = results.table('contrasts')
     c = c[(c.stated == int(stated)) & (c.metric == metric) & (c.protocol == protocol)]
     if not stated:
         c = c[~c.arm_b.isin(results.yardsticks)]
+    if c.empty and stated:
+        raise NotThere('The study states no contrast that could be tested.')
     if c.empty:
-        raise (
-            NotThere('The study states no contrast that could be tested.')
-            if stated
-            else Nothing('There is no pair of arms besides the stated contrasts.')
-        )
+        raise Nothing('There is no pair of arms besides the stated contrasts.')
     return c.assign(
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
         difference_low=c.low,
@@ -401,45 +430,54 @@ def _pairs(results, stated, metric, protocol):
 
 
 def contrasts_table(
-    results,  # `Results`
-    stated=True,  # the contrasts stated beforehand, or all other pairs of arms
-    metric='f1',  # the primary one by default
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    stated: bool = True,  # the contrasts stated beforehand, or all other pairs of arms
+    metric: str = 'f1',  # the primary one by default
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "Differences with interval, p values and verdict"
     c = _pairs(results, stated, metric, protocol)
     what = 'Contrasts stated beforehand' if stated else 'All other pairs of arms, exploratory'
     return Table(
         c,
         [*PAIR, DETECTABLE, Column('verdict', 'Verdict')],
-        f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
-        note=f'Adjusted after {listed(sorted(set(c.adjustment)))}. Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; skewed differences make it slightly liberal.',
+        (
+            f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, '
+            f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
+        ),
+        note=(
+            f'Adjusted after {listed(sorted(set(c.adjustment)))}. '
+            'Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; '
+            'skewed differences make it slightly liberal.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #a895cd4a
 def tests_table(
-    results,  # `Results`
-    metric='f1',  # the primary one by default
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # the primary one by default
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "What other tests say of the stated contrasts"
     c = _pairs(results, True, metric, protocol)
-    have = [
-        m for m in MORE if m.key in c and pd.to_numeric(c[m.key], errors='coerce').notna().any()
-    ]
+    holds = lambda key: pd.to_numeric(c[key], errors='coerce').notna().any()
+    have = [m for m in MORE if m.key in c and holds(m.key)]
     if not have:
         raise NotThere('No further test of the stated contrasts was computed.')
     return Table(
         c,
         [PAIR[0], *have],
-        f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, {protocol}, {counted(int(c.n.max()), "genotype")}.',
+        (
+            f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, '
+            f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
+        ),
         note='They do not decide; they show whether the verdict hangs on the test.',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7858c34d
 def rivals_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Each arm against the rules that see no plant, in both readings"
     c = results.table('contrasts')
     c = c[(c.metric == 'f1') & c.arm_b.isin(results.yardsticks)]
@@ -454,24 +492,27 @@ def rivals_table(
     return Table(
         c,
         [*PAIR, Column('verdict', 'Verdict')],
-        f'Arms against their fair rivals: difference of genotype-mean F1, {counted(int(c.n.max()), "genotype")}; exploratory.',
+        (
+            'Arms against their fair rivals: difference of genotype-mean F1, '
+            f'{counted(int(c.n.max()), "genotype")}; exploratory.'
+        ),
         groups='reading',
-        note='Retrospective predictions can read the treatment off the late photographs, so their rival is told it; online predictions cannot, so theirs infers it.',
+        note=(
+            'Retrospective predictions can read the treatment off the late photographs, '
+            'so their rival is told it; online predictions cannot, so theirs infers it.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #c06dd525
 def power_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The smallest difference this many genotypes can show"
     p = results.table('power').sort_values('correlation', ignore_index=True)
-    p = p.assign(
-        row=[
-            f'{number(c, 2)}{" (observed)" if s == "observed" else ""}'
-            for c, s in zip(p.correlation, p.source)
-        ]
-    )
-    gap, k = p.gap.max(), int(p.n_arms.max())
+    seen = [' (observed)' if s == 'observed' else '' for s in p.source]
+    p = p.assign(row=[f'{number(c, 2)}{s}' for c, s in zip(p.correlation, seen)])
+    gap = p.gap.max()
+    k = int(p.n_arms.max())
     columns = [
         Column('row', 'Correlation between arms'),
         Column('detectable_difference_80', 'Detectable difference', 'F1, at 80 % power', 3),
@@ -480,19 +521,25 @@ def power_table(
             f'{k} identical arms',
             f'probability of a gap ≥ {number(gap, 3)}',
             2,
-            help=f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the earlier paper’s backbones',
+            help=(
+                f'Best minus worst arm, by chance alone; {number(gap, 3)} is the gap of the '
+                'earlier paper’s backbones'
+            ),
         ),
     ]
     return Table(
         p,
         columns,
-        f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter with a standard deviation of {number(p.fold_sd.max(), 2)} F1.',
+        (
+            f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter '
+            f'with a standard deviation of {number(p.fold_sd.max(), 2)} F1.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #c23ae09a
 def preparations_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The same arm under the published and the clean preparation"
     rows = []
     for r in results.family:
@@ -504,8 +551,10 @@ def preparations_table(
     f = pd.DataFrame(rows)
     several = f.groupby('what').preparation.transform('nunique') > 1 if len(f) else []
     if not np.any(several):
+        found = listed(sorted(set(f.preparation))) if len(f) else 'none'
         raise NotThere(
-            f'Only one preparation ({listed(sorted(set(f.preparation))) if len(f) else "none"}) was run on these data; a study with the other one, in a folder beside this one, would be shown here.'
+            f'Only one preparation ({found}) was run on these data; '
+            'a study with the other one, in a folder beside this one, would be shown here.'
         )
     f = f[several].sort_values(['what', 'preparation'], kind='stable').reset_index(drop=True)
     columns = [
@@ -521,29 +570,29 @@ def preparations_table(
         columns,
         f'The same encoders under both preparations, {counted(genotypes(results), "genotype")}.',
         groups='what',
-        note='In brackets: 95 % intervals. The preparations differ in more than one setting, so a difference between them has no single cause.',
+        note=(
+            'In brackets: 95 % intervals. The preparations differ in more than one setting, '
+            'so a difference between them has no single cause.'
+        ),
     )
 
 
-def _how(arm):
+def _how(arm: Arm) -> dict[str, str]:
     "What an arm is, and how it was prepared"
     image = 'image' in arm.modalities
     what = nice(arm.backbone) if image else 'no images'
     if set(arm.modalities) - {'image'} != {'fluor', 'env', 'vi'}:
         what += f' ({listed(arm.modalities)})'
-    extra = [
-        k
-        for k, d in (
-            ('temporal', 'transformer'),
-            ('fusion', 'gating'),
-            ('attention', 'full'),
-            ('estimator', 'network'),
-            ('distillation', 'none'),
-        )
-        if getattr(arm, k) != d
-    ]
+    usual = dict(
+        temporal='transformer',
+        fusion='gating',
+        attention='full',
+        estimator='network',
+        distillation='none',
+    )
+    extra = [getattr(arm, k) for k, v in usual.items() if getattr(arm, k) != v]
     return dict(
-        what=what + (f', {listed(getattr(arm, k) for k in extra)}' if extra else ''),
+        what=what + (f', {listed(extra)}' if extra else ''),
         preparation=arm.preparation,
         tap=arm.tap if image else '',
         canvas=arm.canvas if image else '',
@@ -560,24 +609,19 @@ SENSITIVITIES = {
 
 
 def sensitivity_table(
-    results,  # `Results`
-    metric='f1',  # of group sensitivity
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # of group sensitivity
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "F1 of every arm under other decisions"
     rows = []
     for a in results.arms:
-        found = {
-            s: results.metric(a, metric, 'sensitivity' if s else 'published', protocol, s)
-            for s in SENSITIVITIES
-        }
-        rows.append(
-            {
-                'arm': a,
-                'name': nice(a),
-                **{k: np.nan if m is None or m.value == '' else m.value for k, m in found.items()},
-            }
-        )
+        row = {'arm': a, 'name': nice(a)}
+        for s in SENSITIVITIES:
+            group = 'sensitivity' if s else 'published'
+            m = results.metric(a, metric, group, protocol, s)
+            row[s] = np.nan if m is None or m.value == '' else m.value
+        rows.append(row)
     f = pd.DataFrame(rows)
     have = [s for s in SENSITIVITIES if s and f[s].notna().any()] if len(f) else []
     if not have:
@@ -588,7 +632,10 @@ def sensitivity_table(
             Column('name', 'Arm'),
             *(Column(s or 'base', METRICS[metric][0], SENSITIVITIES[s], 3) for s in ['', *have]),
         ],
-        f'{METRICS[metric][0]} under other decisions, {protocol} reading, {counted(genotypes(results), "genotype")}.',
+        (
+            f'{METRICS[metric][0]} under other decisions, {protocol} reading, '
+            f'{counted(genotypes(results), "genotype")}.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #480a19bc
@@ -601,9 +648,9 @@ PARTS = {
 
 
 def variance_table(
-    results,  # `Results`
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    protocol: str = 'retrospective',  # which reading
+) -> Table:
     "Variance components of F1"
     v = results.table('variance')
     v = v[(v.metric == 'f1') & (v.protocol == protocol)].reset_index(drop=True)
@@ -618,13 +665,16 @@ def variance_table(
             Column('percent', 'Share', '% of the variance', 0),
             Column('note', 'Remark'),
         ],
-        f'Where the scatter of F1 comes from, {protocol} reading, {counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.',
+        (
+            f'Where the scatter of F1 comes from, {protocol} reading, '
+            f'{counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #0bc3ea08
 def undefined_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "How often a fold's metric was undefined, by reason"
     u = results.table('undefined')
     u = u[u.arm.isin(results.arms)]
@@ -657,8 +707,8 @@ def undefined_table(
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7b13a398
 def cost_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Training time, epochs and parameters of each arm, and what its photographs cost"
     c = results.table('cost')
     if c.empty:
@@ -693,12 +743,15 @@ def cost_table(
     return Table(
         c,
         [k for k in columns if c[k.key].notna().any()],
-        f'What each arm cost: all fits over {counted(genotypes(results), "left-out genotype")} and all seeds.',
+        (
+            'What each arm cost: all fits over '
+            f'{counted(genotypes(results), "left-out genotype")} and all seeds.'
+        ),
         note=_extraction(results),
     )
 
 
-def _extraction(results):
+def _extraction(results: Results) -> str:
     "What it took to encode the photographs, where this study did it"
     done = [
         e['summary']
@@ -710,10 +763,13 @@ def _extraction(results):
     if not done:
         return ''
     s = done[-1]
-    return f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in {number(s["seconds"] / 60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
+    return (
+        f'Encoding, once for all studies: {counted(s["photographs"], "photograph")} in '
+        f'{number(s["seconds"] / 60, 1)} min, {counted(len(s["made"]), "encoder")} in one pass.'
+    )
 
 
-def _encoders(names):
+def _encoders(names: Iterable[str]) -> dict[str, tuple[float, float]]:
     "{backbone: (published width, GFLOP)} of registered encoders"
     from faba_nb.backbones.registry import backbones
 

@@ -9,6 +9,8 @@ __all__ = ['SENSORS', 'counts_table', 'visits', 'calendar', 'gaps_table', 'onset
 import numpy as np
 import pandas as pd
 from IPython.utils.capture import capture_output
+from matplotlib.axes import Axes
+from ..experiment.experiment_folder import Experiment
 from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import plant_strip
@@ -16,6 +18,7 @@ from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
     Nothing,
+    Results,
     counted,
     in_doubt,
     listed,
@@ -26,35 +29,40 @@ from .style import canvas, colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
 def counts_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Plants, accessions, measurements, labels"
-    e, n = results.experiment, lambda x: int(x)
-    m, side = e.measured, e.images['view'].str.startswith('side')
+    e = results.experiment
+    m = e.measured
+    side = e.images['view'].str.startswith('side')
     rows = [
         (
             'Plants',
             len(e.plants),
-            f'{counted(e.plants.genotype.nunique(), "accession")} × {counted(e.plants.treatment.nunique(), "treatment")} × {counted(e.plants.replicate.nunique(), "replicate")}',
+            (
+                f'{counted(e.plants.genotype.nunique(), "accession")} × '
+                f'{counted(e.plants.treatment.nunique(), "treatment")} × '
+                f'{counted(e.plants.replicate.nunique(), "replicate")}'
+            ),
         ),
         (
             'Side photographs',
-            n(side.sum()),
+            int(side.sum()),
             f'{counted(e.images["view"][side].nunique(), "direction")} a visit',
         ),
-        ('Top photographs', n((~side).sum()), ''),
+        ('Top photographs', int((~side).sum()), ''),
         ('Fluorescence records', len(e.fluor), f'{counted(len(e.fluor_known), "parameter")} each'),
         ('Watering steps', len(e.water), 'plant-days with a soil-water record'),
         ('Measured steps', len(m), 'plant-days with a photograph or a fluorescence record'),
         (
             'Stressed steps',
-            n(m.label.sum()),
+            int(m.label.sum()),
             f'{number(100 * m.label.mean(), 1)} % of the measured steps',
         ),
         (
             'Steps per plant',
             round(len(m) / m.plant_id.nunique(), 1),
-            f'days {n(m.dag.min())} to {n(m.dag.max())} after germination',
+            f'days {int(m.dag.min())} to {int(m.dag.max())} after germination',
         ),
     ]
     return Table(
@@ -72,8 +80,8 @@ SENSORS = {'side photographs': 'image', 'top photographs': 'vi', 'fluorescence':
 
 
 def visits(
-    experiment,  # `Experiment`
-):
+    experiment: Experiment,  # raw tables and photographs
+) -> pd.DataFrame:
     "Plants per sensor, replicate and day"
     rep = experiment.plants.set_index('plant_id').replicate
     side = experiment.images['view'].str.startswith('side')
@@ -82,35 +90,28 @@ def visits(
         'top photographs': experiment.images[~side],
         'fluorescence': experiment.fluor,
     }
-    parts = [
-        f[['plant_id', 'dag']].drop_duplicates().assign(sensor=s)
-        for s, f in frames.items()
-        if len(f)
-    ]
+    days = lambda f: f[['plant_id', 'dag']].drop_duplicates()
+    parts = [days(f).assign(sensor=s) for s, f in frames.items() if len(f)]
     v = pd.concat(parts).assign(replicate=lambda x: x.plant_id.map(rep))
     return v.groupby(['sensor', 'replicate', 'dag']).size().rename('plants').reset_index()
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #9904629d
 def calendar(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Sensor × replicate × day"
     v = visits(results.experiment)
-    lines = [(s, r) for s in SENSORS if s in set(v.sensor) for r in sorted(v.replicate.unique())]
+    sensors = [s for s in SENSORS if s in set(v.sensor)]
+    lines = [(s, r) for s in sensors for r in sorted(v.replicate.unique())]
     if not lines:
         raise NotThere('No photograph and no fluorescence record was found.')
     fig, ax = canvas(width, 14 + 4.6 * len(lines))
     most = v.groupby('replicate').plants.max()
     for i, (s, r) in enumerate(lines):
         of = v[(v.sensor == s) & (v.replicate == r)]
-        ax.scatter(
-            of.dag,
-            np.full(len(of), i),
-            s=(width / 40) ** 2 * 1.6 * of.plants / most[r],
-            marker='s',
-            color=colour(SENSORS[s]),
-        )
+        area = (width / 40) ** 2 * 1.6 * of.plants / most[r]
+        ax.scatter(of.dag, np.full(len(of), i), s=area, marker='s', color=colour(SENSORS[s]))
     ax.set(
         yticks=range(len(lines)),
         yticklabels=[f'{s}, rep. {r}' for s, r in lines],
@@ -118,41 +119,39 @@ def calendar(
         xlabel='Days after germination',
     )
     ax.grid(axis='x', color=colour('rule'))
-    together = _together(v)
-    return Drawn(
-        fig,
-        f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, n = {counted(_met(results.experiment), "plant")}. The area of a square is the share of the replicate’s plants. '
-        + (
-            f'Days with photographs of all replicates: {listed(together)}.'
-            if together
-            else 'No day has photographs of all replicates.'
-        ),
-        _calendar_alt(v),
+    caption = (
+        f'Which replicate met which sensor, {counted(v.dag.nunique(), "day")}, '
+        f'n = {counted(_met(results.experiment), "plant")}. '
+        f'The area of a square is the share of the replicate’s plants. {_together(v)}'
     )
+    return Drawn(fig, caption, _calendar_alt(v))
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #05d94ed8
-def _together(v):
-    "Days on which every replicate was photographed from the side"
-    side = v[v.sensor == 'side photographs'].groupby('dag').replicate.nunique()
-    return [str(d) for d in side.index[side == v.replicate.nunique()]]
+def _together(v: pd.DataFrame) -> str:
+    "On which days every replicate was photographed from the side"
+    replicates = v[v.sensor == 'side photographs'].groupby('dag').replicate.nunique()
+    days = replicates.index[replicates == v.replicate.nunique()]
+    if not len(days):
+        return 'No day has photographs of all replicates.'
+    return f'Days with photographs of all replicates: {listed(days)}.'
 
 
-def _met(experiment):
+def _met(experiment: Experiment) -> int:
     "Plants that a sensor met at least once"
-    return len({*experiment.images.plant_id, *experiment.fluor.plant_id})
+    photographed = set(experiment.images.plant_id)
+    return len(photographed | set(experiment.fluor.plant_id))
 
 
-def _calendar_alt(v):
+def _calendar_alt(v: pd.DataFrame) -> str:
     "Days per sensor and replicate in words"
     days = v.groupby(['sensor', 'replicate']).dag.nunique()
-    return (
-        'Days measured: ' + listed(f'{s}, replicate {r}: {n}' for (s, r), n in days.items()) + '.'
-    )
+    told = listed(f'{s}, replicate {r}: {n}' for (s, r), n in days.items())
+    return f'Days measured: {told}.'
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #b89ed119
 def gaps_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Planned, present and marked records by sensor"
     e = results.experiment
     plan = design('replicate_rounds')
@@ -177,26 +176,23 @@ def gaps_table(
     )
 
 
-def _one_of_two(plan):
+def _one_of_two(plan: pd.DataFrame) -> str:
     "Which planned rounds of photographs fall on one day, where a plant needs one of them only"
     days = plan[plan.images].merge(design('rounds')[['round', 'dag']], on='round')
-    twice = (
-        days[days.duplicated(['replicate', 'dag'], keep=False)]
-        .groupby('replicate')['round']
-        .agg(listed)
-    )
-    told = listed(f'rounds {rounds} of replicate {r}' for r, rounds in twice.items())
+    twice = days[days.duplicated(['replicate', 'dag'], keep=False)]
+    rounds = twice.groupby('replicate')['round'].agg(listed)
+    told = listed(f'rounds {r} of replicate {replicate}' for replicate, r in rounds.items())
+    if not told:
+        return ''
     return (
-        f' {told[:1].upper()}{told[1:]} fell on the same day; a plant that was photographed in one of them counts as missing in the other.'
-        if told
-        else ''
+        f' {told[:1].upper()}{told[1:]} fell on the same day; '
+        'a plant that was photographed in one of them counts as missing in the other.'
     )
 
 
-def _gap_row(sensor, planned, present):
+def _gap_row(sensor: str, planned: pd.DataFrame, present: pd.DataFrame) -> dict:
     "One line: planned and present plant-rounds"
-    keys = lambda f: set(map(tuple, f[['plant_id', 'round']].drop_duplicates().to_numpy()))
-    a, b = keys(planned), keys(present)
+    a, b = _plant_rounds(planned), _plant_rounds(present)
     return dict(
         sensor=sensor.replace('_', ' '),
         planned=len(a),
@@ -206,11 +202,17 @@ def _gap_row(sensor, planned, present):
         marked=int(present.outlier.sum()) if 'outlier' in present else np.nan,
     )
 
+
+def _plant_rounds(records: pd.DataFrame) -> set[tuple]:
+    "Which plants in which rounds"
+    pairs = records[['plant_id', 'round']].drop_duplicates()
+    return set(map(tuple, pairs.to_numpy()))
+
 # %% ../../nbs/50_reporting/60_dataset.ipynb #e1e99838
 def onsets(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Accessions by annotated day of onset"
     p = results.experiment.plants.drop_duplicates('genotype').dropna(subset=['genotype_onset_dag'])
     if p.empty:
@@ -224,41 +226,54 @@ def onsets(
     ax.set(xlabel='Annotated onset (days after germination)', ylabel='Accessions')
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
-    told = listed(
-        f'{n} on day {number(day, 0)}'
-        for day, n in p.genotype_onset_dag.value_counts().sort_index().items()
-    )
+    days = p.genotype_onset_dag.value_counts().sort_index()
+    told = listed(f'{n} on day {number(day, 0)}' for day, n in days.items())
     return Drawn(
         fig,
-        f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, one value each; how it was annotated is not documented. Dashed: median, day {number(median, 0)}.',
+        (
+            f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, '
+            'one value each; how it was annotated is not documented. '
+            f'Dashed: median, day {number(median, 0)}.'
+        ),
         f'Accessions by onset: {told}.',
     )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #dab63f70
 def biomass(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Fresh weight by treatment, and what drought left of it"
     p = results.experiment.plants.dropna(subset=['fw_g'])
     if p.empty:
         raise NotThere('No fresh weights were found.')
     mean = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
-    fig, axes = canvas(width, 55 if width > 120 else 105, *((1, 2) if width > 120 else (2, 1)))
+    if width > 120:
+        fig, axes = canvas(width, 55, 1, 2)
+        one, other = 'Left', 'right'
+    else:
+        fig, axes = canvas(width, 105, 2, 1)
+        one, other = 'Above', 'below'
     _weights(axes[0], p)
     ratio = _ratios(axes[1], mean, p)
-    med = p.groupby('treatment').fw_g.median()
-    one, other = ('Left', 'right') if width > 120 else ('Above', 'below')
+    medians = p.groupby('treatment').fw_g.median()
+    told = listed(f'{number(v, 0)} g at {t}' for t, v in medians.items())
     most = p.groupby(['genotype', 'treatment']).size().max()
-    return Drawn(
-        fig,
-        f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; {other}: fresh weight under drought as a share of the control, mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, against annotated onset.'
-        + in_doubt(p),
-        f'Median fresh weight {listed(f"{number(v, 0)} g at {t}" for t, v in med.items())}; drought leaves between {number(100 * ratio.min(), 0)} and {number(100 * ratio.max(), 0)} % of the control.',
+    caption = (
+        f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; '
+        f'{other}: fresh weight under drought as a share of the control, '
+        f'mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, '
+        'against annotated onset.'
     )
+    alt = (
+        f'Median fresh weight {told}; '
+        f'drought leaves between {number(100 * ratio.min(), 0)} and '
+        f'{number(100 * ratio.max(), 0)} % of the control.'
+    )
+    return Drawn(fig, caption + in_doubt(p), alt)
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4
-def _weights(ax, p):
+def _weights(ax: Axes, p: pd.DataFrame) -> None:
     "A jittered strip per treatment"
     rng = np.random.default_rng(0)
     for i, t in enumerate(('WHC-80', 'WHC-30')):
@@ -274,7 +289,7 @@ def _weights(ax, p):
     )
 
 
-def _ratios(ax, mean, p):
+def _ratios(ax: Axes, mean: pd.DataFrame, p: pd.DataFrame) -> pd.Series:
     "Drought over control by annotated onset"
     if not {'WHC-30', 'WHC-80'} <= set(mean):
         raise NotThere('One treatment has no fresh weights, so there is no ratio.')
@@ -293,8 +308,8 @@ def _ratios(ax, mean, p):
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #2883b0f8
 def findings_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Everything the reader of the raw tables found"
     from faba_nb.experiment.raw_tree import check
 
@@ -304,14 +319,7 @@ def findings_table(
         raise Nothing('The reader of the raw tables found nothing to remark.')
     order = {'fatal': 0, 'suspicious': 1, 'info': 2}
     f = f.sort_values('severity', key=lambda s: s.map(order), kind='stable').reset_index(drop=True)
-    f['place'] = [
-        ', '.join(
-            filter(
-                None, (str(r.file).split('/')[-1], str(r.sheet), f'row {r.row}' if r.row else '')
-            )
-        )
-        for r in f.itertuples()
-    ]
+    f['place'] = [_place(r) for r in f.itertuples()]
     f['what'] = [names_only(w, results.experiment.folder) for w in f.what]
     f['block'] = f.severity.map(
         {'fatal': 'Cannot go on', 'suspicious': 'Suspicious', 'info': 'For information'}
@@ -328,13 +336,22 @@ def findings_table(
         groups='block',
     )
 
+
+def _place(
+    finding: tuple,  # with `file`, `sheet` and `row`
+) -> str:
+    "File, sheet and row of a finding, as far as it has them"
+    file = str(finding.file).split('/')[-1]
+    row = f'row {finding.row}' if finding.row else ''
+    return ', '.join(filter(None, (file, str(finding.sheet), row)))
+
 # %% ../../nbs/50_reporting/60_dataset.ipynb #9d3a5985
 def class_strip(
-    results,  # `Results`
-    width,  # mm
-    onset_class='Mid',  # Early, Mid or Late
-    replicate=1,  # 1, 2 or 3
-):
+    results: Results,  # the study
+    width: float,  # mm
+    onset_class: str = 'Mid',  # Early, Mid or Late
+    replicate: int = 1,  # 1, 2 or 3
+) -> Drawn:
     "Side views of a control and a drought plant of a typical accession of an onset class"
     p = results.experiment.plants
     of = (

@@ -10,12 +10,16 @@ __all__ = ['UNDATED', 'TONES', 'SMALL', 'Drawn', 'shows', 'how_many', 'save_figu
 import base64, io, re
 from dataclasses import dataclass
 from pathlib import Path
+from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from markupsafe import Markup
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from PIL import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.artist import Artist
 from ..core.files import whole_file
 from .results import begin
 from .style import PALETTE, WIDTHS, mark_simulated
@@ -29,24 +33,24 @@ class Drawn:
     caption: str  # what is drawn, units, n, what the marks mean
     alt: str  # what one would see: the message in words
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.caption = begin(self.caption)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #3242f7fd
 def shows(
-    artist,  # of matplotlib
-    what,  # a noun: 'photograph', 'control plant'
-    n=1,  # how many of them
-):
+    artist: Artist,  # of matplotlib
+    what: str,  # a noun: 'photograph', 'control plant'
+    n: int = 1,  # how many of them
+) -> Artist:
     "The artist, which remembers what it shows"
     artist.shown = {what: n}
     return artist
 
 
 def how_many(
-    fig,  # a figure, or axes
-    what,  # as for `shows`
-):
+    fig: Artist,  # a figure, or axes
+    what: str,  # as for `shows`
+) -> int:
     "How many of them the figure shows"
     found = fig.findobj(lambda a: what in getattr(a, 'shown', {}))
     return sum(a.shown[what] for a in found)
@@ -60,11 +64,11 @@ UNDATED = {
 
 
 def save_figure(
-    fig,  # a finished figure
-    folder,  # OUT/figures
-    name,  # file name without ending, such as 'fig2_main_results'
-    width,  # mm, part of the file name
-):
+    fig: Figure,  # a finished figure
+    folder: Path,  # OUT/figures
+    name: str,  # file name without ending, such as 'fig2_main_results'
+    width: int,  # mm, part of the file name
+) -> dict[str, Path]:
     "Write PDF, SVG and PNG; returns the paths by ending"
     paths = {e: Path(folder) / f'{name}_{width}mm.{e}' for e in UNDATED}
     fig.draw_without_rendering()
@@ -79,8 +83,8 @@ def save_figure(
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #de5954a6
 def css_name(
-    name,  # a key of the palette
-):
+    name: str,  # a key of the palette
+) -> str:
     "The CSS variable of a colour"
     return '--c-' + re.sub(r'\W+', '-', name)
 
@@ -88,7 +92,7 @@ def css_name(
 TONES = {light: f'var({css_name(n)}, {light})' for n, (light, _) in PALETTE.items()}
 
 
-def _themed(svg):
+def _themed(svg: str) -> str:
     "Palette colours as CSS variables, text in the page's font"
     svg = re.sub('|'.join(TONES), lambda m: TONES[m[0]], svg)
     return svg.replace("'DejaVu Sans'", "var(--sans, 'DejaVu Sans', sans-serif)")
@@ -97,82 +101,79 @@ def _themed(svg):
 SMALL = 5000  # pixels: below that a picture is a map with a number in each pixel, and kept exactly
 
 
-def _webp(match):
+def _webp(match: re.Match) -> str:
     "An embedded PNG as WebP: exact, or lossy where that is smaller and the picture is a photograph"
     image = Image.open(io.BytesIO(base64.b64decode(match[1])))
+    ways = [{'lossless': True}]
+    if image.width * image.height >= SMALL:
+        ways.append({'quality': 80})
     tries = []
-    for options in ({'lossless': True}, {'quality': 80})[
-        : 1 if image.width * image.height < SMALL else 2
-    ]:
+    for options in ways:
         image.save(b := io.BytesIO(), 'webp', method=4, **options)
         tries.append(b.getvalue())
     small = min(tries, key=len)
     return 'data:image/webp;base64,' + base64.b64encode(small).decode()
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #36683cfe
-def _slim(svg, prefix):
+def _slim(svg: str, prefix: str) -> str:
     "Markup reduced to what a browser draws, with its own identifiers"
     svg = re.sub(r'<metadata>.*?</metadata>|<!--.*?-->', '', svg[svg.index('<svg') :], flags=re.S)
     svg = re.sub(r'<[^>]*>', lambda tag: re.sub(r'(\.\d\d)\d+(?![\w.])', r'\1', tag[0]), svg)
-    svg = re.sub(
-        r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 ',
-        lambda m: f'M{m[1]} {m[2]}h0' if abs(float(m[1]) - float(m[3])) < 0.04 else m[0],
-        svg,
-    )  # a dot
+    svg = re.sub(r'M ([\d.]+) ([\d.]+) \nL ([\d.]+) \2 ', _dot, svg)
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(#|href="#)', rf'\g<1>{prefix}-', svg)
     return re.sub(r'\n\s*', '\n', svg)
 
+
+def _dot(match: re.Match) -> str:
+    "A line that is too short to see, as a dot"
+    length = abs(float(match[1]) - float(match[3]))
+    return f'M{match[1]} {match[2]}h0' if length < 0.04 else match[0]
+
 # %% ../../nbs/50_reporting/30_drawing.ipynb #c4b82dca
 def page_svg(
-    svg,  # SVG text as matplotlib writes it
-    id,  # unique on the page
-    alt,  # replaces the picture for those who cannot see it
-):
+    svg: str,  # SVG text as matplotlib writes it
+    id: str,  # unique on the page
+    alt: str,  # replaces the picture for those who cannot see it
+) -> Markup:
     "The SVG for a page: themed, slim, labelled"
     svg = re.sub(r'data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)', _webp, svg)
     svg = _themed(_slim(svg, id))
     viewbox = re.search(r'viewBox="[^"]*"', svg)[0]
     body = svg[svg.index('>') + 1 :]
     return Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {} role="img" aria-label="{}">{}'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {} '
+        'role="img" aria-label="{}">{}'
     ).format(Markup(viewbox), alt, Markup(body))
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #6c940943
 def dots(
-    ax,  # axes
-    x,
-    y,  # coordinates (N,)
-    tone,  # colour
-    size=2,  # points
-    label=None,  # in the legend
-    alpha=0.65,  # of a dot
-):
+    ax: Axes,  # to draw on
+    x: Sequence[float],  # one for each point
+    y: Sequence[float],  # as many
+    tone: str,  # colour
+    size: float = 2,  # points
+    label: str | None = None,  # in the legend
+    alpha: float = 0.65,  # of a dot
+) -> None:
     "Many points of one colour as one path"
-    ends = np.column_stack([x, y, np.add(x, 1e-5 * np.ptp(x) if len(x) else 0), y]).reshape(-1, 2)
-    ax.add_patch(
-        PathPatch(
-            Outline(ends, [Outline.MOVETO, Outline.LINETO] * len(x)),
-            fc='none',
-            ec=tone,
-            lw=size,
-            capstyle='round',
-            alpha=alpha,
-            snap=False,
-        )
-    )
+    beside = np.add(x, 1e-5 * np.ptp(x) if len(x) else 0)
+    ends = np.column_stack([x, y, beside, y]).reshape(-1, 2)
+    outline = Outline(ends, [Outline.MOVETO, Outline.LINETO] * len(x))
+    round_pen = dict(fc='none', ec=tone, lw=size, capstyle='round', alpha=alpha, snap=False)
+    ax.add_patch(PathPatch(outline, **round_pen))
     ax.plot([], [], 'o', color=tone, ms=size + 1, mew=0, label=label)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #37a4098f
 def figure_html(
-    draw,  # function that takes `width` (mm) and returns a `Drawn`
-    folder,  # OUT/figures
-    name,  # file name without ending, also the element's id
-    label='Figure',  # 'Figure 1.'
-    link='',  # from the page to `folder`
-    simulated=False,  # mark the figure as drawn from simulated data
-):
-    "Draw at both widths, write the files, return the figure as HTML, each drawing with its own caption"
+    draw: Callable[..., Drawn],  # function that takes `width` (mm) and returns a `Drawn`
+    folder: Path,  # OUT/figures
+    name: str,  # file name without ending, also the element's id
+    label: str = 'Figure',  # 'Figure 1.'
+    link: str = '',  # from the page to `folder`
+    simulated: bool = False,  # mark the figure as drawn from simulated data
+) -> Markup:
+    "The figure as HTML: drawn and written at both widths, each drawing with its own caption"
     parts = []
     for width in reversed(WIDTHS):
         drawn = draw(width=width)
@@ -185,7 +186,7 @@ def figure_html(
     return _figure(name, *parts)
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #01aa9040
-def _caption(label, caption, stem):
+def _caption(label: str, caption: str, stem: str) -> Markup:
     "Label, text and links to the files of one drawing"
     files = Markup(' ').join(
         Markup('<a href="{0}.{1}">{2}</a>').format(stem, e, e.upper()) for e in UNDATED
@@ -193,8 +194,10 @@ def _caption(label, caption, stem):
     return Markup('<b>{}</b> {} <span class="files">{}</span>').format(label, caption, files)
 
 
-def _figure(name, wide, wide_caption, narrow, narrow_caption):
-    "A figure element with a wide and a narrow picture; the page shows one of them, and that one's caption"
+def _figure(
+    name: str, wide: Markup, wide_caption: Markup, narrow: Markup, narrow_caption: Markup
+) -> Markup:
+    "A figure element with a wide and a narrow picture; the page shows one, with its caption"
     both = Markup('<div class="wide">{}</div><div class="narrow" hidden>{}</div>')
     return Markup('<figure id="{}">{}<figcaption>{}</figcaption></figure>').format(
         name, both.format(wide, narrow), both.format(wide_caption, narrow_caption)

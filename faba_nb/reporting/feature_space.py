@@ -7,8 +7,10 @@ __all__ = ['CLASSES', 'DOTS', 'space_table', 'backbones_shown', 'feature_map', '
            'similarity_table']
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #7115443a
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from .drawing import Drawn, dots
 from .layout import Column, Table
 from .results import NotThere, Results, counted, listed, number
@@ -22,14 +24,15 @@ def space_table(
     name: str,  # 'feature_map', 'feature_separation' or 'feature_similarity'
 ) -> pd.DataFrame:
     "A table of feature space, or why there is none"
-    if not (StudyFolder(results.out).table(name)).is_file():
+    if not StudyFolder(results.out).table(name).is_file():
         raise NotThere(
-            'No features were found when this study was evaluated; they are made by `faba features`.'
+            'No features were found when this study was evaluated; '
+            'they are made by `faba features`.'
         )
     return results.table(name)
 
 
-def _of(results, name, backbone):
+def _of(results: Results, name: str, backbone: str) -> pd.DataFrame:
     "The rows of one encoder"
     t = space_table(results, name)
     t = t[t.backbone == backbone]
@@ -50,12 +53,18 @@ def backbones_shown(
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #dcef0e8e
 CLASSES = {'treatment': ('WHC-80', 'WHC-30'), 'onset_class': ('Early', 'Mid', 'Late')}
-DOTS = dict(
-    handletextpad=0.1, columnspacing=1.2
-)  # a legend of dots stands closer than one of lines
+# a legend of dots stands closer than one of lines
+DOTS = dict(handletextpad=0.1, columnspacing=1.2)
 
 
-def _cloud(ax, points, axes, title, by='treatment', size=1.8):
+def _cloud(
+    ax: Axes,
+    points: pd.DataFrame,
+    axes: tuple[str, str],
+    title: str,
+    by: str = 'treatment',
+    size: float = 1.8,
+) -> None:
     "A point per plant, by treatment or onset class"
     for k in CLASSES[by]:
         xy = points.loc[points[by] == k, list(axes)].to_numpy()
@@ -75,7 +84,7 @@ def feature_map(
     return _map(points, about, width, backbone)
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #f6f04526
-def _map(points, about, width, backbone):
+def _map(points: pd.DataFrame, about: tuple, width: float, backbone: str) -> Drawn:
     "Two maps by two colourings"
     fig, axes = canvas(width, width * 0.62 if width > 120 else width * 1.05, 2, 2)
     share = (about.pc1_share, about.pc2_share)
@@ -94,27 +103,34 @@ def _map(points, about, width, backbone):
     return Drawn(fig, *_map_words(about, len(dry), nice(backbone)))
 
 
-def _map_words(about, dry, name):
+def _map_words(about: tuple, dry: int, name: str) -> tuple[str, str]:
     "Caption and alternative text of a map"
     seen = counted(about.plant_days, 'plant-day')
     shown = number(100 * (about.pc1_share + about.pc2_share), 0)
     age = number(100 * about.between_days, 0)
     return (
-        f'{name}: features of n = {seen} ({counted(about.plants, "plant")}), mean over views, {counted(about.days, "day")}. '
-        f'Above: both treatments; below: {counted(dry, "plant-day")} of drought plants by onset class. '
-        f'The two principal components hold {shown} % of the variance; {age} % of theirs lies between days. '
+        f'{name}: features of n = {seen} ({counted(about.plants, "plant")}), mean over views, '
+        f'{counted(about.days, "day")}. '
+        f'Above: both treatments; below: {counted(dry, "plant-day")} of drought '
+        'plants by onset class. '
+        f'The two principal components hold {shown} % of the variance; '
+        f'{age} % of theirs lies between days. '
         'Distances between clusters of a t-SNE mean nothing.',
-        f'Maps of {seen}; the first two components hold {shown} % of the variance, of theirs {age} % lies between days.',
+        (
+            f'Maps of {seen}; the first two components hold {shown} % of the variance, '
+            f'of theirs {age} % lies between days.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #03927465
 def ages(
-    days,  # available days
-    most=6,  # how many to show
-):
+    days: Sequence[int],  # available days
+    most: int = 6,  # how many to show
+) -> np.ndarray:
     "Days spread evenly over the experiment"
     days = np.unique(days)
-    return days[np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))]
+    at = np.linspace(0, len(days) - 1, min(most, len(days)))
+    return days[np.unique(at.round().astype(int))]
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #ac0eac50
 def space_by_time(
@@ -127,7 +143,7 @@ def space_by_time(
     return _by_time(points[points.day_pc1.notna()], width, backbone)
 
 
-def _by_time(points, width, backbone):
+def _by_time(points: pd.DataFrame, width: float, backbone: str) -> Drawn:
     "The PCA of each of a few days"
     days = list(ages(points.dag))
     fig, axes = panels(len(days), width, 52 if width > 120 else 38, (2, 3))
@@ -137,7 +153,11 @@ def _by_time(points, width, backbone):
     label_panels(axes, 'Component 1 of the day', 'Component 2 of the day', **DOTS)
     return Drawn(
         fig,
-        f'{nice(backbone)}: the first two principal components of the plants of one day at a time, so age is the same for all points of a panel. Each panel has its own axes; distances cannot be compared between panels.',
+        (
+            f'{nice(backbone)}: the first two principal components of the plants of one day at a '
+            'time, so age is the same for all points of a panel. Each panel has its own axes; '
+            'distances cannot be compared between panels.'
+        ),
         f'{counted(len(days), "panel")}, days {listed(days)}, plants of both treatments in each.',
     )
 
@@ -155,7 +175,7 @@ def separation_by_day(
     return _separation(tables, width, about.median_onset_dag.iloc[0])
 
 
-def _separation(tables, width, median):
+def _separation(tables: dict[str, pd.DataFrame], width: float, median: float) -> Drawn:
     "Lines with bands, one per backbone"
     fig, ax = canvas(width, 60)
     for (b, t), style in zip(tables.items(), ('-', '--', '-.', ':') * 9):
@@ -167,14 +187,21 @@ def _separation(tables, width, median):
     ax.set(xlabel='Days after germination', ylabel='Pairs told apart (share)', ylim=(0, 1.03))
     fig.legend(loc='outside upper right', ncols=4 if width > 120 else 2)
     n = max(int(t.n.max()) for t in tables.values())
+    told = listed(
+        f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, '
+        f'{number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
+        for b, t in tables.items()
+    )
     return Drawn(
         fig,
-        f'Share of pairs of a drought and a control plant of the same accession and day that a linear rule on frozen features puts in the right order, the accession left out of the rule; up to {counted(n, "plant")} a day. Bands: 95 % intervals, genotypes resampled. 0.5 is chance; dotted: median annotated onset. Knowing the treatment is not knowing the onset.',
-        listed(
-            f'{nice(b)}: {number(t.auc.iloc[0], 2)} on day {t.dag.iloc[0]}, {number(t.auc.iloc[-1], 2)} on day {t.dag.iloc[-1]}'
-            for b, t in tables.items()
-        )
-        + '.',
+        (
+            'Share of pairs of a drought and a control plant of the same accession and day that '
+            'a linear rule on frozen features puts in the right order, '
+            f'the accession left out of the rule; up to {counted(n, "plant")} a day. '
+            'Bands: 95 % intervals, genotypes resampled. 0.5 is chance; '
+            'dotted: median annotated onset. Knowing the treatment is not knowing the onset.'
+        ),
+        f'{told}.',
     )
 
 # %% ../../nbs/50_reporting/65_feature_space.ipynb #c838a903
@@ -185,7 +212,8 @@ def similarity_table(
     names = list(space_table(results, 'feature_space').backbone)
     if len(names) < 2:
         raise NotThere(
-            f'Similarity needs two backbones; this study has features of {listed(map(nice, names))} only.'
+            'Similarity needs two backbones; this study has features of '
+            f'{listed(map(nice, names))} only.'
         )
     t = space_table(results, 'feature_similarity')
     t = t.assign(pair=[f'{nice(r.a)} and {nice(r.b)}' for r in t.itertuples()])
@@ -197,5 +225,8 @@ def similarity_table(
             Column('within_day', 'CKA', 'age taken away', 2),
             Column('n', 'Plant-days', digits=0),
         ],
-        f'Similarity of feature spaces (linear centred kernel alignment; 1: the same up to rotation), up to {counted(int(t.n.max()), "plant-day")}.',
+        (
+            'Similarity of feature spaces (linear centred kernel alignment; '
+            f'1: the same up to rotation), up to {counted(int(t.n.max()), "plant-day")}.'
+        ),
     )

@@ -8,14 +8,20 @@ __all__ = ['ROLE', 'arm_tone', 'axis_label', 'score_panel', 'scores', 'pair_pane
            'plant_strip']
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #89093416
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyvips
 from PIL import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..evaluation.comparing import margin, rope
+from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     counted,
     doubts,
@@ -36,48 +42,40 @@ from faba_nb.reporting.comparison_tables import (
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9f9d3fe7
 def arm_tone(
-    results,  # `Results`
-    arm,  # an arm; imported ones are neutral
-):
+    results: Results,  # the study
+    arm: str,  # an arm; imported ones are neutral
+) -> str:
     "The colour of an arm in this study"
     arms = results.study.arms
     return arm_colour(arms[arm]) if arm in arms else colour('other')
 
 
 def axis_label(
-    metric,  # a key of METRICS
-):
+    metric: str,  # a key of METRICS
+) -> str:
     "Name and unit of a metric on an axis"
     name, unit = METRICS[metric][:2]
     return f'{name} ({unit})' if unit else name
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #d55397d6
 def score_panel(
-    ax,  # axes
-    results,  # `Results`
-    frame,  # values by arm, from `metric_frame`
-    metric,  # column
-    marks=(),  # yardsticks, drawn as lines
-):
+    ax: Axes,  # axes
+    results: Results,  # the study
+    frame: pd.DataFrame,  # values by arm, from `metric_frame`
+    metric: str,  # column
+    marks: Sequence[str] = (),  # yardsticks, drawn as lines
+) -> None:
     "One metric: a line per arm, levels of the yardsticks, earlier values"
     before = published_values(results, metric)
     arms = [a for a in frame.index if a not in marks]
     for i, arm in enumerate(arms):
         v, low, high = frame.loc[arm, [metric, f'{metric}_low', f'{metric}_high']]
-        ax.plot(
-            [low, high],
-            [i, i],
-            color=arm_tone(results, arm),
-            lw=2.2,
-            solid_capstyle='butt',
-            alpha=0.5,
-        )
-        ax.plot(v, i, 'o', color=arm_tone(results, arm), ms=5.5)
+        tone = arm_tone(results, arm)
+        ax.plot([low, high], [i, i], color=tone, lw=2.2, solid_capstyle='butt', alpha=0.5)
+        ax.plot(v, i, 'o', color=tone, ms=5.5)
         if arm in before:
-            shows(
-                ax.plot(before[arm], i, 'D', mfc='none', mec=colour('ink'), ms=4, mew=0.8)[0],
-                'earlier value',
-            )
+            diamond = dict(mfc='none', mec=colour('ink'), ms=4, mew=0.8)
+            shows(ax.plot(before[arm], i, 'D', **diamond)[0], 'earlier value')
     for y, style in zip(marks, ('--', ':')):
         ax.axvline(frame.loc[y, metric], color=colour('ink'), ls=style, lw=0.9)
     ax.set(
@@ -90,15 +88,19 @@ def score_panel(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #16389192
 def scores(
-    results,  # `Results`
-    width,  # mm
-    metrics=('f1', 'auc', 'mae_published'),  # panels; those without numbers are left out
-):
+    results: Results,  # the study
+    width: float,  # mm
+    metrics: Sequence[str] = (
+        'f1',
+        'auc',
+        'mae_published',
+    ),  # panels; those without numbers are left out
+) -> Drawn:
     "Arms, intervals, yardsticks and earlier values"
-    arms, marks = results.arms, [y for y in ('treatment_clock', 'clock') if y in results.yardsticks]
-    frame = metric_frame(results, arms + marks, {m: ('published', m) for m in metrics}).set_index(
-        'arm'
-    )
+    arms = results.arms
+    marks = [y for y in ('treatment_clock', 'clock') if y in results.yardsticks]
+    frame = metric_frame(results, arms + marks, {m: ('published', m) for m in metrics})
+    frame = frame.set_index('arm')
     metrics = [m for m in metrics if frame.loc[arms, m].notna().any()]
     if not metrics:
         raise NotThere('No arm has a score by the earlier paper’s definitions.')
@@ -106,37 +108,37 @@ def scores(
     fig, axes = canvas(width, (20 + 5 * len(arms)) * shape[0], *shape, sharey=True, squeeze=False)
     for ax, m in zip(axes.flat, metrics):
         score_panel(ax, results, frame, m, marks)
-    told = lambda a: (
-        f'{nice(a)} {with_interval(*frame.loc[a, [metrics[0], metrics[0] + "_low", metrics[0] + "_high"]], 2)}'
-    )
+    first = metrics[0]
+    parts = frame.loc[arms + marks, [first, f'{first}_low', f'{first}_high']]
+    told = [f'{nice(a)} {with_interval(*r, 2)}' for a, r in parts.iterrows()]
     return Drawn(
         fig,
         _scores_caption(results, fig, marks),
-        f'{METRICS[metrics[0]][0]}: {listed(map(told, arms + marks))}.',
+        f'{METRICS[first][0]}: {listed(told)}.',
     )
 
 
-def _scores_caption(results, fig, marks):
+def _scores_caption(results: Results, fig: Figure, marks: Sequence[str]) -> str:
     "What the marks of a score panel mean"
-    lines = listed(f'{nice(y)} ({s})' for y, s in zip(marks, ('dashed', 'dotted')))
-    before = how_many(fig, 'earlier value')
-    return (
-        f'Scores by the earlier paper’s definitions, n = {counted(genotypes(results), "genotype")}. Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
-        + (f'; vertical lines: {lines}' if marks else '')
-        + (
-            '; open diamonds: values printed in the earlier paper for the real experiment.'
-            if before
-            else '.'
-        )
+    text = (
+        'Scores by the earlier paper’s definitions, n = '
+        f'{counted(genotypes(results), "genotype")}. '
+        'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
     )
+    if marks:
+        lines = listed(f'{nice(y)} ({s})' for y, s in zip(marks, ('dashed', 'dotted')))
+        text += f'; vertical lines: {lines}'
+    if how_many(fig, 'earlier value'):
+        text += '; open diamonds: values printed in the earlier paper for the real experiment'
+    return f'{text}.'
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #0dd254f1
 def pair_panel(
-    results,  # `Results`
-    pairs,  # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
-    width,  # mm
-    bands=(margin,),  # half widths of the shaded bands, F1
-):
+    results: Results,  # the study
+    pairs: pd.DataFrame,  # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
+    width: float,  # mm
+    bands: Sequence[float] = (margin,),  # half widths of the shaded bands, F1
+) -> tuple[Figure, str]:
     "A difference with interval and verdict per pair of arms"
     fig, ax = canvas(width, 20 + 7 * len(pairs))
     for band, alpha in zip(bands, (0.45, 0.8)):
@@ -154,10 +156,9 @@ def pair_panel(
             va='center',
             fontsize=7,
         )
-    reach, minus = (
-        1.1 * max(0.06, np.nanmax(np.abs(pairs[['low', 'high']].to_numpy(float)))),
-        ' − ' if width > 120 else ' −\n',
-    )
+    farthest = np.nanmax(np.abs(pairs[['low', 'high']].to_numpy(float)))
+    reach = 1.1 * max(0.06, farthest)
+    minus = ' − ' if width > 120 else ' −\n'
     ax.set(
         yticks=range(len(pairs)),
         yticklabels=[f'{nice(a)}{minus}{nice(b)}' for a, b in zip(pairs.arm_a, pairs.arm_b)],
@@ -165,16 +166,18 @@ def pair_panel(
         xlim=(-reach, reach),
         xlabel='Difference of genotype-mean F1',
     )
-    return fig, listed(
-        f'{nice(r.arm_a)} minus {nice(r.arm_b)} {with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}'
+    told = listed(
+        f'{nice(r.arm_a)} minus {nice(r.arm_b)} '
+        f'{with_interval(r.difference, r.low, r.high, 3, sign=True)}, {r.verdict}'
         for r in pairs.itertuples()
-    ) + '.'
+    )
+    return fig, f'{told}.'
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #6d007ad0
 def contrasts(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Stated differences with intervals and verdicts"
     c = results.table('contrasts')
     c = c[c.primary == 1]
@@ -183,15 +186,19 @@ def contrasts(
     fig, alt = pair_panel(results, c, width, (margin, rope))
     return Drawn(
         fig,
-        f'Stated contrasts: difference of genotype-mean F1 with 95 % intervals ({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; light band: ±{margin}, the margin of equivalence.',
+        (
+            'Stated contrasts: difference of genotype-mean F1 with 95 % intervals '
+            f'({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; '
+            f'light band: ±{margin}, the margin of equivalence.'
+        ),
         f'Differences: {alt}',
     )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #47710bec
 def genotype_differences(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "Difference of F1 per genotype for each stated contrast"
     g = results.table('genotypes')
     g = g[g.protocol == 'retrospective']
@@ -210,21 +217,28 @@ def genotype_differences(
         yticks=range(len(order)),
         yticklabels=[f'{n}  {number(onset.onset_dag[n], 0)}' for n in order],
     )
+    ahead = lambda a, b: int(((f1[a] - f1[b]) > 0).sum())
+    both = lambda a, b: f1[[a, b]].dropna().shape[0]
     better = [
-        f'{nice(a)} is ahead of {nice(b)} in {int(((f1[a] - f1[b]) > 0).sum())} of {f1[[a, b]].dropna().shape[0]} genotypes'
+        f'{nice(a)} is ahead of {nice(b)} in {ahead(a, b)} of {both(a, b)} genotypes'
         for a, b in pairs
     ]
     fig.supxlabel('Difference of F1')
     return Drawn(
         fig,
-        f'Difference of F1 for every genotype (mean over seeds), in the order of annotated onset (day beside the name). Colours: onset class, dark early to light late. {begin("; ".join(better))}.',
+        (
+            'Difference of F1 for every genotype (mean over seeds), '
+            'in the order of annotated onset (day beside the name). '
+            f'Colours: onset class, dark early to light late. {begin("; ".join(better))}.'
+        ),
         begin('; '.join(better)) + '.',
     )
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #bc727a8a
-def _difference_panel(ax, d, onset, title):
+def _difference_panel(ax: Axes, d: pd.Series, onset: pd.DataFrame, title: str) -> None:
     "Stems from zero, one per genotype"
-    c = [colour(k) if k in ('Early', 'Mid', 'Late') else colour('muted') for k in onset.onset_class]
+    tones = {k: colour(k) for k in ('Early', 'Mid', 'Late')}
+    c = [tones.get(k, colour('muted')) for k in onset.onset_class]
     ax.axvline(0, color=colour('muted'), lw=0.8)
     ax.hlines(range(len(d)), 0, d, colors=c, lw=1)
     ax.scatter(d, range(len(d)), c=c, s=12, zorder=3)
@@ -234,9 +248,9 @@ def _difference_panel(ax, d, onset, title):
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #cec52657
 def typical_genotypes(
-    results,  # `Results`
-    arm,  # whose F1 decides
-):
+    results: Results,  # the study
+    arm: str,  # whose F1 decides
+) -> dict[str, str]:
     "{class: genotype} with the median F1 of the class"
     g = results.table('genotypes')
     g = g[(g.arm == arm) & (g.protocol == 'retrospective')]
@@ -251,10 +265,10 @@ def typical_genotypes(
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #aed6feb9
 def probability_curves(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+) -> Drawn:
     "Probability over time: control and drought plants of typical genotypes"
     arm = arm or results.arms[0]
     chosen = typical_genotypes(results, arm)
@@ -263,37 +277,31 @@ def probability_curves(
     test = readings['retrospective']
     plants = plants_shown(results, test.plant_id[test.genotype.isin(chosen.values())])
     for ax, (k, genotype) in zip(axes, chosen.items()):
-        _curves(
-            ax,
-            readings,
-            genotype,
-            f'{genotype}{dagger(plants[plants.genotype == genotype])} ({k.lower()} onset)',
-        )
+        sign = dagger(plants[plants.genotype == genotype])
+        _curves(ax, readings, genotype, f'{genotype}{sign} ({k.lower()} onset)')
     label_panels(axes, 'Days after germination', 'Probability of stress')
-    return Drawn(
-        fig, _curves_caption(axes, readings, arm) + in_doubt(plants), _curves_alt(test, chosen, arm)
-    )
+    caption = _curves_caption(axes, readings, arm) + in_doubt(plants)
+    return Drawn(fig, caption, _curves_alt(test, chosen, arm))
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #440d321a
-def _curves_caption(axes, readings, arm):
+def _curves_caption(axes: Sequence[Axes], readings: dict[str, pd.DataFrame], arm: str) -> str:
     "What the curves are, counted in the panels"
     n = readings['retrospective'].groupby(['split_seed', 'init_seed']).ngroups
-    control, drought = (
-        spread([how_many(ax, t) for ax in axes], f'{role} plant')
-        for t, role in (('WHC-80', 'control'), ('WHC-30', 'drought'))
-    )
+    control = spread([how_many(ax, 'WHC-80') for ax in axes], 'control plant')
+    drought = spread([how_many(ax, 'WHC-30') for ax in axes], 'drought plant')
     online = '; dashed: online, from the past alone' if 'online' in readings else ''
     return (
-        f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, each left out of training: {control} and {drought} a panel, '
+        f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, '
+        f'each left out of training: {control} and {drought} a panel, '
         f'mean over {counted(n, "run", "runs of other seeds")}. Solid: retrospective{online}. '
         'Vertical line: annotated onset; horizontal line: probability 0.5.'
     )
 
 
 def plants_shown(
-    results,  # `Results`
-    ids,  # of plants
-):
+    results: Results,  # the study
+    ids: Iterable[str],  # of plants
+) -> pd.DataFrame:
     "Their rows of the plant table; none where the experiment is not at hand"
     try:
         p = results.experiment.plants
@@ -303,13 +311,13 @@ def plants_shown(
 
 
 def dagger(
-    plants,  # rows of the plant table
-):
+    plants: pd.DataFrame,  # rows of the plant table
+) -> str:
     "A sign after the name where one of these plants is in doubt"
     return ' †' if any(map(doubts, plants['flags'])) else ''
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #f6d762b7
-def _readings(results, arm):
+def _readings(results: Results, arm: str) -> dict[str, pd.DataFrame]:
     "Test predictions in every reading the arm has"
     out = {'retrospective': results.predictions(arm)}
     try:
@@ -319,7 +327,7 @@ def _readings(results, arm):
     return out
 
 
-def _curves(ax, readings, genotype, title):
+def _curves(ax: Axes, readings: dict[str, pd.DataFrame], genotype: str, title: str) -> None:
     "All plants of a genotype, both readings"
     for reading, style in zip(readings, ('-', '--')):
         df = readings[reading]
@@ -349,123 +357,118 @@ def _curves(ax, readings, genotype, title):
     ax.set(title=title, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #9cad2c75
-def _curves_alt(df, chosen, arm):
+def _curves_alt(df: pd.DataFrame, chosen: dict[str, str], arm: str) -> str:
     "Mean probability of the last step, by treatment, in words"
     last = df[df.dag == df.groupby('genotype').dag.transform('max')]
     parts = []
     for k, g in chosen.items():
         m = last[last.genotype == g].groupby('treatment').probability.mean()
         parts.append(f'{g}: ' + listed(f'{t} ends at {number(p, 2)}' for t, p in m.items()))
-    return (
-        f'Mean probability of {nice(arm)} on the last day of an accession. '
-        + '; '.join(parts)
-        + '.'
-    )
+    return f'Mean probability of {nice(arm)} on the last day of an accession. {"; ".join(parts)}.'
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #dc7b36f2
 def photograph(
-    path,  # a photograph
-    height=900,  # pixels, at most; never enlarged
-):
+    path: Path,  # a photograph
+    height: int = 900,  # pixels, at most; never enlarged
+) -> Image.Image:
     "The photograph as a small RGBA picture"
-    image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down').colourspace(
-        'srgb'
-    )
-    return Image.fromarray(
-        (image if image.hasalpha() else image.addalpha()).numpy().astype('uint8'), 'RGBA'
-    )
+    image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down')
+    image = image.colourspace('srgb')
+    if not image.hasalpha():
+        image = image.addalpha()
+    return Image.fromarray(image.numpy().astype('uint8'), 'RGBA')
 
 
 def plant_box(
-    image,  # RGBA picture; background transparent or black
-):
+    image: Image.Image,  # RGBA picture; background transparent or black
+) -> tuple[int, int, int, int] | None:
     "Bounding box of the plant: lit pixels whose blue is below their red or green, so not the stake"
-    a = np.asarray(image).astype('int16')
-    plant = (a[..., 3] > 40) & (a[..., :2].max(-1) > 30) & (a[..., 2] < a[..., :2].max(-1) - 10)
+    pixels = np.asarray(image).astype('int16')
+    red_or_green = pixels[..., :2].max(-1)
+    blue = pixels[..., 2]
+    opaque = pixels[..., 3] > 40
+    plant = opaque & (red_or_green > 30) & (blue < red_or_green - 10)
     return Image.fromarray(plant.astype('uint8') * 255).getbbox()
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #0014cc64
 def cut(
-    paths,  # photographs
-    height,  # pixels of the result, at most; never enlarged
-):
+    paths: Sequence[Path],  # photographs
+    height: int,  # pixels of the result, at most; never enlarged
+) -> list[np.ndarray]:
     "Photographs in one common frame around all their plants, as RGBA arrays"
     images = [photograph(p, max(300, 2 * height)) for p in paths]
     boxes = np.array([b for b in map(plant_box, images) if b])
     if not len(boxes):
         raise NotThere('The photographs of this strip show no plant.')
-    left, top, right, bottom = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
+    left, top = boxes[:, :2].min(0)
+    right, bottom = boxes[:, 2:].max(0)
     scale = min(1, height / (bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-    return [
-        np.asarray(i.crop((left, top, right, bottom)).resize(size, Image.LANCZOS)) for i in images
-    ]
+    parts = [i.crop((left, top, right, bottom)) for i in images]
+    return [np.asarray(p.resize(size, Image.LANCZOS)) for p in parts]
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #a649cc87
 def plant_strip(
-    results,  # `Results`
-    width,  # mm
-    genotype=None,  # the accession; the first typical Mid genotype by default
-    replicate=1,  # 1, 2 or 3
-    most=8,  # photographs in a row
-):
+    results: Results,  # the study
+    width: float,  # mm
+    genotype: str | None = None,  # the accession; the first typical Mid genotype by default
+    replicate: int = 1,  # 1, 2 or 3
+    most: int = 8,  # photographs in a row
+) -> Drawn:
     "Side views of a control and a drought plant over time"
     e = results.experiment
     p = e.plants
     genotype = genotype or _strip_genotype(p)
     pair = p[(p.genotype == genotype) & (p.replicate == replicate)].set_index('treatment')
-    rows = {
-        t: e.images[
-            (e.images.plant_id == pair.plant_id[t]) & (e.images['view'] == 'side_000')
-        ].sort_values('dag')
-        for t in ('WHC-80', 'WHC-30')
-        if t in pair.index
-    }
+    side = e.images[e.images['view'] == 'side_000']
+    of = lambda t: side[side.plant_id == pair.plant_id[t]].sort_values('dag')
+    rows = {t: of(t) for t in ('WHC-80', 'WHC-30') if t in pair.index}
     days = sorted(set.intersection(*(set(r.dag) for r in rows.values())))
     most = most if width > 120 else max(3, most // 2)
-    days = [
-        days[i]
-        for i in np.unique(np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int))
-    ]
+    at = np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int)
+    days = [days[i] for i in np.unique(at)]
     if not days:
         raise NotThere(f'There are no photographs of {genotype}, replicate {replicate}.')
     return _strip(e, rows, days, width, genotype, pair)
 
 
-def _strip_genotype(plants):
+def _strip_genotype(plants: pd.DataFrame) -> str:
     "A genotype whose onset is in the middle and none of whose plants is in doubt, if there is one"
     mid = plants[plants.onset_dag.notna()].sort_values(['onset_dag', 'plant_id'])
     if mid.empty:
         raise NotThere('No plant has an annotated onset.')
     doubtful = plants.genotype[plants['flags'].fillna('') != '']
-    mid = mid if mid.genotype.isin(doubtful).all() else mid[~mid.genotype.isin(doubtful)]
+    odd = mid.genotype.isin(doubtful)
+    mid = mid if odd.all() else mid[~odd]
     return mid.genotype.iloc[len(mid) // 2]
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #eb926bb9
-def _strip(e, rows, days, width, genotype, pair):
+def _strip(
+    e: Experiment,
+    rows: dict[str, pd.DataFrame],
+    days: list[int],
+    width: float,
+    genotype: str,
+    pair: pd.DataFrame,
+) -> Drawn:
     "Draw the photographs on a grid of treatment and day"
     photos = pd.concat([r[r.dag == d].iloc[:1] for r in rows.values() for d in days])
     missing = [p for p in map(e.image_path, photos.itertuples()) if not p.is_file()]
     if missing:
         raise NotThere(
-            f'{counted(len(missing), "photograph")} of {genotype} cannot be read, for example {missing[0].name}.'
+            f'{counted(len(missing), "photograph")} of {genotype} cannot be read, '
+            f'for example {missing[0].name}.'
         )
     images = cut([e.image_path(r) for r in photos.itertuples()], 360)
     ratio = images[0].shape[0] / images[0].shape[1]
-    fig, axes = canvas(
-        width,
-        8 + len(rows) * min(60, ratio * width / len(days)),
-        len(rows),
-        len(days),
-        squeeze=False,
-    )
+    height = 8 + len(rows) * min(60, ratio * width / len(days))
+    fig, axes = canvas(width, height, len(rows), len(days), squeeze=False)
     for ax, image, photo in zip(axes.flat, images, photos.itertuples()):
         _strip_photo(ax, image, photo)
     onset = pair.onset_dag.max()
     for ax, d in zip(axes[0], days):
-        ax.set_title(
-            f'day {d}' + (' ●' if d >= onset else ''), loc='center', fontsize=7, weight='normal'
-        )
+        title = f'day {d} ●' if d >= onset else f'day {d}'
+        ax.set_title(title, loc='center', fontsize=7, weight='normal')
     for ax, t in zip(axes[:, 0], rows):
         ax.set_ylabel(t + dagger(pair.loc[[t]]), color=colour(t), weight='bold')
     return Drawn(
@@ -475,7 +478,7 @@ def _strip(e, rows, days, width, genotype, pair):
     )
 
 
-def _strip_photo(ax, image, photo):
+def _strip_photo(ax: Axes, image: np.ndarray, photo: tuple) -> None:
     "One photograph; one that the log calls an outlier has a sign"
     shows(ax.imshow(image, interpolation='none'), 'photograph')
     ax.set(xticks=[], yticks=[])
@@ -487,7 +490,7 @@ def _strip_photo(ax, image, photo):
 ROLE = {'WHC-80': 'control', 'WHC-30': 'drought'}
 
 
-def _strip_caption(genotype, rows, onset):
+def _strip_caption(genotype: str, rows: dict[str, pd.DataFrame], onset: float) -> str:
     "Which plants are in the rows, and what the dots say"
     who = listed(f'one {ROLE[t]} plant ({t})' for t in rows)
     same = ' of the same replicate on the same days' if len(rows) > 1 else ' on days'
@@ -499,11 +502,11 @@ def _strip_caption(genotype, rows, onset):
     return f'{genotype}, side view, {who}{same} after germination, in one common scale.{dots}'
 
 
-def _strip_alt(fig, genotype, rows, days):
+def _strip_alt(fig: Figure, genotype: str, rows: dict[str, pd.DataFrame], days: list[int]) -> str:
     "How many photographs of whom, from when to when"
     n = how_many(fig, 'photograph')
+    who = listed(f'the {ROLE[t]} plant {where}' for t, where in zip(rows, ('above', 'below')))
     return (
-        f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, from day {days[0]} to day {days[-1]}: '
-        + listed(f'the {ROLE[t]} plant {where}' for t, where in zip(rows, ('above', 'below')))
-        + '.'
+        f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, '
+        f'from day {days[0]} to day {days[-1]}: {who}.'
     )

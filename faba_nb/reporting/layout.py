@@ -9,6 +9,7 @@ __all__ = ['ENV', 'HTML', 'LATEX', 'SIZES', 'PAGE', 'Column', 'Table', 'cell', '
 # %% ../../nbs/50_reporting/25_layout.ipynb #902071d6
 from dataclasses import dataclass
 import re, textwrap, unicodedata
+from pathlib import Path
 import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
@@ -41,43 +42,61 @@ class Table:
     note: str = ''  # printed below
     mark: str = ''  # boolean column: rows to set in bold
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.caption = begin(self.caption)
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #45f9ca61
 def cell(
-    row,  # a row of the frame
-    column,  # a `Column`
-):
+    row: pd.Series,  # a row of the frame
+    column: Column,  # which cell of it
+) -> tuple[str, str]:
     "The text of a cell and, for numbers with an interval, the interval's text"
     v = row[column.key]
     if column.format:
         return column.format(v), ''
     if column.digits is None:
-        return ('' if v is None or v != v else str(v)), ''
-    n = lambda x: number(x, column.digits, column.sign)
-    text, low, high = (
-        n(v),
-        *(n(row.get(f'{column.key}_{e}')) if column.interval else '–' for e in ('low', 'high')),
-    )
+        nothing = v is None or v != v
+        return '' if nothing else str(v), ''
+    show = lambda x: number(x, column.digits, column.sign)
+    text = show(v)
+    if not column.interval:
+        return text, ''
+    low = show(row.get(f'{column.key}_low'))
+    high = show(row.get(f'{column.key}_high'))
     return text, '' if '–' in (text, low, high) else f'[{low}, {high}]'
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #9990b260
 ENV = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-ENV.filters['breakable'] = lambda text: Markup(
-    re.sub(r'(\w[:_])(?=\w)', r'\1<wbr>', str(escape(text)))
-)  # labels such as sec:results
+
+
+def _breakable(text: str) -> Markup:
+    "A text in which labels such as sec:results may be broken"
+    return Markup(re.sub(r'(\w[:_])(?=\w)', r'\1<wbr>', str(escape(text))))
+
+
+ENV.filters['breakable'] = _breakable
 HTML = ENV.from_string('''
 <div class="table{{ ' wordy' if long }}" id="{{ id }}">
 <p class="caption" id="{{ id }}-caption"><b>{{ label }}</b> {{ t.caption }} {{ files }}</p>
-{% if rows|length > 12 %}<label class="search">Search <input type="search" data-table="{{ id }}-grid" placeholder="in {{ rows|length }} rows"></label>
-{% endif %}<div class="scroll" role="region" aria-labelledby="{{ id }}-caption" tabindex="0"><table id="{{ id }}-grid" aria-labelledby="{{ id }}-caption">
-<thead><tr>{% for c in t.columns %}<th scope="col" class="{{ 'text' if c.digits is none else 'num' }}"{% if c.help %} title="{{ c.help }}"{% endif %}>
-<button type="button" class="sort">{{ c.title }}{% if c.unit %}<small>{{ c.unit }}</small>{% endif %}</button></th>{% endfor %}</tr></thead>
+{% if rows|length > 12 %}<label class="search">Search \
+<input type="search" data-table="{{ id }}-grid" placeholder="in {{ rows|length }} rows"></label>
+{% endif %}<div class="scroll" role="region" aria-labelledby="{{ id }}-caption" tabindex="0">\
+<table id="{{ id }}-grid" aria-labelledby="{{ id }}-caption">
+<thead><tr>{% for c in t.columns %}\
+<th scope="col" class="{{ 'text' if c.digits is none else 'num' }}"\
+{% if c.help %} title="{{ c.help }}"{% endif %}>
+<button type="button" class="sort">{{ c.title }}\
+{% if c.unit %}<small>{{ c.unit }}</small>{% endif %}</button></th>{% endfor %}</tr></thead>
 {% for block, lines in blocks %}<tbody>
-{% if block %}<tr class="block"><th scope="rowgroup" colspan="{{ t.columns|length }}">{{ block }}</th></tr>
-{% endif %}{% for marked, cells in lines %}<tr{% if marked %} class="marked"{% endif %}>{% for c, value, text, interval in cells %}
-{% if loop.first %}<th scope="row">{{ text | breakable }}</th>{% else %}<td class="{{ 'num' if c.digits is not none else 'long' if c.key in long else 'text' }}"{% if long %} data-label="{{ c.title }}"{% endif %} data-value="{{ value if c.digits is not none }}">{{ text | breakable }}{% if interval %} <small>{{ interval }}</small>{% endif %}</td>{% endif %}{% endfor %}</tr>
+{% if block %}<tr class="block">\
+<th scope="rowgroup" colspan="{{ t.columns|length }}">{{ block }}</th></tr>
+{% endif %}{% for marked, cells in lines %}<tr{% if marked %} class="marked"{% endif %}>\
+{% for c, value, text, interval in cells %}
+{% if loop.first %}<th scope="row">{{ text | breakable }}</th>{% else %}\
+<td class="{{ 'num' if c.digits is not none else 'long' if c.key in long else 'text' }}"\
+{% if long %} data-label="{{ c.title }}"{% endif %} \
+data-value="{{ value if c.digits is not none }}">{{ text | breakable }}\
+{% if interval %} <small>{{ interval }}</small>{% endif %}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}</tbody>
 {% endfor %}</table></div>
 {% if t.note %}<p class="note">{{ t.note }}</p>{% endif %}
@@ -85,8 +104,8 @@ HTML = ENV.from_string('''
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c4d62c94
 def blocks(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> list[tuple]:
     "[(block title, [(marked, [(column, value, text, interval)])])] in the order of the frame"
     out = []
     for _, row in table.frame.iterrows():
@@ -99,17 +118,14 @@ def blocks(
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #31dd099b
 def to_html(
-    table,  # a `Table`
-    id,  # element id, unique on its page
-    label='Table',  # 'Table 1.'
-    files='',  # markup with links to the files
-):
+    table: Table,  # what is printed
+    id: str,  # element id, unique on its page
+    label: str = 'Table',  # 'Table 1.'
+    files: str = '',  # markup with links to the files
+) -> str:
     "The table as HTML; one with sentences in it becomes a list on a phone"
-    long = [
-        c.key
-        for c in table.columns
-        if c.digits is None and table.frame[c.key].astype(str).str.len().max() > 60
-    ]
+    longest = lambda c: table.frame[c.key].astype(str).str.len().max()
+    long = [c.key for c in table.columns if c.digits is None and longest(c) > 60]
     return HTML.render(
         t=table,
         id=id,
@@ -164,162 +180,213 @@ LATEX = {
 
 
 def latex_text(
-    text,  # any text
-):
+    text: object,  # any text
+) -> str:
     "The text with everything escaped that LaTeX gives a meaning"
-    return ''.join(LATEX.get(c, c) for c in unicodedata.normalize('NFC', str(text)))
+    text = unicodedata.normalize('NFC', str(text))
+    return ''.join(LATEX.get(c, c) for c in text)
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #458e2ea2
+# letters on a line of both columns, about
 SIZES = (
     ('', 105),
     (r'\footnotesize', 125),
     (r'\scriptsize', 150),
-)  # letters on a line of both columns, about
+)
 
 
 def letters(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> list[tuple[int, int]]:
     "(longest, least) letters of each column: numbers need all, texts can be broken between words"
     cells = [line for _, lines in blocks(table) for _, line in lines]
     out = []
     for i, c in enumerate(table.columns):
-        texts = [t for line in cells for t in line[i][2:]] + [c.title, *textwrap.wrap(c.unit, 14)]
+        texts = [c.title, *textwrap.wrap(c.unit, 14)]
+        for line in cells:
+            texts += line[i][2:]
         longest = max(map(len, texts))
         out.append((longest, longest if c.digits is not None else min(longest, 18)))
     return out
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #44663568
 def measure(
-    table,  # a `Table`
-):
-    "The size command and the width of each column as a share of the line, None where it needs no breaking"
-    need, gaps = letters(table), 2 * len(table.columns)
-    size, room = next(
-        ((s, n) for s, n in SIZES if sum(least for _, least in need) + gaps <= n), SIZES[-1]
-    )
-    if sum(longest for longest, _ in need) + gaps <= room:
+    table: Table,  # what is printed
+) -> tuple[str, list[float | None]]:
+    "The size command, and each column's share of the line (None: it needs no breaking)"
+    need = letters(table)
+    gaps = 2 * len(table.columns)
+    least_of_all = gaps + sum(least for _, least in need)
+    size, room = next(((s, n) for s, n in SIZES if least_of_all <= n), SIZES[-1])
+    if gaps + sum(longest for longest, _ in need) <= room:
         return size, [None] * len(need)
     left = room - gaps - sum(least for longest, least in need if longest == least)
-    long = [longest**0.5 if longest > least else 0 for longest, least in need]
-    return size, [
-        max(least, left * w / sum(long)) / room if w else None for w, (_, least) in zip(long, need)
-    ]
+    weights = [longest**0.5 if longest > least else 0 for longest, least in need]
+    total = sum(weights)
+    shares = []
+    for weight, (_, least) in zip(weights, need):
+        shares.append(max(least, left * weight / total) / room if weight else None)
+    return size, shares
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #cd09931f
 PAGE = {'': 46, r'\footnotesize': 56, r'\scriptsize': 66}  # lines of a page, about
 
 
 def lines_needed(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> int:
     "Printed lines of the table, broken texts and intervals counted"
     size, widths = measure(table)
-    room, total = dict(SIZES)[size], 0
+    room = dict(SIZES)[size]
+    total = 0
     for title, lines in blocks(table):
         total += 2 * bool(title)
         for _, cells in lines:
-            total += max(
-                -(-len(text) // max(1, int(w * room))) if w else 1 + bool(interval)
-                for w, (_, _, text, interval) in zip(widths, cells)
-            )
+            total += max(_cell_lines(*c[2:], w, room) for w, c in zip(widths, cells))
     return total
 
 
+def _cell_lines(
+    text: str,
+    interval: str,
+    share: float | None,  # of the line; None where the text is not broken
+    room: int,  # letters on a line
+) -> int:
+    "Printed lines of a cell"
+    if not share:
+        return 1 + bool(interval)
+    return -(-len(text) // max(1, int(share * room)))
+
+
 def is_long(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> bool:
     "Whether it needs more than a page"
     return lines_needed(table) > PAGE[measure(table)[0]]
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #5474a5d1
-def _parts(table):
+def _parts(table: Table) -> tuple[str, str, str, str]:
     "Size command, column letters, heading and body"
-    k, (size, widths) = len(table.columns), measure(table)
-    spec = ''.join(
-        ('R' if c.digits is not None else 'L')
-        if w is None
-        else f'@{{\\extracolsep{{\\fill}}\\hspace{{4pt}}}}>{{\\raggedright\\arraybackslash}}p{{\\dimexpr {w:.3f}\\linewidth-4pt\\relax}}'
-        for c, w in zip(table.columns, widths)
-    )
-    head = ' & '.join(
-        _stacked([c.title, *textwrap.wrap(c.unit, 14)], 'br' if c.digits is not None else 'bl')
-        for c in table.columns
-    )
+    k = len(table.columns)
+    size, widths = measure(table)
+    spec = ''.join(_column_letter(c, w) for c, w in zip(table.columns, widths))
+    head = ' & '.join(map(_heading, table.columns))
     body = '\\midrule\n'.join(_latex_block(title, lines, k) for title, lines in blocks(table))
     return f'{size}\\setlength{{\\tabcolsep}}{{3pt}}\n' if size else '', spec, head, body
 
 
-def to_latex(
-    table,  # a `Table`
-    label,  # the manuscript's label, such as 'tab:main_results'
-):
-    "The table as `table*` with a `tabular*` for Elsevier's cas-dc, or as a `longtable` where a page is too short"
-    k, (size, spec, head, body) = len(table.columns), _parts(table)
-    note, caption = (
-        f'\n\\par\\smallskip\\footnotesize {latex_text(table.note)}' if table.note else '',
-        f'\\caption{{{latex_text(table.caption)}}}\\label{{{label}}}',
+def _column_letter(
+    column: Column,
+    share: float | None,  # of the line; None where nothing is broken
+) -> str:
+    "How LaTeX sets a column"
+    if share is None:
+        return 'R' if column.digits is not None else 'L'
+    return (
+        '@{\\extracolsep{\\fill}\\hspace{4pt}}'
+        '>{\\raggedright\\arraybackslash}'
+        f'p{{\\dimexpr {share:.3f}\\linewidth-4pt\\relax}}'
     )
+
+
+def _heading(column: Column) -> str:
+    "Title and unit under each other"
+    texts = [column.title, *textwrap.wrap(column.unit, 14)]
+    return _stacked(texts, 'br' if column.digits is not None else 'bl')
+
+
+def to_latex(
+    table: Table,  # what is printed
+    label: str,  # the manuscript's label, such as 'tab:main_results'
+) -> str:
+    "The table as `table*` for Elsevier's cas-dc, or as a `longtable` where a page is too short"
+    k = len(table.columns)
+    size, spec, head, body = _parts(table)
+    note = f'\n\\par\\smallskip\\footnotesize {latex_text(table.note)}' if table.note else ''
+    caption = f'\\caption{{{latex_text(table.caption)}}}\\label{{{label}}}'
     if is_long(table):
         return _long(k, size, spec, head, body, note, caption)
     return (
-        f'\\begin{{table*}}[width=\\textwidth,cols={k},pos=t]\n{caption}\n{size}'
-        + f'\\begin{{tabular*}}{{\\tblwidth}}{{@{{}} {spec} @{{}}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular*}}{note}\n\\end{{table*}}\n'
+        f'\\begin{{table*}}[width=\\textwidth,cols={k},pos=t]\n'
+        f'{caption}\n'
+        f'{size}\\begin{{tabular*}}{{\\tblwidth}}{{@{{}} {spec} @{{}}}}\n'
+        '\\toprule\n'
+        f'{head} \\\\\n'
+        '\\midrule\n'
+        f'{body}\\bottomrule\n'
+        f'\\end{{tabular*}}{note}\n'
+        '\\end{table*}\n'
     )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #b11d6de0
-def _long(k, size, spec, head, body, note, caption):
+def _long(k: int, size: str, spec: str, head: str, body: str, note: str, caption: str) -> str:
     "A `longtable` over the width of the page"
+    heading = f'\\toprule\n{head} \\\\\n\\midrule\n'
     return (
-        f'% breaks over pages: needs \\usepackage{{longtable}}\n\\onecolumn\n\\begingroup\n{size}\\setlength{{\\LTleft}}{{0pt}}\\setlength{{\\LTright}}{{0pt}}\n\\begin{{longtable}}{{@{{}} {spec} @{{}}}}\n'
-        + f'{caption}\\\\\n\\toprule\n{head} \\\\\n\\midrule\n\\endfirsthead\n\\toprule\n{head} \\\\\n\\midrule\n\\endhead\n'
-        + f'\\midrule\n\\multicolumn{{{k}}}{{r@{{}}}}{{\\textit{{continued}}}} \\\\\n\\endfoot\n\\bottomrule\n\\endlastfoot\n{body}\\end{{longtable}}{note}\n\\par\\endgroup\n\\twocolumn\n'
+        '% breaks over pages: needs \\usepackage{longtable}\n'
+        '\\onecolumn\n'
+        '\\begingroup\n'
+        f'{size}\\setlength{{\\LTleft}}{{0pt}}\\setlength{{\\LTright}}{{0pt}}\n'
+        f'\\begin{{longtable}}{{@{{}} {spec} @{{}}}}\n'
+        f'{caption}\\\\\n'
+        f'{heading}\\endfirsthead\n'
+        f'{heading}\\endhead\n'
+        '\\midrule\n'
+        f'\\multicolumn{{{k}}}{{r@{{}}}}{{\\textit{{continued}}}} \\\\\n'
+        '\\endfoot\n'
+        '\\bottomrule\n'
+        '\\endlastfoot\n'
+        f'{body}\\end{{longtable}}{note}\n'
+        '\\par\\endgroup\n'
+        '\\twocolumn\n'
     )
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #ba5880a4
-def _stacked(texts, place='tr'):
+def _stacked(texts: list[str], place: str = 'tr') -> str:
     "Texts under each other in one cell"
-    texts = [
-        re.sub(r'(?<=\w)(:|\\_)(?=\w)', r'\1\\allowbreak{}', latex_text(t)) for t in texts if t
-    ]
-    return (
-        ''.join(texts) if len(texts) < 2 else f'\\makecell[{place}]{{' + '\\\\{}'.join(texts) + '}'
-    )
+    label = r'(?<=\w)(:|\\_)(?=\w)'
+    texts = [re.sub(label, r'\1\\allowbreak{}', latex_text(t)) for t in texts if t]
+    if len(texts) < 2:
+        return ''.join(texts)
+    return f'\\makecell[{place}]{{' + '\\\\{}'.join(texts) + '}'
 
 
-def _latex_block(title, lines, k):
+def _latex_block(title: str, lines: list[tuple], k: int) -> str:
     "The lines of one block, its title over them; an interval stands under its number"
-    first = lambda row: (
-        '{}' + row if row[:1] in ('[', '*') else row
-    )  # what stands after \\ must not look like its option
-    bold = lambda marked, s: f'\\textbf{{{s}}}' if marked and s else s
-    head = (
-        f'\\multicolumn{{{k}}}{{@{{}}l}}{{\\textit{{{latex_text(title)}}}}} \\\\\n' if title else ''
-    )
-    return head + ''.join(
-        first(' & '.join(bold(m, _stacked([text, interval])) for _, _, text, interval in cells))
-        + ' \\\\\n'
-        for m, cells in lines
-    )
+    text = ''
+    if title:
+        text = f'\\multicolumn{{{k}}}{{@{{}}l}}{{\\textit{{{latex_text(title)}}}}} \\\\\n'
+    for marked, cells in lines:
+        row = ' & '.join(_latex_cell(marked, *c[2:]) for c in cells)
+        if row[:1] in ('[', '*'):  # what stands after \\ must not look like its option
+            row = '{}' + row
+        text += row + ' \\\\\n'
+    return text
+
+
+def _latex_cell(marked: bool, text: str, interval: str) -> str:
+    "A cell with its interval below, bold where its row is marked"
+    shown = _stacked([text, interval])
+    return f'\\textbf{{{shown}}}' if marked and shown else shown
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bba9c9f6
 def plain_frame(
-    table,  # a `Table`
-):
+    table: Table,  # what is printed
+) -> pd.DataFrame:
     "The printed columns, unrounded, under their keys; intervals beside their values"
     keep = [table.groups] if table.groups else []
     for c in table.columns:
-        keep += [c.key] + [
-            f'{c.key}_{e}' for e in ('low', 'high') if c.interval and f'{c.key}_{e}' in table.frame
-        ]
+        keep.append(c.key)
+        ends = [f'{c.key}_low', f'{c.key}_high'] if c.interval else []
+        keep += [e for e in ends if e in table.frame]
     return table.frame[list(dict.fromkeys(keep))]
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #c797b76c
 def save_table(
-    table,  # a `Table`
-    folder,  # OUT/tables/report
-    label,  # 'tab:main_results' gives tab_main_results.csv and .tex
-):
+    table: Table,  # what is printed
+    folder: Path,  # OUT/tables/report
+    label: str,  # 'tab:main_results' gives tab_main_results.csv and .tex
+) -> 'tuple[Path, Path]':
     "Write the table as CSV and LaTeX; returns both paths"
     stem = re.sub(r'\W+', '_', label)
     csv, tex = folder / f'{stem}.csv', folder / f'{stem}.tex'

@@ -13,33 +13,35 @@ __all__ = ['CANVASES', 'TAPS', 'INPUTS', 'PREPARATION', 'FUSION', 'TIME', 'SIGHT
 # %% ../../nbs/50_reporting/85_methods.ipynb #c47e205b
 import re
 from pathlib import Path
+from collections.abc import Callable, Iterable
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.axes import Axes
 from ..backbones.registry import get_backbone
 from ..core.places import root
+from ..core.studies import Arm, Study
 from ..evaluation.comparing import margin, rope
 from ..experiment.plan import design
 from .drawing import Drawn
 from .layout import Column, Table, latex_text
-from .results import NotThere, Nothing, _read, counted, listed, number
+from .results import NotThere, Nothing, Results, _read, counted, listed, number
 from .sentences import power, stated
 from .style import canvas, colour
 from .comparison_tables import genotypes, nice
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #0fe0885c
-def references():
+def references() -> pd.DataFrame:
     "Key, text and DOI of every work a report may cite"
     return _read(root() / 'reports' / 'references.csv').set_index('key')
 
 
 def cited(
-    text,  # one or more paragraphs
-):
+    text: str | Iterable[str],  # one or more paragraphs
+) -> list[str]:
     "Keys in the order of their first use"
-    found = list(
-        dict.fromkeys(re.findall(r'@(\w+)', ' '.join([text] if isinstance(text, str) else text)))
-    )
+    texts = [text] if isinstance(text, str) else text
+    found = list(dict.fromkeys(re.findall(r'@(\w+)', ' '.join(texts))))
     known = references().index
     missing = [k for k in found if k not in known]
     if missing:
@@ -47,84 +49,97 @@ def cited(
     return found
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #11abe332
-def _year(text):
+def _year(text: str) -> str:
+    "The year in brackets"
     return re.search(r'[(](\d{4})', text)[1]
 
 
 def to_html_text(
-    text,  # a paragraph with keys
-):
+    text: str,  # a paragraph with keys
+) -> Markup:
     "The paragraph as HTML: keys become links to the list of references"
     names = references().text
-    short = lambda k: names[k].split(' ')[0] + ' ' + _year(names[k])
-    link = lambda m: (
-        Markup('(')
-        + Markup(', ').join(
-            Markup('<a href="#ref-{}">{}</a>').format(k, short(k))
-            for k in re.findall(r'@(\w+)', m[0])
-        )
-        + Markup(')')
-    )
     parts = re.split(r'(\[@[^\]]+\])', text)
     return Markup('').join(
-        link(re.match(r'.*', p)) if p.startswith('[@') else Markup.escape(p) for p in parts
+        _links(p, names) if p.startswith('[@') else Markup.escape(p) for p in parts
     )
+
+
+def _links(
+    text: str,  # keys in brackets
+    names: pd.Series,  # the references by key
+) -> Markup:
+    "Author and year of each work in brackets, as links to the list of references"
+    link = Markup('<a href="#ref-{}">{}</a>')
+    short = lambda key: names[key].split(' ')[0] + ' ' + _year(names[key])
+    links = Markup(', ').join(link.format(k, short(k)) for k in re.findall(r'@(\w+)', text))
+    return Markup('(') + links + Markup(')')
 
 
 def to_latex_text(
-    text,  # a paragraph with keys
-):
+    text: str,  # a paragraph with keys
+) -> str:
     "The paragraph as LaTeX: keys become \\citep"
     parts = re.split(r'(\[@[^\]]+\])', text)
-    return ''.join(
-        '\\citep{' + ','.join(re.findall(r'@(\w+)', p)) + '}'
-        if p.startswith('[@')
-        else latex_text(p)
-        for p in parts
-    )
+    cite = lambda p: '\\citep{' + ','.join(re.findall(r'@(\w+)', p)) + '}'
+    return ''.join(cite(p) if p.startswith('[@') else latex_text(p) for p in parts)
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #f98d42be
 def common(
-    arms,  # {name: `Arm`}
-    key,  # a setting
-    say=str,  # value -> text
-):
+    arms: dict[str, Arm],  # by name
+    key: str,  # a setting
+    say: Callable[[object], str] = str,  # the value in words
+) -> str:
     "The setting's value; where arms differ, that of most of them, and the others with their values"
     values = {}
     for n, a in arms.items():
         values.setdefault(say(getattr(a, key)), []).append(nice(n))
     most, *others = sorted(values, key=lambda v: -len(values[v]))
-    return most + (f' ({"; ".join(f"{listed(values[v])}: {v}" for v in others)})' if others else '')
+    if not others:
+        return most
+    told = '; '.join(f'{listed(values[v])}: {v}' for v in others)
+    return f'{most} ({told})'
 
 
 def networks(
-    study,  # a `Study`
-):
+    study: Study,  # whose arms are asked for
+) -> dict[str, Arm]:
     "The arms that are networks; gates, attention and epochs are said of these alone"
-    return {n: a for n, a in study.arms.items() if a.estimator == 'network'}
+    arms = study.arms.items()
+    return {name: a for name, a in arms if a.estimator == 'network'}
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #6a5c0be5
-def plants_text(results):
+def plants_text(results: Results) -> str:
     "Plants and design, from the plan"
-    rounds, reps, t = design('rounds'), design('replicate_rounds'), design('treatments')
-    looks = reps[reps.images].groupby('replicate').size()
+    rounds = design('rounds')
+    plan = design('replicate_rounds')
     doses = listed(
         f'{r.treatment} ({r.role}, {number(r.target_whc_pct, 0)} % of water-holding capacity)'
-        for r in t.itertuples()
+        for r in design('treatments').itertuples()
     )
+    times = lambda part: listed(sorted(set(part.groupby('replicate').size())), 'or')
     n = genotypes(results)
     return (
-        f'{counted(n, "accession")} of faba bean were grown at {doses}, three replicates each. Rounds of measurement lay between day {rounds.dag.min()} and day {rounds.dag.max()} after germination '
-        f'({rounds.date.min()} to {rounds.date.max()}); each replicate was photographed on {listed(sorted(set(looks)), "or")} of them, from three sides and from above, and chlorophyll fluorescence was taken on '
-        f'{listed(sorted(set(reps[reps.fluorescence].groupby("replicate").size())), "or")}. A step counts as measured when a plant has at least one photograph or a fluorescence record on that day.'
+        f'{counted(n, "accession")} of faba bean were grown at {doses}, three replicates each. '
+        f'Rounds of measurement lay between day {rounds.dag.min()} and day {rounds.dag.max()} '
+        f'after germination ({rounds.date.min()} to {rounds.date.max()}); '
+        f'each replicate was photographed on {times(plan[plan.images])} of them, '
+        'from three sides and from above, and chlorophyll fluorescence was taken on '
+        f'{times(plan[plan.fluorescence])}. '
+        'A step counts as measured when a plant has at least one photograph or a fluorescence '
+        'record on that day.'
     )
 
 
-def labels_text(results):
+def labels_text(results: Results) -> str:
     "Labels and their limits"
     return (
-        'Drought symptoms were annotated as one day per accession. Drought plants count as stressed from that day on, control plants never. Plants were looked at every few days, so the annotation is seen between the last '
-        'measured step before it and the first at or after it; results are repeated with steps within three days of onset left out and with onset moved by one round.'
+        'Drought symptoms were annotated as one day per accession. '
+        'Drought plants count as stressed from that day on, control plants never. '
+        'Plants were looked at every few days, so the annotation is seen between the last '
+        'measured step before it and the first at or after it; '
+        'results are repeated with steps within three days of onset left '
+        'out and with onset moved by one round.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #368d1c9d
@@ -140,7 +155,7 @@ TAPS = {
 }
 
 
-def features_text(results):
+def features_text(results: Results) -> str:
     "Encoders: source, tap, width, canvas"
     arms = {a.backbone: a for a in results.study.arms.values() if 'image' in a.modalities}
     if not arms:
@@ -158,15 +173,13 @@ def features_text(results):
         tap = b.tap(a.tap)
         width = f', {b.taps[tap]} wide' if b.taps.get(tap) else ''
         taps.append(tap)
-        told.append(
-            f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {CANVASES[b.canvas(a.canvas)]})'
-        )
+        cut = CANVASES[b.canvas(a.canvas)]
+        told.append(f'{nice(n)}{cite(n)} ({b.source}, tap {tap}{width}, photographs {cut})')
+    explained = ''.join(f'Tap {t} is {TAPS[t]}. ' for t in TAPS if t in taps)
     return (
-        'Photographs were encoded by frozen encoders that were never adapted to plants of this experiment: '
-        + '; '.join(told)
-        + '. '
-        + ''.join(f'Tap {t} is {TAPS[t]}. ' for t in TAPS if t in taps)
-        + 'The views of a plant and day are pooled by a learned softmax-weighted mean.'
+        'Photographs were encoded by frozen encoders that were never adapted to plants of '
+        f'this experiment: {"; ".join(told)}. {explained}'
+        'The views of a plant and day are pooled by a learned softmax-weighted mean.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #7c9fce48
@@ -179,8 +192,15 @@ INPUTS = {
     'shape': 'size',
 }
 PREPARATION = {
-    'published': 'fluorescence is standardised over all plants after missing values were set to 0; other inputs are not scaled; learned tokens stand for missing photographs and fluorescence (this repeats the published preparation and its leak)',
-    'clean': 'every modality is standardised on the training plants of the fold, imputed after scaling, and has a learned token for missing values',
+    'published': (
+        'fluorescence is standardised over all plants after missing values were set to 0; '
+        'other inputs are not scaled; learned tokens stand for missing photographs and '
+        'fluorescence (this repeats the published preparation and its leak)'
+    ),
+    'clean': (
+        'every modality is standardised on the training plants of the fold, '
+        'imputed after scaling, and has a learned token for missing values'
+    ),
 }
 FUSION = {'gating': 'a softmax gate', 'concat': 'concatenation'}
 TIME = {
@@ -194,98 +214,127 @@ SIGHT = {
 }
 
 
-def model_text(results):
+def model_text(results: Results) -> str:
     "The model and its inputs"
-    s, net = results.study, networks(results.study)
-    inputs = (
-        f'Inputs: {common(s.arms, "modalities", lambda m: listed(INPUTS.get(x, x) for x in m))}.'
-    )
+    net = networks(results.study)
+    named = lambda modalities: listed(INPUTS.get(m, m) for m in modalities)
+    inputs = f'Inputs: {common(results.study.arms, "modalities", named)}.'
     if not net:
         return inputs
     return (
-        f'{inputs} In a network, each modality is projected to 128 dimensions and fused by {common(net, "fusion", FUSION.get)}; over time stands {common(net, "temporal", TIME.get)} [@vaswani2017], '
-        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. The head gives a probability of stress for every measured step.'
+        f'{inputs} In a network, each modality is projected to 128 dimensions and fused by '
+        f'{common(net, "fusion", FUSION.get)}; over time stands '
+        f'{common(net, "temporal", TIME.get)} [@vaswani2017], '
+        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. '
+        'The head gives a probability of stress for every measured step.'
     )
 
 
-def estimators_text(results):
+def estimators_text(results: Results) -> str:
     "Classical estimators, where the study has any"
     found = {n: a for n, a in results.study.arms.items() if a.estimator != 'network'}
     if not found:
         return ''
-    return f'Classical estimators see the inputs of one step at a time, in the same folds: {listed(nice(n) for n in found)}.'
-
-
-def preparation_text(results):
-    "What was done to the inputs"
-    s = results.study
-    used = sorted({a.preparation for a in s.arms.values()})
-    whose = lambda p: (
-        f' ({listed(nice(n) for n, a in s.arms.items() if a.preparation == p)})'
-        if len(used) > 1
-        else ''
-    )
     return (
-        'Preparation '
-        + '; preparation '.join(f'“{p}”{whose(p)}: {PREPARATION[p]}' for p in used)
-        + '.'
+        'Classical estimators see the inputs of one step at a time, in the same folds: '
+        f'{listed(nice(n) for n in found)}.'
     )
+
+
+def preparation_text(results: Results) -> str:
+    "What was done to the inputs"
+    arms = {}
+    for name, a in results.study.arms.items():
+        arms.setdefault(a.preparation, []).append(nice(name))
+    whose = lambda p: f' ({listed(arms[p])})' if len(arms) > 1 else ''
+    told = [f'“{p}”{whose(p)}: {PREPARATION[p]}' for p in sorted(arms)]
+    return f'Preparation {"; preparation ".join(told)}.'
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #cea43823
-def training_text(results):
+def training_text(results: Results) -> str:
     "Loss, optimiser, stopping, folds, seeds"
-    s, n, net = results.study, genotypes(results), networks(results.study)
+    n = genotypes(results)
+    net = networks(results.study)
     if not net:
         return f'Each of the {counted(n, "accession")} was left out in turn with all its plants.'
-    c = lambda k: common(net, k, lambda v: f'{v:g}' if isinstance(v, float) else str(v))
-    seeds = lambda k: common(s.arms, k, lambda v: counted(len(v), 'seed') + f' ({listed(v)})')
+    short = lambda value: f'{value:g}' if isinstance(value, float) else str(value)
+    c = lambda key: common(net, key, short)
+    told = lambda values: f'{counted(len(values), "seed")} ({listed(values)})'
+    seeds = lambda key: common(results.study.arms, key, told)
     return (
-        f'Binary cross-entropy on measured steps with weight {c("pos_weight")} for stressed steps was minimised with AdamW [@loshchilov2019] (learning rate {c("lr")}, weight decay {c("weight_decay")}, batches of {c("batch_size")} plants, '
-        f'gradient norm at most {c("clip_norm")}, dropout {c("dropout")}), with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs without a better validation loss, '
-        f'and the best epoch was kept. Each of the {counted(n, "accession")} was left out in turn with all its plants; of the others, one early, one middle and one late accession served for validation. Validation splits: {seeds("split_seeds")}; initialisations: {seeds("init_seeds")}. '
+        f'Binary cross-entropy on measured steps with weight {c("pos_weight")} for stressed steps '
+        f'was minimised with AdamW [@loshchilov2019] (learning rate {c("lr")}, '
+        f'weight decay {c("weight_decay")}, batches of {c("batch_size")} plants, '
+        f'gradient norm at most {c("clip_norm")}, dropout {c("dropout")}), '
+        f'with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, '
+        f'for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs '
+        'without a better validation loss, '
+        f'and the best epoch was kept. Each of the {counted(n, "accession")} was left out in turn '
+        'with all its plants; of the others, one early, one middle and one late accession served '
+        f'for validation. Validation splits: {seeds("split_seeds")}; '
+        f'initialisations: {seeds("init_seeds")}. '
         'A fit depends on its arm, seeds and fold alone.'
     )
 
 
-def readings_text(results):
+def readings_text(results: Results) -> str:
     "The two readings and the yardsticks"
     return (
-        'Every arm was read in two ways. Retrospectively, the whole series is seen. Online, prefixes are replayed: every modality is cut after a day and the prediction is read on that day. Words like early and lead refer to online results only. '
-        'Rules that see no plant went through the same folds and the same code: a clock told the treatment, a clock not told, a clock with the treatment inferred from size, a constant onset and the prevalence.'
+        'Every arm was read in two ways. Retrospectively, the whole series is seen. '
+        'Online, prefixes are replayed: every modality is cut after a day and the prediction is '
+        'read on that day. Words like early and lead refer to online results only. '
+        'Rules that see no plant went through the same folds and the same code: '
+        'a clock told the treatment, a clock not told, a clock with the treatment inferred from '
+        'size, a constant onset and the prevalence.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #fa68dbc5
-def statistics_text(results):
+def statistics_text(results: Results) -> str:
     "Unit, tests, intervals, adjustments"
     c = stated(results)
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
     return (
-        f'The unit of comparison is the accession. The study states these contrasts beforehand: {pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired sign-flip permutation with one common sign per accession over all arms, '
-        'adjusted over the stated contrasts [@holm1979]; everything else is exploratory and adjusted [@benjamini1995]. Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds within them and the same draws for all arms; before they are read, the draws are moved by what mixing the seeds of different accessions alone does to a ratio. '
-        f'Beside the primary test stand the corrected resampled t test [@nadeau2003], the Bayesian signed rank test with a region of practical equivalence of {rope} F1 [@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
-        f'Alarm thresholds and calibration for an accession are fitted on the predictions for all others{_within(results)}. '
-        + power(results)
+        'The unit of comparison is the accession. The study states these contrasts beforehand: '
+        f'{pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired '
+        'sign-flip permutation with one common sign per accession over all arms, '
+        'adjusted over the stated contrasts [@holm1979]; '
+        'everything else is exploratory and adjusted [@benjamini1995]. '
+        'Intervals are BCa bootstrap intervals [@efron1987], accessions resampled with seeds '
+        'within them and the same draws for all arms; '
+        'before they are read, the draws are moved by what mixing the seeds of different '
+        'accessions alone does to a ratio. '
+        'Beside the primary test stand the corrected resampled t test [@nadeau2003], '
+        f'the Bayesian signed rank test with a region of practical equivalence of {rope} F1 '
+        f'[@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
+        'Alarm thresholds and calibration for an accession are fitted on the predictions for all '
+        f'others{_within(results)}. ' + power(results)
     )
 
 
-def _within(results):
+def _within(results: Results) -> str:
     "Which arms had theirs from networks within the fold"
     arms = [n for n, a in results.study.arms.items() if a.nested]
+    if not arms:
+        return ''
     return (
-        arms
-        and f'; those of {listed(map(nice, arms))} on the predictions of five further models within its fold, each trained without a fifth of the fold’s training accessions'
-        or ''
+        f'; those of {listed(map(nice, arms))} on the predictions of five further models '
+        'within its fold, each trained without a fifth of the fold’s training accessions'
     )
 
 
-def distillation_text(results):
+def distillation_text(results: Results) -> str:
     "Distillation, where the study has any"
     arms = [n for n, a in results.study.arms.items() if a.distillation != 'none']
     if not arms:
         return ''
     return (
-        f'{listed(map(nice, arms))} learned with privileged information [@vapnik2009] by distillation [@hinton2015]: per step, the squared temperature (T = 2) times the divergence between the softened Bernoulli predictions of teacher and student is added to the task loss, '
-        'its weight falling from 0.7 to 0.3. A fold’s teacher is the teacher trained without that accession. Controls: training from scratch, a teacher whose predictions are shuffled between plants, and self-distillation.'
+        f'{listed(map(nice, arms))} learned with privileged information [@vapnik2009] by '
+        'distillation [@hinton2015]: per step, the squared temperature (T = 2) times the '
+        'divergence between the softened Bernoulli predictions of teacher and student is added '
+        'to the task loss, '
+        'its weight falling from 0.7 to 0.3. A fold’s teacher is the teacher trained without that '
+        'accession. Controls: training from scratch, a teacher whose predictions are shuffled '
+        'between plants, and self-distillation.'
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #5838c1b7
@@ -301,8 +350,8 @@ SECTIONS = {
 
 
 def sections(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[tuple[str, list[str]]]:
     "[(heading, [paragraph with keys])]; a paragraph whose numbers are missing says so"
     out = []
     for head, makers in SECTIONS.items():
@@ -317,85 +366,75 @@ def sections(
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #5397ebe9
 def methods_html(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "The methods section for the page"
-    block = lambda head, texts: (
-        Markup('<h3>{}</h3>').format(head)
-        + Markup('').join(Markup('<p>{}</p>').format(to_html_text(t)) for t in texts)
-    )
-    return (
-        Markup('<div class="methods">')
-        + Markup('').join(block(*s) for s in sections(results))
-        + Markup('</div>')
-    )
+    parts = []
+    for head, texts in sections(results):
+        parts.append(Markup('<h3>{}</h3>').format(head))
+        parts += [Markup('<p>{}</p>').format(to_html_text(t)) for t in texts]
+    return Markup('<div class="methods">{}</div>').format(Markup('').join(parts))
 
 
 def methods_latex(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The methods section for a manuscript"
-    return (
-        '\n\n'.join(
-            f'\\subsection{{{latex_text(head)}}}\n' + '\n\n'.join(map(to_latex_text, texts))
-            for head, texts in sections(results)
-        )
-        + '\n'
-    )
+    parts = []
+    for head, texts in sections(results):
+        paragraphs = '\n\n'.join(map(to_latex_text, texts))
+        parts.append(f'\\subsection{{{latex_text(head)}}}\n{paragraphs}')
+    return '\n\n'.join(parts) + '\n'
 
 
 def references_html(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "The works cited in the methods, in alphabetical order"
-    r = references().loc[
-        sorted(
-            set(cited([t for _, texts in sections(results) for t in texts]))
-            | {'kapoor2024', 'kornblith2019'}
-        )
+    keys = {'kapoor2024', 'kornblith2019'}
+    for _, texts in sections(results):
+        keys |= set(cited(texts))
+    works = references().loc[sorted(keys)]
+    doi = Markup(' <a href="https://doi.org/{0}">doi:{0}</a>')
+    line = Markup('<li id="ref-{}">{}{}</li>')
+    lines = [
+        line.format(k, x.text, doi.format(x.doi) if x.doi else '') for k, x in works.iterrows()
     ]
-    link = lambda doi: (
-        Markup(' <a href="https://doi.org/{0}">doi:{0}</a>').format(doi) if doi else ''
-    )
-    return Markup('<ul class="references">{}</ul>').format(
-        Markup('').join(
-            Markup('<li id="ref-{}">{}{}</li>').format(k, x.text, link(x.doi))
-            for k, x in r.iterrows()
-        )
-    )
+    return Markup('<ul class="references">{}</ul>').format(Markup('').join(lines))
 
 
-def references_bibtex():
+def references_bibtex() -> str:
     "All references as BibTeX notes, so that the LaTeX section compiles"
-    fields = lambda x: {
-        'note': latex_text(x.text),
-        'year': _year(x.text),
-        'author': latex_text(x.text.split(' (')[0]),
-        **({'doi': x.doi} if x.doi else {}),
+    entries = [_bibtex(key, work) for key, work in references().iterrows()]
+    return '\n\n'.join(entries) + '\n'
+
+
+def _bibtex(
+    key: str,
+    work: pd.Series,  # its text and DOI
+) -> str:
+    "One reference as a BibTeX note"
+    fields = {
+        'note': latex_text(work.text),
+        'year': _year(work.text),
+        'author': latex_text(work.text.split(' (')[0]),
     }
-    entry = lambda k, x: (
-        f'@misc{{{k},\n' + ',\n'.join(f'  {a} = {{{b}}}' for a, b in fields(x).items()) + '\n}'
-    )
-    return '\n\n'.join(entry(k, x) for k, x in references().iterrows()) + '\n'
+    if work.doi:
+        fields['doi'] = work.doi
+    lines = ',\n'.join(f'  {name} = {{{value}}}' for name, value in fields.items())
+    return f'@misc{{{key},\n{lines}\n}}'
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #ee158d35
 def decisions_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Decision, reason, trade-off and mitigation, from DECISIONS.md"
     text = (root() / 'DECISIONS.md').read_text(encoding='utf-8')
-    part = lambda body, k: (
-        (re.search(rf'\*\*{k}\.\*\*\s*(.+?)(?=\n- \*\*|\Z)', body, flags=re.S) or [None, ''])[1]
-        .strip()
-        .replace('`', '')
-    )
-    rows = [
-        dict(
-            title=t.strip(),
-            **{k: part(b, k) for k in ('Decision', 'Reason', 'Trade-off', 'Mitigation')},
-        )
-        for t, b in re.findall(r'^## \d+\. (.+?)\n(.*?)(?=^## |\Z)', text, flags=re.S | re.M)
-    ]
+    found = re.findall(r'^## \d+\. (.+?)\n(.*?)(?=^## |\Z)', text, flags=re.S | re.M)
+    rows = []
+    for title, body in found:
+        parts = {k: _part(body, k) for k in ('Decision', 'Reason', 'Trade-off', 'Mitigation')}
+        rows.append({'title': title.strip(), **parts})
     return Table(
         pd.DataFrame(rows),
         [
@@ -405,21 +444,37 @@ def decisions_table(
         f'{counted(len(rows), "decision")} that shape the numbers, from DECISIONS.md.',
     )
 
+
+def _part(
+    body: str,  # of a decision
+    name: str,  # 'Reason', …
+) -> str:
+    "One part of a decision, '' where it has none"
+    match = re.search(rf'\*\*{name}\.\*\*\s*(.+?)(?=\n- \*\*|\Z)', body, flags=re.S)
+    return match[1].strip().replace('`', '') if match else ''
+
 # %% ../../nbs/50_reporting/85_methods.ipynb #12356a86
-def _settings(results):
+def _settings(results: Results) -> tuple[pd.DataFrame, pd.Series]:
     "Settings × arms as texts, and which are the same for all"
     from faba_nb.core.config import to_dict
 
-    say = lambda v: listed(v) if isinstance(v, (list, tuple)) else '–' if v is None else str(v)
-    f = pd.DataFrame(
-        {n: {k: say(v) for k, v in to_dict(a).items()} for n, a in results.study.arms.items()}
-    )
+    told = {}
+    for name, a in results.study.arms.items():
+        told[name] = {k: _setting(v) for k, v in to_dict(a).items()}
+    f = pd.DataFrame(told)
     return f, f.nunique(axis=1) == 1
 
 
+def _setting(value: object) -> str:
+    "A setting as text"
+    if isinstance(value, (list, tuple)):
+        return listed(value)
+    return '–' if value is None else str(value)
+
+
 def settings_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The settings in which arms differ, an arm per line"
     f, same = _settings(results)
     if same.all():
@@ -433,37 +488,36 @@ def settings_table(
 
 
 def shared_settings_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The settings that all arms share"
     f, same = _settings(results)
     t = f[same].iloc[:, :1].set_axis(['value'], axis=1).rename_axis('setting').reset_index()
     return Table(
         t,
         [Column('setting', 'Setting'), Column('value', 'Value')],
-        f'What is the same for {"the arm" if f.shape[1] == 1 else f"all {f.shape[1]} arms"}; study.yaml holds every arm in full.',
+        (
+            f'What is the same for {"the arm" if f.shape[1] == 1 else f"all {f.shape[1]} arms"}; '
+            'study.yaml holds every arm in full.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #dcea5348
 def checklist_facts(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> dict[str, str]:
     "What the answers of the checklist are filled with"
     s, n, r = results.study, genotypes(results), design('rounds')
-    p, c = s.provenance, stated(results)
+    p = s.provenance
     try:
         e = results.experiment
-        plants, steps, data = (
-            counted(len(e.plants), 'plant'),
-            counted(len(e.measured), 'measured step'),
-            f'read from the folder {Path(results.run["data"]).name}',
-        )
+        plants = counted(len(e.plants), 'plant')
+        steps = counted(len(e.measured), 'measured step')
+        data = f'read from the folder {Path(results.run["data"]).name}'
     except NotThere as why:
-        plants, steps, data = (
-            f'six plants for each of {n} accessions',
-            'steps not counted here',
-            str(why),
-        )
+        plants = f'six plants for each of {n} accessions'
+        steps = 'steps not counted here'
+        data = str(why)
     try:
         could = power(results)
     except NotThere as why:
@@ -494,8 +548,8 @@ def checklist_facts(
 
 
 def checklist_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "The checklist, answered"
     f = _read(root() / 'reports' / 'checklist.csv')
     facts = checklist_facts(results)
@@ -509,9 +563,9 @@ def checklist_table(
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #b9910f74
 def pipeline(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig1_pipeline: photographs and sensors on the left, honest numbers on the right"
     s, n = results.study, genotypes(results)
     encoders = sorted({nice(a.backbone) for a in s.arms.values() if 'image' in a.modalities})
@@ -534,63 +588,48 @@ def pipeline(
         _box(ax, x, y, head, body, colour(c), width)
     for a, b in arrows:
         _arrow(ax, places[a], places[b])
-    ax.set(
-        xlim=(-0.5, max(x for x, _ in places) + 0.5), ylim=(-0.5, max(y for _, y in places) + 0.5)
-    )
+    right = max(x for x, _ in places)
+    top = max(y for _, y in places)
+    ax.set(xlim=(-0.5, right + 0.5), ylim=(-0.5, top + 0.5))
     ax.axis('off')
     return Drawn(
         fig,
-        f'What flows where in this study: {counted(len(s.arms), "arm")}, {counted(n, "accession")} left out in turn.',
-        'Photographs go through a frozen encoder; its features and the sensor tables go into one small model, trained once for every left-out accession; predictions become numbers beside rules that see no plant.',
+        (
+            f'What flows where in this study: {counted(len(s.arms), "arm")}, '
+            f'{counted(n, "accession")} left out in turn.'
+        ),
+        (
+            'Photographs go through a frozen encoder; its features and the sensor tables go into '
+            'one small model, trained once for every left-out accession; '
+            'predictions become numbers beside rules that see no plant.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #d43a74da
 BOX = (0.84, 0.62)
 
 
-def _box(ax, x, y, head, body, tone, width):
+def _box(ax: Axes, x: float, y: float, head: str, body: str, tone: str, width: float) -> None:
     "A box with a heading and two lines"
     w, h = BOX
-    ax.add_patch(
-        FancyBboxPatch(
-            (x - w / 2, y - h / 2),
-            w,
-            h,
-            boxstyle='round,pad=0,rounding_size=.06',
-            fc='none',
-            ec=tone,
-            lw=1.3,
-        )
-    )
-    ax.text(
-        x,
-        y + 0.15,
-        head,
-        ha='center',
-        va='center',
-        weight='bold',
-        fontsize=7.5 if width > 120 else 7,
-    )
-    ax.text(
-        x,
-        y - 0.1,
-        body,
-        ha='center',
-        va='center',
-        fontsize=6.2 if width > 120 else 5.8,
-        color=colour('muted'),
-        linespacing=1.25,
-    )
+    round_box = 'round,pad=0,rounding_size=.06'
+    corner = x - w / 2, y - h / 2
+    ax.add_patch(FancyBboxPatch(corner, w, h, boxstyle=round_box, fc='none', ec=tone, lw=1.3))
+    large, small = (7.5, 6.2) if width > 120 else (7, 5.8)
+    middle = dict(ha='center', va='center')
+    ax.text(x, y + 0.15, head, weight='bold', fontsize=large, **middle)
+    grey = colour('muted')
+    ax.text(x, y - 0.1, body, fontsize=small, color=grey, linespacing=1.25, **middle)
 
 
-def _arrow(ax, a, b):
+def _arrow(ax: Axes, a: tuple[float, float], b: tuple[float, float]) -> None:
     "From the edge of one box to the edge of another"
-    (w, h), (dx, dy) = BOX, (b[0] - a[0], b[1] - a[1])
-    reach = lambda: min(w / 2 / abs(dx) if dx else 9, h / 2 / abs(dy) if dy else 9)
-    k = reach() + 0.03
-    ax.annotate(
-        '',
-        (b[0] - k * dx, b[1] - k * dy),
-        (a[0] + k * dx, a[1] + k * dy),
-        arrowprops=dict(arrowstyle='-|>', color=colour('muted'), lw=1, shrinkA=0, shrinkB=0),
-    )
+    w, h = BOX
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    across = w / 2 / abs(dx) if dx else 9
+    along = h / 2 / abs(dy) if dy else 9
+    k = min(across, along) + 0.03
+    start = a[0] + k * dx, a[1] + k * dy
+    end = b[0] - k * dx, b[1] - k * dy
+    arrow = dict(arrowstyle='-|>', color=colour('muted'), lw=1, shrinkA=0, shrinkB=0)
+    ax.annotate('', end, start, arrowprops=arrow)

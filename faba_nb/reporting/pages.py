@@ -8,11 +8,12 @@ __all__ = ['Page']
 # %% ../../nbs/50_reporting/35_pages.ipynb #40d28692
 from functools import partial
 from pathlib import Path
+from collections.abc import Callable, Iterable
 from fastcore.basics import patch
 from IPython.display import HTML, display
 from markupsafe import Markup
-from .drawing import figure_html
-from .layout import save_table, to_html
+from .drawing import Drawn, figure_html
+from .layout import Table, save_table, to_html
 from ..core.files import write_text
 from ..core.notebooks import done
 from ..core.study_folder import StudyFolder
@@ -26,20 +27,24 @@ class Page:
 
     def __init__(
         self,
-        out,  # the study's output folder
-    ):
+        out: Path,  # the study's output folder
+    ) -> None:
         use_style()
-        self.out, self.results = Path(out), Results(out)
-        self.figures, self.tables, self.gaps, self.finished = [], [], [], False
+        self.out = Path(out)
+        self.results = Results(out)
+        self.figures = []
+        self.tables = []
+        self.gaps = []
+        self.finished = False
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #e02b2fed
-def _gap(page, error):
+def _gap(page: Page, error: NotThere) -> Markup:
     "The place of something that is not there"
     page.gaps.append(str(error))
     return Markup('<p class="gap"><b>{}</b> {}</p>').format(error.head, str(error))
 
 
-def _show(page, make, quiet=False):
+def _show(page: Page, make: Callable, quiet: bool = False) -> None:
     "Display what `make()` returns, or why it cannot be made"
     try:
         html = make()
@@ -50,35 +55,42 @@ def _show(page, make, quiet=False):
     display(HTML(str(html)))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #9a0bec0d
-def _paragraphs(text):
+def _paragraphs(text: str | Iterable[str]) -> Markup:
     "One or several texts as paragraphs; plain text is escaped, markup of blocks is left as it is"
     texts = [text] if isinstance(text, str) else list(text)
-    block = lambda t: isinstance(t, Markup) and t.startswith(('<ul', '<dl', '<p', '<div'))
-    return Markup('\n').join(t if block(t) else Markup('<p>{}</p>').format(t) for t in texts if t)
+    return Markup('\n').join(_paragraph(t) for t in texts if t)
+
+
+def _paragraph(text: str) -> Markup:
+    "A text as a paragraph, unless it is the markup of a block"
+    if isinstance(text, Markup) and text.startswith(('<ul', '<dl', '<p', '<div')):
+        return text
+    return Markup('<p>{}</p>').format(text)
 
 
 @patch
 def say(
     self: Page,
-    sentence,  # text, or a function of the results that returns a text or several
-    quiet=False,  # leave the sentence out where its numbers are missing: the table below says so
-    **kwargs,  # for that function
-):
+    sentence: str | Callable,  # text, or a function of the results that returns a text or several
+    quiet: bool = False,  # leave it out where numbers are missing: the table below says so
+    **kwargs: object,  # for that function
+) -> None:
     "A paragraph, or several, written from the numbers"
-    _show(
-        self,
-        lambda: _paragraphs(sentence(self.results, **kwargs) if callable(sentence) else sentence),
-        quiet,
-    )
+
+    def make():
+        said = sentence(self.results, **kwargs) if callable(sentence) else sentence
+        return _paragraphs(said)
+
+    _show(self, make, quiet)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #6dab3f78
 @patch
 def figure(
     self: Page,
-    name,  # file name without ending; the manuscript's name where it has one
-    draw,  # function of results and width that returns a `Drawn`
-    **kwargs,  # for that function
-):
+    name: str,  # file name without ending; the manuscript's name where it has one
+    draw: Callable[..., Drawn],  # function of results and width that returns a `Drawn`
+    **kwargs: object,  # for that function
+) -> None:
     "A numbered figure, with its files in OUT/figures"
 
     def make():
@@ -99,10 +111,10 @@ def figure(
 @patch
 def table(
     self: Page,
-    label,  # the manuscript's label, such as 'tab:main_results'
-    make,  # function of results that returns a `Table`
-    **kwargs,  # for that function
-):
+    label: str,  # the manuscript's label, such as 'tab:main_results'
+    make: Callable[..., Table],  # function of results that returns a `Table`
+    **kwargs: object,  # for that function
+) -> None:
     "A numbered table, with its CSV and LaTeX in OUT/tables/report"
 
     def html():
@@ -110,7 +122,9 @@ def table(
         csv, tex = save_table(t, StudyFolder(self.out).report_tables, label)
         self.tables.append(label)
         files = Markup(
-            '<span class="files"><a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a></span>'
+            '<span class="files">'
+            '<a href="../tables/report/{}">CSV</a> <a href="../tables/report/{}">LaTeX</a>'
+            '</span>'
         ).format(csv.name, tex.name)
         return to_html(t, csv.stem, f'Table {len(self.tables)}.', files)
 
@@ -120,9 +134,9 @@ def table(
 @patch
 def file(
     self: Page,
-    name,  # file name in OUT/report
-    make,  # function of results that returns the text
-):
+    name: str,  # file name in OUT/report
+    make: Callable[[Results], str],  # function of results that returns the text
+) -> None:
     "A text file beside the page, linked"
 
     def html():
@@ -133,47 +147,33 @@ def file(
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #aaa6369a
 @patch
-def cards(self: Page):
+def cards(self: Page) -> None:
     "A link and a line for every other page of the site"
     card = Markup('<li><a href="{}"><b>{}</b> <span>{}</span></a></li>')
-    items = Markup('').join(
-        card.format(r.page, r.title, r.subtitle)
-        for r in reports(out=self.out).values()
-        if r.name != FRONT
-    )
+    others = [r for r in reports(out=self.out).values() if r.name != FRONT]
+    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in others)
     if items:
-        display(
-            HTML(
-                str(
-                    Markup(
-                        '<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>'
-                    ).format(items)
-                )
-            )
-        )
+        nav = Markup('<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>')
+        display(HTML(str(nav.format(items))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #f573826b
 @patch
-def banner(self: Page):
+def banner(self: Page) -> None:
     "A notice at the top of a page whose plants were drawn, not grown"
     s = self.results.simulated
     if s is None:
         return
     facts = ', '.join(f'{k} {s[k]}' for k in ('world', 'seed', 'genotypes') if k in s)
-    display(
-        HTML(
-            str(
-                Markup(
-                    '<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: plants, photographs and sensor tables '
-                    'were drawn by a program{}. Nothing on this page is a statement about faba bean.</p>'
-                ).format(f' ({facts})' if facts else '')
-            )
-        )
+    notice = Markup(
+        '<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: '
+        'plants, photographs and sensor tables were drawn by a program{}. '
+        'Nothing on this page is a statement about faba bean.</p>'
     )
+    display(HTML(str(notice.format(f' ({facts})' if facts else ''))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #3586dc63
 @patch
-def finish(self: Page):
+def finish(self: Page) -> None:
     "Say that the page has reached its end, and what is on it"
     found = {k: len(getattr(self, k)) for k in ('figures', 'tables', 'gaps')}
     self.finished = True

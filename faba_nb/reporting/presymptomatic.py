@@ -8,14 +8,18 @@ __all__ = ['CLASSIC', 'KINDS_OF_PLANT', 'KIND', 'EARLY', 'fluorescence_effects',
            'agreement_table', 'delays', 'alarm_tradeoff', 'earliness_table', 'earliness_sentence', 'old_controls']
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #659b72bd
+from collections.abc import Sequence
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from ..evaluation.alarms import Rule, accession_rule, never_words
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, dagger, plants_shown
 from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     counted,
     in_doubt,
     listed,
@@ -30,41 +34,40 @@ from .comparison_tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1966090b
 def fluorescence_effects(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "Parameters × days: effect of drought in control standard deviations"
     t = results.table('fluorescence_effects')
-    return (
-        t.pivot(index='parameter', columns='dag', values='effect')
-        .loc[t.parameter.unique()]
-        .rename(columns=int)
-    )
+    wide = t.pivot(index='parameter', columns='dag', values='effect')
+    return wide.loc[t.parameter.unique()].rename(columns=int)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2bca16ad
 def fluorescence_heatmap(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig7_fluorescence_heatmap: all parameters over time, alike ones together"
-    t, parting = fluorescence_effects(results), results.table('fluorescence_divergence')
-    t = t.loc[results.table('fluorescence_order').sort_values('place').parameter]
-    fig, ax = canvas(width, 16 + (1.95 if width > 120 else 1.55) * len(t))
-    _heat(
-        fig,
-        ax,
-        t,
-        pd.to_numeric(parting.set_index('parameter').divergence_dag).reindex(t.index),
-        width > 120,
-    )
+    parting = results.table('fluorescence_divergence')
+    order = results.table('fluorescence_order').sort_values('place').parameter
+    t = fluorescence_effects(results).loc[order]
+    days = pd.to_numeric(parting.set_index('parameter').divergence_dag).reindex(t.index)
+    wide = width > 120
+    fig, ax = canvas(width, 16 + (1.95 if wide else 1.55) * len(t))
+    _heat(fig, ax, t, days, wide)
     return Drawn(
         fig,
-        f'Effect of drought in standard deviations of control plants, {counted(len(t), "fluorescence parameter")}, n = {counted(int(parting.n_genotypes.max()), "accession")}, from a mixed model per parameter. '
-        f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: the day from which drought and control plants part (simultaneous 95 % band). Rows are ordered by the likeness of their courses.',
+        'Effect of drought in standard deviations of control plants, '
+        f'{counted(len(t), "fluorescence parameter")}, n = '
+        f'{counted(int(parting.n_genotypes.max()), "accession")}, '
+        'from a mixed model per parameter. '
+        f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: '
+        'the day from which drought and control plants part (simultaneous 95 % band). '
+        'Rows are ordered by the likeness of their courses.',
         _heat_alt(t),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b0fc3bf3
-def _heat(fig, ax, t, parting, wide):
+def _heat(fig: Figure, ax: Axes, t: pd.DataFrame, parting: pd.Series, wide: bool) -> None:
     "The map, its axes, a dot on each day of divergence"
     reach = max(1.0, float(np.nanquantile(np.abs(t), 0.98)))
     image = ax.imshow(
@@ -72,11 +75,8 @@ def _heat(fig, ax, t, parting, wide):
     )
     dated = [(list(t.columns).index(d), i) for i, d in enumerate(parting) if d in t.columns]
     if dated:
-        shows(
-            ax.plot(*np.array(dated).T, '.', color='#1a1f26', ms=2.5 if wide else 1.8)[0],
-            'day of divergence',
-            len(dated),
-        )
+        marks = ax.plot(*np.array(dated).T, '.', color='#1a1f26', ms=2.5 if wide else 1.8)
+        shows(marks[0], 'day of divergence', len(dated))
     ax.set(
         xticks=range(t.shape[1]),
         xticklabels=[str(d) for d in t.columns],
@@ -97,30 +97,32 @@ def _heat(fig, ax, t, parting, wide):
     )
 
 
-def _heat_alt(t):
+def _heat_alt(t: pd.DataFrame) -> str:
     "The strongest parameters of the last day in words"
     last = t.iloc[:, -1].dropna()
-    top = last.reindex(last.abs().sort_values(ascending=False).index)[:4]
-    return f'On day {t.columns[-1]} the largest differences are {listed(f"{k} {number(v, 1, sign=True)}" for k, v in top.items())} standard deviations.'
+    order = last.abs().sort_values(ascending=False).index
+    top = last.reindex(order)[:4]
+    told = listed(f'{k} {number(v, 1, sign=True)}' for k, v in top.items())
+    return f'On day {t.columns[-1]} the largest differences are {told} standard deviations.'
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3832582f
 CLASSIC = ['QY_max', 'Rfd_Lss', 'QY_Lss', 'qP_Lss']
 
 
 def responsive(
-    effects,  # from `fluorescence_effects`
-):
+    effects: pd.DataFrame,  # from `fluorescence_effects`
+) -> list[str]:
     "The classic parameters, and the three others that differ most on the last three days"
     late = effects.iloc[:, -3:].abs().mean(axis=1).sort_values(ascending=False)
-    return [p for p in CLASSIC if p in effects.index] + [p for p in late.index if p not in CLASSIC][
-        :3
-    ]
+    classic = [p for p in CLASSIC if p in effects.index]
+    others = [p for p in late.index if p not in CLASSIC]
+    return classic + others[:3]
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c76f0874
 def temporal_curves(
-    results,  # `Results`
-    width,  # mm
-):
+    results: Results,  # the study
+    width: float,  # mm
+) -> Drawn:
     "fig8_temporal_curves: classic parameters and the most responsive ones"
     e, t = results.experiment, fluorescence_effects(results)
     names = responsive(t)
@@ -130,46 +132,53 @@ def temporal_curves(
     for ax, p in zip(axes, names):
         _parameter(ax, courses[courses.parameter == p], p, pd.to_numeric(parting[p]))
     label_panels(axes, 'Days after germination', 'Mean, in the instrument’s units')
-    chosen = [p for p in names if p not in CLASSIC]
     some = e.fluor[e.fluor[names].notna().any(axis=1)]
-    each = (
-        some.merge(e.plants[['plant_id', 'replicate']], on='plant_id')
-        .groupby('dag')
-        .replicate.nunique()
-    )
-    dotted = (
-        f' Dotted, in {how_many(fig, "day of divergence")} of {counted(len(names), "panel")}: day of divergence.'
-        if how_many(fig, 'day of divergence')
-        else ''
-    )
-    why = (
-        f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end farthest apart in these data, so their separation is exaggerated.'
-        if chosen
-        else ''
-    )
+    replicates = some.merge(e.plants[['plant_id', 'replicate']], on='plant_id')
+    each = replicates.groupby('dag').replicate.nunique()
+    end = lambda p: number(t.loc[p].dropna().iloc[-1], 1, sign=True)
+    told = listed(f'{p} differs by {end(p)} standard deviations at the end' for p in names)
     return Drawn(
         fig,
-        f'Mean and 95 % interval over plants by treatment, in the instrument’s units, n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a day.{dotted}{why}',
-        listed(
-            f'{p} differs by {number(t.loc[p].dropna().iloc[-1], 1, sign=True)} standard deviations at the end'
-            for p in names
-        )
-        + '.',
+        (
+            'Mean and 95 % interval over plants by treatment, in the instrument’s units, '
+            f'n = {counted(some.plant_id.nunique(), "plant")}, {spread(each, "replicate")} a day.'
+            f'{_dotted(fig, len(names))}{_why(names)}'
+        ),
+        f'{told}.',
+    )
+
+
+def _dotted(
+    fig: Figure,
+    n: int,  # panels
+) -> str:
+    "What the dotted lines are, and how many panels have one"
+    dated = how_many(fig, 'day of divergence')
+    if not dated:
+        return ''
+    return f' Dotted, in {dated} of {counted(n, "panel")}: day of divergence.'
+
+
+def _why(
+    names: list[str],  # of the parameters that are drawn
+) -> str:
+    "Why those beside the classic parameters were chosen"
+    chosen = [p for p in names if p not in CLASSIC]
+    if not chosen:
+        return ''
+    return (
+        f' {listed(chosen)} {"was" if len(chosen) == 1 else "were"} chosen because they end '
+        'farthest apart in these data, so their separation is exaggerated.'
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #a9c249c6
-def _parameter(ax, courses, name, parting):
+def _parameter(ax: Axes, courses: pd.DataFrame, name: str, parting: float) -> None:
     "Mean and interval by treatment, day of divergence"
     for t in ('WHC-80', 'WHC-30'):
         g = courses[courses.treatment == t].set_index('dag')
-        ax.fill_between(
-            g.index,
-            g['mean'] - 1.96 * g['sem'],
-            g['mean'] + 1.96 * g['sem'],
-            color=colour(t),
-            alpha=0.2,
-            lw=0,
-        )
+        low = g['mean'] - 1.96 * g['sem']
+        high = g['mean'] + 1.96 * g['sem']
+        ax.fill_between(g.index, low, high, color=colour(t), alpha=0.2, lw=0)
         ax.plot(g.index, g['mean'], color=colour(t), label=t)
     if parting == parting:
         shows(ax.axvline(parting, color=colour('ink'), ls=':', lw=0.9), 'day of divergence')
@@ -177,11 +186,11 @@ def _parameter(ax, courses, name, parting):
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4ae0d773
 def gate_weights(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the first arm with gates by default
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the first arm with gates by default
+    protocol: str = 'retrospective',  # which reading
+) -> Drawn:
     "fig3_gate_weights: mean gate of each modality over time, by treatment"
     g = results.table('gates')
     g = g[g.protocol == protocol]
@@ -193,26 +202,28 @@ def gate_weights(
     fig, axes = panels(2, width, 50, (1, 2), sharex=True, sharey=True)
     for ax, t in zip(axes, ('WHC-80', 'WHC-30')):
         _gates(ax, g[g.treatment == t], names, t)
-    label_panels(
-        axes, 'Days after germination', 'Gate weight (share)', len(names) if width > 120 else 2
-    )
-    mean = g.groupby('modality').apply(
-        lambda x: np.average(x.weight, weights=x.n), include_groups=False
-    )
+    ncols = len(names) if width > 120 else 2
+    label_panels(axes, 'Days after germination', 'Gate weight (share)', ncols)
+    average = lambda rows: np.average(rows.weight, weights=rows.n)
+    mean = g.groupby('modality').apply(average, include_groups=False)
+    told = listed(f'{m} {number(mean[m], 2)}' for m in names)
     return Drawn(
         fig,
-        f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of all runs). Weights describe the model; they are not importance.',
-        'Mean weights: ' + listed(f'{m} {number(mean[m], 2)}' for m in names) + '.',
+        (
+            f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, '
+            f'band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of '
+            'all runs). Weights describe the model; they are not importance.'
+        ),
+        f'Mean weights: {told}.',
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #531f5785
-def _gates(ax, g, names, treatment):
+def _gates(ax: Axes, g: pd.DataFrame, names: Sequence[str], treatment: str) -> None:
     "One treatment"
     for m, style in zip(names, ('-', '--', '-.', ':', '-', '--')):
         of = g[g.modality == m].sort_values('dag')
-        ax.fill_between(
-            of.dag, of.weight - of.sd, of.weight + of.sd, color=colour(m), alpha=0.12, lw=0
-        )
+        low, high = of.weight - of.sd, of.weight + of.sd
+        ax.fill_between(of.dag, low, high, color=colour(m), alpha=0.12, lw=0)
         ax.plot(of.dag, of.weight, style, color=colour(m), label=MODALITIES.get(m, m))
     ax.set(title=treatment, ylim=(-0.03, 1.03))
 
@@ -221,11 +232,11 @@ KINDS_OF_PLANT = {'control': 'WHC-80', 'early': 'Early', 'mid': 'Mid', 'late': '
 
 
 def class_curves(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-):
-    "fig4_probability_curves: mean probability of control, early, mid and late plants, in both readings"
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+) -> Drawn:
+    "fig4_probability_curves: mean probability of control, early, mid and late plants"
     arm = arm or results.arms[0]
     t = results.table('probability_courses')
     t = t[t.arm == arm]
@@ -239,16 +250,20 @@ def class_curves(
     t = t[t.protocol == 'retrospective']
     last = t[t.dag == t.dag.max()].set_index('kind').step_mean
     n = results.predictions(arm).genotype.nunique()
+    told = listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last)
     return Drawn(
         fig,
-        f'{nice(arm)}: mean probability of stress of plants whose accession was left out, by day; drought plants by onset class, n = {counted(n, "accession")}. Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; horizontal line: probability 0.5.',
-        'Mean probability on the last day, retrospective: '
-        + listed(f'{k} {number(last[k], 2)}' for k in KINDS_OF_PLANT if k in last)
-        + '.',
+        (
+            f'{nice(arm)}: mean probability of stress of plants whose accession was left out, '
+            f'by day; drought plants by onset class, n = {counted(n, "accession")}. '
+            'Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; '
+            'horizontal line: probability 0.5.'
+        ),
+        f'Mean probability on the last day, retrospective: {told}.',
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a66758a
-def _kinds(ax, t, title):
+def _kinds(ax: Axes, t: pd.DataFrame, title: str) -> None:
     "Four mean curves of one reading"
     for k, tone in KINDS_OF_PLANT.items():
         m = t[t.kind == k].sort_values('dag')
@@ -264,34 +279,28 @@ def _kinds(ax, t, title):
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #7191f1ff
 def dates(
-    results,  # `Results`
-    arm,  # an arm with online predictions
-):
-    "Per genotype: onset, looks around it, median, first and last alarm day of the arm and of fluorescence alone"
+    results: Results,  # the study
+    arm: str,  # an arm with online predictions
+) -> pd.DataFrame:
+    "Per genotype: onset, looks around it, alarm days of the arm and of fluorescence alone"
+    days = ['alarm_dag', 'first_alarm_dag', 'last_alarm_dag']
     t = results.table('presymptomatic_dates')
-    t = t.assign(
-        **{c: pd.to_numeric(t[c]) for c in ('alarm_dag', 'first_alarm_dag', 'last_alarm_dag')}
-    )
+    t = t.assign(**{c: pd.to_numeric(t[c]) for c in days})
     if arm not in set(t.signal):
         raise NotThere(f'{nice(arm)} has no online alarms.')
-    sides = {'': t[t.signal == arm], 'fluor_': t[t.signal == 'fluorescence']}
-    wide = [
-        f.set_index('genotype')[['alarm_dag', 'first_alarm_dag', 'last_alarm_dag']].add_prefix(k)
-        for k, f in sides.items()
-    ]
+    of_arm = t[t.signal == arm].set_index('genotype')[days]
+    of_fluorescence = t[t.signal == 'fluorescence'].set_index('genotype')[days]
     looks = t.groupby('genotype')[['onset_dag', 'last_before_dag', 'first_after_dag']].first()
-    return (
-        looks.join(wide)
-        .sort_values(['onset_dag', 'genotype'], ascending=[False, True])
-        .reset_index()
-    )
+    wide = looks.join([of_arm, of_fluorescence.add_prefix('fluor_')])
+    order = dict(by=['onset_dag', 'genotype'], ascending=[False, True])
+    return wide.sort_values(**order).reset_index()
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #c635c508
 def timeline(
-    results,  # `Results`
-    width,  # mm
-    arm=None,  # the study's first arm by default
-):
+    results: Results,  # the study
+    width: float,  # mm
+    arm: str | None = None,  # the study's first arm by default
+) -> Drawn:
     "fig5_presymptomatic_timeline: annotation, alarm and fluorescence per accession"
     arm = arm or results.arms[0]
     t = dates(results, arm)
@@ -300,12 +309,12 @@ def timeline(
     y = np.arange(len(t))
     ax.hlines(y, t.last_before_dag, t.first_after_dag, color=colour('rule'), lw=3.2)
     ax.plot(t.onset_dag, y, '|', color=colour('ink'), ms=7, mew=1.6, label='annotated onset')
-    for dy, key, tone, mark, label in (
-        (0.22, '', arm_tone(results, arm), 'o', 'alarm of the model'),
-        (-0.22, 'fluor_', colour('fluor'), 's', 'alarm of fluorescence'),
-    ):
-        ax.hlines(y + dy, t[f'{key}first_alarm_dag'], t[f'{key}last_alarm_dag'], color=tone, lw=1)
-        ax.plot(t[f'{key}alarm_dag'], y + dy, mark, color=tone, ms=3.5, label=label)
+    tone = arm_tone(results, arm)
+    ax.hlines(y + 0.22, t.first_alarm_dag, t.last_alarm_dag, color=tone, lw=1)
+    ax.plot(t.alarm_dag, y + 0.22, 'o', color=tone, ms=3.5, label='alarm of the model')
+    tone = colour('fluor')
+    ax.hlines(y - 0.22, t.fluor_first_alarm_dag, t.fluor_last_alarm_dag, color=tone, lw=1)
+    ax.plot(t.fluor_alarm_dag, y - 0.22, 's', color=tone, ms=3.5, label='alarm of fluorescence')
     plants = _of_genotypes(results, t.genotype)
     ax.set(
         yticks=y,
@@ -318,11 +327,15 @@ def timeline(
     return Drawn(
         fig,
         _timeline_caption(t, nice(arm)) + in_doubt(plants),
-        f'The median alarm of {nice(arm)} precedes the annotated onset in {(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in {(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.',
+        (
+            f'The median alarm of {nice(arm)} precedes the annotated onset in '
+            f'{(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in '
+            f'{(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
-def _of_genotypes(results, names):
+def _of_genotypes(results: Results, names: Sequence[str]) -> pd.DataFrame:
     "The plants of these accessions; none where the experiment is not at hand"
     try:
         p = results.experiment.plants
@@ -331,12 +344,16 @@ def _of_genotypes(results, names):
     return p[p.genotype.isin(names)]
 
 
-def _timeline_caption(t, name):
+def _timeline_caption(t: pd.DataFrame, name: str) -> str:
     "What the marks mean, and how many are missing"
     none = lambda days: counted(int(days.isna().sum()), 'accession')
     return (
-        f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, {none(t.fluor_alarm_dag)} for fluorescence). '
-        f'Bar: annotated onset (grey: from the last look before it to the first after it). Circle: {name}; square: fluorescence alone; the line goes from the first alarm to the last. '
+        f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; '
+        f'median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, '
+        f'{none(t.fluor_alarm_dag)} for fluorescence). '
+        'Bar: annotated onset (grey: from the last look before it to the first after it). '
+        f'Circle: {name}; square: fluorescence alone; the line goes from '
+        'the first alarm to the last. '
         'An early mark is no evidence by itself: see the alarms of the matched controls above.'
     )
 
@@ -350,9 +367,9 @@ KIND = {
 
 
 def leads_table(
-    results,  # `Results`
-):
-    "When half of a signal's change is done, relative to the onset, and whether it follows the onset at all"
+    results: Results,  # the study
+) -> Table:
+    "When half of a signal's change is done before the onset, and whether it follows the onset"
     t = results.table('presymptomatic_leads')
     t = t.assign(
         lead_low=t.low,
@@ -380,37 +397,50 @@ def leads_table(
     return Table(
         t.assign(interval=[span(r) for r in t.itertuples()]),
         columns,
-        f'Leads of single signals, drought minus control of the same accession, n = {counted(int(t.n_genotypes.max()), "accession")}.',
+        (
+            'Leads of single signals, drought minus control of the same accession, '
+            f'n = {counted(int(t.n_genotypes.max()), "accession")}.'
+        ),
         groups='block',
-        note='A lead is to be read only where “follows the onset” says yes; elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. Fluorescence: the parameters most often reported.',
+        note=(
+            'A lead is to be read only where “follows the onset” says yes; '
+            'elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. '
+            'Fluorescence: the parameters most often reported.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #143f0735
 def leads_sentence(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Which signals follow the onset"
     t = results.table('presymptomatic_leads')
     yes, no = t[t.follows_onset == 1], t[t.follows_onset != 1]
     line = lambda r: (
-        f'{NAMES.get(r["signal"], r["signal"])} {with_interval(r["lead_d"], r["low"], r["high"], 1)}'
+        f'{NAMES.get(r["signal"], r["signal"])} '
+        f'{with_interval(r["lead_d"], r["low"], r["high"], 1)}'
     )
     if yes.empty:
-        return f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, so no lead can be claimed from them.'
+        return (
+            f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, '
+            'so no lead can be claimed from them.'
+        )
     rest = f' For the other {counted(len(no), "signal")} no lead can be claimed.' if len(no) else ''
-    return f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} the accessions’ onsets. Their lead, in days before the onset: {told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
+    return (
+        f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} '
+        'the accessions’ onsets. Their lead, in days before the onset: '
+        f'{told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #ac5d6cc0
 def agreement_table(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Table:
     "Whether two signals date the accessions alike"
     t = results.table('presymptomatic_agreement')
     first = results.arms[0] if results.arms else ''
-    t = t[
-        pd.to_numeric(t.r_dates).notna()
-        & (t['first'].isin(['fluorescence', first]) | (t['second'] == first))
-    ].reset_index(drop=True)
+    asked = t['first'].isin(['fluorescence', first]) | (t['second'] == first)
+    t = t[pd.to_numeric(t.r_dates).notna() & asked].reset_index(drop=True)
     if t.empty:
         raise NotThere(
             'No two signals date five accessions or more, so their dates cannot be compared.'
@@ -434,12 +464,18 @@ def agreement_table(
             ),
             Column('n', 'Accessions', digits=0),
         ],
-        f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} beside every other, up to {counted(int(t.n.max()), "accession")}.',
-        note='A correlation of leads inside the range of unrelated dates shows the shared onset, and nothing else. p values are not adjusted; they describe.',
+        (
+            f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} '
+            f'beside every other, up to {counted(int(t.n.max()), "accession")}.'
+        ),
+        note=(
+            'A correlation of leads inside the range of unrelated dates shows the shared onset, '
+            'and nothing else. p values are not adjusted; they describe.'
+        ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #fb4ae969
-def _with_alarms(results, t):
+def _with_alarms(results: Results, t: pd.DataFrame) -> list[str]:
     "The study's arms in an alarm table, in order"
     arms = [a for a in results.arms if a in set(t.arm)]
     if not arms:
@@ -448,27 +484,27 @@ def _with_alarms(results, t):
 
 
 def _compared(
-    results,  # `Results`
-    arms,  # whose alarms are shown
-    matched=False,  # only controls of the same accession and replicate as a drought plant
-):
+    results: Results,  # the study
+    arms: Sequence[str],  # whose alarms are shown
+    matched: bool = False,  # only controls of the same accession and replicate as a drought plant
+) -> str:
     "How many drought and control plants stand behind alarms, in words"
     p = results.table('plants')
     p = p[(p.protocol == 'online') & p.arm.isin(arms)].drop_duplicates('plant_id')
     dry, wet = p[p.treatment == 'WHC-30'], p[p.treatment != 'WHC-30']
     if matched:
-        wet = wet.merge(
-            dry[['genotype', 'replicate']].drop_duplicates(), on=['genotype', 'replicate']
-        )
-    return f'{counted(len(dry), "drought plant")} and {counted(len(wet), "matched control" if matched else "control plant")}'
+        pair = ['genotype', 'replicate']
+        wet = wet.merge(dry[pair].drop_duplicates(), on=pair)
+    control = 'matched control' if matched else 'control plant'
+    return f'{counted(len(dry), "drought plant")} and {counted(len(wet), control)}'
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
-    results,  # `Results`
-    width,  # mm
-    k=2,  # consecutive steps an alarm needs
-    target=0.05,  # share of control plants falsely alarmed on the other accessions
-):
+    results: Results,  # the study
+    width: float,  # mm
+    k: int = 2,  # consecutive steps an alarm needs
+    target: float = 0.05,  # share of control plants falsely alarmed on the other accessions
+) -> Drawn:
     "Share of drought plants alarmed by each day around onset, and of their matched controls"
     t = results.table('delay')
     t = t[(t.k == k) & np.isclose(t.target, target)]
@@ -477,91 +513,98 @@ def delays(
     for ax, a in zip(axes, arms):
         _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
     label_panels(axes, 'Days from annotated onset', 'Share of plants alarmed')
-    at = lambda a, d: t[(t.arm == a) & (t.delay_d == d)].iloc[0]
+    onset = {a: t[(t.arm == a) & (t.delay_d == 0)].iloc[0] for a in arms}
+    told = listed(
+        f'{nice(a)}: {number(100 * r.detected, 0)} % of drought plants and '
+        f'{number(100 * r.matched_control, 0)} % of matched controls alarmed by the onset'
+        for a, r in onset.items()
+    )
     return Drawn(
         fig,
-        f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; a plant that is never alarmed stays among those without): drought plants, Kaplan–Meier with 95 % intervals, and matched controls on the same days; n = {_compared(results, arms, True)}.',
-        listed(
-            f'{nice(a)}: {number(100 * at(a, 0).detected, 0)} % of drought plants and {number(100 * at(a, 0).matched_control, 0)} % of matched controls alarmed by the onset'
-            for a in arms
-        )
-        + '.',
+        (
+            f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; '
+            'a plant that is never alarmed stays among those without): drought plants, '
+            'Kaplan–Meier with 95 % intervals, and matched controls on the same days; '
+            f'n = {_compared(results, arms, True)}.'
+        ),
+        f'{told}.',
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e2887ed7
-def _delay(ax, t, title, tone):
+def _delay(ax: Axes, t: pd.DataFrame, title: str, tone: str) -> None:
     "One arm"
     t = t.sort_values('delay_d')
     ax.fill_between(t.delay_d, t.low, t.high, step='post', color=tone, alpha=0.2, lw=0)
     ax.step(t.delay_d, t.detected, where='post', color=tone, label='drought')
-    ax.step(
-        t.delay_d,
-        t.matched_control,
-        where='post',
-        color=colour('WHC-80'),
-        ls='--',
-        label='matched controls',
-    )
+    tone = colour('WHC-80')
+    dashed = dict(where='post', ls='--', label='matched controls')
+    ax.step(t.delay_d, t.matched_control, color=tone, **dashed)
     ax.axvline(0, color=colour('ink'), lw=0.8)
     ax.set(title=title, ylim=(-0.03, 1.03))
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3286a218
-def _curve(t, arm):
+def _curve(t: pd.DataFrame, arm: str) -> tuple[np.ndarray, np.ndarray]:
     "The best detection at each rate of false alarms"
     c = t[t.arm == arm].groupby('false_alarm_rate').detected_by_3.max().cummax()
     return c.index.to_numpy(float), c.to_numpy(float)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #87fc3117
 def alarm_tradeoff(
-    results,  # `Results`
-    width,  # mm
-    k=2,  # consecutive steps an alarm needs
-):
+    results: Results,  # the study
+    width: float,  # mm
+    k: int = 2,  # consecutive steps an alarm needs
+) -> Drawn:
     "Detection within three days of onset against false alarms"
     t = results.table('alarm_curve')
     t = t[t.k == k]
-    arms, rivals = (
-        _with_alarms(results, t),
-        [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)],
-    )
+    arms = _with_alarms(results, t)
+    rivals = [y for y in ('inferred_treatment_clock', 'clock') if y in set(t.arm)]
+    curves = {a: _curve(t, a) for a in arms + rivals}
     fig, axes = panels(len(arms), width, sharex=True, sharey=True)
     for ax, a in zip(axes, arms):
-        _tradeoff(ax, {b: _curve(t, b) for b in arms + rivals}, a, rivals, arm_tone(results, a))
+        _tradeoff(ax, curves, a, rivals, arm_tone(results, a))
     label_panels(
         axes,
         'Share of control plants alarmed',
         'Found by onset + 3 d (share)',
         2 if width > 120 else 1,
     )
-    at = {a: np.interp(0.1, *_curve(t, a)) for a in arms + rivals}
+    found = {a: np.interp(0.1, *c) for a, c in curves.items()}
+    told = listed(f'{nice(a)} {number(100 * v, 0)} %' for a, v in found.items())
     return Drawn(
         fig,
-        f'What each threshold finds and what it costs (online reading, alarm after {k} measured steps in a row above it; a plant that is never alarmed is not found), n = {_compared(results, arms)}. {_grey(arms)}{_black(rivals)}',
-        'At 10 % falsely alarmed controls: '
-        + listed(f'{nice(a)} {number(100 * v, 0)} %' for a, v in at.items())
-        + ' of drought plants found by onset + 3 d.',
+        (
+            'What each threshold finds and what it costs (online reading, '
+            f'alarm after {k} measured steps in a row above it; '
+            f'a plant that is never alarmed is not found), n = {_compared(results, arms)}. '
+            f'{_grey(arms)}{_black(rivals)}'
+        ),
+        f'At 10 % falsely alarmed controls: {told} of drought plants found by onset + 3 d.',
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #62340984
-def _grey(arms):
+def _grey(arms: Sequence[str]) -> str:
     "What is coloured and what is grey"
-    return (
-        f'A panel for each of {counted(len(arms), "arm")}, the others in grey.'
-        if len(arms) > 1
-        else ''
-    )
+    if len(arms) < 2:
+        return ''
+    return f'A panel for each of {counted(len(arms), "arm")}, the others in grey.'
 
 
-def _black(rivals):
+def _black(rivals: Sequence[str]) -> str:
     "What the black lines are"
     sees = {
         'clock': 'sees the date alone',
         'inferred_treatment_clock': 'sees the date and the size of the plant',
     }
-    return f' Black: {listed(f"{nice(r)} ({sees[r]})" for r in rivals)}.' if rivals else ''
+    if not rivals:
+        return ''
+    told = listed(f'{nice(r)} ({sees[r]})' for r in rivals)
+    return f' Black: {told}.'
 
 
-def _tradeoff(ax, curves, arm, rivals, tone):
+def _tradeoff(
+    ax: Axes, curves: dict[str, tuple], arm: str, rivals: Sequence[str], tone: str
+) -> None:
     "One arm in colour, the rules in black, the other arms behind"
     for b, c in curves.items():
         if b != arm and b not in rivals:
@@ -593,93 +636,100 @@ EARLY = {
 
 
 def earliness_table(
-    results,  # `Results`
-    k=2,  # consecutive steps
-    target=0.05,  # share of control plants falsely alarmed
-):
+    results: Results,  # the study
+    k: int = 2,  # consecutive steps
+    target: float = 0.05,  # share of control plants falsely alarmed
+) -> Table:
     "Online alarms at one threshold: price, detection, lead beyond the matched controls"
-    stratum, rows, within = f'k={k},target={target:g}', [], []
+    stratum = f'k={k},target={target:g}'
+    rows, within = [], []
     for a in [*results.arms, *results.yardsticks]:
+        found = {m: results.metric(a, m, _group_of(m), 'online', stratum) for m in EARLY}
+        rate = found['false_alarm_rate']
+        if rate is not None and 'thresholds nested' in rate.note:
+            within.append(nice(a))
         row = {'arm': a, 'name': nice(a)}
-        for m in EARLY:
-            hit = results.metric(
-                a, m, 'alarms' if m == 'false_alarm_rate' else 'earliness', 'online', stratum
-            )
-            if m == 'false_alarm_rate' and hit is not None and 'thresholds nested' in hit.note:
-                within.append(nice(a))
-            row |= (
-                {m: np.nan, f'{m}_low': np.nan, f'{m}_high': np.nan}
-                if hit is None or hit.value == ''
-                else {m: hit.value, f'{m}_low': hit.low, f'{m}_high': hit.high}
-            )
+        for m, hit in found.items():
+            row |= _with_ends(m, hit)
         if any(np.isfinite(row[m]) for m in EARLY):
             rows.append(row)
     if not rows:
         raise NotThere('No arm has online alarms with a threshold set on controls.')
-    frame = pd.DataFrame(rows).assign(
-        kind=lambda f: np.where(f.arm.isin(results.yardsticks), KINDS['yardstick'], KINDS['arm'])
-    )
+    frame = pd.DataFrame(rows)
+    rule = frame.arm.isin(results.yardsticks)
+    frame['kind'] = np.where(rule, KINDS['yardstick'], KINDS['arm'])
+    nested = f'nested within each fold for {listed(within)}; else ' if within else ''
     return Table(
         frame,
         [Column('name', 'Arm'), *EARLY.values()],
-        f'Alarms at one threshold ({Rule("online", target, k=k).words}; {f"nested within each fold for {listed(within)}; else " if within else ""}cross-fitted, approximate), n = {_compared(results, frame.arm)}.',
+        (
+            f'Alarms at one threshold ({Rule("online", target, k=k).words}; '
+            f'{nested}cross-fitted, approximate), n = {_compared(results, frame.arm)}.'
+        ),
         groups='kind',
-        note='A lead counts only beyond the matched controls: same accession, replicate and days. Plants without an alarm count as 14 d late.',
+        note=(
+            'A lead counts only beyond the matched controls: same accession, replicate and days. '
+            'Plants without an alarm count as 14 d late.'
+        ),
     )
+
+
+def _group_of(metric: str) -> str:
+    "The family of definitions of a metric of alarms"
+    return 'alarms' if metric == 'false_alarm_rate' else 'earliness'
+
+
+def _with_ends(
+    metric: str,  # its name
+    hit: pd.Series | None,  # its row
+) -> dict[str, float]:
+    "Value, lower and upper end under the names of their columns"
+    if hit is None or hit.value == '':
+        return {metric: np.nan, f'{metric}_low': np.nan, f'{metric}_high': np.nan}
+    return {metric: hit.value, f'{metric}_low': hit.low, f'{metric}_high': hit.high}
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78
 def earliness_sentence(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[str]:
     "Which arms alarm before the onset more often than on the matched controls"
     t = earliness_table(results).frame
     t = t[t.arm.isin(results.arms)]
     yes = t[t.pre_onset_excess_low > 0]
     no = t[~(t.pre_onset_excess_low > 0)]
-    line = lambda r: (
-        f'{r["name"]} ({with_interval(r["pre_onset_excess"], r["pre_onset_excess_low"], r["pre_onset_excess_high"], 2, sign=True)})'
-    )
-    yes, no = (told(rows.to_dict('records'), 'pre_onset_excess', line) for rows in (yes, no))
-    out = [
-        f'Alarms before the annotated onset exceed those of the matched controls for {yes}; the number is the difference of shares.'
-        if yes
-        else '',
-        f'No alarm before onset beyond the matched controls can be claimed for {no}.' if no else '',
-    ]
-    return [s for s in out if s]
+    key = 'pre_onset_excess'
+    excess = lambda r: with_interval(r[key], r[f'{key}_low'], r[f'{key}_high'], 2, sign=True)
+    line = lambda r: f'{r["name"]} ({excess(r)})'
+    yes = told(yes.to_dict('records'), key, line)
+    no = told(no.to_dict('records'), key, line)
+    out = []
+    if yes:
+        out.append(
+            f'Alarms before the annotated onset exceed those of the matched controls for {yes}; '
+            'the number is the difference of shares.'
+        )
+    if no:
+        out.append(f'No alarm before onset beyond the matched controls can be claimed for {no}.')
+    return out
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2186d7aa
 def old_controls(
-    results,  # `Results`
-    width,  # mm
-    protocol='retrospective',  # which reading
-):
+    results: Results,  # the study
+    width: float,  # mm
+    protocol: str = 'retrospective',  # which reading
+) -> Drawn:
     "Falsely alarmed steps of controls before and from day 31 on"
-    rows = [
-        (
-            a,
-            *(
-                results.metric(a, 'false_positive_rate', 'strata', protocol, s)
-                for s in ('controls,dag<31', 'controls,dag>=31')
-            ),
-        )
-        for a in results.arms
-    ]
+    rate = lambda a, s: results.metric(a, 'false_positive_rate', 'strata', protocol, s)
+    rows = [(a, rate(a, 'controls,dag<31'), rate(a, 'controls,dag>=31')) for a in results.arms]
     rows = [r for r in rows if r[1] is not None and r[2] is not None]
     if not rows:
         raise NotThere('False alarms of old controls were not computed.')
     fig, ax = canvas(width, 18 + 6 * len(rows))
     for i, (a, young, old) in enumerate(rows):
-        for m, dy, mark in ((young, -0.15, 'o'), (old, 0.15, 's')):
-            ax.plot([m.low, m.high], [i + dy] * 2, color=arm_tone(results, a), lw=1.8, alpha=0.5)
-            ax.plot(
-                m.value,
-                i + dy,
-                mark,
-                color=arm_tone(results, a),
-                mfc=arm_tone(results, a) if mark == 's' else 'none',
-                ms=5,
-            )
+        tone = arm_tone(results, a)
+        for m, y, mark, fill in ((young, i - 0.15, 'o', 'none'), (old, i + 0.15, 's', tone)):
+            ax.plot([m.low, m.high], [y] * 2, color=tone, lw=1.8, alpha=0.5)
+            ax.plot(m.value, y, mark, color=tone, mfc=fill, ms=5)
     ax.set(
         yticks=range(len(rows)),
         yticklabels=[nice(r[0]) for r in rows],
@@ -688,12 +738,17 @@ def old_controls(
         xlim=(0, None),
     )
     ax.grid(axis='x', color=colour('rule'))
+    told = listed(
+        f'{nice(a)}: {number(100 * y.value, 1)} % before, '
+        f'{number(100 * o.value, 1)} % from day 31 on'
+        for a, y, o in rows
+    )
     return Drawn(
         fig,
-        f'False alarms of control plants, {protocol} reading, with 95 % intervals: open circles before day 31, squares from day 31 on, when controls age; n = {counted(genotypes(results), "genotype")}.',
-        listed(
-            f'{nice(a)}: {number(100 * y.value, 1)} % before, {number(100 * o.value, 1)} % from day 31 on'
-            for a, y, o in rows
-        )
-        + '.',
+        (
+            f'False alarms of control plants, {protocol} reading, with 95 % intervals: '
+            'open circles before day 31, squares from day 31 on, when controls age; '
+            f'n = {counted(genotypes(results), "genotype")}.'
+        ),
+        f'{told}.',
     )

@@ -23,21 +23,25 @@ from .site import FRONT, Report, reports
 from .style import PALETTE
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #0518425c
-def style_sheet():
+def style_sheet() -> str:
     "The site's CSS with the palette in front"
     tones = [
         ';'.join(f'{css_name(n)}:{pair[dark]}' for n, pair in PALETTE.items()) for dark in (0, 1)
     ]
     css = (root() / 'reports' / 'site' / 'style.css').read_text(encoding='utf-8')
     dark = re.search(r':root\[data-theme=dark\]{([^}]*)}', css)[1]
+    light_tones, dark_tones = tones
+    unchosen = f':root:not([data-theme]){{color-scheme:dark;{dark_tones};{dark}}}'
     return (
-        f':root{{color-scheme:light;{tones[0]}}}\n{css}\n:root[data-theme=dark]{{color-scheme:dark;{tones[1]}}}\n'
-        f'@media (prefers-color-scheme:dark){{:root:not([data-theme]){{color-scheme:dark;{tones[1]};{dark}}}}}\n'
-        f'@media print{{:root,:root[data-theme]{{{tones[0]}}}}}'
+        f':root{{color-scheme:light;{light_tones}}}\n'
+        f'{css}\n'
+        f':root[data-theme=dark]{{color-scheme:dark;{dark_tones}}}\n'
+        f'@media (prefers-color-scheme:dark){{{unchosen}}}\n'
+        f'@media print{{:root,:root[data-theme]{{{light_tones}}}}}'
     )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #06cc53db
-def _without_title(nb):
+def _without_title(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "The notebook without its title, subtitle and papermill's parameter cells"
     for c in nb.cells:
         if c.cell_type == 'markdown' and re.match(r'#\s', c.source):
@@ -48,15 +52,11 @@ def _without_title(nb):
     return nb
 
 
-def _sections(html):
+def _sections(html: str) -> list[tuple[str, str]]:
     "(id, text) of each h2"
-    plain = lambda t: html_module.unescape(
-        re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', '', t)
-    ).strip()
-    return [
-        (i, plain(t))
-        for i, t in re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)
-    ]
+    tag = r'<a class="anchor-link".*?</a>|<[^>]+>'
+    found = re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)
+    return [(i, html_module.unescape(re.sub(tag, '', text)).strip()) for i, text in found]
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #220137e8
 TOGETHER = [
@@ -69,8 +69,8 @@ TOGETHER = [
 
 
 def unbroken(
-    html,  # what a cell shows
-):
+    html: str,  # what a cell shows
+) -> str:
     "The same with spaces that do not break inside numbers"
     for pattern, text in TOGETHER:
         html = re.sub(pattern, text, html)
@@ -78,9 +78,9 @@ def unbroken(
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #58a5d30f
 def to_page(
-    executed,  # path of an executed report notebook
-    facts,  # title, pages, fingerprint, …: what the template calls `page`
-):
+    executed: Path,  # an executed report notebook
+    facts: dict,  # title, pages, fingerprint, …: what the template calls `page`
+) -> str:
     "The HTML of a page"
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(root() / 'reports' / 'site'), autoescape=True
@@ -98,10 +98,10 @@ def to_page(
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #82b65e9b
 def page_facts(
-    results,  # `Results`
-    report,  # a `Report`
-    mark,  # fingerprint of its inputs
-):
+    results: Results,  # the study
+    report: Report,  # the page
+    mark: str,  # fingerprint of its inputs
+) -> dict:
     "The template's variables"
     study = results.study
     pages = [(r.page, r.title, r.name == report.name) for r in reports(out=results.out).values()]
@@ -115,7 +115,10 @@ def page_facts(
         style=style_sheet(),
         simulated=results.simulated is not None,
         script=(root() / 'reports' / 'site' / 'site.js').read_text(encoding='utf-8'),
-        footer=f'faba_nb {faba_nb.__version__} · study {study.name} · made from {results.out.name} · inputs {mark}',
+        footer=(
+            f'faba_nb {faba_nb.__version__} · study {study.name} · made '
+            f'from {results.out.name} · inputs {mark}'
+        ),
     )
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #ca311d54
@@ -123,7 +126,7 @@ def write_page(
     out: Path,  # the study's folder
     report: Report,
     inputs: str,  # fingerprint of what the page was made from
-):
+) -> None:
     "Make a page of the executed notebook"
     folder = StudyFolder(out)
     facts = page_facts(Results(out), report, inputs)
@@ -138,7 +141,7 @@ TEXT = {
 
 def workbook(
     out: Path,  # the study's folder
-):
+) -> None:
     "Write OUT/tables.xlsx with a sheet per table, no cell a formula or a link"
     folder, names = StudyFolder(out), []
     tables = folder.all_tables() + sorted(folder.report_tables.glob('*.csv'))
@@ -152,10 +155,8 @@ def workbook(
             table.to_excel(book, sheet_name=names[-1], index=False)
 
 
-def _sheet(name, taken):
+def _sheet(name: str, taken: list[str]) -> str:
     "A name of at most 31 letters that no other sheet bears"
-    others, short = {t.lower() for t in taken}, name[:31]
-    ends = (f'{name[:28]}_{i}' for i in range(2, 999))
-    return (
-        short if short.lower() not in others else next(e for e in ends if e.lower() not in others)
-    )
+    others = {t.lower() for t in taken}
+    names = [name[:31], *(f'{name[:28]}_{i}' for i in range(2, 999))]
+    return next(n for n in names if n.lower() not in others)

@@ -77,7 +77,7 @@ def page_step(
     )
 
 # %% ../../nbs/50_reporting/95_report_steps.ipynb #fe4fc9cd
-def _workbook_step(out):
+def _workbook_step(out: Path) -> Step:
     "The step that writes OUT/tables.xlsx"
     folder, name = StudyFolder(out), 'report-workbook'
     tables = lambda: folder.all_tables() + sorted(folder.report_tables.glob('*.csv'))
@@ -138,18 +138,19 @@ def run_report(
     return ran + sum(j.result() for j in jobs)
 
 
-def _page(step, out):
+def _page(step: Step, out: Path) -> int:
     "Make one page unless somebody has asked to stop"
     raise_if_stopping('pages that are made are kept')
     return run_step(step, out)
 
 
-def _raise_first(errors):
-    "A request to stop before a mistake of ours, and that before failures of notebooks, which are all named"
+def _raise_first(errors: list[BaseException | None]) -> None:
+    "Raise what matters most: a request to stop, a mistake of ours, failures of notebooks"
     found = [e for e in errors if e]
+    ours = [e for e in found if not isinstance(e, StepFailed)]
     for kind in (Stopped, Exception):
-        for e in found:
-            if isinstance(e, kind) and not isinstance(e, StepFailed):
+        for e in ours:
+            if isinstance(e, kind):
                 raise e
     if found:
         raise StepFailed('; '.join(map(str, found)))

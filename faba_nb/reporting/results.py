@@ -10,14 +10,15 @@ __all__ = ['NAMES', 'PLAIN', 'OUTLIER', 'NotThere', 'Nothing', 'Results', 'calle
 import math, re
 from functools import cached_property
 from pathlib import Path
+from collections.abc import Callable, Hashable, Iterable
 import pandas as pd
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..core.files import check_seal, read_csv, read_json, write_csv
 from ..core.places import root
-from ..core.studies import read_study
+from ..core.studies import Study, read_study
 from ..core.study_folder import StudyFolder
-from ..evaluation.predictions import read_predictions, scores
+from ..evaluation.predictions import Scores, read_predictions, scores
 from ..experiment.plants import FLAGS
 
 # %% ../../nbs/50_reporting/15_results.ipynb #5e01e43c
@@ -38,8 +39,8 @@ class Results:
 
     def __init__(
         self,
-        out,  # the study's output folder
-    ):
+        out: Path,  # the study's output folder
+    ) -> None:
         self.out = Path(out)
         if not StudyFolder(self.out).study.is_file():
             raise BadInput(
@@ -50,11 +51,13 @@ class Results:
         self._kept = {}
 
     @cached_property
-    def study(self):
+    def study(self) -> Study:
+        "What was asked for"
         return read_study(StudyFolder(self.out).study)
 
     @cached_property
-    def run(self):
+    def run(self) -> dict:
+        "Where the data and the features lie, and whether they are simulated"
         path = StudyFolder(self.out).run
         return read_json(path) if path.is_file() else {}
 
@@ -62,9 +65,9 @@ class Results:
 @patch
 def once(
     self: Results,
-    key,  # what it is, with all settings it depends on
-    make,  # function without arguments
-):
+    key: Hashable,  # what it is, with all settings it depends on
+    make: Callable[[], object],  # function without arguments
+) -> object:
     "What `make()` gave the first time it was asked for"
     if key not in self._kept:
         self._kept[key] = make()
@@ -74,9 +77,9 @@ def once(
 @patch
 def keep(
     self: Results,
-    name,  # file name in OUT/tables/report without `.csv`
-    frame,  # what is drawn
-):
+    name: str,  # file name in OUT/tables/report without `.csv`
+    frame: pd.DataFrame,  # what is drawn
+) -> None:
     "Write the numbers behind a figure"
     write_csv(frame, StudyFolder(self.out).report_tables / f'{name}.csv')
 
@@ -84,8 +87,8 @@ def keep(
 @patch
 def table(
     self: Results,
-    name,  # file name in OUT/tables without `.csv`
-):
+    name: str,  # file name in OUT/tables without `.csv`
+) -> pd.DataFrame:
     "One of evaluation's tables"
     path = StudyFolder(self.out).table(name)
     if not path.is_file():
@@ -110,8 +113,8 @@ NAMES = {
 PLAIN = r'[-]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|inf|nan)'
 
 
-def _read(path):
-    "A CSV whose empty text cells are '' and empty number cells NaN; a name stays text, whatever it looks like"
+def _read(path: Path) -> pd.DataFrame:
+    "A CSV: empty text cells are '', empty number cells NaN, and a name stays text"
     df = read_csv(path, keep_default_na=False, na_values={}, dtype=str)
     for c in set(df.columns) - NAMES:
         filled = df[c] != ''
@@ -123,12 +126,12 @@ def _read(path):
 @patch
 def metric(
     self: Results,
-    arm,  # arm, baseline or yardstick
-    metric,  # 'f1', 'auc', 'mae_published', …
-    group='published',  # the family of definitions
-    protocol='retrospective',  # 'retrospective', 'online' or 'plan'
-    stratum='',  # '' for all plants
-):
+    arm: str,  # arm, baseline or yardstick
+    metric: str,  # 'f1', 'auc', 'mae_published', …
+    group: str = 'published',  # the family of definitions
+    protocol: str = 'retrospective',  # 'retrospective', 'online' or 'plan'
+    stratum: str = '',  # '' for all plants
+) -> pd.Series | None:
     "The row of `metrics.csv` as a Series, or None where it was not computed"
     m = self.table('metrics')
     hit = m[
@@ -142,21 +145,23 @@ def metric(
 
 # %% ../../nbs/50_reporting/15_results.ipynb #e9192036
 @patch(as_prop=True)
-def arms(self: Results):
+def arms(self: Results) -> list[str]:
     "Names of the study's arms that have results, in the study's order, then imported ones"
     m = self.table('metrics')
+    own = self.study.arms
     have = list(dict.fromkeys(m.arm[m.kind.isin(['arm', 'baseline', 'imported'])]))
-    return [a for a in self.study.arms if a in have] + [a for a in have if a not in self.study.arms]
+    imported = [a for a in have if a not in own]
+    return [a for a in own if a in have] + imported
 
 
 @patch(as_prop=True)
-def absent(self: Results):
+def absent(self: Results) -> list[str]:
     "Arms of the study without results"
     return [a for a in self.study.arms if a not in self.arms]
 
 
 @patch(as_prop=True)
-def yardsticks(self: Results):
+def yardsticks(self: Results) -> list[str]:
     "Names of the yardsticks, in the order of the table"
     m = self.table('metrics')
     return list(dict.fromkeys(m.arm[m.kind == 'yardstick']))
@@ -165,16 +170,15 @@ def yardsticks(self: Results):
 @patch
 def predictions(
     self: Results,
-    arm,  # an arm with a folder in OUT/arms
-    protocol='retrospective',  # 'retrospective' or 'online'
-):
+    arm: str,  # an arm with a folder in OUT/arms
+    protocol: str = 'retrospective',  # 'retrospective' or 'online'
+) -> pd.DataFrame:
     "Test predictions, one row per seed, plant and measured step"
     path = StudyFolder(self.out).arm(arm).predictions
     if not path.is_file():
         raise NotThere(f'Arm {arm} has no predictions in this study.')
-    text = {k: str for k in ('genotype', 'plant_id', 'treatment')} | {
-        k: 'category' for k in ('split', 'protocol')
-    }
+    text = {k: str for k in ('genotype', 'plant_id', 'treatment')}
+    text |= {k: 'category' for k in ('split', 'protocol')}
     check_seal(path, 'run `faba train` again, or import the arm again')
     df = self.once(path, lambda: read_csv(path, dtype=text).query('split == "test"'))
     df = df[df.protocol == protocol]
@@ -186,9 +190,9 @@ def predictions(
 @patch
 def scores(
     self: Results,
-    arm,  # an arm with a folder in OUT/arms
-    protocol='online',  # 'retrospective' or 'online'
-):
+    arm: str,  # an arm with a folder in OUT/arms
+    protocol: str = 'online',  # 'retrospective' or 'online'
+) -> Scores:
     "Predictions of an arm as `Scores`, held-out plants of inner folds included"
     path = StudyFolder(self.out).arm(arm).predictions
     if not path.is_file():
@@ -200,14 +204,15 @@ def scores(
 
 # %% ../../nbs/50_reporting/15_results.ipynb #aebc6694
 @patch(as_prop=True)
-def experiment(self: Results):
+def experiment(self: Results) -> 'Experiment':
     "The raw experiment behind the study"
     data = self.run.get('data')
     if not data:
         raise NotThere('The folder of the photographs was not recorded with this study (run.json).')
     if not Path(data).is_dir():
         raise NotThere(
-            'The photographs and tables are no longer in the folder that was recorded with this study (run.json).'
+            'The photographs and tables are no longer in the folder that was recorded with this '
+            'study (run.json).'
         )
     from faba_nb.experiment.experiment_folder import Experiment
 
@@ -215,7 +220,7 @@ def experiment(self: Results):
 
 # %% ../../nbs/50_reporting/15_results.ipynb #51e63785
 @patch(as_prop=True)
-def simulated(self: Results):
+def simulated(self: Results) -> dict | None:
     "What `faba twin` wrote about itself ({} when unknown in detail), or None for a real experiment"
     if self.run.get('simulated') is not None:
         return self.run['simulated'] or None
@@ -226,42 +231,38 @@ def simulated(self: Results):
 
 # %% ../../nbs/50_reporting/15_results.ipynb #d9abea10
 @patch(as_prop=True)
-def family(self: Results):
+def family(self: Results) -> list[Results]:
     "This study and the evaluated studies beside it on the same data, this one first"
     return self.once('family', lambda: [self, *_beside(self)])
 
 
-def _beside(results):
-    "The evaluated studies beside this one on the same data, each once: another run of the same arms is no other study"
-    here, data = results.out.resolve(), results.run.get('data')
-    others = [
-        p.parent
-        for p in sorted(here.parent.glob('*/study.yaml'))
-        if p.parent != here and (p.parent / 'tables' / 'metrics.csv').is_file()
-    ]
+def _beside(results: Results) -> list[Results]:
+    "The evaluated studies beside this one on the same data, each set of arms once"
+    here = results.out.resolve()
+    data = results.run.get('data')
+    folders = sorted(p.parent for p in here.parent.glob(f'*/{StudyFolder(here).study.name}'))
+    others = [f for f in folders if f != here and StudyFolder(f).table('metrics').is_file()]
     same = [o for o in map(Results, others) if data and o.run.get('data') == data]
-    return [
-        o
-        for i, o in enumerate(same)
-        if all(o.study.arms != x.study.arms for x in [results, *same[:i]])
-    ]
+    found, seen = [], [results.study.arms]
+    for o in same:
+        if o.study.arms not in seen:
+            found.append(o)
+        seen.append(o.study.arms)
+    return found
 
 # %% ../../nbs/50_reporting/15_results.ipynb #536989f8
 def called(
-    results,  # `Results`
-    member,  # of its family
-):
+    results: Results,  # the study
+    member: Results,  # of its family
+) -> str:
     "The name of a study among its neighbours"
     name = member.study.name
-    return (
-        name
-        if [r.study.name for r in results.family].count(name) == 1
-        else f'{name} in {member.out.name}'
-    )
+    names = [r.study.name for r in results.family]
+    return name if names.count(name) == 1 else f'{name} in {member.out.name}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #0b432c5b
 @patch(as_prop=True)
-def published(self: Results):
+def published(self: Results) -> pd.DataFrame:
     "Values printed by the earlier system, with their source"
     path = root() / 'data' / 'design' / 'published.csv'
     if not path.is_file():
@@ -270,10 +271,10 @@ def published(self: Results):
 
 # %% ../../nbs/50_reporting/15_results.ipynb #ed387d27
 def number(
-    x,  # a number, None or NaN
-    digits=3,  # digits after the point
-    sign=False,  # write + before positive numbers
-):
+    x: float | None,  # or NaN
+    digits: int = 3,  # digits after the point
+    sign: bool = False,  # write + before positive numbers
+) -> str:
     "A number as readers want to see it"
     if x is None or x == '' or (isinstance(x, float) and not math.isfinite(x)):
         return '–'
@@ -284,12 +285,12 @@ def number(
 
 # %% ../../nbs/50_reporting/15_results.ipynb #5cd27dbb
 def with_interval(
-    value,  # the estimate
-    low=None,  # lower end of the 95 % interval
-    high=None,  # upper end
-    digits=3,  # digits after the point
-    sign=False,  # write + before positive numbers
-):
+    value: float | None,  # the estimate
+    low: float | None = None,  # lower end of the 95 % interval
+    high: float | None = None,  # upper end
+    digits: int = 3,  # digits after the point
+    sign: bool = False,  # write + before positive numbers
+) -> str:
     "A value and its 95 % interval"
     text = number(value, digits, sign)
     if text == '–' or number(low, digits) == '–' or number(high, digits) == '–':
@@ -298,65 +299,62 @@ def with_interval(
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7917dbef
 def p_value(
-    p,  # a probability, None or NaN
-):
+    p: float | None,  # a probability, or NaN
+) -> str:
     "A p value: three digits, '< 0.001' below that, '1' where nothing is left to say"
-    return (
-        '–'
-        if number(p) == '–'
-        else '< 0.001'
-        if p < 0.001
-        else '1'
-        if p >= 0.9995
-        else number(p, 3)
-    )
+    if number(p) == '–':
+        return '–'
+    if p < 0.001:
+        return '< 0.001'
+    return '1' if p >= 0.9995 else number(p, 3)
 
 
 def p_equals(
-    p,  # a probability
-):
+    p: float,  # a probability
+) -> str:
     "A p value in a sentence"
     return 'p < 0.001' if p_value(p).startswith('<') else f'p = {p_value(p)}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #498e6758
 def counted(
-    n,  # how many
-    noun,  # singular
-    plural=None,  # when it is not noun + s
-):
+    n: float,  # how many
+    noun: str,  # singular
+    plural: str | None = None,  # when it is not noun + s
+) -> str:
     "'1 genotype', '44 genotypes'"
-    return f'{number(n, 0)} {noun if n == 1 else plural or noun + "s"}'
+    many = plural or noun + 's'
+    return f'{number(n, 0)} {noun if n == 1 else many}'
 
 
 def listed(
-    items,  # texts
-    last='and',  # the word before the last one
-):
+    items: Iterable,  # texts
+    last: str = 'and',  # the word before the last one
+) -> str:
     "'a', 'a and b', 'a, b and c'"
     items = [str(i) for i in items]
-    return f' {last} '.join([', '.join(items[:-1]), items[-1]] if len(items) > 1 else items)
+    if len(items) < 2:
+        return ''.join(items)
+    *first, end = items
+    return f'{", ".join(first)} {last} {end}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7999db0d
 def spread(
-    values,  # how many in each case
-    noun,  # singular
-    plural=None,  # when it is not noun + s
-):
+    values: Iterable[float],  # how many in each case
+    noun: str,  # singular
+    plural: str | None = None,  # when it is not noun + s
+) -> str:
     "'44 genotypes', or '41 to 44 genotypes' where cases differ"
     values = sorted({int(v) for v in values})
     if not values:
         return counted(0, noun, plural)
-    return (
-        counted(values[0], noun, plural)
-        if len(values) == 1
-        else f'{values[0]} to {counted(values[-1], noun, plural)}'
-    )
+    most = counted(values[-1], noun, plural)
+    return most if len(values) == 1 else f'{values[0]} to {most}'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #bceae506
 def names_only(
-    text,  # of a message
-    *roots,  # folders whose place on this machine is nobody's business
-):
+    text: str,  # of a message
+    *roots: Path,  # folders whose place on this machine is nobody's business
+) -> str:
     "The text with files named below these folders, and no other absolute path"
     for r in roots:
         text = text.replace(f'{r}/', '').replace(str(r), Path(r).name)
@@ -364,8 +362,8 @@ def names_only(
 
 
 def begin(
-    text,  # a sentence or caption
-):
+    text: str,  # a sentence or caption
+) -> str:
     "The text with a capital first letter"
     return text[:1].upper() + text[1:]
 
@@ -374,20 +372,23 @@ OUTLIER = 'outlier in the log'
 
 
 def doubts(
-    flags,  # names of `FLAGS` separated by blanks, as in the plant table
-):
+    flags: str,  # names of `FLAGS` separated by blanks, as in the plant table
+) -> str:
     "What is in doubt about a plant, in words; '' for nothing"
     names = flags.split() if isinstance(flags, str) else []
     return '; '.join(FLAGS.get(f, f.replace('_', ' ')) for f in names)
 
 
 def in_doubt(
-    plants,  # rows of the plant table: those that are shown
-    photos=None,  # rows of `Experiment.images`: those that are shown
-):
+    plants: pd.DataFrame,  # rows of the plant table: those that are shown
+    photos: pd.DataFrame | None = None,  # rows of `Experiment.images`: those that are shown
+) -> str:
     "One sentence that names every plant in doubt among them, '' for none"
-    why = plants.drop_duplicates('plant_id').set_index('plant_id')['flags'].map(doubts)
-    said = [f'{listed(p.index)}: {d}' for d, p in why[why != ''].groupby(why, sort=False)]
+    one = plants.drop_duplicates('plant_id').set_index('plant_id')
+    why = one['flags'].map(doubts)
+    why = why[why != '']
+    said = [f'{listed(p.index)}: {d}' for d, p in why.groupby(why, sort=False)]
     odd = photos[photos.outlier] if photos is not None else plants[:0]
-    said += [f'{p}: {OUTLIER} on day {listed(q.dag)}' for p, q in odd.groupby('plant_id')]
+    for plant, of in odd.groupby('plant_id'):
+        said.append(f'{plant}: {OUTLIER} on day {listed(of.dag)}')
     return f' In doubt (†): {"; ".join(said)}.' if said else ''

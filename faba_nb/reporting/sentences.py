@@ -8,12 +8,15 @@ __all__ = ['VERBS', 'stated', 'answer', 'best_arm', 'against_clock', 'told', 've
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f6979f74
 from pathlib import Path
+from collections.abc import Callable, Iterable
 from markupsafe import Markup
+import pandas as pd
 from ..evaluation.alarms import Rule
 from ..core.provenance import read_log
 from ..core.studies import studies, read_study
 from faba_nb.reporting.results import (
     NotThere,
+    Results,
     begin,
     counted,
     listed,
@@ -33,53 +36,60 @@ VERBS = {
 
 
 def stated(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> pd.DataFrame:
     "The rows that decide: stated contrasts, F1, retrospective"
     c = results.table('contrasts')
     return c[c.primary == 1]
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #c24fe7a8
 def answer(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> list[Markup]:
     "The verdicts, then the best arm beside the clock"
     c = stated(results)
-    texts = (
-        [_verdicts(c)]
-        if len(c)
-        else ['The study states no contrast beforehand, so nothing is decided here.']
-    )
-    return [
-        Markup('<span class="lede">{}</span>').format(t) for t in texts + [against_clock(results)]
-    ]
+    if len(c):
+        verdict = _verdicts(c)
+    else:
+        verdict = 'The study states no contrast beforehand, so nothing is decided here.'
+    lede = Markup('<span class="lede">{}</span>')
+    return [lede.format(t) for t in (verdict, against_clock(results))]
 
 
-def _verdicts(c):
+def _verdicts(c: pd.DataFrame) -> str:
     "One sentence over all stated contrasts"
-    about = lambda g: listed(
-        f'{VERBS[v]} {listed(map(nice, h.arm_b))}' for v, h in g.groupby('verdict', sort=False)
-    )
-    of = lambda rows: ', and '.join(
-        f'{nice(a)} {about(g)}' for a, g in rows.groupby('arm_a', sort=False)
-    )
-    n, decided = counted(int(c.n.max()), 'genotype'), c[c.verdict != 'undecided']
+    n = counted(int(c.n.max()), 'genotype')
+    decided = c[c.verdict != 'undecided']
     if decided.empty and len(c) == 1:
-        return f'With {n}, {of(c)}.'
+        return f'With {n}, {_told_by_arm(c)}.'
     if decided.empty:
-        return f'None of the {len(c)} differences this study asked about can be told from chance with {n}.'
+        return (
+            f'None of the {len(c)} differences this study asked about can '
+            f'be told from chance with {n}.'
+        )
     rest = len(c) - len(decided)
-    return f'With {n}, {of(decided)}' + (
-        f'; the other {"stated difference" if rest == 1 else f"{rest} stated differences"} cannot be told from chance.'
-        if rest
-        else '.'
-    )
+    if not rest:
+        return f'With {n}, {_told_by_arm(decided)}.'
+    others = 'stated difference' if rest == 1 else f'{rest} stated differences'
+    return f'With {n}, {_told_by_arm(decided)}; the other {others} cannot be told from chance.'
+
+
+def _told_by_arm(rows: pd.DataFrame) -> str:
+    "The verdicts on each arm, one arm after the other"
+    told = [f'{nice(a)} {_told_by_verdict(g)}' for a, g in rows.groupby('arm_a', sort=False)]
+    return ', and '.join(told)
+
+
+def _told_by_verdict(rows: pd.DataFrame) -> str:
+    "The verdicts on one arm"
+    groups = rows.groupby('verdict', sort=False)
+    return listed(f'{VERBS[v]} {listed(map(nice, g.arm_b))}' for v, g in groups)
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f80855d9
 def best_arm(
-    results,  # `Results`
-    metric='f1',  # higher is better
-):
+    results: Results,  # the study
+    metric: str = 'f1',  # higher is better
+) -> tuple[str, pd.Series]:
     "The arm with the highest value, and its row"
     rows = {a: results.metric(a, metric) for a in results.arms}
     rows = {a: r for a, r in rows.items() if r is not None and r.value == r.value}
@@ -90,8 +100,8 @@ def best_arm(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #ada3e531
 def against_clock(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "Best arm and treatment clock, F1 as published"
     best, row = best_arm(results)
     text = f'The highest F1 is {with_interval(row.value, row.low, row.high, 2)} ({nice(best)}).'
@@ -105,16 +115,20 @@ def against_clock(
         'equivalent': 'equivalent to it',
         'undecided': 'not distinguishable from it',
     }
-    return f'{text} A clock that is told who was watered, and sees no plant, scores {number(clock.value, 2)}; {nice(best)} is {place[d["verdict"] if d else "undecided"]}.'
+    where = place[d['verdict'] if d else 'undecided']
+    return (
+        f'{text} A clock that is told who was watered, and sees no plant, '
+        f'scores {number(clock.value, 2)}; {nice(best)} is {where}.'
+    )
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #cc6f1aca
 def told(
-    rows,  # dictionaries
-    key,  # what they are ordered by when there are many
-    say,  # dictionary -> text
-    most=4,  # so many are told one by one
-    what='arms',  # of what there are many
-):
+    rows: Iterable[dict],  # what is told
+    key: str,  # what they are ordered by when there are many
+    say: Callable[[dict], str],  # one of them in words
+    most: int = 4,  # so many are told one by one
+    what: str = 'arms',  # of what there are many
+) -> str:
     "Each row in words, or how many there are and the two at the ends"
     rows = list(rows)
     if len(rows) <= most:
@@ -124,132 +138,133 @@ def told(
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #106ab1e0
 def verdicts(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "The stated contrasts, a line each"
     c = stated(results)
     if c.empty:
         raise NotThere('The study states no contrast.')
-    pretty = lambda r: (
-        str(r.sentence)
-        .replace(f'{r.arm_a} ', f'{nice(r.arm_a)} ')
-        .replace(f' {r.arm_b}', f' {nice(r.arm_b)}')
-    )
-    return Markup('<ul class="verdicts">{}</ul>').format(
-        Markup('').join(
-            Markup('<li class="{}">{}</li>').format(r.verdict, begin(pretty(r)))
-            for r in c.itertuples()
-        )
-    )
+    line = Markup('<li class="{}">{}</li>')
+    lines = [line.format(r.verdict, begin(_with_nice_names(r))) for r in c.itertuples()]
+    return Markup('<ul class="verdicts">{}</ul>').format(Markup('').join(lines))
+
+
+def _with_nice_names(
+    row: tuple,  # of the contrasts
+) -> str:
+    "The sentence of a contrast with its arms as printed"
+    text = str(row.sentence).replace(f'{row.arm_a} ', f'{nice(row.arm_a)} ')
+    return text.replace(f' {row.arm_b}', f' {nice(row.arm_b)}')
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f624373b
 def facts(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The study in a sentence or two"
-    arms, n = results.study.arms, genotypes(results)
+    arms = results.study.arms
+    n = genotypes(results)
     fits = sum(a.fits(n) for a in arms.values())
     seeds = sorted({(len(a.split_seeds), len(a.init_seeds)) for a in arms.values()})
-    runs = listed(
-        (f'{counted(i, "initialisation")} × {counted(s, "validation split")}' for s, i in seeds),
-        'or',
-    )
+    run = lambda s, i: f'{counted(i, "initialisation")} × {counted(s, "validation split")}'
+    runs = listed((run(s, i) for s, i in seeds), 'or')
     prep = listed(sorted({a.preparation for a in arms.values()}))
-    text = f'{counted(len(arms), "arm")} ({listed(map(nice, arms))}), {counted(n, "genotype")} left out in turn, {runs}: {counted(fits, "fit")}. Preparation: {prep}.'
-    return text + (
-        f' No results: {listed(map(nice, results.absent))}; evaluation found no predictions.'
-        if results.absent
-        else ''
+    text = (
+        f'{counted(len(arms), "arm")} ({listed(map(nice, arms))}), '
+        f'{counted(n, "genotype")} left out in turn, {runs}: {counted(fits, "fit")}. '
+        f'Preparation: {prep}.'
     )
+    if not results.absent:
+        return text
+    without = listed(map(nice, results.absent))
+    return f'{text} No results: {without}; evaluation found no predictions.'
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #c1568275
 def power(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> str:
     "The smallest difference that could have been found, and the largest found"
     p = results.table('power')
     seen = p[p.source == 'observed']
     row = seen.iloc[0] if len(seen) else p.sort_values('correlation').iloc[1]
     how = 'as observed here' if len(seen) else 'assumed'
     text = (
-        f'Arms agree over genotypes with a correlation of {number(row.correlation, 2)} ({how}). So {counted(int(row.n_genotypes), "genotype")} find a difference of '
-        f'{number(row.detectable_difference_80, 3)} F1 with 80 % power, and {int(row.n_arms)} arms that are in truth identical show a gap of {number(row.gap, 3)} or more with probability {number(row.prob_gap, 2)}.'
+        f'Arms agree over genotypes with a correlation of {number(row.correlation, 2)} ({how}). '
+        f'So {counted(int(row.n_genotypes), "genotype")} find a difference of '
+        f'{number(row.detectable_difference_80, 3)} F1 with 80 % power, '
+        f'and {int(row.n_arms)} arms that are in truth identical show a gap of '
+        f'{number(row.gap, 3)} or more with probability {number(row.prob_gap, 2)}.'
     )
     c = stated(results)
     if c.empty:
         return text
     top = c.loc[c.difference.abs().idxmax()]
-    return (
-        text
-        + f' The largest stated difference is {number(top.difference, 3, sign=True)} ({nice(top.arm_a)} minus {nice(top.arm_b)}, {p_equals(top.p_adjusted)} after {top.adjustment}).'
+    return text + (
+        f' The largest stated difference is {number(top.difference, 3, sign=True)} '
+        f'({nice(top.arm_a)} minus {nice(top.arm_b)}, {p_equals(top.p_adjusted)} after '
+        f'{top.adjustment}).'
     )
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #179aafd7
 def information(
-    results,  # `Results`
-    protocol='online',  # which reading
-):
+    results: Results,  # the study
+    protocol: str = 'online',  # which reading
+) -> list[str]:
     "Which arms order the genotypes better than permuted onsets do"
     p = results.table('permutation')
     p = p[(p.statistic == 'concordance') & (p.protocol == protocol) & p.arm.isin(results.arms)]
     if p.empty:
         raise NotThere(f'Genotype information was not tested for the {protocol} reading.')
     line = lambda r: (
-        f'{nice(r["arm"])} ({number(r["value"], 2)}, without information {number(r["null_low"], 2)} to {number(r["null_high"], 2)}, {p_equals(r["p"])})'
+        f'{nice(r["arm"])} ({number(r["value"], 2)}, without information '
+        f'{number(r["null_low"], 2)} to {number(r["null_high"], 2)}, {p_equals(r["p"])})'
     )
-    yes, no = (
-        told(rows.to_dict('records'), 'value', line)
-        for rows in (p[p.value > p.null_high], p[p.value <= p.null_high])
-    )
+    yes = told(p[p.value > p.null_high].to_dict('records'), 'value', line)
+    no = told(p[p.value <= p.null_high].to_dict('records'), 'value', line)
     rule = f' ({Rule(protocol, None).words})'
-    start = (
-        f'In the {protocol} reading, alarms{rule} come in the order of the genotypes’ onsets more often than permuted onsets allow for {yes}.'
-        if yes
-        else ''
-    )
-    end = (
-        f'In the {protocol} reading, nothing beyond chance about which genotype dries first is seen in {no}{"" if yes else rule}.'
-        if no
-        else ''
-    )
-    return [t for t in (start, end) if t]
+    texts = []
+    if yes:
+        texts.append(
+            f'In the {protocol} reading, alarms{rule} come in the order of the genotypes’ onsets '
+            f'more often than permuted onsets allow for {yes}.'
+        )
+    if no:
+        texts.append(
+            f'In the {protocol} reading, nothing beyond chance about which genotype dries first '
+            f'is seen in {no}{"" if yes else rule}.'
+        )
+    return texts
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #faace8c0
 def provenance(
-    results,  # `Results`
-):
+    results: Results,  # the study
+) -> Markup:
     "Code, data and time behind a study, as a definition list"
     p, run = results.study.provenance, results.run
     log = {e['step']: e for e in read_log(results.out) if 'step' in e}
-    name = lambda key: (
-        Path(run[key]).name if run.get(key) else ''
-    )  # where a folder stands is no part of a page
+    # where a folder stands is no part of a page
+    name = lambda key: Path(run[key]).name if run.get(key) else ''
+    time = lambda event: event.get('time', '')[:16].replace('T', ' ')
+    fingerprint = f'fingerprint {p["data"]}' if p.get('data') else ''
     rows = {
         'Study': f'{results.study.name}, written in full in study.yaml',
         'Code': f'faba_nb, commit {p["commit"]}' if p.get('commit') else '',
         'Libraries': ', '.join(f'{k} {v}' for k, v in p.get('versions', {}).items()),
-        'Data': ', '.join(
-            filter(None, (name('data'), f'fingerprint {p["data"]}' if p.get('data') else ''))
-        ),
+        'Data': ', '.join(filter(None, (name('data'), fingerprint))),
         'Features': name('features'),
-        'Steps': ', '.join(
-            f'{s} {e.get("time", "")[:16].replace("T", " ")}' for s, e in log.items()
-        ),
+        'Steps': ', '.join(f'{s} {time(e)}' for s, e in log.items()),
     }
-    missing = (
-        ''
-        if p
-        else Markup(
-            '<p class="gap"><b>Not shown.</b> study.yaml holds no provenance: the study was not written by the runner.</p>'
-        )
+    missing = Markup(
+        '<p class="gap"><b>Not shown.</b> study.yaml holds no provenance: '
+        'the study was not written by the runner.</p>'
     )
-    return missing + Markup('<dl>{}</dl>').format(
-        Markup('').join(Markup('<dt>{}</dt><dd>{}</dd>').format(k, v) for k, v in rows.items() if v)
-    )
+    fact = Markup('<dt>{}</dt><dd>{}</dd>')
+    facts = Markup('').join(fact.format(k, v) for k, v in rows.items() if v)
+    facts = Markup('<dl>{}</dl>').format(facts)
+    return facts if p else missing + facts
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #17b03770
 def studies_with(
-    arm,  # name of an arm
-):
+    arm: str,  # name of an arm
+) -> list[str]:
     "Shipped studies that have an arm of this name"
     return [s for s in studies() if arm in read_study(s).arms]

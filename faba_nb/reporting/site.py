@@ -38,36 +38,45 @@ class Report:
     needs: str = ''  # pattern of files in OUT without which there is nothing to show
 
     @property
-    def page(self):
+    def page(self) -> str:
+        "The file name of the page"
         return 'index.html' if self.name == FRONT else f'{self.name}.html'
 
     @property
-    def step(self):
+    def step(self) -> str:
         "The name of the step that makes the page"
         return f'report-{self.name}'
 
-    def belongs(self, out):
-        return out is None or not self.needs or any(Path(out).glob(self.needs))
+    def belongs(self, out: Path | None) -> bool:
+        "Whether a study has what the page shows"
+        if out is None or not self.needs:
+            return True
+        return any(Path(out).glob(self.needs))
 
 # %% ../../nbs/50_reporting/33_site.ipynb #f49da124
-def _read_report(path):
+def _read_report(path: Path) -> Report:
     "Title and subtitle from the first Markdown cell"
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     first = next((''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'), '')
-    find = lambda pattern: (re.search(pattern, first, flags=re.M) or [None, ''])[1].strip()
     return Report(
-        path.stem,
-        path,
-        find(r'^#\s+(.+)') or path.stem.replace('_', ' '),
-        find(r'^>\s*(.+)'),
-        find(r'^Needs `(.+)`'),
+        name=path.stem,
+        path=path,
+        title=_found(r'^#\s+(.+)', first) or path.stem.replace('_', ' '),
+        subtitle=_found(r'^>\s*(.+)', first),
+        needs=_found(r'^Needs `(.+)`', first),
     )
 
 
+def _found(pattern: str, text: str) -> str:
+    "What stands in the brackets of a pattern, '' where it does not match"
+    match = re.search(pattern, text, flags=re.M)
+    return match[1].strip() if match else ''
+
+
 def reports(
-    only=None,  # name of one report; all by default
-    out=None,  # a study's folder: leaves out the pages it has nothing for
-):
+    only: str | None = None,  # name of one report; all by default
+    out: Path | None = None,  # a study's folder: leaves out the pages it has nothing for
+) -> dict[str, Report]:
     "The report notebooks in reading order, by name"
     found = {p.stem: p for p in (root() / 'reports').glob('*.ipynb')}
     names = [n for n in ORDER if n in found] + sorted(set(found) - set(ORDER))

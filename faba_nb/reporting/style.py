@@ -7,8 +7,13 @@ __all__ = ['INK', 'THINGS', 'BACKBONES', 'PALETTE', 'WIDTHS', 'RC', 'SIMULATED',
            'panels', 'label_panels', 'mark_simulated']
 
 # %% ../../nbs/50_reporting/10_style.ipynb #94f0e223
+from collections.abc import Sequence
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+import numpy as np
 from ..core.errors import unknown
+from ..core.studies import Arm
 
 # %% ../../nbs/50_reporting/10_style.ipynb #ed27ad6c
 INK = {
@@ -51,9 +56,9 @@ PALETTE = {**INK, **THINGS, **BACKBONES}
 
 
 def colour(
-    name,  # a key of `PALETTE`: 'WHC-30', 'fluor', 'dinov2', 'ink', …
-    dark=False,  # the tone for dark paper instead
-):
+    name: str,  # a key of `PALETTE`: 'WHC-30', 'fluor', 'dinov2', 'ink', …
+    dark: bool = False,  # the tone for dark paper instead
+) -> str:
     "The colour of a thing, as `#rrggbb`"
     if name not in PALETTE:
         raise unknown('colour', name, PALETTE)
@@ -61,9 +66,9 @@ def colour(
 
 # %% ../../nbs/50_reporting/10_style.ipynb #276c9d10
 def arm_colour(
-    arm,  # an `Arm`, or anything with `backbone` and `modalities`
-    dark=False,  # the tone for dark paper
-):
+    arm: Arm,  # or anything with `backbone` and `modalities`
+    dark: bool = False,  # the tone for dark paper
+) -> str:
     "The colour of a model variant"
     modalities = tuple(arm.modalities)
     if len(modalities) == 1:
@@ -114,7 +119,7 @@ RC = {
 }
 
 # %% ../../nbs/50_reporting/10_style.ipynb #c0ca63bc
-def use_style():
+def use_style() -> None:
     "Set the look of all figures drawn from here on"
     c = {k: light for k, (light, _) in INK.items()}
     inks = {
@@ -134,12 +139,12 @@ def use_style():
 
 # %% ../../nbs/50_reporting/10_style.ipynb #bd920a03
 def canvas(
-    width=190,  # mm; 90 or 190 in print
-    height=80,  # mm
-    rows=1,  # rows of panels
-    cols=1,  # columns of panels
-    **kwargs,  # for `plt.subplots`: `sharex`, `sharey`, `width_ratios`, …
-):
+    width: float = 190,  # mm; 90 or 190 in print
+    height: float = 80,  # mm
+    rows: int = 1,  # rows of panels
+    cols: int = 1,  # columns of panels
+    **kwargs: object,  # for `plt.subplots`: `sharex`, `sharey`, `width_ratios`, …
+) -> tuple[Figure, np.ndarray]:
     "A figure of that size and its axes"
     return plt.subplots(
         rows, cols, figsize=(width / 25.4, height / 25.4), layout='constrained', **kwargs
@@ -147,12 +152,12 @@ def canvas(
 
 # %% ../../nbs/50_reporting/10_style.ipynb #50c93fbf
 def panels(
-    n,  # panels
-    width=190,  # mm; 90 or 190 in print
-    height=46,  # mm of a panel
-    most=(2, 4),  # panels in a row, narrow and wide
-    **kwargs,  # for `canvas`
-):
+    n: int,  # panels
+    width: float = 190,  # mm; 90 or 190 in print
+    height: float = 46,  # mm of a panel
+    most: tuple[int, int] = (2, 4),  # panels in a row, narrow and wide
+    **kwargs: object,  # for `canvas`
+) -> tuple[Figure, np.ndarray]:
     "A figure of n equal panels and their axes"
     cols = min(n, most[width > 120])
     rows = -(-n // cols)
@@ -165,14 +170,15 @@ def panels(
 
 # %% ../../nbs/50_reporting/10_style.ipynb #0e895a1b
 def label_panels(
-    axes,  # panels of one figure
-    x='',  # name of the horizontal axes, with its unit
-    y='',  # name of the vertical axes, with its unit
-    ncols=2,  # columns of the legend
-    **kwargs,  # for `fig.legend`
-):
+    axes: Sequence[Axes],  # panels of one figure
+    x: str = '',  # name of the horizontal axes, with its unit
+    y: str = '',  # name of the vertical axes, with its unit
+    ncols: int = 2,  # columns of the legend
+    **kwargs: object,  # for `fig.legend`
+) -> None:
     "Name the axes and the marks of all panels once; without labelled marks there is no legend"
-    fig, marks = axes[0].figure, {}
+    fig = axes[0].figure
+    marks = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels()):
             marks.setdefault(label, handle)
@@ -188,14 +194,12 @@ SIMULATED = 'SIMULATED DATA'
 
 
 def mark_simulated(
-    fig,  # a finished figure
-):
+    fig: Figure,  # a finished figure
+) -> Figure:
     "Write across a figure that no plant stood behind it, and once more on a line of its own below"
     w, h = fig.get_size_inches()
-    size, line = (
-        min(1.6 * h * 25.4 / 4, w * 25.4 / 7),
-        2.6 / 25.4,
-    )  # points, so that the words fit into either side; inches
+    size = min(1.6 * h * 25.4 / 4, w * 25.4 / 7)  # points: the words fit into either side
+    line = 2.6 / 25.4  # inches
     fig.set_size_inches(w, h + line)
     fig.get_layout_engine().set(rect=(0, line / (h + line), 1, h / (h + line)))
     fig.text(
