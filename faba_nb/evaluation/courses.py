@@ -40,7 +40,9 @@ def fluorescence_courses(
         t = by[k].agg(['mean', 'sem', 'count']).reset_index()
         parts.append(t.rename(columns={'count': 'plants'}).assign(parameter=k))
     columns = ['parameter', 'treatment', 'dag', 'mean', 'sem', 'plants']
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns]
 
 # %% ../../nbs/40_evaluation/17_courses.ipynb #3c0546d8
 COURSE = ['protocol', 'kind', 'dag', 'mean', 'sem', 'accessions', 'step_mean', 'median_onset_dag']
@@ -98,13 +100,19 @@ def course_tables(
     classes: pd.Series,  # genotype to onset class
 ) -> dict:  # with probability_courses and gate_means
     "Courses and mean gate weights of every arm of a study"
+
+    def wanted(column):
+        "Whether it is read"
+        return column in READ or column.startswith('gate_')
+
     text, courses, gates = dict.fromkeys(('genotype', 'treatment'), str), [], []
-    wanted = lambda c: c in READ or c.startswith('gate_')
     for arm in arms:
         path = StudyFolder(out).arm(arm).predictions
         rows = read_csv(path, dtype=text, usecols=wanted)
         rows = rows[rows.split == 'test']
         courses.append(probability_courses(rows, classes).assign(arm=arm))
         gates.append(gate_means(rows).assign(arm=arm))
-    together = lambda parts: pd.concat(parts, ignore_index=True)
-    return dict(probability_courses=together(courses), gate_means=together(gates))
+    return dict(
+        probability_courses=pd.concat(courses, ignore_index=True),
+        gate_means=pd.concat(gates, ignore_index=True),
+    )

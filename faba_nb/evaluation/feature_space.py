@@ -23,9 +23,12 @@ def feature_files(
     folder: Path,  # folder of features
 ) -> dict:  # backbone to path
     "The features files that the study's arms use and that are there"
-    arms = [a for a in study.arms.values() if 'image' in a.modalities]
-    paths = {a.backbone: Path(feature_path(folder, a.backbone, a.tap, a.canvas)) for a in arms}
-    return {b: p for b, p in paths.items() if p.is_file()}
+    found = {}
+    for arm in study.arms.values():
+        if 'image' in arm.modalities:
+            path = Path(feature_path(folder, arm.backbone, arm.tap, arm.canvas))
+            found[arm.backbone] = path
+    return {b: p for b, p in found.items() if p.is_file()}
 
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #e2c43b0c
 def plant_features(
@@ -118,13 +121,14 @@ def map_tables(
 
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #246a1817
 def _pairs_won(x, y, genotype, penalty=0.1):
-    "Per genotype: (drought, control) pairs in the right order by a ridge rule that never saw it, and all its pairs"
+    "Per genotype: pairs in the right order by a ridge rule that never saw it, and all its pairs"
     won, all_ = [], []
     for g in np.unique(genotype):
         test = genotype == g
         mu, sd = x[~test].mean(0), x[~test].std(0)
-        scale = lambda v: (v - mu) / np.where(sd > 1e-9, sd, 1) / np.sqrt(x.shape[1])
-        score = Ridge(alpha=penalty).fit(scale(x[~test]), y[~test]).predict(scale(x[test]))
+        z = (x - mu) / np.where(sd > 1e-9, sd, 1) / np.sqrt(x.shape[1])
+        rule = Ridge(alpha=penalty).fit(z[~test], y[~test])
+        score = rule.predict(z[test])
         gap = score[y[test] == 1][:, None] - score[y[test] == 0][None]
         won.append(((gap > 0) + 0.5 * (gap == 0)).sum())
         all_.append(gap.size)
@@ -164,7 +168,8 @@ def cka(
 ) -> float:  # 0 to 1
     "Linear centred kernel alignment"
     cross = np.linalg.norm(x.T @ y) ** 2
-    return cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    own_x, own_y = np.linalg.norm(x.T @ x), np.linalg.norm(y.T @ y)
+    return cross / (own_x * own_y)
 
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #5093e01f
 SIMILARITY = ['a', 'b', 'n', 'all_days', 'within_day']
@@ -174,12 +179,12 @@ def similarity(
     features: dict,  # backbone to (plant-rounds, features)
 ) -> pd.DataFrame:  # a row per pair of backbones
     "CKA of every pair of backbones on the plant-days they share"
-    rows = []
+    rows, by = [], ['plant_id', 'round']
     for a, b in combinations(features, 2):
-        (ka, xa), (kb, xb) = features[a], features[b]
-        by = ['plant_id', 'round']
-        both = ka[by].reset_index().merge(kb[by].reset_index(), on=by)
-        xa, xb, days = xa[both.index_x], xb[both.index_y], ka.dag.to_numpy()[both.index_x]
+        (keys_a, xa), (keys_b, xb) = features[a], features[b]
+        both = keys_a[by].reset_index().merge(keys_b[by].reset_index(), on=by)
+        xa, xb = xa[both.index_x], xb[both.index_y]
+        days = keys_a.dag.to_numpy()[both.index_x]
         whole = cka(standardised(xa), standardised(xb))
         within = cka(standardised(xa, days), standardised(xb, days))
         rows.append((a, b, len(both), whole, within))

@@ -26,7 +26,8 @@ def versions_in(
     table: pd.DataFrame,  # rows of predictions_permuted.csv in one reading
 ) -> dict:  # column to (modality, how)
     "The versions that were read, the intact one not among them"
-    found = [c for c in table if ':' in c and table[c].notna().any()]
+    versions = [c for c in table if ':' in c]
+    found = [c for c in versions if table[c].notna().any()]
     return {c: tuple(c.split(':')[:2]) for c in found}
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #48ca5979
@@ -36,12 +37,13 @@ def fold_scores(
 ):  # dict metric -> (versions,)
     "F1 at 0.5, AUC and log-loss of one fold, version by version"
     said, q = p > 0.5, np.clip(p, 1e-6, 1 - 1e-6)
-    c = dict(
-        tp=(said & y).sum(1), fp=(said & ~y).sum(1), fn=(~said & y).sum(1), tn=(~said & ~y).sum(1)
-    )
+    cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
+    counts = {k: v.sum(1) for k, v in cells.items()}
     n1, n0 = y.sum(), (~y).sum()
-    auc = ratio(rankdata(p, axis=1)[:, y].sum(1) - n1 * (n1 + 1) / 2, n1 * n0)
-    return dict(f1=rates(c)['f1'], auc=auc, log_loss=-np.where(y, np.log(q), np.log(1 - q)).mean(1))
+    ranks = rankdata(p, axis=1)[:, y].sum(1)
+    auc = ratio(ranks - n1 * (n1 + 1) / 2, n1 * n0)
+    loss = -np.where(y, np.log(q), np.log(1 - q)).mean(1)
+    return dict(f1=rates(counts)['f1'], auc=auc, log_loss=loss)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #50a37bff
 def fold_losses(
@@ -50,9 +52,8 @@ def fold_losses(
 ) -> dict:  # (modality, how, metric) -> what is lost
     "Importance on one test fold"
     p = rows[['probability', *versions]].to_numpy('float32')
-    p = np.ascontiguousarray(
-        p
-    ).T  # steps follow each other: sums do not depend on the table's layout
+    # steps follow each other: sums do not depend on the table's layout
+    p = np.ascontiguousarray(p).T
     scores, out = fold_scores(p, rows.label.to_numpy(bool)), {}
     ways = [('', 'intact'), *versions.values()]
     for m, how in dict.fromkeys(versions.values()):
@@ -67,16 +68,19 @@ def _interval(
     cells,  # dict (split_seed, init_seed, fold) -> number
     draws,  # of the bootstrap
     seed,  # of it
-):  # dict loss, low, high, n
+):  # loss, low, high, n
+    "Mean over genotypes with its 95 % interval"
     v = pd.Series(cells).unstack().to_numpy()
-    G, R = v.shape[1], v.shape[0]
-    drawn = lambda d: drawn_mean(v, d)
-    low, high = bca(
-        overall(v),
-        bootstrap_draws(G, R, draws, seed).recentred(drawn, overall(v)),
-        drawn(jackknife_draws(G)),
-    )
-    return dict(loss=overall(v), low=low, high=high, n=G)
+    R, G = v.shape
+
+    def drawn(d):
+        "(draws,) means of resampled genotypes"
+        return drawn_mean(v, d)
+
+    value = overall(v)
+    boot = bootstrap_draws(G, R, draws, seed).recentred(drawn, value)
+    low, high = bca(value, boot, drawn(jackknife_draws(G)))
+    return dict(loss=value, low=low, high=high, n=G)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #1148658b
 def arm_importance(
@@ -125,7 +129,8 @@ def importance_table(
     "Importance of every modality for every network of a study"
     names = [n for n, a in study.arms.items() if a.estimator == 'network' and not imported(out, n)]
     names = sorted(names, key=lambda n: _depth(study, n))
-    paths = {n: StudyFolder(out).arm(n) / 'predictions_permuted.csv' for n in names}
+    folder = StudyFolder(out)
+    paths = {n: folder.arm(n).predictions_permuted for n in names}
     there = [n for n in names if paths[n].is_file()]
     parts = []
     for n in Progress(there, 'scoring without a sensor', unit='arms'):

@@ -27,9 +27,8 @@ def size_up_to(
     known[cols] = np.log(known[cols].where(known[cols] > 0))
     known[cols] = known.sort_values('dag').groupby('plant_id')[cols].ffill()
     want = s.steps[['plant_id', 'dag']].reset_index().astype({'dag': float}).sort_values('dag')
-    got = pd.merge_asof(
-        want, known.astype({'dag': float}).sort_values('dag'), on='dag', by='plant_id'
-    )
+    known = known.astype({'dag': float}).sort_values('dag')
+    got = pd.merge_asof(want, known, on='dag', by='plant_id')
     return got.set_index('index').sort_index()[cols].to_numpy(float)
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cf2514d1
@@ -40,28 +39,31 @@ def beside_others(
 ):  # (steps, columns) differences, 0 where unknown
     "Difference from the mean of other genotypes' plants on the same day"
     d = pd.factorize(day)[0]
-    own, ok = d * (g.max() + 1) + g, np.isfinite(x)
-    total = lambda v, code, n: np.stack([np.bincount(code, c, n) for c in v.T], 1)
-    filled = np.where(ok, x, 0)
-    n_day, n_own = d.max() + 1, (d.max() + 1) * (g.max() + 1)
-    top = total(filled, d, n_day)[d] - total(filled, own, n_own)[own]
-    bottom = total(ok.astype(float), d, n_day)[d] - total(ok.astype(float), own, n_own)[own]
-    return np.nan_to_num(x - ratio(top, bottom))
+    days, genotypes = d.max() + 1, g.max() + 1
+    own, ok = d * genotypes + g, np.isfinite(x)
+
+    def others(v):
+        "Sum of every column over the day's plants of other genotypes"
+        of_day = np.stack([np.bincount(d, c, days) for c in v.T], 1)
+        of_own = np.stack([np.bincount(own, c, days * genotypes) for c in v.T], 1)
+        return of_day[d] - of_own[own]
+
+    mean = ratio(others(np.where(ok, x, 0)), others(ok.astype(float)))
+    return np.nan_to_num(x - mean)
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #488c472f
 def drought_probability(
     s,  # Scores
     shape,  # tidy table of plant sizes
 ):  # (steps,)
-    "Probability that a plant is under drought, from its size up to the day, cross-fitted by genotype"
+    "Probability that a plant is under drought, from its size up to the day, genotypes left out"
     z = beside_others(size_up_to(s, shape), s.dag, s.g)
     x = np.hstack([z, z * (s.dag / s.dag.max())[:, None]])
     drought, out = s.steps.treatment.to_numpy() == 'WHC-30', np.empty(len(z))
     for j in range(len(s.genotypes)):
         at = s.g == j
-        out[at] = (
-            LogisticRegression(max_iter=500).fit(x[~at], drought[~at]).predict_proba(x[at])[:, 1]
-        )
+        model = LogisticRegression(max_iter=500).fit(x[~at], drought[~at])
+        out[at] = model.predict_proba(x[at])[:, 1]
     return out
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cb33f36b
@@ -70,9 +72,6 @@ def inferred_clock(
     shape,  # tidy table of plant sizes
 ):  # Scores
     "The yardstick `inferred_treatment_clock`"
-    return as_yardstick(
-        s,
-        'inferred_treatment_clock',
-        drought_probability(s, shape) * clock_share(s.steps),
-        note=notes['inferred_treatment_clock'],
-    )
+    name = 'inferred_treatment_clock'
+    p = drought_probability(s, shape) * clock_share(s.steps)
+    return as_yardstick(s, name, p, note=notes[name])

@@ -33,29 +33,27 @@ def concordance(
     pairs,  # (G, G)
     onset,  # (draws, G) DAG
 ):  # (draws, ...) share of concordant pairs
-    "(1 + mean of sign(onset difference) x sign(alarm difference)) / 2 over pairs of different onset"
-    o = np.sign(onset[:, None, :] - onset[:, :, None]).reshape(len(onset), -1)
+    "(1 + mean of sign(onset difference) x sign(alarm difference)) / 2 over pairs of unequal onset"
+    o = np.sign(onset[:, None, :] - onset[:, :, None])
+    o = o.reshape(len(onset), -1)
     order = np.asarray(order).reshape(-1, o.shape[1])
-    return 0.5 + 0.5 * ratio(o @ order.T, (np.abs(o) @ pairs.ravel())[:, None])
+    compared = np.abs(o) @ pairs.ravel()
+    return 0.5 + 0.5 * ratio(o @ order.T, compared[:, None])
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #8ef2d90d
 def genotype_onsets(
     s,  # Scores
 ):  # (G,) DAG, NaN for a genotype without drought plants
     "Annotated onset per genotype"
-    return (
-        s.plants[s.plants.drought]
-        .groupby('g')
-        .onset_dag.first()
-        .reindex(range(len(s.genotypes)))
-        .to_numpy(float)
-    )
+    drought = s.plants[s.plants.drought]
+    onset = drought.groupby('g').onset_dag.first()
+    return onset.reindex(range(len(s.genotypes))).to_numpy(float)
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #198ec1d1
 def clock_alarms(
     s,  # Scores
     onset,  # (G,) DAG
-):  # (plants, G): alarm day of the treatment clock on each plant's own steps, were its genotype's onset that of genotype h
+):  # (plants, G) DAG of the alarm, were the plant's onset that of genotype h
     "What the leave-one-out clock says, depending on the onset left out"
     known = onset[np.isfinite(onset)]
     day = s.on_grid(s.dag, np.nan)
@@ -67,39 +65,46 @@ def clock_alarms(
     return out
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #7688535f
+def _summed_errors(
+    alarm: np.ndarray,  # (plants, 1 or G) DAG
+    counted: np.ndarray,  # (plants,) bool
+    member: np.ndarray,  # (plants, G) 1 where a plant is of the genotype
+    onset: np.ndarray,  # (G,) DAG
+) -> np.ndarray:  # (G, G)
+    "|alarm - onset of h| summed over the counted plants of g"
+    error = np.abs(np.nan_to_num(alarm) - onset)
+    return member.T @ np.where(counted[:, None], error, 0)
+
+
 def error_matrices(
     s,  # Scores
     onset,  # (G,) DAG
-):  # (runs, G, G) sums of |alarm - onset_h| over detected drought plants of g; the same of the clock; (runs, G) numbers
+):  # (runs, G, G) summed days of the model; the same of the clock; (runs, G) numbers of plants
     "Onset errors of the model and of the clock for every assignment of onsets to genotypes"
     alarm, clock = s.alarm_day(), clock_alarms(s, onset)
     ok = np.isfinite(alarm) & s.plants.drought.to_numpy() & np.isfinite(clock).all(1)
     member = np.eye(len(onset))[s.plants.g.to_numpy()]
-    e = np.stack(
-        [
-            member.T @ np.where(o[:, None], np.abs(np.nan_to_num(a)[:, None] - onset), 0)
-            for a, o in zip(alarm, ok)
-        ]
-    )
-    c = np.stack(
-        [member.T @ np.where(o[:, None], np.abs(np.nan_to_num(clock) - onset), 0) for o in ok]
-    )
-    return e, c, ok @ member
+    e = [_summed_errors(a[:, None], o, member, onset) for a, o in zip(alarm, ok)]
+    c = [_summed_errors(clock, o, member, onset) for o in ok]
+    return np.stack(e), np.stack(c), ok @ member
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a29bf34b
 def daily_wins(
     s,  # Scores
 ):  # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
-    "How often steps of genotype g score above steps of genotype h; days between two onsets together"
+    "How often steps of g score above steps of h on a day; days between two onsets together"
     p, _ = s.normalised()
     drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
     onsets = np.unique(genotype_onsets(s))
     onsets, out = onsets[np.isfinite(onsets)], {}
-    for d in np.unique(s.dag[drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])]):
+    between = drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])
+    for d in np.unique(s.dag[between]):
         at = np.flatnonzero((s.dag == d) & drought)
         m, q = np.eye(G)[s.g[at]], p[:, at]
-        win = (q[:, :, None] > q[:, None, :]) + 0.5 * (q[:, :, None] == q[:, None, :])
-        w, n = out.get(last := onsets[onsets <= d][-1], (0.0, 0.0))
+        this, other = q[:, :, None], q[:, None, :]
+        win = (this > other) + 0.5 * (this == other)
+        last = onsets[onsets <= d][-1]
+        w, n = out.get(last, (0.0, 0.0))
         out[last] = w + m.T @ win @ m, n + m.T @ np.ones((len(at), len(at))) @ m
     return [(d, w, n) for d, (w, n) in out.items()]
 
@@ -148,12 +153,12 @@ def permutation_table(
     for k, v in stats.items():
         value, null = v[0], v[1:]
         known = null[np.isfinite(null)]
-        low, mean, high = (
-            (np.quantile(known, 0.025), known.mean(), np.quantile(known, 0.975))
-            if len(known)
-            else [np.nan] * 3
-        )
-        p = (1 + np.sum(null >= value - 1e-12)) / (1 + len(null)) if np.isfinite(value) else np.nan
+        low = mean = high = p = np.nan
+        if len(known):
+            low, high = np.quantile(known, 0.025), np.quantile(known, 0.975)
+            mean = known.mean()
+        if np.isfinite(value):
+            p = (1 + np.sum(null >= value - 1e-12)) / (1 + len(null))
         rows.append(
             dict(
                 arm=s.arm,

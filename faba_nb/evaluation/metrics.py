@@ -20,7 +20,8 @@ def by_genotype(
     g,  # (steps,) code of the genotype
 ):  # (runs, genotypes) sums
     "Sum over the steps of each genotype"
-    return np.asarray(values, float) @ np.eye(g.max() + 1)[g]
+    member = np.eye(g.max() + 1)[g]
+    return np.asarray(values, float) @ member
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d9f03a79
 @patch
@@ -29,11 +30,10 @@ def counts(
     threshold=None,  # stressed is said above it; the scores' own (0.5) where None
 ):  # dict of (runs, genotypes) arrays
     "True positives, false positives, false negatives, true negatives"
-    said, y = self.p > (self.threshold if threshold is None else threshold), self.y
-    return {
-        k: by_genotype(v, self.g)
-        for k, v in dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y).items()
-    }
+    threshold = self.threshold if threshold is None else threshold
+    said, y = self.p > threshold, self.y
+    cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
+    return {k: by_genotype(v, self.g) for k, v in cells.items()}
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #1847e9ee
 def ratio(
@@ -42,8 +42,10 @@ def ratio(
     empty=np.nan,  # value where the denominator is 0
 ):
     "a / b with a stated value where b is 0"
-    a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
-    return np.divide(a, b, out=np.full(a.shape, empty, float), where=b != 0)
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    a, b = np.broadcast_arrays(a, b)
+    out = np.full(a.shape, empty, float)
+    return np.divide(a, b, out=out, where=b != 0)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d57bb265
 def rates(
@@ -69,9 +71,8 @@ def fold_auc(self: Scores):  # (runs, genotypes); NaN where a fold has one class
         y = self.y[at]
         n1, n0 = y.sum(), (~y).sum()
         if n1 and n0:
-            auc[:, j] = (rankdata(self.p[:, at], axis=1)[:, y].sum(1) - n1 * (n1 + 1) / 2) / (
-                n1 * n0
-            )
+            ranks = rankdata(self.p[:, at], axis=1)[:, y].sum(1)
+            auc[:, j] = (ranks - n1 * (n1 + 1) / 2) / (n1 * n0)
     return auc
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7d0b8d1d
@@ -104,9 +105,10 @@ def alarm_day(
     k=1,  # consecutive steps above the threshold
 ):  # (runs, plants) DAG of the alarm, NaN where there is none
     "The day on which each plant raises its alarm"
-    threshold = self.threshold if threshold is None else threshold
-    above = streak(self.on_grid(self.p, -np.inf), k) > np.asarray(threshold)[..., None]
-    first = self.on_grid(self.dag, np.nan)[np.arange(len(self.plants)), above.argmax(-1)]
+    threshold = np.asarray(self.threshold if threshold is None else threshold)
+    above = streak(self.on_grid(self.p, -np.inf), k) > threshold[..., None]
+    days = self.on_grid(self.dag, np.nan)
+    first = days[np.arange(len(self.plants)), above.argmax(-1)]
     return np.where(above.any(-1), first, np.nan)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #85092bb1
@@ -137,7 +139,8 @@ def plant_means(
     "Mean over the plants of each genotype that have a value"
     ok = np.isfinite(values)
     n = by_genotype(ok, g)
-    return ratio(by_genotype(np.where(ok, values, 0), g), n), n
+    total = by_genotype(np.where(ok, values, 0), g)
+    return ratio(total, n), n
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #22fe22aa
 def run_means(
@@ -145,7 +148,8 @@ def run_means(
 ):  # (G,) NaN where no run has a value
     "Mean over runs per genotype"
     ok = np.isfinite(values)
-    return ratio(np.where(ok, values, 0).sum(0), ok.sum(0))
+    total = np.where(ok, values, 0).sum(0)
+    return ratio(total, ok.sum(0))
 
 
 def overall(
@@ -153,7 +157,8 @@ def overall(
 ):  # number, NaN where nothing is defined
     "Mean over genotypes of the mean over runs"
     x = run_means(values)
-    return x[np.isfinite(x)].mean() if np.isfinite(x).any() else np.nan
+    known = x[np.isfinite(x)]
+    return known.mean() if len(known) else np.nan
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #dc3103a8
 def as_counted(
@@ -162,7 +167,8 @@ def as_counted(
     counted=None,  # Scores on the rows the earlier evaluator counted
 ):  # Scores
     "The rows that F1, AUC, accuracy, precision and recall as published are made of"
-    # the contract lets MAE_published alone read the table of all rounds; its measured rows are read here too, since only they are what was counted
+    # the contract lets MAE_published alone read the table of all rounds;
+    # its measured rows are read here too, since only they are what was counted
     if counted is None and all_rounds is not None:
         counted = all_rounds.counted
     return s if counted is None else counted
@@ -171,7 +177,7 @@ def as_counted(
 def fold_values(
     s,  # Scores on measured steps
     all_rounds=None,  # Scores on all 22 rounds, for MAE_published
-    counted=None,  # Scores on the rows the earlier evaluator counted; those of `all_rounds`, or the steps, where None
+    counted=None,  # Scores on the rows that were counted as published; None: see `as_counted`
 ):  # dict name -> (runs, genotypes)
     "Every per-fold metric"
     g, c = s.plants.g.to_numpy(), as_counted(s, all_rounds, counted)
@@ -236,18 +242,17 @@ def undefined_values(
         for k, (bad, why, what) in cases.items()
         if bad.any()
     ]
-    return (
-        pd.concat(rows, ignore_index=True)
-        if rows
-        else table.iloc[:0].assign(metric='', reason='', treated_as='')
-    )
+    if not rows:
+        return table.iloc[:0].assign(metric='', reason='', treated_as='')
+    return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #9bd065e0
 def pooled_f1(
     c,  # counts, (runs, genotypes)
 ):  # (runs,)
     "F1 from TP, FP, FN summed over folds"
-    return ratio(2 * c['tp'].sum(-1), 2 * c['tp'].sum(-1) + c['fp'].sum(-1) + c['fn'].sum(-1))
+    tp, fp, fn = (c[k].sum(-1) for k in ['tp', 'fp', 'fn'])
+    return ratio(2 * tp, 2 * tp + fp + fn)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #47e3740b
 def average_precision(
@@ -274,7 +279,8 @@ def reference_rank(
 ):  # (n,) between 0 and 1, strictly increasing in p
     "Share of the reference below a score, ties half; the score itself breaks ties"
     r = np.sort(reference)
-    below = (np.searchsorted(r, p, 'left') + np.searchsorted(r, p, 'right')) / 2
+    first, last = np.searchsorted(r, p, 'left'), np.searchsorted(r, p, 'right')
+    below = (first + last) / 2
     return (below + p) / (len(r) + 1)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #84b09ef5
@@ -291,9 +297,8 @@ def normalised(self: Scores):  # (runs, steps), and which controls served
     for i, run in enumerate(self.runs.itertuples()):
         for f in np.unique(self.fold):
             at = self.fold == f
-            out[i, at] = reference_rank(
-                self.p[i, at], ref.get((run.split_seed, run.init_seed, f), np.array([]))
-            )
+            controls = ref.get((run.split_seed, run.init_seed, f), np.array([]))
+            out[i, at] = reference_rank(self.p[i, at], controls)
     return out, split
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #194ac484
@@ -307,8 +312,10 @@ def within_day_pairs(
     "Compare stressed with unstressed steps of the same day"
     right, total = np.zeros((G, G)), np.zeros((G, G))
     for d in np.unique(day[y]):
-        a, b = np.flatnonzero((day == d) & y), np.flatnonzero((day == d) & ~y)
-        win = (p[a][:, None] > p[b]) + 0.5 * (p[a][:, None] == p[b])
+        today = day == d
+        a, b = np.flatnonzero(today & y), np.flatnonzero(today & ~y)
+        stressed, unstressed = p[a][:, None], p[b]
+        win = (stressed > unstressed) + 0.5 * (stressed == unstressed)
         A, B = np.eye(G)[g[a]], np.eye(G)[g[b]]
         right += A.T @ win @ B
         total += A.T @ np.ones_like(win) @ B
@@ -323,8 +330,6 @@ def within_day(
     "Pairs within a day per run, scores normalised fold by fold"
     p, reference = self.normalised()
     at = np.ones(len(self.y), bool) if only is None else only
-    done = [
-        within_day_pairs(q[at], self.y[at], self.dag[at], self.g[at], len(self.genotypes))
-        for q in p
-    ]
+    y, day, g, G = self.y[at], self.dag[at], self.g[at], len(self.genotypes)
+    done = [within_day_pairs(q[at], y, day, g, G) for q in p]
     return np.stack([r for r, _ in done]), done[0][1], reference

@@ -54,7 +54,7 @@ allowed_values = dict(
 def with_labels(
     steps,  # rows with plant_id, dag, onset_dag (NaN for controls)
 ):
-    "Add `label` and, per plant, the last measured day before the onset and the first at or after it"
+    "The steps with `label` and, per plant, the last day before the onset and the first from it on"
     s = steps.sort_values(['plant_id', 'dag'], ignore_index=True)
     s['label'] = (s.dag >= s.onset_dag).astype(int)
     drought = s[s.onset_dag.notna()]
@@ -85,7 +85,8 @@ def check_columns(
     if not len(df):
         raise BadInput('no rows', where=where, mend='write a row per measured step')
     for c in [*number_columns, *extra]:
-        bad = pd.to_numeric(df[c], errors='coerce').isna() & ~(df[c].isna())
+        number = pd.to_numeric(df[c], errors='coerce')
+        bad = number.isna() & ~df[c].isna()
         if bad.any():
             raise BadInput(
                 f'{c} is {df[c][bad].iloc[0]!r}, not a number',
@@ -137,29 +138,22 @@ def check_folds(
 ):
     "Refuse a genotype tested in two folds of a run, or tested and used for validation in one"
     run = ['protocol', 'split_seed', 'init_seed']
-    fold = (
-        df[df.split == 'test']
-        .groupby([*run, 'genotype'])
-        .fold.transform('nunique')
-        .reindex(df.index)
-    )
-    bad = fold > 1
+    test = df[df.split == 'test']
+    folds = test.groupby([*run, 'genotype']).fold.transform('nunique')
+    bad = folds.reindex(df.index) > 1
     if bad.any():
         raise BadInput(
             f'genotype {df.genotype[bad].iloc[0]} is tested in two folds',
             where=f'{where}, row {_row(bad)}',
             mend='leave each genotype out once',
         )
-    tested = (
-        df[df.split == 'test'][[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
-    )
-    bad = (
-        df[[*run, 'fold', 'genotype']].merge(tested, how='left').tested.notna().to_numpy()
-        & (df.split != 'test').to_numpy()
-    )
+    tested = test[[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
+    beside = df[[*run, 'fold', 'genotype']].merge(tested, how='left')
+    bad = beside.tested.notna().to_numpy() & (df.split != 'test').to_numpy()
     if bad.any():
+        first = df[bad].iloc[0]
         raise BadInput(
-            f'genotype {df.genotype[bad].iloc[0]} is both test and {df.split[bad].iloc[0]} in fold {df.fold[bad].iloc[0]:g}',
+            f'genotype {first.genotype} is both test and {first.split} in fold {first.fold:g}',
             where=f'{where}, row {_row(bad)}',
             mend='separate the splits by genotype',
         )
@@ -169,7 +163,7 @@ def check_facts(
     df,  # a table with the right folds
     where,  # file, for the message
 ):
-    "Refuse plants that change their genotype, treatment or onset, labels that contradict the onset, runs with other steps"
+    "Refuse facts of a plant that change, labels that contradict the onset, runs with other steps"
     for c in ['genotype', 'treatment', 'replicate', 'onset_dag']:
         first = df.groupby('plant_id')[c].transform('first')
         bad = (df[c] != first) & ~(df[c].isna() & first.isna())
@@ -192,8 +186,10 @@ def check_facts(
         per_step = test[test.protocol == protocol].groupby(['plant_id', 'dag']).size()
         short = per_step[per_step < len(n)]
         if len(short):
+            plant, dag = short.index[0]
             raise BadInput(
-                f'plant {short.index[0][0]} on DAG {short.index[0][1]:g} is tested in {short.iloc[0]} of {len(n)} runs ({protocol})',
+                f'plant {plant} on DAG {dag:g} is tested in '
+                f'{short.iloc[0]} of {len(n)} runs ({protocol})',
                 where=where,
                 mend='the fits are not complete: train what is missing',
             )
@@ -242,11 +238,8 @@ def read_rounds(
             mend='keep one row per key',
         )
     check_predictions(merge_days(df), str(path))
-    rows = (
-        df[(df.split == 'test') & (df.measured == 1)]
-        .groupby(['protocol', 'split_seed', 'init_seed'])
-        .size()
-    )
+    test = df[(df.split == 'test') & (df.measured == 1)]
+    rows = test.groupby(['protocol', 'split_seed', 'init_seed']).size()
     if rows.groupby(level=0).nunique().gt(1).any():
         raise BadInput(
             'the runs differ in their measured rounds',
@@ -260,11 +253,8 @@ def merge_days(
     df,  # from `read_rounds`
 ):
     "One row per plant and day: of two rounds of one day the one with the higher probability"
-    return (
-        df.sort_values('probability')
-        .drop_duplicates(key_columns, keep='last')
-        .sort_index(ignore_index=True)
-    )
+    rising = df.sort_values('probability')
+    return rising.drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #29a80a19
 def check_all_rounds(
@@ -289,7 +279,7 @@ class Scores:
     backbone: str = ''  # of the arm
     threshold: float = 0.5  # stressed is said above it
     note: str = ''  # what a reader must know beside its numbers
-    counted: 'Scores' = None  # of all rounds: the measured rows as the earlier evaluator counted them, two rounds of one day being two
+    counted: 'Scores' = None  # of all rounds: the measured rows, counted round by round
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
 def _cached(
@@ -347,10 +337,10 @@ def plant(self):
 @_cached(Scores)
 def grid(self):
     count = np.bincount(self.plant)
+    start = np.r_[0, np.cumsum(count)[:-1]]
+    step = np.arange(len(self.plant))
     grid = np.full((len(count), count.max()), -1)
-    grid[self.plant, np.arange(len(self.plant)) - np.r_[0, np.cumsum(count)[:-1]][self.plant]] = (
-        np.arange(len(self.plant))
-    )
+    grid[self.plant, step - start[self.plant]] = step
     return grid
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de7cd4d6
@@ -368,20 +358,19 @@ def scores(
     for c in ['label_low_dag', 'label_high_dag']:
         if c not in df:
             df = df.assign(**{c: np.nan})
-    test = df[df.split == 'test'].sort_values(
-        ['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag'], kind='stable'
-    )
+    order = ['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag']
+    test = df[df.split == 'test'].sort_values(order, kind='stable')
     runs = test[['split_seed', 'init_seed']].drop_duplicates().reset_index(drop=True)
     n = len(test) // len(runs)
     steps = test.iloc[:n].reset_index(drop=True)
     return Scores(
-        arm,
-        protocol,
-        steps[step_columns],
-        runs,
-        test.probability.to_numpy(float).reshape(len(runs), n),
-        steps.fold.to_numpy(int),
-        df[df.split != 'test'],
-        kind,
-        backbone,
+        arm=arm,
+        protocol=protocol,
+        steps=steps[step_columns],
+        runs=runs,
+        p=test.probability.to_numpy(float).reshape(len(runs), n),
+        fold=steps.fold.to_numpy(int),
+        held=df[df.split != 'test'],
+        kind=kind,
+        backbone=backbone,
     )

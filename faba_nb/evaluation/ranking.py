@@ -36,8 +36,11 @@ def _drawn_middles(days, rng, draws):
 
 def _by_accession(alarms):
     "Genotype to alarm days (plants × runs)"
-    wide = lambda q: q.pivot(index='plant_id', columns='seed', values='alarm_dag').to_numpy()
-    return {g: wide(q) for g, q in alarms.groupby('genotype')}
+    found = {}
+    for genotype, q in alarms.groupby('genotype'):
+        wide = q.pivot(index='plant_id', columns='seed', values='alarm_dag')
+        found[genotype] = wide.to_numpy()
+    return found
 
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #a8ab72ff
 def ranking(
@@ -50,17 +53,21 @@ def ranking(
     days, rng = _by_accession(alarms), np.random.default_rng(seed)
     middles = np.stack([_drawn_middles(x, rng, draws) for x in days.values()])
     ranks = rankdata(middles, axis=0)
-    q = lambda x, p: np.quantile(x, p, axis=1, method='inverted_cdf')
+
+    def at(x, share):
+        "Quantile over the resamplings, which is one of their values"
+        return np.quantile(x, share, axis=1, method='inverted_cdf')
+
     out = dict(
         genotype=list(days),
         onset_dag=alarms.groupby('genotype').onset_dag.first().to_numpy(),
         day=[middle_day(x) for x in days.values()],
-        day_low=q(middles, 0.025),
-        day_high=q(middles, 0.975),
+        day_low=at(middles, 0.025),
+        day_high=at(middles, 0.975),
         plants=[len(x) for x in days.values()],
         never=[np.isnan(x).mean() for x in days.values()],
-        rank_low=q(ranks, 0.025),
-        rank_high=q(ranks, 0.975),
+        rank_low=at(ranks, 0.025),
+        rank_high=at(ranks, 0.975),
         rule=rule.words,
     )
     out = pd.DataFrame(out).sort_values(['day', 'genotype'], ignore_index=True)
@@ -69,13 +76,15 @@ def ranking(
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #cc8930c4
 def _ordered(days):
     "Days for ordering alone: those without an alarm share the last place"
-    return days.fillna(np.nanmax([*np.ravel(days), 0]) + 1)
+    last = np.nanmax([*np.ravel(days), 0])
+    return days.fillna(last + 1)
 
 
 def _tau(x, y):
     "Kendall's τ, NaN where one side does not vary"
-    varies = len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
-    return kendalltau(x, y).statistic if varies else np.nan
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return kendalltau(x, y).statistic
 
 
 def _taus(frame, by):
@@ -89,7 +98,10 @@ def chance_tau(
     n: int,  # things that are ordered
 ) -> float:
     "Half the width of the 95 % range of Kendall's τ between unrelated orders"
-    return 1.96 * np.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1))) if n > 1 else np.nan
+    if n < 2:
+        return np.nan
+    variance = 2 * (2 * n + 5) / (9 * n * (n - 1))
+    return 1.96 * np.sqrt(variance)
 
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #b48919f7
 AGAINST = ['another seed', 'another arm', 'another replicate', 'the annotated onset']

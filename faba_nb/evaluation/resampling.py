@@ -19,9 +19,7 @@ class Draws:
     "Resampled genotypes and, within each, resampled runs"
 
     genotype: np.ndarray  # (draws, G') index of a genotype
-    u: (
-        np.ndarray
-    )  # (draws, G', most runs) uniform numbers that choose runs, or None for the runs as they are
+    u: np.ndarray | None  # (draws, G', most runs) uniform numbers; None: the runs as they are
 
     def run(
         self,
@@ -53,11 +51,8 @@ def flat(
     "Where the drawn cells of an array stand"
     known = self.__dict__.setdefault('_flat', {})
     if (R, G) not in known:
-        known[R, G] = np.ascontiguousarray(
-            (
-                self.run(R).astype(np.int32) * G + self.genotype[..., None].astype(np.int32)
-            ).transpose(0, 2, 1)
-        ).astype(np.intp)
+        at = self.run(R).astype(np.int32) * G + self.genotype[..., None].astype(np.int32)
+        known[R, G] = np.ascontiguousarray(at.transpose(0, 2, 1)).astype(np.intp)
     return known[R, G]
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #80948a11
@@ -69,17 +64,17 @@ def bootstrap_draws(
 ):
     "Genotypes with replacement, runs with replacement within each"
     rng = np.random.default_rng(seed)
-    return Draws(
-        rng.integers(0, G, (draws, G)),
-        rng.random((draws, G, R), dtype=np.float32) if R > 1 else None,
-    )
+    genotype = rng.integers(0, G, (draws, G))
+    return Draws(genotype, rng.random((draws, G, R), dtype=np.float32) if R > 1 else None)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #b284d8c7
 def jackknife_draws(
     G,  # genotypes
 ):
     "Each genotype left out once"
-    return Draws(np.array([np.delete(np.arange(G), i) for i in range(G)]), None)
+    every = np.arange(G)
+    left = [np.delete(every, i) for i in range(G)]
+    return Draws(np.array(left), None)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #18cb0ba9
 def drawn_mean(
@@ -105,7 +100,9 @@ def drawn_ratio(
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
     at = d.flat(*top.shape)
     sums = [np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)]
-    r = ratio(*(x.sum(-1, keepdims=True) if together else x for x in sums))
+    if together:
+        sums = [x.sum(-1, keepdims=True) for x in sums]
+    r = ratio(*sums)
     ok = np.isfinite(r)
     return ratio(np.where(ok, r, 0).sum(-1), ok.sum(-1))
 
@@ -116,9 +113,9 @@ def drawn_pairs(
     d,  # Draws
 ):  # (draws,)
     "Share of pairs in the right order, resampled"
-    G = total.shape[0]
-    n = d.copies(G)
-    return ratio(((n @ np.mean(right, 0)) * n).sum(1), ((n @ total) * n).sum(1))
+    n = d.copies(total.shape[0])
+    in_order = ((n @ np.mean(right, 0)) * n).sum(1)
+    return ratio(in_order, ((n @ total) * n).sum(1))
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #41d6a965
 def drawn_average_precision(
@@ -150,14 +147,16 @@ def bca(
 ):  # low, high
     "Bias-corrected and accelerated bootstrap interval"
     boot = boot[np.isfinite(boot)]
-    if len(boot) < 2 or not np.isfinite(value) or np.ptp(boot) == 0 or not np.isfinite(jack).any():
+    known = jack[np.isfinite(jack)]
+    if len(boot) < 2 or not np.isfinite(value) or np.ptp(boot) == 0 or not len(known):
         return (np.nan, np.nan)
     share = np.mean(boot < value) + 0.5 * np.mean(boot == value)
-    z0 = norm.ppf(np.clip(share, 1 / (2 * len(boot)), 1 - 1 / (2 * len(boot))))
-    d = np.nanmean(jack) - jack[np.isfinite(jack)]
+    least = 1 / (2 * len(boot))
+    z0 = norm.ppf(np.clip(share, least, 1 - least))
+    d = np.nanmean(jack) - known
     a = ratio((d**3).sum(), 6 * (d**2).sum() ** 1.5, 0)
-    z = norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    return tuple(np.quantile(boot, norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))))
+    z = z0 + norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    return tuple(np.quantile(boot, norm.cdf(z0 + z / (1 - a * z))))
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #699d0bf7
 @patch
@@ -166,14 +165,15 @@ def recentred(
     drawn,  # function of Draws giving (draws,) values of a statistic
     value,  # the estimate
 ):  # (draws,) values, without what mixing runs adds
-    "Resampled values of a statistic around its estimate; as they are where mixing adds nothing that can be told from chance"
+    "Resampled values of a statistic around its estimate; unchanged where mixing adds nothing"
     boot = drawn(self)
     if self.u is None or not np.isfinite(boot).any() or not np.ptp(drawn(self.still(20))):
         return boot
     mixed = drawn(self.still(1000))
     mixed = mixed[np.isfinite(mixed)]
     shift = mixed.mean() - value if len(mixed) else 0.0
-    if abs(shift) < 4 * mixed.std() / max(1, len(mixed)) ** 0.5 + 1e-12:
+    chance = 4 * mixed.std() / max(1, len(mixed)) ** 0.5
+    if abs(shift) < chance + 1e-12:
         return boot
     return np.clip(boot - shift, np.nanmin(boot), np.nanmax(boot))
 
@@ -186,10 +186,9 @@ def still(
     "Draws that mix runs and do nothing else"
     known = self.__dict__.setdefault('_still', {})
     if draws not in known:
-        known[draws] = Draws(
-            np.broadcast_to(np.arange(self.genotype.shape[1]), self.genotype[:draws].shape),
-            self.u[:draws],
-        )
+        every = np.arange(self.genotype.shape[1])
+        genotype = np.broadcast_to(every, self.genotype[:draws].shape)
+        known[draws] = Draws(genotype, self.u[:draws])
     return known[draws]
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9b8f9c8b
@@ -200,7 +199,8 @@ def signs(
 ):  # (draws, G) of -1 and 1; the first row is all 1
     "Sign patterns, the observed one first"
     if 2**G <= draws:
-        return 1.0 - 2 * ((np.arange(2**G)[:, None] >> np.arange(G)) & 1)
+        bits = (np.arange(2**G)[:, None] >> np.arange(G)) & 1
+        return 1.0 - 2 * bits
     s = np.random.default_rng(seed).choice([-1.0, 1.0], (draws + 1, G))
     s[0] = 1
     return s
@@ -213,7 +213,8 @@ def sign_flip(
     "Paired sign-flip permutation test of a mean of zero"
     d = np.nan_to_num(diff)
     t = np.abs(s @ d.T)
-    return np.mean(t >= t[0] - 1e-9 * np.abs(d).sum(1).clip(1e-300), axis=0)
+    rounding = 1e-9 * np.abs(d).sum(1).clip(1e-300)
+    return np.mean(t >= t[0] - rounding, axis=0)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #d9e150ce
 def max_t(
@@ -222,11 +223,13 @@ def max_t(
 ):  # (pairs,) adjusted p values
     "Single-step max-T adjusted p values of the sign-flip test (Westfall and Young)"
     d, n = np.nan_to_num(diff), np.isfinite(diff).sum(1)
-    mean, square = s @ d.T / n, (d**2).sum(1) / n
+    mean = s @ d.T / n
+    square = (d**2).sum(1) / n
     var = (square - mean**2).clip(0) * n / (n - 1)
     t = np.abs(mean) / np.sqrt((var / n).clip(1e-300))
     t = np.where(square == 0, 0, t)
-    return np.mean(t.max(1)[:, None] >= t[0] * (1 - 1e-9), axis=0)
+    largest, observed = t.max(1)[:, None], t[0] * (1 - 1e-9)
+    return np.mean(largest >= observed, axis=0)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #8d86f3b7
 def label_swap(
@@ -237,11 +240,12 @@ def label_swap(
     "Permutation test of a difference in pooled F1 (mean over runs)"
 
     def f1(x, y, sign):
-        half = {
-            k: ((x[k].sum(-1) + y[k].sum(-1)) / 2 + sign * (s @ (x[k] - y[k]).T) / 2)
-            for k in ['tp', 'fp', 'fn']
-        }
-        return ratio(2 * half['tp'], 2 * half['tp'] + half['fp'] + half['fn'], 0).mean(-1)
+        half = {}
+        for k in ['tp', 'fp', 'fn']:
+            middle = (x[k].sum(-1) + y[k].sum(-1)) / 2
+            half[k] = middle + sign * (s @ (x[k] - y[k]).T) / 2
+        tp = 2 * half['tp']
+        return ratio(tp, tp + half['fp'] + half['fn'], 0).mean(-1)
 
     t = np.abs(f1(a, b, 1) - f1(b, a, 1))
     return np.mean(t >= t[0] - 1e-12)

@@ -37,17 +37,13 @@ def strata(
     own = s.steps.groupby('genotype').onset_dag.transform('first').to_numpy(float)
     cls, control = onset_class(own), s.steps.treatment.to_numpy() == 'WHC-80'
     out = {f'onset_class={c}': cls == c for c in ['Early', 'Mid', 'Late']}
-    out |= {
-        f'dag={a}-{b}' if b < 99 else f'dag={a}+': (s.dag >= a) & (s.dag <= b) for a, b in weeks
-    }
-    out |= {
-        f'controls,dag<{senescence}': control & (s.dag < senescence),
-        f'controls,dag>={senescence}': control & (s.dag >= senescence),
-    }
-    return out | {
-        f'replicate={r}': s.steps.replicate.to_numpy() == r
-        for r in sorted(s.steps.replicate.unique())
-    }
+    for a, b in weeks:
+        label = f'dag={a}-{b}' if b < 99 else f'dag={a}+'
+        out[label] = (s.dag >= a) & (s.dag <= b)
+    out[f'controls,dag<{senescence}'] = control & (s.dag < senescence)
+    out[f'controls,dag>={senescence}'] = control & (s.dag >= senescence)
+    replicate = s.steps.replicate.to_numpy()
+    return out | {f'replicate={r}': replicate == r for r in np.unique(replicate)}
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #de8971d1
 def moved_onset(
@@ -59,9 +55,9 @@ def moved_onset(
     at = np.searchsorted(days, s.steps.onset_dag.to_numpy(float)) + rounds
     inside = s.steps.onset_dag.notna().to_numpy()
     onset = np.where(inside, days[np.clip(at, 0, len(days) - 1)], np.nan)
-    steps = with_labels(
-        s.steps.assign(onset_dag=onset).drop(columns=['label', 'label_low_dag', 'label_high_dag'])
-    )[step_columns]
+    moved = s.steps.assign(onset_dag=onset)
+    moved = moved.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
+    steps = with_labels(moved)[step_columns]
     return replace(s, steps=steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True))
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #a3724e9d
@@ -77,12 +73,9 @@ def sensitivities(
         'onset_one_round_later': moved_onset(s, 1),
     }
     if flagged is not None:
-        out['without_flagged'] = part(
-            s,
-            ~pd.MultiIndex.from_frame(s.steps[['plant_id', 'round']]).isin(
-                list(zip(flagged.plant_id, flagged['round']))
-            ),
-        )
+        steps = pd.MultiIndex.from_frame(s.steps[['plant_id', 'round']])
+        wrong = steps.isin(list(zip(flagged.plant_id, flagged['round'])))
+        out['without_flagged'] = part(s, ~wrong)
     return {k: q for k, q in out.items() if q is not None}
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #32734731
@@ -96,41 +89,25 @@ def stratum_rows(
     v, c = fold_values(q), q.counts()
     base = dict(group=group, stratum=label, unit='', n=len(q.genotypes), undefined=0)
     rows = []
+
+    def add(value, drawn, **about):
+        "A row with its interval"
+        rows.append(base | about | tools.row(value, drawn, few=True))
+
     if q.y.any():
         bottom = 2 * c['tp'] + c['fp'] + c['fn']
-        rows.append(
-            base
-            | dict(metric='f1', undefined=int((bottom == 0).sum()))
-            | tools.row(overall(v['f1']), lambda d: drawn_mean(v['f1'], d), few=True)
-        )
-        rows.append(
-            base
-            | dict(metric='pooled_f1')
-            | tools.row(
-                ratio(2 * c['tp'].sum(1), bottom.sum(1)).mean(),
-                lambda d: drawn_ratio(2 * c['tp'], bottom, d),
-                few=True,
-            )
-        )
+        pooled = ratio(2 * c['tp'].sum(1), bottom.sum(1)).mean()
+        empty = int((bottom == 0).sum())
+        add(overall(v['f1']), lambda d: drawn_mean(v['f1'], d), metric='f1', undefined=empty)
+        add(pooled, lambda d: drawn_ratio(2 * c['tp'], bottom, d), metric='pooled_f1')
         if 'dag=' not in label:
-            rows.append(
-                base
-                | dict(metric='mae_measured', unit='d', undefined=int(v['never_detected'].sum()))
-                | tools.row(
-                    overall(v['mae_measured']), lambda d: drawn_mean(v['mae_measured'], d), few=True
-                )
-            )
+            error, missed = v['mae_measured'], int(v['never_detected'].sum())
+            about = dict(metric='mae_measured', unit='d', undefined=missed)
+            add(overall(error), lambda d: drawn_mean(error, d), **about)
     n0 = c['fp'] + c['tn']
     if n0.sum():
-        rows.append(
-            base
-            | dict(metric='false_positive_rate')
-            | tools.row(
-                ratio(c['fp'].sum(1), n0.sum(1)).mean(),
-                lambda d: drawn_ratio(c['fp'], n0, d),
-                few=True,
-            )
-        )
+        rate = ratio(c['fp'].sum(1), n0.sum(1)).mean()
+        add(rate, lambda d: drawn_ratio(c['fp'], n0, d), metric='false_positive_rate')
     return rows
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #ab0bb6b7

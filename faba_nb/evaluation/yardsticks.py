@@ -11,6 +11,7 @@ __all__ = ['notes', 'noise', 'clock_share', 'as_yardstick', 'best_threshold', 'm
 import numpy as np
 import pandas as pd
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from ..core.errors import BadInput
 from ..experiment.experiment_folder import Experiment
@@ -48,17 +49,15 @@ def as_yardstick(
 ):
     "Scores of a rule on the steps and folds of an arm"
     return Scores(
-        name,
-        s.protocol,
-        s.steps,
-        pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
-        np.asarray(p, float)[None],
-        s.fold,
-        None,
-        'yardstick',
-        '',
-        threshold,
-        note,
+        arm=name,
+        protocol=s.protocol,
+        steps=s.steps,
+        runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
+        p=np.asarray(p, float)[None],
+        fold=s.fold,
+        kind='yardstick',
+        threshold=threshold,
+        note=note,
     )
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c51cebe1
@@ -67,7 +66,10 @@ def best_threshold(
 ):  # number
     "The threshold with the highest mean fold F1 among all that differ"
     values = np.unique(np.r_[-1e-9, s.p[0]])[:-1]
-    return values[np.argmax([mean_fold_f1(s, t) for t in values])] if len(values) else 0.5
+    if not len(values):
+        return 0.5
+    f1 = [mean_fold_f1(s, t) for t in values]
+    return values[np.argmax(f1)]
 
 
 def mean_fold_f1(
@@ -79,12 +81,22 @@ def mean_fold_f1(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c8f01d9b
 notes = dict(
-    treatment_clock='told the treatment: share of the other genotypes past onset for drought plants, 0 for controls',
-    clock='not told the treatment: half that share for every plant, at the threshold best on these very data',
+    treatment_clock=(
+        'told the treatment: share of the other genotypes past onset for drought plants, '
+        '0 for controls'
+    ),
+    clock=(
+        'not told the treatment: half that share for every plant, '
+        'at the threshold best on these very data'
+    ),
     constant_onset='told the treatment: one day for all genotypes, the median onset',
     prevalence='share of stressed steps among the other genotypes',
-    genotype_free_clock='told the treatment, one clock for all genotypes, its own included: for ranking metrics',
-    inferred_treatment_clock='probability of drought from morphology up to the day, times the clock',
+    genotype_free_clock=(
+        'told the treatment, one clock for all genotypes, its own included: for ranking metrics'
+    ),
+    inferred_treatment_clock=(
+        'probability of drought from morphology up to the day, times the clock'
+    ),
 )
 
 
@@ -92,7 +104,8 @@ def yardsticks(
     s,  # Scores of any arm: its steps and folds are used
 ):  # list of Scores
     "The rules that know the plan and nothing of the plants"
-    drought, share = s.steps.treatment.to_numpy() == 'WHC-30', clock_share(s.steps)
+    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    share = clock_share(s.steps)
     median = s.steps.groupby('genotype').onset_dag.first().median()
     n, k = np.bincount(s.g), np.bincount(s.g, s.y)
     rules = dict(
@@ -112,12 +125,10 @@ def on_all_days(
     "The published grid: each plant on each day on which any plant was measured"
     p = s.plants
     days = np.unique(s.dag)
-    t = p.loc[
-        p.index.repeat(len(days)), ['genotype', 'plant_id', 'treatment', 'replicate', 'onset_dag']
-    ].reset_index(drop=True)
-    return with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[step_columns].sort_values(
-        ['genotype', 'plant_id', 'dag'], ignore_index=True
-    )
+    about = ['genotype', 'plant_id', 'treatment', 'replicate', 'onset_dag']
+    t = p.loc[p.index.repeat(len(days)), about].reset_index(drop=True)
+    t = with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[step_columns]
+    return t.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #3fb08399
 def rule_on_all_days(
@@ -127,16 +138,16 @@ def rule_on_all_days(
     steps = on_all_days(y)
     drought, share = steps.treatment.to_numpy() == 'WHC-30', clock_share(steps)
     median = steps.groupby('genotype').onset_dag.first().median()
-    p = dict(
+    rules = dict(
         treatment_clock=share * drought,
         clock=share / 2,
         constant_onset=(steps.dag.to_numpy() >= median) * drought,
         genotype_free_clock=clock_share(steps, leave_out=False) * drought,
-    ).get(y.arm)
+    )
+    p = rules.get(y.arm)
     if y.arm == 'prevalence':
-        p = y.p[0][np.searchsorted(y.g, np.arange(len(y.genotypes)))][
-            pd.factorize(steps.genotype)[0]
-        ]
+        first = np.searchsorted(y.g, np.arange(len(y.genotypes)))
+        p = y.p[0][first][pd.factorize(steps.genotype)[0]]
     if p is None:
         return None
     return replace(y, steps=steps, p=np.asarray(p, float)[None], fold=np.zeros(len(steps), int))
@@ -145,19 +156,19 @@ def rule_on_all_days(
 def planned():
     "The plan in `data/design`: its plants with their rounds, and its rounds"
     rounds, groups = plan_rounds(), _planned_rounds()
-    rows = [
-        dict(
-            plant_id=f'24_FabaDr_{6 * i + 3 * h + r:03d}',
-            genotype=g.genotype,
-            treatment=t,
-            replicate=r,
-            onset_dag=g.onset_dag if h else np.nan,
-            available_timepoints=groups[r],
+    treatments, rows = ['WHC-80', 'WHC-30'], []
+    genotypes = enumerate(design('accessions').itertuples())
+    for (i, g), (h, t), r in product(genotypes, enumerate(treatments), (1, 2, 3)):
+        rows.append(
+            dict(
+                plant_id=f'24_FabaDr_{6 * i + 3 * h + r:03d}',
+                genotype=g.genotype,
+                treatment=t,
+                replicate=r,
+                onset_dag=g.onset_dag if h else np.nan,
+                available_timepoints=groups[r],
+            )
         )
-        for i, g in enumerate(design('accessions').itertuples())
-        for h, t in enumerate(('WHC-80', 'WHC-30'))
-        for r in (1, 2, 3)
-    ]
     return pd.DataFrame(rows), rounds
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #113b22c8
@@ -171,7 +182,7 @@ def _planned_rounds():
 def plan_of(
     folder,  # of an experiment
 ):
-    "The plan of an experiment: plants with their rounds, rounds, and where the plants' rounds were read"
+    "Plants of an experiment with their rounds, all rounds, and where the plants' rounds were read"
     xp = Experiment(folder)
     plants, (rounds, source) = xp.plants, _rounds_of(xp)
     plants = plants.assign(available_timepoints=[rounds.get(p, []) for p in plants.plant_id])
@@ -190,17 +201,14 @@ def _rounds_of(xp):
     if written.is_file():
         table = read_plant_table(written)
         if table.available_timepoints.map(len).any():
-            return dict(
-                zip(table.plant_id, table.available_timepoints)
-            ), 'as written in plant_metadata.csv'
+            rounds = dict(zip(table.plant_id, table.available_timepoints))
+            return rounds, 'as written in plant_metadata.csv'
     if (xp.folder / 'img').is_dir() and len(xp.images):
-        return xp.images.groupby('plant_id')['round'].agg(
-            lambda r: sorted(set(r))
-        ).to_dict(), 'as photographed'
+        seen = xp.images.groupby('plant_id')['round']
+        return seen.agg(lambda r: sorted(set(r))).to_dict(), 'as photographed'
     due = _planned_rounds()
-    return {
-        p.plant_id: due.get(p.replicate, []) for p in xp.plants.itertuples()
-    }, 'as planned in data/design'
+    rounds = {p.plant_id: due.get(p.replicate, []) for p in xp.plants.itertuples()}
+    return rounds, 'as planned in data/design'
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fcde0f1a
 def _plan_tables(plants, rounds):
@@ -212,8 +220,9 @@ def _plan_tables(plants, rounds):
         rounds = read_round_table(rounds)
     onsets = plants.groupby('genotype').onset_dag.first().notna().sum()
     if onsets < 2:
+        which = '1 genotype of this plan has' if onsets else 'no genotypes of this plan have'
         raise BadInput(
-            f'{onsets or "no"} genotype{"s" * (not onsets)} of this plan {"has" if onsets else "have"} an onset',
+            f'{which} an onset',
             where or 'plan',
             'a clock needs two, with drought plants',
         )
@@ -233,37 +242,28 @@ def plan_steps(
     merge=True,  # one step per day; False keeps two rounds of one day apart, as published
 ):  # measured steps with labels
     "Measured steps of a plan: a row per plant and photographed round"
-    r = (
-        plants.drop(columns='onset_dag')
-        .assign(onset_dag=plants.onset_dag, round=plants.available_timepoints)
-        .explode('round')
-    )
-    r = (
-        r.dropna(subset='round')
-        .astype({'round': int})
-        .merge(rounds[['round', 'dag']], on='round', how='left')
-    )
+    r = plants.drop(columns='onset_dag')
+    r = r.assign(onset_dag=plants.onset_dag, round=plants.available_timepoints)
+    r = r.explode('round').dropna(subset='round').astype({'round': int})
+    r = r.merge(rounds[['round', 'dag']], on='round', how='left')
     if merge:
         r = r.sort_values('round').drop_duplicates(['plant_id', 'dag'], keep='last')
-    return with_labels(r)[step_columns].sort_values(
-        ['genotype', 'plant_id', 'dag', 'round'], ignore_index=True
-    )
+    order = ['genotype', 'plant_id', 'dag', 'round']
+    return with_labels(r)[step_columns].sort_values(order, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #91eb5f6e
 def plan_scores(
     steps,  # from `plan_steps`
 ):  # Scores of a rule that says nothing: the carrier of the yardsticks
     "The plan as Scores, a fold per genotype"
-    g = pd.factorize(steps.genotype)[0]
     return Scores(
-        'plan',
-        'plan',
-        steps,
-        pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
-        np.zeros((1, len(steps))),
-        g,
-        None,
-        'yardstick',
+        arm='plan',
+        protocol='plan',
+        steps=steps,
+        runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
+        p=np.zeros((1, len(steps))),
+        fold=pd.factorize(steps.genotype)[0],
+        kind='yardstick',
     )
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fafba935
@@ -284,7 +284,7 @@ def score_plan(
 def perfect_alarm(
     s,  # Scores
 ):  # Scores of the truth itself
-    "Stressed is said exactly when it is so: what the calendar of measurements leaves to the best of models"
+    "Stressed is said exactly when it is so: what the measured days leave to the best of models"
     return as_yardstick(
         s,
         'perfect_alarm',
@@ -311,13 +311,8 @@ def _plan_rows(
         ],
         measured=['mae_measured', 'onset_error_measured'],
     )[group]
-    base = dict(
-        arm=y.arm,
-        kind='yardstick',
-        protocol='plan',
-        n=len(y.genotypes),
-        note=y.note + (f' ({y.threshold:.3f})' if y.arm == 'clock' else ''),
-    )
+    note = f'{y.note} ({y.threshold:.3f})' if y.arm == 'clock' else y.note
+    base = dict(arm=y.arm, kind='yardstick', protocol='plan', n=len(y.genotypes), note=note)
     rows = [
         base
         | dict(
@@ -331,27 +326,27 @@ def _plan_rows(
         if m in v
     ]
     if group == 'measured':
-        c = y.counts()
-        rows += [
-            base
-            | dict(
-                group='measured',
-                metric='never_detected',
-                unit='plants',
-                value=v['never_detected'].sum(),
-                undefined=0,
-            )
-        ]
-        rows += [
-            base | dict(group='pooled', metric=m, unit='', value=x, undefined=0)
-            for m, x in [('f1', pooled_f1(c)[0]), ('auprc', average_precision(y.y, y.p)[0])]
-        ]
+        never = dict(group='measured', metric='never_detected', unit='plants')
+        rows.append(base | never | dict(value=v['never_detected'].sum(), undefined=0))
+        pooled = dict(f1=pooled_f1(y.counts())[0], auprc=average_precision(y.y, y.p)[0])
+        for m, x in pooled.items():
+            rows.append(base | dict(group='pooled', metric=m, unit='', value=x, undefined=0))
     return rows
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #3c5a9065
-noise = dict(
-    genotype=0.8, arm=0.5, plant=0.6, step=0.7, fit=0.5, fit_step=0.5
-)  # standard deviations on the logit scale, of an imaginary model
+# standard deviations on the logit scale, of an imaginary model
+noise = dict(genotype=0.8, arm=0.5, plant=0.6, step=0.7, fit=0.5, fit_step=0.5)
+
+
+def _imaginary_f1(
+    said: np.ndarray,  # (runs, steps) bool
+    y: np.ndarray,  # (steps,) bool
+    member: np.ndarray,  # (steps, genotypes) 1 where a step is of the genotype
+) -> np.ndarray:  # (genotypes,) mean over runs
+    "F1 per genotype"
+    cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
+    counts = {k: v @ member for k, v in cells.items()}
+    return rates(counts)['f1'].mean(0)
 
 
 def difference_sd(
@@ -363,9 +358,10 @@ def difference_sd(
 ):  # number
     "Standard deviation over genotypes of the F1 difference of two equally good imaginary models"
     rng, keep = np.random.default_rng(seed), s.steps.replicate.to_numpy() <= replicates
-    g, plant, y, G = s.g[keep], pd.factorize(s.plant[keep])[0], s.y[keep], len(s.genotypes)
+    g, y, G = s.g[keep], s.y[keep], len(s.genotypes)
+    plant = pd.factorize(s.plant[keep])[0]
     base = np.where(s.steps.treatment == 'WHC-30', (clock_share(s.steps) - 0.5) * 6, -4)[keep]
-    of, out = np.eye(G)[g], []
+    member, out = np.eye(G)[g], []
     for _ in range(draws):
         shared = (
             base
@@ -381,16 +377,7 @@ def difference_sd(
                 + rng.normal(0, noise['fit'], (seeds, G))[:, g]
                 + rng.normal(0, noise['fit_step'], (seeds, len(g)))
             )
-            arms.append(
-                rates(
-                    {
-                        k: v @ of
-                        for k, v in dict(
-                            tp=(z > 0) & y, fp=(z > 0) & ~y, fn=(z <= 0) & y, tn=(z <= 0) & ~y
-                        ).items()
-                    }
-                )['f1'].mean(0)
-            )
+            arms.append(_imaginary_f1(z > 0, y, member))
         out.append(np.std(arms[0] - arms[1], ddof=1))
     return np.mean(out)
 
@@ -400,27 +387,25 @@ def power_plan(
     rounds,  # the table, or a CSV in the form of timepoint_metadata.csv
     seeds=(1, 3, 5),  # runs per fold
 ):
-    "Smallest F1 difference a plan can show, by genotypes, replicates, seeds and correlation between the arms"
+    "Smallest F1 difference a plan can show, by genotypes, replicates, seeds and correlation of arms"
     s = plan_scores(plan_steps(*_plan_tables(plants, rounds)))
     G, R = len(s.genotypes), int(s.steps.replicate.max())
+    sizes = [n for n in (G // 2, G, 2 * G) if n > 2]
     whole, rows = difference_sd(s, R, 3), []
-    for r in range(1, R + 1):
-        for k in seeds:
-            ratio_ = difference_sd(s, r, k) / whole
-            for n in (G // 2, G, 2 * G):
-                rows += [
-                    dict(
-                        n_genotypes=n,
-                        replicates=r,
-                        seeds=k,
-                        correlation=c,
-                        fold_sd=fold_sd,
-                        relative_sd=ratio_,
-                        detectable_difference_80=detectable_difference(c, n) * ratio_,
-                        gap=published_gap,
-                        prob_gap=gap_probability(published_gap, c, 4, n, fold_sd * ratio_),
-                    )
-                    for c in correlations
-                    if n > 2
-                ]
+    for r, k in product(range(1, R + 1), seeds):
+        relative = difference_sd(s, r, k) / whole
+        for n, c in product(sizes, correlations):
+            rows.append(
+                dict(
+                    n_genotypes=n,
+                    replicates=r,
+                    seeds=k,
+                    correlation=c,
+                    fold_sd=fold_sd,
+                    relative_sd=relative,
+                    detectable_difference_80=detectable_difference(c, n) * relative,
+                    gap=published_gap,
+                    prob_gap=gap_probability(published_gap, c, 4, n, fold_sd * relative),
+                )
+            )
     return pd.DataFrame(rows)
