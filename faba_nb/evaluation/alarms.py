@@ -71,16 +71,20 @@ def nested_threshold(
     if self.inner_controls is None:
         return None
 
-    def allowed(x):
-        "The highest of the scores that are not among those that may be alarmed"
-        return np.sort(x)[-1 - int(np.floor(target * len(x) + 1e-9))]
+    def level(x):
+        "The highest score of a control that may not be alarmed"
+        allowed = int(np.floor(target * len(x) + 1e-9))
+        return np.sort(x)[-1 - allowed]
 
     fits, grid = self.inner_controls
     score = pd.Series(streak(grid, k).max(-1))
-    theta = score.groupby([fits[c] for c in fits]).agg(allowed)
+    theta = score.groupby([fits[c] for c in fits]).agg(level)
     fold = pd.Series(self.fold).groupby(self.g).first().to_numpy()
-    runs = zip(self.runs.split_seed, self.runs.init_seed)
-    return np.array([[theta.get((*run, f), np.inf) for f in fold] for run in runs])
+    out = []
+    for run in self.runs.itertuples():
+        key = run.split_seed, run.init_seed
+        out.append([theta.get((*key, f), np.inf) for f in fold])
+    return np.array(out)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #813ad888
 @patch

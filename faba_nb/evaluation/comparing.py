@@ -121,7 +121,8 @@ def on_genotypes(
 
     def take(x, empty):
         "The columns in the wanted order"
-        return np.where(where >= 0, np.asarray(x, float)[:, where], empty)
+        found = np.asarray(x, float)[:, where]
+        return np.where(where >= 0, found, empty)
 
     return Entry(
         arm=e.arm,

@@ -553,8 +553,11 @@ def earlier_summary(
 
     def cell(i, j):
         "The values of one run and genotype"
-        values = {k: _number(v[new][i, j]) if new in v else None for k, new in names.items()}
-        return values | {'n_plants': int(drought[j])}
+        out = dict.fromkeys(names)
+        for old, new in names.items():
+            if new in v:
+                out[old] = _number(v[new][i, j])
+        return out | {'n_plants': int(drought[j])}
 
     per = {
         label(r): {f'fold_{fold[j]}': cell(i, j) for j in np.argsort(fold)}

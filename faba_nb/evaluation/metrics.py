@@ -83,7 +83,8 @@ def on_grid(
     empty,  # where a plant has fewer steps than others
 ):  # (runs, plants, steps of a plant) or (plants, steps of a plant)
     "Arrange values of steps by plant and time"
-    return np.where(self.grid >= 0, values[..., self.grid], empty)
+    there = self.grid >= 0
+    return np.where(there, values[..., self.grid], empty)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #a4912878
 def streak(
@@ -252,7 +253,8 @@ def pooled_f1(
 ):  # (runs,)
     "F1 from TP, FP, FN summed over folds"
     tp, fp, fn = (c[k].sum(-1) for k in ['tp', 'fp', 'fn'])
-    return ratio(2 * tp, 2 * tp + fp + fn)
+    top = 2 * tp
+    return ratio(top, top + fp + fn)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #47e3740b
 def average_precision(

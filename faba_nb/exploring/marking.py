@@ -53,7 +53,8 @@ def marks_of(
     "All marks; a file that cannot be understood is reported by `BadInput`"
     path = Path(folder) / 'marks.csv'
     try:
-        at = (path.stat().st_mtime_ns, path.stat().st_size, path.stat().st_ino)
+        stat = path.stat()
+        at = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
     except OSError:
         at = None
     if _READ.get(path, (0,))[0] != at:
@@ -74,8 +75,14 @@ def scope(
     what,  # one of `SCOPES`
 ):
     "plant_id, round and view as `add_mark` wants them"
-    view = {'this photograph': row['view'], 'fluorescence of this round': 'fluor'}.get(what, '')
-    return row['plant_id'], None if what == 'the whole plant' else int(row['round']), view
+    plant, rnd, view = row['plant_id'], int(row['round']), ''
+    if what == 'the whole plant':
+        rnd = None
+    if what == 'this photograph':
+        view = row['view']
+    if what == 'fluorescence of this round':
+        view = 'fluor'
+    return plant, rnd, view
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #0b1b7102
 class Marking(w.VBox):
@@ -140,9 +147,9 @@ def listed(
     m = marks[marks.plant_id == plant]
     if m.empty:
         return ''
-    lines = ''.join(
-        f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>' for r in m.itertuples()
-    )
+    lines = ''
+    for r in m.itertuples():
+        lines += f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>'
     return f'<div>{counted(len(m), "mark")} of {plant} in marks.csv</div><ul>{lines}</ul>'
 
 
@@ -150,7 +157,8 @@ def told(
     m,  # a row of `read_marks`
 ):
     "HTML of one mark"
-    where = f'{escape(str(m.round or "all rounds"))} {escape(m.view or "all views")}'
+    rnd, view = m.round or 'all rounds', m.view or 'all views'
+    where = f'{escape(str(rnd))} {escape(view)}'
     return f'{where}: <b>{m.mark}</b> {escape(m.note)}'
 
 
@@ -167,9 +175,8 @@ def write(self: Marking):
     if self.row is None:
         return
     try:
-        marks = mark(
-            self.folder, *scope(self.row, self.what.value), self.kind.value, self.note.value
-        )
+        what = scope(self.row, self.what.value)
+        marks = mark(self.folder, *what, self.kind.value, self.note.value)
     except (OSError, NotImplementedError, BadInput) as e:
         self.said.value = refused(e)
         return
@@ -184,15 +191,17 @@ def undo(self: Marking):
     "Take back the last mark made here; say which one it was"
     if not self.written:
         return
+    one = self.written[-1]
     try:
-        unmark(self.folder, one := self.written[-1])
+        unmark(self.folder, one)
     except (OSError, NotImplementedError) as e:
         self.said.value = refused(e)
         return
     except BadInput as e:
         said = refused(e)
     else:
-        said = f'<div>taken back: {one.plant_id}, {told(next(one.to_frame().T.itertuples()))}</div>'
+        as_row = next(one.to_frame().T.itertuples())
+        said = f'<div>taken back: {one.plant_id}, {told(as_row)}</div>'
     self.written.pop()
     self.back.disabled = not self.written
     self.about(self.row)

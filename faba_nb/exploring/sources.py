@@ -32,7 +32,9 @@ def settle(
 ):
     "Put the site's folders into the environment where they are not set yet"
     path = Path(path or root() / 'slurm' / 'here.sh')
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
         name, _, value = line.removeprefix('export ').partition('=')
         if name in ('FABA_DATA', 'FABA_RESULTS', 'FABA_CACHE'):
             os.environ.setdefault(name, shlex.split(value)[0])
@@ -40,12 +42,12 @@ def settle(
 # %% ../../nbs/70_exploring/40_sources.ipynb #25a1e435
 def last_study():
     "The folder of the study last begun below $FABA_RESULTS, else that of `make demo`"
-    if not os.environ.get('FABA_RESULTS'):
+    results = os.environ.get('FABA_RESULTS')
+    if not results:
         return root() / 'results' / 'demo'
-    found = sorted(
-        Path(os.environ['FABA_RESULTS']).glob('*/study.yaml'), key=lambda p: p.stat().st_mtime
-    )
-    return found[-1].parent if found else Path(os.environ['FABA_RESULTS']) / 'demo'
+    begun = [p for p in Path(results).glob('*') if StudyFolder(p).study.is_file()]
+    begun.sort(key=lambda p: StudyFolder(p).study.stat().st_mtime)
+    return begun[-1] if begun else Path(results) / 'demo'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #60ce1bf9
 class Sources:
@@ -53,11 +55,12 @@ class Sources:
 
     def __init__(
         self,
-        data=None,  # the experiment's folder; default: $FABA_DATA, else the one the study was run on
+        data=None,  # the experiment's folder; default: $FABA_DATA, else that of the study
         out=None,  # a study's folder; default: $FABA_OUT, else as `last_study`
         features=None,  # folder of features; default: the one the study used, else DATA/features
     ):
-        self.missing, self._frames, self._scores, self._means, self._rows = [], {}, {}, {}, {}
+        self.missing, self._rows = [], {}
+        self._frames, self._scores, self._means = {}, {}, {}
         settle()
         self.out = Path(out or os.environ.get('FABA_OUT') or last_study())
         self.results = self._results()
@@ -75,16 +78,18 @@ def _results(self: Sources):
         return Results(self.out)
     except BadInput:
         self.missing.append(
-            f'No study has been run in {self.out}: no probabilities, alarms or tables. They come from: make demo (simulated plants), or faba run STUDY --data DIR --out {self.out}'
+            f'No study has been run in {self.out}: no probabilities, alarms or tables. They come '
+            f'from: make demo (simulated plants), or faba run STUDY --data DIR --out {self.out}'
         )
 
 
 @patch
 def _experiment(self: Sources):
-    "The experiment, or None; records that marks exclude are shown, too, so that a mark can be taken back"
+    "The experiment, or None; excluded records are shown, too, so that a mark can be taken back"
     if not self.data:
         self.missing.append(
-            'No experiment is named: set FABA_DATA to its folder, or make a simulated one: faba twin data/twin/demo --genotypes 12'
+            'No experiment is named: set FABA_DATA to its folder, or make a simulated one: '
+            'faba twin data/twin/demo --genotypes 12'
         )
         return None
     try:
@@ -96,7 +101,8 @@ def _experiment(self: Sources):
         return None
     if not (xp.folder / 'img').is_dir():
         self.missing.append(
-            f'There are no photographs in {self.data}: copy or link the folder img there, then faba check {self.data}'
+            f'There are no photographs in {self.data}: copy or link the folder img there, '
+            f'then faba check {self.data}'
         )
     return xp
 
@@ -111,13 +117,8 @@ def table(
         return getattr(self.xp, name)
     except BadInput as e:
         self.miss(f'{e}; what the folder holds is listed by: faba check {self.data}')
-        return pd.DataFrame(
-            {
-                'plant_id': pd.Series(dtype=str),
-                'round': pd.Series(dtype=int),
-                'dag': pd.Series(dtype=float),
-            }
-        )
+        types = dict(plant_id=str, round=int, dag=float)
+        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in types.items()})
 
 
 @patch
@@ -142,18 +143,15 @@ def images(self: Sources):
 @patch(as_prop=True)
 def simulated(self: Sources):
     "What a simulated experiment says about itself, '' for a real one"
-    facts = (
-        self.xp.simulated
-        if self.xp is not None
-        else self.results.run.get('simulated')
-        if self.results
-        else None
-    )
-    return (
-        ''
-        if facts is None
-        else f'simulated data (world {facts.get("world", "?")}, {facts.get("genotypes", "?")} genotypes)'
-    )
+    facts = None
+    if self.xp is not None:
+        facts = self.xp.simulated
+    elif self.results:
+        facts = self.results.run.get('simulated')
+    if facts is None:
+        return ''
+    world, genotypes = facts.get('world', '?'), facts.get('genotypes', '?')
+    return f'simulated data (world {world}, {genotypes} genotypes)'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #6d463197
 @patch
@@ -194,21 +192,22 @@ WATER = {
 
 def series_names():
     "(label, (table, column)) of everything that can be shown over time"
-    known = [(t, d) for t, d in (('shape', SHAPE), ('water', WATER))] + [
-        (t, _labels(name)) for t, name in (('vi', 'indices'), ('env', 'environment'))
-    ]
-    out = [(label, (t, c)) for t, d in known for c, label in d.items()]
+    known = [('shape', SHAPE), ('water', WATER)]
+    known += [('vi', _labels('indices')), ('env', _labels('environment'))]
+    out = []
+    for table, columns in known:
+        out += [(label, (table, column)) for column, label in columns.items()]
     return out + [(f'fluorescence {p}', ('fluor', p)) for p in FLUOR]
 
 
 def _labels(table):
     "column -> meaning with unit"
     rows = design('columns').query('table == @table and kind == "number"')
-    return {
-        r.column: f'{r.column}: {r.meaning}'
-        + (f', {r.unit}' if isinstance(r.unit, str) and r.unit else '')
-        for r in rows.itertuples()
-    }
+    out = {}
+    for r in rows.itertuples():
+        unit = f', {r.unit}' if isinstance(r.unit, str) and r.unit else ''
+        out[r.column] = f'{r.column}: {r.meaning}{unit}'
+    return out
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #2853c87c
 @patch
@@ -230,15 +229,16 @@ def arms(self: Sources):
     "Arms with predictions on disk, in the study's order, then others"
     if not self.results:
         return []
-    have = [p.parent.name for p in sorted(StudyFolder(self.out).arms.glob('*/predictions.csv'))]
-    lacking = [a for a in self.results.study.arms if a not in have]
+    study, folder = self.results.study, StudyFolder(self.out)
+    have = [a for a in folder.arms_there() if folder.arm(a).predictions.exists()]
+    lacking = [a for a in study.arms if a not in have]
     if lacking:
+        data = self.data or 'DIR'
         self.miss(
-            f'No predictions yet of {", ".join(lacking)}: faba train {self.results.study.name} --data {self.data or "DIR"} --out {self.out}'
+            f'No predictions yet of {", ".join(lacking)}: '
+            f'faba train {study.name} --data {data} --out {self.out}'
         )
-    return [a for a in self.results.study.arms if a in have] + [
-        a for a in have if a not in self.results.study.arms
-    ]
+    return [a for a in study.arms if a in have] + [a for a in have if a not in study.arms]
 
 
 @patch
@@ -276,16 +276,16 @@ def means(self: Sources, arm, protocol):
     at = arm, protocol
     if at not in self._means:
         f = self.frame(arm)
-        f = (
-            f[(f.protocol == protocol) & (f.split == 'test')]
-            if f is not None
-            else pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
-        )
+        if f is None:
+            f = pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
+        else:
+            f = f[(f.protocol == protocol) & (f.split == 'test')]
         gates = [c for c in f if c.startswith('gate_') and f[c].notna().any()]
         m = f.groupby(['plant_id', 'dag'])[['probability', *gates]].mean().reset_index()
-        self._means[at] = {
-            k: t.drop(columns='plant_id').reset_index(drop=True) for k, t in m.groupby('plant_id')
-        }
+        by_plant = {}
+        for plant, t in m.groupby('plant_id'):
+            by_plant[plant] = t.drop(columns='plant_id').reset_index(drop=True)
+        self._means[at] = by_plant
     return self._means[at]
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #5c0e7b21
@@ -294,7 +294,7 @@ def dates(
     self: Sources,
     arm,  # an arm of the study
 ):
-    "Alarm day of every accession by the rule of the pages, from `alarm_dates`; None without online predictions"
+    "Alarm day of every accession by the rule of the pages; None without online predictions"
     at = arm, 'dates'
     if at not in self._means:
         s = self.scores(arm, 'online')
@@ -314,17 +314,14 @@ def featureless(self: Sources):
     "Published encoders without features here, each with the commands that make them"
     table, have = backbones(), {n.split('.')[0] for n in self.feature_files}
     lacking = [b for b in ('dinov2', 'clip', 'bioclip', 'bioclip2') if b not in have]
-    fetch = [b for b in lacking if table.weights[b] == 'not fetched']
-    first = (
-        f'faba fetch {" ".join(fetch)} (weights are not on this machine; needs the network), then '
-        if fetch
-        else ''
-    )
-    return (
-        f'No features of {", ".join(lacking)} in {self.features}: {first}faba features --data {self.data} --backbones {",".join(lacking)}'
-        if lacking
-        else ''
-    )
+    if not lacking:
+        return ''
+    fetch, first = [b for b in lacking if table.weights[b] == 'not fetched'], ''
+    if fetch:
+        where = '(weights are not on this machine; needs the network)'
+        first = f'faba fetch {" ".join(fetch)} {where}, then '
+    make = f'faba features --data {self.data} --backbones {",".join(lacking)}'
+    return f'No features of {", ".join(lacking)} in {self.features}: {first}{make}'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #58ce8caf
 def note(
@@ -332,25 +329,18 @@ def note(
     colour='#fff6d6',  # of the background
 ):
     "A line of HTML on a coloured ground"
-    return f'<div style="background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4">{escape(text)}</div>'
+    style = f'background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4'
+    return f'<div style="{style}">{escape(text)}</div>'
 
 
 @patch
 def notice(self: Sources):
     "What is missing, and that plants are simulated, as HTML"
-    return ''.join(
-        (
-            [
-                note(
-                    self.simulated[0].upper() + self.simulated[1:] + ': no plant was grown for it.',
-                    '#e8eefc',
-                )
-            ]
-            if self.simulated
-            else []
-        )
-        + [note(m) for m in self.missing]
-    )
+    notes = [note(m) for m in self.missing]
+    if self.simulated:
+        said = self.simulated[0].upper() + self.simulated[1:]
+        notes.insert(0, note(f'{said}: no plant was grown for it.', '#e8eefc'))
+    return ''.join(notes)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #3ba2ac61
 def later(
@@ -373,22 +363,23 @@ class Explorer(w.VBox):
 
     def still(self):
         "The drawing as it stands, complete; None where there is nothing to show"
-        return Image(as_png(self.drawing())) if self.drawing().startswith('<svg') else None
+        drawing = self.drawing()
+        return Image(as_png(drawing)) if drawing.startswith('<svg') else None
 
     def _repr_mimebundle_(self, **kwargs):
         "The widget; the still picture where that is wanted"
         if not os.environ.get('FABA_STILL'):
             return super()._repr_mimebundle_(**kwargs)
-        still = self.still()
-        return {'text/plain': type(self).__name__, **({'image/png': still.data} if still else {})}
+        shown, still = {'text/plain': type(self).__name__}, self.still()
+        if still:
+            shown['image/png'] = still.data
+        return shown
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #322c81b2
 def plain(
     text,  # a name
 ):
     "Lower case without accents: 'Mélodie/2' becomes 'melodie/2'"
-    return (
-        ''.join(c for c in unicodedata.normalize('NFD', text) if not unicodedata.combining(c))
-        .casefold()
-        .strip()
-    )
+    letters = unicodedata.normalize('NFD', text)
+    bare = ''.join(c for c in letters if not unicodedata.combining(c))
+    return bare.casefold().strip()

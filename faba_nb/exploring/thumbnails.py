@@ -25,7 +25,8 @@ def reduce_photograph(
     if im.hasalpha():
         im = im.flatten(background=0)
     width = max(1, round(im.width * middle))
-    return im.crop((im.width - width) // 2, 0, width, im.height).jpegsave_buffer(Q=82, strip=True)
+    left = (im.width - width) // 2
+    return im.crop(left, 0, width, im.height).jpegsave_buffer(Q=82, strip=True)
 
 
 def data_uri(
@@ -45,9 +46,8 @@ class Thumbnails:
         middle=0.62,  # share of the width that is kept
     ):
         self.folder, self.height, self.middle = Path(folder), height, middle
-        name = hashlib.sha256(f'{self.folder.absolute()} {height} {middle}'.encode()).hexdigest()[
-            :16
-        ]
+        what = f'{self.folder.absolute()} {height} {middle}'
+        name = hashlib.sha256(what.encode()).hexdigest()[:16]
         self.path = cache_folder('thumbnails') / f'{name}.sqlite'
         try:
             self._create()
@@ -57,9 +57,8 @@ class Thumbnails:
 
     def _create(self):
         with self._open() as db:
-            db.execute(
-                'create table if not exists small (path text primary key, stamp text, jpeg blob)'
-            )
+            columns = 'path text primary key, stamp text, jpeg blob'
+            db.execute(f'create table if not exists small ({columns})')
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #31f380f5
 @patch
@@ -80,11 +79,9 @@ def known(
     paths,  # photographs as in `Experiment.images.path`
 ):
     "path -> (stamp, JPEG bytes) of those in the file"
+    ask = 'select path, stamp, jpeg from small where path = ?'
     with self._open() as db:
-        rows = [
-            db.execute('select path, stamp, jpeg from small where path = ?', (p,)).fetchone()
-            for p in paths
-        ]
+        rows = [db.execute(ask, (p,)).fetchone() for p in paths]
     return {p: (s, j) for p, s, j in filter(None, rows)}
 
 
@@ -104,13 +101,16 @@ def get(
 ):
     "path -> JPEG bytes; None where the photograph cannot be read"
     paths = list(dict.fromkeys(paths))
-    known, stamps = self.known(paths), {p: _stamp(self.folder / p) for p in paths}
+    known = self.known(paths)
+    stamps = {p: _stamp(self.folder / p) for p in paths}
     new = [p for p in paths if stamps[p] and known.get(p, ('',))[0] != stamps[p]]
     made = self._made(new)
-    if kept := [(p, stamps[p], j) for p, j in made.items() if j]:
+    kept = [(p, stamps[p], jpeg) for p, jpeg in made.items() if jpeg]
+    if kept:
         with self._open() as db:
             db.executemany('insert or replace into small values (?, ?, ?)', kept)
-    return {p: made[p] if p in made else known[p][1] if stamps[p] else None for p in paths}
+    old = {p: known[p][1] for p in paths if stamps[p] and p not in made}
+    return dict.fromkeys(paths) | old | made
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #2d845b01
 @patch
