@@ -28,7 +28,11 @@ def alarms_at(
     day, drought = s.alarm_day(threshold, k), s.plants.drought.to_numpy()
     delay = (day - s.plants.onset_dag.to_numpy(float))[:, drought]
     found = np.isfinite(delay)
-    mean = lambda v: float(np.mean(v)) if np.size(v) else np.nan
+
+    def mean(v):
+        "NaN for nothing"
+        return float(np.mean(v)) if np.size(v) else np.nan
+
     return {
         'controls alarmed': mean(np.isfinite(day[:, ~drought])),
         'drought plants found': mean(found),
@@ -48,8 +52,8 @@ def sweep(
     k=1,  # consecutive measured steps
 ):
     "A row of `alarms_at` for every threshold of a grid, without F1"
-    rows = [{n: v for n, v in alarms_at(s, t, k).items() if n != 'F1 of steps'} for t in GRID]
-    return pd.DataFrame(rows)
+    rows = pd.DataFrame([alarms_at(s, t, k) for t in GRID])
+    return rows.drop(columns='F1 of steps')
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #2287a8c0
 GROUPS = ['published', 'measured', 'pooled', 'probabilities', 'genotype']
@@ -65,7 +69,9 @@ DIFFER = [
 ]
 
 SAID = {
-    'mean_alarm_dag': 'mean DAG of the first measured step above 0.5, plants never above it left out'
+    'mean_alarm_dag': (
+        'mean DAG of the first measured step above 0.5, plants never above it left out'
+    )
 }
 
 
@@ -111,10 +117,9 @@ def _controls(self: ArmsExplorer, arms):
     self.differ = w.Dropdown(
         options=DIFFER, description='difference of', style={'description_width': '100px'}
     )
-    self.first, self.second = (
-        w.Dropdown(options=arms, value=arms[min(i, len(arms) - 1)], description=d)
-        for i, d in enumerate(('arm', 'minus'))
-    )
+    other = arms[min(1, len(arms) - 1)]
+    self.first = w.Dropdown(options=arms, value=arms[0], description='arm')
+    self.second = w.Dropdown(options=arms, value=other, description='minus')
 
 
 @patch
@@ -151,13 +156,13 @@ def _arrange(self: ArmsExplorer):
 @patch
 def _have(self: ArmsExplorer):
     "(arm, colour, its `Scores`) of the chosen arms that have such predictions"
-    every = list(self.arms.options)
-    found = [
-        (a, COLOURS[every.index(a) % len(COLOURS)], self.src.scores(a, self.protocol.value))
-        for a in self.arms.value
-    ]
+    every, found = list(self.arms.options), []
+    for arm in self.arms.value:
+        s = self.src.scores(arm, self.protocol.value)
+        if s is not None:
+            found.append((arm, COLOURS[every.index(arm) % len(COLOURS)], s))
     self.notice.value = self.src.notice()
-    return [f for f in found if f[2] is not None]
+    return found
 
 
 @patch
@@ -173,25 +178,25 @@ def _sweep(self: ArmsExplorer, arm, s):
 def draw(self: ArmsExplorer):
     "Numbers and rings at the chosen threshold, on the curves of all thresholds"
     have, k, t = self._have(), self.k.value, self.threshold.value
-    now, all_ = (
-        {a: alarms_at(s, t, k) for a, _, s in have},
-        {a: self._sweep(a, s) for a, _, s in have},
-    )
+    now = {a: alarms_at(s, t, k) for a, _, s in have}
+    all_ = {a: self._sweep(a, s) for a, _, s in have}
     x, y, z = 'controls alarmed', 'drought plants found', 'median delay, d'
-    lines = lambda v: [
-        (a, c, all_[a][x].to_numpy(), all_[a][v].to_numpy(), (now[a][x], now[a][v]))
-        for a, c, _ in have
-    ]
+
+    def lines(v):
+        "Curves over the share of controls, each with a ring at the chosen threshold"
+        out = []
+        for a, colour, _ in have:
+            xs, ys = all_[a][x].to_numpy(), all_[a][v].to_numpy()
+            out.append((a, colour, xs, ys, (now[a][x], now[a][v])))
+        return out
+
     days = np.concatenate([all_[a][z].dropna() for a in all_] or [np.zeros(1)])
     stamp = words(self.src.simulated, 405, 258, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
-    self.picture.html = curves(
-        lines(y), ('share of controls alarmed', 'share of drought plants found'), (0, 1, 0, 1)
-    ).replace('</svg>', stamp)
-    self.delays.html = curves(
-        lines(z),
-        ('share of controls alarmed', 'median delay after the onset, d'),
-        (0, 1, min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1),
-    ).replace('</svg>', stamp)
+    axes = ('share of controls alarmed', 'share of drought plants found')
+    self.picture.html = curves(lines(y), axes, (0, 1, 0, 1)).replace('</svg>', stamp)
+    axes = ('share of controls alarmed', 'median delay after the onset, d')
+    low, high = min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1
+    self.delays.html = curves(lines(z), axes, (0, 1, low, high)).replace('</svg>', stamp)
     self.alarmed.value = self._alarm_table(now, {a: c for a, c, _ in have})
 
 
@@ -210,17 +215,15 @@ def table(
     colour={},  # arm -> colour of its name
 ):
     "HTML of a small table"
-    th, td = (
-        '<th style="padding:1px 10px;text-align:right">',
-        '<td style="padding:1px 10px;text-align:right">',
-    )
-    head = ''.join(f'{th}{escape(str(c))}</th>' for c in t.columns)
-    line = lambda name, row: (
-        f'<tr><th style="text-align:left;color:{colour.get(name, "#555")}">{escape(str(name))}</th>'
-        + ''.join(f'{td}{escape(str(v))}</td>' for v in row)
-        + '</tr>'
-    )
-    return f'<table class="faba-table"><tr><th></th>{head}</tr>{"".join(line(n, r) for n, r in zip(t.index, t.to_numpy()))}</table>'
+    style = 'padding:1px 10px;text-align:right'
+    head = ''.join(f'<th style="{style}">{escape(str(c))}</th>' for c in t.columns)
+    body = ''
+    for name, row in zip(t.index, t.to_numpy()):
+        shade = colour.get(name, '#555')
+        cells = ''.join(f'<td style="{style}">{escape(str(v))}</td>' for v in row)
+        first = f'<th style="text-align:left;color:{shade}">{escape(str(name))}</th>'
+        body += f'<tr>{first}{cells}</tr>'
+    return f'<table class="faba-table"><tr><th></th>{head}</tr>{body}</table>'
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #eaf4dcf2
 @patch
@@ -234,8 +237,10 @@ def _table(self: ArmsExplorer, name):
         return
     except NotThere:
         pass
+    study = self.src.results.study.name
     self.src.miss(
-        f'{name}.csv is not there yet: faba evaluate {self.src.results.study.name} --data {self.src.data} --out {self.src.out}'
+        f'{name}.csv is not there yet: '
+        f'faba evaluate {study} --data {self.src.data} --out {self.src.out}'
     )
     self.notice.value = self.src.notice()
 
@@ -248,23 +253,14 @@ def tabulate(self: ArmsExplorer):
     if c is None:
         self.sentences.value = ''
         return
-    c = c[
-        c.arm_a.isin(self.arms.value)
-        & c.arm_b.isin(self.arms.value)
-        & (c.protocol == self.protocol.value)
-    ]
-    c = (
-        c.sort_values(['primary', 'stated'], ascending=False, kind='stable')
-        if 'primary' in c
-        else c
-    )
+    c = c[c.arm_a.isin(self.arms.value) & c.arm_b.isin(self.arms.value)]
+    c = c[c.protocol == self.protocol.value]
+    if 'primary' in c:
+        c = c.sort_values(['primary', 'stated'], ascending=False, kind='stable')
+    said = ''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s)
+    said = said or '<li>none between these arms</li>'
     self.sentences.value = (
-        '<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">'
-        + (
-            ''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s)
-            or '<li>none between these arms</li>'
-        )
-        + '</ul>'
+        f'<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">{said}</ul>'
     )
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #d7ce035a
@@ -281,12 +277,9 @@ def _metrics(self: ArmsExplorer, m):
         return f'<p>no {self.group.value} metrics under the {self.protocol.value} protocol</p>'
     m = m.assign(text=[with_interval(r.value, r.low, r.high) for r in m.itertuples()])
     rows = [*self.arms.value, *m.arm[m.kind == 'yardstick'].unique()]
-    wide = (
-        m.pivot_table(index='arm', columns='metric', values='text', aggfunc='first', sort=False)
-        .reindex(rows)
-        .dropna(how='all')
-        .fillna('–')
-    )
+    shape = dict(index='arm', columns='metric', values='text')
+    wide = m.pivot_table(**shape, aggfunc='first', sort=False)
+    wide = wide.reindex(rows).dropna(how='all').fillna('–')
     return table(wide, dict(zip(self.arms.options, COLOURS * 9)))
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #b8686e9c
@@ -301,15 +294,12 @@ def compare(self: ArmsExplorer):
     if self.differ.value not in t:
         self.genotypes.html = note(f'the study has no {self.differ.value} per genotype')
         return
-    t = t.assign(v=pd.to_numeric(t[self.differ.value], errors='coerce')).pivot_table(
-        index='genotype', columns='arm', values='v', dropna=False
-    )
+    t = t.assign(v=pd.to_numeric(t[self.differ.value], errors='coerce'))
+    t = t.pivot_table(index='genotype', columns='arm', values='v', dropna=False)
     if a not in t or b not in t:
         self.genotypes.html = note(f'no {self.protocol.value} values per genotype for {a} and {b}')
         return
     d = (t[a] - t[b]).sort_values()
-    self.genotypes.html = bars(
-        d.index,
-        d,
-        f'{SAID.get(self.differ.value, self.differ.value)}: {a} minus {b}, {self.protocol.value}; mean {d.mean():+.3f}',
-    )
+    what = SAID.get(self.differ.value, self.differ.value)
+    title = f'{what}: {a} minus {b}, {self.protocol.value}; mean {d.mean():+.3f}'
+    self.genotypes.html = bars(d.index, d, title)

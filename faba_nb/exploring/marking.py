@@ -75,14 +75,13 @@ def scope(
     what,  # one of `SCOPES`
 ):
     "plant_id, round and view as `add_mark` wants them"
-    plant, rnd, view = row['plant_id'], int(row['round']), ''
-    if what == 'the whole plant':
-        rnd = None
+    rnd = None if what == 'the whole plant' else int(row['round'])
+    view = ''
     if what == 'this photograph':
         view = row['view']
-    if what == 'fluorescence of this round':
+    elif what == 'fluorescence of this round':
         view = 'fluor'
-    return plant, rnd, view
+    return row['plant_id'], rnd, view
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #0b1b7102
 class Marking(w.VBox):

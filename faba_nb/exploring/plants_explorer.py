@@ -26,8 +26,8 @@ from .thumbnails import Thumbnails, data_uri, reduce_photograph
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #60f98e9e
 KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
 HELP = (
-    '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, '
-    'm marks the framed photograph, u takes the last mark back, Esc closes it'
+    '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, '
+    '[ ] go to the day before and after, m marks the framed photograph, u takes the last mark back, Esc closes it'
 )
 
 
@@ -45,7 +45,8 @@ class PlantsExplorer(Explorer):
         self.notice, self.said, self.big = w.HTML(self.src.notice()), w.HTML(), w.HTML()
         self.picture, self.charts = Picture(keys=KEYS), Picture(keys=KEYS)
         self.dates = w.HTML()
-        self._held, self._loaded, self._parts, self._enlarged = False, False, (), ()
+        self._held, self._loaded = False, False
+        self._parts, self._enlarged = (), ()
         super().__init__([self.notice])
         if self.src.xp is None:
             return
@@ -67,10 +68,8 @@ def _places(
     "Pairs to step through; the first is shown"
     p = self.src.xp.plants.set_index('plant_id')[['genotype', 'replicate']]
     p = p.sort_values(['genotype', 'replicate']) if plants is None else p.loc[list(plants)]
-    self.places, self.some = (
-        list(dict.fromkeys(p.itertuples(index=False, name=None))),
-        plants is not None,
-    )
+    self.places = list(dict.fromkeys(p.itertuples(index=False, name=None)))
+    self.some = plants is not None
     self.at = self.places[0]
 
 
@@ -201,12 +200,11 @@ def find(
         return
     p = self.src.xp.plants
     wanted = plain(text)
-    number = p.plant_id.str.extract(r'(\d+)$')[0].astype(int)
-    one = p[
-        (p.plant_id.map(plain) == wanted) | (number == int(wanted) if wanted.isdigit() else False)
-    ]
-    if len(one):
-        return self._go_to_plant(one.iloc[0])
+    meant = p.plant_id.map(plain) == wanted
+    if wanted.isdigit():
+        meant |= p.plant_id.str.extract(r'(\d+)$')[0].astype(int) == int(wanted)
+    if meant.any():
+        return self._go_to_plant(p[meant].iloc[0])
     names = pd.Series(sorted(p.genotype.unique()))
     short = names.map(plain)
     found = (
@@ -217,10 +215,8 @@ def find(
     if len(found) == 1:
         self.at = found[0], self.at[1]
         return self._show()
-    self.said.value = note(
-        f'{len(found) or "no"} accessions match {text!r}'
-        + (': ' + ', '.join(found[:12]) if found else '')
-    )
+    which = ': ' + ', '.join(found[:12]) if found else ''
+    self.said.value = note(f'{len(found) or "no"} accessions match {text!r}{which}')
 
 
 @patch
@@ -259,34 +255,42 @@ def press(
 @patch
 def _step(self: PlantsExplorer, key):
     "left, right: the places one by one; up, down: accession by accession"
-    names = list(dict.fromkeys(g for g, _ in self.places))
+    by = 1 if key in ('right', 'down') else -1
     if key in ('left', 'right'):
         at = self.places.index(self.at) if self.at in self.places else -1
-        self.at = self.places[(at + (1 if key == 'right' else -1)) % len(self.places)]
+        self.at = self.places[(at + by) % len(self.places)]
         return
-    at = names.index(self.at[0]) if self.at[0] in names else -1
-    name = names[(at + (1 if key == 'down' else -1)) % len(names)]
+    genotype, replicate = self.at
+    names = list(dict.fromkeys(g for g, _ in self.places))
+    at = names.index(genotype) if genotype in names else -1
+    name = names[(at + by) % len(names)]
     same = [q for q in self.places if q[0] == name]
-    self.at = next((q for q in same if q[1] == self.at[1]), same[0])
+    self.at = next((q for q in same if q[1] == replicate), same[0])
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #73fdaf16
 @patch
 def pair(self: PlantsExplorer):
     "Control and droughted plant, or the chosen one of them, as rows of the plant table"
     p = self.src.xp.plants
-    p = p[(p.genotype == self.at[0]) & (p.replicate == self.at[1])].sort_values(
-        'treatment', ascending=False
-    )
-    return p if self.treatment.value == 'both' else p[p.treatment == self.treatment.value]
+    genotype, replicate = self.at
+    p = p[(p.genotype == genotype) & (p.replicate == replicate)]
+    p = p.sort_values('treatment', ascending=False)
+    if self.treatment.value == 'both':
+        return p
+    return p[p.treatment == self.treatment.value]
 
 
 @patch
 def views(self: PlantsExplorer):
     "Names of the views shown"
-    return self.view.options[:-1] if self.view.value == 'all views' else [self.view.value]
+    chosen = self.view.value
+    if chosen == 'all views':
+        return self.view.options[:-1]
+    return [chosen]
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #52f7cb01
-PATIENCE, BATCH = 1.0, 8  # seconds; photographs at a time
+PATIENCE = 1.0  # seconds
+BATCH = 8  # photographs at a time
 
 
 @patch
@@ -354,22 +358,21 @@ def _nobody(self: PlantsExplorer):
 @patch
 def _dates(self: PlantsExplorer):
     "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
-    days = {
-        a: d.alarm_dag.get(self.at[0], np.nan)
-        for a in self.arms.value
-        if (d := self.src.dates(a)) is not None
-    }
+    days = {}
+    for arm in self.arms.value:
+        d = self.src.dates(arm)
+        if d is not None:
+            days[arm] = d.alarm_dag.get(self.at[0], np.nan)
     if not days:
         return ''
-    told = '; '.join(
-        f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()
-    )
-    marks = ' and '.join(
-        Rule(p, None, self.threshold.value).words for p in self._chosen()['protocols']
-    )
+    told = [f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()]
+    rules = [Rule(p, None, self.threshold.value) for p in self._chosen()['protocols']]
+    marks = ' and '.join(rule.words for rule in rules)
+    name, said = escape(self.at[0]), escape('; '.join(told))
     return (
-        f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {escape(self.at[0])}: {escape(told)}</b> ({accession_rule.words}; '
-        f'median over drought plants and runs, {never_words}). Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
+        f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {name}: {said}</b> '
+        f'({accession_rule.words}; median over drought plants and runs, {never_words}). '
+        f'Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
     )
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #19b82510
@@ -399,11 +402,10 @@ def load(self: PlantsExplorer):
     if self._loaded or self.src.xp is None:
         return
     self._loaded = True
+    known = [choice for _, choice in self.shown.options]
     with self.hold():
-        self.shown.value, self.gates.value = (
-            [s for s in FIRST if s in dict(map(reversed, self.shown.options))],
-            bool(self.src.arms),
-        )
+        self.shown.value = [s for s in FIRST if s in known]
+        self.gates.value = bool(self.src.arms)
     self.notice.value = self.src.notice()
 
 
@@ -450,7 +452,7 @@ def hide(self: PlantsExplorer):
 @patch
 def _follow(
     self: PlantsExplorer,
-    plant=None,  # its id; default: the one of this pair that has the treatment enlarged so far
+    plant=None,  # its id; None: the one of this pair with the treatment enlarged so far
 ):
     "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
     if self.photo is None:
@@ -471,7 +473,9 @@ def _nearest(self: PlantsExplorer, plant, view, dag):
     "The plant's photograph of the nearest day; None where it has none"
     mine = self.src.rows('images', plant)
     mine = mine[mine['view'] == view]
-    return mine.loc[(mine.dag - dag).abs().idxmin()] if len(mine) else None
+    if mine.empty:
+        return None
+    return mine.loc[(mine.dag - dag).abs().idxmin()]
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #a08ec6b9
 @patch
@@ -502,16 +506,17 @@ def _same_day(self: PlantsExplorer):
 @patch
 def _large(self: PlantsExplorer, r):
     "HTML of one enlarged photograph, with what is in doubt about its plant"
-    p, frame = (
-        self.src.xp.plants.set_index('plant_id').loc[r.plant_id],
-        '#e0a800' if r.path == self.photo.path else 'transparent',
-    )
+    p = self.src.xp.plants.set_index('plant_id').loc[r.plant_id]
+    frame = '#e0a800' if r.path == self.photo.path else 'transparent'
     style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
     try:
-        body = f'<img style="{style}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 700))}" alt="{r.plant_id}, DAG {r.dag}">'
+        source = data_uri(reduce_photograph(self.src.xp.image_path(r), 700))
+        body = f'<img style="{style}" src="{source}" alt="{r.plant_id}, DAG {r.dag}">'
     except pyvips.Error as e:
         body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
-    name = f'<b style="color:{TREATMENT.get(p.treatment, "#222")}">{r.plant_id} {p.treatment}</b>, DAG {r.dag}, round {r["round"]}, {r["view"]}'
+    colour = TREATMENT.get(p.treatment, '#222')
+    name = f'<b style="color:{colour}">{r.plant_id} {p.treatment}</b>'
+    name += f', DAG {r.dag}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
     return f'<div>{name}<div style="color:#b00;min-height:1.2em">{escape(doubt)}</div>{body}</div>'
 
@@ -524,10 +529,8 @@ def other_day(
     "Enlarge another day of the same plant and view"
     if self.photo is None:
         return
-    im = self.src.images
-    mine = im[
-        (im.plant_id == self.photo.plant_id) & (im['view'] == self.photo['view'])
-    ].sort_values('dag')
+    im, old = self.src.images, self.photo
+    mine = im[(im.plant_id == old.plant_id) & (im['view'] == old['view'])].sort_values('dag')
     at = list(mine.path).index(self.photo.path) + by
     if 0 <= at < len(mine):
         self.enlarge('photo|' + mine.path.iloc[at])
