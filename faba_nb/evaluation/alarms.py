@@ -21,8 +21,8 @@ from .resampling import Draws, bca, drawn_ratio
 @patch
 def alarm_score(
     self: Scores,
-    k=1,  # consecutive measured steps
-):  # (runs, plants)
+    k: int = 1,  # consecutive measured steps
+) -> np.ndarray:  # (runs, plants)
     "The threshold below which a plant raises an alarm at some time"
     values = self.on_grid(self.p, -np.inf)
     return streak(values, k).max(-1)
@@ -31,9 +31,9 @@ def alarm_score(
 @patch
 def cross_fitted_threshold(
     self: Scores,
-    k=1,  # consecutive measured steps
-    target=0.05,  # share of control plants that may be alarmed
-):  # (runs, genotypes)
+    k: int = 1,  # consecutive measured steps
+    target: float = 0.05,  # share of control plants that may be alarmed
+) -> np.ndarray:  # (runs, genotypes)
     "Per genotype, the threshold that alarms the target share of the other genotypes' controls"
     score = self.alarm_score(k)
     control, g = ~self.plants.drought.to_numpy(), self.plants.g.to_numpy()
@@ -47,7 +47,7 @@ def cross_fitted_threshold(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #eeac1cef
 @_cached(Scores)
-def inner_controls(self):
+def inner_controls(self) -> tuple[pd.DataFrame, np.ndarray] | None:
     "Fit and probabilities (plants, steps) of every control plant in an inner fold, or None"
     keys, held = ['split_seed', 'init_seed', 'fold'], self.held
     if held is None or not (held.split == 'inner').any():
@@ -64,9 +64,9 @@ def inner_controls(self):
 @patch
 def nested_threshold(
     self: Scores,
-    k=1,  # consecutive measured steps
-    target=0.05,  # share of control plants that may be alarmed
-):  # (runs, genotypes), or None where the table holds no inner predictions
+    k: int = 1,  # consecutive measured steps
+    target: float = 0.05,  # share of control plants that may be alarmed
+) -> np.ndarray | None:  # (runs, genotypes), or None where the table holds no inner predictions
     "The same from an inner cross-validation within each fold"
     if self.inner_controls is None:
         return None
@@ -90,9 +90,9 @@ def nested_threshold(
 @patch
 def thresholds(
     self: Scores,
-    k=1,  # consecutive measured steps
-    target=0.05,  # share of control plants that may be alarmed
-):  # (runs, genotypes), and in words
+    k: int = 1,  # consecutive measured steps
+    target: float = 0.05,  # share of control plants that may be alarmed
+) -> tuple[np.ndarray, str]:  # (runs, genotypes), and in words
     "Nested thresholds where there are inner predictions, else cross-fitted ones"
     theta = self.nested_threshold(k, target)
     if theta is None:
@@ -110,7 +110,7 @@ class Rule:
     k: int = 1  # measured steps in a row
 
     @property
-    def words(self):
+    def words(self) -> str:
         steps = f'after {self.k} measured steps in a row'
         if self.k == 1:
             steps = 'on the first measured step'
@@ -131,8 +131,8 @@ never_words = (
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #fa24e0ef
 def middle_day(
-    days,  # DAG of alarms, NaN = never
-):  # DAG, NaN = half or more are never alarmed
+    days: np.ndarray,  # DAG of alarms, NaN = never
+) -> float:  # DAG, NaN = half or more are never alarmed
     "The median, with those never alarmed later than every day"
     late = np.nan_to_num(np.asarray(days, float), nan=np.inf)
     middle = np.median(late) if late.size else np.inf
@@ -140,9 +140,9 @@ def middle_day(
 
 
 def plant_alarms(
-    s,  # Scores
-    rule=accession_rule,  # its reading must be that of the scores
-):  # a row per run and drought plant
+    s: Scores,  # Scores
+    rule: Rule = accession_rule,  # its reading must be that of the scores
+) -> pd.DataFrame:  # a row per run and drought plant
     "Day of the alarm of every drought plant in every run, NaN = never"
     assert s.protocol == rule.protocol, f'{s.protocol} scores, {rule.protocol} rule'
     level = rule.level
@@ -160,7 +160,7 @@ def plant_alarms(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #1b6c36b6
 @_cached(Scores)
-def matched(self):
+def matched(self) -> np.ndarray:
     "(plants,) index of the control of the same genotype and replicate, -1 for none"
     p = self.plants
     controls = p[~p.drought].itertuples()
@@ -172,7 +172,9 @@ def matched(self):
 @patch
 def delays(
     self: Scores,
-    alarm,  # (runs, plants) DAG, NaN = none
+    alarm: np.ndarray,  # (runs, plants) DAG, NaN = none
+) -> (
+    dict
 ):  # dict: delay of the drought plants, of their controls (inf = no alarm), last day, genotype
     "Alarm minus onset of drought plants and, with the same onset, of their matched controls"
     d, m = np.flatnonzero(self.plants.drought), self.matched
@@ -189,8 +191,8 @@ def delays(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #83070acd
 def in_time(
-    x,  # from `delays`
-):  # dict name -> (numerator, denominator), each (runs, plants)
+    x: dict,  # from `delays`
+) -> dict[str, tuple]:  # dict name -> (numerator, denominator), each (runs, plants)
     "Shares of drought plants, plant by plant"
     early, ones = x['drought'] < 0, np.ones_like(x['drought'])
     both = np.isfinite(x['control']) | np.isposinf(x['control'])
@@ -205,11 +207,13 @@ window = np.arange(-14, 29)  # days from the onset
 
 
 def at_risk(
-    delay,  # (runs, plants), inf = no alarm, NaN = no such plant
-    watched,  # (plants,) last day watched, from the onset
-    g,  # (plants,) genotype codes
-    G,  # number of genotypes
-):  # (runs, G, days) alarms on a day, (runs, G, days) plants still waiting before it
+    delay: np.ndarray,  # (runs, plants), inf = no alarm, NaN = no such plant
+    watched: np.ndarray,  # (plants,) last day watched, from the onset
+    g: np.ndarray,  # (plants,) genotype codes
+    G: int,  # number of genotypes
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (runs, G, days) alarms on a day, (runs, G, days) plants still waiting before it
     "Counts that Kaplan and Meier need, per genotype, so that genotypes can be redrawn"
     there = ~np.isnan(delay)
     event = np.isfinite(delay) & (delay <= watched)
@@ -221,19 +225,19 @@ def at_risk(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #25c626d7
 def kaplan_meier(
-    alarms,  # (..., days)
-    waiting,  # (..., days)
-):  # (..., days) share without an alarm after each day
+    alarms: np.ndarray,  # (..., days)
+    waiting: np.ndarray,  # (..., days)
+) -> np.ndarray:  # (..., days) share without an alarm after each day
     "Product-limit estimate"
     alarmed = ratio(alarms, waiting, 0)
     return np.cumprod(1 - alarmed, axis=-1)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #28a6c9ba
 def drawn_survival(
-    alarms,  # (runs, G, days) from `at_risk`
-    waiting,  # (runs, G, days)
-    d,  # Draws
-):  # (draws, days) mean over runs
+    alarms: np.ndarray,  # (runs, G, days) from `at_risk`
+    waiting: np.ndarray,  # (runs, G, days)
+    d: Draws,  # Draws
+) -> np.ndarray:  # (draws, days) mean over runs
     "Kaplan-Meier curves of resampled genotypes"
     n = d.copies(alarms.shape[1])
     runs = [kaplan_meier(n @ a, n @ w) for a, w in zip(alarms, waiting)]
@@ -241,9 +245,9 @@ def drawn_survival(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #a473f88e
 def restricted_lead(
-    survival,  # (..., days) over `window`
-    tau=14,  # days on either side of the onset
-):  # (...,) days, positive = before the onset
+    survival: np.ndarray,  # (..., days) over `window`
+    tau: int = 14,  # days on either side of the onset
+) -> np.ndarray:  # (...,) days, positive = before the onset
     "tau minus the area under the curve from -tau to +tau"
     inside = (window >= -tau) & (window < tau)
     return tau - survival[..., inside].sum(-1)
@@ -253,10 +257,10 @@ rules = [(k, target) for target in (0.05, 0.10) for k in (1, 2, 3)]
 
 
 def realised_rate(
-    s,  # Scores
-    theta,  # (runs, genotypes)
-    k,  # consecutive measured steps
-):  # dict value, low, high
+    s: Scores,  # Scores
+    theta: np.ndarray,  # (runs, genotypes)
+    k: int,  # consecutive measured steps
+) -> dict[str, float]:  # dict value, low, high
     "Share of control plants alarmed, mean over runs, with its exact binomial interval"
     control = ~s.plants.drought.to_numpy()
     alarmed = s.alarm_score(k) > theta[:, s.plants.g.to_numpy()]
@@ -269,9 +273,9 @@ def realised_rate(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #8bdaab0f
 def alarm_rows(
-    s,  # Scores, online
-    tools,  # with boot and jack (Draws), and `row`
-):  # list of dict
+    s: Scores,  # Scores, online
+    tools: 'Tools',  # with boot and jack (Draws), and `row`
+) -> list[dict]:  # list of dict
     "False-alarm rate, detection in time, pre-onset excess and restricted mean lead for every rule"
     rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
     for k, target in rules:
@@ -294,11 +298,11 @@ def alarm_rows(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #d9fe5e0e
 def lead_rows(
-    x,  # from `delays`
-    G,  # number of genotypes
-    tools,  # with boot and jack (Draws), and `row`
-    base,  # dict common to the rows
-):  # list of dict
+    x: dict,  # from `delays`
+    G: int,  # number of genotypes
+    tools: 'Tools',  # with boot and jack (Draws), and `row`
+    base: dict,  # dict common to the rows
+) -> list[dict]:  # list of dict
     "Restricted mean lead, and its excess over the matched controls"
     D, C = (at_risk(x[key], x['watched'], x['g'], G) for key in ('drought', 'control'))
 
@@ -318,9 +322,9 @@ def lead_rows(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #04b59fb1
 def delay_table(
-    s,  # Scores, online
-    draws,  # Draws
-):  # a row per rule and day
+    s: Scores,  # Scores, online
+    draws: Draws,  # genotypes, resampled
+) -> pd.DataFrame:  # a row per rule and day
     "Share of drought plants and of their matched controls alarmed by each day from the onset"
     rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
     for k, target in rules:
@@ -347,9 +351,9 @@ def delay_table(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #a4d1d568
 def alarm_curve(
-    s,  # Scores, online
-    points=40,  # thresholds per k
-):  # a row per k and threshold
+    s: Scores,  # Scores, online
+    points: int = 40,  # thresholds per k
+) -> pd.DataFrame:  # a row per k and threshold
     "False alarms against delay, over thresholds common to all genotypes"
     rows, control = [], ~s.plants.drought.to_numpy()
     for k in (1, 2, 3):

@@ -41,11 +41,11 @@ lower_is_better = {
 
 
 def verdict(
-    difference,  # a - b
-    p,  # adjusted p of a difference
-    p_equivalence=np.nan,  # adjusted p of the equivalence test, NaN where no margin is stated
-    lower=False,  # True where a smaller value is better
-):  # better, worse, equivalent or undecided, of a against b
+    difference: float,  # a - b
+    p: float,  # adjusted p of a difference
+    p_equivalence: float = np.nan,  # adjusted p of the equivalence test, NaN where no margin is stated
+    lower: bool = False,  # True where a smaller value is better
+) -> str:  # better, worse, equivalent or undecided, of a against b
     "The stated rule"
     if p <= level and difference != 0:
         return 'better' if (difference < 0) == lower else 'worse'
@@ -53,9 +53,9 @@ def verdict(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #ae3ec499
 def equivalence_p(
-    diff,  # (G,) differences per genotype
-    margin=margin,  # of the metric
-):  # p value
+    diff: np.ndarray,  # (G,) differences per genotype
+    margin: float = margin,  # of the metric
+) -> float:  # p value
     "Two one-sided paired t tests against -margin and +margin"
     d = diff[np.isfinite(diff)]
     if len(d) < 2:
@@ -68,9 +68,9 @@ def equivalence_p(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #69d74fbd
 def corrected_t(
-    diff,  # (G,) differences per genotype
-    test_train=1 / 40,  # genotypes tested / genotypes trained on
-):  # two-sided p value
+    diff: np.ndarray,  # (G,) differences per genotype
+    test_train: float = 1 / 40,  # genotypes tested / genotypes trained on
+) -> float:  # two-sided p value
     "Nadeau and Bengio's corrected resampled t test"
     d = diff[np.isfinite(diff)]
     if len(d) < 2:
@@ -83,11 +83,13 @@ def corrected_t(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #361ae491
 def signed_rank_probabilities(
-    diff,  # (G,) differences per genotype
-    rope=rope,  # region of practical equivalence, half width
-    draws=10_000,  # of the Dirichlet weights
-    seed=0,  # of the draws
-):  # P(a better by more than rope), P(practically equal), P(b better by more than rope)
+    diff: np.ndarray,  # (G,) differences per genotype
+    rope: float = rope,  # region of practical equivalence, half width
+    draws: int = 10_000,  # of the Dirichlet weights
+    seed: int = 0,  # of the draws
+) -> tuple[
+    float, float, float
+]:  # P(a better by more than rope), P(practically equal), P(b better by more than rope)
     "Bayesian signed-rank test with one prior pseudo-observation at 0"
     z = np.r_[0.0, diff[np.isfinite(diff)]]
     w = np.random.default_rng(seed).dirichlet(np.r_[0.5, np.ones(len(z) - 1)], draws)
@@ -113,9 +115,9 @@ class Entry:
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #df9a920a
 def on_genotypes(
-    e,  # Entry
-    names,  # genotypes in the wanted order
-):  # Entry with NaN (values) and 0 (counts) where a genotype is absent
+    e: Entry,  # Entry
+    names: list[str],  # genotypes in the wanted order
+) -> Entry:  # Entry with NaN (values) and 0 (counts) where a genotype is absent
     "Bring an arm to a common order of genotypes"
     where = pd.Index(e.genotypes).get_indexer(names)
 
@@ -134,11 +136,11 @@ def on_genotypes(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #06a4ee02
 def compare_mean(
-    a,  # Entry
-    b,  # Entry
-    metric,  # name
-    tools,  # dict with draws, jack, signs
-):  # dict, a row of the table
+    a: Entry,  # Entry
+    b: Entry,  # Entry
+    metric: str,  # name
+    tools: dict,  # dict with draws, jack, signs
+) -> dict:  # dict, a row of the table
     "One contrast of a metric that is a mean over genotypes"
     d = run_means(a.values[metric]) - run_means(b.values[metric])
     ok, test = np.isfinite(d), 'sign-flip permutation'
@@ -162,9 +164,9 @@ def compare_mean(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #592d608c
 def _correlation(
-    x,  # (G,)
-    y,  # (G,)
-):  # NaN where one does not vary
+    x: np.ndarray,  # (G,)
+    y: np.ndarray,  # (G,)
+) -> float:  # NaN where one does not vary
     "Pearson's r over genotypes"
     ok = np.isfinite(x) & np.isfinite(y)
     if ok.sum() < 3 or not np.ptp(x[ok]) or not np.ptp(y[ok]):
@@ -173,8 +175,8 @@ def _correlation(
 
 
 def _of_f1(
-    d,  # (G,) differences of F1
-):  # p_equivalence, prob_better, prob_equal, prob_worse
+    d: np.ndarray,  # (G,) differences of F1
+) -> dict[str, float]:  # p_equivalence, prob_better, prob_equal, prob_worse
     "The tests that need a margin"
     better, equal, worse = signed_rank_probabilities(d)
     chances = dict(prob_better=better, prob_equal=equal, prob_worse=worse)
@@ -200,10 +202,10 @@ def _pooled_f1(
 
 
 def compare_pooled(
-    a,  # Entry
-    b,  # Entry
-    tools,  # dict with draws, jack, signs
-):  # dict, a row of the table
+    a: Entry,  # Entry
+    b: Entry,  # Entry
+    tools: dict,  # dict with draws, jack, signs
+) -> dict:  # dict, a row of the table
     "The contrast of pooled F1: label swap within genotypes, BCa interval"
     both = np.isfinite(run_means(a.values['f1'])) & np.isfinite(run_means(b.values['f1']))
     x, y = ({k: np.where(both, v, 0.0) for k, v in e.counts.items()} for e in (a, b))
@@ -221,8 +223,8 @@ def compare_pooled(
 
 
 def _one_run(
-    counts,  # dict of (R, G)
-):  # (1, G) arrays by name
+    counts: dict,  # dict of (R, G)
+) -> dict[str, np.ndarray]:  # (1, G) arrays by name
     "Mean over runs, for arms with different numbers of runs"
     return {k: v.mean(0, keepdims=True) for k, v in counts.items()}
 
@@ -250,10 +252,10 @@ def holm(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #5e58a371
 def pairs_of(
-    names,  # arms in the order of the study
-    stated,  # list of (a, b)
-    rivals=(),  # yardsticks each arm is set against
-):  # list of (a, b, stated)
+    names: list[str],  # arms in the order of the study
+    stated: list[tuple[str, str]],  # list of (a, b)
+    rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
+) -> list[tuple[str, str, int]]:  # list of (a, b, stated)
     "Stated pairs in their stated direction, then all others"
     stated = [tuple(c) for c in stated if set(c) <= set(names)]
     done = {frozenset(c) for c in stated}
@@ -278,10 +280,10 @@ metric_words = dict(
 
 
 def contrasts(
-    entries,  # list of Entry: arms and yardsticks
-    stated=(),  # list of (arm, arm)
-    protocol='retrospective',  # for the table
-    metrics=(
+    entries: list[Entry],  # arms and yardsticks
+    stated: 'Sequence[tuple[str, str]]' = (),  # pairs of arms
+    protocol: str = 'retrospective',  # for the table
+    metrics: 'Sequence[str]' = (
         'f1',
         'auc',
         'mae_measured',
@@ -289,10 +291,10 @@ def contrasts(
         'log_loss',
         'log_loss_drought',
     ),  # those an arm lacks are skipped
-    rivals=(),  # yardsticks each arm is set against
-    draws=10_000,  # of bootstrap and permutation
-    seed=0,  # of both
-):  # table without adjustment
+    rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
+    draws: int = 10_000,  # of bootstrap and permutation
+    seed: int = 0,  # of both
+) -> pd.DataFrame:  # table without adjustment
     "Every pair and metric of one protocol"
     names = sorted({g for e in entries for g in e.genotypes})
     by = {e.arm: on_genotypes(e, names) for e in entries}
@@ -315,10 +317,10 @@ def contrasts(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #6cd0bff4
 def _with_max_t(
-    table,  # from `contrasts`
-    by,  # dict arm -> Entry
-    tools,  # dict with signs
-):  # the table with max-T p values over all pairs of arms on the primary metric
+    table: pd.DataFrame,  # from `contrasts`
+    by: dict[str, Entry],  # by name of the arm
+    tools: dict,  # dict with signs
+) -> pd.DataFrame:  # the table with max-T p values over all pairs of arms on the primary metric
     at = (table.metric == primary).to_numpy()
     mean = {name: run_means(e.values[primary]) for name, e in by.items() if primary in e.values}
     d = np.stack([mean[a] - mean[b] for a, b in zip(table.arm_a[at], table.arm_b[at])])
@@ -327,8 +329,8 @@ def _with_max_t(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #c2f5b685
 def decide(
-    table,  # `contrasts` of all protocols, concatenated
-):  # the same with p_adjusted, adjustment, verdict, sentence
+    table: pd.DataFrame,  # `contrasts` of all protocols, concatenated
+) -> pd.DataFrame:  # the same with p_adjusted, adjustment, verdict, sentence
     "Holm over the stated pairs, Benjamini-Hochberg over the rest, then the verdict"
     t = table.reset_index(drop=True)
     for c in ['p_equivalence', 'p_max_t', 'detectable_80']:
@@ -350,8 +352,8 @@ def decide(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #7f7dc857
 def sentence(
-    r,  # a row of the table
-):  # one sentence that says no more than the row
+    r: tuple,  # a row of the table
+) -> str:  # one sentence that says no more than the row
     "The verdict in words"
     metric = metric_words.get(r.metric, r.metric)
     pair = f'{r.arm_a} and {r.arm_b}'

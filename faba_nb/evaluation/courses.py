@@ -48,7 +48,7 @@ def fluorescence_courses(
 COURSE = ['protocol', 'kind', 'dag', 'mean', 'sem', 'accessions', 'step_mean', 'median_onset_dag']
 
 
-def _kind_course(of):
+def _kind_course(of: pd.DataFrame) -> pd.DataFrame:
     "Means over the accessions of one kind by day"
     each = of.groupby(['genotype', 'dag']).probability.mean().groupby('dag')
     t = each.agg(['mean', 'sem', 'size']).rename(columns={'size': 'accessions'})

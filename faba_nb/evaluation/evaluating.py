@@ -108,9 +108,9 @@ def _backbone(
 
 
 def arms_of(
-    out,  # the study's output folder
-    study,  # from `read_study`
-):  # list of (name, kind, backbone), and names without predictions
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+) -> tuple[list[tuple], list[str]]:  # list of (name, kind, backbone), and names without predictions
     "Which arms can be evaluated"
     folder = StudyFolder(out)
     there = folder.arms_there()
@@ -127,8 +127,8 @@ def arms_of(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #89b26207
 def summary_rows(
-    out,  # the study's output folder
-):  # list of no table or one
+    out: Path,  # the study's output folder
+) -> list[pd.DataFrame]:  # list of no table or one
     "The imported summaries in OUT/tables/earlier.csv"
     path = StudyFolder(out).table('earlier')
     if not path.is_file():
@@ -139,21 +139,23 @@ def summary_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53cd2807
 def read_all_rounds(
-    out,  # the study's output folder
-    arm,  # name
-    mend=TRAIN_AGAIN,  # what to do when the file is not what was written
-):  # table or None
+    out: Path,  # the study's output folder
+    arm: str,  # name
+    mend: str = TRAIN_AGAIN,  # what to do when the file is not what was written
+) -> pd.DataFrame | None:  # table or None
     "Predictions on all 22 rounds, one row per plant and round"
     path = StudyFolder(out).arm(arm).predictions_all_rounds
     return read_rounds(check_seal(path, mend)) if path.exists() else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7542b2dd
 def read_arm(
-    out,  # the study's output folder
-    name,  # arm
-    kind='arm',  # arm, baseline or imported
-    backbone='',  # of the arm; None: as its predictions say
-):  # list of (Scores, Scores on all rounds or None), gate weights
+    out: Path,  # the study's output folder
+    name: str,  # arm
+    kind: str = 'arm',  # arm, baseline or imported
+    backbone: str | None = '',  # of the arm; None: as its predictions say
+) -> tuple[
+    list[tuple], pd.DataFrame
+]:  # list of (Scores, Scores on all rounds or None), gate weights
     "All readings of an arm"
     path = StudyFolder(out).arm(name).predictions
     mend = IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN
@@ -177,10 +179,10 @@ def read_arm(
 
 
 def wide_scores(
-    rounds,  # from `read_all_rounds`
-    s,  # Scores on measured steps
-    as_scores,  # function of a table and a protocol
-):  # Scores on all rounds, which know what was counted as published
+    rounds: pd.DataFrame,  # from `read_all_rounds`
+    s: Scores,  # on measured steps
+    as_scores: 'Callable',  # function of a table and a protocol
+) -> Scores | None:  # Scores on all rounds, which know what was counted as published
     "Predictions on all rounds, a step per day, with the measured rounds beside them"
     wide = as_scores(check_predictions(merge_days(rounds)), s.protocol)
     if wide is None:
@@ -200,9 +202,9 @@ def _places(
 
 
 def counted_like(
-    y,  # Scores of a yardstick, a step per day
-    counted,  # Scores of an arm on the rows the earlier evaluator counted, or None
-):  # Scores or None
+    y: Scores,  # of a yardstick, a step per day
+    counted: Scores | None,  # of an arm on the rows counted as published
+) -> Scores | None:  # Scores or None
     "A yardstick on the rows of an arm"
     if counted is None:
         return None
@@ -221,10 +223,10 @@ class Tools:
 
     def __init__(
         self,
-        G,  # genotypes
-        R,  # most runs of an arm
-        draws,  # of bootstrap and permutation
-        seed,  # of both
+        G: int,  # genotypes
+        R: int,  # most runs of an arm
+        draws: int,  # of bootstrap and permutation
+        seed: int,  # of both
     ):
         self.G, self.draws, self.seed = G, draws, seed
         self.boot = bootstrap_draws(G, R, draws, seed)
@@ -233,10 +235,10 @@ class Tools:
 
     def row(
         self,
-        value,  # the estimate
-        drawn,  # function of Draws giving (draws,) values
-        few=False,  # True: 2000 draws, for statistics that need a sort
-    ):  # value, low, high
+        value: float,  # the estimate
+        drawn: 'Callable',  # function of Draws giving (draws,) values
+        few: bool = False,  # True: 2000 draws, for statistics that need a sort
+    ) -> dict[str, float]:  # value, low, high
         "Estimate with its BCa interval"
         if not np.isfinite(value):
             return dict(value=np.nan, low=np.nan, high=np.nan)
@@ -255,9 +257,9 @@ units = dict(
 
 
 def published_rows(
-    v,  # fold values
-    tools,  # Tools
-):  # list of dict
+    v: dict[str, np.ndarray],  # from `fold_values`
+    tools: Tools,  # Tools
+) -> list[dict]:  # list of dict
     "Means over folds and runs"
     names = ['f1', 'auc', 'accuracy', 'precision', 'recall']
     names += ['mae_published', 'onset_error_published']
@@ -291,9 +293,9 @@ def _skill_row(
 
 
 def measured_rows(
-    s,  # Scores
-    tools,  # Tools
-):  # list of dict
+    s: Scores,  # Scores
+    tools: Tools,  # Tools
+) -> list[dict]:  # list of dict
     "Onset error on measured steps, plants never detected, skill"
     onset = genotype_onsets(s)
     e, c, n = error_matrices(s, onset)
@@ -321,8 +323,8 @@ def measured_rows(
 
 
 def _nanmean(
-    x,  # array
-):  # NaN where nothing is finite
+    x: np.ndarray,  # any
+) -> float:  # NaN where nothing is finite
     "Mean of what is finite"
     known = x[np.isfinite(x)]
     return known.mean() if len(known) else np.nan
@@ -350,9 +352,9 @@ def _pairs_row(
 
 
 def pooled_rows(
-    s,  # Scores
-    tools,  # Tools
-):  # list of dict
+    s: Scores,  # Scores
+    tools: Tools,  # Tools
+) -> list[dict]:  # list of dict
     "Pooled F1, AUPRC, and AUC within a day"
     c = s.counts()
     top, bottom = 2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn']
@@ -379,10 +381,10 @@ def pooled_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #df69557d
 def genotype_rows(
-    s,  # Scores
-    table,  # permutation table of this arm
-    tools,  # Tools
-):  # list of dict
+    s: Scores,  # Scores
+    table: pd.DataFrame,  # permutation table of this arm
+    tools: Tools,  # Tools
+) -> list[dict]:  # list of dict
     "Concordance of alarm day and onset"
     onset = genotype_onsets(s)
     o = np.nan_to_num(np.sign(onset[None] - onset[:, None]))
@@ -402,14 +404,14 @@ fair_clock = dict(retrospective='treatment_clock', online='clock')
 
 
 def metric_rows(
-    s,  # Scores
-    t,  # Scores, scaled
-    v,  # fold values
-    permuted,  # permutation table of this arm
-    clocks,  # dict name -> Scores of the yardsticks on the same steps
-    tools_for,  # function of Scores giving Tools
-    flagged=None,  # plant_id and round of steps that look wrong
-):  # DataFrame, rows of metrics.csv
+    s: Scores,  # Scores
+    t: Scores,  # the same, scaled
+    v: dict[str, np.ndarray],  # from `fold_values`
+    permuted: pd.DataFrame,  # permutation table of this arm
+    clocks: dict,  # dict name -> Scores of the yardsticks on the same steps
+    tools_for: 'Callable',  # function of Scores giving Tools
+    flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+) -> pd.DataFrame:  # DataFrame, rows of metrics.csv
     "Every group of metrics"
     tools = tools_for(s)
     rows = (
@@ -445,10 +447,10 @@ def metric_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #36d29c6a
 def curve_tables(
-    s,  # Scores
-    t,  # Scores, scaled
-    tools,  # Tools
-):  # dict of tables
+    s: Scores,  # Scores
+    t: Scores,  # the same, scaled
+    tools: Tools,  # Tools
+) -> dict[str, pd.DataFrame]:  # dict of tables
     "Calibration, decision curve and, online, delay and false alarms"
     calibration = [calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]
     out = dict(calibration=pd.concat(calibration), decision=decision_curve(t))
@@ -458,13 +460,14 @@ def curve_tables(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #a1d8bd39
 def evaluate_scores(
-    s,  # Scores
-    all_rounds,  # Scores on all rounds or None
-    clocks,  # dict name -> Scores of the yardsticks on the same steps
-    tools_for,  # function of Scores giving Tools
-    flagged=None,  # plant_id and round of steps that look wrong
-    counted=None,  # Scores on the rows that were counted as published, where `all_rounds` lacks them
-):  # dict of tables, and the Entry for comparing
+    s: Scores,  # Scores
+    all_rounds: Scores | None,  # on all rounds
+    clocks: dict,  # dict name -> Scores of the yardsticks on the same steps
+    tools_for: 'Callable',  # function of Scores giving Tools
+    flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+    counted: Scores
+    | None = None,  # Scores on the rows that were counted as published, where `all_rounds` lacks them
+) -> dict:  # dict of tables, and the Entry for comparing
     "Everything about one arm under one protocol"
     tools, t = tools_for(s), scaled(s)
     v = fold_values(s, all_rounds, counted)
@@ -490,9 +493,9 @@ def evaluate_scores(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #51d4b01d
 def genotype_table(
-    s,  # Scores
-    v,  # fold values
-):  # a row per genotype
+    s: Scores,  # Scores
+    v: dict[str, np.ndarray],  # from `fold_values`
+) -> pd.DataFrame:  # a row per genotype
     "Means over runs per genotype"
     onset = genotype_onsets(s)
     base = dict(
@@ -512,8 +515,8 @@ def genotype_table(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #59c11ae0
 def plant_table(
-    s,  # Scores
-):  # a row per plant and run
+    s: Scores,  # Scores
+) -> pd.DataFrame:  # a row per plant and run
     "Alarm day of every plant in every run, empty where there is none"
     columns = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
     p = s.plants[[*columns, 'label_low_dag', 'label_high_dag']]
@@ -527,10 +530,10 @@ def plant_table(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #99c63c2c
 def earlier_summary(
-    s,  # Scores, retrospective
-    v,  # fold values
-    draws=10_000,  # of its bootstrap
-):  # dict
+    s: Scores,  # retrospective
+    v: dict[str, np.ndarray],  # from `fold_values`
+    draws: int = 10_000,  # of its bootstrap
+) -> dict:  # dict
     "The form of `<arm>_ablation_evaluation.json`"
     names = dict(
         accuracy='accuracy',
@@ -576,16 +579,16 @@ def earlier_summary(
 
 
 def _number(
-    x,  # float
-):  # None where undefined: JSON knows no NaN
+    x: float,  # any
+) -> float | None:  # None where undefined: JSON knows no NaN
     "The number as JSON takes it"
     return float(x) if np.isfinite(x) else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7584a8b8
 def _fold_bootstrap(
-    x,  # (folds,) means over seeds
-    draws,  # number of resamples
-):  # mean, ci_lower, ci_upper
+    x: np.ndarray,  # (folds,) means over seeds
+    draws: int,  # number of resamples
+) -> dict[str, float | None]:  # mean, ci_lower, ci_upper
     "Mean and interval as the earlier system computed them"
     x = x[np.isfinite(x)]
     if not len(x):
@@ -596,9 +599,9 @@ def _fold_bootstrap(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #c6d88556
 def cost_table(
-    out,  # the study's output folder
-    names,  # arms
-):  # a row per arm
+    out: Path,  # the study's output folder
+    names: list[str],  # arms
+) -> pd.DataFrame:  # a row per arm
     "Seconds, best epoch and parameters per arm, from its fits; plain estimators have no epochs"
     columns = ['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters']
     folder, rows = StudyFolder(out), []
@@ -612,9 +615,9 @@ def cost_table(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #3fe46cf4
 def gate_table(
-    df,  # a checked table of predictions
-    arm,  # name
-):  # a row per protocol, treatment, DAG and modality
+    df: pd.DataFrame,  # a checked table of predictions
+    arm: str,  # name
+) -> pd.DataFrame:  # a row per protocol, treatment, DAG and modality
     "Mean gate weights over test steps; empty where the arm has no gates"
     by = ['protocol', 'treatment', 'dag', 'modality']
     gates = [c for c in df if c.startswith('gate_') and df[c].notna().any()]
@@ -628,9 +631,9 @@ def gate_table(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b2e74cfe
 def tools_maker(
-    draws,  # of bootstrap and permutation
-    seed,  # of both
-):  # function of Scores giving Tools
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> 'Callable':  # function of Scores giving Tools
     "Draws for every number of genotypes and runs, made once"
     cache = {}
 
@@ -644,9 +647,9 @@ def tools_maker(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b23e12a0
 def experiment_of(
-    out,  # the study's output folder
-    data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
-):  # Experiment or None
+    out: Path,  # the study's output folder
+    data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
+) -> Experiment | None:  # Experiment or None
     "The raw experiment behind a study, where it is still there"
     path = StudyFolder(out).run
     if data is None and path.is_file():
@@ -659,8 +662,8 @@ doubtful = {'dead', 'treatment_swapped', 'weights_swapped'}
 
 
 def flagged_steps(
-    e,  # Experiment or None
-):  # plant_id, round of measured steps, or None
+    e: Experiment | None,  # the raw experiment
+) -> pd.DataFrame | None:  # plant_id, round of measured steps, or None
     "All steps of plants that died or look swapped, and steps with a photograph marked as outlier"
     if e is None:
         return None
@@ -672,8 +675,8 @@ def flagged_steps(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #22049e48
 def without_inner(
-    s,  # Scores of an arm with `nested`
-):  # Scores, with a note where its predictions hold no inner rows
+    s: Scores,  # of an arm with `nested`
+) -> Scores:  # Scores, with a note where its predictions hold no inner rows
     "Say that nested thresholds were asked for and could not be had"
     if s.nested_threshold() is not None:
         return s
@@ -707,10 +710,10 @@ def _arm_readings(
 
 
 def readings_of(
-    out,  # the study's output folder
-    study,  # from `read_study`
-    shape=None,  # table of plant sizes
-):  # readings, protocol -> yardsticks by name, gates, names without predictions
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    shape: pd.DataFrame | None = None,  # table of plant sizes
+) -> tuple:  # readings, protocol -> yardsticks by name, gates, names without predictions
     "All arms in all readings, and the yardsticks on the steps of the first arm of each protocol"
     folder = StudyFolder(out)
     arms, absent = arms_of(out, study)
@@ -734,9 +737,9 @@ def readings_of(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7018dbf8
 def write_tables(
-    out,  # the study's output folder
-    tables,  # dict name -> DataFrame
-):  # dict name -> number of rows
+    out: Path,  # the study's output folder
+    tables: dict[str, pd.DataFrame],  # by name
+) -> dict[str, int]:  # dict name -> number of rows
     "OUT/tables/<name>.csv for every table, sealed"
     folder = StudyFolder(out)
     for name, t in tables.items():
@@ -746,11 +749,11 @@ def write_tables(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f80ece61
 def sensors_replaced(
-    out,  # the study's output folder
-    study,  # from `read_study`
-    draws,  # of the bootstrap
-    seed,  # of it
-):  # dict with importance or nothing, a note for the log
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    draws: int,  # of the bootstrap
+    seed: int,  # of it
+) -> tuple[dict[str, pd.DataFrame], str]:  # dict with importance or nothing, a note for the log
     "Modality importance, where training has written predictions with a modality replaced"
     table, left_out = importance_table(study, out, min(draws, 2000), seed)
     if not len(table):
@@ -763,7 +766,7 @@ def space_tables(
     out: Path,  # the study's output folder
     study: Study,  # from `read_study`
     e: Experiment | None,  # the raw experiment
-):  # dict of tables or nothing, a note for the log
+) -> tuple[dict[str, pd.DataFrame], str]:  # dict of tables or nothing, a note for the log
     "How plants lie in feature space, where features files and experiment are within reach"
     path = StudyFolder(out).run
     folder = read_json(path).get('features') if path.is_file() else None
@@ -791,10 +794,10 @@ def order_tables(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dc2d1fa0
 def write_summaries(
-    out,  # the study's output folder
-    found,  # from `readings_of`
-    done,  # from `evaluate_scores`, in the same order
-):
+    out: Path,  # the study's output folder
+    found: list[tuple],  # from `readings_of`
+    done: list[dict],  # from `evaluate_scores`, in the same order
+) -> None:
     "OUT/tables/summary/<arm>_ablation_evaluation.json for every arm, sealed"
     folder, written = StudyFolder(out).tables / 'summary', []
     for (s, _), d in zip(found, done):
@@ -806,9 +809,9 @@ def write_summaries(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #2f7ed639
 def clocks_on(
-    s,  # Scores
-    clocks,  # dict protocol -> dict name -> Scores
-):  # dict name -> Scores
+    s: Scores,  # Scores
+    clocks: dict[str, dict[str, Scores]],  # by protocol and name
+) -> dict[str, Scores]:  # dict name -> Scores
     "Yardsticks on exactly the steps of an arm"
     mine = clocks[s.protocol]
     keys = ['plant_id', 'dag']
@@ -820,12 +823,12 @@ def clocks_on(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fa6cc95a
 def evaluate_readings(
-    found,  # from `readings_of`
-    clocks,  # likewise
-    e,  # Experiment or None
-    draws,  # of bootstrap and permutation
-    seed,  # of both
-):  # list of dict, from `evaluate_scores`
+    found: list[tuple],  # from `readings_of`
+    clocks: dict[str, dict[str, Scores]],  # likewise
+    e: Experiment | None,  # the raw experiment
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> list[dict]:  # list of dict, from `evaluate_scores`
     "Every reading beside the yardsticks on its own steps"
     flagged, tools_for, done = flagged_steps(e), tools_maker(draws, seed), []
     rows = {}  # protocol -> the counted rows of the first arm that has some
@@ -840,8 +843,8 @@ def evaluate_readings(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #e7c06238
 def variance_table(
-    folds,  # folds.csv
-):  # a row per protocol and component
+    folds: pd.DataFrame,  # folds.csv
+) -> pd.DataFrame:  # a row per protocol and component
     "Variance components of F1, arms only"
     models = folds[folds.kind != 'yardstick']
     parts = []
@@ -865,10 +868,10 @@ per_reading = [
 
 
 def tables_of(
-    out,  # the study's output folder
-    found,  # from `readings_of`
-    done,  # from `evaluate_readings`
-):  # dict name -> DataFrame
+    out: Path,  # the study's output folder
+    found: list[tuple],  # from `readings_of`
+    done: list[dict],  # from `evaluate_readings`
+) -> dict[str, pd.DataFrame]:  # dict name -> DataFrame
     "Tables that say something of each arm"
     tables = {}
     for k in per_reading:
@@ -884,10 +887,10 @@ def tables_of(
 
 
 def sensor_tables(
-    e,  # Experiment or None
-    found,  # from `readings_of`
-    draws,  # of the bootstrap
-):  # dict name -> DataFrame
+    e: Experiment | None,  # the raw experiment
+    found: list[tuple],  # from `readings_of`
+    draws: int,  # of the bootstrap
+) -> dict[str, pd.DataFrame]:  # dict name -> DataFrame
     "When the sensors change before the eye sees anything, where the experiment is within reach"
     if e is None:
         return {}
@@ -905,12 +908,12 @@ rivals = dict(retrospective=('treatment_clock',), online=('inferred_treatment_cl
 
 
 def compare_study(
-    found,  # from `readings_of`
-    done,  # from `evaluate_scores`, in the same order
-    study,  # from `read_study`
-    draws,  # of bootstrap and permutation
-    seed,  # of both
-):  # dict with contrasts and power
+    found: list[tuple],  # from `readings_of`
+    done: list[dict],  # from `evaluate_scores`, in the same order
+    study: Study,  # from `read_study`
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> dict[str, pd.DataFrame]:  # dict with contrasts and power
     "The contrasts of both protocols, decided together, and the power of this study"
     parts, power = [], None
     for protocol in ['retrospective', 'online']:
@@ -927,11 +930,11 @@ def compare_study(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7eb5efa8
 def evaluate_study(
-    out,  # the study's output folder, with study.yaml and arms/*/predictions*.csv
-    data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
-    draws=10_000,  # bootstrap draws and permutations
-    seed=0,  # of both
-):  # dict table -> number of rows
+    out: Path,  # the study's output folder, with study.yaml and arms/*/predictions*.csv
+    data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
+    draws: int = 10_000,  # bootstrap draws and permutations
+    seed: int = 0,  # of both
+) -> dict[str, int]:  # dict table -> number of rows
     "Write OUT/tables from the study's predictions"
     study = read_study(StudyFolder(out).study)
     e = experiment_of(out, data)

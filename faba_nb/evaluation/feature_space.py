@@ -35,7 +35,9 @@ def plant_features(
     file: FeatureFile,  # of one encoder
     days: pd.DataFrame,  # plant_id, round, dag
     plants: pd.DataFrame,  # the plant table
-):  # plant-rounds with what is known of them, mean features float32 (N, D)
+) -> tuple[
+    pd.DataFrame, np.ndarray
+]:  # plant-rounds with what is known of them, mean features float32 (N, D)
     "Plant-rounds and their mean features over views"
     by = [file.index.plant_id, file.index['round']]
     x = pd.DataFrame(file.features).groupby(by, sort=True).mean()
@@ -49,7 +51,7 @@ def plant_features(
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #6c4b6955
 def standardised(
     x: np.ndarray,  # (N, D)
-    days=None,  # (N,) days whose means are taken away first
+    days: np.ndarray | None = None,  # (N,) days whose means are taken away first
 ) -> np.ndarray:  # (N, D)
     "Zero mean (of each day, where days are given), unit variance; constant dimensions stay 0"
     x = np.asarray(x, 'float64')
@@ -63,7 +65,7 @@ def standardised(
 def maps(
     x: np.ndarray,  # (N, D) standardised
     seed: int = 0,  # of t-SNE
-):  # coordinates (N, 4), share of variance of the two components
+) -> tuple[np.ndarray, np.ndarray]:  # coordinates (N, 4), share of variance of the two components
     "Two PCA and two t-SNE coordinates, and the share of variance of the two components"
     pca = PCA(min(30, *x.shape), random_state=seed)
     scores = pca.fit_transform(x)
@@ -74,7 +76,7 @@ def maps(
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #23913cf5
 def between_days(
     x: np.ndarray,  # (N, D) scores
-    days,  # (N,) DAG
+    days: np.ndarray,  # (N,) DAG
 ) -> float:  # 0 to 1
     "Share of the variance that lies between the means of days"
     x = pd.DataFrame(x) - np.mean(x, 0)
@@ -102,7 +104,7 @@ def map_tables(
     keys: pd.DataFrame,  # plant-rounds
     x: np.ndarray,  # (N, D)
     backbone: str,  # whose features
-):  # rows of feature_map.csv, a row of feature_space.csv
+) -> tuple[pd.DataFrame, dict]:  # rows of feature_map.csv, a row of feature_space.csv
     "Coordinates of every plant-day, and what the components hold"
     xy, share = maps(standardised(x))
     places = np.hstack([xy, maps_of_days(keys, x)])
@@ -120,7 +122,9 @@ def map_tables(
     return keys[POINT].assign(backbone=backbone).join(points), about
 
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #246a1817
-def _pairs_won(x, y, genotype, penalty=0.1):
+def _pairs_won(
+    x: np.ndarray, y: np.ndarray, genotype: np.ndarray, penalty: float = 0.1
+) -> tuple[np.ndarray, np.ndarray]:
     "Per genotype: pairs in the right order by a ridge rule that never saw it, and all its pairs"
     won, all_ = [], []
     for g in np.unique(genotype):

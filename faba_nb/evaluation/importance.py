@@ -32,9 +32,9 @@ def versions_in(
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #48ca5979
 def fold_scores(
-    p,  # (versions, cells) probabilities
-    y,  # (cells,) bool
-):  # dict metric -> (versions,)
+    p: np.ndarray,  # (versions, cells) probabilities
+    y: np.ndarray,  # (cells,) bool
+) -> dict[str, np.ndarray]:  # dict metric -> (versions,)
     "F1 at 0.5, AUC and log-loss of one fold, version by version"
     said, q = p > 0.5, np.clip(p, 1e-6, 1 - 1e-6)
     cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
@@ -65,10 +65,10 @@ def fold_losses(
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #8763aed2
 def _interval(
-    cells,  # dict (split_seed, init_seed, fold) -> number
-    draws,  # of the bootstrap
-    seed,  # of it
-):  # loss, low, high, n
+    cells: dict[tuple, float],  # by split seed, init seed and fold
+    draws: int,  # of the bootstrap
+    seed: int,  # of it
+) -> dict[str, float]:  # loss, low, high, n
     "Mean over genotypes with its 95 % interval"
     v = pd.Series(cells).unstack().to_numpy()
     R, G = v.shape
@@ -108,13 +108,13 @@ COLUMNS = ['arm', 'protocol', 'modality', 'how', 'metric', 'loss', 'low', 'high'
 WRITE_AGAIN = 'run `faba train` again: it writes this file anew'
 
 
-def _depth(study, name):
+def _depth(study: Study, name: str) -> int:
     "How many teachers stand above an arm"
     teacher = study.arms[name].teacher
     return 1 + _depth(study, teacher) if teacher else 0
 
 
-def _read_permuted(path):
+def _read_permuted(path: Path) -> pd.DataFrame:
     "predictions_permuted.csv as it was written"
     names = dict.fromkeys(('genotype', 'plant_id', 'treatment', 'arm', 'backbone'), str)
     return read_csv(check_seal(path, WRITE_AGAIN), dtype=names)
@@ -125,7 +125,7 @@ def importance_table(
     out: Path,  # the study's output folder
     draws: int = 2000,  # of the bootstrap
     seed: int = 0,  # of it
-):  # rows of importance.csv, names of networks without the file
+) -> tuple[pd.DataFrame, list[str]]:  # rows of importance.csv, names of networks without the file
     "Importance of every modality for every network of a study"
     names = [n for n, a in study.arms.items() if a.estimator == 'network' and not imported(out, n)]
     names = sorted(names, key=lambda n: _depth(study, n))

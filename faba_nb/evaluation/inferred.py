@@ -18,9 +18,9 @@ shape_columns = ['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'
 
 
 def size_up_to(
-    s,  # Scores
-    shape,  # tidy table: plant_id, dag, and some of `shape_columns`
-):  # (steps, columns) log size, NaN before the first measurement
+    s: Scores,  # Scores
+    shape: pd.DataFrame,  # tidy table: plant_id, dag, and some of `shape_columns`
+) -> np.ndarray:  # (steps, columns) log size, NaN before the first measurement
     "The last known size of each plant on each measured day"
     cols = [c for c in shape_columns if c in shape and shape[c].notna().any()]
     known = shape[['plant_id', 'dag', *cols]].groupby(['plant_id', 'dag'], as_index=False).mean()
@@ -33,10 +33,10 @@ def size_up_to(
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cf2514d1
 def beside_others(
-    x,  # (steps, columns)
-    day,  # (steps,)
-    g,  # (steps,) genotype codes
-):  # (steps, columns) differences, 0 where unknown
+    x: np.ndarray,  # (steps, columns)
+    day: np.ndarray,  # (steps,)
+    g: np.ndarray,  # (steps,) genotype codes
+) -> np.ndarray:  # (steps, columns) differences, 0 where unknown
     "Difference from the mean of other genotypes' plants on the same day"
     d = pd.factorize(day)[0]
     days, genotypes = d.max() + 1, g.max() + 1
@@ -53,9 +53,9 @@ def beside_others(
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #488c472f
 def drought_probability(
-    s,  # Scores
-    shape,  # tidy table of plant sizes
-):  # (steps,)
+    s: Scores,  # Scores
+    shape: pd.DataFrame,  # tidy table of plant sizes
+) -> np.ndarray:  # (steps,)
     "Probability that a plant is under drought, from its size up to the day, genotypes left out"
     z = beside_others(size_up_to(s, shape), s.dag, s.g)
     x = np.hstack([z, z * (s.dag / s.dag.max())[:, None]])
@@ -68,9 +68,9 @@ def drought_probability(
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cb33f36b
 def inferred_clock(
-    s,  # Scores
-    shape,  # tidy table of plant sizes
-):  # Scores
+    s: Scores,  # Scores
+    shape: pd.DataFrame,  # tidy table of plant sizes
+) -> Scores:  # Scores
     "The yardstick `inferred_treatment_clock`"
     name = 'inferred_treatment_clock'
     p = drought_probability(s, shape) * clock_share(s.steps)

@@ -15,10 +15,12 @@ from .yardsticks import clock_share, yardsticks
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #9a22a500
 def alarm_order(
-    alarm,  # (plants,) DAG, NaN = no alarm
-    plants,  # of the Scores
-    G,  # number of genotypes
-):  # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
+    alarm: np.ndarray,  # (plants,) DAG, NaN = no alarm
+    plants: pd.DataFrame,  # of the Scores
+    G: int,  # number of genotypes
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
     "How often genotype g raises its alarm before genotype h"
     order, pairs = np.zeros((G, G)), np.zeros((G, G))
     for _, p in plants[plants.drought].groupby('replicate'):
@@ -29,10 +31,10 @@ def alarm_order(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a41a04aa
 def concordance(
-    order,  # (..., G, G) from `alarm_order`
-    pairs,  # (G, G)
-    onset,  # (draws, G) DAG
-):  # (draws, ...) share of concordant pairs
+    order: np.ndarray,  # (..., G, G) from `alarm_order`
+    pairs: np.ndarray,  # (G, G)
+    onset: np.ndarray,  # (draws, G) DAG
+) -> np.ndarray:  # (draws, ...) share of concordant pairs
     "(1 + mean of sign(onset difference) x sign(alarm difference)) / 2 over pairs of unequal onset"
     o = np.sign(onset[:, None, :] - onset[:, :, None])
     o = o.reshape(len(onset), -1)
@@ -42,8 +44,8 @@ def concordance(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #8ef2d90d
 def genotype_onsets(
-    s,  # Scores
-):  # (G,) DAG, NaN for a genotype without drought plants
+    s: Scores,  # Scores
+) -> np.ndarray:  # (G,) DAG, NaN for a genotype without drought plants
     "Annotated onset per genotype"
     drought = s.plants[s.plants.drought]
     onset = drought.groupby('g').onset_dag.first()
@@ -51,9 +53,9 @@ def genotype_onsets(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #198ec1d1
 def clock_alarms(
-    s,  # Scores
-    onset,  # (G,) DAG
-):  # (plants, G) DAG of the alarm, were the plant's onset that of genotype h
+    s: Scores,  # Scores
+    onset: np.ndarray,  # (G,) DAG
+) -> np.ndarray:  # (plants, G) DAG of the alarm, were the plant's onset that of genotype h
     "What the leave-one-out clock says, depending on the onset left out"
     known = onset[np.isfinite(onset)]
     day = s.on_grid(s.dag, np.nan)
@@ -77,9 +79,11 @@ def _summed_errors(
 
 
 def error_matrices(
-    s,  # Scores
-    onset,  # (G,) DAG
-):  # (runs, G, G) summed days of the model; the same of the clock; (runs, G) numbers of plants
+    s: Scores,  # Scores
+    onset: np.ndarray,  # (G,) DAG
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # (runs, G, G) summed days of the model; the same of the clock; (runs, G) numbers of plants
     "Onset errors of the model and of the clock for every assignment of onsets to genotypes"
     alarm, clock = s.alarm_day(), clock_alarms(s, onset)
     ok = np.isfinite(alarm) & s.plants.drought.to_numpy() & np.isfinite(clock).all(1)
@@ -90,8 +94,8 @@ def error_matrices(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a29bf34b
 def daily_wins(
-    s,  # Scores
-):  # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
+    s: Scores,  # Scores
+) -> list[tuple]:  # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
     "How often steps of g score above steps of h on a day; days between two onsets together"
     p, _ = s.normalised()
     drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
@@ -110,9 +114,9 @@ def daily_wins(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #0ea784aa
 def permuted_within_day(
-    wins,  # from `daily_wins`, runs averaged or not
-    onset,  # (draws, G) DAG
-):  # (draws,) AUC within a day, mean over runs
+    wins: list[tuple],  # from `daily_wins`, runs averaged or not
+    onset: np.ndarray,  # (draws, G) DAG
+) -> np.ndarray:  # (draws,) AUC within a day, mean over runs
     "AUC within a day among drought plants for given onsets"
     right = total = 0
     for d, w, n in wins:
@@ -123,10 +127,10 @@ def permuted_within_day(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #5e11d8fe
 def information(
-    s,  # Scores
-    draws=10_000,  # permutations
-    seed=0,  # of the shuffling
-):  # dict name -> (draws + 1,) statistic, the observed one first
+    s: Scores,  # Scores
+    draws: int = 10_000,  # permutations
+    seed: int = 0,  # of the shuffling
+) -> dict[str, np.ndarray]:  # dict name -> (draws + 1,) statistic, the observed one first
     "Concordance, skill of the onset day and AUC within a day, observed and with onsets permuted"
     onset, G = genotype_onsets(s), len(s.genotypes)
     orders = [alarm_order(a, s.plants, G) for a in s.alarm_day()]
@@ -145,9 +149,9 @@ def information(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #d44ff9f2
 def permutation_table(
-    s,  # Scores
-    stats,  # from `information`
-):
+    s: Scores,  # Scores
+    stats: dict[str, np.ndarray],  # from `information`
+) -> pd.DataFrame:
     "Observed value, mean and 95 % range without information, one-sided p"
     rows = []
     for k, v in stats.items():

@@ -16,9 +16,9 @@ from .predictions import Scores
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #49245c65
 def by_genotype(
-    values,  # (runs, steps)
-    g,  # (steps,) code of the genotype
-):  # (runs, genotypes) sums
+    values: np.ndarray,  # (runs, steps)
+    g: np.ndarray,  # (steps,) code of the genotype
+) -> np.ndarray:  # (runs, genotypes) sums
     "Sum over the steps of each genotype"
     member = np.eye(g.max() + 1)[g]
     return np.asarray(values, float) @ member
@@ -27,8 +27,8 @@ def by_genotype(
 @patch
 def counts(
     self: Scores,
-    threshold=None,  # stressed is said above it; the scores' own (0.5) where None
-):  # dict of (runs, genotypes) arrays
+    threshold: float | None = None,  # stressed is said above it; the scores' own (0.5) where None
+) -> dict[str, np.ndarray]:  # dict of (runs, genotypes) arrays
     "True positives, false positives, false negatives, true negatives"
     threshold = self.threshold if threshold is None else threshold
     said, y = self.p > threshold, self.y
@@ -37,10 +37,10 @@ def counts(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #1847e9ee
 def ratio(
-    a,  # numerator
-    b,  # denominator
-    empty=np.nan,  # value where the denominator is 0
-):
+    a: np.ndarray,  # numerator
+    b: np.ndarray,  # denominator
+    empty: float = np.nan,  # value where the denominator is 0
+) -> np.ndarray:
     "a / b with a stated value where b is 0"
     a, b = np.asarray(a, float), np.asarray(b, float)
     a, b = np.broadcast_arrays(a, b)
@@ -49,9 +49,9 @@ def ratio(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d57bb265
 def rates(
-    c,  # counts
-    empty=0.0,  # value of an undefined ratio; 0 as published (zero_division of scikit-learn)
-):
+    c: dict[str, np.ndarray],  # counts
+    empty: float = 0.0,  # value of an undefined ratio; 0 as published (zero_division of scikit-learn)
+) -> dict[str, np.ndarray]:
     "accuracy = (TP+TN)/N, precision = TP/(TP+FP), recall = TP/(TP+FN), F1 = 2TP/(2TP+FP+FN)"
     tp, fp, fn, tn = (c[k] for k in ['tp', 'fp', 'fn', 'tn'])
     return dict(
@@ -63,7 +63,7 @@ def rates(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #18d1e9e8
 @patch
-def fold_auc(self: Scores):  # (runs, genotypes); NaN where a fold has one class only
+def fold_auc(self: Scores) -> np.ndarray:  # (runs, genotypes); NaN where a fold has one class only
     "Area under the ROC curve per run and genotype"
     auc = np.full((len(self.runs), len(self.genotypes)), np.nan)
     for j in range(auc.shape[1]):
@@ -79,18 +79,18 @@ def fold_auc(self: Scores):  # (runs, genotypes); NaN where a fold has one class
 @patch
 def on_grid(
     self: Scores,
-    values,  # (runs, steps) or (steps,)
-    empty,  # where a plant has fewer steps than others
-):  # (runs, plants, steps of a plant) or (plants, steps of a plant)
+    values: np.ndarray,  # (runs, steps) or (steps,)
+    empty: float,  # where a plant has fewer steps than others
+) -> np.ndarray:  # (runs, plants, steps of a plant) or (plants, steps of a plant)
     "Arrange values of steps by plant and time"
     there = self.grid >= 0
     return np.where(there, values[..., self.grid], empty)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #a4912878
 def streak(
-    values,  # (..., T) in time order
-    k,  # number of consecutive steps
-):  # (..., T): the smallest of the last k values, -inf before there are k
+    values: np.ndarray,  # (..., T) in time order
+    k: int,  # number of consecutive steps
+) -> np.ndarray:  # (..., T): the smallest of the last k values, -inf before there are k
     "A run of k values above a threshold ends where this is above it"
     out = np.array(values, float)
     for i in range(1, k):
@@ -102,9 +102,11 @@ def streak(
 @patch
 def alarm_day(
     self: Scores,
-    threshold=None,  # number, or (runs, plants); the scores' own (0.5) where None
-    k=1,  # consecutive steps above the threshold
-):  # (runs, plants) DAG of the alarm, NaN where there is none
+    threshold: float
+    | np.ndarray
+    | None = None,  # each plant's own where (runs, plants); the scores' where None
+    k: int = 1,  # consecutive steps above the threshold
+) -> np.ndarray:  # (runs, plants) DAG of the alarm, NaN where there is none
     "The day on which each plant raises its alarm"
     threshold = np.asarray(self.threshold if threshold is None else threshold)
     above = streak(self.on_grid(self.p, -np.inf), k) > threshold[..., None]
@@ -117,7 +119,7 @@ never_day = 38.0  # DAG given to a plant without an alarm by the published evalu
 
 
 @patch
-def published_error(self: Scores):  # (runs, plants) days, NaN for controls
+def published_error(self: Scores) -> np.ndarray:  # (runs, plants) days, NaN for controls
     "Alarm minus onset on all rounds, never = DAG 38"
     alarm = np.nan_to_num(self.alarm_day(), nan=never_day)
     return alarm - self.plants.onset_dag.to_numpy(float)
@@ -126,17 +128,19 @@ def published_error(self: Scores):  # (runs, plants) days, NaN for controls
 @patch
 def measured_error(
     self: Scores,
-    threshold=None,  # of the alarm; the scores' own (0.5) where None
-    k=1,  # consecutive steps
-):  # (runs, plants) days, NaN for controls and plants without an alarm
+    threshold: float | np.ndarray | None = None,  # of the alarm; the scores' own (0.5) where None
+    k: int = 1,  # consecutive steps
+) -> np.ndarray:  # (runs, plants) days, NaN for controls and plants without an alarm
     "Alarm minus onset on measured steps"
     return self.alarm_day(threshold, k) - self.plants.onset_dag.to_numpy(float)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #aeb40660
 def plant_means(
-    values,  # (runs, plants), NaN = not counted
-    g,  # (plants,) code of the genotype
-):  # (runs, genotypes) means, and (runs, genotypes) numbers of plants
+    values: np.ndarray,  # (runs, plants), NaN = not counted
+    g: np.ndarray,  # (plants,) code of the genotype
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (runs, genotypes) means, and (runs, genotypes) numbers of plants
     "Mean over the plants of each genotype that have a value"
     ok = np.isfinite(values)
     n = by_genotype(ok, g)
@@ -145,8 +149,8 @@ def plant_means(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #22fe22aa
 def run_means(
-    values,  # (R, G), NaN = undefined
-):  # (G,) NaN where no run has a value
+    values: np.ndarray,  # (R, G), NaN = undefined
+) -> np.ndarray:  # (G,) NaN where no run has a value
     "Mean over runs per genotype"
     ok = np.isfinite(values)
     total = np.where(ok, values, 0).sum(0)
@@ -154,8 +158,8 @@ def run_means(
 
 
 def overall(
-    values,  # (R, G), NaN = undefined
-):  # number, NaN where nothing is defined
+    values: np.ndarray,  # (R, G), NaN = undefined
+) -> float:  # number, NaN where nothing is defined
     "Mean over genotypes of the mean over runs"
     x = run_means(values)
     known = x[np.isfinite(x)]
@@ -163,10 +167,10 @@ def overall(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #dc3103a8
 def as_counted(
-    s,  # Scores on measured steps
-    all_rounds=None,  # Scores on all 22 rounds
-    counted=None,  # Scores on the rows the earlier evaluator counted
-):  # Scores
+    s: Scores,  # on measured steps
+    all_rounds: Scores | None = None,  # on all 22 rounds
+    counted: Scores | None = None,  # on the rows the earlier evaluator counted
+) -> Scores:  # Scores
     "The rows that F1, AUC, accuracy, precision and recall as published are made of"
     # the contract lets MAE_published alone read the table of all rounds;
     # its measured rows are read here too, since only they are what was counted
@@ -176,10 +180,10 @@ def as_counted(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #477b81a5
 def fold_values(
-    s,  # Scores on measured steps
-    all_rounds=None,  # Scores on all 22 rounds, for MAE_published
-    counted=None,  # Scores on the rows that were counted as published; None: see `as_counted`
-):  # dict name -> (runs, genotypes)
+    s: Scores,  # on measured steps
+    all_rounds: Scores | None = None,  # on all 22 rounds, for MAE_published
+    counted: Scores | None = None,  # on the rows counted as published; None: see `as_counted`
+) -> dict[str, np.ndarray]:  # dict name -> (runs, genotypes)
     "Every per-fold metric"
     g, c = s.plants.g.to_numpy(), as_counted(s, all_rounds, counted)
     error = s.measured_error()
@@ -198,9 +202,9 @@ def fold_values(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7cc5d5b1
 def fold_table(
-    s,  # Scores
-    values,  # dict name -> (runs, genotypes), from `fold_values`
-):
+    s: Scores,  # Scores
+    values: dict[str, np.ndarray],  # from `fold_values`
+) -> pd.DataFrame:
     "The per-fold metrics as a tidy table: a row per run and left-out genotype"
     fold = pd.Series(s.fold).groupby(s.g).first().to_numpy()
     n = len(s.genotypes)
@@ -217,9 +221,9 @@ def fold_table(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #5e2e77ee
 def undefined_values(
-    s,  # Scores
-    values,  # from `fold_values`
-):
+    s: Scores,  # Scores
+    values: dict[str, np.ndarray],  # from `fold_values`
+) -> pd.DataFrame:
     "A row per undefined fold value: metric, run, fold, reason and treatment"
     c = s.counts()
     cases = dict(
@@ -249,8 +253,8 @@ def undefined_values(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #9bd065e0
 def pooled_f1(
-    c,  # counts, (runs, genotypes)
-):  # (runs,)
+    c: dict[str, np.ndarray],  # counts, (runs, genotypes)
+) -> np.ndarray:  # (runs,)
     "F1 from TP, FP, FN summed over folds"
     tp, fp, fn = (c[k].sum(-1) for k in ['tp', 'fp', 'fn'])
     top = 2 * tp
@@ -258,10 +262,10 @@ def pooled_f1(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #47e3740b
 def average_precision(
-    y,  # (steps,) bool
-    p,  # (runs, steps)
-    w=None,  # (steps,) weights, e.g. how often a genotype was drawn
-):  # (runs,)
+    y: np.ndarray,  # (steps,) bool
+    p: np.ndarray,  # (runs, steps)
+    w: np.ndarray | None = None,  # (steps,) weights, e.g. how often a genotype was drawn
+) -> np.ndarray:  # (runs,)
     "Sum over thresholds of (recall gained) x precision; tied scores form one threshold"
     w = np.ones(len(y)) if w is None else w
     out = np.full(len(p), np.nan)
@@ -276,9 +280,9 @@ def average_precision(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #57da61aa
 def reference_rank(
-    p,  # (n,) scores
-    reference,  # (m,) scores of the fold's reference controls
-):  # (n,) between 0 and 1, strictly increasing in p
+    p: np.ndarray,  # (n,) scores
+    reference: np.ndarray,  # (m,) scores of the fold's reference controls
+) -> np.ndarray:  # (n,) between 0 and 1, strictly increasing in p
     "Share of the reference below a score, ties half; the score itself breaks ties"
     r = np.sort(reference)
     first, last = np.searchsorted(r, p, 'left'), np.searchsorted(r, p, 'right')
@@ -287,7 +291,7 @@ def reference_rank(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #84b09ef5
 @patch
-def normalised(self: Scores):  # (runs, steps), and which controls served
+def normalised(self: Scores) -> tuple[np.ndarray, str]:  # (runs, steps), and which controls served
     "Test scores on the scale of each fold's controls, or as they are where the table holds none"
     held = self.held
     if held is None or not len(held):
@@ -305,12 +309,14 @@ def normalised(self: Scores):  # (runs, steps), and which controls served
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #194ac484
 def within_day_pairs(
-    p,  # (steps,) scores
-    y,  # (steps,) bool
-    day,  # (steps,) DAG
-    g,  # (steps,) genotype codes
-    G,  # number of genotypes
-):  # two (G, G) arrays: pairs in the right order (ties half), all pairs
+    p: np.ndarray,  # (steps,) scores
+    y: np.ndarray,  # (steps,) bool
+    day: np.ndarray,  # (steps,) DAG
+    g: np.ndarray,  # (steps,) genotype codes
+    G: int,  # number of genotypes
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # two (G, G) arrays: pairs in the right order (ties half), all pairs
     "Compare stressed with unstressed steps of the same day"
     right, total = np.zeros((G, G)), np.zeros((G, G))
     for d in np.unique(day[y]):
@@ -327,8 +333,11 @@ def within_day_pairs(
 @patch
 def within_day(
     self: Scores,
-    only=None,  # (steps,) bool: which steps take part, e.g. those of drought plants
-):  # (runs, G, G) right pairs, (G, G) all pairs, name of the reference
+    only: np.ndarray
+    | None = None,  # (steps,) bool: which steps take part, e.g. those of drought plants
+) -> tuple[
+    np.ndarray, np.ndarray, str
+]:  # (runs, G, G) right pairs, (G, G) all pairs, name of the reference
     "Pairs within a day per run, scores normalised fold by fold"
     p, reference = self.normalised()
     at = np.ones(len(self.y), bool) if only is None else only

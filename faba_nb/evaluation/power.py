@@ -18,10 +18,10 @@ from .metrics import run_means
 # %% ../../nbs/40_evaluation/03_power.ipynb #48dbdf52
 @lru_cache
 def _detectable_sd(
-    G,  # number of genotypes
-    power,  # probability of finding it
-    alpha,  # two-sided level
-):  # in standard deviations of the differences
+    G: int,  # number of genotypes
+    power: float,  # probability of finding it
+    alpha: float,  # two-sided level
+) -> float:  # in standard deviations of the differences
     "Detectable mean difference, in standard deviations of the differences"
     crit = stats.t.ppf(1 - alpha / 2, G - 1)
 
@@ -35,11 +35,11 @@ def _detectable_sd(
 
 
 def detectable(
-    sd,  # standard deviation of the differences between genotypes
-    G,  # number of genotypes
-    power=0.8,  # probability of finding it
-    alpha=0.05,  # two-sided level
-):  # difference
+    sd: float,  # standard deviation of the differences between genotypes
+    G: int,  # number of genotypes
+    power: float = 0.8,  # probability of finding it
+    alpha: float = 0.05,  # two-sided level
+) -> float:  # difference
     "Smallest mean difference that a paired t test finds with the given power"
     if not np.isfinite(sd) or G <= 2:
         return np.nan
@@ -51,29 +51,29 @@ correlations = (0.5, 0.8, 0.9, 0.95)  # between two arms, over genotypes
 
 
 def detectable_difference(
-    correlation,  # between the arms
-    G=44,  # genotypes
-    sd=fold_sd,  # of a fold's F1
-    power=0.8,  # probability of finding it
-):
+    correlation: float,  # between the arms
+    G: int = 44,  # genotypes
+    sd: float = fold_sd,  # of a fold's F1
+    power: float = 0.8,  # probability of finding it
+) -> float:
     "Smallest difference of mean fold F1 found with the given power"
     between = sd * np.sqrt(2 * (1 - correlation))
     return detectable(between, G, power)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #87101555
 def gap_probability(
-    gap,  # difference between the best and the worst mean
-    correlation,  # between the arms
-    k=4,  # identical arms
-    G=44,  # genotypes
-    sd=fold_sd,  # of a fold's F1
-):
+    gap: float,  # difference between the best and the worst mean
+    correlation: float,  # between the arms
+    k: int = 4,  # identical arms
+    G: int = 44,  # genotypes
+    sd: float = fold_sd,  # of a fold's F1
+) -> float:
     "Probability that k identical arms show at least this gap"
     error = sd * np.sqrt((1 - correlation) / G)
     return stats.studentized_range.sf(gap / error, k, np.inf)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #e02a4691
-def _published_gap():
+def _published_gap() -> float:
     "Best minus worst backbone of the earlier paper, F1"
     table = pd.read_csv(root() / 'data' / 'design' / 'published.csv')
     f1 = table.query('system == "earlier" and metric == "f1" and backbone != "none"').value
@@ -84,12 +84,12 @@ published_gap = _published_gap()
 
 
 def power_table(
-    G=44,  # genotypes
-    sd=fold_sd,  # of a fold's F1
-    observed=None,  # correlation between the arms of this study
-    k=4,  # arms
-    gap=published_gap,  # whose probability among identical arms is wanted
-):
+    G: int = 44,  # genotypes
+    sd: float = fold_sd,  # of a fold's F1
+    observed: float | None = None,  # correlation between the arms of this study
+    k: int = 4,  # arms
+    gap: float = published_gap,  # whose probability among identical arms is wanted
+) -> pd.DataFrame:
     "A row per correlation: detectable difference, and how often chance makes the gap"
     rows = [(r, 'assumed') for r in correlations]
     if observed is not None and np.isfinite(observed) and observed < 1:
@@ -111,8 +111,8 @@ def power_table(
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #4662a463
 def observed_power(
-    entries,  # list of Entry, arms only
-):  # power table for the data at hand
+    entries: list,  # `Entry` of every arm
+) -> pd.DataFrame:  # power table for the data at hand
     "Fold SD and correlation of this study's arms, and what follows from them"
     f1 = np.stack([run_means(e.values['f1']) for e in entries])
     f1 = f1[:, np.isfinite(f1).all(0)]

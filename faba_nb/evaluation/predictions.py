@@ -52,8 +52,8 @@ allowed_values = dict(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #2cec3e21
 def with_labels(
-    steps,  # rows with plant_id, dag, onset_dag (NaN for controls)
-):
+    steps: pd.DataFrame,  # rows with plant_id, dag, onset_dag (NaN for controls)
+) -> pd.DataFrame:
     "The steps with `label` and, per plant, the last day before the onset and the first from it on"
     s = steps.sort_values(['plant_id', 'dag'], ignore_index=True)
     s['label'] = (s.dag >= s.onset_dag).astype(int)
@@ -64,16 +64,16 @@ def with_labels(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a2529b4d
 def _row(
-    mask,  # True where a row is wrong
-):  # the first such row as a reader of the file counts it, header = 1
+    mask: 'Sequence[bool]',  # True where a row is wrong
+) -> int:  # the first such row as a reader of the file counts it, header = 1
     return int(np.flatnonzero(np.asarray(mask))[0]) + 2
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #3c2fc633
 def check_columns(
-    df,  # a table of predictions
-    where,  # file, for the message
-    extra=(),  # more columns that must be there
-):
+    df: pd.DataFrame,  # a table of predictions
+    where: str,  # file, for the message
+    extra: 'Sequence[str]' = (),  # more columns that must be there
+) -> None:
     "Refuse missing columns, text in number columns and values that are not allowed"
     missing = [c for c in [*text_columns, *number_columns, *extra] if c not in df]
     if missing:
@@ -104,9 +104,9 @@ def check_columns(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #13da58f7
 def check_values(
-    df,  # a table with the right columns
-    where,  # file, for the message
-):
+    df: pd.DataFrame,  # a table with the right columns
+    where: str,  # file, for the message
+) -> None:
     "Refuse missing or impossible values"
     for c in [*text_columns, *number_columns]:
         bad = df[c].isna() & ((c != 'onset_dag') | (df.treatment == 'WHC-30'))
@@ -133,9 +133,9 @@ def check_values(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #17c1e1f6
 def check_folds(
-    df,  # a table with the right values
-    where,  # file, for the message
-):
+    df: pd.DataFrame,  # a table with the right values
+    where: str,  # file, for the message
+) -> None:
     "Refuse a genotype tested in two folds of a run, or tested and used for validation in one"
     run = ['protocol', 'split_seed', 'init_seed']
     test = df[df.split == 'test']
@@ -160,9 +160,9 @@ def check_folds(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #cc296140
 def check_facts(
-    df,  # a table with the right folds
-    where,  # file, for the message
-):
+    df: pd.DataFrame,  # a table with the right folds
+    where: str,  # file, for the message
+) -> None:
     "Refuse facts of a plant that change, labels that contradict the onset, runs with other steps"
     for c in ['genotype', 'treatment', 'replicate', 'onset_dag']:
         first = df.groupby('plant_id')[c].transform('first')
@@ -196,9 +196,9 @@ def check_facts(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #b4cdf2ef
 def check_predictions(
-    df,  # a table of predictions
-    where='predictions',  # file, for the messages
-):  # the same table, with columns added that may be absent
+    df: pd.DataFrame,  # a table of predictions
+    where: str = 'predictions',  # file, for the messages
+) -> pd.DataFrame:  # the same table, with columns added that may be absent
     "All refusals, cheap ones first"
     check_columns(df, where)
     df = df.astype({c: float for c in ['onset_dag', 'probability']})
@@ -209,8 +209,8 @@ def check_predictions(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #c213ab85
 def read_predictions(
-    path,  # OUT/arms/<arm>/predictions.csv
-):
+    path: Path,  # OUT/arms/<arm>/predictions.csv
+) -> pd.DataFrame:
     "Read and check a table of predictions; accessions and plant ids stay text"
     path = Path(path)
     if not path.exists():
@@ -218,15 +218,15 @@ def read_predictions(
     return check_predictions(_read(path), str(path))
 
 
-def _read(path):
+def _read(path: Path) -> pd.DataFrame:
     "The table, its names as text"
     names = {c: str for c in ['study', 'arm', 'backbone', *text_columns]}
     return read_csv(path, dtype=names, keep_default_na=False, na_values=[''], low_memory=False)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
 def read_rounds(
-    path,  # OUT/arms/<arm>/predictions_all_rounds.csv
-):
+    path: Path,  # OUT/arms/<arm>/predictions_all_rounds.csv
+) -> pd.DataFrame:
     "Read and check predictions on all rounds, a row per plant and round"
     df = _read(path)
     check_columns(df, str(path), ['measured'])
@@ -250,16 +250,16 @@ def read_rounds(
 
 
 def merge_days(
-    df,  # from `read_rounds`
-):
+    df: pd.DataFrame,  # from `read_rounds`
+) -> pd.DataFrame:
     "One row per plant and day: of two rounds of one day the one with the higher probability"
     rising = df.sort_values('probability')
     return rising.drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #29a80a19
 def check_all_rounds(
-    path,  # OUT/arms/<arm>/predictions_all_rounds.csv
-):
+    path: Path,  # OUT/arms/<arm>/predictions_all_rounds.csv
+) -> pd.DataFrame:
     "Read and check predictions on all rounds, a row per plant and day"
     return check_predictions(merge_days(read_rounds(path)), str(path))
 
@@ -284,7 +284,7 @@ class Scores:
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
 def _cached(
     cls,  # class to which the property belongs
-):  # decorator: like `cached_property`, for classes that grow in several cells
+) -> 'Callable':  # decorator: like `cached_property`, for classes that grow in several cells
     def add(f):
         prop = cached_property(f)
         prop.__set_name__(cls, f.__name__)
@@ -295,27 +295,27 @@ def _cached(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a9a54a33
 @_cached(Scores)
-def y(self):
+def y(self) -> np.ndarray:
     return self.steps.label.to_numpy(bool)
 
 
 @_cached(Scores)
-def dag(self):
+def dag(self) -> np.ndarray:
     return self.steps.dag.to_numpy(float)
 
 
 @_cached(Scores)
-def g(self):
+def g(self) -> np.ndarray:
     return pd.factorize(self.steps.genotype)[0]
 
 
 @_cached(Scores)
-def genotypes(self):
+def genotypes(self) -> np.ndarray:
     return self.steps.genotype.unique().astype(object)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #935afa26
 @_cached(Scores)
-def plants(self):
+def plants(self) -> pd.DataFrame:
     cols = [
         'plant_id',
         'genotype',
@@ -330,12 +330,12 @@ def plants(self):
 
 
 @_cached(Scores)
-def plant(self):
+def plant(self) -> np.ndarray:
     return pd.factorize(self.steps.plant_id)[0]
 
 
 @_cached(Scores)
-def grid(self):
+def grid(self) -> np.ndarray:
     count = np.bincount(self.plant)
     start = np.r_[0, np.cumsum(count)[:-1]]
     step = np.arange(len(self.plant))
@@ -345,12 +345,12 @@ def grid(self):
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de7cd4d6
 def scores(
-    df,  # a checked table of predictions
-    protocol='retrospective',  # which reading
-    arm='',  # name
-    kind='arm',  # arm, baseline, imported or yardstick
-    backbone='',  # of the arm
-):
+    df: pd.DataFrame,  # a checked table of predictions
+    protocol: str = 'retrospective',  # which reading
+    arm: str = '',  # name
+    kind: str = 'arm',  # arm, baseline, imported or yardstick
+    backbone: str = '',  # of the arm
+) -> Scores | None:
     "Arrange the test predictions of one protocol as a matrix of runs by steps"
     df = df[df.protocol == protocol]
     if not len(df):

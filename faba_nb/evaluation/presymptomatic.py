@@ -23,10 +23,12 @@ from .comparing import adjust
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #141e13a1
 def pair_differences(
-    table,  # plant_id, dag and the columns of `names`
-    plants,  # plant_id, genotype, treatment, replicate
-    names,  # columns to take
-):  # differences (genotypes, days, names), genotypes, days
+    table: pd.DataFrame,  # plant_id, dag and the columns of `names`
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate
+    names: list[str],  # columns to take
+) -> tuple[
+    np.ndarray, list[str], np.ndarray
+]:  # differences (genotypes, days, names), genotypes, days
     "Drought minus control of a genotype, replicate and day, over the day's SD between controls"
     about = plants[['plant_id', 'genotype', 'treatment', 'replicate']]
     d = table[['plant_id', 'dag', *names]].merge(about, on='plant_id')
@@ -42,9 +44,11 @@ def pair_differences(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #86403c7e
 def treatment_effects(
-    d,  # rows of one parameter: y, dag, drought (0/1), genotype
-    draws=20_000,  # for the simultaneous band
-    seed=0,  # of those draws
+    d: pd.DataFrame,  # rows of one parameter: y, dag, drought (0/1), genotype
+    draws: int = 20_000,  # for the simultaneous band
+    seed: int = 0,  # of those draws
+) -> (
+    pd.DataFrame
 ):  # a row per day: effect, se, pointwise and simultaneous band, p; p_all of all days together
     "Treatment effect per day from a mixed model with a random genotype"
     d = d.dropna(subset='y')
@@ -69,8 +73,10 @@ def treatment_effects(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #604374b1
 def day_model(
-    d,  # rows of one parameter: y, dag, drought (0/1), genotype
-):  # (days,) DAG, (days,) treatment effects, (days, days) their covariance
+    d: pd.DataFrame,  # rows of one parameter: y, dag, drought (0/1), genotype
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # (days,) DAG, (days,) treatment effects, (days, days) their covariance
     "y = day + day x drought + a random level per genotype, by restricted maximum likelihood"
     day, code = np.unique(d.dag.to_numpy(float), return_inverse=True)
     level = np.eye(len(day))[code]
@@ -86,8 +92,8 @@ def day_model(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #03b2583c
 def divergence_day(
-    e,  # from `treatment_effects`
-):  # DAG, NaN where the treatments never part
+    e: pd.DataFrame,  # from `treatment_effects`
+) -> float:  # DAG, NaN where the treatments never part
     "First of two consecutive days on which the simultaneous band excludes 0 on the same side"
     excluded = (e.band_low > 0) | (e.band_high < 0)
     side = np.sign(e.effect) * excluded
@@ -97,10 +103,12 @@ def divergence_day(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #95fbb771
 def fluorescence_change(
-    fluor,  # plant_id, dag, parameters
-    plants,  # plant_id, genotype, treatment
-    names,  # parameters
-):  # two tables: a row per parameter and day; a row per parameter
+    fluor: pd.DataFrame,  # plant_id, dag, parameters
+    plants: pd.DataFrame,  # plant_id, genotype, treatment
+    names: list[str],  # parameters
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # two tables: a row per parameter and day; a row per parameter
     "Treatment effects of all parameters, and their days of divergence"
     about = plants[['plant_id', 'genotype', 'treatment']]
     d = fluor[['plant_id', 'dag', *names]].merge(about, on='plant_id')
@@ -134,10 +142,10 @@ widths = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)  # days of the logistic
 
 
 def dealt_sums(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    known,  # (onsets,) DAG, each once
-):  # (genotypes, onsets, grid) x.x and x.y
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    known: np.ndarray,  # (onsets,) DAG, each once
+) -> tuple[np.ndarray, np.ndarray]:  # (genotypes, onsets, grid) x.x and x.y
     "Least-squares sums of every curve of the grid, were a genotype's onset any of the known ones"
     ok, y = np.isfinite(D).astype(float), np.nan_to_num(D)
     from_onset = days[None, None] - known[:, None, None]
@@ -151,10 +159,10 @@ def dealt_sums(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #aa30d539
 def lead_sums(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    onset,  # (genotypes,) DAG
-):  # (genotypes, grid) x.x and x.y, (genotypes,) y.y
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    onset: np.ndarray,  # (genotypes,) DAG
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (genotypes, grid) x.x and x.y, (genotypes,) y.y
     "Least-squares sums of every curve of the grid, genotype by genotype"
     known = np.unique(onset)
     xx, xy = dealt_sums(D, days, known)
@@ -164,8 +172,10 @@ def lead_sums(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4d77440a
 def best_lead(
-    xx,  # (draws, grid)
-    xy,  # (draws, grid)
+    xx: np.ndarray,  # (draws, grid)
+    xy: np.ndarray,  # (draws, grid)
+) -> (
+    tuple
 ):  # (draws,) lead, (draws,) gain: sum of squares explained, (draws,) effect, (draws,) width
     "The curve that explains most"
     gain, effect = ratio(xy**2, xx, 0), ratio(xy, xx, 0)
@@ -176,12 +186,12 @@ def best_lead(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #298711be
 def dealt_gains(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    onset,  # (genotypes,) DAG
-    rng,  # random generator
-    draws,  # permutations
-):  # (draws,) sum of squares explained
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    onset: np.ndarray,  # (genotypes,) DAG
+    rng: np.random.Generator,  # of the permutations
+    draws: int,  # permutations
+) -> np.ndarray:  # (draws,) sum of squares explained
     "What the best curve explains with onsets dealt anew over the genotypes"
     known, code = np.unique(onset, return_inverse=True)
     dealt = np.array([rng.permutation(code) for _ in range(draws)])
@@ -192,12 +202,12 @@ def dealt_gains(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #052c430a
 def onset_lead(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    onset,  # (genotypes,) DAG
-    draws=1000,  # of bootstrap and permutation
-    seed=0,  # of both; the same seed gives the same genotypes for all signals
-):  # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    onset: np.ndarray,  # (genotypes,) DAG
+    draws: int = 1000,  # of bootstrap and permutation
+    seed: int = 0,  # of both; the same seed gives the same genotypes for all signals
+) -> dict:  # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
     "Lead of a change before the onset with its interval, and whether it follows the onset at all"
     rng, G = np.random.default_rng(seed), len(onset)
     w = rng.multinomial(G, np.full(G, 1 / G), draws).astype(float)
@@ -241,10 +251,14 @@ def _lead_order(
 
 
 def lead_table(
-    signals,  # dict name -> (D, days, onset) as for `onset_lead`, genotypes in a common order
-    kinds,  # dict name -> e.g. fluorescence, shape, index, model
-    draws=1000,  # of bootstrap and permutation
-):  # two tables: a row per signal; a row per pair of signals of different kind
+    signals: dict[
+        str, tuple
+    ],  # dict name -> (D, days, onset) as for `onset_lead`, genotypes in a common order
+    kinds: dict[str, str],  # dict name -> e.g. fluorescence, shape, index, model
+    draws: int = 1000,  # of bootstrap and permutation
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # two tables: a row per signal; a row per pair of signals of different kind
     "Leads of all signals before the onset, and of one kind of signal before another"
     fits = {k: onset_lead(*v, draws) for k, v in signals.items()}
     rows = []
@@ -258,12 +272,12 @@ def lead_table(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #02fa7cfd
 def deviation_scores(
-    fluor,  # plant_id, dag, parameters
-    plants,  # plant_id, genotype, treatment, replicate, onset_dag
-    names,  # parameters
-    allowance=0.5,  # subtracted from each day's deviation, in standard deviations
-    late=28,  # DAG from which the direction of the drought effect is learned
-):  # Scores, protocol online, one run
+    fluor: pd.DataFrame,  # plant_id, dag, parameters
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag
+    names: list[str],  # parameters
+    allowance: float = 0.5,  # subtracted from each day's deviation, in standard deviations
+    late: int = 28,  # DAG from which the direction of the drought effect is learned
+) -> Scores:  # Scores, protocol online, one run
     "CUSUM of the fluorescence deviation of every plant, learned from other genotypes"
     order = ['genotype', 'plant_id', 'dag']
     d = fluor[['plant_id', 'dag', *names]].merge(plants, on='plant_id')
@@ -295,10 +309,10 @@ def deviation_scores(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #e4f95655
 def standardised(
-    x,  # (rows, names)
-    day,  # (rows,) DAG
-    reference,  # (rows,) bool: the control plants of other genotypes
-):  # (rows, names) deviations in standard deviations of the reference on that day
+    x: np.ndarray,  # (rows, names)
+    day: np.ndarray,  # (rows,) DAG
+    reference: np.ndarray,  # (rows,) bool: the control plants of other genotypes
+) -> np.ndarray:  # (rows, names) deviations in standard deviations of the reference on that day
     "Deviation from the reference plants of the day"
     out = np.full(x.shape, np.nan)
     for d in np.unique(day):
@@ -310,9 +324,9 @@ def standardised(
 
 
 def cusum(
-    z,  # deviations in time order
-    allowance,  # subtracted from each
-):  # the running sum that never falls below 0
+    z: np.ndarray,  # deviations in time order
+    allowance: float,  # subtracted from each
+) -> np.ndarray:  # the running sum that never falls below 0
     "One-sided cumulative sum (Page 1954)"
     out, total = np.empty(len(z)), 0.0
     for i, v in enumerate(np.nan_to_num(z)):
@@ -321,9 +335,9 @@ def cusum(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #393c31ec
 def alarm_dates(
-    s,  # Scores, online
-    rule=alarms.accession_rule,  # when a plant counts as alarmed
-):  # a row per genotype, runs together
+    s: Scores,  # online
+    rule: alarms.Rule = alarms.accession_rule,  # when a plant counts as alarmed
+) -> pd.DataFrame:  # a row per genotype, runs together
     "Middle, first and last alarm of a genotype's drought plants, and how many never alarm"
     q = alarms.plant_alarms(s, rule).groupby('genotype')
     out = q.agg(
@@ -341,9 +355,9 @@ def alarm_dates(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #fd2a9fdf
 def row_correlations(
-    x,  # (n,) or (rows, n)
-    y,  # (rows, n)
-):  # (rows,)
+    x: np.ndarray,  # (n,) or (rows, n)
+    y: np.ndarray,  # (rows, n)
+) -> np.ndarray:  # (rows,)
     "Pearson correlation of each row"
     x = x - x.mean(-1, keepdims=True)
     y = y - y.mean(-1, keepdims=True)
@@ -352,12 +366,12 @@ def row_correlations(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #977355fe
 def dates_agree(
-    a,  # (genotypes,) DAG of one signal
-    b,  # (genotypes,) DAG of another
-    onset,  # (genotypes,) DAG
-    draws=2000,  # permutations
-    seed=0,  # of them
-):  # r_dates, p_dates, r_leads, r_leads without any agreement and its range, n
+    a: np.ndarray,  # (genotypes,) DAG of one signal
+    b: np.ndarray,  # (genotypes,) DAG of another
+    onset: np.ndarray,  # (genotypes,) DAG
+    draws: int = 2000,  # permutations
+    seed: int = 0,  # of them
+) -> dict[str, float]:  # r_dates, p_dates, r_leads, r_leads without any agreement and its range, n
     "Spearman correlation of two dates with its permutation p, and the correlation of both leads"
     ok = np.isfinite(a) & np.isfinite(b) & np.isfinite(onset)
     a, b, o = a[ok], b[ok], onset[ok]
@@ -389,9 +403,9 @@ classic = 'Fo Fm QY_max Fv/Fm_Lss QY_Lss NPQ_Lss qN_Lss qP_Lss Rfd_Lss'.split()
 
 
 def signal_differences(
-    tables,  # dict kind -> (table, names): fluorescence, shape, index
-    plants,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
-):  # dict name -> (D, days, onset), dict name -> kind
+    tables: dict[str, tuple],  # dict kind -> (table, names): fluorescence, shape, index
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
+) -> tuple[dict, dict]:  # dict name -> (D, days, onset), dict name -> kind
     "Pair differences of every signal, all on the genotypes that have both treatments"
     onset = plants.groupby('genotype').genotype_onset_dag.first().dropna().sort_index()
     noted = onset.to_numpy(float)
@@ -410,14 +424,14 @@ def signal_differences(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4ae3d57a
 def presymptomatic_tables(
-    fluor,  # plant_id, round, dag and parameters
-    plants,  # the plant table of the experiment
-    known,  # names of the fluorescence parameters
-    shape=None,  # plant_id, dag and plant sizes
-    vi=None,  # plant_id, dag and vegetation indices
-    models=(),  # Scores, online: the arms whose alarms stand beside
-    draws=1000,  # of bootstrap and permutation
-):  # dict name -> table
+    fluor: pd.DataFrame,  # plant_id, round, dag and parameters
+    plants: pd.DataFrame,  # the plant table of the experiment
+    known: list[str],  # names of the fluorescence parameters
+    shape: pd.DataFrame | None = None,  # plant_id, dag and plant sizes
+    vi: pd.DataFrame | None = None,  # plant_id, dag and vegetation indices
+    models: 'Sequence[Scores]' = (),  # online: the arms whose alarms stand beside
+    draws: int = 1000,  # of bootstrap and permutation
+) -> dict[str, pd.DataFrame]:  # dict name -> table
     "Everything about the time before the symptoms"
     known = [k for k in known if k in fluor and fluor[k].notna().any()]
     change, parting = fluorescence_change(fluor, plants, known)
@@ -445,8 +459,8 @@ def presymptomatic_tables(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #843c7fe0
 def agreement_table(
-    dates,  # from `alarm_dates`, all signals
-):  # a row per pair of signals
+    dates: pd.DataFrame,  # from `alarm_dates`, all signals
+) -> pd.DataFrame:  # a row per pair of signals
     "How the dates of every pair of signals agree over genotypes"
     wide = dates.pivot(index='genotype', columns='signal', values='alarm_dag').astype(float)
     onset = dates.groupby('genotype').onset_dag.first().to_numpy(float)

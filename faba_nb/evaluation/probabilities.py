@@ -20,18 +20,18 @@ tiny = 1e-6  # probabilities are kept this far from 0 and 1 before taking logits
 
 
 def logits(
-    p,  # probabilities
-):  # log odds, finite
+    p: np.ndarray,  # probabilities
+) -> np.ndarray:  # log odds, finite
     "Log odds of clipped probabilities"
     return logit(np.clip(p, tiny, 1 - tiny))
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #7fd80025
 def fit_scaling(
-    x,  # (steps,) logits
-    y,  # (steps,) bool
-    w,  # (fits, steps) weights
-    steps=40,  # at most; ends when nothing moves
-):  # (fits, 2) intercept and slope
+    x: np.ndarray,  # (steps,) logits
+    y: np.ndarray,  # (steps,) bool
+    w: np.ndarray,  # (fits, steps) weights
+    steps: int = 40,  # at most; ends when nothing moves
+) -> np.ndarray:  # (fits, 2) intercept and slope
     "Weighted logistic regressions of y on x, one a row of w, by Newton's method with a faint ridge"
     z = np.stack([np.ones_like(x), x], 1)
     beta = np.zeros((len(w), 2))
@@ -47,8 +47,8 @@ def fit_scaling(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #cec4b2f4
 def scaled(
-    s,  # Scores
-):  # Scores with scaled probabilities
+    s: Scores,  # Scores
+) -> Scores:  # Scores with scaled probabilities
     "Each genotype's probabilities corrected by what unseen predictions of the other genotypes need"
     others = 1.0 - np.eye(len(s.genotypes))[:, s.g]
     nested = {}
@@ -63,7 +63,7 @@ def scaled(
     return replace(s, p=p)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #05007fa9
-def _from_within(s, run, nested):
+def _from_within(s: Scores, run: tuple, nested: dict[tuple, pd.DataFrame]) -> np.ndarray:
     "(steps, 2) intercept and slope of each step's fold, fitted on the fold's inner predictions"
     out = np.empty((len(s.fold), 2))
     for f in np.unique(s.fold):
@@ -74,8 +74,8 @@ def _from_within(s, run, nested):
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #627e4158
 def squared_error(
-    s,  # Scores
-):  # (runs, genotypes) sums, (genotypes,) steps
+    s: Scores,  # Scores
+) -> tuple[np.ndarray, np.ndarray]:  # (runs, genotypes) sums, (genotypes,) steps
     "Contributions to the Brier score"
     error = (s.p - s.y) ** 2
     n = np.bincount(s.g).astype(float)
@@ -83,9 +83,9 @@ def squared_error(
 
 
 def log_losses(
-    s,  # Scores
-    only=None,  # (steps,) bool: which steps count
-):  # (runs, genotypes) means over a genotype's steps, NaN where none counts
+    s: Scores,  # Scores
+    only: np.ndarray | None = None,  # (steps,) bool: which steps count
+) -> np.ndarray:  # (runs, genotypes) means over a genotype's steps, NaN where none counts
     "Log-loss per genotype"
     at = np.ones(len(s.y), bool) if only is None else only
     q = np.clip(s.p, tiny, 1 - tiny)
@@ -95,19 +95,19 @@ def log_losses(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #df375ce9
 def bins_of(
-    p,  # (steps,)
-    bins=10,  # of equal mass
-):  # (steps,) bin number
+    p: np.ndarray,  # (steps,)
+    bins: int = 10,  # of equal mass
+) -> np.ndarray:  # (steps,) bin number
     "Equal-mass bins; steps with the same probability stay together"
     edges = np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, p, 'left')
 
 
 def calibration_table(
-    s,  # Scores
-    label,  # 'as predicted' or 'scaled'
-    bins=10,  # of equal mass
-):  # a row per bin, all runs together
+    s: Scores,  # Scores
+    label: str,  # 'as predicted' or 'scaled'
+    bins: int = 10,  # of equal mass
+) -> pd.DataFrame:  # a row per bin, all runs together
     "Said and happened per bin"
     p, y = s.p.ravel(), np.tile(s.y, len(s.p))
     steps = pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y)).groupby('bin')
@@ -117,10 +117,10 @@ def calibration_table(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #c3000db1
 def calibration_error(
-    p,  # (steps,)
-    y,  # (steps,) bool
-    bins=10,  # of equal mass
-):
+    p: np.ndarray,  # (steps,)
+    y: np.ndarray,  # (steps,) bool
+    bins: int = 10,  # of equal mass
+) -> float:
     "Mean over steps of |mean said - share happened| of their bin"
     b = bins_of(p, bins)
     n = np.bincount(b, minlength=bins)
@@ -129,8 +129,8 @@ def calibration_error(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #880e723f
 def slope_intercept(
-    s,  # Scores
-):  # dict name -> (value, low, high), mean over runs
+    s: Scores,  # Scores
+) -> dict[str, tuple]:  # dict name -> (value, low, high), mean over runs
     "Calibration slope and intercept with cluster-robust 95 % intervals"
     parts = []
     for q in s.p:
@@ -150,9 +150,9 @@ def slope_intercept(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #ac6869df
 def decision_curve(
-    s,  # Scores
-    thresholds=np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
-):  # a row per threshold
+    s: Scores,  # Scores
+    thresholds: np.ndarray = np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
+) -> pd.DataFrame:  # a row per threshold
     "Net benefit = TP/N - FP/N x t/(1 - t), mean over runs"
     n, stressed, rows = s.p.size, s.y.mean(), []
     about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol)
@@ -211,11 +211,11 @@ def _calibration_rows(
 
 
 def probability_rows(
-    s,  # Scores
-    t,  # Scores, scaled
-    clock,  # Scores of the rival clock
-    tools,  # with `row`
-):  # list of dict
+    s: Scores,  # Scores
+    t: Scores,  # the same, scaled
+    clock: Scores,  # of the rival clock
+    tools: 'Tools',  # with `row`
+) -> list[dict]:  # list of dict
     "Brier score, skill, log-loss, calibration error, slope, intercept, before and after scaling"
     rival, rows = squared_error(clock)[0].mean(0, keepdims=True), []
     scaling = 'after scaling fitted on the other genotypes'

@@ -27,14 +27,14 @@ def alarm_days(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #6bed382a
-def _drawn_middles(days, rng, draws):
+def _drawn_middles(days: np.ndarray, rng: np.random.Generator, draws: int) -> np.ndarray:
     "Alarm days of an accession (plants × runs) whose plants are drawn again, infinite = never"
     late = np.nan_to_num(days, nan=np.inf)
     pick = rng.integers(len(late), size=(draws, len(late)))
     return np.median(late[pick].reshape(draws, -1), axis=1)
 
 
-def _by_accession(alarms):
+def _by_accession(alarms: pd.DataFrame) -> dict[str, np.ndarray]:
     "Genotype to alarm days (plants × runs)"
     found = {}
     for genotype, q in alarms.groupby('genotype'):
@@ -74,20 +74,20 @@ def ranking(
     return out.assign(rank=rankdata(out.day.fillna(np.inf)))
 
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #cc8930c4
-def _ordered(days):
+def _ordered(days: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
     "Days for ordering alone: those without an alarm share the last place"
     last = np.nanmax([*np.ravel(days), 0])
     return days.fillna(last + 1)
 
 
-def _tau(x, y):
+def _tau(x: np.ndarray, y: np.ndarray) -> float:
     "Kendall's τ, NaN where one side does not vary"
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return np.nan
     return kendalltau(x, y).statistic
 
 
-def _taus(frame, by):
+def _taus(frame: pd.DataFrame, by: str) -> list[float]:
     "τ of every pair of levels of a column"
     wide = frame.groupby(['genotype', by]).alarm_dag.agg(middle_day).unstack()
     wide = _ordered(wide)

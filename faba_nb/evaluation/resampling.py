@@ -23,8 +23,8 @@ class Draws:
 
     def run(
         self,
-        R,  # number of runs of the arm
-    ):  # (draws, G', R) index of a run
+        R: int,  # number of runs of the arm
+    ) -> np.ndarray:  # (draws, G', R) index of a run
         "Which runs a draw uses; common to all arms with the same number of runs"
         if self.u is None:
             return np.broadcast_to(np.arange(R), (*self.genotype.shape, R))
@@ -34,8 +34,8 @@ class Draws:
 @patch
 def copies(
     self: Draws,
-    G,  # number of genotypes
-):  # (draws, G) how often each genotype was drawn
+    G: int,  # number of genotypes
+) -> np.ndarray:  # (draws, G) how often each genotype was drawn
     "Draws as counts"
     if not hasattr(self, '_copies'):
         self._copies = np.stack([np.bincount(g, minlength=G) for g in self.genotype]).astype(float)
@@ -45,9 +45,9 @@ def copies(
 @patch
 def flat(
     self: Draws,
-    R,  # number of runs of the arm
-    G,  # number of genotypes of the arm
-):  # (draws, R, G') index into a raveled (R, G) array
+    R: int,  # number of runs of the arm
+    G: int,  # number of genotypes of the arm
+) -> np.ndarray:  # (draws, R, G') index into a raveled (R, G) array
     "Where the drawn cells of an array stand"
     known = self.__dict__.setdefault('_flat', {})
     if (R, G) not in known:
@@ -57,11 +57,11 @@ def flat(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #80948a11
 def bootstrap_draws(
-    G,  # genotypes
-    R,  # most runs of any arm
-    draws=10_000,  # at least 10 000 for reported intervals
-    seed=0,  # common draws for all arms: one seed
-):
+    G: int,  # genotypes
+    R: int,  # most runs of any arm
+    draws: int = 10_000,  # at least 10 000 for reported intervals
+    seed: int = 0,  # common draws for all arms: one seed
+) -> Draws:
     "Genotypes with replacement, runs with replacement within each"
     rng = np.random.default_rng(seed)
     genotype = rng.integers(0, G, (draws, G))
@@ -69,8 +69,8 @@ def bootstrap_draws(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #b284d8c7
 def jackknife_draws(
-    G,  # genotypes
-):
+    G: int,  # genotypes
+) -> Draws:
     "Each genotype left out once"
     every = np.arange(G)
     left = [np.delete(every, i) for i in range(G)]
@@ -78,9 +78,9 @@ def jackknife_draws(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #18cb0ba9
 def drawn_mean(
-    values,  # (R, G) of one arm
-    d,  # Draws
-):  # (draws,) mean over the drawn genotypes of the mean over their drawn runs
+    values: np.ndarray,  # (R, G) of one arm
+    d: Draws,  # Draws
+) -> np.ndarray:  # (draws,) mean over the drawn genotypes of the mean over their drawn runs
     "Mean over genotypes, resampled"
     x = np.asarray(values, float).ravel().take(d.flat(*values.shape))
     if x.size and np.isfinite(values).all():
@@ -92,11 +92,11 @@ def drawn_mean(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #967b1259
 def drawn_ratio(
-    top,  # (R, G) contributions to the numerator
-    bottom,  # (R, G) contributions to the denominator
-    d,  # Draws
-    together=False,  # True: one ratio over all runs, for counts that differ much between runs
-):  # (draws,)
+    top: np.ndarray,  # (R, G) contributions to the numerator
+    bottom: np.ndarray,  # (R, G) contributions to the denominator
+    d: Draws,  # Draws
+    together: bool = False,  # True: one ratio over all runs, for counts that differ much between runs
+) -> np.ndarray:  # (draws,)
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
     at = d.flat(*top.shape)
     sums = [np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)]
@@ -108,10 +108,10 @@ def drawn_ratio(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #3bff8eff
 def drawn_pairs(
-    right,  # (R, G, G) pairs in the right order
-    total,  # (G, G) all pairs
-    d,  # Draws
-):  # (draws,)
+    right: np.ndarray,  # (R, G, G) pairs in the right order
+    total: np.ndarray,  # (G, G) all pairs
+    d: Draws,  # Draws
+) -> np.ndarray:  # (draws,)
     "Share of pairs in the right order, resampled"
     n = d.copies(total.shape[0])
     in_order = ((n @ np.mean(right, 0)) * n).sum(1)
@@ -119,11 +119,11 @@ def drawn_pairs(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #41d6a965
 def drawn_average_precision(
-    y,  # (steps,) bool
-    p,  # (R, steps)
-    g,  # (steps,) genotype codes
-    d,  # Draws
-):  # (draws,) mean over runs
+    y: np.ndarray,  # (steps,) bool
+    p: np.ndarray,  # (R, steps)
+    g: np.ndarray,  # (steps,) genotype codes
+    d: Draws,  # Draws
+) -> np.ndarray:  # (draws,) mean over runs
     "Area under the precision-recall curve, resampled"
     w, total = d.copies(g.max() + 1).astype(np.float32), 0.0
     for q in p:
@@ -140,11 +140,11 @@ def drawn_average_precision(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9702f57c
 def bca(
-    value,  # the estimate
-    boot,  # (draws,) bootstrap values
-    jack,  # (G,) jackknife values
-    level=0.95,  # of the interval
-):  # low, high
+    value: float,  # the estimate
+    boot: np.ndarray,  # (draws,) bootstrap values
+    jack: np.ndarray,  # (G,) jackknife values
+    level: float = 0.95,  # of the interval
+) -> tuple[float, float]:  # low, high
     "Bias-corrected and accelerated bootstrap interval"
     boot = boot[np.isfinite(boot)]
     known = jack[np.isfinite(jack)]
@@ -162,9 +162,9 @@ def bca(
 @patch
 def recentred(
     self: Draws,
-    drawn,  # function of Draws giving (draws,) values of a statistic
-    value,  # the estimate
-):  # (draws,) values, without what mixing runs adds
+    drawn: 'Callable',  # function of Draws giving (draws,) values of a statistic
+    value: float,  # the estimate
+) -> np.ndarray:  # (draws,) values, without what mixing runs adds
     "Resampled values of a statistic around its estimate; unchanged where mixing adds nothing"
     boot = drawn(self)
     if self.u is None or not np.isfinite(boot).any() or not np.ptp(drawn(self.still(20))):
@@ -181,8 +181,8 @@ def recentred(
 @patch
 def still(
     self: Draws,
-    draws,  # how many
-):  # Draws in which runs are drawn and genotypes are not
+    draws: int,  # how many
+) -> Draws:  # Draws in which runs are drawn and genotypes are not
     "Draws that mix runs and do nothing else"
     known = self.__dict__.setdefault('_still', {})
     if draws not in known:
@@ -193,10 +193,10 @@ def still(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9b8f9c8b
 def signs(
-    G,  # genotypes
-    draws=10_000,  # random patterns; all of them where there are no more than that
-    seed=0,  # of the coins
-):  # (draws, G) of -1 and 1; the first row is all 1
+    G: int,  # genotypes
+    draws: int = 10_000,  # random patterns; all of them where there are no more than that
+    seed: int = 0,  # of the coins
+) -> np.ndarray:  # (draws, G) of -1 and 1; the first row is all 1
     "Sign patterns, the observed one first"
     if 2**G <= draws:
         bits = (np.arange(2**G)[:, None] >> np.arange(G)) & 1
@@ -207,9 +207,9 @@ def signs(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #ed4d2621
 def sign_flip(
-    diff,  # (pairs, G) differences per genotype, NaN where undefined
-    s,  # sign patterns
-):  # (pairs,) two-sided p values
+    diff: np.ndarray,  # (pairs, G) differences per genotype, NaN where undefined
+    s: np.ndarray,  # sign patterns
+) -> np.ndarray:  # (pairs,) two-sided p values
     "Paired sign-flip permutation test of a mean of zero"
     d = np.nan_to_num(diff)
     t = np.abs(s @ d.T)
@@ -218,9 +218,9 @@ def sign_flip(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #d9e150ce
 def max_t(
-    diff,  # (pairs, G)
-    s,  # sign patterns
-):  # (pairs,) adjusted p values
+    diff: np.ndarray,  # (pairs, G)
+    s: np.ndarray,  # sign patterns
+) -> np.ndarray:  # (pairs,) adjusted p values
     "Single-step max-T adjusted p values of the sign-flip test (Westfall and Young)"
     d, n = np.nan_to_num(diff), np.isfinite(diff).sum(1)
     mean = s @ d.T / n
@@ -233,10 +233,10 @@ def max_t(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #8d86f3b7
 def label_swap(
-    a,  # counts of arm a, dict of (R, G)
-    b,  # counts of arm b
-    s,  # sign patterns
-):  # two-sided p value
+    a: dict[str, np.ndarray],  # counts of one arm, (R, G) each
+    b: dict[str, np.ndarray],  # counts of the other
+    s: np.ndarray,  # sign patterns
+) -> float:  # two-sided p value
     "Permutation test of a difference in pooled F1 (mean over runs)"
 
     def f1(x, y, sign):

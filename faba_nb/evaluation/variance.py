@@ -22,9 +22,9 @@ components = dict(
 
 
 def variance_split(
-    folds,  # rows of folds.csv of one protocol, arms only
-    metric='f1',  # column to split
-):  # a row per component: variance, sd, share, estimable
+    folds: pd.DataFrame,  # rows of folds.csv of one protocol, arms only
+    metric: str = 'f1',  # column to split
+) -> pd.DataFrame:  # a row per component: variance, sd, share, estimable
     "Variance components of a fold metric"
     d = folds.dropna(subset=[metric])
     many = {c: d[c].nunique() > 1 for c in ['arm', 'split_seed', 'init_seed']}
@@ -55,8 +55,8 @@ def variance_split(
 
 # %% ../../nbs/40_evaluation/12_variance.ipynb #f612aa5a
 def _reason(
-    component,  # name
-):  # why it cannot be estimated
+    component: str,  # name
+) -> str:  # why it cannot be estimated
     return dict(
         genotype='one value per genotype',
         genotype_x_arm='one arm, or one run per arm',
@@ -66,10 +66,10 @@ def _reason(
 
 
 def _fit(
-    d,  # rows with arm, genotype, split_seed and the metric
-    metric,  # column
-    known,  # dict component -> bool
-):  # dict component -> variance
+    d: pd.DataFrame,  # rows with arm, genotype, split_seed and the metric
+    metric: str,  # column
+    known: dict[str, bool],  # components to bool
+) -> dict[str, float]:  # dict component -> variance
     "The mixed model with the components that can be estimated"
     vc = {}
     if known['genotype_x_arm']:

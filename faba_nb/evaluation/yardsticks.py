@@ -28,9 +28,9 @@ from .metrics import average_precision, fold_values, overall, pooled_f1, rates
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c2eda49c
 def clock_share(
-    steps,  # rows with genotype, dag, and onset_dag of the drought plants
-    leave_out=True,  # without the genotype itself
-):  # (rows,) between 0 and 1
+    steps: pd.DataFrame,  # rows with genotype, dag, and onset_dag of the drought plants
+    leave_out: bool = True,  # without the genotype itself
+) -> np.ndarray:  # (rows,) between 0 and 1
     "Share of genotypes stressed by the day of each step"
     onset = steps.groupby('genotype').onset_dag.first()
     onset = onset.fillna(np.inf)
@@ -41,12 +41,12 @@ def clock_share(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #0b9cac29
 def as_yardstick(
-    s,  # Scores of the arm
-    name,  # of the yardstick
-    p,  # (steps,) probabilities
-    threshold=0.5,  # stressed is said above it
-    note='',  # what a reader must know
-):
+    s: Scores,  # of the arm
+    name: str,  # of the yardstick
+    p: np.ndarray,  # (steps,) probabilities
+    threshold: float = 0.5,  # stressed is said above it
+    note: str = '',  # what a reader must know
+) -> Scores:
     "Scores of a rule on the steps and folds of an arm"
     return Scores(
         arm=name,
@@ -62,8 +62,8 @@ def as_yardstick(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c51cebe1
 def best_threshold(
-    s,  # Scores with one run
-):  # number
+    s: Scores,  # with one run
+) -> float:  # number
     "The threshold with the highest mean fold F1 among all that differ"
     values = np.unique(np.r_[-1e-9, s.p[0]])[:-1]
     if not len(values):
@@ -73,9 +73,9 @@ def best_threshold(
 
 
 def mean_fold_f1(
-    s,  # Scores
-    threshold,  # stressed is said above it
-):  # number
+    s: Scores,  # Scores
+    threshold: float,  # stressed is said above it
+) -> float:  # number
     "Mean fold F1 at a threshold"
     return rates(s.counts(threshold))['f1'].mean()
 
@@ -101,8 +101,8 @@ notes = dict(
 
 
 def yardsticks(
-    s,  # Scores of any arm: its steps and folds are used
-):  # list of Scores
+    s: Scores,  # of any arm: its steps and folds are used
+) -> list[Scores]:  # list of Scores
     "The rules that know the plan and nothing of the plants"
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     share = clock_share(s.steps)
@@ -120,8 +120,8 @@ def yardsticks(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #12fa359e
 def on_all_days(
-    s,  # Scores
-):  # steps: every plant on every day of the experiment
+    s: Scores,  # Scores
+) -> pd.DataFrame:  # steps: every plant on every day of the experiment
     "The published grid: each plant on each day on which any plant was measured"
     p = s.plants
     days = np.unique(s.dag)
@@ -132,8 +132,8 @@ def on_all_days(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #3fb08399
 def rule_on_all_days(
-    y,  # Scores of a yardstick
-):  # Scores, or None where the rule needs more than the day and the treatment
+    y: Scores,  # of a yardstick
+) -> Scores | None:  # Scores, or None where the rule needs more than the day and the treatment
     "The same rule on the published grid"
     steps = on_all_days(y)
     drought, share = steps.treatment.to_numpy() == 'WHC-30', clock_share(steps)
@@ -153,7 +153,7 @@ def rule_on_all_days(
     return replace(y, steps=steps, p=np.asarray(p, float)[None], fold=np.zeros(len(steps), int))
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #33d32e1a
-def planned():
+def planned() -> tuple[pd.DataFrame, pd.DataFrame]:
     "The plan in `data/design`: its plants with their rounds, and its rounds"
     rounds, groups = plan_rounds(), _planned_rounds()
     treatments, rows = ['WHC-80', 'WHC-30'], []
@@ -172,7 +172,7 @@ def planned():
     return pd.DataFrame(rows), rounds
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #113b22c8
-def _planned_rounds():
+def _planned_rounds() -> dict[int, list[int]]:
     "Replicate to the rounds in which it is photographed, one for each day"
     table = design('replicate_rounds').merge(plan_rounds()[['round', 'dag']], on='round')
     table = table[table.images].drop_duplicates(['replicate', 'dag'])
@@ -180,8 +180,8 @@ def _planned_rounds():
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #350e8633
 def plan_of(
-    folder,  # of an experiment
-):
+    folder: Path,  # of an experiment
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     "Plants of an experiment with their rounds, all rounds, and where the plants' rounds were read"
     xp = Experiment(folder)
     plants, (rounds, source) = xp.plants, _rounds_of(xp)
@@ -195,7 +195,7 @@ def plan_of(
     return plants, xp.rounds, source
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #5e4aa394
-def _rounds_of(xp):
+def _rounds_of(xp: Experiment) -> tuple[dict, str]:
     "Plant to its rounds, and where they were read"
     written = xp.folder / 'plant_metadata.csv'
     if written.is_file():
@@ -211,7 +211,9 @@ def _rounds_of(xp):
     return rounds, 'as planned in data/design'
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fcde0f1a
-def _plan_tables(plants, rounds):
+def _plan_tables(
+    plants: pd.DataFrame | Path, rounds: pd.DataFrame | Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Both tables, read where a path was given; refused where no rule could be scored"
     where = '' if isinstance(plants, pd.DataFrame) else plants
     if not isinstance(plants, pd.DataFrame):
@@ -237,10 +239,10 @@ def _plan_tables(plants, rounds):
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #9c775ed5
 def plan_steps(
-    plants,  # from `read_plant_table`
-    rounds,  # from `read_round_table`
-    merge=True,  # one step per day; False keeps two rounds of one day apart, as published
-):  # measured steps with labels
+    plants: pd.DataFrame,  # from `read_plant_table`
+    rounds: pd.DataFrame,  # from `read_round_table`
+    merge: bool = True,  # one step per day; False keeps two rounds of one day apart, as published
+) -> pd.DataFrame:  # measured steps with labels
     "Measured steps of a plan: a row per plant and photographed round"
     r = plants.drop(columns='onset_dag')
     r = r.assign(onset_dag=plants.onset_dag, round=plants.available_timepoints)
@@ -253,8 +255,8 @@ def plan_steps(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #91eb5f6e
 def plan_scores(
-    steps,  # from `plan_steps`
-):  # Scores of a rule that says nothing: the carrier of the yardsticks
+    steps: pd.DataFrame,  # from `plan_steps`
+) -> Scores:  # Scores of a rule that says nothing: the carrier of the yardsticks
     "The plan as Scores, a fold per genotype"
     return Scores(
         arm='plan',
@@ -268,9 +270,9 @@ def plan_scores(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fafba935
 def score_plan(
-    plants,  # the table, or a CSV in the form of plant_metadata.csv
-    rounds,  # the table, or a CSV in the form of timepoint_metadata.csv
-):
+    plants: pd.DataFrame | Path,  # the table, or a CSV in the form of plant_metadata.csv
+    rounds: pd.DataFrame | Path,  # the table, or a CSV in the form of timepoint_metadata.csv
+) -> pd.DataFrame:
     "What the rules score on a plan, as rows of `metrics.csv`"
     plants, rounds = _plan_tables(plants, rounds)
     rows = []
@@ -282,8 +284,8 @@ def score_plan(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #7e56904a
 def perfect_alarm(
-    s,  # Scores
-):  # Scores of the truth itself
+    s: Scores,  # Scores
+) -> Scores:  # Scores of the truth itself
     "Stressed is said exactly when it is so: what the measured days leave to the best of models"
     return as_yardstick(
         s,
@@ -294,9 +296,9 @@ def perfect_alarm(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #74a957f2
 def _plan_rows(
-    y,  # Scores of a yardstick
-    group,  # published or measured
-):  # list of dict
+    y: Scores,  # of a yardstick
+    group: str,  # published or measured
+) -> list[dict]:  # list of dict
     "Metrics of one rule"
     v = fold_values(y, rule_on_all_days(y))
     names = dict(
@@ -350,12 +352,12 @@ def _imaginary_f1(
 
 
 def difference_sd(
-    s,  # Scores of a plan
-    replicates,  # how many replicates are used
-    seeds,  # runs per fold
-    draws=60,  # pairs of models
-    seed=0,  # of the noise
-):  # number
+    s: Scores,  # of a plan
+    replicates: int,  # how many replicates are used
+    seeds: int,  # runs per fold
+    draws: int = 60,  # pairs of models
+    seed: int = 0,  # of the noise
+) -> float:  # number
     "Standard deviation over genotypes of the F1 difference of two equally good imaginary models"
     rng, keep = np.random.default_rng(seed), s.steps.replicate.to_numpy() <= replicates
     g, y, G = s.g[keep], s.y[keep], len(s.genotypes)
@@ -383,10 +385,10 @@ def difference_sd(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #991e7fc1
 def power_plan(
-    plants,  # the table, or a CSV in the form of plant_metadata.csv
-    rounds,  # the table, or a CSV in the form of timepoint_metadata.csv
-    seeds=(1, 3, 5),  # runs per fold
-):
+    plants: pd.DataFrame | Path,  # the table, or a CSV in the form of plant_metadata.csv
+    rounds: pd.DataFrame | Path,  # the table, or a CSV in the form of timepoint_metadata.csv
+    seeds: 'Sequence[int]' = (1, 3, 5),  # runs per fold
+) -> pd.DataFrame:
     "Smallest F1 difference a plan can show, by genotypes, replicates, seeds and correlation of arms"
     s = plan_scores(plan_steps(*_plan_tables(plants, rounds)))
     G, R = len(s.genotypes), int(s.steps.replicate.max())

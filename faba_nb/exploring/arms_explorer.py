@@ -20,10 +20,10 @@ from ..reporting.results import NotThere, with_interval
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #4af3d693
 def alarms_at(
-    s,  # `Scores` of one arm and protocol
-    threshold,  # probability
-    k=1,  # consecutive measured steps above it
-):
+    s: 'Scores',  # of one arm and protocol
+    threshold: float,  # probability
+    k: int = 1,  # consecutive measured steps above it
+) -> dict[str, float]:
     "False alarms, detection, delay and F1 of one threshold"
     day, drought = s.alarm_day(threshold, k), s.plants.drought.to_numpy()
     delay = (day - s.plants.onset_dag.to_numpy(float))[:, drought]
@@ -48,9 +48,9 @@ GRID = np.r_[-1e-9, np.linspace(0, 1, 41)]
 
 
 def sweep(
-    s,  # `Scores`
-    k=1,  # consecutive measured steps
-):
+    s: 'Scores',  # `Scores`
+    k: int = 1,  # consecutive measured steps
+) -> pd.DataFrame:
     "A row of `alarms_at` for every threshold of a grid, without F1"
     rows = pd.DataFrame([alarms_at(s, t, k) for t in GRID])
     return rows.drop(columns='F1 of steps')
@@ -80,10 +80,10 @@ class ArmsExplorer(Explorer):
 
     def __init__(
         self,
-        data=None,
-        out=None,
-        features=None,  # as for `Sources`
-        sources=None,  # a `Sources` that is already open
+        data: 'Path | None' = None,
+        out: 'Path | None' = None,
+        features: 'Path | None' = None,  # as for `Sources`
+        sources: Sources | None = None,  # open already
     ):
         self.src, self._sweeps = sources or Sources(data, out, features), {}
         arms = self.src.arms
@@ -102,7 +102,7 @@ class ArmsExplorer(Explorer):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #1ae67ef7
 @patch
-def _controls(self: ArmsExplorer, arms):
+def _controls(self: ArmsExplorer, arms: list[str]) -> None:
     "What is shown"
     wide = w.Layout(width='420px')
     self.arms = w.SelectMultiple(
@@ -123,7 +123,7 @@ def _controls(self: ArmsExplorer, arms):
 
 
 @patch
-def _connect(self: ArmsExplorer):
+def _connect(self: ArmsExplorer) -> None:
     "Who listens to what"
     for c in (self.arms, self.protocol, self.threshold, self.k):
         c.observe(lambda _: self.draw(), 'value')
@@ -134,7 +134,7 @@ def _connect(self: ArmsExplorer):
 
 
 @patch
-def _arrange(self: ArmsExplorer):
+def _arrange(self: ArmsExplorer) -> None:
     "Thresholds first, then tables, then genotypes"
     title = lambda t: w.HTML(f'<h3 style="margin:8px 0 0">{t}</h3>')
     self.children = [
@@ -154,7 +154,7 @@ def _arrange(self: ArmsExplorer):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #58f47d10
 @patch
-def _have(self: ArmsExplorer):
+def _have(self: ArmsExplorer) -> list[tuple]:
     "(arm, colour, its `Scores`) of the chosen arms that have such predictions"
     every, found = list(self.arms.options), []
     for arm in self.arms.value:
@@ -166,7 +166,7 @@ def _have(self: ArmsExplorer):
 
 
 @patch
-def _sweep(self: ArmsExplorer, arm, s):
+def _sweep(self: ArmsExplorer, arm: str, s: 'Scores') -> pd.DataFrame:
     "All thresholds of an arm, computed once for each k"
     at = arm, self.protocol.value, self.k.value
     if at not in self._sweeps:
@@ -175,7 +175,7 @@ def _sweep(self: ArmsExplorer, arm, s):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #7c11e1af
 @patch
-def draw(self: ArmsExplorer):
+def draw(self: ArmsExplorer) -> None:
     "Numbers and rings at the chosen threshold, on the curves of all thresholds"
     have, k, t = self._have(), self.k.value, self.threshold.value
     now = {a: alarms_at(s, t, k) for a, _, s in have}
@@ -201,7 +201,7 @@ def draw(self: ArmsExplorer):
 
 
 @patch
-def _alarm_table(self: ArmsExplorer, now, colour):
+def _alarm_table(self: ArmsExplorer, now: dict[str, dict], colour: dict[str, str]) -> str:
     "HTML: a row per arm"
     rule = Rule(self.protocol.value, None, self.threshold.value, self.k.value)
     head = f'<b>{rule.words}; means over runs; delays: plants that are never alarmed left out</b>'
@@ -211,9 +211,9 @@ def _alarm_table(self: ArmsExplorer, now, colour):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #51d73a85
 def table(
-    t,  # DataFrame of texts, one row per arm
-    colour={},  # arm -> colour of its name
-):
+    t: pd.DataFrame,  # of texts, one row per arm
+    colour: dict[str, str] = {},  # arm -> colour of its name
+) -> str:
     "HTML of a small table"
     style = 'padding:1px 10px;text-align:right'
     head = ''.join(f'<th style="{style}">{escape(str(c))}</th>' for c in t.columns)
@@ -227,7 +227,7 @@ def table(
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #eaf4dcf2
 @patch
-def _table(self: ArmsExplorer, name):
+def _table(self: ArmsExplorer, name: str) -> pd.DataFrame | None:
     "A table of the study; None, and a word about the command that makes it, where it is missing"
     try:
         return self.src.results.table(name)
@@ -246,7 +246,7 @@ def _table(self: ArmsExplorer, name):
 
 
 @patch
-def tabulate(self: ArmsExplorer):
+def tabulate(self: ArmsExplorer) -> None:
     "Metrics and contrasts of the chosen arms"
     m, c = self._table('metrics'), self._table('contrasts')
     self.numbers.value = '' if m is None else self._metrics(m)
@@ -265,7 +265,7 @@ def tabulate(self: ArmsExplorer):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #d7ce035a
 @patch
-def _metrics(self: ArmsExplorer, m):
+def _metrics(self: ArmsExplorer, m: pd.DataFrame) -> str:
     "HTML: chosen arms and yardsticks against the metrics of a group, with 95 % intervals"
     m = m[
         (m.protocol == self.protocol.value)
@@ -284,7 +284,7 @@ def _metrics(self: ArmsExplorer, m):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #b8686e9c
 @patch
-def compare(self: ArmsExplorer):
+def compare(self: ArmsExplorer) -> None:
     "Difference of two arms for every genotype"
     a, b, t = self.first.value, self.second.value, self._table('genotypes')
     if t is None:

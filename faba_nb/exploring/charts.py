@@ -21,11 +21,11 @@ def _attribute(
 
 
 def el(
-    name,  # of the element
-    *children,  # SVG texts
-    title='',  # what the mouse is told
-    **attrs,  # attributes; `_` becomes `-`, None is left out
-):
+    name: str,  # of the element
+    *children: str,  # SVG texts
+    title: str = '',  # what the mouse is told
+    **attrs: object,  # attributes; `_` becomes `-`, None is left out
+) -> str:
     "One SVG element"
     text = ''.join(f' {_attribute(k, v)}' for k, v in attrs.items() if v is not None)
     inner = ''.join(children)
@@ -35,23 +35,23 @@ def el(
 
 
 def words(
-    text,  # plain text
-    x,
-    y,  # pixels
-    anchor=None,  # 'middle' or 'end'
-    **attrs,  # as for `el`
-):
+    text: object,  # plain text
+    x: float,
+    y: float,  # pixels
+    anchor: str | None = None,  # 'middle' or 'end'
+    **attrs: object,  # as for `el`
+) -> str:
     "Text in a chart"
     where = dict(x=float(x), y=float(y), text_anchor=anchor)
     return el('text', escape(str(text)), **where, **attrs)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #3920eb0d
 def svg(
-    width,
-    height,  # pixels
-    *children,  # SVG texts
-    **attrs,  # as for `el`
-):
+    width: float,
+    height: float,  # pixels
+    *children: str,  # SVG texts
+    **attrs: object,  # as for `el`
+) -> str:
     "A whole drawing"
     return el(
         'svg',
@@ -65,9 +65,9 @@ def svg(
 
 
 def group(
-    *children,  # SVG texts
-    **attrs,  # as for `el`
-):
+    *children: str,  # SVG texts
+    **attrs: object,  # as for `el`
+) -> str:
     "Elements that share attributes"
     return el('g', *children, **attrs)
 
@@ -77,11 +77,11 @@ TREATMENT = {'WHC-80': COLOURS[0], 'WHC-30': COLOURS[1]}
 
 
 def scale(
-    low,
-    high,  # range of the data
-    a,
-    b,  # range in pixels
-):
+    low: float,
+    high: float,  # range of the data
+    a: float,
+    b: float,  # range in pixels
+) -> 'Callable':
     "A function from data to pixels"
     span = (high - low) or 1
 
@@ -94,10 +94,10 @@ def scale(
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #00710085
 def ticks(
-    low,
-    high,  # range of the data
-    n=3,  # about so many
-):
+    low: float,
+    high: float,  # range of the data
+    n: int = 3,  # about so many
+) -> np.ndarray:
     "Round numbers within a range"
     rough = max(high - low, 1e-9) / n
     step = 10 ** np.floor(np.log10(rough))
@@ -107,20 +107,20 @@ def ticks(
 
 
 def short(
-    v,  # any number
-):
+    v: float,  # any number
+) -> str:
     "A number as an axis wants it"
     return f'{v:.3g}' if v else '0'
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #4d6f5037
 def line(
-    name,  # what it is
-    days,  # DAG, shape (n,)
-    values,  # shape (n,); NaN leaves no dot
-    colour,  # of line and dots
-    dashed=False,  # dashed, with open dots
-    label=None,  # beside the panel; the name by default, '' for none
-):
+    name: str,  # what it is
+    days: np.ndarray,  # DAG, shape (n,)
+    values: np.ndarray,  # shape (n,); NaN leaves no dot
+    colour: str,  # of line and dots
+    dashed: bool = False,  # dashed, with open dots
+    label: str | None = None,  # beside the panel; the name by default, '' for none
+) -> dict:
     "One line of a panel"
     values = np.asarray(values, float)
     ok = np.isfinite(values)
@@ -142,7 +142,7 @@ def _through(
     return ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(xs, ys))
 
 
-def _drawn(l, x, y):
+def _drawn(l: dict, x: 'Callable', y: 'Callable') -> str:
     "A line with a dot for every value"
     xs, ys, dots = x(l['days']), y(l['values']), []
     for a, b, day, value in zip(xs, ys, l['days'], l['values']):
@@ -158,7 +158,7 @@ def _drawn(l, x, y):
     return group(path, *dots, stroke=l['colour'], fill='#fff' if l['dashed'] else l['colour'])
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #c2e332f0
-def _range(lines, low, high):
+def _range(lines: list[dict], low: float | None, high: float | None) -> tuple[float, float]:
     "Lowest and highest value with a little room, unless they are given"
     v = np.concatenate([l['values'] for l in lines] or [np.zeros(0)])
     a, b = (v.min(), v.max()) if len(v) else (0.0, 1.0)
@@ -168,7 +168,7 @@ def _range(lines, low, high):
     return lowest, highest
 
 
-def _grid(x, y, y0, y1, level):
+def _grid(x: 'Callable', y: 'Callable', y0: float, y1: float, level: float | None) -> str:
     "Horizontal lines with their numbers, and a dotted one for a threshold"
     left, right = float(x(2)), float(x(39))
 
@@ -187,18 +187,18 @@ def _grid(x, y, y0, y1, level):
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #382a3647
 def panel(
-    title,  # what is shown, with its unit
-    lines,  # from `line`
-    x,  # scale of days
-    top,
-    height,  # pixels
-    low=None,
-    high=None,  # range; from the data by default
-    marks=(),  # (day, colour, text, open): triangles on the upper edge
-    level=None,  # a horizontal line
-    aside='',  # more about it, right of the title
-    notes=(),  # below the names of the lines
-):
+    title: str,  # what is shown, with its unit
+    lines: list[dict],  # from `line`
+    x: 'Callable',  # scale of days
+    top: float,
+    height: float,  # pixels
+    low: float | None = None,
+    high: float | None = None,  # range; from the data by default
+    marks: 'Sequence[tuple]' = (),  # (day, colour, text, open): triangles on the upper edge
+    level: float | None = None,  # a horizontal line
+    aside: str = '',  # more about it, right of the title
+    notes: 'Sequence[str]' = (),  # below the names of the lines
+) -> str:
     "SVG of one panel on a common time axis"
     y0, y1 = _range(lines, low, high)
     y, left, right = scale(y0, y1, top + height - 6, top + 16), float(x(2)), float(x(39))
@@ -226,7 +226,7 @@ def panel(
     return ''.join(parts)
 
 
-def _triangle(x, top, day, colour, text, open):
+def _triangle(x: 'Callable', top: float, day: float, colour: str, text: str, open: bool) -> str:
     "A mark that points at a day"
     return el(
         'path',
@@ -238,13 +238,13 @@ def _triangle(x, top, day, colour, text, open):
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #50fdb425
 def scatter(
-    points,  # DataFrame: x, y, key, colour, title; drawn in this order
-    width=620,
-    height=460,  # pixels
-    axes=('', ''),  # names of the axes
-    ringed=(),  # keys drawn with a ring
-    limits=None,  # (lowest x, highest x, lowest y, highest y); from the points by default
-):
+    points: pd.DataFrame,  # x, y, key, colour, title; drawn in this order
+    width: float = 620,
+    height: float = 460,  # pixels
+    axes: 'Sequence[str]' = ('', ''),  # names of the axes
+    ringed: 'Sequence[str]' = (),  # keys drawn with a ring
+    limits: 'Sequence[float] | None' = None,  # (lowest x, highest x, lowest y, highest y); from the points by default
+) -> str:
     "SVG of a scatter plot"
     frame = el(
         'rect', x=18, y=4, width=width - 22, height=height - 24, fill='#fcfcfc', stroke='#ddd'
@@ -257,7 +257,9 @@ def scatter(
     return svg(width, height, frame, dots, names, **style)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #97511528
-def _dots(p, width, height, ringed, limits):
+def _dots(
+    p: pd.DataFrame, width: float, height: float, ringed: set[str], limits: 'Sequence[float] | None'
+) -> str:
     "The points, those with a ring last"
     x0, x1, y0, y1 = limits or (p.x.min(), p.x.max(), p.y.min(), p.y.max())
     xs = scale(x0, x1, 30, width - 15)(p.x)
@@ -276,12 +278,12 @@ def _dots(p, width, height, ringed, limits):
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #72bf4ebb
 def bars(
-    names,
-    values,  # one bar each; NaN is written as undefined
-    title,  # what is shown
-    width=620,
-    row=14,  # pixels
-):
+    names: 'Sequence[str]',
+    values: 'Sequence[float]',  # one bar each; NaN is written as undefined
+    title: str,  # what is shown
+    width: float = 620,
+    row: float = 14,  # pixels
+) -> str:
     "SVG of horizontal bars around zero"
     v = np.asarray(values, float)
     most = max(np.nanmax(np.abs(v), initial=0), 1e-9)
@@ -292,7 +294,7 @@ def bars(
     return svg(width, 30 + row * len(v), said, *body, zero)
 
 
-def _bar(name, d, x, top, height):
+def _bar(name: str, d: float, x: 'Callable', top: float, height: float) -> str:
     "Name, bar and number"
     left, base = words(name, 162, top + height - 2, 'end'), top + height - 2
     if not np.isfinite(d):
@@ -306,12 +308,12 @@ def _bar(name, d, x, top, height):
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #9512041c
 def curves(
-    lines,  # (name, colour, xs, ys, (x, y) where one stands)
-    axes,  # names of the axes
-    limits,  # (lowest x, highest x, lowest y, highest y)
-    width=420,
-    height=300,  # pixels
-):
+    lines: list[tuple],  # (name, colour, xs, ys, (x, y) where one stands)
+    axes: 'Sequence[str]',  # names of the axes
+    limits: 'Sequence[float]',  # (lowest x, highest x, lowest y, highest y)
+    width: float = 420,
+    height: float = 300,  # pixels
+) -> str:
     "SVG of curves with rings"
     x, y = scale(*limits[:2], 48, width - 10), scale(*limits[2:], height - 34, 10)
     frame = el(
@@ -329,7 +331,7 @@ def curves(
     return svg(width, height, frame, *numbers, names, *drawn)
 
 
-def _curve(l, x, y):
+def _curve(l: tuple, x: 'Callable', y: 'Callable') -> str:
     "A curve and its ring; what is not finite is left out"
     name, colour, xs, ys, now = l
     ok = np.isfinite(xs) & np.isfinite(ys)
@@ -342,9 +344,9 @@ def _curve(l, x, y):
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #6faa69fc
 def as_png(
-    drawing,  # an `<svg …>` text
-    scale=1.0,  # pixels per unit
-):
+    drawing: str,  # an `<svg …>` text
+    scale: float = 1.0,  # pixels per unit
+) -> bytes:
     "PNG bytes of an SVG"
     import pyvips
 

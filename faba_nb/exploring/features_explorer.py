@@ -22,9 +22,9 @@ from .thumbnails import data_uri, reduce_photograph
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #0fa25e34
 def components(
-    x,  # features, rows × width
-    n=4,  # how many
-):  # rows × n, and the share of variance each direction carries
+    x: np.ndarray,  # features, rows × width
+    n: int = 4,  # how many
+) -> tuple[np.ndarray, np.ndarray]:  # rows × n, and the share of variance each direction carries
     "Principal components of standardised features; zeros where there are too few rows"
     x = np.asarray(x, float)
     sd = x.std(0)
@@ -44,9 +44,11 @@ def components(
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #2eeab194
 def averaged(
-    file,  # a `FeatureFile`
-    unit='plant-days',  # or 'plants'
-):  # plant_id, (round,) views; and float array of features in the same order
+    file: FeatureFile,  # of one encoder
+    unit: str = 'plant-days',  # or 'plants'
+) -> tuple[
+    pd.DataFrame, np.ndarray
+]:  # plant_id, (round,) views; and float array of features in the same order
     "Mean features of every point"
     keys = ['plant_id', 'round'] if unit == 'plant-days' else ['plant_id']
     by = file.index.groupby(keys, sort=True)
@@ -58,10 +60,12 @@ def averaged(
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #11e1a665
 def points(
-    src,  # `Sources`
-    name,  # a file of features, as in `src.feature_files`
-    unit='plant-days',  # or 'plants'
-):  # plant_id, round, dag, stressed, key, the plant's facts, pc1 … pc4; shares of variance
+    src: Sources,  # `Sources`
+    name: str,  # a file of features, as in `src.feature_files`
+    unit: str = 'plant-days',  # or 'plants'
+) -> tuple[
+    pd.DataFrame, np.ndarray
+]:  # plant_id, round, dag, stressed, key, the plant's facts, pc1 … pc4; shares of variance
     "A row for every point"
     table, x = averaged(FeatureFile(src.feature_files[name]), unit)
     xy, share = components(x)
@@ -94,8 +98,8 @@ FACTS = [
 
 
 def colour_choices(
-    src,  # `Sources`
-):
+    src: Sources,  # `Sources`
+) -> list[tuple]:
     "(label, choice) for the menu; a choice is a column, or where a value comes from"
     choices = [(f.replace('_', ' '), f) for f in FACTS]
     for arm in src.arms:
@@ -106,10 +110,10 @@ def colour_choices(
 
 
 def value_of(
-    src,  # `Sources`
-    table,  # from `points`
-    choice,  # from `colour_choices`
-):
+    src: Sources,  # `Sources`
+    table: pd.DataFrame,  # from `points`
+    choice: str | tuple,  # from `colour_choices`
+) -> pd.Series:
     "The chosen value of every point; a plant has the mean over its days"
     if isinstance(choice, str):
         return table[choice]
@@ -133,8 +137,8 @@ NONE = '#cccccc'
 
 
 def colours(
-    values,  # a value of every point
-):
+    values: pd.Series,  # a value of every point
+) -> pd.Series:
     "One colour per point"
     values = values.reset_index(drop=True)
     if set(values.dropna().unique()) <= set(TREATMENT):
@@ -148,7 +152,7 @@ def colours(
     return values.map(str).map(dict(zip(names, wheel))).fillna(NONE)
 
 
-def _ramp(v):
+def _ramp(v: pd.Series) -> pd.Series:
     "Blue for low, red for high"
 
     def colour(x):
@@ -163,9 +167,9 @@ def _ramp(v):
 
 
 def legend(
-    values,  # a value of every point
-    name,  # what it is
-):
+    values: pd.Series,  # a value of every point
+    name: str,  # what it is
+) -> str:
     "HTML that says what colours mean"
     c, v = colours(values), values.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(v) and v.nunique() > 6:
@@ -184,11 +188,11 @@ class FeaturesExplorer(Explorer):
 
     def __init__(
         self,
-        data=None,
-        out=None,
-        features=None,  # as for `Sources`
-        sources=None,  # a `Sources` that is already open
-        to_plants=None,  # a `PlantsExplorer` that a selection is sent to
+        data: 'Path | None' = None,
+        out: 'Path | None' = None,
+        features: 'Path | None' = None,  # as for `Sources`
+        sources: Sources | None = None,  # open already
+        to_plants: 'PlantsExplorer | None' = None,  # that a selection is sent to
     ):
         self.src = sources or Sources(data, out, features)
         self.to_plants = to_plants
@@ -211,7 +215,7 @@ class FeaturesExplorer(Explorer):
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #ba68e9e3
 @patch
-def _controls(self: FeaturesExplorer):
+def _controls(self: FeaturesExplorer) -> None:
     "What is shown"
     wide = w.Layout(width='420px')
     self.backbone = w.Dropdown(options=list(self.src.feature_files), description='features')
@@ -237,7 +241,7 @@ def _controls(self: FeaturesExplorer):
 
 
 @patch
-def _connect(self: FeaturesExplorer):
+def _connect(self: FeaturesExplorer) -> None:
     "Who listens to what"
     for c in (self.axes, self.colour, self.days):
         c.observe(lambda _: self.draw(), 'value')
@@ -251,7 +255,7 @@ def _connect(self: FeaturesExplorer):
 
 
 @patch
-def _arrange(self: FeaturesExplorer, lacking):
+def _arrange(self: FeaturesExplorer, lacking: str) -> None:
     "Scatter and photograph beside each other, the selection below"
     self.children = [
         self.notice,
@@ -270,7 +274,7 @@ def _arrange(self: FeaturesExplorer, lacking):
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #4150a957
 @patch
-def placed(self: FeaturesExplorer):
+def placed(self: FeaturesExplorer) -> tuple[pd.DataFrame, np.ndarray]:
     "All points and the shares of variance; computed once per file and unit"
     at = self.backbone.value, self.unit.value
     if at not in self._kept:
@@ -279,7 +283,7 @@ def placed(self: FeaturesExplorer):
 
 
 @patch
-def draw(self: FeaturesExplorer):
+def draw(self: FeaturesExplorer) -> None:
     "Show the points of the chosen days"
     try:
         t, share = self.placed()
@@ -300,7 +304,7 @@ def draw(self: FeaturesExplorer):
     self.picture.html = drawn.replace('</svg>', stamp)
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #e12fa4fc
-def _titles(t, value, name):
+def _titles(t: pd.DataFrame, value: pd.Series, name: str) -> pd.Series:
     "What the mouse is told about every point"
     day = np.where(t.dag.isna(), '', ', DAG ' + t.dag.map('{:.0f}'.format))
     said = value.map(lambda v: f'{v:.3g}' if isinstance(v, float) else str(v))
@@ -311,8 +315,8 @@ def _titles(t, value, name):
 @patch
 def show(
     self: FeaturesExplorer,
-    key,  # 'plant|round'; round 0 means the plant's last day
-):
+    key: str,  # 'plant|round'; round 0 means the plant's last day
+) -> None:
     "Show the photograph of a point, and select it where it was not"
     self.shown, (plant, rnd) = key, key.split('|')
     im = self.src.images
@@ -329,7 +333,7 @@ def show(
 
 
 @patch
-def _large(self: FeaturesExplorer, r):
+def _large(self: FeaturesExplorer, r: pd.Series) -> str:
     "HTML of a photograph, with what is in doubt about its plant"
     alt = f'{r.plant_id}, DAG {r.dag}'
     try:
@@ -343,7 +347,7 @@ def _large(self: FeaturesExplorer, r):
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #4ece8cdb
 @patch
-def chosen(self: FeaturesExplorer):
+def chosen(self: FeaturesExplorer) -> pd.DataFrame:
     "The selected points, by plant and day"
     t, _ = self.placed()
     return t[t.key.isin(self.selected)].sort_values(['plant_id', 'round'])
@@ -352,8 +356,8 @@ def chosen(self: FeaturesExplorer):
 @patch
 def select(
     self: FeaturesExplorer,
-    keys,  # of points
-):
+    keys: list[str],  # of points
+) -> None:
     "List the selected points; the photograph of a point that is not among them goes away"
     self.selected = list(keys)
     t = self.chosen()
@@ -368,7 +372,7 @@ def select(
 
 
 @patch
-def another(self: FeaturesExplorer):
+def another(self: FeaturesExplorer) -> None:
     "Other points: of those selected before, the ones that are there still"
     try:
         there = set(self.placed()[0].key)
@@ -378,7 +382,7 @@ def another(self: FeaturesExplorer):
 
 
 @patch
-def _nothing(self: FeaturesExplorer):
+def _nothing(self: FeaturesExplorer) -> None:
     "These features cannot be shown: neither can what was selected among others"
     self.selected, self.shown = [], ''
     self.pass_on.disabled = True
@@ -400,7 +404,7 @@ def _cell(
     return f'<td style="padding:1px 10px">{text}</td>'
 
 
-def _listed(t):
+def _listed(t: pd.DataFrame) -> str:
     "HTML of the selected points, and what is in doubt about their plants"
     if t.empty:
         return ''

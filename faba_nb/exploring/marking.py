@@ -19,26 +19,26 @@ from ..reporting.results import counted
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #de3f88f7
 def alone(
-    folder,  # the experiment's folder
-):
+    folder: Path,  # the experiment's folder
+) -> FileLock:
     "A lock that lets one person at a time change the marks"
     return FileLock(Path(folder) / '.marks.csv.lock', timeout=60)
 
 
 def mark(
-    folder,  # the experiment's folder
-    *args,
-    **kwargs,  # as for `add_mark`
-):
+    folder: Path,  # the experiment's folder
+    *args: object,
+    **kwargs: object,  # as for `add_mark`
+) -> pd.DataFrame:
     "Add a mark and return all; waits while somebody else adds one"
     with alone(folder):
         return add_mark(folder, *args, **kwargs)
 
 
 def unmark(
-    folder,  # the experiment's folder
-    one,  # a row of `read_marks`
-):
+    folder: Path,  # the experiment's folder
+    one: pd.Series,  # a row of `read_marks`
+) -> pd.DataFrame:
     "Take a mark back and return all others; waits like `mark`"
     with alone(folder):
         return take_back(folder, one)
@@ -48,8 +48,8 @@ _READ = {}
 
 
 def marks_of(
-    folder,  # the experiment's folder
-):
+    folder: Path,  # the experiment's folder
+) -> pd.DataFrame:
     "All marks; a file that cannot be understood is reported by `BadInput`"
     path = Path(folder) / 'marks.csv'
     try:
@@ -71,9 +71,9 @@ SCOPES = [
 
 
 def scope(
-    row,  # plant_id, round, view of a photograph
-    what,  # one of `SCOPES`
-):
+    row: pd.Series,  # plant_id, round, view of a photograph
+    what: str,  # one of `SCOPES`
+) -> tuple[str, int | None, str]:
     "plant_id, round and view as `add_mark` wants them"
     rnd = None if what == 'the whole plant' else int(row['round'])
     view = ''
@@ -89,8 +89,8 @@ class Marking(w.VBox):
 
     def __init__(
         self,
-        folder,  # the experiment's folder
-        done=lambda: None,  # called after a mark was written or taken back
+        folder: Path,  # the experiment's folder
+        done: 'Callable' = lambda: None,  # called after a mark was written or taken back
     ):
         self.folder, self.done, self.row, self.written = folder, done, None, []
         wide = w.Layout(width='330px')
@@ -113,8 +113,8 @@ class Marking(w.VBox):
 @patch
 def about(
     self: Marking,
-    row,  # a row of `Experiment.images`, None for none
-):
+    row: pd.Series | None,  # a row of `Experiment.images`, None for none
+) -> None:
     "The record that the button marks from now on"
     if row is None or self.row is None or row['plant_id'] != self.row['plant_id']:
         self.note.value = ''
@@ -129,8 +129,8 @@ def about(
 
 
 def record(
-    row,  # a row of `Experiment.images`, None for none
-):
+    row: pd.Series | None,  # a row of `Experiment.images`, None for none
+) -> str:
     "HTML that names a photograph"
     if row is None:
         return ''
@@ -139,9 +139,9 @@ def record(
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #ade20c5d
 def listed(
-    marks,  # from `read_marks`
-    plant,  # its id
-):
+    marks: pd.DataFrame,  # from `read_marks`
+    plant: str,  # its id
+) -> str:
     "HTML of what was said about a plant so far"
     m = marks[marks.plant_id == plant]
     if m.empty:
@@ -153,8 +153,8 @@ def listed(
 
 
 def told(
-    m,  # a row of `read_marks`
-):
+    m: tuple,  # a row of `read_marks`
+) -> str:
     "HTML of one mark"
     rnd, view = m.round or 'all rounds', m.view or 'all views'
     where = f'{escape(str(rnd))} {escape(view)}'
@@ -162,14 +162,14 @@ def told(
 
 
 def refused(
-    e,  # what was raised
-):
+    e: Exception,  # what was raised
+) -> str:
     "HTML of why nothing was written"
     return f'<span style="color:#b00">not marked: {escape(str(e))}</span>'
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #3e1841b4
 @patch
-def write(self: Marking):
+def write(self: Marking) -> None:
     "Write the mark; where it cannot be written, say why"
     if self.row is None:
         return
@@ -186,7 +186,7 @@ def write(self: Marking):
 
 
 @patch
-def undo(self: Marking):
+def undo(self: Marking) -> None:
     "Take back the last mark made here; say which one it was"
     if not self.written:
         return

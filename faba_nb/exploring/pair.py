@@ -17,9 +17,9 @@ from ..reporting.results import OUTLIER, doubts
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #dfd3c064
 def marked(
-    images,  # rows of `Experiment.images`
-    marks,  # from `read_marks`
-):
+    images: pd.DataFrame,  # rows of `Experiment.images`
+    marks: pd.DataFrame,  # from `read_marks`
+) -> np.ndarray:
     "The mark of each photograph: 'exclude' where the reader leaves it out, else the last, or ''"
     marks = marks[marks.plant_id.isin(images.plant_id)] if len(marks) else marks
     if marks.empty:
@@ -41,8 +41,8 @@ SMALL = 54, 112  # pixels of one photograph in the strip, at most
 
 
 def widths(
-    days,  # measured days, sorted
-):
+    days: np.ndarray,  # measured days, sorted
+) -> np.ndarray:
     "Pixels that each photograph may take"
     at, widest = X(np.asarray(days, float)), SMALL[0]
     gaps = np.diff(at)
@@ -79,7 +79,9 @@ def _picture(
     )
 
 
-def _photo(r, jpegs, mark, x, width, top):
+def _photo(
+    r: tuple, jpegs: dict[str, bytes | None], mark: str, x: float, width: float, top: float
+) -> str:
     "One photograph with its flag"
     left, tall = x - width / 2, SMALL[1]
     body = _picture(r, jpegs, mark, x, width, top)
@@ -97,13 +99,15 @@ def _photo(r, jpegs, mark, x, width, top):
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #38e8faaa
 def strip(
-    images,  # rows of `Experiment.images` of one plant and view
-    jpegs,  # path -> JPEG bytes, or None for unreadable; a path that is absent is on its way
-    marks,  # from `read_marks`
-    top,  # pixels from the upper edge
-    treatment,  # of the plant
-    view='',  # written beside the row
-):
+    images: pd.DataFrame,  # rows of `Experiment.images` of one plant and view
+    jpegs: dict[
+        str, bytes | None
+    ],  # path -> JPEG bytes, or None for unreadable; a path that is absent is on its way
+    marks: pd.DataFrame,  # from `read_marks`
+    top: float,  # pixels from the upper edge
+    treatment: str,  # of the plant
+    view: str = '',  # written beside the row
+) -> str:
     "SVG of one row of photographs"
     images = images.sort_values('dag').drop_duplicates('dag', keep='last')
     ground = el(
@@ -129,9 +133,9 @@ def strip(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #db2b0fcf
 def day_axis(
-    days,  # measured days
-    top,  # pixels
-):
+    days: np.ndarray,  # measured days
+    top: float,  # pixels
+) -> str:
     "SVG of the day numbers"
     numbers = [words(f'{d:g}', X(d), top, 'middle', fill='#555') for d in days]
     numbers.append(words('DAG', X(39.3) + 6, top, fill='#555'))
@@ -139,10 +143,10 @@ def day_axis(
 
 
 def onset_line(
-    onset,  # annotated DAG, NaN for none
-    top,
-    bottom,  # pixels
-):
+    onset: float,  # annotated DAG, NaN for none
+    top: float,
+    bottom: float,  # pixels
+) -> str:
     "SVG of a dashed line on the day of the annotated onset"
     if not np.isfinite(onset):
         return ''
@@ -152,9 +156,9 @@ def onset_line(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #cd88dada
 def heading(
-    pair,  # rows of the plant table
-    simulated='',  # what is said of simulated plants
-):
+    pair: pd.DataFrame,  # rows of the plant table
+    simulated: str = '',  # what is said of simulated plants
+) -> str:
     "SVG of the first two lines: who is shown, and what is odd about them"
     p = pair.iloc[-1]
     onset = f'onset annotated on DAG {p.genotype_onset_dag:g} ({p.onset_class})'
@@ -174,12 +178,12 @@ def heading(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #103cc968
 def probabilities(
-    src,  # `Sources`
-    pair,  # rows of the plant table
-    arm,  # an arm of the study
-    protocols,  # 'online', 'retrospective' or both
-    threshold,  # of an alarm
-):
+    src: 'Sources',  # `Sources`
+    pair: pd.DataFrame,  # rows of the plant table
+    arm: str,  # an arm of the study
+    protocols: 'Sequence[str]',  # 'online', 'retrospective' or both
+    threshold: float,  # of an alarm
+) -> tuple[list[dict], list[tuple]]:
     "Lines and alarms of one arm, as `panel` wants them"
     lines, marks = [], []
     for p, protocol in product(pair.itertuples(), protocols):
@@ -197,11 +201,11 @@ def probabilities(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #786fe6a4
 def gates(
-    src,  # `Sources`
-    plant,  # its id
-    arm,  # an arm of the study
-    protocols,  # as above
-):
+    src: 'Sources',  # `Sources`
+    plant: str,  # its id
+    arm: str,  # an arm of the study
+    protocols: 'Sequence[str]',  # as above
+) -> list[dict]:
     "Lines of the gate weights of one plant"
     out = []
     for protocol in protocols:
@@ -216,15 +220,15 @@ def gates(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #6562a699
 def charts(
-    src,  # `Sources`
-    pair,  # rows of the plant table
-    top,  # pixels
-    arms=(),  # whose predictions are shown
-    protocols=('online',),  # 'online', 'retrospective' or both
-    threshold=0.5,  # of an alarm
-    gated=True,  # gate weights, too
-    shown=(),  # (label, (table, column)) of what was measured
-):
+    src: 'Sources',  # `Sources`
+    pair: pd.DataFrame,  # rows of the plant table
+    top: float,  # pixels
+    arms: 'Sequence[str]' = (),  # whose predictions are shown
+    protocols: 'Sequence[str]' = ('online',),  # 'online', 'retrospective' or both
+    threshold: float = 0.5,  # of an alarm
+    gated: bool = True,  # gate weights, too
+    shown: 'Sequence[tuple]' = (),  # (label, (table, column)) of what was measured
+) -> tuple[str, float]:
     "SVG of all panels, and where they end"
     out, plant = [], pair.plant_id.iloc[-1]
     notes = [f'{"dashed" if p == "retrospective" else "solid"}: {p}' for p in protocols]
@@ -255,12 +259,12 @@ def charts(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #29391ed4
 def photographs(
-    src,  # `Sources`
-    pair,  # rows of the plant table, control first
-    views,  # names of views
-    jpegs,
-    marks,  # as for `strip`
-):  # SVG, and pixels of its height
+    src: 'Sources',  # `Sources`
+    pair: pd.DataFrame,  # rows of the plant table, control first
+    views: 'Sequence[str]',  # names of views
+    jpegs: dict[str, bytes | None],
+    marks: pd.DataFrame,  # as for `strip`
+) -> tuple[str, float]:  # SVG, and pixels of its height
     "Heading, a row for each view and plant, and the days"
     out, top, onset = [], TOP, float(pair.genotype_onset_dag.iloc[0])
     for view in views:
@@ -279,10 +283,10 @@ def photographs(
 
 
 def measurements(
-    src,  # `Sources`
-    pair,  # rows of the plant table
-    **chosen,  # as for `charts`
-):  # SVG, and pixels of its height
+    src: 'Sources',  # `Sources`
+    pair: pd.DataFrame,  # rows of the plant table
+    **chosen: object,  # as for `charts`
+) -> tuple[str, float]:  # SVG, and pixels of its height
     "Charts, and the annotated onset through all of them"
     drawn, bottom = charts(src, pair, 0, **chosen)
     onset = float(pair.genotype_onset_dag.iloc[0])
@@ -290,8 +294,8 @@ def measurements(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #0e9e2875
 def stacked(
-    *parts,  # (SVG, pixels of its height)
-):
+    *parts: tuple[str, float],  # (SVG, pixels of its height)
+) -> str:
     "One drawing of several below each other"
     out, top = [], 0
     for drawn, height in parts:

@@ -78,8 +78,8 @@ STYLE = (
 
 
 def _script(
-    keys,  # names of keys that are told
-):
+    keys: list[str],  # names of keys that are told
+) -> str:
     "HTML that makes the box around it listen"
     start = """const box = this.closest('.faba-picture'); if (!box || box.dataset.listens) return;
   box.dataset.listens = box.tabIndex = 0; box.setAttribute('data-lm-suppress-shortcuts', 'true');
@@ -97,8 +97,8 @@ class Picture(w.VBox):
 
     def __init__(
         self,
-        html='',  # what is shown
-        keys=ARROWS,  # keys that are told while the picture has the keyboard
+        html: str = '',  # what is shown
+        keys: 'Sequence[str]' = ARROWS,  # keys that are told while the picture has the keyboard
     ):
         hidden = w.Layout(display='none')
         self.shown, self.said = w.HTML(html), w.Text(layout=hidden)
@@ -118,7 +118,7 @@ class Picture(w.VBox):
         self.shown.value = value
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #2b955cf4
-def _hear(self, change):
+def _hear(self, change: object) -> None:
     "Call those who listen for every new event, in order; keys in a row come together"
     told = json.loads(change.new or '[]')
     new = [e for e in told if e['n'] > self._seen.get(e['view'], 0)]
@@ -135,7 +135,7 @@ def _hear(self, change):
 Picture._hear = _hear
 
 
-def _tell(self, event, what):
+def _tell(self, event: str, what: str | list[str]) -> None:
     for f in self.heard.get(event, []):
         f(what)
 
@@ -145,9 +145,9 @@ Picture._tell = _tell
 # %% ../../nbs/70_exploring/10_picture.ipynb #b56e3fb7
 def listen(
     self,
-    event,  # 'clicked', 'pressed' or 'boxed'
-    f,  # called with the key of a click, the keys pressed, or the keys inside a box
-):
+    event: str,  # 'clicked', 'pressed' or 'boxed'
+    f: 'Callable',  # called with the key of a click, the keys pressed, or the keys inside a box
+) -> None:
     "Call `f` whenever the event happens"
     self.heard.setdefault(event, []).append(f)
 
@@ -157,9 +157,9 @@ Picture.listen = listen
 # %% ../../nbs/70_exploring/10_picture.ipynb #8d8a627d
 def play(
     self,
-    event,  # 'clicked', 'pressed' or 'boxed'
-    what,  # key, or list of keys for 'boxed'
-):
+    event: str,  # 'clicked', 'pressed' or 'boxed'
+    what: str | list[str],  # key, or list of keys for 'boxed'
+) -> None:
     "What the browser does when it happens there"
     n = self._seen.get('play', 0) + 1
     told = dict(view='play', n=n, event=event)

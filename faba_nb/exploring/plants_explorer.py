@@ -36,10 +36,10 @@ class PlantsExplorer(Explorer):
 
     def __init__(
         self,
-        data=None,
-        out=None,
-        features=None,  # as for `Sources`
-        sources=None,  # a `Sources` that is already open
+        data: 'Path | None' = None,
+        out: 'Path | None' = None,
+        features: 'Path | None' = None,  # as for `Sources`
+        sources: Sources | None = None,  # open already
     ):
         self.src = sources or Sources(data, out, features)
         self.notice, self.said, self.big = w.HTML(self.src.notice()), w.HTML(), w.HTML()
@@ -63,8 +63,8 @@ class PlantsExplorer(Explorer):
 @patch
 def _places(
     self: PlantsExplorer,
-    plants=None,  # ids of plants; None for all
-):
+    plants: 'Sequence[str] | None' = None,  # ids; None for all
+) -> None:
     "Pairs to step through; the first is shown"
     p = self.src.xp.plants.set_index('plant_id')[['genotype', 'replicate']]
     p = p.sort_values(['genotype', 'replicate']) if plants is None else p.loc[list(plants)]
@@ -76,8 +76,8 @@ def _places(
 @patch
 def go(
     self: PlantsExplorer,
-    plants,  # ids of plants; None for all
-):
+    plants: 'Sequence[str] | None',  # ids; None for all
+) -> None:
     "Step through these plants only"
     self._places(plants)
     self.every.layout.display = '' if self.some else 'none'
@@ -85,7 +85,7 @@ def go(
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #85832436
 @patch
-def _controls(self: PlantsExplorer):
+def _controls(self: PlantsExplorer) -> None:
     "What is chosen and shown"
     p, arms = self.src.xp.plants, self.src.arms
     self.search = w.Combobox(
@@ -118,7 +118,7 @@ def _controls(self: PlantsExplorer):
 
 
 @patch
-def _arrange(self: PlantsExplorer):
+def _arrange(self: PlantsExplorer) -> None:
     "Controls, photographs, the enlarged day with what is said about it, charts"
     self.large = w.HBox([self.big, self.marking], layout=w.Layout(display='none'))
     models = [w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])]
@@ -136,7 +136,7 @@ def _arrange(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #23177d1d
 @patch
-def _connect(self: PlantsExplorer):
+def _connect(self: PlantsExplorer) -> None:
     "Who listens to what"
     for c in (
         self.treatment,
@@ -158,7 +158,7 @@ def _connect(self: PlantsExplorer):
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #297b962d
 @patch
 @contextmanager
-def hold(self: PlantsExplorer):
+def hold(self: PlantsExplorer) -> 'Iterator[None]':
     "Draw once, after all changes"
     if self._held:
         yield
@@ -172,7 +172,7 @@ def hold(self: PlantsExplorer):
 
 
 @patch
-def _show(self: PlantsExplorer):
+def _show(self: PlantsExplorer) -> None:
     "Let the controls say where we are, and draw"
     self.said.value = (
         f'<i>stepping through {len(self.places)} selected pairs</i>' if self.some else ''
@@ -182,7 +182,7 @@ def _show(self: PlantsExplorer):
 
 
 @patch
-def _goto(self: PlantsExplorer, genotype, replicate):
+def _goto(self: PlantsExplorer, genotype: str, replicate: int) -> None:
     "Show a place, which need not be among those stepped through"
     if self.at == (genotype, replicate) or self._held:
         return
@@ -193,8 +193,8 @@ def _goto(self: PlantsExplorer, genotype, replicate):
 @patch
 def find(
     self: PlantsExplorer,
-    text,  # what was typed
-):
+    text: str,  # what was typed
+) -> None:
     "Go to the accession or plant that the text means; say so when it is none or several"
     if self._held or not text.strip():
         return
@@ -220,7 +220,7 @@ def find(
 
 
 @patch
-def _go_to_plant(self: PlantsExplorer, p):
+def _go_to_plant(self: PlantsExplorer, p: pd.Series) -> None:
     "Show the place of a row of the plant table; where a day is enlarged, it is that plant's"
     self.at = p.genotype, p.replicate
     self._follow(p.plant_id)
@@ -230,8 +230,8 @@ def _go_to_plant(self: PlantsExplorer, p):
 @patch
 def press(
     self: PlantsExplorer,
-    keys,  # names of keys, in order
-):
+    keys: list[str],  # names of keys, in order
+) -> None:
     "Arrows go on to other plants, brackets to other days, m marks, u takes the mark back"
     act = {
         '[': lambda: self.other_day(-1),
@@ -253,7 +253,7 @@ def press(
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #c403c1a4
 @patch
-def _step(self: PlantsExplorer, key):
+def _step(self: PlantsExplorer, key: str) -> None:
     "left, right: the places one by one; up, down: accession by accession"
     by = 1 if key in ('right', 'down') else -1
     if key in ('left', 'right'):
@@ -269,7 +269,7 @@ def _step(self: PlantsExplorer, key):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #73fdaf16
 @patch
-def pair(self: PlantsExplorer):
+def pair(self: PlantsExplorer) -> pd.DataFrame:
     "Control and droughted plant, or the chosen one of them, as rows of the plant table"
     p = self.src.xp.plants
     genotype, replicate = self.at
@@ -281,7 +281,7 @@ def pair(self: PlantsExplorer):
 
 
 @patch
-def views(self: PlantsExplorer):
+def views(self: PlantsExplorer) -> 'Sequence[str]':
     "Names of the views shown"
     chosen = self.view.value
     if chosen == 'all views':
@@ -294,7 +294,9 @@ BATCH = 8  # photographs at a time
 
 
 @patch
-def _small(self: PlantsExplorer, paths, patience):
+def _small(
+    self: PlantsExplorer, paths: 'Sequence[str]', patience: float
+) -> dict[str, bytes | None]:
     "path -> JPEG bytes of those that are ready"
     out, end, paths = {}, time.monotonic() + patience, list(paths)
     for i in range(0, len(paths), BATCH):
@@ -307,8 +309,8 @@ def _small(self: PlantsExplorer, paths, patience):
 @patch
 def draw(
     self: PlantsExplorer,
-    patience=PATIENCE,  # seconds for photographs that were never seen
-):
+    patience: float = PATIENCE,  # seconds for photographs that were never seen
+) -> None:
     "Show the chosen pair, and the enlarged day of this pair or none"
     if self._held or self.src.xp is None:
         return
@@ -331,7 +333,7 @@ def draw(
 
 
 @patch
-def _chosen(self: PlantsExplorer):
+def _chosen(self: PlantsExplorer) -> dict:
     "What the controls say about the charts, as for `charts`"
     label = {v: k for k, v in self.shown.options}
     protocols = (
@@ -347,7 +349,7 @@ def _chosen(self: PlantsExplorer):
 
 
 @patch
-def _nobody(self: PlantsExplorer):
+def _nobody(self: PlantsExplorer) -> None:
     "There is no such plant here, so no plant is shown"
     self._parts, self.charts.html, self.dates.value = (), '', ''
     self.picture.html = note(
@@ -356,7 +358,7 @@ def _nobody(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #6b1d90ab
 @patch
-def _dates(self: PlantsExplorer):
+def _dates(self: PlantsExplorer) -> str:
     "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
     days = {}
     for arm in self.arms.value:
@@ -377,13 +379,13 @@ def _dates(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #19b82510
 @patch
-def drawing(self: PlantsExplorer):
+def drawing(self: PlantsExplorer) -> str:
     "SVG of photographs and charts, '' for nothing"
     return stacked(*self._parts) if self._parts else ''
 
 
 @patch
-def _marks(self: PlantsExplorer):
+def _marks(self: PlantsExplorer) -> pd.DataFrame:
     "All marks, or none when their file cannot be understood, which is said"
     try:
         return marks_of(self.src.xp.folder)
@@ -397,7 +399,7 @@ FIRST = (('shape', 'height_cm'), ('fluor', 'NPQ_Lss'), ('water', 'whc_before_pct
 
 
 @patch
-def load(self: PlantsExplorer):
+def load(self: PlantsExplorer) -> None:
     "Show what was measured, and gate weights; done once"
     if self._loaded or self.src.xp is None:
         return
@@ -410,7 +412,7 @@ def load(self: PlantsExplorer):
 
 
 @patch
-def still(self: PlantsExplorer):
+def still(self: PlantsExplorer) -> 'Image | None':
     "The drawing as it stands, complete; None where there is nothing to show"
     self.load()
     self.draw(np.inf)
@@ -418,7 +420,7 @@ def still(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #adff509c
 @patch(as_prop=True)
-def photo(self: PlantsExplorer):
+def photo(self: PlantsExplorer) -> pd.Series | None:
     "The enlarged photograph, which is the one that can be marked; None for none"
     return self.marking.row
 
@@ -426,8 +428,8 @@ def photo(self: PlantsExplorer):
 @patch
 def enlarge(
     self: PlantsExplorer,
-    key,  # 'photo|' and the path of a photograph
-):
+    key: str,  # 'photo|' and the path of a photograph
+) -> None:
     "Show one day large; a second click on the same photograph hides it"
     found = self.src.images[self.src.images.path == key.removeprefix('photo|')]
     if found.empty:
@@ -443,7 +445,7 @@ def enlarge(
 
 
 @patch
-def hide(self: PlantsExplorer):
+def hide(self: PlantsExplorer) -> None:
     "Enlarge nothing, so that nothing can be marked"
     self.marking.about(None)
     self._enlarge()
@@ -452,8 +454,9 @@ def hide(self: PlantsExplorer):
 @patch
 def _follow(
     self: PlantsExplorer,
-    plant=None,  # its id; None: the one of this pair with the treatment enlarged so far
-):
+    plant: str
+    | None = None,  # its id; None: the one of this pair with the treatment enlarged so far
+) -> None:
     "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
     if self.photo is None:
         return
@@ -469,7 +472,7 @@ def _follow(
 
 
 @patch
-def _nearest(self: PlantsExplorer, plant, view, dag):
+def _nearest(self: PlantsExplorer, plant: str, view: str, dag: float) -> pd.Series | None:
     "The plant's photograph of the nearest day; None where it has none"
     mine = self.src.rows('images', plant)
     mine = mine[mine['view'] == view]
@@ -479,7 +482,7 @@ def _nearest(self: PlantsExplorer, plant, view, dag):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #a08ec6b9
 @patch
-def _enlarge(self: PlantsExplorer):
+def _enlarge(self: PlantsExplorer) -> None:
     "Show the chosen photograph large beside that of the other plant, or nothing"
     if self._held:
         return
@@ -492,7 +495,7 @@ def _enlarge(self: PlantsExplorer):
 
 
 @patch
-def _same_day(self: PlantsExplorer):
+def _same_day(self: PlantsExplorer) -> 'Iterator[pd.Series]':
     "The photograph and that of the other plant on the nearest day, in the order of the strip"
     for plant in self.pair().plant_id:
         if plant == self.photo.plant_id:
@@ -504,7 +507,7 @@ def _same_day(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #082367c5
 @patch
-def _large(self: PlantsExplorer, r):
+def _large(self: PlantsExplorer, r: pd.Series) -> str:
     "HTML of one enlarged photograph, with what is in doubt about its plant"
     p = self.src.xp.plants.set_index('plant_id').loc[r.plant_id]
     frame = '#e0a800' if r.path == self.photo.path else 'transparent'
@@ -524,8 +527,8 @@ def _large(self: PlantsExplorer, r):
 @patch
 def other_day(
     self: PlantsExplorer,
-    by,  # 1 for the next measured day, -1 for the one before
-):
+    by: int,  # 1 for the next measured day, -1 for the one before
+) -> None:
     "Enlarge another day of the same plant and view"
     if self.photo is None:
         return

@@ -28,8 +28,9 @@ from ..reporting.results import Results
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #e09f6f06
 def settle(
-    path=None,  # a file of `export NAME=VALUE` lines; default: slurm/here.sh of this checkout
-):
+    path: Path
+    | None = None,  # a file of `export NAME=VALUE` lines; default: slurm/here.sh of this checkout
+) -> None:
     "Put the site's folders into the environment where they are not set yet"
     path = Path(path or root() / 'slurm' / 'here.sh')
     if not path.is_file():
@@ -40,7 +41,7 @@ def settle(
             os.environ.setdefault(name, shlex.split(value)[0])
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #25a1e435
-def last_study():
+def last_study() -> Path:
     "The folder of the study last begun below $FABA_RESULTS, else that of `make demo`"
     results = os.environ.get('FABA_RESULTS')
     if not results:
@@ -55,9 +56,11 @@ class Sources:
 
     def __init__(
         self,
-        data=None,  # the experiment's folder; default: $FABA_DATA, else that of the study
-        out=None,  # a study's folder; default: $FABA_OUT, else as `last_study`
-        features=None,  # folder of features; default: the one the study used, else DATA/features
+        data: Path
+        | None = None,  # the experiment's folder; default: $FABA_DATA, else that of the study
+        out: Path | None = None,  # a study's folder; default: $FABA_OUT, else as `last_study`
+        features: Path
+        | None = None,  # folder of features; default: the one the study used, else DATA/features
     ):
         self.missing, self._rows = [], {}
         self._frames, self._scores, self._means = {}, {}, {}
@@ -72,7 +75,7 @@ class Sources:
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #d9a41c2b
 @patch
-def _results(self: Sources):
+def _results(self: Sources) -> Results | None:
     "The study, or None"
     try:
         return Results(self.out)
@@ -84,7 +87,7 @@ def _results(self: Sources):
 
 
 @patch
-def _experiment(self: Sources):
+def _experiment(self: Sources) -> Experiment | None:
     "The experiment, or None; excluded records are shown, too, so that a mark can be taken back"
     if not self.data:
         self.missing.append(
@@ -110,8 +113,8 @@ def _experiment(self: Sources):
 @patch
 def table(
     self: Sources,
-    name,  # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
-):
+    name: str,  # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
+) -> pd.DataFrame:
     "The table, or an empty one"
     try:
         return getattr(self.xp, name)
@@ -124,15 +127,15 @@ def table(
 @patch
 def miss(
     self: Sources,
-    text,  # what is missing, and the command that makes it
-):
+    text: str,  # what is missing, and the command that makes it
+) -> None:
     "Remember something that is missing"
     if text not in self.missing:
         self.missing.append(text)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #dface267
 @patch(as_prop=True)
-def images(self: Sources):
+def images(self: Sources) -> pd.DataFrame:
     "The photographs, as in `Experiment.images`; none where the folder img is missing"
     if self.xp is not None and (self.xp.folder / 'img').is_dir():
         return self.xp.images
@@ -141,7 +144,7 @@ def images(self: Sources):
 
 
 @patch(as_prop=True)
-def simulated(self: Sources):
+def simulated(self: Sources) -> str:
     "What a simulated experiment says about itself, '' for a real one"
     facts = None
     if self.xp is not None:
@@ -157,9 +160,9 @@ def simulated(self: Sources):
 @patch
 def rows(
     self: Sources,
-    name,  # 'images', or as for `table`
-    plant,  # its id
-):
+    name: str,  # 'images', or as for `table`
+    plant: str,  # its id
+) -> pd.DataFrame:
     "Rows of one plant"
     if name not in self._rows:
         t = self.images if name == 'images' else self.table(name)
@@ -190,7 +193,7 @@ WATER = {
 }
 
 
-def series_names():
+def series_names() -> list[tuple]:
     "(label, (table, column)) of everything that can be shown over time"
     known = [('shape', SHAPE), ('water', WATER)]
     known += [('vi', _labels('indices')), ('env', _labels('environment'))]
@@ -200,7 +203,7 @@ def series_names():
     return out + [(f'fluorescence {p}', ('fluor', p)) for p in FLUOR]
 
 
-def _labels(table):
+def _labels(table: str) -> dict[str, str]:
     "column -> meaning with unit"
     rows = design('columns').query('table == @table and kind == "number"')
     out = {}
@@ -213,10 +216,10 @@ def _labels(table):
 @patch
 def series(
     self: Sources,
-    table,  # such as 'fluor'
-    column,  # such as 'NPQ_Lss'
-    plant,  # its id
-):
+    table: str,  # such as 'fluor'
+    column: str,  # such as 'NPQ_Lss'
+    plant: str,  # its id
+) -> tuple[np.ndarray, np.ndarray]:
     "Days and values of one plant"
     t = self.rows(table, plant)
     if column not in t:
@@ -225,7 +228,7 @@ def series(
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #72c05da9
 @patch(as_prop=True)
-def arms(self: Sources):
+def arms(self: Sources) -> list[str]:
     "Arms with predictions on disk, in the study's order, then others"
     if not self.results:
         return []
@@ -244,8 +247,8 @@ def arms(self: Sources):
 @patch
 def frame(
     self: Sources,
-    arm,  # an arm of the study
-):
+    arm: str,  # an arm of the study
+) -> pd.DataFrame | None:
     "All predictions of an arm, checked; None where they cannot be used"
     if arm not in self._frames:
         try:
@@ -259,9 +262,9 @@ def frame(
 @patch
 def scores(
     self: Sources,
-    arm,  # an arm of the study
-    protocol,  # 'retrospective' or 'online'
-):
+    arm: str,  # an arm of the study
+    protocol: str,  # 'retrospective' or 'online'
+) -> 'Scores | None':
     "`Scores` of an arm, or None without such predictions"
     at = arm, protocol
     if at not in self._scores:
@@ -271,7 +274,7 @@ def scores(
 
 
 @patch
-def means(self: Sources, arm, protocol):
+def means(self: Sources, arm: str, protocol: str) -> dict[str, pd.DataFrame]:
     "plant -> dag, and means over seeds of the probability and of every gate weight"
     at = arm, protocol
     if at not in self._means:
@@ -292,8 +295,8 @@ def means(self: Sources, arm, protocol):
 @patch
 def dates(
     self: Sources,
-    arm,  # an arm of the study
-):
+    arm: str,  # an arm of the study
+) -> pd.DataFrame | None:
     "Alarm day of every accession by the rule of the pages; None without online predictions"
     at = arm, 'dates'
     if at not in self._means:
@@ -303,14 +306,14 @@ def dates(
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #c3f743a0
 @patch(as_prop=True)
-def feature_files(self: Sources):
+def feature_files(self: Sources) -> dict[str, Path]:
     "name -> file of features, for every file in the folder"
     found = sorted(self.features.glob('*_features.h5'))
     return {p.name.removesuffix('_features.h5'): p for p in found if '.gaps_' not in p.name}
 
 
 @patch
-def featureless(self: Sources):
+def featureless(self: Sources) -> str:
     "Published encoders without features here, each with the commands that make them"
     table, have = backbones(), {n.split('.')[0] for n in self.feature_files}
     lacking = [b for b in ('dinov2', 'clip', 'bioclip', 'bioclip2') if b not in have]
@@ -325,16 +328,16 @@ def featureless(self: Sources):
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #58ce8caf
 def note(
-    text,  # plain text
-    colour='#fff6d6',  # of the background
-):
+    text: str,  # plain text
+    colour: str = '#fff6d6',  # of the background
+) -> str:
     "A line of HTML on a coloured ground"
     style = f'background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4'
     return f'<div style="{style}">{escape(text)}</div>'
 
 
 @patch
-def notice(self: Sources):
+def notice(self: Sources) -> str:
     "What is missing, and that plants are simulated, as HTML"
     notes = [note(m) for m in self.missing]
     if self.simulated:
@@ -344,8 +347,8 @@ def notice(self: Sources):
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #3ba2ac61
 def later(
-    f,  # function without arguments
-):
+    f: 'Callable',  # function without arguments
+) -> None:
     "Call `f` as soon as the kernel is free, or now where no kernel runs"
     try:
         loop = asyncio.get_running_loop()
@@ -357,16 +360,16 @@ def later(
 class Explorer(w.VBox):
     "A view with a `picture` and a `src`; shows as widget, or as PNG where `FABA_STILL` is set"
 
-    def drawing(self):
+    def drawing(self) -> str:
         "SVG of what is shown, '' for nothing"
         return self.picture.html
 
-    def still(self):
+    def still(self) -> Image | None:
         "The drawing as it stands, complete; None where there is nothing to show"
         drawing = self.drawing()
         return Image(as_png(drawing)) if drawing.startswith('<svg') else None
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: object) -> dict:
         "The widget; the still picture where that is wanted"
         if not os.environ.get('FABA_STILL'):
             return super()._repr_mimebundle_(**kwargs)
@@ -377,8 +380,8 @@ class Explorer(w.VBox):
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #322c81b2
 def plain(
-    text,  # a name
-):
+    text: str,  # a name
+) -> str:
     "Lower case without accents: 'Mélodie/2' becomes 'melodie/2'"
     letters = unicodedata.normalize('NFD', text)
     bare = ''.join(c for c in letters if not unicodedata.combining(c))

@@ -16,10 +16,10 @@ from ..core.places import cache_folder
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #b80d4aea
 def reduce_photograph(
-    path,  # a photograph
-    height=200,  # pixels of the thumbnail
-    middle=1.0,  # share of the width that is kept, around the middle
-):
+    path: Path,  # a photograph
+    height: int = 200,  # pixels of the thumbnail
+    middle: float = 1.0,  # share of the width that is kept, around the middle
+) -> bytes:
     "JPEG bytes of a small photograph on black"
     im = pyvips.Image.thumbnail(str(path), 10**6, height=height, no_rotate=True)
     if im.hasalpha():
@@ -30,8 +30,8 @@ def reduce_photograph(
 
 
 def data_uri(
-    jpeg,  # JPEG bytes
-):
+    jpeg: bytes,  # of a picture
+) -> str:
     "The picture as an address that HTML can show"
     return 'data:image/jpeg;base64,' + base64.b64encode(jpeg).decode()
 
@@ -41,9 +41,9 @@ class Thumbnails:
 
     def __init__(
         self,
-        folder,  # the experiment's folder
-        height=200,  # pixels
-        middle=0.62,  # share of the width that is kept
+        folder: Path,  # the experiment's folder
+        height: int = 200,  # pixels
+        middle: float = 0.62,  # share of the width that is kept
     ):
         self.folder, self.height, self.middle = Path(folder), height, middle
         what = f'{self.folder.absolute()} {height} {middle}'
@@ -55,7 +55,7 @@ class Thumbnails:
             self.path.unlink()
             self._create()  # damaged: it can be made again
 
-    def _create(self):
+    def _create(self) -> None:
         with self._open() as db:
             columns = 'path text primary key, stamp text, jpeg blob'
             db.execute(f'create table if not exists small ({columns})')
@@ -63,7 +63,7 @@ class Thumbnails:
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #31f380f5
 @patch
 @contextmanager
-def _open(self: Thumbnails):
+def _open(self: Thumbnails) -> 'Iterator[sqlite3.Connection]':
     "The database; committed when all went well, and closed"
     db = sqlite3.connect(self.path, timeout=60)
     try:
@@ -76,8 +76,8 @@ def _open(self: Thumbnails):
 @patch
 def known(
     self: Thumbnails,
-    paths,  # photographs as in `Experiment.images.path`
-):
+    paths: 'Sequence[str]',  # photographs as in `Experiment.images.path`
+) -> dict[str, tuple]:
     "path -> (stamp, JPEG bytes) of those in the file"
     ask = 'select path, stamp, jpeg from small where path = ?'
     with self._open() as db:
@@ -85,7 +85,7 @@ def known(
     return {p: (s, j) for p, s, j in filter(None, rows)}
 
 
-def _stamp(path):
+def _stamp(path: Path) -> str | None:
     "Changes when the file changes; None without a file"
     try:
         s = os.stat(path)
@@ -97,8 +97,8 @@ def _stamp(path):
 @patch
 def get(
     self: Thumbnails,
-    paths,  # photographs as in `Experiment.images.path`
-):
+    paths: 'Sequence[str]',  # photographs as in `Experiment.images.path`
+) -> dict[str, bytes | None]:
     "path -> JPEG bytes; None where the photograph cannot be read"
     paths = list(dict.fromkeys(paths))
     known = self.known(paths)
@@ -114,7 +114,7 @@ def get(
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #2d845b01
 @patch
-def _made(self: Thumbnails, paths):
+def _made(self: Thumbnails, paths: 'Sequence[str]') -> dict[str, bytes | None]:
     "path -> JPEG bytes, or None for a file that is no readable picture"
 
     def one(path):
