@@ -140,7 +140,7 @@ def middle_day(
 
 
 def plant_alarms(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     rule: Rule = accession_rule,  # its reading must be that of the scores
 ) -> pd.DataFrame:  # a row per run and drought plant
     "Day of the alarm of every drought plant in every run, NaN = never"
@@ -192,7 +192,7 @@ def delays(
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #83070acd
 def in_time(
     x: dict,  # from `delays`
-) -> dict[str, tuple]:  # dict name -> (numerator, denominator), each (runs, plants)
+) -> dict[str, tuple]:  # (numerator, denominator), each (runs, plants)
     "Shares of drought plants, plant by plant"
     early, ones = x['drought'] < 0, np.ones_like(x['drought'])
     both = np.isfinite(x['control']) | np.isposinf(x['control'])
@@ -236,7 +236,7 @@ def kaplan_meier(
 def drawn_survival(
     alarms: np.ndarray,  # (runs, G, days) from `at_risk`
     waiting: np.ndarray,  # (runs, G, days)
-    d: Draws,  # Draws
+    d: Draws,  # genotypes and runs, drawn anew
 ) -> np.ndarray:  # (draws, days) mean over runs
     "Kaplan-Meier curves of resampled genotypes"
     n = d.copies(alarms.shape[1])
@@ -257,7 +257,7 @@ rules = [(k, target) for target in (0.05, 0.10) for k in (1, 2, 3)]
 
 
 def realised_rate(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     theta: np.ndarray,  # (runs, genotypes)
     k: int,  # consecutive measured steps
 ) -> dict[str, float]:  # dict value, low, high
@@ -275,7 +275,7 @@ def realised_rate(
 def alarm_rows(
     s: Scores,  # Scores, online
     tools: 'Tools',  # with boot and jack (Draws), and `row`
-) -> list[dict]:  # list of dict
+) -> list[dict]:
     "False-alarm rate, detection in time, pre-onset excess and restricted mean lead for every rule"
     rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
     for k, target in rules:
@@ -302,7 +302,7 @@ def lead_rows(
     G: int,  # number of genotypes
     tools: 'Tools',  # with boot and jack (Draws), and `row`
     base: dict,  # dict common to the rows
-) -> list[dict]:  # list of dict
+) -> list[dict]:
     "Restricted mean lead, and its excess over the matched controls"
     D, C = (at_risk(x[key], x['watched'], x['g'], G) for key in ('drought', 'control'))
 

@@ -43,7 +43,7 @@ lower_is_better = {
 def verdict(
     difference: float,  # a - b
     p: float,  # adjusted p of a difference
-    p_equivalence: float = np.nan,  # adjusted p of the equivalence test, NaN where no margin is stated
+    p_equivalence: float = np.nan,  # adjusted p of the equivalence test, NaN where there is none
     lower: bool = False,  # True where a smaller value is better
 ) -> str:  # better, worse, equivalent or undecided, of a against b
     "The stated rule"
@@ -115,9 +115,9 @@ class Entry:
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #df9a920a
 def on_genotypes(
-    e: Entry,  # Entry
+    e: Entry,  # of one arm
     names: list[str],  # genotypes in the wanted order
-) -> Entry:  # Entry with NaN (values) and 0 (counts) where a genotype is absent
+) -> Entry:  # NaN (values) and 0 (counts) where a genotype is absent
     "Bring an arm to a common order of genotypes"
     where = pd.Index(e.genotypes).get_indexer(names)
 
@@ -136,10 +136,10 @@ def on_genotypes(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #06a4ee02
 def compare_mean(
-    a: Entry,  # Entry
-    b: Entry,  # Entry
+    a: Entry,  # the first arm
+    b: Entry,  # the second arm
     metric: str,  # name
-    tools: dict,  # dict with draws, jack, signs
+    tools: dict,  # draws, jack, signs
 ) -> dict:  # dict, a row of the table
     "One contrast of a metric that is a mean over genotypes"
     d = run_means(a.values[metric]) - run_means(b.values[metric])
@@ -202,9 +202,9 @@ def _pooled_f1(
 
 
 def compare_pooled(
-    a: Entry,  # Entry
-    b: Entry,  # Entry
-    tools: dict,  # dict with draws, jack, signs
+    a: Entry,  # the first arm
+    b: Entry,  # the second arm
+    tools: dict,  # draws, jack, signs
 ) -> dict:  # dict, a row of the table
     "The contrast of pooled F1: label swap within genotypes, BCa interval"
     both = np.isfinite(run_means(a.values['f1'])) & np.isfinite(run_means(b.values['f1']))
@@ -223,7 +223,7 @@ def compare_pooled(
 
 
 def _one_run(
-    counts: dict,  # dict of (R, G)
+    counts: dict,  # (R, G)
 ) -> dict[str, np.ndarray]:  # (1, G) arrays by name
     "Mean over runs, for arms with different numbers of runs"
     return {k: v.mean(0, keepdims=True) for k, v in counts.items()}
@@ -253,9 +253,9 @@ def holm(
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #5e58a371
 def pairs_of(
     names: list[str],  # arms in the order of the study
-    stated: list[tuple[str, str]],  # list of (a, b)
+    stated: list[tuple[str, str]],  # pairs of arms
     rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
-) -> list[tuple[str, str, int]]:  # list of (a, b, stated)
+) -> list[tuple[str, str, int]]:  # two arms, 1 where stated
     "Stated pairs in their stated direction, then all others"
     stated = [tuple(c) for c in stated if set(c) <= set(names)]
     done = {frozenset(c) for c in stated}
@@ -319,7 +319,7 @@ def contrasts(
 def _with_max_t(
     table: pd.DataFrame,  # from `contrasts`
     by: dict[str, Entry],  # by name of the arm
-    tools: dict,  # dict with signs
+    tools: dict,  # signs
 ) -> pd.DataFrame:  # the table with max-T p values over all pairs of arms on the primary metric
     at = (table.metric == primary).to_numpy()
     mean = {name: run_means(e.values[primary]) for name, e in by.items() if primary in e.values}

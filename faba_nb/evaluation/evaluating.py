@@ -110,7 +110,7 @@ def _backbone(
 def arms_of(
     out: Path,  # the study's output folder
     study: Study,  # from `read_study`
-) -> tuple[list[tuple], list[str]]:  # list of (name, kind, backbone), and names without predictions
+) -> tuple[list[tuple], list[str]]:  # (name, kind, backbone), and names without predictions
     "Which arms can be evaluated"
     folder = StudyFolder(out)
     there = folder.arms_there()
@@ -142,7 +142,7 @@ def read_all_rounds(
     out: Path,  # the study's output folder
     arm: str,  # name
     mend: str = TRAIN_AGAIN,  # what to do when the file is not what was written
-) -> pd.DataFrame | None:  # table or None
+) -> pd.DataFrame | None:
     "Predictions on all 22 rounds, one row per plant and round"
     path = StudyFolder(out).arm(arm).predictions_all_rounds
     return read_rounds(check_seal(path, mend)) if path.exists() else None
@@ -153,9 +153,7 @@ def read_arm(
     name: str,  # arm
     kind: str = 'arm',  # arm, baseline or imported
     backbone: str | None = '',  # of the arm; None: as its predictions say
-) -> tuple[
-    list[tuple], pd.DataFrame
-]:  # list of (Scores, Scores on all rounds or None), gate weights
+) -> tuple[list[tuple], pd.DataFrame]:  # (Scores, Scores on all rounds or None), gate weights
     "All readings of an arm"
     path = StudyFolder(out).arm(name).predictions
     mend = IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN
@@ -204,7 +202,7 @@ def _places(
 def counted_like(
     y: Scores,  # of a yardstick, a step per day
     counted: Scores | None,  # of an arm on the rows counted as published
-) -> Scores | None:  # Scores or None
+) -> Scores | None:
     "A yardstick on the rows of an arm"
     if counted is None:
         return None
@@ -258,8 +256,8 @@ units = dict(
 
 def published_rows(
     v: dict[str, np.ndarray],  # from `fold_values`
-    tools: Tools,  # Tools
-) -> list[dict]:  # list of dict
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Means over folds and runs"
     names = ['f1', 'auc', 'accuracy', 'precision', 'recall']
     names += ['mae_published', 'onset_error_published']
@@ -293,9 +291,9 @@ def _skill_row(
 
 
 def measured_rows(
-    s: Scores,  # Scores
-    tools: Tools,  # Tools
-) -> list[dict]:  # list of dict
+    s: Scores,  # of one arm in one protocol
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Onset error on measured steps, plants never detected, skill"
     onset = genotype_onsets(s)
     e, c, n = error_matrices(s, onset)
@@ -352,9 +350,9 @@ def _pairs_row(
 
 
 def pooled_rows(
-    s: Scores,  # Scores
-    tools: Tools,  # Tools
-) -> list[dict]:  # list of dict
+    s: Scores,  # of one arm in one protocol
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Pooled F1, AUPRC, and AUC within a day"
     c = s.counts()
     top, bottom = 2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn']
@@ -381,10 +379,10 @@ def pooled_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #df69557d
 def genotype_rows(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     table: pd.DataFrame,  # permutation table of this arm
-    tools: Tools,  # Tools
-) -> list[dict]:  # list of dict
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Concordance of alarm day and onset"
     onset = genotype_onsets(s)
     o = np.nan_to_num(np.sign(onset[None] - onset[:, None]))
@@ -404,14 +402,14 @@ fair_clock = dict(retrospective='treatment_clock', online='clock')
 
 
 def metric_rows(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     t: Scores,  # the same, scaled
     v: dict[str, np.ndarray],  # from `fold_values`
     permuted: pd.DataFrame,  # permutation table of this arm
-    clocks: dict,  # dict name -> Scores of the yardsticks on the same steps
+    clocks: dict,  # Scores of the yardsticks on the same steps
     tools_for: 'Callable',  # function of Scores giving Tools
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
-) -> pd.DataFrame:  # DataFrame, rows of metrics.csv
+) -> pd.DataFrame:  # rows of metrics.csv
     "Every group of metrics"
     tools = tools_for(s)
     rows = (
@@ -447,10 +445,10 @@ def metric_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #36d29c6a
 def curve_tables(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     t: Scores,  # the same, scaled
-    tools: Tools,  # Tools
-) -> dict[str, pd.DataFrame]:  # dict of tables
+    tools: Tools,  # draws for the intervals
+) -> dict[str, pd.DataFrame]:
     "Calibration, decision curve and, online, delay and false alarms"
     calibration = [calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]
     out = dict(calibration=pd.concat(calibration), decision=decision_curve(t))
@@ -460,14 +458,13 @@ def curve_tables(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #a1d8bd39
 def evaluate_scores(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     all_rounds: Scores | None,  # on all rounds
-    clocks: dict,  # dict name -> Scores of the yardsticks on the same steps
+    clocks: dict,  # Scores of the yardsticks on the same steps
     tools_for: 'Callable',  # function of Scores giving Tools
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
-    counted: Scores
-    | None = None,  # Scores on the rows that were counted as published, where `all_rounds` lacks them
-) -> dict:  # dict of tables, and the Entry for comparing
+    counted: Scores | None = None,  # on the rows counted as published, if `all_rounds` lacks them
+) -> dict:  # tables, and the Entry for comparing
     "Everything about one arm under one protocol"
     tools, t = tools_for(s), scaled(s)
     v = fold_values(s, all_rounds, counted)
@@ -493,7 +490,7 @@ def evaluate_scores(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #51d4b01d
 def genotype_table(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     v: dict[str, np.ndarray],  # from `fold_values`
 ) -> pd.DataFrame:  # a row per genotype
     "Means over runs per genotype"
@@ -515,7 +512,7 @@ def genotype_table(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #59c11ae0
 def plant_table(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
 ) -> pd.DataFrame:  # a row per plant and run
     "Alarm day of every plant in every run, empty where there is none"
     columns = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
@@ -533,7 +530,7 @@ def earlier_summary(
     s: Scores,  # retrospective
     v: dict[str, np.ndarray],  # from `fold_values`
     draws: int = 10_000,  # of its bootstrap
-) -> dict:  # dict
+) -> dict:
     "The form of `<arm>_ablation_evaluation.json`"
     names = dict(
         accuracy='accuracy',
@@ -649,7 +646,7 @@ def tools_maker(
 def experiment_of(
     out: Path,  # the study's output folder
     data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
-) -> Experiment | None:  # Experiment or None
+) -> Experiment | None:  # None where the raw data is not there
     "The raw experiment behind a study, where it is still there"
     path = StudyFolder(out).run
     if data is None and path.is_file():
@@ -739,7 +736,7 @@ def readings_of(
 def write_tables(
     out: Path,  # the study's output folder
     tables: dict[str, pd.DataFrame],  # by name
-) -> dict[str, int]:  # dict name -> number of rows
+) -> dict[str, int]:  # number of rows
     "OUT/tables/<name>.csv for every table, sealed"
     folder = StudyFolder(out)
     for name, t in tables.items():
@@ -753,7 +750,7 @@ def sensors_replaced(
     study: Study,  # from `read_study`
     draws: int,  # of the bootstrap
     seed: int,  # of it
-) -> tuple[dict[str, pd.DataFrame], str]:  # dict with importance or nothing, a note for the log
+) -> tuple[dict[str, pd.DataFrame], str]:  # importance or nothing, a note for the log
     "Modality importance, where training has written predictions with a modality replaced"
     table, left_out = importance_table(study, out, min(draws, 2000), seed)
     if not len(table):
@@ -766,7 +763,7 @@ def space_tables(
     out: Path,  # the study's output folder
     study: Study,  # from `read_study`
     e: Experiment | None,  # the raw experiment
-) -> tuple[dict[str, pd.DataFrame], str]:  # dict of tables or nothing, a note for the log
+) -> tuple[dict[str, pd.DataFrame], str]:  # tables or nothing, a note for the log
     "How plants lie in feature space, where features files and experiment are within reach"
     path = StudyFolder(out).run
     folder = read_json(path).get('features') if path.is_file() else None
@@ -809,9 +806,9 @@ def write_summaries(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #2f7ed639
 def clocks_on(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     clocks: dict[str, dict[str, Scores]],  # by protocol and name
-) -> dict[str, Scores]:  # dict name -> Scores
+) -> dict[str, Scores]:
     "Yardsticks on exactly the steps of an arm"
     mine = clocks[s.protocol]
     keys = ['plant_id', 'dag']
@@ -828,7 +825,7 @@ def evaluate_readings(
     e: Experiment | None,  # the raw experiment
     draws: int,  # of bootstrap and permutation
     seed: int,  # of both
-) -> list[dict]:  # list of dict, from `evaluate_scores`
+) -> list[dict]:
     "Every reading beside the yardsticks on its own steps"
     flagged, tools_for, done = flagged_steps(e), tools_maker(draws, seed), []
     rows = {}  # protocol -> the counted rows of the first arm that has some
@@ -871,7 +868,7 @@ def tables_of(
     out: Path,  # the study's output folder
     found: list[tuple],  # from `readings_of`
     done: list[dict],  # from `evaluate_readings`
-) -> dict[str, pd.DataFrame]:  # dict name -> DataFrame
+) -> dict[str, pd.DataFrame]:
     "Tables that say something of each arm"
     tables = {}
     for k in per_reading:
@@ -890,7 +887,7 @@ def sensor_tables(
     e: Experiment | None,  # the raw experiment
     found: list[tuple],  # from `readings_of`
     draws: int,  # of the bootstrap
-) -> dict[str, pd.DataFrame]:  # dict name -> DataFrame
+) -> dict[str, pd.DataFrame]:
     "When the sensors change before the eye sees anything, where the experiment is within reach"
     if e is None:
         return {}
@@ -913,7 +910,7 @@ def compare_study(
     study: Study,  # from `read_study`
     draws: int,  # of bootstrap and permutation
     seed: int,  # of both
-) -> dict[str, pd.DataFrame]:  # dict with contrasts and power
+) -> dict[str, pd.DataFrame]:  # contrasts and power
     "The contrasts of both protocols, decided together, and the power of this study"
     parts, power = [], None
     for protocol in ['retrospective', 'online']:
@@ -934,7 +931,7 @@ def evaluate_study(
     data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
     draws: int = 10_000,  # bootstrap draws and permutations
     seed: int = 0,  # of both
-) -> dict[str, int]:  # dict table -> number of rows
+) -> dict[str, int]:  # table -> number of rows
     "Write OUT/tables from the study's predictions"
     study = read_study(StudyFolder(out).study)
     e = experiment_of(out, data)

@@ -18,7 +18,7 @@ shape_columns = ['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'
 
 
 def size_up_to(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     shape: pd.DataFrame,  # tidy table: plant_id, dag, and some of `shape_columns`
 ) -> np.ndarray:  # (steps, columns) log size, NaN before the first measurement
     "The last known size of each plant on each measured day"
@@ -53,7 +53,7 @@ def beside_others(
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #488c472f
 def drought_probability(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     shape: pd.DataFrame,  # tidy table of plant sizes
 ) -> np.ndarray:  # (steps,)
     "Probability that a plant is under drought, from its size up to the day, genotypes left out"
@@ -68,9 +68,9 @@ def drought_probability(
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cb33f36b
 def inferred_clock(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     shape: pd.DataFrame,  # tidy table of plant sizes
-) -> Scores:  # Scores
+) -> Scores:
     "The yardstick `inferred_treatment_clock`"
     name = 'inferred_treatment_clock'
     p = drought_probability(s, shape) * clock_share(s.steps)

@@ -44,7 +44,7 @@ def concordance(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #8ef2d90d
 def genotype_onsets(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
 ) -> np.ndarray:  # (G,) DAG, NaN for a genotype without drought plants
     "Annotated onset per genotype"
     drought = s.plants[s.plants.drought]
@@ -53,7 +53,7 @@ def genotype_onsets(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #198ec1d1
 def clock_alarms(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     onset: np.ndarray,  # (G,) DAG
 ) -> np.ndarray:  # (plants, G) DAG of the alarm, were the plant's onset that of genotype h
     "What the leave-one-out clock says, depending on the onset left out"
@@ -79,7 +79,7 @@ def _summed_errors(
 
 
 def error_matrices(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     onset: np.ndarray,  # (G,) DAG
 ) -> tuple[
     np.ndarray, np.ndarray, np.ndarray
@@ -94,8 +94,8 @@ def error_matrices(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a29bf34b
 def daily_wins(
-    s: Scores,  # Scores
-) -> list[tuple]:  # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
+    s: Scores,  # of one arm in one protocol
+) -> list[tuple]:  # (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
     "How often steps of g score above steps of h on a day; days between two onsets together"
     p, _ = s.normalised()
     drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
@@ -127,10 +127,10 @@ def permuted_within_day(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #5e11d8fe
 def information(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     draws: int = 10_000,  # permutations
     seed: int = 0,  # of the shuffling
-) -> dict[str, np.ndarray]:  # dict name -> (draws + 1,) statistic, the observed one first
+) -> dict[str, np.ndarray]:  # (draws + 1,) statistic, the observed one first
     "Concordance, skill of the onset day and AUC within a day, observed and with onsets permuted"
     onset, G = genotype_onsets(s), len(s.genotypes)
     orders = [alarm_order(a, s.plants, G) for a in s.alarm_day()]
@@ -149,7 +149,7 @@ def information(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #d44ff9f2
 def permutation_table(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     stats: dict[str, np.ndarray],  # from `information`
 ) -> pd.DataFrame:
     "Observed value, mean and 95 % range without information, one-sided p"

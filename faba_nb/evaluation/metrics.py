@@ -28,7 +28,7 @@ def by_genotype(
 def counts(
     self: Scores,
     threshold: float | None = None,  # stressed is said above it; the scores' own (0.5) where None
-) -> dict[str, np.ndarray]:  # dict of (runs, genotypes) arrays
+) -> dict[str, np.ndarray]:  # (runs, genotypes) arrays
     "True positives, false positives, false negatives, true negatives"
     threshold = self.threshold if threshold is None else threshold
     said, y = self.p > threshold, self.y
@@ -50,7 +50,7 @@ def ratio(
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d57bb265
 def rates(
     c: dict[str, np.ndarray],  # counts
-    empty: float = 0.0,  # value of an undefined ratio; 0 as published (zero_division of scikit-learn)
+    empty: float = 0.0,  # value of an undefined ratio; 0 as published
 ) -> dict[str, np.ndarray]:
     "accuracy = (TP+TN)/N, precision = TP/(TP+FP), recall = TP/(TP+FN), F1 = 2TP/(2TP+FP+FN)"
     tp, fp, fn, tn = (c[k] for k in ['tp', 'fp', 'fn', 'tn'])
@@ -102,9 +102,7 @@ def streak(
 @patch
 def alarm_day(
     self: Scores,
-    threshold: float
-    | np.ndarray
-    | None = None,  # each plant's own where (runs, plants); the scores' where None
+    threshold: float | np.ndarray | None = None,  # or (runs, plants); None: the scores' own
     k: int = 1,  # consecutive steps above the threshold
 ) -> np.ndarray:  # (runs, plants) DAG of the alarm, NaN where there is none
     "The day on which each plant raises its alarm"
@@ -170,7 +168,7 @@ def as_counted(
     s: Scores,  # on measured steps
     all_rounds: Scores | None = None,  # on all 22 rounds
     counted: Scores | None = None,  # on the rows the earlier evaluator counted
-) -> Scores:  # Scores
+) -> Scores:
     "The rows that F1, AUC, accuracy, precision and recall as published are made of"
     # the contract lets MAE_published alone read the table of all rounds;
     # its measured rows are read here too, since only they are what was counted
@@ -183,7 +181,7 @@ def fold_values(
     s: Scores,  # on measured steps
     all_rounds: Scores | None = None,  # on all 22 rounds, for MAE_published
     counted: Scores | None = None,  # on the rows counted as published; None: see `as_counted`
-) -> dict[str, np.ndarray]:  # dict name -> (runs, genotypes)
+) -> dict[str, np.ndarray]:  # (runs, genotypes)
     "Every per-fold metric"
     g, c = s.plants.g.to_numpy(), as_counted(s, all_rounds, counted)
     error = s.measured_error()
@@ -202,7 +200,7 @@ def fold_values(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7cc5d5b1
 def fold_table(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     values: dict[str, np.ndarray],  # from `fold_values`
 ) -> pd.DataFrame:
     "The per-fold metrics as a tidy table: a row per run and left-out genotype"
@@ -221,7 +219,7 @@ def fold_table(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #5e2e77ee
 def undefined_values(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     values: dict[str, np.ndarray],  # from `fold_values`
 ) -> pd.DataFrame:
     "A row per undefined fold value: metric, run, fold, reason and treatment"
@@ -333,8 +331,7 @@ def within_day_pairs(
 @patch
 def within_day(
     self: Scores,
-    only: np.ndarray
-    | None = None,  # (steps,) bool: which steps take part, e.g. those of drought plants
+    only: np.ndarray | None = None,  # (steps,) bool: which steps take part
 ) -> tuple[
     np.ndarray, np.ndarray, str
 ]:  # (runs, G, G) right pairs, (G, G) all pairs, name of the reference

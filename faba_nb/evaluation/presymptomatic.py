@@ -251,10 +251,8 @@ def _lead_order(
 
 
 def lead_table(
-    signals: dict[
-        str, tuple
-    ],  # dict name -> (D, days, onset) as for `onset_lead`, genotypes in a common order
-    kinds: dict[str, str],  # dict name -> e.g. fluorescence, shape, index, model
+    signals: dict[str, tuple],  # name -> (D, days, onset) as for `onset_lead`
+    kinds: dict[str, str],  # name -> e.g. fluorescence, shape, index, model
     draws: int = 1000,  # of bootstrap and permutation
 ) -> tuple[
     pd.DataFrame, pd.DataFrame
@@ -403,9 +401,9 @@ classic = 'Fo Fm QY_max Fv/Fm_Lss QY_Lss NPQ_Lss qN_Lss qP_Lss Rfd_Lss'.split()
 
 
 def signal_differences(
-    tables: dict[str, tuple],  # dict kind -> (table, names): fluorescence, shape, index
+    tables: dict[str, tuple],  # kind -> (table, names): fluorescence, shape, index
     plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
-) -> tuple[dict, dict]:  # dict name -> (D, days, onset), dict name -> kind
+) -> tuple[dict, dict]:  # name -> (D, days, onset), name -> kind
     "Pair differences of every signal, all on the genotypes that have both treatments"
     onset = plants.groupby('genotype').genotype_onset_dag.first().dropna().sort_index()
     noted = onset.to_numpy(float)
@@ -431,7 +429,7 @@ def presymptomatic_tables(
     vi: pd.DataFrame | None = None,  # plant_id, dag and vegetation indices
     models: 'Sequence[Scores]' = (),  # online: the arms whose alarms stand beside
     draws: int = 1000,  # of bootstrap and permutation
-) -> dict[str, pd.DataFrame]:  # dict name -> table
+) -> dict[str, pd.DataFrame]:
     "Everything about the time before the symptoms"
     known = [k for k in known if k in fluor and fluor[k].notna().any()]
     change, parting = fluorescence_change(fluor, plants, known)

@@ -47,7 +47,7 @@ def fit_scaling(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #cec4b2f4
 def scaled(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
 ) -> Scores:  # Scores with scaled probabilities
     "Each genotype's probabilities corrected by what unseen predictions of the other genotypes need"
     others = 1.0 - np.eye(len(s.genotypes))[:, s.g]
@@ -74,7 +74,7 @@ def _from_within(s: Scores, run: tuple, nested: dict[tuple, pd.DataFrame]) -> np
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #627e4158
 def squared_error(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
 ) -> tuple[np.ndarray, np.ndarray]:  # (runs, genotypes) sums, (genotypes,) steps
     "Contributions to the Brier score"
     error = (s.p - s.y) ** 2
@@ -83,7 +83,7 @@ def squared_error(
 
 
 def log_losses(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     only: np.ndarray | None = None,  # (steps,) bool: which steps count
 ) -> np.ndarray:  # (runs, genotypes) means over a genotype's steps, NaN where none counts
     "Log-loss per genotype"
@@ -104,7 +104,7 @@ def bins_of(
 
 
 def calibration_table(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     label: str,  # 'as predicted' or 'scaled'
     bins: int = 10,  # of equal mass
 ) -> pd.DataFrame:  # a row per bin, all runs together
@@ -129,8 +129,8 @@ def calibration_error(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #880e723f
 def slope_intercept(
-    s: Scores,  # Scores
-) -> dict[str, tuple]:  # dict name -> (value, low, high), mean over runs
+    s: Scores,  # of one arm in one protocol
+) -> dict[str, tuple]:  # (value, low, high), mean over runs
     "Calibration slope and intercept with cluster-robust 95 % intervals"
     parts = []
     for q in s.p:
@@ -150,7 +150,7 @@ def slope_intercept(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #ac6869df
 def decision_curve(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     thresholds: np.ndarray = np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
 ) -> pd.DataFrame:  # a row per threshold
     "Net benefit = TP/N - FP/N x t/(1 - t), mean over runs"
@@ -211,11 +211,11 @@ def _calibration_rows(
 
 
 def probability_rows(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     t: Scores,  # the same, scaled
     clock: Scores,  # of the rival clock
     tools: 'Tools',  # with `row`
-) -> list[dict]:  # list of dict
+) -> list[dict]:
     "Brier score, skill, log-loss, calibration error, slope, intercept, before and after scaling"
     rival, rows = squared_error(clock)[0].mean(0, keepdims=True), []
     scaling = 'after scaling fitted on the other genotypes'

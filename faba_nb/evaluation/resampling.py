@@ -79,7 +79,7 @@ def jackknife_draws(
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #18cb0ba9
 def drawn_mean(
     values: np.ndarray,  # (R, G) of one arm
-    d: Draws,  # Draws
+    d: Draws,  # genotypes and runs, drawn anew
 ) -> np.ndarray:  # (draws,) mean over the drawn genotypes of the mean over their drawn runs
     "Mean over genotypes, resampled"
     x = np.asarray(values, float).ravel().take(d.flat(*values.shape))
@@ -94,8 +94,8 @@ def drawn_mean(
 def drawn_ratio(
     top: np.ndarray,  # (R, G) contributions to the numerator
     bottom: np.ndarray,  # (R, G) contributions to the denominator
-    d: Draws,  # Draws
-    together: bool = False,  # True: one ratio over all runs, for counts that differ much between runs
+    d: Draws,  # genotypes and runs, drawn anew
+    together: bool = False,  # one ratio over all runs, for counts that differ much between them
 ) -> np.ndarray:  # (draws,)
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
     at = d.flat(*top.shape)
@@ -110,7 +110,7 @@ def drawn_ratio(
 def drawn_pairs(
     right: np.ndarray,  # (R, G, G) pairs in the right order
     total: np.ndarray,  # (G, G) all pairs
-    d: Draws,  # Draws
+    d: Draws,  # genotypes and runs, drawn anew
 ) -> np.ndarray:  # (draws,)
     "Share of pairs in the right order, resampled"
     n = d.copies(total.shape[0])
@@ -122,7 +122,7 @@ def drawn_average_precision(
     y: np.ndarray,  # (steps,) bool
     p: np.ndarray,  # (R, steps)
     g: np.ndarray,  # (steps,) genotype codes
-    d: Draws,  # Draws
+    d: Draws,  # genotypes and runs, drawn anew
 ) -> np.ndarray:  # (draws,) mean over runs
     "Area under the precision-recall curve, resampled"
     w, total = d.copies(g.max() + 1).astype(np.float32), 0.0

@@ -16,7 +16,7 @@ from .resampling import drawn_mean, drawn_ratio
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #cde9c1c9
 def part(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     keep: np.ndarray,  # (steps,) bool
 ) -> Scores | None:  # Scores, or None where nothing is left
     "The same predictions on some of the steps"
@@ -31,8 +31,8 @@ senescence = 31  # DAG from which controls turn yellow
 
 
 def strata(
-    s: Scores,  # Scores
-) -> dict[str, np.ndarray]:  # dict label -> (steps,) bool
+    s: Scores,  # of one arm in one protocol
+) -> dict[str, np.ndarray]:  # label -> (steps,) bool
     "Parts of the experiment by onset class, week, age of controls and replicate"
     own = s.steps.groupby('genotype').onset_dag.transform('first').to_numpy(float)
     cls, control = onset_class(own), s.steps.treatment.to_numpy() == 'WHC-80'
@@ -47,7 +47,7 @@ def strata(
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #de8971d1
 def moved_onset(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     rounds: int,  # -1: onset one measured day of the experiment earlier, 1: later
 ) -> Scores:  # Scores with other labels
     "Every onset moved by whole rounds of the experiment's calendar"
@@ -62,9 +62,9 @@ def moved_onset(
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #a3724e9d
 def sensitivities(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
-) -> dict[str, Scores]:  # dict label -> Scores
+) -> dict[str, Scores]:  # label -> Scores
     "The main decisions reversed, one at a time"
     near = np.abs(s.dag - s.steps.onset_dag.to_numpy(float)) <= 3
     out = {
@@ -84,7 +84,7 @@ def stratum_rows(
     label: str,  # its name
     tools: 'Tools',  # of its number of genotypes
     group: str = 'strata',  # or sensitivity
-) -> list[dict]:  # list of dict
+) -> list[dict]:
     "F1 (folds and pooled), onset error and false-positive rate of one stratum"
     v, c = fold_values(q), q.counts()
     base = dict(group=group, stratum=label, unit='', n=len(q.genotypes), undefined=0)
@@ -112,10 +112,10 @@ def stratum_rows(
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #ab0bb6b7
 def strata_rows(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     tools_for: 'Callable',  # function of Scores giving Tools
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
-) -> list[dict]:  # list of dict
+) -> list[dict]:
     "Rows of `metrics.csv` for all strata and sensitivities"
     rows = []
     for label, keep in strata(s).items():

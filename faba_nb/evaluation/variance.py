@@ -69,7 +69,7 @@ def _fit(
     d: pd.DataFrame,  # rows with arm, genotype, split_seed and the metric
     metric: str,  # column
     known: dict[str, bool],  # components to bool
-) -> dict[str, float]:  # dict component -> variance
+) -> dict[str, float]:  # component -> variance
     "The mixed model with the components that can be estimated"
     vc = {}
     if known['genotype_x_arm']:

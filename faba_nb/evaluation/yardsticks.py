@@ -63,7 +63,7 @@ def as_yardstick(
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c51cebe1
 def best_threshold(
     s: Scores,  # with one run
-) -> float:  # number
+) -> float:
     "The threshold with the highest mean fold F1 among all that differ"
     values = np.unique(np.r_[-1e-9, s.p[0]])[:-1]
     if not len(values):
@@ -73,9 +73,9 @@ def best_threshold(
 
 
 def mean_fold_f1(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
     threshold: float,  # stressed is said above it
-) -> float:  # number
+) -> float:
     "Mean fold F1 at a threshold"
     return rates(s.counts(threshold))['f1'].mean()
 
@@ -102,7 +102,7 @@ notes = dict(
 
 def yardsticks(
     s: Scores,  # of any arm: its steps and folds are used
-) -> list[Scores]:  # list of Scores
+) -> list[Scores]:
     "The rules that know the plan and nothing of the plants"
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     share = clock_share(s.steps)
@@ -120,7 +120,7 @@ def yardsticks(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #12fa359e
 def on_all_days(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
 ) -> pd.DataFrame:  # steps: every plant on every day of the experiment
     "The published grid: each plant on each day on which any plant was measured"
     p = s.plants
@@ -284,7 +284,7 @@ def score_plan(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #7e56904a
 def perfect_alarm(
-    s: Scores,  # Scores
+    s: Scores,  # of one arm in one protocol
 ) -> Scores:  # Scores of the truth itself
     "Stressed is said exactly when it is so: what the measured days leave to the best of models"
     return as_yardstick(
@@ -298,7 +298,7 @@ def perfect_alarm(
 def _plan_rows(
     y: Scores,  # of a yardstick
     group: str,  # published or measured
-) -> list[dict]:  # list of dict
+) -> list[dict]:
     "Metrics of one rule"
     v = fold_values(y, rule_on_all_days(y))
     names = dict(
@@ -357,7 +357,7 @@ def difference_sd(
     seeds: int,  # runs per fold
     draws: int = 60,  # pairs of models
     seed: int = 0,  # of the noise
-) -> float:  # number
+) -> float:
     "Standard deviation over genotypes of the F1 difference of two equally good imaginary models"
     rng, keep = np.random.default_rng(seed), s.steps.replicate.to_numpy() <= replicates
     g, y, G = s.g[keep], s.y[keep], len(s.genotypes)
@@ -389,7 +389,7 @@ def power_plan(
     rounds: pd.DataFrame | Path,  # the table, or a CSV in the form of timepoint_metadata.csv
     seeds: 'Sequence[int]' = (1, 3, 5),  # runs per fold
 ) -> pd.DataFrame:
-    "Smallest F1 difference a plan can show, by genotypes, replicates, seeds and correlation of arms"
+    "Smallest F1 difference a plan can show, by genotypes, replicates, seeds, correlation of arms"
     s = plan_scores(plan_steps(*_plan_tables(plants, rounds)))
     G, R = len(s.genotypes), int(s.steps.replicate.max())
     sizes = [n for n in (G // 2, G, 2 * G) if n > 2]

@@ -243,7 +243,7 @@ def scatter(
     height: float = 460,  # pixels
     axes: 'Sequence[str]' = ('', ''),  # names of the axes
     ringed: 'Sequence[str]' = (),  # keys drawn with a ring
-    limits: 'Sequence[float] | None' = None,  # (lowest x, highest x, lowest y, highest y); from the points by default
+    limits: 'Sequence[float] | None' = None,  # lowest x, highest x, lowest y, highest y
 ) -> str:
     "SVG of a scatter plot"
     frame = el(

@@ -60,7 +60,7 @@ def averaged(
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #11e1a665
 def points(
-    src: Sources,  # `Sources`
+    src: Sources,  # what there is to show
     name: str,  # a file of features, as in `src.feature_files`
     unit: str = 'plant-days',  # or 'plants'
 ) -> tuple[
@@ -98,7 +98,7 @@ FACTS = [
 
 
 def colour_choices(
-    src: Sources,  # `Sources`
+    src: Sources,  # what there is to show
 ) -> list[tuple]:
     "(label, choice) for the menu; a choice is a column, or where a value comes from"
     choices = [(f.replace('_', ' '), f) for f in FACTS]
@@ -110,7 +110,7 @@ def colour_choices(
 
 
 def value_of(
-    src: Sources,  # `Sources`
+    src: Sources,  # what there is to show
     table: pd.DataFrame,  # from `points`
     choice: str | tuple,  # from `colour_choices`
 ) -> pd.Series:

@@ -100,9 +100,7 @@ def _photo(
 # %% ../../nbs/70_exploring/50_pair.ipynb #38e8faaa
 def strip(
     images: pd.DataFrame,  # rows of `Experiment.images` of one plant and view
-    jpegs: dict[
-        str, bytes | None
-    ],  # path -> JPEG bytes, or None for unreadable; a path that is absent is on its way
+    jpegs: dict[str, bytes | None],  # path -> JPEG bytes; None: unreadable; absent: on its way
     marks: pd.DataFrame,  # from `read_marks`
     top: float,  # pixels from the upper edge
     treatment: str,  # of the plant
@@ -178,7 +176,7 @@ def heading(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #103cc968
 def probabilities(
-    src: 'Sources',  # `Sources`
+    src: 'Sources',  # what there is to show
     pair: pd.DataFrame,  # rows of the plant table
     arm: str,  # an arm of the study
     protocols: 'Sequence[str]',  # 'online', 'retrospective' or both
@@ -201,7 +199,7 @@ def probabilities(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #786fe6a4
 def gates(
-    src: 'Sources',  # `Sources`
+    src: 'Sources',  # what there is to show
     plant: str,  # its id
     arm: str,  # an arm of the study
     protocols: 'Sequence[str]',  # as above
@@ -220,7 +218,7 @@ def gates(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #6562a699
 def charts(
-    src: 'Sources',  # `Sources`
+    src: 'Sources',  # what there is to show
     pair: pd.DataFrame,  # rows of the plant table
     top: float,  # pixels
     arms: 'Sequence[str]' = (),  # whose predictions are shown
@@ -259,7 +257,7 @@ def charts(
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #29391ed4
 def photographs(
-    src: 'Sources',  # `Sources`
+    src: 'Sources',  # what there is to show
     pair: pd.DataFrame,  # rows of the plant table, control first
     views: 'Sequence[str]',  # names of views
     jpegs: dict[str, bytes | None],
@@ -283,7 +281,7 @@ def photographs(
 
 
 def measurements(
-    src: 'Sources',  # `Sources`
+    src: 'Sources',  # what there is to show
     pair: pd.DataFrame,  # rows of the plant table
     **chosen: object,  # as for `charts`
 ) -> tuple[str, float]:  # SVG, and pixels of its height

@@ -27,7 +27,8 @@ from .thumbnails import Thumbnails, data_uri, reduce_photograph
 KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
 HELP = (
     '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, '
-    '[ ] go to the day before and after, m marks the framed photograph, u takes the last mark back, Esc closes it'
+    '[ ] go to the day before and after, m marks the framed photograph, '
+    'u takes the last mark back, Esc closes it'
 )
 
 
@@ -454,8 +455,7 @@ def hide(self: PlantsExplorer) -> None:
 @patch
 def _follow(
     self: PlantsExplorer,
-    plant: str
-    | None = None,  # its id; None: the one of this pair with the treatment enlarged so far
+    plant: str | None = None,  # its id; None: that of the treatment enlarged so far
 ) -> None:
     "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
     if self.photo is None:

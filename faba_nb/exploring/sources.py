@@ -28,8 +28,7 @@ from ..reporting.results import Results
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #e09f6f06
 def settle(
-    path: Path
-    | None = None,  # a file of `export NAME=VALUE` lines; default: slurm/here.sh of this checkout
+    path: Path | None = None,  # of `export NAME=VALUE` lines; default: slurm/here.sh
 ) -> None:
     "Put the site's folders into the environment where they are not set yet"
     path = Path(path or root() / 'slurm' / 'here.sh')
@@ -56,11 +55,9 @@ class Sources:
 
     def __init__(
         self,
-        data: Path
-        | None = None,  # the experiment's folder; default: $FABA_DATA, else that of the study
+        data: Path | None = None,  # the experiment's; default: $FABA_DATA, else the study's
         out: Path | None = None,  # a study's folder; default: $FABA_OUT, else as `last_study`
-        features: Path
-        | None = None,  # folder of features; default: the one the study used, else DATA/features
+        features: Path | None = None,  # default: those the study used, else DATA/features
     ):
         self.missing, self._rows = [], {}
         self._frames, self._scores, self._means = {}, {}, {}
