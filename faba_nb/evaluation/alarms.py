@@ -36,7 +36,8 @@ def cross_fitted_threshold(
 ) -> np.ndarray:  # (runs, genotypes)
     "Per genotype, the threshold that alarms the target share of the other genotypes' controls"
     score = self.alarm_score(k)
-    control, g = ~self.plants.drought.to_numpy(), self.plants.g.to_numpy()
+    control = ~self.plants.drought.to_numpy()
+    g = self.plants.g.to_numpy()
     out = np.full((len(self.runs), len(self.genotypes)), np.inf)
     for j in range(out.shape[1]):
         other = np.sort(score[:, control & (g != j)], axis=1)
@@ -49,13 +50,15 @@ def cross_fitted_threshold(
 @_cached(Scores)
 def inner_controls(self) -> tuple[pd.DataFrame, np.ndarray] | None:
     "Fit and probabilities (plants, steps) of every control plant in an inner fold, or None"
-    keys, held = ['split_seed', 'init_seed', 'fold'], self.held
+    keys = ['split_seed', 'init_seed', 'fold']
+    held = self.held
     if held is None or not (held.split == 'inner').any():
         return None
     d = held[(held.split == 'inner') & (held.treatment == 'WHC-80')]
     d = d.sort_values([*keys, 'plant_id', 'dag'])
     series = d.groupby([*keys, 'plant_id'], sort=False)
-    row, step = series.ngroup().to_numpy(), series.cumcount().to_numpy()
+    row = series.ngroup().to_numpy()
+    step = series.cumcount().to_numpy()
     grid = np.full((row.max() + 1, step.max() + 1), -np.inf)
     grid[row, step] = d.probability
     return d.loc[step == 0, keys].reset_index(drop=True), grid
@@ -149,7 +152,8 @@ def plant_alarms(
     if rule.target:
         theta, _ = s.thresholds(rule.k, rule.target)
         level = theta[:, s.plants.g.to_numpy()]
-    days, drought = s.alarm_day(level, rule.k), s.plants[s.plants.drought]
+    days = s.alarm_day(level, rule.k)
+    drought = s.plants[s.plants.drought]
     keep = ['genotype', 'plant_id', 'replicate', 'onset_dag', 'label_low_dag', 'label_high_dag']
     runs = zip(s.runs.itertuples(), days[:, drought.index])
     parts = [
@@ -177,7 +181,8 @@ def delays(
     dict
 ):  # dict: delay of the drought plants, of their controls (inf = no alarm), last day, genotype
     "Alarm minus onset of drought plants and, with the same onset, of their matched controls"
-    d, m = np.flatnonzero(self.plants.drought), self.matched
+    d = np.flatnonzero(self.plants.drought)
+    m = self.matched
     onset = self.plants.onset_dag.to_numpy(float)
     last = np.nanmax(self.on_grid(self.dag, np.nan), axis=1)
     late = np.where(np.isnan(alarm), np.inf, alarm)
@@ -194,7 +199,8 @@ def in_time(
     x: dict,  # from `delays`
 ) -> dict[str, tuple]:  # (numerator, denominator), each (runs, plants)
     "Shares of drought plants, plant by plant"
-    early, ones = x['drought'] < 0, np.ones_like(x['drought'])
+    early = x['drought'] < 0
+    ones = np.ones_like(x['drought'])
     both = np.isfinite(x['control']) | np.isposinf(x['control'])
     excess = early.astype(float) - np.where(both, x['control'] < 0, 0)
     out = {f'detected_by_{d}': (x['drought'] <= d, ones) for d in (0, 3, 7)}
@@ -277,7 +283,9 @@ def alarm_rows(
     tools: 'Tools',  # with boot and jack (Draws), and `row`
 ) -> list[dict]:
     "False-alarm rate, detection in time, pre-onset excess and restricted mean lead for every rule"
-    rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
+    rows = []
+    g = s.plants.g.to_numpy()
+    G = len(s.genotypes)
     for k, target in rules:
         theta, how = s.thresholds(k, target)
         base = dict(
@@ -289,7 +297,8 @@ def alarm_rows(
         rows.append(base | about | realised_rate(s, theta, k))
         x = s.delays(s.alarm_day(theta[:, g], k))
         for name, (a, b) in in_time(x).items():
-            a, b = by_genotype(a, x['g']), by_genotype(b, x['g'])
+            a = by_genotype(a, x['g'])
+            b = by_genotype(b, x['g'])
             about = dict(group='earliness', metric=name, unit='')
             value = ratio(a.sum(1), b.sum(1)).mean()
             rows.append(base | about | tools.row(value, lambda d: drawn_ratio(a, b, d)))
@@ -314,7 +323,8 @@ def lead_rows(
         "(draws,) days more than the matched controls"
         return lead(d) - restricted_lead(drawn_survival(*C, d))
 
-    once, rows = Draws(np.arange(G)[None], None), []
+    once = Draws(np.arange(G)[None], None)
+    rows = []
     for name, drawn in dict(restricted_mean_lead=lead, restricted_mean_lead_excess=excess).items():
         about = dict(group='earliness', metric=name, unit='d')
         rows.append(base | about | tools.row(drawn(once)[0], drawn, few=True))
@@ -326,7 +336,9 @@ def delay_table(
     draws: Draws,  # genotypes, resampled
 ) -> pd.DataFrame:  # a row per rule and day
     "Share of drought plants and of their matched controls alarmed by each day from the onset"
-    rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
+    rows = []
+    g = s.plants.g.to_numpy()
+    G = len(s.genotypes)
     for k, target in rules:
         theta, _ = s.thresholds(k, target)
         x = s.delays(s.alarm_day(theta[:, g], k))
@@ -355,7 +367,8 @@ def alarm_curve(
     points: int = 40,  # thresholds per k
 ) -> pd.DataFrame:  # a row per k and threshold
     "False alarms against delay, over thresholds common to all genotypes"
-    rows, control = [], ~s.plants.drought.to_numpy()
+    rows = []
+    control = ~s.plants.drought.to_numpy()
     for k in (1, 2, 3):
         score = s.alarm_score(k)
         known = np.where(np.isfinite(score), score, 0)

@@ -91,10 +91,16 @@ def signed_rank_probabilities(
     float, float, float
 ]:  # P(a better by more than rope), P(practically equal), P(b better by more than rope)
     "Bayesian signed-rank test with one prior pseudo-observation at 0"
-    z = np.r_[0.0, diff[np.isfinite(diff)]]
-    w = np.random.default_rng(seed).dirichlet(np.r_[0.5, np.ones(len(z) - 1)], draws)
+    known = diff[np.isfinite(diff)]
+    z = np.r_[0.0, known]
+    prior = np.r_[0.5, np.ones(len(known))]
+    w = np.random.default_rng(seed).dirichlet(prior, draws)
     s = z[:, None] + z[None]
-    regions = [s > 2 * rope, np.abs(s) <= 2 * rope, s < -2 * rope]
+    regions = [
+        s > 2 * rope,
+        np.abs(s) <= 2 * rope,
+        s < -2 * rope,
+    ]
     votes = np.stack([((w @ m) * w).sum(1) for m in regions])
     won = votes == votes.max(0)
     return tuple((won / won.sum(0)).mean(1))
@@ -143,7 +149,8 @@ def compare_mean(
 ) -> dict:  # dict, a row of the table
     "One contrast of a metric that is a mean over genotypes"
     d = run_means(a.values[metric]) - run_means(b.values[metric])
-    ok, test = np.isfinite(d), 'sign-flip permutation'
+    ok = np.isfinite(d)
+    test = 'sign-flip permutation'
     if not ok.any():
         return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test=test, n=0)
     x, y = (np.where(ok, e.values[metric], np.nan) for e in (a, b))
@@ -152,7 +159,8 @@ def compare_mean(
         "(draws,) differences of resampled genotypes"
         return drawn_mean(x, t) - drawn_mean(y, t)
 
-    value, n = d[ok].mean(), int(ok.sum())
+    value = d[ok].mean()
+    n = int(ok.sum())
     low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))
     p = sign_flip(d[None], tools['signs'])[0]
     row = dict(difference=value, low=low, high=high, p=p, test=test, n=n)
@@ -218,7 +226,8 @@ def compare_pooled(
     low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))
     unlike = len(x['tp']) != len(y['tp'])
     p = label_swap(*(_one_run(c) if unlike else c for c in (x, y)), tools['signs'])
-    n, test = int(both.sum()), 'label swap within genotypes'
+    n = int(both.sum())
+    test = 'label swap within genotypes'
     return dict(difference=value, low=low, high=high, p=p, test=test, n=n)
 
 
@@ -236,7 +245,8 @@ def adjust(
     "Holm by statsmodels, or Benjamini-Hochberg by scipy, around missing values"
     correct = {'holm': holm, 'fdr_bh': stats.false_discovery_control}[method]
     p = np.asarray(p, float)
-    out, ok = np.full(len(p), np.nan), np.isfinite(p)
+    out = np.full(len(p), np.nan)
+    ok = np.isfinite(p)
     if ok.any():
         out[ok] = correct(p[ok])
     return out
@@ -322,8 +332,12 @@ def _with_max_t(
     tools: dict,  # signs
 ) -> pd.DataFrame:  # the table with max-T p values over all pairs of arms on the primary metric
     at = (table.metric == primary).to_numpy()
-    mean = {name: run_means(e.values[primary]) for name, e in by.items() if primary in e.values}
-    d = np.stack([mean[a] - mean[b] for a, b in zip(table.arm_a[at], table.arm_b[at])])
+    mean = {}
+    for name, e in by.items():
+        if primary in e.values:
+            mean[name] = run_means(e.values[primary])
+    pairs = zip(table.arm_a[at], table.arm_b[at])
+    d = np.stack([mean[a] - mean[b] for a, b in pairs])
     table.loc[at, 'p_max_t'] = max_t(d, tools['signs'])
     return table
 

@@ -35,7 +35,8 @@ def fluorescence_courses(
     "Mean and standard error of every parameter by treatment and day"
     known = [k for k in known if k in fluor and fluor[k].notna().any()]
     of = fluor.merge(plants[['plant_id', 'treatment']], on='plant_id')
-    by, parts = of.groupby(['treatment', 'dag']), []
+    by = of.groupby(['treatment', 'dag'])
+    parts = []
     for k in known:
         t = by[k].agg(['mean', 'sem', 'count']).reset_index()
         parts.append(t.rename(columns={'count': 'plants'}).assign(parameter=k))
@@ -78,14 +79,16 @@ def gate_means(
 ) -> pd.DataFrame:  # a row per reading, modality and kind of steps
     "Mean gate weights with 95 % intervals over accessions"
     gates = [c for c in rows if c.startswith('gate_') and rows[c].notna().any()]
-    dry, late = rows.treatment == 'WHC-30', rows.dag >= rows.onset_dag
+    dry = rows.treatment == 'WHC-30'
+    late = rows.dag >= rows.onset_dag
     parts = dict(all=rows, before=rows[dry & ~late], after=rows[dry & late])
     found = []
     for steps, part in parts.items():
         for protocol, of in part.groupby('protocol', sort=False):
             for c in gates:
                 by = of.groupby('genotype')[c].mean()
-                now, half = by.mean(), 1.96 * by.std() / np.sqrt(len(by))
+                now = by.mean()
+                half = 1.96 * by.std() / np.sqrt(len(by))
                 name = c.removeprefix('gate_')
                 found.append((protocol, name, steps, now, now - half, now + half, len(by)))
     return pd.DataFrame(found, columns=GATES)
@@ -105,7 +108,9 @@ def course_tables(
         "Whether it is read"
         return column in READ or column.startswith('gate_')
 
-    text, courses, gates = dict.fromkeys(('genotype', 'treatment'), str), [], []
+    text = dict.fromkeys(('genotype', 'treatment'), str)
+    courses = []
+    gates = []
     for arm in arms:
         path = StudyFolder(out).arm(arm).predictions
         rows = read_csv(path, dtype=text, usecols=wanted)

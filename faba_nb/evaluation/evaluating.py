@@ -159,7 +159,8 @@ def read_arm(
     mend = IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN
     if path.exists():
         check_seal(path, mend)
-    df, rounds = read_predictions(path), read_all_rounds(out, name, mend)
+    df = read_predictions(path)
+    rounds = read_all_rounds(out, name, mend)
     if backbone is None:
         backbone = str(df.backbone.iloc[0]) if 'backbone' in df else ''
 
@@ -226,7 +227,9 @@ class Tools:
         draws: int,  # of bootstrap and permutation
         seed: int,  # of both
     ):
-        self.G, self.draws, self.seed = G, draws, seed
+        self.G = G
+        self.draws = draws
+        self.seed = seed
         self.boot = bootstrap_draws(G, R, draws, seed)
         self.few = bootstrap_draws(G, R, min(draws, 2000), seed)
         self.jack = jackknife_draws(G)
@@ -298,7 +301,8 @@ def measured_rows(
     onset = genotype_onsets(s)
     e, c, n = error_matrices(s, onset)
     own = np.arange(len(onset))
-    e, c = e[:, own, own], c[:, own, own]
+    e = e[:, own, own]
+    c = c[:, own, own]
     signed = by_genotype(np.nan_to_num(s.measured_error()), s.plants.g.to_numpy())
     drought = np.bincount(s.plants.g, s.plants.drought)
     missed = drought - n
@@ -355,11 +359,14 @@ def pooled_rows(
 ) -> list[dict]:
     "Pooled F1, AUPRC, and AUC within a day"
     c = s.counts()
-    top, bottom = 2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn']
+    top = 2 * c['tp']
+    bottom = 2 * c['tp'] + c['fp'] + c['fn']
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     base = dict(group='pooled', unit='')
-    f1, auprc = _nanmean(pooled_f1(c)), _nanmean(average_precision(s.y, s.p))
-    empty, note = int((bottom.sum(1) == 0).sum()), f'prevalence {s.y.mean():.3f}'
+    f1 = _nanmean(pooled_f1(c))
+    auprc = _nanmean(average_precision(s.y, s.p))
+    empty = int((bottom.sum(1) == 0).sum())
+    note = f'prevalence {s.y.mean():.3f}'
     rows = [
         base
         | dict(metric='f1', undefined=empty)
@@ -466,7 +473,8 @@ def evaluate_scores(
     counted: Scores | None = None,  # on the rows counted as published, if `all_rounds` lacks them
 ) -> dict:  # tables, and the Entry for comparing
     "Everything about one arm under one protocol"
-    tools, t = tools_for(s), scaled(s)
+    tools = tools_for(s)
+    t = scaled(s)
     v = fold_values(s, all_rounds, counted)
     permuted = permutation_table(s, information(s, tools.draws, tools.seed))
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
@@ -504,7 +512,8 @@ def genotype_table(
         onset_class=onset_class(onset),
     )
     alarm = np.where(s.plants.drought, s.alarm_day(), np.nan)
-    ok, g = np.isfinite(alarm), s.plants.g.to_numpy()
+    ok = np.isfinite(alarm)
+    g = s.plants.g.to_numpy()
     total = by_genotype(np.where(ok, alarm, 0), g).sum(0)
     mean_alarm = ratio(total, by_genotype(ok, g).sum(0))
     means = {k: run_means(x) for k, x in v.items()}
@@ -591,7 +600,8 @@ def _fold_bootstrap(
     if not len(x):
         return dict(mean=None, ci_lower=None, ci_upper=None)
     m = np.random.default_rng(0).choice(x, (draws, len(x))).mean(1)
-    low, high = np.quantile(m, 0.025), np.quantile(m, 0.975)
+    low = np.quantile(m, 0.025)
+    high = np.quantile(m, 0.975)
     return dict(mean=float(x.mean()), ci_lower=float(low), ci_upper=float(high))
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #c6d88556
@@ -601,7 +611,8 @@ def cost_table(
 ) -> pd.DataFrame:  # a row per arm
     "Seconds, best epoch and parameters per arm, from its fits; plain estimators have no epochs"
     columns = ['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters']
-    folder, rows = StudyFolder(out), []
+    folder = StudyFolder(out)
+    rows = []
     for arm in names:
         written = [read_json(p) for p in sorted(folder.arm(arm).fits.glob('*.json'))]
         fits = pd.DataFrame(written, columns=['seconds', 'best_epoch', 'parameters'])
@@ -796,7 +807,8 @@ def write_summaries(
     done: list[dict],  # from `evaluate_scores`, in the same order
 ) -> None:
     "OUT/tables/summary/<arm>_ablation_evaluation.json for every arm, sealed"
-    folder, written = StudyFolder(out).tables / 'summary', []
+    folder = StudyFolder(out).tables / 'summary'
+    written = []
     for (s, _), d in zip(found, done):
         if s.kind != 'yardstick' and s.protocol == 'retrospective':
             path = folder / f'{s.arm}_ablation_evaluation.json'
@@ -827,7 +839,9 @@ def evaluate_readings(
     seed: int,  # of both
 ) -> list[dict]:
     "Every reading beside the yardsticks on its own steps"
-    flagged, tools_for, done = flagged_steps(e), tools_maker(draws, seed), []
+    flagged = flagged_steps(e)
+    tools_for = tools_maker(draws, seed)
+    done = []
     rows = {}  # protocol -> the counted rows of the first arm that has some
     for s, wide in found:
         if wide is not None and wide.counted is not None:

@@ -129,7 +129,8 @@ def _pairs_won(
     won, all_ = [], []
     for g in np.unique(genotype):
         test = genotype == g
-        mu, sd = x[~test].mean(0), x[~test].std(0)
+        mu = x[~test].mean(0)
+        sd = x[~test].std(0)
         z = (x - mu) / np.where(sd > 1e-9, sd, 1) / np.sqrt(x.shape[1])
         rule = Ridge(alpha=penalty).fit(z[~test], y[~test])
         score = rule.predict(z[test])
@@ -150,7 +151,8 @@ def separation(
     seed: int = 0,  # of the resampling
 ) -> pd.DataFrame:  # a row per day
     "Share of pairs told apart within each day and genotype, with a 95 % interval over genotypes"
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows = []
     for d, at in keys.groupby('dag').indices.items():
         y = (keys.treatment.to_numpy()[at] == 'WHC-30').astype(float)
         g = keys.genotype.to_numpy()[at]
@@ -161,7 +163,8 @@ def separation(
             continue
         pick = rng.integers(len(won), size=(draws, len(won)))
         drawn = won[pick].sum(1) / np.maximum(1, pairs[pick].sum(1))
-        low, high = np.quantile(drawn, 0.025), np.quantile(drawn, 0.975)
+        low = np.quantile(drawn, 0.025)
+        high = np.quantile(drawn, 0.975)
         rows.append((d, len(at), len(won), won.sum() / pairs.sum(), low, high))
     return pd.DataFrame(rows, columns=SEPARATION)
 
@@ -172,7 +175,8 @@ def cka(
 ) -> float:  # 0 to 1
     "Linear centred kernel alignment"
     cross = np.linalg.norm(x.T @ y) ** 2
-    own_x, own_y = np.linalg.norm(x.T @ x), np.linalg.norm(y.T @ y)
+    own_x = np.linalg.norm(x.T @ x)
+    own_y = np.linalg.norm(y.T @ y)
     return cross / (own_x * own_y)
 
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #5093e01f
@@ -187,7 +191,8 @@ def similarity(
     for a, b in combinations(features, 2):
         (keys_a, xa), (keys_b, xb) = features[a], features[b]
         both = keys_a[by].reset_index().merge(keys_b[by].reset_index(), on=by)
-        xa, xb = xa[both.index_x], xb[both.index_y]
+        xa = xa[both.index_x]
+        xb = xb[both.index_y]
         days = keys_a.dag.to_numpy()[both.index_x]
         whole = cka(standardised(xa), standardised(xb))
         within = cka(standardised(xa, days), standardised(xb, days))
@@ -202,7 +207,9 @@ def feature_tables(
 ) -> dict:  # table name to DataFrame
     "feature_space, feature_map, feature_separation and feature_similarity"
     found = {b: plant_features(FeatureFile(p), days, plants) for b, p in files.items()}
-    points, about, apart = [], [], []
+    points = []
+    about = []
+    apart = []
     for b, (keys, x) in found.items():
         place, line = map_tables(keys, x, b)
         points.append(place)

@@ -36,10 +36,17 @@ def fold_scores(
     y: np.ndarray,  # (cells,) bool
 ) -> dict[str, np.ndarray]:  # dict metric -> (versions,)
     "F1 at 0.5, AUC and log-loss of one fold, version by version"
-    said, q = p > 0.5, np.clip(p, 1e-6, 1 - 1e-6)
-    cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
+    said = p > 0.5
+    q = np.clip(p, 1e-6, 1 - 1e-6)
+    cells = dict(
+        tp=said & y,
+        fp=said & ~y,
+        fn=~said & y,
+        tn=~said & ~y,
+    )
     counts = {k: v.sum(1) for k, v in cells.items()}
-    n1, n0 = y.sum(), (~y).sum()
+    n1 = y.sum()
+    n0 = (~y).sum()
     ranks = rankdata(p, axis=1)[:, y].sum(1)
     auc = ratio(ranks - n1 * (n1 + 1) / 2, n1 * n0)
     loss = -np.where(y, np.log(q), np.log(1 - q)).mean(1)
@@ -54,7 +61,8 @@ def fold_losses(
     p = rows[['probability', *versions]].to_numpy('float32')
     # steps follow each other: sums do not depend on the table's layout
     p = np.ascontiguousarray(p).T
-    scores, out = fold_scores(p, rows.label.to_numpy(bool)), {}
+    scores = fold_scores(p, rows.label.to_numpy(bool))
+    out = {}
     ways = [('', 'intact'), *versions.values()]
     for m, how in dict.fromkeys(versions.values()):
         at = [i for i, way in enumerate(ways) if way == (m, how)]

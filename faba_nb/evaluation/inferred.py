@@ -23,11 +23,13 @@ def size_up_to(
 ) -> np.ndarray:  # (steps, columns) log size, NaN before the first measurement
     "The last known size of each plant on each measured day"
     cols = [c for c in shape_columns if c in shape and shape[c].notna().any()]
-    known = shape[['plant_id', 'dag', *cols]].groupby(['plant_id', 'dag'], as_index=False).mean()
+    known = shape[['plant_id', 'dag', *cols]]
+    known = known.groupby(['plant_id', 'dag'], as_index=False).mean()
     known[cols] = np.log(known[cols].where(known[cols] > 0))
     known[cols] = known.sort_values('dag').groupby('plant_id')[cols].ffill()
-    want = s.steps[['plant_id', 'dag']].reset_index().astype({'dag': float}).sort_values('dag')
     known = known.astype({'dag': float}).sort_values('dag')
+    want = s.steps[['plant_id', 'dag']].reset_index()
+    want = want.astype({'dag': float}).sort_values('dag')
     got = pd.merge_asof(want, known, on='dag', by='plant_id')
     return got.set_index('index').sort_index()[cols].to_numpy(float)
 
@@ -39,8 +41,10 @@ def beside_others(
 ) -> np.ndarray:  # (steps, columns) differences, 0 where unknown
     "Difference from the mean of other genotypes' plants on the same day"
     d = pd.factorize(day)[0]
-    days, genotypes = d.max() + 1, g.max() + 1
-    own, ok = d * genotypes + g, np.isfinite(x)
+    days = d.max() + 1
+    genotypes = g.max() + 1
+    own = d * genotypes + g
+    ok = np.isfinite(x)
 
     def others(v):
         "Sum of every column over the day's plants of other genotypes"
@@ -59,7 +63,8 @@ def drought_probability(
     "Probability that a plant is under drought, from its size up to the day, genotypes left out"
     z = beside_others(size_up_to(s, shape), s.dag, s.g)
     x = np.hstack([z, z * (s.dag / s.dag.max())[:, None]])
-    drought, out = s.steps.treatment.to_numpy() == 'WHC-30', np.empty(len(z))
+    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    out = np.empty(len(z))
     for j in range(len(s.genotypes)):
         at = s.g == j
         model = LogisticRegression(max_iter=500).fit(x[~at], drought[~at])

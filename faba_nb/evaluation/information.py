@@ -22,9 +22,11 @@ def alarm_order(
     np.ndarray, np.ndarray
 ]:  # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
     "How often genotype g raises its alarm before genotype h"
-    order, pairs = np.zeros((G, G)), np.zeros((G, G))
+    order = np.zeros((G, G))
+    pairs = np.zeros((G, G))
     for _, p in plants[plants.drought].groupby('replicate'):
-        a, g = np.nan_to_num(alarm[p.index], nan=1e6), p.g.to_numpy()
+        a = np.nan_to_num(alarm[p.index], nan=1e6)
+        g = p.g.to_numpy()
         order[np.ix_(g, g)] += np.sign(a[None] - a[:, None])
         pairs[np.ix_(g, g)] += 1
     return order, pairs
@@ -85,8 +87,11 @@ def error_matrices(
     np.ndarray, np.ndarray, np.ndarray
 ]:  # (runs, G, G) summed days of the model; the same of the clock; (runs, G) numbers of plants
     "Onset errors of the model and of the clock for every assignment of onsets to genotypes"
-    alarm, clock = s.alarm_day(), clock_alarms(s, onset)
-    ok = np.isfinite(alarm) & s.plants.drought.to_numpy() & np.isfinite(clock).all(1)
+    alarm = s.alarm_day()
+    clock = clock_alarms(s, onset)
+    drought = s.plants.drought.to_numpy()
+    known = np.isfinite(clock).all(1)
+    ok = np.isfinite(alarm) & drought & known
     member = np.eye(len(onset))[s.plants.g.to_numpy()]
     e = [_summed_errors(a[:, None], o, member, onset) for a, o in zip(alarm, ok)]
     c = [_summed_errors(clock, o, member, onset) for o in ok]
@@ -98,18 +103,23 @@ def daily_wins(
 ) -> list[tuple]:  # (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
     "How often steps of g score above steps of h on a day; days between two onsets together"
     p, _ = s.normalised()
-    drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
+    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    G = len(s.genotypes)
     onsets = np.unique(genotype_onsets(s))
-    onsets, out = onsets[np.isfinite(onsets)], {}
+    onsets = onsets[np.isfinite(onsets)]
     between = drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])
+    out = {}
     for d in np.unique(s.dag[between]):
         at = np.flatnonzero((s.dag == d) & drought)
-        m, q = np.eye(G)[s.g[at]], p[:, at]
-        this, other = q[:, :, None], q[:, None, :]
+        m = np.eye(G)[s.g[at]]
+        q = p[:, at]
+        this = q[:, :, None]
+        other = q[:, None, :]
         win = (this > other) + 0.5 * (this == other)
         last = onsets[onsets <= d][-1]
         w, n = out.get(last, (0.0, 0.0))
-        out[last] = w + m.T @ win @ m, n + m.T @ np.ones((len(at), len(at))) @ m
+        pairs = np.ones((len(at), len(at)))
+        out[last] = w + m.T @ win @ m, n + m.T @ pairs @ m
     return [(d, w, n) for d, (w, n) in out.items()]
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #0ea784aa
@@ -132,11 +142,15 @@ def information(
     seed: int = 0,  # of the shuffling
 ) -> dict[str, np.ndarray]:  # (draws + 1,) statistic, the observed one first
     "Concordance, skill of the onset day and AUC within a day, observed and with onsets permuted"
-    onset, G = genotype_onsets(s), len(s.genotypes)
+    onset = genotype_onsets(s)
+    G = len(s.genotypes)
     orders = [alarm_order(a, s.plants, G) for a in s.alarm_day()]
-    order, pairs = np.mean([o for o, _ in orders], 0), orders[0][1]
+    order = np.mean([o for o, _ in orders], 0)
+    pairs = orders[0][1]
     e, c, _ = error_matrices(s, onset)
-    e, c, g = e.sum(0), c.sum(0), np.arange(G)
+    e = e.sum(0)
+    c = c.sum(0)
+    g = np.arange(G)
     at = np.random.default_rng(seed).permuted(np.tile(g, (draws, 1)), axis=1)
     at = np.concatenate([g[None], at])
     wins = daily_wins(s)
@@ -155,11 +169,13 @@ def permutation_table(
     "Observed value, mean and 95 % range without information, one-sided p"
     rows = []
     for k, v in stats.items():
-        value, null = v[0], v[1:]
+        value = v[0]
+        null = v[1:]
         known = null[np.isfinite(null)]
         low = mean = high = p = np.nan
         if len(known):
-            low, high = np.quantile(known, 0.025), np.quantile(known, 0.975)
+            low = np.quantile(known, 0.025)
+            high = np.quantile(known, 0.975)
             mean = known.mean()
         if np.isfinite(value):
             p = (1 + np.sum(null >= value - 1e-12)) / (1 + len(null))

@@ -20,7 +20,8 @@ def by_genotype(
     g: np.ndarray,  # (steps,) code of the genotype
 ) -> np.ndarray:  # (runs, genotypes) sums
     "Sum over the steps of each genotype"
-    member = np.eye(g.max() + 1)[g]
+    G = g.max() + 1
+    member = np.eye(G)[g]
     return np.asarray(values, float) @ member
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d9f03a79
@@ -31,8 +32,14 @@ def counts(
 ) -> dict[str, np.ndarray]:  # (runs, genotypes) arrays
     "True positives, false positives, false negatives, true negatives"
     threshold = self.threshold if threshold is None else threshold
-    said, y = self.p > threshold, self.y
-    cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
+    said = self.p > threshold
+    y = self.y
+    cells = dict(
+        tp=said & y,
+        fp=said & ~y,
+        fn=~said & y,
+        tn=~said & ~y,
+    )
     return {k: by_genotype(v, self.g) for k, v in cells.items()}
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #1847e9ee
@@ -42,7 +49,8 @@ def ratio(
     empty: float = np.nan,  # value where the denominator is 0
 ) -> np.ndarray:
     "a / b with a stated value where b is 0"
-    a, b = np.asarray(a, float), np.asarray(b, float)
+    a = np.asarray(a, float)
+    b = np.asarray(b, float)
     a, b = np.broadcast_arrays(a, b)
     out = np.full(a.shape, empty, float)
     return np.divide(a, b, out=out, where=b != 0)
@@ -69,7 +77,8 @@ def fold_auc(self: Scores) -> np.ndarray:  # (runs, genotypes); NaN where a fold
     for j in range(auc.shape[1]):
         at = self.g == j
         y = self.y[at]
-        n1, n0 = y.sum(), (~y).sum()
+        n1 = y.sum()
+        n0 = (~y).sum()
         if n1 and n0:
             ranks = rankdata(self.p[:, at], axis=1)[:, y].sum(1)
             auc[:, j] = (ranks - n1 * (n1 + 1) / 2) / (n1 * n0)
@@ -93,8 +102,10 @@ def streak(
 ) -> np.ndarray:  # (..., T): the smallest of the last k values, -inf before there are k
     "A run of k values above a threshold ends where this is above it"
     out = np.array(values, float)
+    values = np.asarray(values)
     for i in range(1, k):
-        out[..., i:] = np.minimum(out[..., i:], np.asarray(values)[..., :-i])
+        before = values[..., :-i]
+        out[..., i:] = np.minimum(out[..., i:], before)
     out[..., : k - 1] = -np.inf
     return out
 
@@ -183,7 +194,8 @@ def fold_values(
     counted: Scores | None = None,  # on the rows counted as published; None: see `as_counted`
 ) -> dict[str, np.ndarray]:  # (runs, genotypes)
     "Every per-fold metric"
-    g, c = s.plants.g.to_numpy(), as_counted(s, all_rounds, counted)
+    g = s.plants.g.to_numpy()
+    c = as_counted(s, all_rounds, counted)
     error = s.measured_error()
     out = rates(c.counts()) | dict(
         auc=c.fold_auc(),
@@ -269,9 +281,11 @@ def average_precision(
     out = np.full(len(p), np.nan)
     for i, q in enumerate(p):
         o = np.argsort(-q, kind='stable')
-        tp, all_ = np.cumsum((w * y)[o]), np.cumsum(w[o])
+        tp = np.cumsum((w * y)[o])
+        all_ = np.cumsum(w[o])
         last = np.r_[np.diff(q[o]) != 0, True]
-        tp, all_ = tp[last], all_[last]
+        tp = tp[last]
+        all_ = all_[last]
         if tp[-1] > 0:
             out[i] = np.sum(np.diff(np.r_[0, tp]) * ratio(tp, all_, 0)) / tp[-1]
     return out
@@ -283,7 +297,8 @@ def reference_rank(
 ) -> np.ndarray:  # (n,) between 0 and 1, strictly increasing in p
     "Share of the reference below a score, ties half; the score itself breaks ties"
     r = np.sort(reference)
-    first, last = np.searchsorted(r, p, 'left'), np.searchsorted(r, p, 'right')
+    first = np.searchsorted(r, p, 'left')
+    last = np.searchsorted(r, p, 'right')
     below = (first + last) / 2
     return (below + p) / (len(r) + 1)
 
@@ -316,13 +331,17 @@ def within_day_pairs(
     np.ndarray, np.ndarray
 ]:  # two (G, G) arrays: pairs in the right order (ties half), all pairs
     "Compare stressed with unstressed steps of the same day"
-    right, total = np.zeros((G, G)), np.zeros((G, G))
+    right = np.zeros((G, G))
+    total = np.zeros((G, G))
     for d in np.unique(day[y]):
         today = day == d
-        a, b = np.flatnonzero(today & y), np.flatnonzero(today & ~y)
-        stressed, unstressed = p[a][:, None], p[b]
+        a = np.flatnonzero(today & y)
+        b = np.flatnonzero(today & ~y)
+        stressed = p[a][:, None]
+        unstressed = p[b]
         win = (stressed > unstressed) + 0.5 * (stressed == unstressed)
-        A, B = np.eye(G)[g[a]], np.eye(G)[g[b]]
+        A = np.eye(G)[g[a]]
+        B = np.eye(G)[g[b]]
         right += A.T @ win @ B
         total += A.T @ np.ones_like(win) @ B
     return right, total
@@ -338,6 +357,11 @@ def within_day(
     "Pairs within a day per run, scores normalised fold by fold"
     p, reference = self.normalised()
     at = np.ones(len(self.y), bool) if only is None else only
-    y, day, g, G = self.y[at], self.dag[at], self.g[at], len(self.genotypes)
+    y = self.y[at]
+    day = self.dag[at]
+    g = self.g[at]
+    G = len(self.genotypes)
     done = [within_day_pairs(q[at], y, day, g, G) for q in p]
-    return np.stack([r for r, _ in done]), done[0][1], reference
+    right = np.stack([r for r, _ in done])
+    total = done[0][1]
+    return right, total, reference

@@ -296,26 +296,31 @@ def _cached(
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a9a54a33
 @_cached(Scores)
 def y(self) -> np.ndarray:
+    "Whether each step is stressed"
     return self.steps.label.to_numpy(bool)
 
 
 @_cached(Scores)
 def dag(self) -> np.ndarray:
+    "DAG of each step"
     return self.steps.dag.to_numpy(float)
 
 
 @_cached(Scores)
 def g(self) -> np.ndarray:
+    "Code of the genotype of each step"
     return pd.factorize(self.steps.genotype)[0]
 
 
 @_cached(Scores)
 def genotypes(self) -> np.ndarray:
+    "Names of the genotypes, in the order of their codes"
     return self.steps.genotype.unique().astype(object)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #935afa26
 @_cached(Scores)
 def plants(self) -> pd.DataFrame:
+    "A row per plant"
     cols = [
         'plant_id',
         'genotype',
@@ -331,11 +336,13 @@ def plants(self) -> pd.DataFrame:
 
 @_cached(Scores)
 def plant(self) -> np.ndarray:
+    "Row of `plants` of each step"
     return pd.factorize(self.steps.plant_id)[0]
 
 
 @_cached(Scores)
 def grid(self) -> np.ndarray:
+    "(plants, steps of a plant) numbers of the steps in time order, -1 for none"
     count = np.bincount(self.plant)
     start = np.r_[0, np.cumsum(count)[:-1]]
     step = np.arange(len(self.plant))

@@ -37,7 +37,8 @@ def pair_differences(
     spread = side['WHC-80'].groupby('dag').std().replace(0, np.nan).mean()
     diff = ((side['WHC-30'] - side['WHC-80']) / spread).dropna(how='all')
     diff = diff.groupby(['genotype', 'dag']).mean()
-    genotypes, days = sorted(diff.index.unique('genotype')), sorted(diff.index.unique('dag'))
+    genotypes = sorted(diff.index.unique('genotype'))
+    days = sorted(diff.index.unique('dag'))
     full = diff.reindex(pd.MultiIndex.from_product([genotypes, days])).to_numpy(float)
     full = full.reshape(len(genotypes), len(days), len(names))
     return full, genotypes, np.array(days, float)
@@ -54,7 +55,8 @@ def treatment_effects(
     d = d.dropna(subset='y')
     dag, effect, cov = day_model(d)
     se = np.sqrt(np.diag(cov))
-    rng, correlation = np.random.default_rng(seed), cov / np.outer(se, se)
+    rng = np.random.default_rng(seed)
+    correlation = cov / np.outer(se, se)
     z = rng.multivariate_normal(np.zeros(len(se)), correlation, draws, method='eigh')
     wide = np.quantile(np.abs(z).max(1), 0.95)
     wald = effect @ np.linalg.solve(cov, effect)
@@ -87,7 +89,8 @@ def day_model(
         model = MixedLM(d.y.to_numpy(float), x, groups=d.genotype.to_numpy())
         fit = model.fit(reml=True)
     mine = slice(len(day), 2 * len(day))
-    effect, covariance = np.asarray(fit.fe_params), np.asarray(fit.cov_params())
+    effect = np.asarray(fit.fe_params)
+    covariance = np.asarray(fit.cov_params())
     return day, effect[mine], covariance[mine, mine]
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #03b2583c
@@ -147,7 +150,8 @@ def dealt_sums(
     known: np.ndarray,  # (onsets,) DAG, each once
 ) -> tuple[np.ndarray, np.ndarray]:  # (genotypes, onsets, grid) x.x and x.y
     "Least-squares sums of every curve of the grid, were a genotype's onset any of the known ones"
-    ok, y = np.isfinite(D).astype(float), np.nan_to_num(D)
+    ok = np.isfinite(D).astype(float)
+    y = np.nan_to_num(D)
     from_onset = days[None, None] - known[:, None, None]
     t = from_onset + leads[:, None]
     xx, xy = [], []
@@ -178,10 +182,12 @@ def best_lead(
     tuple
 ):  # (draws,) lead, (draws,) gain: sum of squares explained, (draws,) effect, (draws,) width
     "The curve that explains most"
-    gain, effect = ratio(xy**2, xx, 0), ratio(xy, xx, 0)
+    gain = ratio(xy**2, xx, 0)
+    effect = ratio(xy, xx, 0)
     i = gain.argmax(-1)
     row = np.arange(len(i))
-    lead, width = leads[i % len(leads)], np.array(widths)[i // len(leads)]
+    lead = leads[i % len(leads)]
+    width = np.array(widths)[i // len(leads)]
     return lead, gain[row, i], effect[row, i], width
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #298711be
@@ -196,9 +202,13 @@ def dealt_gains(
     known, code = np.unique(onset, return_inverse=True)
     dealt = np.array([rng.permutation(code) for _ in range(draws)])
     pick = np.eye(len(known))[dealt].reshape(draws, -1)
-    sums = [x.reshape(len(D) * len(known), -1) for x in dealt_sums(D, days, known)]
-    parts = np.array_split(pick, max(1, draws // 250))
-    return np.concatenate([best_lead(*(q @ x for x in sums))[1] for q in parts])
+    cells = len(D) * len(known)
+    xx, xy = (x.reshape(cells, -1) for x in dealt_sums(D, days, known))
+    gains = []
+    for part in np.array_split(pick, max(1, draws // 250)):
+        _, gain, _, _ = best_lead(part @ xx, part @ xy)
+        gains.append(gain)
+    return np.concatenate(gains)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #052c430a
 def onset_lead(
@@ -209,7 +219,8 @@ def onset_lead(
     seed: int = 0,  # of both; the same seed gives the same genotypes for all signals
 ) -> dict:  # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
     "Lead of a change before the onset with its interval, and whether it follows the onset at all"
-    rng, G = np.random.default_rng(seed), len(onset)
+    rng = np.random.default_rng(seed)
+    G = len(onset)
     w = rng.multinomial(G, np.full(G, 1 / G), draws).astype(float)
     xx, xy, yy = lead_sums(D, days, onset)
     best = best_lead(xx.sum(0, keepdims=True), xy.sum(0, keepdims=True))
@@ -245,7 +256,8 @@ def _lead_order(
             continue
         lead = fits[a]['lead_d'] - fits[b]['lead_d']
         boot = fits[a]['boot'] - fits[b]['boot']
-        low, high = np.quantile(boot, 0.025), np.quantile(boot, 0.975)
+        low = np.quantile(boot, 0.025)
+        high = np.quantile(boot, 0.975)
         rows.append((a, kinds[a], b, kinds[b], lead, low, high, follows[a] * follows[b]))
     return pd.DataFrame(rows, columns=columns)
 
@@ -280,8 +292,10 @@ def deviation_scores(
     order = ['genotype', 'plant_id', 'dag']
     d = fluor[['plant_id', 'dag', *names]].merge(plants, on='plant_id')
     d = d.sort_values(order, ignore_index=True)
-    x, g = d[names].to_numpy(float), pd.factorize(d.genotype)[0]
-    drought, z = d.treatment.to_numpy() == 'WHC-30', np.empty(len(d))
+    x = d[names].to_numpy(float)
+    g = pd.factorize(d.genotype)[0]
+    drought = d.treatment.to_numpy() == 'WHC-30'
+    z = np.empty(len(d))
     for j in range(g.max() + 1):
         mine = g == j
         dev = standardised(x, d.dag.to_numpy(), ~mine & ~drought)
@@ -314,7 +328,8 @@ def standardised(
     "Deviation from the reference plants of the day"
     out = np.full(x.shape, np.nan)
     for d in np.unique(day):
-        at, r = day == d, (day == d) & reference
+        at = day == d
+        r = (day == d) & reference
         if r.sum() > 2:
             sd = np.nanstd(x[r], 0)
             out[at] = (x[at] - np.nanmean(x[r], 0)) / np.where(sd > 0, sd, np.nan)
@@ -326,7 +341,8 @@ def cusum(
     allowance: float,  # subtracted from each
 ) -> np.ndarray:  # the running sum that never falls below 0
     "One-sided cumulative sum (Page 1954)"
-    out, total = np.empty(len(z)), 0.0
+    out = np.empty(len(z))
+    total = 0.0
     for i, v in enumerate(np.nan_to_num(z)):
         out[i] = total = max(0.0, total + v - allowance)
     return out
@@ -359,7 +375,8 @@ def row_correlations(
     "Pearson correlation of each row"
     x = x - x.mean(-1, keepdims=True)
     y = y - y.mean(-1, keepdims=True)
-    square_x, square_y = (x**2).sum(-1), (y**2).sum(-1)
+    square_x = (x**2).sum(-1)
+    square_y = (y**2).sum(-1)
     return (x * y).sum(-1) / np.sqrt(square_x * square_y)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #977355fe
@@ -372,12 +389,15 @@ def dates_agree(
 ) -> dict[str, float]:  # r_dates, p_dates, r_leads, r_leads without any agreement and its range, n
     "Spearman correlation of two dates with its permutation p, and the correlation of both leads"
     ok = np.isfinite(a) & np.isfinite(b) & np.isfinite(onset)
-    a, b, o = a[ok], b[ok], onset[ok]
+    a = a[ok]
+    b = b[ok]
+    o = onset[ok]
     columns = ['r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high']
     if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return dict.fromkeys(columns, np.nan) | dict(n=int(ok.sum()))
     shuffled = np.random.default_rng(seed).permuted(np.tile(b, (draws, 1)), axis=1)
-    rank_a, rank_b = stats.rankdata(a), stats.rankdata(b)
+    rank_a = stats.rankdata(a)
+    rank_b = stats.rankdata(b)
     rho = row_correlations(rank_a, rank_b[None])[0]
     null = row_correlations(rank_a, stats.rankdata(shuffled, axis=-1))
     leads = row_correlations(o - a, o - shuffled)

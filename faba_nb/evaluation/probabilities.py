@@ -68,7 +68,8 @@ def _from_within(s: Scores, run: tuple, nested: dict[tuple, pd.DataFrame]) -> np
     out = np.empty((len(s.fold), 2))
     for f in np.unique(s.fold):
         d = nested[run.split_seed, run.init_seed, f]
-        x, y = logits(d.probability.to_numpy()), d.label.to_numpy(bool)
+        x = logits(d.probability.to_numpy())
+        y = d.label.to_numpy(bool)
         out[s.fold == f] = fit_scaling(x, y, np.ones((1, len(d))))[0]
     return out
 
@@ -109,9 +110,15 @@ def calibration_table(
     bins: int = 10,  # of equal mass
 ) -> pd.DataFrame:  # a row per bin, all runs together
     "Said and happened per bin"
-    p, y = s.p.ravel(), np.tile(s.y, len(s.p))
-    steps = pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y)).groupby('bin')
-    q = steps.agg(n=('y', 'size'), said=('p', 'mean'), happened=('y', 'mean')).reset_index()
+    p = s.p.ravel()
+    y = np.tile(s.y, len(s.p))
+    steps = pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y))
+    q = steps.groupby('bin').agg(
+        n=('y', 'size'),
+        said=('p', 'mean'),
+        happened=('y', 'mean'),
+    )
+    q = q.reset_index()
     about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol, scaling=label)
     return pd.concat([pd.DataFrame(about, index=q.index), q], axis=1)
 
@@ -144,7 +151,8 @@ def slope_intercept(
         var = bread @ (score.T @ score) @ bread * G / (G - 1)
         parts.append((beta, np.sqrt(np.diag(var).clip(0))))
     beta, se = (np.mean([p[i] for p in parts], 0) for i in (0, 1))
-    low, high = beta - 1.96 * se, beta + 1.96 * se
+    low = beta - 1.96 * se
+    high = beta + 1.96 * se
     names = ['calibration_intercept', 'calibration_slope']
     return dict(zip(names, zip(beta, low, high)))
 
@@ -154,11 +162,14 @@ def decision_curve(
     thresholds: np.ndarray = np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
 ) -> pd.DataFrame:  # a row per threshold
     "Net benefit = TP/N - FP/N x t/(1 - t), mean over runs"
-    n, stressed, rows = s.p.size, s.y.mean(), []
+    n = s.p.size
+    stressed = s.y.mean()
+    rows = []
     about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol)
     for t in thresholds:
         said = s.p > t
-        hits, false = (said & s.y).sum(), (said & ~s.y).sum()
+        hits = (said & s.y).sum()
+        false = (said & ~s.y).sum()
         net = (hits - false * t / (1 - t)) / n
         always = stressed - (1 - stressed) * t / (1 - t)
         benefit = dict(threshold=t, net_benefit=net, act_always=always, act_never=0.0)
@@ -217,7 +228,8 @@ def probability_rows(
     tools: 'Tools',  # with `row`
 ) -> list[dict]:
     "Brier score, skill, log-loss, calibration error, slope, intercept, before and after scaling"
-    rival, rows = squared_error(clock)[0].mean(0, keepdims=True), []
+    rival = squared_error(clock)[0].mean(0, keepdims=True)
+    rows = []
     scaling = 'after scaling fitted on the other genotypes'
     for q, end, note in [(s, '', ''), (t, '_scaled', scaling)]:
         base = dict(group='probabilities', unit='', undefined=0, note=note)

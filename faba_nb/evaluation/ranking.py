@@ -50,7 +50,8 @@ def ranking(
     seed: int = 0,  # of the resampling
 ) -> pd.DataFrame:  # a row per genotype, first alarm first
     "Alarm day, its 95 % interval over plants (infinite = never), rank and the interval of the rank"
-    days, rng = _by_accession(alarms), np.random.default_rng(seed)
+    days = _by_accession(alarms)
+    rng = np.random.default_rng(seed)
     middles = np.stack([_drawn_middles(x, rng, draws) for x in days.values()])
     ranks = rankdata(middles, axis=0)
 

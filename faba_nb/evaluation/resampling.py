@@ -125,14 +125,16 @@ def drawn_average_precision(
     d: Draws,  # genotypes and runs, drawn anew
 ) -> np.ndarray:  # (draws,) mean over runs
     "Area under the precision-recall curve, resampled"
-    w, total = d.copies(g.max() + 1).astype(np.float32), 0.0
+    w = d.copies(g.max() + 1).astype(np.float32)
+    total = 0.0
     for q in p:
         o = np.argsort(-q, kind='stable')
         last = np.r_[np.diff(q[o]) != 0, True]
         part = []
         for rows in np.array_split(w, max(1, len(w) // 500)):
             x = rows[:, g[o]]
-            tp, all_ = np.cumsum(x * y[o], 1)[:, last], np.cumsum(x, 1)[:, last]
+            tp = np.cumsum(x * y[o], 1)[:, last]
+            all_ = np.cumsum(x, 1)[:, last]
             gained = np.diff(tp, axis=1, prepend=0)
             part.append(ratio((gained * ratio(tp, all_, 0)).sum(1), tp[:, -1]))
         total = total + np.concatenate(part)
@@ -222,13 +224,15 @@ def max_t(
     s: np.ndarray,  # sign patterns
 ) -> np.ndarray:  # (pairs,) adjusted p values
     "Single-step max-T adjusted p values of the sign-flip test (Westfall and Young)"
-    d, n = np.nan_to_num(diff), np.isfinite(diff).sum(1)
+    d = np.nan_to_num(diff)
+    n = np.isfinite(diff).sum(1)
     mean = s @ d.T / n
     square = (d**2).sum(1) / n
     var = (square - mean**2).clip(0) * n / (n - 1)
     t = np.abs(mean) / np.sqrt((var / n).clip(1e-300))
     t = np.where(square == 0, 0, t)
-    largest, observed = t.max(1)[:, None], t[0] * (1 - 1e-9)
+    largest = t.max(1)[:, None]
+    observed = t[0] * (1 - 1e-9)
     return np.mean(largest >= observed, axis=0)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #8d86f3b7

@@ -35,7 +35,8 @@ def strata(
 ) -> dict[str, np.ndarray]:  # label -> (steps,) bool
     "Parts of the experiment by onset class, week, age of controls and replicate"
     own = s.steps.groupby('genotype').onset_dag.transform('first').to_numpy(float)
-    cls, control = onset_class(own), s.steps.treatment.to_numpy() == 'WHC-80'
+    cls = onset_class(own)
+    control = s.steps.treatment.to_numpy() == 'WHC-80'
     out = {f'onset_class={c}': cls == c for c in ['Early', 'Mid', 'Late']}
     for a, b in weeks:
         label = f'dag={a}-{b}' if b < 99 else f'dag={a}+'
@@ -86,7 +87,8 @@ def stratum_rows(
     group: str = 'strata',  # or sensitivity
 ) -> list[dict]:
     "F1 (folds and pooled), onset error and false-positive rate of one stratum"
-    v, c = fold_values(q), q.counts()
+    v = fold_values(q)
+    c = q.counts()
     base = dict(group=group, stratum=label, unit='', n=len(q.genotypes), undefined=0)
     rows = []
 
@@ -101,7 +103,8 @@ def stratum_rows(
         add(overall(v['f1']), lambda d: drawn_mean(v['f1'], d), metric='f1', undefined=empty)
         add(pooled, lambda d: drawn_ratio(2 * c['tp'], bottom, d), metric='pooled_f1')
         if 'dag=' not in label:
-            error, missed = v['mae_measured'], int(v['never_detected'].sum())
+            error = v['mae_measured']
+            missed = int(v['never_detected'].sum())
             about = dict(metric='mae_measured', unit='d', undefined=missed)
             add(overall(error), lambda d: drawn_mean(error, d), **about)
     n0 = c['fp'] + c['tn']

@@ -107,7 +107,8 @@ def yardsticks(
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     share = clock_share(s.steps)
     median = s.steps.groupby('genotype').onset_dag.first().median()
-    n, k = np.bincount(s.g), np.bincount(s.g, s.y)
+    n = np.bincount(s.g)
+    k = np.bincount(s.g, s.y)
     rules = dict(
         treatment_clock=share * drought,
         clock=share / 2,
@@ -136,7 +137,8 @@ def rule_on_all_days(
 ) -> Scores | None:  # Scores, or None where the rule needs more than the day and the treatment
     "The same rule on the published grid"
     steps = on_all_days(y)
-    drought, share = steps.treatment.to_numpy() == 'WHC-30', clock_share(steps)
+    drought = steps.treatment.to_numpy() == 'WHC-30'
+    share = clock_share(steps)
     median = steps.groupby('genotype').onset_dag.first().median()
     rules = dict(
         treatment_clock=share * drought,
@@ -346,9 +348,15 @@ def _imaginary_f1(
     member: np.ndarray,  # (steps, genotypes) 1 where a step is of the genotype
 ) -> np.ndarray:  # (genotypes,) mean over runs
     "F1 per genotype"
-    cells = dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y)
+    cells = dict(
+        tp=said & y,
+        fp=said & ~y,
+        fn=~said & y,
+        tn=~said & ~y,
+    )
     counts = {k: v @ member for k, v in cells.items()}
-    return rates(counts)['f1'].mean(0)
+    f1 = rates(counts)['f1']
+    return f1.mean(0)
 
 
 def difference_sd(
@@ -359,11 +367,15 @@ def difference_sd(
     seed: int = 0,  # of the noise
 ) -> float:
     "Standard deviation over genotypes of the F1 difference of two equally good imaginary models"
-    rng, keep = np.random.default_rng(seed), s.steps.replicate.to_numpy() <= replicates
-    g, y, G = s.g[keep], s.y[keep], len(s.genotypes)
+    rng = np.random.default_rng(seed)
+    keep = s.steps.replicate.to_numpy() <= replicates
+    g = s.g[keep]
+    y = s.y[keep]
+    G = len(s.genotypes)
     plant = pd.factorize(s.plant[keep])[0]
     base = np.where(s.steps.treatment == 'WHC-30', (clock_share(s.steps) - 0.5) * 6, -4)[keep]
-    member, out = np.eye(G)[g], []
+    member = np.eye(G)[g]
+    out = []
     for _ in range(draws):
         shared = (
             base
@@ -391,9 +403,11 @@ def power_plan(
 ) -> pd.DataFrame:
     "Smallest F1 difference a plan can show, by genotypes, replicates, seeds, correlation of arms"
     s = plan_scores(plan_steps(*_plan_tables(plants, rounds)))
-    G, R = len(s.genotypes), int(s.steps.replicate.max())
+    G = len(s.genotypes)
+    R = int(s.steps.replicate.max())
     sizes = [n for n in (G // 2, G, 2 * G) if n > 2]
-    whole, rows = difference_sd(s, R, 3), []
+    whole = difference_sd(s, R, 3)
+    rows = []
     for r, k in product(range(1, R + 1), seeds):
         relative = difference_sd(s, r, k) / whole
         for n, c in product(sizes, correlations):

@@ -25,7 +25,8 @@ def alarms_at(
     k: int = 1,  # consecutive measured steps above it
 ) -> dict[str, float]:
     "False alarms, detection, delay and F1 of one threshold"
-    day, drought = s.alarm_day(threshold, k), s.plants.drought.to_numpy()
+    day = s.alarm_day(threshold, k)
+    drought = s.plants.drought.to_numpy()
     delay = (day - s.plants.onset_dag.to_numpy(float))[:, drought]
     found = np.isfinite(delay)
 
@@ -85,10 +86,13 @@ class ArmsExplorer(Explorer):
         features: 'Path | None' = None,  # as for `Sources`
         sources: Sources | None = None,  # open already
     ):
-        self.src, self._sweeps = sources or Sources(data, out, features), {}
+        self.src = sources or Sources(data, out, features)
+        self._sweeps = {}
         arms = self.src.arms
         self.notice, self.numbers, self.sentences, self.alarmed = (w.HTML() for _ in range(4))
-        self.picture, self.delays, self.genotypes = Picture(), Picture(), Picture()
+        self.picture = Picture()
+        self.delays = Picture()
+        self.genotypes = Picture()
         super().__init__([self.notice])
         self.notice.value = self.src.notice()
         if not arms:
@@ -156,7 +160,8 @@ def _arrange(self: ArmsExplorer) -> None:
 @patch
 def _have(self: ArmsExplorer) -> list[tuple]:
     "(arm, colour, its `Scores`) of the chosen arms that have such predictions"
-    every, found = list(self.arms.options), []
+    every = list(self.arms.options)
+    found = []
     for arm in self.arms.value:
         s = self.src.scores(arm, self.protocol.value)
         if s is not None:
@@ -177,7 +182,9 @@ def _sweep(self: ArmsExplorer, arm: str, s: 'Scores') -> pd.DataFrame:
 @patch
 def draw(self: ArmsExplorer) -> None:
     "Numbers and rings at the chosen threshold, on the curves of all thresholds"
-    have, k, t = self._have(), self.k.value, self.threshold.value
+    have = self._have()
+    k = self.k.value
+    t = self.threshold.value
     now = {a: alarms_at(s, t, k) for a, _, s in have}
     all_ = {a: self._sweep(a, s) for a, _, s in have}
     x, y, z = 'controls alarmed', 'drought plants found', 'median delay, d'
@@ -186,7 +193,8 @@ def draw(self: ArmsExplorer) -> None:
         "Curves over the share of controls, each with a ring at the chosen threshold"
         out = []
         for a, colour, _ in have:
-            xs, ys = all_[a][x].to_numpy(), all_[a][v].to_numpy()
+            xs = all_[a][x].to_numpy()
+            ys = all_[a][v].to_numpy()
             out.append((a, colour, xs, ys, (now[a][x], now[a][v])))
         return out
 
@@ -195,7 +203,8 @@ def draw(self: ArmsExplorer) -> None:
     axes = ('share of controls alarmed', 'share of drought plants found')
     self.picture.html = curves(lines(y), axes, (0, 1, 0, 1)).replace('</svg>', stamp)
     axes = ('share of controls alarmed', 'median delay after the onset, d')
-    low, high = min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1
+    low = min(days.min(initial=0), 0) - 1
+    high = max(days.max(initial=0), 0) + 1
     self.delays.html = curves(lines(z), axes, (0, 1, low, high)).replace('</svg>', stamp)
     self.alarmed.value = self._alarm_table(now, {a: c for a, c, _ in have})
 
@@ -248,7 +257,8 @@ def _table(self: ArmsExplorer, name: str) -> pd.DataFrame | None:
 @patch
 def tabulate(self: ArmsExplorer) -> None:
     "Metrics and contrasts of the chosen arms"
-    m, c = self._table('metrics'), self._table('contrasts')
+    m = self._table('metrics')
+    c = self._table('contrasts')
     self.numbers.value = '' if m is None else self._metrics(m)
     if c is None:
         self.sentences.value = ''
@@ -286,7 +296,9 @@ def _metrics(self: ArmsExplorer, m: pd.DataFrame) -> str:
 @patch
 def compare(self: ArmsExplorer) -> None:
     "Difference of two arms for every genotype"
-    a, b, t = self.first.value, self.second.value, self._table('genotypes')
+    a = self.first.value
+    b = self.second.value
+    t = self._table('genotypes')
     if t is None:
         self.genotypes.html = ''
         return

@@ -139,12 +139,15 @@ def _through(
     ys: np.ndarray,  # pixels
 ) -> str:
     "The points of a polyline"
-    return ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(xs, ys))
+    places = [f'{a:.1f},{b:.1f}' for a, b in zip(xs, ys)]
+    return ' '.join(places)
 
 
 def _drawn(l: dict, x: 'Callable', y: 'Callable') -> str:
     "A line with a dot for every value"
-    xs, ys, dots = x(l['days']), y(l['values']), []
+    xs = x(l['days'])
+    ys = y(l['values'])
+    dots = []
     for a, b, day, value in zip(xs, ys, l['days'], l['values']):
         title = f'{l["name"]}, DAG {day:g}: {short(value)}'
         dots.append(el('circle', cx=float(a), cy=float(b), r=2.2, title=title))
@@ -170,7 +173,8 @@ def _range(lines: list[dict], low: float | None, high: float | None) -> tuple[fl
 
 def _grid(x: 'Callable', y: 'Callable', y0: float, y1: float, level: float | None) -> str:
     "Horizontal lines with their numbers, and a dotted one for a threshold"
-    left, right = float(x(2)), float(x(39))
+    left = float(x(2))
+    right = float(x(39))
 
     def rule(v, **attrs):
         "A horizontal line"
@@ -201,7 +205,9 @@ def panel(
 ) -> str:
     "SVG of one panel on a common time axis"
     y0, y1 = _range(lines, low, high)
-    y, left, right = scale(y0, y1, top + height - 6, top + 16), float(x(2)), float(x(39))
+    y = scale(y0, y1, top + height - 6, top + 16)
+    left = float(x(2))
+    right = float(x(39))
     frame = el(
         'rect',
         x=left,
@@ -221,7 +227,8 @@ def panel(
         parts.append(words(text, right + 8, top + 26 + 13 * i, fill=colour))
     parts.append(words(aside, right, top + 10, 'end', fill='#444'))
     if not any(len(l['values']) for l in lines):
-        middle, half = (left + right) / 2, top + height / 2
+        middle = (left + right) / 2
+        half = top + height / 2
         parts.append(words('no values', middle, half + 8, 'middle', fill='#888'))
     return ''.join(parts)
 
@@ -296,10 +303,12 @@ def bars(
 
 def _bar(name: str, d: float, x: 'Callable', top: float, height: float) -> str:
     "Name, bar and number"
-    left, base = words(name, 162, top + height - 2, 'end'), top + height - 2
+    left = words(name, 162, top + height - 2, 'end')
+    base = top + height - 2
     if not np.isfinite(d):
         return left + words('undefined', x(0) + 5, base, fill='#888')
-    start, width = float(min(x(0), x(d))), float(abs(x(d) - x(0)))
+    start = float(min(x(0), x(d)))
+    width = float(abs(x(d) - x(0)))
     colour = COLOURS[2] if d >= 0 else COLOURS[1]
     bar = el('rect', x=start, y=top, width=width, height=height, fill=colour)
     at, anchor = (x(d) + 4, None) if d >= 0 else (x(d) - 4, 'end')
@@ -315,7 +324,8 @@ def curves(
     height: float = 300,  # pixels
 ) -> str:
     "SVG of curves with rings"
-    x, y = scale(*limits[:2], 48, width - 10), scale(*limits[2:], height - 34, 10)
+    x = scale(*limits[:2], 48, width - 10)
+    y = scale(*limits[2:], height - 34, 10)
     frame = el(
         'rect', x=48, y=10, width=width - 58, height=height - 44, fill='#fafafa', stroke='#ddd'
     )

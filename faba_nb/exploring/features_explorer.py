@@ -31,12 +31,14 @@ def components(
     varies = sd > 1e-9
     z = (x - x.mean(0))[:, varies] / sd[varies]
     k = min(n, *z.shape) if z.size else 0
-    out, share = np.zeros((len(x), n)), np.zeros(n)
+    out = np.zeros((len(x), n))
+    share = np.zeros(n)
     if k == 0:
         return out, share
     tall = len(z) >= z.shape[1]
     values, vectors = np.linalg.eigh(z.T @ z if tall else z @ z.T)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :k]
+    values = np.maximum(values[::-1], 0)
+    vectors = vectors[:, ::-1][:, :k]
     out[:, :k] = z @ vectors if tall else vectors * np.sqrt(values[:k])
     share[:k] = values[:k] / values.sum()
     largest = out[np.abs(out).argmax(0), np.arange(n)]
@@ -52,7 +54,8 @@ def averaged(
     "Mean features of every point"
     keys = ['plant_id', 'round'] if unit == 'plant-days' else ['plant_id']
     by = file.index.groupby(keys, sort=True)
-    code, table = by.ngroup().to_numpy(), by.size().rename('views').reset_index()
+    code = by.ngroup().to_numpy()
+    table = by.size().rename('views').reset_index()
     order = np.argsort(code, kind='stable')
     start = np.r_[0, np.cumsum(table.views)[:-1]]
     sums = np.add.reduceat(np.asarray(file.features, float)[order], start)
@@ -124,7 +127,8 @@ def value_of(
         column, on = 'probability', ['plant_id', 'dag']
     else:
         t = src.table(choice[0])
-        column, on = choice[1], ['plant_id', 'round']
+        column = choice[1]
+        on = ['plant_id', 'round']
     if column not in t:
         return pd.Series(np.nan, table.index)
     if table.dag.isna().all():
@@ -146,7 +150,8 @@ def colours(
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > 6:
         return _ramp(values)
     names = sorted(values.dropna().map(str).unique())
-    wheel, n = COLOURS, len(names)
+    wheel = COLOURS
+    n = len(names)
     if n > len(COLOURS):
         wheel = [f'hsl({360 * i / n:.0f} 65% 45%)' for i in range(n)]
     return values.map(str).map(dict(zip(names, wheel))).fillna(NONE)
@@ -159,7 +164,9 @@ def _ramp(v: pd.Series) -> pd.Series:
         "Of one value between 0 and 1"
         if x != x:
             return NONE
-        red, green, blue = 40 + 190 * x, 90 + 120 * x * (1 - x), 200 - 160 * x
+        red = 40 + 190 * x
+        green = 90 + 120 * x * (1 - x)
+        blue = 200 - 160 * x
         return f'rgb({red:.0f} {green:.0f} {blue:.0f})'
 
     share = (v - v.min()) / ((v.max() - v.min()) or 1)
@@ -171,7 +178,8 @@ def legend(
     name: str,  # what it is
 ) -> str:
     "HTML that says what colours mean"
-    c, v = colours(values), values.reset_index(drop=True)
+    c = colours(values)
+    v = values.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(v) and v.nunique() > 6:
         places = v.idxmin(), (v - v.median()).abs().idxmin(), v.idxmax()
         shown = [(i, f'{v[i]:.3g}') for i in places]
@@ -196,10 +204,15 @@ class FeaturesExplorer(Explorer):
     ):
         self.src = sources or Sources(data, out, features)
         self.to_plants = to_plants
-        self.selected, self.shown, self._kept = [], '', {}
+        self.selected = []
+        self.shown = ''
+        self._kept = {}
         self.notice = w.HTML(self.src.notice())
-        self.picture, self.table = Picture(), Picture()
-        self.big, self.legend, self.count = w.HTML(), w.HTML(), w.HTML()
+        self.picture = Picture()
+        self.table = Picture()
+        self.big = w.HTML()
+        self.legend = w.HTML()
+        self.count = w.HTML()
         super().__init__([self.notice])
         if self.src.xp is None:
             return
@@ -290,7 +303,8 @@ def draw(self: FeaturesExplorer) -> None:
     except BadInput as e:
         self.picture.html = note(str(e))
         return
-    value, name = value_of(self.src, t, self.colour.value), self.colour.label
+    value = value_of(self.src, t, self.colour.value)
+    name = self.colour.label
     a, b = (f'pc{i}' for i in self.axes.value)
     t = t.assign(x=t[a], y=t[b], colour=list(colours(value)))
     t['title'] = _titles(t, value, name)
@@ -306,9 +320,12 @@ def draw(self: FeaturesExplorer) -> None:
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #e12fa4fc
 def _titles(t: pd.DataFrame, value: pd.Series, name: str) -> pd.Series:
     "What the mouse is told about every point"
-    day = np.where(t.dag.isna(), '', ', DAG ' + t.dag.map('{:.0f}'.format))
+    day = t.dag.map('{:.0f}'.format)
+    day = np.where(t.dag.isna(), '', ', DAG ' + day)
+    genotype = t.genotype.map(str)
+    treatment = t.treatment.map(str)
     said = value.map(lambda v: f'{v:.3g}' if isinstance(v, float) else str(v))
-    who = t.plant_id + ', ' + t.genotype.map(str) + ', ' + t.treatment.map(str)
+    who = t.plant_id + ', ' + genotype + ', ' + treatment
     return who + day + f', {name} ' + said.to_numpy()
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #07b2a539
@@ -384,7 +401,8 @@ def another(self: FeaturesExplorer) -> None:
 @patch
 def _nothing(self: FeaturesExplorer) -> None:
     "These features cannot be shown: neither can what was selected among others"
-    self.selected, self.shown = [], ''
+    self.selected = []
+    self.shown = ''
     self.pass_on.disabled = True
     self.big.value = self.table.html = ''
     self.count.value = self.legend.value = ''

@@ -92,7 +92,10 @@ class Marking(w.VBox):
         folder: Path,  # the experiment's folder
         done: 'Callable' = lambda: None,  # called after a mark was written or taken back
     ):
-        self.folder, self.done, self.row, self.written = folder, done, None, []
+        self.folder = folder
+        self.done = done
+        self.row = None
+        self.written = []
         wide = w.Layout(width='330px')
         self.kind = w.Dropdown(options=MARKS, description='mark as', layout=wide)
         self.what = w.Dropdown(options=SCOPES, description='what', layout=wide)
@@ -103,7 +106,8 @@ class Marking(w.VBox):
         self.back = w.Button(
             description='undo', tooltip='takes back the last mark made here', disabled=True
         )
-        self.which, self.said = w.HTML(), w.HTML()
+        self.which = w.HTML()
+        self.said = w.HTML()
         buttons = w.HBox([self.button, self.back])
         super().__init__([self.which, self.what, self.kind, self.note, buttons, self.said])
         self.button.on_click(lambda _: self.write())
@@ -156,7 +160,8 @@ def told(
     m: tuple,  # a row of `read_marks`
 ) -> str:
     "HTML of one mark"
-    rnd, view = m.round or 'all rounds', m.view or 'all views'
+    rnd = m.round or 'all rounds'
+    view = m.view or 'all views'
     where = f'{escape(str(rnd))} {escape(view)}'
     return f'{where}: <b>{m.mark}</b> {escape(m.note)}'
 

@@ -44,9 +44,11 @@ def widths(
     days: np.ndarray,  # measured days, sorted
 ) -> np.ndarray:
     "Pixels that each photograph may take"
-    at, widest = X(np.asarray(days, float)), SMALL[0]
+    at = X(np.asarray(days, float))
+    widest = SMALL[0]
     gaps = np.diff(at)
-    left, right = np.r_[widest, gaps], np.r_[gaps, widest]
+    left = np.r_[widest, gaps]
+    right = np.r_[gaps, widest]
     narrower = np.minimum(left, right) - 1
     return np.minimum(narrower, widest)
 
@@ -83,10 +85,13 @@ def _photo(
     r: tuple, jpegs: dict[str, bytes | None], mark: str, x: float, width: float, top: float
 ) -> str:
     "One photograph with its flag"
-    left, tall = x - width / 2, SMALL[1]
+    left = x - width / 2
+    tall = SMALL[1]
     body = _picture(r, jpegs, mark, x, width, top)
     ground = el('rect', x=left, y=top, width=width, height=tall, fill='#000')
-    said, flag, log = f'DAG {r.dag}, round {r.round}, {r.view}', '', ''
+    said = f'DAG {r.dag}, round {r.round}, {r.view}'
+    flag = ''
+    log = ''
     if mark:
         at = dict(cx=x + width / 2 - 7, cy=top + 8, r=5)
         flag = el('circle', **at, fill=FLAG[mark], title=f'marked {mark}')
@@ -120,10 +125,12 @@ def strip(
         font_weight='bold',
         transform=f'translate(52 {top + SMALL[1] / 2:.0f}) rotate(-90)',
     )
-    photos, each = [], zip(images.itertuples(), marked(images, marks), widths(images.dag))
+    photos = []
+    each = zip(images.itertuples(), marked(images, marks), widths(images.dag))
     for r, mark, wide in each:
         photos.append(_photo(r, jpegs, mark, float(X(r.dag)), float(wide), top))
-    none, middle = '', top + SMALL[1] / 2
+    none = ''
+    middle = top + SMALL[1] / 2
     if images.empty:
         none = words('no photographs of this view', X(20), middle, 'middle', fill='#888')
     beside = words(view, X(39.3) + 6, top + 14, fill='#666')
@@ -188,7 +195,8 @@ def probabilities(
         q = src.means(arm, protocol).get(p.plant_id)
         if q is None:
             continue
-        dashed, colour = protocol == 'retrospective', TREATMENT[p.treatment]
+        dashed = protocol == 'retrospective'
+        colour = TREATMENT[p.treatment]
         name = f'{p.treatment} {protocol}'
         label = p.treatment if protocol == protocols[0] else ''
         lines.append(line(name, q.dag, q.probability, colour, dashed, label))
@@ -211,7 +219,8 @@ def gates(
         columns = [c for c in q if c.startswith('gate_')] if q is not None else []
         dashed = protocol == 'retrospective'
         for i, c in enumerate(columns):
-            name, colour = c.removeprefix('gate_'), COLOURS[i % len(COLOURS)]
+            name = c.removeprefix('gate_')
+            colour = COLOURS[i % len(COLOURS)]
             label = name if protocol == protocols[0] else ''
             out.append(line(f'{name} {protocol}', q.dag, q[c], colour, dashed, label))
     return out
@@ -228,7 +237,8 @@ def charts(
     shown: 'Sequence[tuple]' = (),  # (label, (table, column)) of what was measured
 ) -> tuple[str, float]:
     "SVG of all panels, and where they end"
-    out, plant = [], pair.plant_id.iloc[-1]
+    out = []
+    plant = pair.plant_id.iloc[-1]
     notes = [f'{"dashed" if p == "retrospective" else "solid"}: {p}' for p in protocols]
 
     def add(title, lines, height, **kwargs):
@@ -264,7 +274,9 @@ def photographs(
     marks: pd.DataFrame,  # as for `strip`
 ) -> tuple[str, float]:  # SVG, and pixels of its height
     "Heading, a row for each view and plant, and the days"
-    out, top, onset = [], TOP, float(pair.genotype_onset_dag.iloc[0])
+    out = []
+    top = TOP
+    onset = float(pair.genotype_onset_dag.iloc[0])
     for view in views:
         for p in pair.itertuples():
             mine = src.rows('images', p.plant_id)

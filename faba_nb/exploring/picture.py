@@ -101,7 +101,8 @@ class Picture(w.VBox):
         keys: 'Sequence[str]' = ARROWS,  # keys that are told while the picture has the keyboard
     ):
         hidden = w.Layout(display='none')
-        self.shown, self.said = w.HTML(html), w.Text(layout=hidden)
+        self.shown = w.HTML(html)
+        self.said = w.Text(layout=hidden)
         self.heard, self._seen = {}, {}
         self.shown.add_class('faba-html')
         self.said.add_class('faba-said')

@@ -43,11 +43,15 @@ class PlantsExplorer(Explorer):
         sources: Sources | None = None,  # open already
     ):
         self.src = sources or Sources(data, out, features)
-        self.notice, self.said, self.big = w.HTML(self.src.notice()), w.HTML(), w.HTML()
-        self.picture, self.charts = Picture(keys=KEYS), Picture(keys=KEYS)
+        self.notice = w.HTML(self.src.notice())
+        self.said = w.HTML()
+        self.big = w.HTML()
+        self.picture = Picture(keys=KEYS)
+        self.charts = Picture(keys=KEYS)
         self.dates = w.HTML()
         self._held, self._loaded = False, False
-        self._parts, self._enlarged = (), ()
+        self._parts = ()
+        self._enlarged = ()
         super().__init__([self.notice])
         if self.src.xp is None:
             return
@@ -88,7 +92,8 @@ def go(
 @patch
 def _controls(self: PlantsExplorer) -> None:
     "What is chosen and shown"
-    p, arms = self.src.xp.plants, self.src.arms
+    p = self.src.xp.plants
+    arms = self.src.arms
     self.search = w.Combobox(
         options=[*sorted(p.genotype.unique()), *p.plant_id],
         value=self.at[0],
@@ -299,7 +304,9 @@ def _small(
     self: PlantsExplorer, paths: 'Sequence[str]', patience: float
 ) -> dict[str, bytes | None]:
     "path -> JPEG bytes of those that are ready"
-    out, end, paths = {}, time.monotonic() + patience, list(paths)
+    out = {}
+    end = time.monotonic() + patience
+    paths = list(paths)
     for i in range(0, len(paths), BATCH):
         if i and time.monotonic() > end:
             break
@@ -371,7 +378,8 @@ def _dates(self: PlantsExplorer) -> str:
     told = [f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()]
     rules = [Rule(p, None, self.threshold.value) for p in self._chosen()['protocols']]
     marks = ' and '.join(rule.words for rule in rules)
-    name, said = escape(self.at[0]), escape('; '.join(told))
+    name = escape(self.at[0])
+    said = escape('; '.join(told))
     return (
         f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {name}: {said}</b> '
         f'({accession_rule.words}; median over drought plants and runs, {never_words}). '
@@ -435,7 +443,8 @@ def enlarge(
     found = self.src.images[self.src.images.path == key.removeprefix('photo|')]
     if found.empty:
         return
-    photo, p = found.iloc[0], self.src.xp.plants
+    photo = found.iloc[0]
+    p = self.src.xp.plants
     if self.photo is not None and photo.path == self.photo.path:
         return self.hide()
     self.marking.about(photo)
@@ -460,7 +469,8 @@ def _follow(
     "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
     if self.photo is None:
         return
-    pair, old = self.pair(), self.photo
+    pair = self.pair()
+    old = self.photo
     mine = plant == old.plant_id if plant else old.plant_id in set(pair.plant_id)
     if mine and old['view'] in self.views():
         return
@@ -532,7 +542,8 @@ def other_day(
     "Enlarge another day of the same plant and view"
     if self.photo is None:
         return
-    im, old = self.src.images, self.photo
+    im = self.src.images
+    old = self.photo
     mine = im[(im.plant_id == old.plant_id) & (im['view'] == old['view'])].sort_values('dag')
     at = list(mine.path).index(self.photo.path) + by
     if 0 <= at < len(mine):

@@ -59,8 +59,11 @@ class Sources:
         out: Path | None = None,  # a study's folder; default: $FABA_OUT, else as `last_study`
         features: Path | None = None,  # default: those the study used, else DATA/features
     ):
-        self.missing, self._rows = [], {}
-        self._frames, self._scores, self._means = {}, {}, {}
+        self.missing = []
+        self._rows = {}
+        self._frames = {}
+        self._scores = {}
+        self._means = {}
         settle()
         self.out = Path(out or os.environ.get('FABA_OUT') or last_study())
         self.results = self._results()
@@ -150,7 +153,8 @@ def simulated(self: Sources) -> str:
         facts = self.results.run.get('simulated')
     if facts is None:
         return ''
-    world, genotypes = facts.get('world', '?'), facts.get('genotypes', '?')
+    world = facts.get('world', '?')
+    genotypes = facts.get('genotypes', '?')
     return f'simulated data (world {world}, {genotypes} genotypes)'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #6d463197
@@ -229,7 +233,8 @@ def arms(self: Sources) -> list[str]:
     "Arms with predictions on disk, in the study's order, then others"
     if not self.results:
         return []
-    study, folder = self.results.study, StudyFolder(self.out)
+    study = self.results.study
+    folder = StudyFolder(self.out)
     have = [a for a in folder.arms_there() if folder.arm(a).predictions.exists()]
     lacking = [a for a in study.arms if a not in have]
     if lacking:
@@ -312,11 +317,13 @@ def feature_files(self: Sources) -> dict[str, Path]:
 @patch
 def featureless(self: Sources) -> str:
     "Published encoders without features here, each with the commands that make them"
-    table, have = backbones(), {n.split('.')[0] for n in self.feature_files}
+    table = backbones()
+    have = {n.split('.')[0] for n in self.feature_files}
     lacking = [b for b in ('dinov2', 'clip', 'bioclip', 'bioclip2') if b not in have]
     if not lacking:
         return ''
-    fetch, first = [b for b in lacking if table.weights[b] == 'not fetched'], ''
+    fetch = [b for b in lacking if table.weights[b] == 'not fetched']
+    first = ''
     if fetch:
         where = '(weights are not on this machine; needs the network)'
         first = f'faba fetch {" ".join(fetch)} {where}, then '
@@ -370,7 +377,8 @@ class Explorer(w.VBox):
         "The widget; the still picture where that is wanted"
         if not os.environ.get('FABA_STILL'):
             return super()._repr_mimebundle_(**kwargs)
-        shown, still = {'text/plain': type(self).__name__}, self.still()
+        shown = {'text/plain': type(self).__name__}
+        still = self.still()
         if still:
             shown['image/png'] = still.data
         return shown

@@ -45,7 +45,9 @@ class Thumbnails:
         height: int = 200,  # pixels
         middle: float = 0.62,  # share of the width that is kept
     ):
-        self.folder, self.height, self.middle = Path(folder), height, middle
+        self.folder = Path(folder)
+        self.height = height
+        self.middle = middle
         what = f'{self.folder.absolute()} {height} {middle}'
         name = hashlib.sha256(what.encode()).hexdigest()[:16]
         self.path = cache_folder('thumbnails') / f'{name}.sqlite'
