@@ -157,7 +157,9 @@ def compare_mean(
 
     def drawn(t):
         "(draws,) differences of resampled genotypes"
-        return drawn_mean(x, t) - drawn_mean(y, t)
+        first = drawn_mean(x, t)
+        second = drawn_mean(y, t)
+        return first - second
 
     value = d[ok].mean()
     n = int(ok.sum())
@@ -220,7 +222,9 @@ def compare_pooled(
 
     def drawn(t):
         "(draws,) differences of resampled genotypes"
-        return drawn_ratio(*_f1_sums(x), t) - drawn_ratio(*_f1_sums(y), t)
+        first = drawn_ratio(*_f1_sums(x), t)
+        second = drawn_ratio(*_f1_sums(y), t)
+        return first - second
 
     value = _pooled_f1(x) - _pooled_f1(y)
     low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))

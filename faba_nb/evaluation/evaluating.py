@@ -941,7 +941,7 @@ def compare_study(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7eb5efa8
 def evaluate_study(
-    out: Path,  # the study's output folder, with study.yaml and arms/*/predictions*.csv
+    out: Path,  # the study's output folder, with the predictions of its arms
     data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
     draws: int = 10_000,  # bootstrap draws and permutations
     seed: int = 0,  # of both

@@ -48,8 +48,10 @@ def beside_others(
 
     def others(v):
         "Sum of every column over the day's plants of other genotypes"
-        of_day = np.stack([np.bincount(d, c, days) for c in v.T], 1)
-        of_own = np.stack([np.bincount(own, c, days * genotypes) for c in v.T], 1)
+        of_day = [np.bincount(d, c, days) for c in v.T]
+        of_day = np.stack(of_day, 1)
+        of_own = [np.bincount(own, c, days * genotypes) for c in v.T]
+        of_own = np.stack(of_own, 1)
         return of_day[d] - of_own[own]
 
     mean = ratio(others(np.where(ok, x, 0)), others(ok.astype(float)))

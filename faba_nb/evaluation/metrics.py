@@ -141,7 +141,9 @@ def measured_error(
     k: int = 1,  # consecutive steps
 ) -> np.ndarray:  # (runs, plants) days, NaN for controls and plants without an alarm
     "Alarm minus onset on measured steps"
-    return self.alarm_day(threshold, k) - self.plants.onset_dag.to_numpy(float)
+    alarm = self.alarm_day(threshold, k)
+    onset = self.plants.onset_dag.to_numpy(float)
+    return alarm - onset
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #aeb40660
 def plant_means(

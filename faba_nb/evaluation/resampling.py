@@ -150,7 +150,8 @@ def bca(
     "Bias-corrected and accelerated bootstrap interval"
     boot = boot[np.isfinite(boot)]
     known = jack[np.isfinite(jack)]
-    if len(boot) < 2 or not np.isfinite(value) or np.ptp(boot) == 0 or not len(known):
+    unknown = len(boot) < 2 or not np.isfinite(value)
+    if unknown or np.ptp(boot) == 0 or not len(known):
         return (np.nan, np.nan)
     share = np.mean(boot < value) + 0.5 * np.mean(boot == value)
     least = 1 / (2 * len(boot))

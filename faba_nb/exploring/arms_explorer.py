@@ -140,7 +140,11 @@ def _connect(self: ArmsExplorer) -> None:
 @patch
 def _arrange(self: ArmsExplorer) -> None:
     "Thresholds first, then tables, then genotypes"
-    title = lambda t: w.HTML(f'<h3 style="margin:8px 0 0">{t}</h3>')
+
+    def title(text):
+        "A heading"
+        return w.HTML(f'<h3 style="margin:8px 0 0">{text}</h3>')
+
     self.children = [
         self.notice,
         w.HBox([self.arms, w.VBox([self.protocol, self.threshold, self.k])]),

@@ -296,7 +296,9 @@ def bars(
     most = max(np.nanmax(np.abs(v), initial=0), 1e-9)
     x = scale(-most, most, 215, width - 60)
     zero = el('line', x1=float(x(0)), x2=float(x(0)), y1=16, y2=26 + row * len(v), stroke='#333')
-    body = [_bar(str(n), d, x, 21 + row * i, row - 3) for i, (n, d) in enumerate(zip(names, v))]
+    body = []
+    for i, (name, value) in enumerate(zip(names, v)):
+        body.append(_bar(str(name), value, x, 21 + row * i, row - 3))
     said = words(title, x(0), 12, 'middle', font_weight='bold')
     return svg(width, 30 + row * len(v), said, *body, zero)
 

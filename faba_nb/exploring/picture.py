@@ -111,11 +111,11 @@ class Picture(w.VBox):
         self.said.observe(self._hear, 'value')
 
     @property
-    def html(self):
+    def html(self) -> str:
         return self.shown.value
 
     @html.setter
-    def html(self, value):
+    def html(self, value: str) -> None:
         self.shown.value = value
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #2b955cf4

@@ -180,9 +180,9 @@ def hold(self: PlantsExplorer) -> 'Iterator[None]':
 @patch
 def _show(self: PlantsExplorer) -> None:
     "Let the controls say where we are, and draw"
-    self.said.value = (
-        f'<i>stepping through {len(self.places)} selected pairs</i>' if self.some else ''
-    )
+    self.said.value = ''
+    if self.some:
+        self.said.value = f'<i>stepping through {len(self.places)} selected pairs</i>'
     with self.hold():
         self.search.value, self.replicate.value = self.at
 
@@ -344,9 +344,9 @@ def draw(
 def _chosen(self: PlantsExplorer) -> dict:
     "What the controls say about the charts, as for `charts`"
     label = {v: k for k, v in self.shown.options}
-    protocols = (
-        ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
-    )
+    protocols = (self.protocol.value,)
+    if self.protocol.value == 'both':
+        protocols = ('online', 'retrospective')
     return dict(
         arms=self.arms.value,
         protocols=protocols,
