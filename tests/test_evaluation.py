@@ -1,10 +1,14 @@
 """Evaluation: what is refused, and every statistic beside an independent implementation.
 
-Beside a library: F1, precision, recall, accuracy, AUC, AUPRC, calibration curve (scikit-learn), Spearman, BCa, sign-flip permutation, exact binomial
-(scipy), Holm, two one-sided tests, cluster-robust slopes, Kaplan-Meier, power (statsmodels), the largest |t| of correlated days (scipy), restricted mean and concordance
-(lifelines 0.30.3), Kaplan-Meier again (scikit-survival 0.28.0), Bayesian signed rank (baycomp 1.0.3): the last three are not installed with the project, their numbers
-on the worked example stand in the test. Beside plain slow loops: max-T, cross-fitted thresholds, ranking within a day, permuted onsets, the cluster bootstrap, onset errors,
-leads, CUSUM. What the notebooks of the room already hold against scikit-learn, scipy and statsmodels cell by cell is not repeated here."""
+Beside a library: F1, precision, recall, accuracy, AUC, AUPRC, calibration curve (scikit-learn),
+Spearman, BCa, sign-flip permutation, exact binomial (scipy), Holm, two one-sided tests,
+cluster-robust slopes, Kaplan-Meier, power (statsmodels), the largest |t| of correlated days
+(scipy), restricted mean and concordance (lifelines 0.30.3), Kaplan-Meier again (scikit-survival
+0.28.0), Bayesian signed rank (baycomp 1.0.3): the last three are not installed with the
+project, their numbers on the worked example stand in the test. Beside plain slow loops: max-T,
+cross-fitted thresholds, ranking within a day, permuted onsets, the cluster bootstrap, onset
+errors, leads, CUSUM. What the notebooks of the room already hold against scikit-learn, scipy
+and statsmodels cell by cell is not repeated here."""
 
 import json, re
 from dataclasses import replace
@@ -374,7 +378,8 @@ def real(shared):
 
 
 def test_published_yardsticks_from_the_real_tables(real):
-    "F1 0.763, fold AUC 0.998, MAE 6.07 d on all rounds and 6.43 d on measured steps; 0.509 and 0.882 for the clock at its best threshold; a perfect alarm 1.15 d"
+    """F1 0.763, fold AUC 0.998, MAE 6.07 d on all rounds and 6.43 d on measured steps; 0.509 and 0.882
+    for the clock at its best threshold; a perfect alarm 1.15 d"""
     t = score_plan(*real[:2])
     v = t.set_index(['arm', 'group', 'metric']).value
     want = {
@@ -494,7 +499,8 @@ def test_ranking_within_a_day_by_plain_loops(model):
 
 @pytest.mark.parametrize('k, target', [(1, 0.05), (2, 0.1), (3, 0.1)])
 def test_cross_fitted_thresholds_by_plain_loops(model, k, target):
-    "The smallest threshold that alarms at most the target share of the other genotypes' controls, and never a look at the own ones"
+    """The smallest threshold that alarms at most the target share of the other genotypes' controls,
+    and never a look at the own ones"""
     got = model.cross_fitted_threshold(k, target)
     p = model.plants
     for run in range(2):
@@ -633,8 +639,10 @@ differences = np.array(
     ],
 )
 def test_bayesian_signed_rank_beside_baycomp(d, baycomp):
-    """baycomp 1.0.3, `SignedRankTest.probs(d, 0, rope=0.02, nsamples=400000, random_state=1)`, gave these numbers in an environment of its own (it is not installed here).
-    It counts a pair exactly on the border half to either side, we count it as equal: 0.001 here. The rest is Monte Carlo."""
+    """baycomp 1.0.3, `SignedRankTest.probs(d, 0, rope=0.02, nsamples=400000, random_state=1)`, gave
+    these numbers in an environment of its own (it is not installed here). It counts a pair
+    exactly on the border half to either side, we count it as equal: 0.001 here. The rest is
+    Monte Carlo."""
     np.testing.assert_allclose(
         signed_rank_probabilities(d, rope=0.02, draws=50_000), baycomp, atol=0.006
     )
@@ -648,8 +656,9 @@ def test_corrected_t_by_its_formula():
 
 
 def test_waiting_times_beside_lifelines_and_scikit_survival():
-    """lifelines 0.30.3 gives S(-5), S(0), S(3), S(7) = 0.775, 0.625, 0.49875, 0.376833 and a restricted mean of 17.727567 d over 28 d; scikit-survival 0.28.0 the same curve;
-    lifelines' concordance_index of the alarms below is 0.5192307692 (both in an environment of their own)"""
+    """lifelines 0.30.3 gives S(-5), S(0), S(3), S(7) = 0.775, 0.625, 0.49875, 0.376833 and a
+    restricted mean of 17.727567 d over 28 d; scikit-survival 0.28.0 the same curve; lifelines'
+    concordance_index of the alarms below is 0.5192307692 (both in an environment of their own)"""
     from faba_nb.evaluation.alarms import at_risk, kaplan_meier, restricted_lead, window
 
     delay = np.array(
@@ -847,7 +856,8 @@ def test_holm_decides_the_stated_and_only_the_stated():
 
 
 def test_importance_is_scored_from_what_training_writes(tmp_path):
-    "Fits of an experiment in which only fluorescence speaks: losing it costs, losing noise does not, and exchanging the shared climate costs nothing"
+    """Fits of an experiment in which only fluorescence speaks: losing it costs, losing noise does not,
+    and exchanging the shared climate costs nothing"""
     torch = pytest.importorskip('torch')
     from faba_nb.core.studies import Arm
     from types import SimpleNamespace

@@ -1,6 +1,8 @@
-"""The tests of the evaluation tested where the truth is known; `18_testing/60_simulated_studies` is the long form with figures.
+"""The tests of the evaluation tested where the truth is known; `18_testing/60_simulated_studies`
+is the long form with figures.
 
-Unmarked: a short version. Marked full: more studies, and a trained study from the simulated experiment's raw files to its tables."""
+Unmarked: a short version. Marked full: more studies, and a trained study from the simulated
+experiment's raw files to its tables."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +34,8 @@ def not_above(rejected, n, level=0.05):
 
 
 def p_values(studies, seed=0, draws=999, batch=500, **kwargs):
-    "Primary test of many studies; every batch flips its own signs, so that no luck of one set of patterns is shared by all"
+    """Primary test of many studies; every batch flips its own signs, so that no luck of one set of
+    patterns is shared by all"""
     return np.concatenate(
         [
             sign_flip(two_arms(batch, seed=1000 * seed + i, **kwargs), signs(44, draws, i))
@@ -43,7 +46,8 @@ def p_values(studies, seed=0, draws=999, batch=500, **kwargs):
 
 @pytest.mark.parametrize('correlation', POWER)
 def test_identical_arms_are_told_apart_in_5_percent_of_studies(correlation):
-    "Type-I error of the primary test, 44 genotypes, F1 cut at 0 and 1; neither above 5 % nor so far below that the test were useless"
+    """Type-I error of the primary test, 44 genotypes, F1 cut at 0 and 1; neither above 5 % nor so far
+    below that the test were useless"""
     x = p_values(2000, correlation=correlation)
     assert not_above(np.sum(x <= 0.05), 2000) and np.mean(x <= 0.05) > 0.03
     assert stats.kstest(x, 'uniform').pvalue > 0.001
@@ -102,7 +106,8 @@ def test_a_known_lead_is_covered_and_a_dose_only_world_claims_none():
 
 @pytest.mark.parametrize('world', ['onset', 'dose', 'permuted'])
 def test_the_simulated_experiment(world):
-    "Fluorescence that leads the leaves by a known number of days: every interval covers it; dose-only and permuted worlds claim nothing"
+    """Fluorescence that leads the leaves by a known number of days: every interval covers it; dose-
+    only and permuted worlds claim nothing"""
     one, pairs = lead_table(*twin_signals(world, names=('Fo', 'Fm', 'Fv/Fm_Lss', 'NPQ_Lss')), 500)
     if world != 'onset':
         assert not one.follows_onset.any() and not pairs.both_follow_onset.any()

@@ -635,8 +635,14 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
 
 
 def test_thumbnails_by_two_processes_in_one_file(data):
-    code = f'''from faba_nb.experiment.experiment_folder import Experiment; from faba_nb.exploring.thumbnails import Thumbnails
-xp = Experiment({str(data)!r}); t = Thumbnails(xp.folder, 77); print(len([j for j in t.get(xp.images.path.head(120)).values() if j]), t.path)'''
+    code = f'''
+from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.exploring.thumbnails import Thumbnails
+xp = Experiment({str(data)!r})
+t = Thumbnails(xp.folder, 77)
+small = t.get(xp.images.path.head(120))
+print(len([j for j in small.values() if j]), t.path)
+'''
     runs = [
         subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
         for _ in 'ab'

@@ -12,7 +12,8 @@ PATIENCE = 300_000  # ms for a kernel to start and show a first view on a busy m
 
 # what voila and JupyterLab say about themselves on every notebook, ours or not
 NOT_OURS = [
-    r'ERR_NAME_NOT_RESOLVED https://cdn\.jsdelivr\.net/npm/@fortawesome',  # voila's page asks the network for its icons; there is none in CI
+    # voila's page asks the network for its icons; there is none in CI
+    r'ERR_NAME_NOT_RESOLVED https://cdn\.jsdelivr\.net/npm/@fortawesome',
     r'nbdime-jupyterlab',  # that extension is written for JupyterLab and voila loads it, too
 ]
 
@@ -182,13 +183,15 @@ def test_plants(browser, voila, looked_at):
     says(page, '1 mark of')
     says(page, 'leaf torn')
     page.wait_for_function(
-        '[...document.querySelectorAll(".faba-picture title")].filter(t => t.textContent == "marked doubtful").length == 1'
+        '[...document.querySelectorAll(".faba-picture title")]'
+        '.filter(t => t.textContent == "marked doubtful").length == 1'
     )
     assert 'leaf torn' in (looked_at[0] / 'marks.csv').read_text()
     slide(page, 'threshold', 'ArrowLeft', 5)
     choose(page, 'protocol', 'online')
     page.wait_for_function(
-        '![...document.querySelectorAll(".faba-picture svg")].some(s => s.textContent.includes("dashed: retrospective"))'
+        '![...document.querySelectorAll(".faba-picture svg")]'
+        '.some(s => s.textContent.includes("dashed: retrospective"))'
     )
     page.wait_for_timeout(800)
     shot(page, 'plants')
@@ -278,7 +281,8 @@ def test_features(browser, voila):
     page.mouse.move(box['x'] + 420, box['y'] + 440, steps=6)
     page.mouse.up()
     page.wait_for_function(
-        '/^[2-9]\\d* selected|^1\\d+ selected/.test([...document.querySelectorAll("b")].map(b => b.textContent).find(t => / selected$/.test(t)))'
+        '/^[2-9]\\d* selected|^1\\d+ selected/.test([...document.querySelectorAll("b")]'
+        '.map(b => b.textContent).find(t => / selected$/.test(t)))'
     )
     row = page.locator('table.faba-selected tbody tr').nth(1)
     plant, genotype = (
@@ -353,7 +357,8 @@ def test_arms(browser, voila, looked_at):
 
 
 def test_nothing_there(browser, tmp_path):
-    "Opened before anything has run, a notebook says which commands make what is missing (the other two: test_exploring.py)"
+    """Opened before anything has run, a notebook says which commands make what is missing (the other
+    two: test_exploring.py)"""
     pytest.importorskip('voila', reason='voila is not installed')
     shutil.copy(ROOT / 'nbs' / '90_explore' / 'plants.ipynb', tmp_path)
     p, url = serve(

@@ -21,24 +21,23 @@ from .resampling import Draws, bca, drawn_ratio
 @patch
 def alarm_score(
     self: Scores,
-    k=1,  # consecutive measured steps
-):  # (runs, plants)
+    k: int = 1,  # consecutive measured steps
+) -> np.ndarray:  # (runs, plants)
     "The threshold below which a plant raises an alarm at some time"
-    return streak(self.on_grid(self.p, -np.inf), k).max(-1)
+    values = self.on_grid(self.p, -np.inf)
+    return streak(values, k).max(-1)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #bb8d7830
 @patch
 def cross_fitted_threshold(
     self: Scores,
-    k=1,  # consecutive measured steps
-    target=0.05,  # share of control plants that may be alarmed
-):  # (runs, genotypes)
+    k: int = 1,  # consecutive measured steps
+    target: float = 0.05,  # share of control plants that may be alarmed
+) -> np.ndarray:  # (runs, genotypes)
     "Per genotype, the threshold that alarms the target share of the other genotypes' controls"
-    score, control, g = (
-        self.alarm_score(k),
-        ~self.plants.drought.to_numpy(),
-        self.plants.g.to_numpy(),
-    )
+    score = self.alarm_score(k)
+    control = ~self.plants.drought.to_numpy()
+    g = self.plants.g.to_numpy()
     out = np.full((len(self.runs), len(self.genotypes)), np.inf)
     for j in range(out.shape[1]):
         other = np.sort(score[:, control & (g != j)], axis=1)
@@ -49,16 +48,17 @@ def cross_fitted_threshold(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #eeac1cef
 @_cached(Scores)
-def inner_controls(self):
-    "Fit and probabilities (plants, steps) of every control plant in an inner fold; None where there is none"
-    keys, held = ['split_seed', 'init_seed', 'fold'], self.held
+def inner_controls(self) -> tuple[pd.DataFrame, np.ndarray] | None:
+    "Fit and probabilities (plants, steps) of every control plant in an inner fold, or None"
+    keys = ['split_seed', 'init_seed', 'fold']
+    held = self.held
     if held is None or not (held.split == 'inner').any():
         return None
-    d = held[(held.split == 'inner') & (held.treatment == 'WHC-80')].sort_values(
-        [*keys, 'plant_id', 'dag']
-    )
+    d = held[(held.split == 'inner') & (held.treatment == 'WHC-80')]
+    d = d.sort_values([*keys, 'plant_id', 'dag'])
     series = d.groupby([*keys, 'plant_id'], sort=False)
-    row, step = series.ngroup().to_numpy(), series.cumcount().to_numpy()
+    row = series.ngroup().to_numpy()
+    step = series.cumcount().to_numpy()
     grid = np.full((row.max() + 1, step.max() + 1), -np.inf)
     grid[row, step] = d.probability
     return d.loc[step == 0, keys].reset_index(drop=True), grid
@@ -67,37 +67,40 @@ def inner_controls(self):
 @patch
 def nested_threshold(
     self: Scores,
-    k=1,  # consecutive measured steps
-    target=0.05,  # share of control plants that may be alarmed
-):  # (runs, genotypes), or None where the table holds no inner predictions
+    k: int = 1,  # consecutive measured steps
+    target: float = 0.05,  # share of control plants that may be alarmed
+) -> np.ndarray | None:  # (runs, genotypes), or None where the table holds no inner predictions
     "The same from an inner cross-validation within each fold"
     if self.inner_controls is None:
         return None
+
+    def level(x):
+        "The highest score of a control that may not be alarmed"
+        allowed = int(np.floor(target * len(x) + 1e-9))
+        return np.sort(x)[-1 - allowed]
+
     fits, grid = self.inner_controls
-    score = pd.Series(streak(grid, k).max(-1)).groupby([fits[c] for c in fits])
-    theta = score.agg(lambda x: np.sort(x)[-1 - int(np.floor(target * len(x) + 1e-9))])
+    score = pd.Series(streak(grid, k).max(-1))
+    theta = score.groupby([fits[c] for c in fits]).agg(level)
     fold = pd.Series(self.fold).groupby(self.g).first().to_numpy()
-    return np.array(
-        [
-            [theta.get((r.split_seed, r.init_seed, f), np.inf) for f in fold]
-            for r in self.runs.itertuples()
-        ]
-    )
+    out = []
+    for run in self.runs.itertuples():
+        key = run.split_seed, run.init_seed
+        out.append([theta.get((*key, f), np.inf) for f in fold])
+    return np.array(out)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #813ad888
 @patch
 def thresholds(
     self: Scores,
-    k=1,  # consecutive measured steps
-    target=0.05,  # share of control plants that may be alarmed
-):  # (runs, genotypes), and in words
+    k: int = 1,  # consecutive measured steps
+    target: float = 0.05,  # share of control plants that may be alarmed
+) -> tuple[np.ndarray, str]:  # (runs, genotypes), and in words
     "Nested thresholds where there are inner predictions, else cross-fitted ones"
     theta = self.nested_threshold(k, target)
-    return (
-        (self.cross_fitted_threshold(k, target), 'cross-fitted, approximate')
-        if theta is None
-        else (theta, 'nested')
-    )
+    if theta is None:
+        return self.cross_fitted_threshold(k, target), 'cross-fitted, approximate'
+    return theta, 'nested'
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #fcfea920
 @dataclass(frozen=True)
@@ -110,23 +113,29 @@ class Rule:
     k: int = 1  # measured steps in a row
 
     @property
-    def words(self):
-        steps = (
-            'on the first measured step'
-            if self.k == 1
-            else f'after {self.k} measured steps in a row'
-        )
-        set_ = f'a threshold set on the other accessions, of whose control plants it alarms {100 * (self.target or 0):g} %'
-        return f'{self.protocol} reading, alarm {steps} above {set_ if self.target else f"{self.level:g}"}'
+    def words(self) -> str:
+        steps = f'after {self.k} measured steps in a row'
+        if self.k == 1:
+            steps = 'on the first measured step'
+        level = f'{self.level:g}'
+        if self.target:
+            level = (
+                'a threshold set on the other accessions, '
+                f'of whose control plants it alarms {100 * self.target:g} %'
+            )
+        return f'{self.protocol} reading, alarm {steps} above {level}'
 
 
 accession_rule = Rule()
-never_words = 'a plant that is never alarmed counts as later than every day; no date where half of plants and runs or more are never alarmed'
+never_words = (
+    'a plant that is never alarmed counts as later than every day; '
+    'no date where half of plants and runs or more are never alarmed'
+)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #fa24e0ef
 def middle_day(
-    days,  # DAG of alarms, NaN = never
-):  # DAG, NaN = half or more are never alarmed
+    days: np.ndarray,  # DAG of alarms, NaN = never
+) -> float:  # DAG, NaN = half or more are never alarmed
     "The median, with those never alarmed later than every day"
     late = np.nan_to_num(np.asarray(days, float), nan=np.inf)
     middle = np.median(late) if late.size else np.inf
@@ -134,17 +143,17 @@ def middle_day(
 
 
 def plant_alarms(
-    s,  # Scores
-    rule=accession_rule,  # its reading must be that of the scores
-):  # a row per run and drought plant
+    s: Scores,  # of one arm in one protocol
+    rule: Rule = accession_rule,  # its reading must be that of the scores
+) -> pd.DataFrame:  # a row per run and drought plant
     "Day of the alarm of every drought plant in every run, NaN = never"
     assert s.protocol == rule.protocol, f'{s.protocol} scores, {rule.protocol} rule'
-    level = (
-        s.thresholds(rule.k, rule.target)[0][:, s.plants.g.to_numpy()]
-        if rule.target
-        else rule.level
-    )
-    days, drought = s.alarm_day(level, rule.k), s.plants[s.plants.drought]
+    level = rule.level
+    if rule.target:
+        theta, _ = s.thresholds(rule.k, rule.target)
+        level = theta[:, s.plants.g.to_numpy()]
+    days = s.alarm_day(level, rule.k)
+    drought = s.plants[s.plants.drought]
     keep = ['genotype', 'plant_id', 'replicate', 'onset_dag', 'label_low_dag', 'label_high_dag']
     runs = zip(s.runs.itertuples(), days[:, drought.index])
     parts = [
@@ -155,26 +164,27 @@ def plant_alarms(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #1b6c36b6
 @_cached(Scores)
-def matched(self):
+def matched(self) -> np.ndarray:
     "(plants,) index of the control of the same genotype and replicate, -1 for none"
     p = self.plants
-    at = {(q.genotype, q.replicate): i for i, q in zip(p.index, p.itertuples()) if not q.drought}
-    return np.array(
-        [at.get((q.genotype, q.replicate), -1) if q.drought else -1 for q in p.itertuples()]
-    )
+    controls = p[~p.drought].itertuples()
+    at = {(q.genotype, q.replicate): q.Index for q in controls}
+    own = zip(p.genotype, p.replicate, p.drought)
+    return np.array([at.get((g, r), -1) if drought else -1 for g, r, drought in own])
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #fade5e01
 @patch
 def delays(
     self: Scores,
-    alarm,  # (runs, plants) DAG, NaN = none
-):  # dict: delay of the drought plants, delay of their controls, last day watched, genotype codes
-    "Alarm minus onset for drought plants and, with the same onset, for their matched controls; inf = no alarm"
-    d, m = np.flatnonzero(self.plants.drought), self.matched
-    onset, last = (
-        self.plants.onset_dag.to_numpy(float),
-        np.nanmax(self.on_grid(self.dag, np.nan), axis=1),
-    )
+    alarm: np.ndarray,  # (runs, plants) DAG, NaN = none
+) -> (
+    dict
+):  # dict: delay of the drought plants, of their controls (inf = no alarm), last day, genotype
+    "Alarm minus onset of drought plants and, with the same onset, of their matched controls"
+    d = np.flatnonzero(self.plants.drought)
+    m = self.matched
+    onset = self.plants.onset_dag.to_numpy(float)
+    last = np.nanmax(self.on_grid(self.dag, np.nan), axis=1)
     late = np.where(np.isnan(alarm), np.inf, alarm)
     control = np.where(m[d] >= 0, late[:, m[d]] - onset[d], np.nan)
     return dict(
@@ -186,26 +196,30 @@ def delays(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #83070acd
 def in_time(
-    x,  # from `delays`
-):  # dict name -> (numerator, denominator), each (runs, plants)
+    x: dict,  # from `delays`
+) -> dict[str, tuple]:  # (numerator, denominator), each (runs, plants)
     "Shares of drought plants, plant by plant"
-    ones, both = np.ones_like(x['drought']), np.isfinite(x['control']) | np.isposinf(x['control'])
+    early = x['drought'] < 0
+    ones = np.ones_like(x['drought'])
+    both = np.isfinite(x['control']) | np.isposinf(x['control'])
+    excess = early.astype(float) - np.where(both, x['control'] < 0, 0)
     out = {f'detected_by_{d}': (x['drought'] <= d, ones) for d in (0, 3, 7)}
-    pre = (x['drought'] < 0).astype(float) - np.where(both, x['control'] < 0, 0)
-    return out | dict(
-        pre_onset=(x['drought'] < 0, ones), pre_onset_excess=(np.where(both, pre, 0), both)
-    )
+    out['pre_onset'] = early, ones
+    out['pre_onset_excess'] = np.where(both, excess, 0), both
+    return out
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #96ece47a
 window = np.arange(-14, 29)  # days from the onset
 
 
 def at_risk(
-    delay,  # (runs, plants), inf = no alarm, NaN = no such plant
-    watched,  # (plants,) last day watched, from the onset
-    g,  # (plants,) genotype codes
-    G,  # number of genotypes
-):  # (runs, G, days) alarms on a day, (runs, G, days) plants still waiting before it
+    delay: np.ndarray,  # (runs, plants), inf = no alarm, NaN = no such plant
+    watched: np.ndarray,  # (plants,) last day watched, from the onset
+    g: np.ndarray,  # (plants,) genotype codes
+    G: int,  # number of genotypes
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (runs, G, days) alarms on a day, (runs, G, days) plants still waiting before it
     "Counts that Kaplan and Meier need, per genotype, so that genotypes can be redrawn"
     there = ~np.isnan(delay)
     event = np.isfinite(delay) & (delay <= watched)
@@ -217,27 +231,29 @@ def at_risk(
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #25c626d7
 def kaplan_meier(
-    alarms,  # (..., days)
-    waiting,  # (..., days)
-):  # (..., days) share without an alarm after each day
+    alarms: np.ndarray,  # (..., days)
+    waiting: np.ndarray,  # (..., days)
+) -> np.ndarray:  # (..., days) share without an alarm after each day
     "Product-limit estimate"
-    return np.cumprod(1 - ratio(alarms, waiting, 0), axis=-1)
+    alarmed = ratio(alarms, waiting, 0)
+    return np.cumprod(1 - alarmed, axis=-1)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #28a6c9ba
 def drawn_survival(
-    alarms,  # (runs, G, days) from `at_risk`
-    waiting,  # (runs, G, days)
-    d,  # Draws
-):  # (draws, days) mean over runs
+    alarms: np.ndarray,  # (runs, G, days) from `at_risk`
+    waiting: np.ndarray,  # (runs, G, days)
+    d: Draws,  # genotypes and runs, drawn anew
+) -> np.ndarray:  # (draws, days) mean over runs
     "Kaplan-Meier curves of resampled genotypes"
     n = d.copies(alarms.shape[1])
-    return np.mean([kaplan_meier(n @ a, n @ w) for a, w in zip(alarms, waiting)], axis=0)
+    runs = [kaplan_meier(n @ a, n @ w) for a, w in zip(alarms, waiting)]
+    return np.mean(runs, axis=0)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #a473f88e
 def restricted_lead(
-    survival,  # (..., days) over `window`
-    tau=14,  # days on either side of the onset
-):  # (...,) days, positive = before the onset
+    survival: np.ndarray,  # (..., days) over `window`
+    tau: int = 14,  # days on either side of the onset
+) -> np.ndarray:  # (...,) days, positive = before the onset
     "tau minus the area under the curve from -tau to +tau"
     inside = (window >= -tau) & (window < tau)
     return tau - survival[..., inside].sum(-1)
@@ -247,24 +263,29 @@ rules = [(k, target) for target in (0.05, 0.10) for k in (1, 2, 3)]
 
 
 def realised_rate(
-    s,  # Scores
-    theta,  # (runs, genotypes)
-    k,  # consecutive measured steps
-):  # dict value, low, high
+    s: Scores,  # of one arm in one protocol
+    theta: np.ndarray,  # (runs, genotypes)
+    k: int,  # consecutive measured steps
+) -> dict[str, float]:  # dict value, low, high
     "Share of control plants alarmed, mean over runs, with its exact binomial interval"
     control = ~s.plants.drought.to_numpy()
-    rate = (s.alarm_score(k) > theta[:, s.plants.g.to_numpy()])[:, control].mean()
-    n, x = control.sum(), rate * control.sum()
+    alarmed = s.alarm_score(k) > theta[:, s.plants.g.to_numpy()]
+    rate = alarmed[:, control].mean()
+    n = control.sum()
+    x = rate * n
     low = stats.beta.ppf(0.025, x, n - x + 1) if x > 0 else 0.0
-    return dict(value=rate, low=low, high=stats.beta.ppf(0.975, x + 1, n - x) if x < n else 1.0)
+    high = stats.beta.ppf(0.975, x + 1, n - x) if x < n else 1.0
+    return dict(value=rate, low=low, high=high)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #8bdaab0f
 def alarm_rows(
-    s,  # Scores, online
-    tools,  # with boot and jack (Draws), and `row`
-):  # list of dict
-    "False-alarm rate realised, detection in time, pre-onset excess and restricted mean lead for every rule"
-    rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
+    s: Scores,  # Scores, online
+    tools: 'Tools',  # with boot and jack (Draws), and `row`
+) -> list[dict]:
+    "False-alarm rate, detection in time, pre-onset excess and restricted mean lead for every rule"
+    rows = []
+    g = s.plants.g.to_numpy()
+    G = len(s.genotypes)
     for k, target in rules:
         theta, how = s.thresholds(k, target)
         base = dict(
@@ -272,89 +293,89 @@ def alarm_rows(
             undefined=0,
             note=f'{k} consecutive steps, thresholds {how}, target {target:.0%} of controls',
         )
-        rows.append(
-            base
-            | dict(group='alarms', metric='false_alarm_rate', unit='')
-            | realised_rate(s, theta, k)
-        )
+        about = dict(group='alarms', metric='false_alarm_rate', unit='')
+        rows.append(base | about | realised_rate(s, theta, k))
         x = s.delays(s.alarm_day(theta[:, g], k))
         for name, (a, b) in in_time(x).items():
-            a, b = by_genotype(a, x['g']), by_genotype(b, x['g'])
-            rows.append(
-                base
-                | dict(group='earliness', metric=name, unit='')
-                | tools.row(ratio(a.sum(1), b.sum(1)).mean(), lambda d: drawn_ratio(a, b, d))
-            )
+            a = by_genotype(a, x['g'])
+            b = by_genotype(b, x['g'])
+            about = dict(group='earliness', metric=name, unit='')
+            value = ratio(a.sum(1), b.sum(1)).mean()
+            rows.append(base | about | tools.row(value, lambda d: drawn_ratio(a, b, d)))
         rows += lead_rows(x, G, tools, base)
     return rows
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #d9fe5e0e
 def lead_rows(
-    x,  # from `delays`
-    G,  # number of genotypes
-    tools,  # with boot and jack (Draws), and `row`
-    base,  # dict common to the rows
-):  # list of dict
+    x: dict,  # from `delays`
+    G: int,  # number of genotypes
+    tools: 'Tools',  # with boot and jack (Draws), and `row`
+    base: dict,  # dict common to the rows
+) -> list[dict]:
     "Restricted mean lead, and its excess over the matched controls"
     D, C = (at_risk(x[key], x['watched'], x['g'], G) for key in ('drought', 'control'))
-    lead = lambda c, d: restricted_lead(drawn_survival(*c, d))
-    one = Draws(np.arange(G)[None], None)
-    out = [
-        base
-        | dict(group='earliness', metric='restricted_mean_lead', unit='d')
-        | tools.row(lead(D, one)[0], lambda d: lead(D, d), few=True)
-    ]
-    excess = lambda d: lead(D, d) - lead(C, d)
-    return out + [
-        base
-        | dict(group='earliness', metric='restricted_mean_lead_excess', unit='d')
-        | tools.row(excess(one)[0], excess, few=True)
-    ]
+
+    def lead(d):
+        "(draws,) days, positive = before the onset"
+        return restricted_lead(drawn_survival(*D, d))
+
+    def excess(d):
+        "(draws,) days more than the matched controls"
+        return lead(d) - restricted_lead(drawn_survival(*C, d))
+
+    once = Draws(np.arange(G)[None], None)
+    rows = []
+    for name, drawn in dict(restricted_mean_lead=lead, restricted_mean_lead_excess=excess).items():
+        about = dict(group='earliness', metric=name, unit='d')
+        rows.append(base | about | tools.row(drawn(once)[0], drawn, few=True))
+    return rows
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #04b59fb1
 def delay_table(
-    s,  # Scores, online
-    draws,  # Draws
-):  # a row per rule and day
+    s: Scores,  # Scores, online
+    draws: Draws,  # genotypes, resampled
+) -> pd.DataFrame:  # a row per rule and day
     "Share of drought plants and of their matched controls alarmed by each day from the onset"
-    rows, g, G = [], s.plants.g.to_numpy(), len(s.genotypes)
+    rows = []
+    g = s.plants.g.to_numpy()
+    G = len(s.genotypes)
     for k, target in rules:
-        x = s.delays(s.alarm_day(s.thresholds(k, target)[0][:, g], k))
+        theta, _ = s.thresholds(k, target)
+        x = s.delays(s.alarm_day(theta[:, g], k))
         D, C = (at_risk(x[key], x['watched'], x['g'], G) for key in ('drought', 'control'))
-        low, high = np.quantile(1 - drawn_survival(*D, draws), [0.025, 0.975], axis=0)
+        alarmed = 1 - drawn_survival(*D, draws)
+        low, high = np.quantile(alarmed, [0.025, 0.975], axis=0)
         share = [1 - kaplan_meier(a.sum(1), w.sum(1)).mean(0) for a, w in (D, C)]
-        rows.append(
-            pd.DataFrame(
-                dict(
-                    arm=s.arm,
-                    kind=s.kind,
-                    protocol=s.protocol,
-                    k=k,
-                    target=target,
-                    delay_d=window,
-                    detected=share[0],
-                    low=low,
-                    high=high,
-                    matched_control=share[1],
-                )
-            )
+        row = dict(
+            arm=s.arm,
+            kind=s.kind,
+            protocol=s.protocol,
+            k=k,
+            target=target,
+            delay_d=window,
+            detected=share[0],
+            low=low,
+            high=high,
+            matched_control=share[1],
         )
+        rows.append(pd.DataFrame(row))
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #a4d1d568
 def alarm_curve(
-    s,  # Scores, online
-    points=40,  # thresholds per k
-):  # a row per k and threshold
+    s: Scores,  # Scores, online
+    points: int = 40,  # thresholds per k
+) -> pd.DataFrame:  # a row per k and threshold
     "False alarms against delay, over thresholds common to all genotypes"
-    rows, control = [], ~s.plants.drought.to_numpy()
+    rows = []
+    control = ~s.plants.drought.to_numpy()
     for k in (1, 2, 3):
         score = s.alarm_score(k)
-        for t in np.unique(
-            np.quantile(np.where(np.isfinite(score), score, 0), np.linspace(0, 1, points))
-        ):
+        known = np.where(np.isfinite(score), score, 0)
+        for t in np.unique(np.quantile(known, np.linspace(0, 1, points))):
             x = s.delays(s.alarm_day(t, k))
             a, w = at_risk(x['drought'], x['watched'], x['g'], len(s.genotypes))
+            survival = kaplan_meier(a.sum(1), w.sum(1))
             rows.append(
                 dict(
                     arm=s.arm,
@@ -364,7 +385,7 @@ def alarm_curve(
                     threshold=t,
                     false_alarm_rate=(score[:, control] > t).mean(),
                     detected_by_3=(x['drought'] <= 3).mean(),
-                    restricted_mean_lead=restricted_lead(kaplan_meier(a.sum(1), w.sum(1))).mean(),
+                    restricted_mean_lead=restricted_lead(survival).mean(),
                 )
             )
     return pd.DataFrame(rows)

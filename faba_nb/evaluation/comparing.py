@@ -8,6 +8,7 @@ __all__ = ['level', 'margin', 'rope', 'lower_is_better', 'primary', 'metric_word
            'pairs_of', 'contrasts', 'decide', 'sentence']
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #ab4d612f
+from itertools import combinations, product
 from typing import Iterable
 import numpy as np
 import pandas as pd
@@ -40,11 +41,11 @@ lower_is_better = {
 
 
 def verdict(
-    difference,  # a - b
-    p,  # adjusted p of a difference
-    p_equivalence=np.nan,  # adjusted p of the equivalence test, NaN where no margin is stated
-    lower=False,  # True where a smaller value is better
-):  # better, worse, equivalent or undecided, of a against b
+    difference: float,  # a - b
+    p: float,  # adjusted p of a difference
+    p_equivalence: float = np.nan,  # adjusted p of the equivalence test, NaN where there is none
+    lower: bool = False,  # True where a smaller value is better
+) -> str:  # better, worse, equivalent or undecided, of a against b
     "The stated rule"
     if p <= level and difference != 0:
         return 'better' if (difference < 0) == lower else 'worse'
@@ -52,46 +53,55 @@ def verdict(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #ae3ec499
 def equivalence_p(
-    diff,  # (G,) differences per genotype
-    margin=margin,  # of the metric
-):  # p value
+    diff: np.ndarray,  # (G,) differences per genotype
+    margin: float = margin,  # of the metric
+) -> float:  # p value
     "Two one-sided paired t tests against -margin and +margin"
     d = diff[np.isfinite(diff)]
     if len(d) < 2:
         return np.nan
     if np.ptp(d) == 0:
         return 0.0 if abs(d[0]) < margin else 1.0
-    return max(
-        stats.ttest_1samp(d, -margin, alternative='greater').pvalue,
-        stats.ttest_1samp(d, margin, alternative='less').pvalue,
-    )
+    above = stats.ttest_1samp(d, -margin, alternative='greater')
+    below = stats.ttest_1samp(d, margin, alternative='less')
+    return max(above.pvalue, below.pvalue)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #69d74fbd
 def corrected_t(
-    diff,  # (G,) differences per genotype
-    test_train=1 / 40,  # genotypes tested / genotypes trained on
-):  # two-sided p value
+    diff: np.ndarray,  # (G,) differences per genotype
+    test_train: float = 1 / 40,  # genotypes tested / genotypes trained on
+) -> float:  # two-sided p value
     "Nadeau and Bengio's corrected resampled t test"
     d = diff[np.isfinite(diff)]
-    if len(d) < 2 or np.ptp(d) == 0:
-        return np.nan if len(d) < 2 or d[0] == 0 else 0.0
-    t = d.mean() / np.sqrt(d.var(ddof=1) * (1 / len(d) + test_train))
+    if len(d) < 2:
+        return np.nan
+    if np.ptp(d) == 0:
+        return np.nan if d[0] == 0 else 0.0
+    inflated = d.var(ddof=1) * (1 / len(d) + test_train)
+    t = d.mean() / np.sqrt(inflated)
     return 2 * stats.t.sf(abs(t), len(d) - 1)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #361ae491
 def signed_rank_probabilities(
-    diff,  # (G,) differences per genotype
-    rope=rope,  # region of practical equivalence, half width
-    draws=10_000,  # of the Dirichlet weights
-    seed=0,  # of the draws
-):  # P(a better by more than rope), P(practically equal), P(b better by more than rope)
+    diff: np.ndarray,  # (G,) differences per genotype
+    rope: float = rope,  # region of practical equivalence, half width
+    draws: int = 10_000,  # of the Dirichlet weights
+    seed: int = 0,  # of the draws
+) -> tuple[
+    float, float, float
+]:  # P(a better by more than rope), P(practically equal), P(b better by more than rope)
     "Bayesian signed-rank test with one prior pseudo-observation at 0"
-    z = np.r_[0.0, diff[np.isfinite(diff)]]
-    w = np.random.default_rng(seed).dirichlet(np.r_[0.5, np.ones(len(z) - 1)], draws)
+    known = diff[np.isfinite(diff)]
+    z = np.r_[0.0, known]
+    prior = np.r_[0.5, np.ones(len(known))]
+    w = np.random.default_rng(seed).dirichlet(prior, draws)
     s = z[:, None] + z[None]
-    votes = np.stack(
-        [((w @ m) * w).sum(1) for m in (s > 2 * rope, np.abs(s) <= 2 * rope, s < -2 * rope)]
-    )
+    regions = [
+        s > 2 * rope,
+        np.abs(s) <= 2 * rope,
+        s < -2 * rope,
+    ]
+    votes = np.stack([((w @ m) * w).sum(1) for m in regions])
     won = votes == votes.max(0)
     return tuple((won / won.sum(0)).mean(1))
 
@@ -111,119 +121,124 @@ class Entry:
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #df9a920a
 def on_genotypes(
-    e,  # Entry
-    names,  # genotypes in the wanted order
-):  # Entry with NaN (values) and 0 (counts) where a genotype is absent
+    e: Entry,  # of one arm
+    names: list[str],  # genotypes in the wanted order
+) -> Entry:  # NaN (values) and 0 (counts) where a genotype is absent
     "Bring an arm to a common order of genotypes"
     where = pd.Index(e.genotypes).get_indexer(names)
-    take = lambda x, empty: np.where(where >= 0, np.asarray(x, float)[:, where], empty)
+
+    def take(x, empty):
+        "The columns in the wanted order"
+        found = np.asarray(x, float)[:, where]
+        return np.where(where >= 0, found, empty)
+
     return Entry(
-        e.arm,
-        {k: take(v, np.nan) for k, v in e.values.items()},
-        {k: take(v, 0.0) for k, v in e.counts.items()},
-        list(names),
-        e.kind,
+        arm=e.arm,
+        values={k: take(v, np.nan) for k, v in e.values.items()},
+        counts={k: take(v, 0.0) for k, v in e.counts.items()},
+        genotypes=list(names),
+        kind=e.kind,
     )
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #06a4ee02
 def compare_mean(
-    a,  # Entry
-    b,  # Entry
-    metric,  # name
-    tools,  # dict with draws, jack, signs
-):  # dict, a row of the table
+    a: Entry,  # the first arm
+    b: Entry,  # the second arm
+    metric: str,  # name
+    tools: dict,  # draws, jack, signs
+) -> dict:  # dict, a row of the table
     "One contrast of a metric that is a mean over genotypes"
     d = run_means(a.values[metric]) - run_means(b.values[metric])
     ok = np.isfinite(d)
+    test = 'sign-flip permutation'
     if not ok.any():
-        return dict(
-            difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test='sign-flip permutation', n=0
-        )
+        return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test=test, n=0)
     x, y = (np.where(ok, e.values[metric], np.nan) for e in (a, b))
-    drawn = lambda t: drawn_mean(x, t) - drawn_mean(y, t)
-    low, high = bca(
-        d[ok].mean(), tools['draws'].recentred(drawn, d[ok].mean()), drawn(tools['jack'])
-    )
-    row = dict(
-        difference=d[ok].mean(),
-        low=low,
-        high=high,
-        p=sign_flip(d[None], tools['signs'])[0],
-        test='sign-flip permutation',
-        n=int(ok.sum()),
-    )
-    row |= dict(
-        sd=d[ok].std(ddof=1) if ok.sum() > 1 else np.nan,
-        correlation=_correlation(run_means(x), run_means(y)),
-    )
-    row['detectable_80'] = detectable(row['sd'], row['n'])
-    return (
-        row
-        | dict(p_corrected_t=corrected_t(d, 1 / max(row['n'] - 4, 1)))
-        | (_of_f1(d) if metric == 'f1' else {})
-    )
+
+    def drawn(t):
+        "(draws,) differences of resampled genotypes"
+        first = drawn_mean(x, t)
+        second = drawn_mean(y, t)
+        return first - second
+
+    value = d[ok].mean()
+    n = int(ok.sum())
+    low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))
+    p = sign_flip(d[None], tools['signs'])[0]
+    row = dict(difference=value, low=low, high=high, p=p, test=test, n=n)
+    row['sd'] = d[ok].std(ddof=1) if n > 1 else np.nan
+    row['correlation'] = _correlation(run_means(x), run_means(y))
+    row['detectable_80'] = detectable(row['sd'], n)
+    row['p_corrected_t'] = corrected_t(d, 1 / max(n - 4, 1))
+    return row | (_of_f1(d) if metric == 'f1' else {})
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #592d608c
 def _correlation(
-    x,  # (G,)
-    y,  # (G,)
-):  # Pearson's r over genotypes, NaN where one does not vary
+    x: np.ndarray,  # (G,)
+    y: np.ndarray,  # (G,)
+) -> float:  # NaN where one does not vary
+    "Pearson's r over genotypes"
     ok = np.isfinite(x) & np.isfinite(y)
-    return (
-        np.corrcoef(x[ok], y[ok])[0, 1]
-        if ok.sum() > 2 and np.ptp(x[ok]) and np.ptp(y[ok])
-        else np.nan
-    )
+    if ok.sum() < 3 or not np.ptp(x[ok]) or not np.ptp(y[ok]):
+        return np.nan
+    return np.corrcoef(x[ok], y[ok])[0, 1]
 
 
 def _of_f1(
-    d,  # (G,) differences of F1
-):  # the tests that need a margin
+    d: np.ndarray,  # (G,) differences of F1
+) -> dict[str, float]:  # p_equivalence, prob_better, prob_equal, prob_worse
+    "The tests that need a margin"
     better, equal, worse = signed_rank_probabilities(d)
-    return dict(
-        p_equivalence=equivalence_p(d), prob_better=better, prob_equal=equal, prob_worse=worse
-    )
+    chances = dict(prob_better=better, prob_equal=equal, prob_worse=worse)
+    return dict(p_equivalence=equivalence_p(d)) | chances
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #fedb8fde
+def _f1_sums(
+    counts: dict[str, np.ndarray],  # tp, fp, fn -> (R, G)
+) -> tuple[np.ndarray, np.ndarray]:  # (R, G) numerators, (R, G) denominators
+    "What F1 is the ratio of"
+    top = 2 * counts['tp']
+    return top, top + counts['fp'] + counts['fn']
+
+
+def _pooled_f1(
+    counts: dict[str, np.ndarray],  # tp, fp, fn -> (R, G)
+) -> float:  # NaN where nothing is counted
+    "Pooled F1, mean over runs"
+    if not (counts['tp'] + counts['fp'] + counts['fn']).sum():
+        return np.nan
+    top, bottom = _f1_sums(counts)
+    return (top.sum(1) / bottom.sum(1)).mean()
+
+
 def compare_pooled(
-    a,  # Entry
-    b,  # Entry
-    tools,  # dict with draws, jack, signs
-):  # dict, a row of the table
+    a: Entry,  # the first arm
+    b: Entry,  # the second arm
+    tools: dict,  # draws, jack, signs
+) -> dict:  # dict, a row of the table
     "The contrast of pooled F1: label swap within genotypes, BCa interval"
     both = np.isfinite(run_means(a.values['f1'])) & np.isfinite(run_means(b.values['f1']))
-    part = [{k: np.where(both, v, 0.0) for k, v in e.counts.items()} for e in (a, b)]
-    drawn = lambda t: np.subtract(
-        *(drawn_ratio(2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn'], t) for c in part)
-    )
-    total = [
-        (2 * c['tp'].sum(1) / (2 * c['tp'] + c['fp'] + c['fn']).sum(1)).mean()
-        if (c['tp'] + c['fp'] + c['fn']).sum()
-        else np.nan
-        for c in part
-    ]
-    low, high = bca(
-        total[0] - total[1],
-        tools['draws'].recentred(drawn, total[0] - total[1]),
-        drawn(tools['jack']),
-    )
-    p = label_swap(
-        *(_one_run(c) if len(part[0]['tp']) != len(part[1]['tp']) else c for c in part),
-        tools['signs'],
-    )
-    return dict(
-        difference=total[0] - total[1],
-        low=low,
-        high=high,
-        p=p,
-        test='label swap within genotypes',
-        n=int(both.sum()),
-    )
+    x, y = ({k: np.where(both, v, 0.0) for k, v in e.counts.items()} for e in (a, b))
+
+    def drawn(t):
+        "(draws,) differences of resampled genotypes"
+        first = drawn_ratio(*_f1_sums(x), t)
+        second = drawn_ratio(*_f1_sums(y), t)
+        return first - second
+
+    value = _pooled_f1(x) - _pooled_f1(y)
+    low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))
+    unlike = len(x['tp']) != len(y['tp'])
+    p = label_swap(*(_one_run(c) if unlike else c for c in (x, y)), tools['signs'])
+    n = int(both.sum())
+    test = 'label swap within genotypes'
+    return dict(difference=value, low=low, high=high, p=p, test=test, n=n)
 
 
 def _one_run(
-    counts,  # dict of (R, G)
-):  # dict of (1, G): mean over runs, for arms with different numbers of runs
+    counts: dict,  # (R, G)
+) -> dict[str, np.ndarray]:  # (1, G) arrays by name
+    "Mean over runs, for arms with different numbers of runs"
     return {k: v.mean(0, keepdims=True) for k, v in counts.items()}
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #29d9633d
@@ -234,7 +249,8 @@ def adjust(
     "Holm by statsmodels, or Benjamini-Hochberg by scipy, around missing values"
     correct = {'holm': holm, 'fdr_bh': stats.false_discovery_control}[method]
     p = np.asarray(p, float)
-    out, ok = np.full(len(p), np.nan), np.isfinite(p)
+    out = np.full(len(p), np.nan)
+    ok = np.isfinite(p)
     if ok.any():
         out[ok] = correct(p[ok])
     return out
@@ -250,21 +266,16 @@ def holm(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #5e58a371
 def pairs_of(
-    names,  # arms in the order of the study
-    stated,  # list of (a, b)
-    rivals=(),  # yardsticks each arm is set against
-):  # list of (a, b, stated)
+    names: list[str],  # arms in the order of the study
+    stated: list[tuple[str, str]],  # pairs of arms
+    rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
+) -> list[tuple[str, str, int]]:  # two arms, 1 where stated
     "Stated pairs in their stated direction, then all others"
     stated = [tuple(c) for c in stated if set(c) <= set(names)]
     done = {frozenset(c) for c in stated}
-    rest = [
-        (a, b) for i, a in enumerate(names) for b in names[i + 1 :] if frozenset((a, b)) not in done
-    ]
-    return (
-        [(*c, 1) for c in stated]
-        + [(*c, 0) for c in rest]
-        + [(a, r, 0) for a in names for r in rivals]
-    )
+    rest = [c for c in combinations(names, 2) if frozenset(c) not in done]
+    beside = list(product(names, rivals))
+    return [(*c, 1) for c in stated] + [(*c, 0) for c in rest + beside]
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #4fa97300
 primary = 'f1'  # the metric that decides
@@ -283,10 +294,10 @@ metric_words = dict(
 
 
 def contrasts(
-    entries,  # list of Entry: arms and yardsticks
-    stated=(),  # list of (arm, arm)
-    protocol='retrospective',  # for the table
-    metrics=(
+    entries: list[Entry],  # arms and yardsticks
+    stated: 'Sequence[tuple[str, str]]' = (),  # pairs of arms
+    protocol: str = 'retrospective',  # for the table
+    metrics: 'Sequence[str]' = (
         'f1',
         'auc',
         'mae_measured',
@@ -294,58 +305,57 @@ def contrasts(
         'log_loss',
         'log_loss_drought',
     ),  # those an arm lacks are skipped
-    rivals=(),  # yardsticks each arm is set against
-    draws=10_000,  # of bootstrap and permutation
-    seed=0,  # of both
-):  # table without adjustment
+    rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
+    draws: int = 10_000,  # of bootstrap and permutation
+    seed: int = 0,  # of both
+) -> pd.DataFrame:  # table without adjustment
     "Every pair and metric of one protocol"
     names = sorted({g for e in entries for g in e.genotypes})
     by = {e.arm: on_genotypes(e, names) for e in entries}
+    runs = max(len(e.counts['tp']) for e in entries)
     tools = dict(
-        draws=bootstrap_draws(len(names), max(len(e.counts['tp']) for e in entries), draws, seed),
+        draws=bootstrap_draws(len(names), runs, draws, seed),
         jack=jackknife_draws(len(names)),
         signs=signs(len(names), draws, seed),
     )
     rows = []
-    for a, b, told in pairs_of(
-        [e.arm for e in entries if e.kind != 'yardstick'], stated, [r for r in rivals if r in by]
-    ):
+    arms = [e.arm for e in entries if e.kind != 'yardstick']
+    for a, b, told in pairs_of(arms, stated, [r for r in rivals if r in by]):
         base = dict(arm_a=a, arm_b=b, stated=told, protocol=protocol)
-        rows += [
-            base | dict(metric=m) | compare_mean(by[a], by[b], m, tools)
-            for m in metrics
-            if m in by[a].values and m in by[b].values
-        ]
+        for m in metrics:
+            if m in by[a].values and m in by[b].values:
+                rows.append(base | dict(metric=m) | compare_mean(by[a], by[b], m, tools))
         rows.append(base | dict(metric='pooled_f1') | compare_pooled(by[a], by[b], tools))
     out = pd.DataFrame(rows)
     return _with_max_t(out, by, tools) if len(out) else out
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #6cd0bff4
 def _with_max_t(
-    table,  # from `contrasts`
-    by,  # dict arm -> Entry
-    tools,  # dict with signs
-):  # the table with max-T p values over all pairs of arms on the primary metric
+    table: pd.DataFrame,  # from `contrasts`
+    by: dict[str, Entry],  # by name of the arm
+    tools: dict,  # signs
+) -> pd.DataFrame:  # the table with max-T p values over all pairs of arms on the primary metric
     at = (table.metric == primary).to_numpy()
-    d = np.stack(
-        [
-            run_means(by[a].values[primary]) - run_means(by[b].values[primary])
-            for a, b in zip(table.arm_a[at], table.arm_b[at])
-        ]
-    )
+    mean = {}
+    for name, e in by.items():
+        if primary in e.values:
+            mean[name] = run_means(e.values[primary])
+    pairs = zip(table.arm_a[at], table.arm_b[at])
+    d = np.stack([mean[a] - mean[b] for a, b in pairs])
     table.loc[at, 'p_max_t'] = max_t(d, tools['signs'])
     return table
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #c2f5b685
 def decide(
-    table,  # `contrasts` of all protocols, concatenated
-):  # the same with p_adjusted, adjustment, verdict, sentence
+    table: pd.DataFrame,  # `contrasts` of all protocols, concatenated
+) -> pd.DataFrame:  # the same with p_adjusted, adjustment, verdict, sentence
     "Holm over the stated pairs, Benjamini-Hochberg over the rest, then the verdict"
     t = table.reset_index(drop=True)
     for c in ['p_equivalence', 'p_max_t', 'detectable_80']:
         if c not in t:
             t[c] = np.nan
-    stated = ((t.stated == 1) & (t.metric == primary) & (t.protocol == 'retrospective')).to_numpy()
+    deciding = (t.metric == primary) & (t.protocol == 'retrospective')
+    stated = ((t.stated == 1) & deciding).to_numpy()
     t['primary'] = stated.astype(int)
     t['adjustment'] = np.where(stated, 'Holm', 'Benjamini-Hochberg')
     for column, raw in [('p_adjusted', 'p'), ('p_equivalence_adjusted', 'p_equivalence')]:
@@ -360,27 +370,35 @@ def decide(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #7f7dc857
 def sentence(
-    r,  # a row of the table
-):  # one sentence that says no more than the row
+    r: tuple,  # a row of the table
+) -> str:  # one sentence that says no more than the row
     "The verdict in words"
+    metric = metric_words.get(r.metric, r.metric)
+    pair = f'{r.arm_a} and {r.arm_b}'
     if not np.isfinite(r.difference):
-        return f'{r.arm_a} and {r.arm_b} cannot be compared on {metric_words.get(r.metric, r.metric)}: no genotype has both values.'
+        return f'{pair} cannot be compared on {metric}: no genotype has both values.'
     digits = 1 if 'mae' in r.metric else 3
-    num = lambda x: f'{x:.{digits}f}'.replace('-', '\N{MINUS SIGN}')
+
+    def num(x):
+        "As it is printed"
+        return f'{x:.{digits}f}'.replace('-', '\N{MINUS SIGN}')
+
     interval = f'95 % interval {num(r.low)} to {num(r.high)}, ' if np.isfinite(r.low) else ''
-    start = f'{r.arm_a} against {r.arm_b}, {metric_words.get(r.metric, r.metric)} ({r.protocol}): difference {num(r.difference)} ({interval}p = {r.p_adjusted:.2g} after {r.adjustment})'
-    end = dict(
+    start = (
+        f'{r.arm_a} against {r.arm_b}, {metric} ({r.protocol}): difference {num(r.difference)} '
+        f'({interval}p = {r.p_adjusted:.2g} after {r.adjustment})'
+    )
+    ends = dict(
         better=f'{r.arm_a} is better',
         worse=f'{r.arm_a} is worse',
         equivalent=f'equivalent within {margin:g}',
         undecided='undecided',
-    )[r.verdict]
+    )
+    end = ends[r.verdict]
     if r.verdict == 'undecided' and np.isfinite(r.detectable_80):
-        end += f'; {r.n} genotypes would have shown a difference of {num(r.detectable_80)} with 80 % power'
-    if (
-        r.verdict in ('better', 'worse')
-        and r.metric == primary
-        and r.p_equivalence_adjusted <= level
-    ):
+        shown = f'{r.n} genotypes would have shown a difference of {num(r.detectable_80)}'
+        end += f'; {shown} with 80 % power'
+    decided = r.verdict in ('better', 'worse') and r.metric == primary
+    if decided and r.p_equivalence_adjusted <= level:
         end += f', by less than {margin:g}'
     return f'{start}: {end}.'

@@ -21,7 +21,7 @@ from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write
 from ..core.progress import Progress
 from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
-from ..core.studies import Study, read_study
+from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import Experiment
 from ..experiment.plan import onset_class
@@ -84,39 +84,51 @@ from .ranking import ranking_tables
 from .courses import course_tables, fluorescence_courses, parameter_order
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fad5ea93
-IMPORT_AGAIN, TRAIN_AGAIN = (
-    'run `faba import` again for this arm',
-    'remove this file and run `faba train` again',
-)  # what to do about a file that is not what was written
+# what to do about a file that is not what was written
+IMPORT_AGAIN = 'run `faba import` again for this arm'
+TRAIN_AGAIN = 'remove this file and run `faba train` again'
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #895da6ab
+def _kind(
+    arm: Arm,  # of the study
+    brought: bool,  # from elsewhere
+) -> str:
+    "imported, arm or baseline"
+    if brought:
+        return 'imported'
+    return 'arm' if arm.estimator == 'network' else 'baseline'
+
+
+def _backbone(
+    arm: Arm,  # of the study
+) -> str:  # '' for none
+    "The backbone whose features an arm reads"
+    looks = 'image' in arm.modalities or arm.estimator == 'morphology_logistic'
+    return arm.backbone if looks else ''
+
+
 def arms_of(
-    out,  # the study's output folder
-    study,  # from `read_study`
-):  # list of (name, kind, backbone), and names without predictions
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+) -> tuple[list[tuple], list[str]]:  # (name, kind, backbone), and names without predictions
     "Which arms can be evaluated"
-    found = {p.parent.name for p in Path(out).glob('arms/*/predictions.csv')}
-    brought = {p.parent.name for p in Path(out).glob('arms/*/imported.json')}
-    kind = lambda n, a: (
-        'imported' if n in brought else 'arm' if a.estimator == 'network' else 'baseline'
-    )
-    known = [
-        (
-            n,
-            kind(n, a),
-            a.backbone if 'image' in a.modalities or a.estimator == 'morphology_logistic' else '',
-        )
-        for n, a in study.arms.items()
-        if n in found
-    ]
-    return known + [(n, 'imported', None) for n in sorted(found - set(study.arms))], [
-        n for n in study.arms if n not in found
-    ]
+    folder = StudyFolder(out)
+    there = folder.arms_there()
+    found = {n for n in there if folder.arm(n).predictions.exists()}
+    brought = {n for n in there if folder.arm(n).imported.exists()}
+    known, lacking = [], []
+    for n, arm in study.arms.items():
+        if n in found:
+            known.append((n, _kind(arm, n in brought), _backbone(arm)))
+        else:
+            lacking.append(n)
+    more = [(n, 'imported', None) for n in sorted(found - set(study.arms))]
+    return known + more, lacking
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #89b26207
 def summary_rows(
-    out,  # the study's output folder
-):  # list of no table or one
+    out: Path,  # the study's output folder
+) -> list[pd.DataFrame]:  # list of no table or one
     "The imported summaries in OUT/tables/earlier.csv"
     path = StudyFolder(out).table('earlier')
     if not path.is_file():
@@ -127,73 +139,82 @@ def summary_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #53cd2807
 def read_all_rounds(
-    out,  # the study's output folder
-    arm,  # name
-    mend=TRAIN_AGAIN,  # what to do when the file is not what was written
-):  # table or None
+    out: Path,  # the study's output folder
+    arm: str,  # name
+    mend: str = TRAIN_AGAIN,  # what to do when the file is not what was written
+) -> pd.DataFrame | None:
     "Predictions on all 22 rounds, one row per plant and round"
     path = StudyFolder(out).arm(arm).predictions_all_rounds
     return read_rounds(check_seal(path, mend)) if path.exists() else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7542b2dd
 def read_arm(
-    out,  # the study's output folder
-    name,  # arm
-    kind='arm',  # arm, baseline or imported
-    backbone='',  # of the arm; None: as its predictions say
-):  # list of (Scores, Scores on all rounds or None), gate weights
+    out: Path,  # the study's output folder
+    name: str,  # arm
+    kind: str = 'arm',  # arm, baseline or imported
+    backbone: str | None = '',  # of the arm; None: as its predictions say
+) -> tuple[list[tuple], pd.DataFrame]:  # (Scores, Scores on all rounds or None), gate weights
     "All readings of an arm"
-    path, mend = (
-        StudyFolder(out).arm(name).predictions,
-        IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN,
-    )
+    path = StudyFolder(out).arm(name).predictions
+    mend = IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN
     if path.exists():
         check_seal(path, mend)
-    df, rounds = read_predictions(path), read_all_rounds(out, name, mend)
+    df = read_predictions(path)
+    rounds = read_all_rounds(out, name, mend)
     if backbone is None:
         backbone = str(df.backbone.iloc[0]) if 'backbone' in df else ''
-    as_scores = lambda table, protocol: scores(table, protocol, name, kind, backbone)
-    readings = [as_scores(df, protocol) for protocol in ['retrospective', 'online']]
-    return [
-        (s, None if rounds is None else wide_scores(rounds, s, as_scores))
-        for s in readings
-        if s is not None
-    ], gate_table(df, name)
+
+    def as_scores(table, protocol):
+        "One reading of this arm"
+        return scores(table, protocol, name, kind, backbone)
+
+    found = []
+    for protocol in ['retrospective', 'online']:
+        s = as_scores(df, protocol)
+        if s is not None:
+            wide = None if rounds is None else wide_scores(rounds, s, as_scores)
+            found.append((s, wide))
+    return found, gate_table(df, name)
 
 
 def wide_scores(
-    rounds,  # from `read_all_rounds`
-    s,  # Scores on measured steps
-    as_scores,  # function of a table and a protocol
-):  # Scores on all rounds, which know what was counted as published
+    rounds: pd.DataFrame,  # from `read_all_rounds`
+    s: Scores,  # on measured steps
+    as_scores: 'Callable',  # function of a table and a protocol
+) -> Scores | None:  # Scores on all rounds, which know what was counted as published
     "Predictions on all rounds, a step per day, with the measured rounds beside them"
     wide = as_scores(check_predictions(merge_days(rounds)), s.protocol)
-    return (
-        None
-        if wide is None
-        else replace(wide, counted=as_scores(rounds[rounds.measured == 1], s.protocol))
-    )
+    if wide is None:
+        return None
+    counted = as_scores(rounds[rounds.measured == 1], s.protocol)
+    return replace(wide, counted=counted)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #bbc47110
+def _places(
+    steps: pd.DataFrame,  # where to look
+    wanted: pd.DataFrame,  # what to look for
+    key: list[str],  # columns that must agree
+) -> np.ndarray:  # row of `steps` for each row of `wanted`, -1 for none
+    "Where the wanted steps are"
+    known = pd.MultiIndex.from_frame(steps[key])
+    return known.get_indexer(pd.MultiIndex.from_frame(wanted[key]))
+
+
 def counted_like(
-    y,  # Scores of a yardstick, a step per day
-    counted,  # Scores of an arm on the rows the earlier evaluator counted, or None
-):  # Scores or None
+    y: Scores,  # of a yardstick, a step per day
+    counted: Scores | None,  # of an arm on the rows counted as published
+) -> Scores | None:
     "A yardstick on the rows of an arm"
     if counted is None:
         return None
-    key = ['plant_id', 'round']
-    at = pd.MultiIndex.from_frame(y.steps[key]).get_indexer(
-        pd.MultiIndex.from_frame(counted.steps[key])
-    )
-    day = pd.MultiIndex.from_frame(y.steps[['plant_id', 'dag']]).get_indexer(
-        pd.MultiIndex.from_frame(counted.steps[['plant_id', 'dag']])
-    )
+    at = _places(y.steps, counted.steps, ['plant_id', 'round'])
+    day = _places(y.steps, counted.steps, ['plant_id', 'dag'])
     at = np.where(at < 0, day, at)  # a round whose day another round stands for
     steps = counted.steps[at >= 0].reset_index(drop=True)
     if list(steps.genotype.unique()) != list(y.genotypes):
         return None
-    return replace(y, steps=steps, p=y.p[:, at[at >= 0]], fold=y.fold[at[at >= 0]])
+    at = at[at >= 0]
+    return replace(y, steps=steps, p=y.p[:, at], fold=y.fold[at])
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #e0816b05
 class Tools:
@@ -201,27 +222,29 @@ class Tools:
 
     def __init__(
         self,
-        G,  # genotypes
-        R,  # most runs of an arm
-        draws,  # of bootstrap and permutation
-        seed,  # of both
+        G: int,  # genotypes
+        R: int,  # most runs of an arm
+        draws: int,  # of bootstrap and permutation
+        seed: int,  # of both
     ):
-        self.G, self.draws, self.seed = G, draws, seed
-        self.boot, self.jack = bootstrap_draws(G, R, draws, seed), jackknife_draws(G)
+        self.G = G
+        self.draws = draws
+        self.seed = seed
+        self.boot = bootstrap_draws(G, R, draws, seed)
         self.few = bootstrap_draws(G, R, min(draws, 2000), seed)
+        self.jack = jackknife_draws(G)
 
     def row(
         self,
-        value,  # the estimate
-        drawn,  # function of Draws giving (draws,) values
-        few=False,  # True: 2000 draws, for statistics that need a sort
-    ):  # value, low, high
+        value: float,  # the estimate
+        drawn: 'Callable',  # function of Draws giving (draws,) values
+        few: bool = False,  # True: 2000 draws, for statistics that need a sort
+    ) -> dict[str, float]:  # value, low, high
         "Estimate with its BCa interval"
         if not np.isfinite(value):
             return dict(value=np.nan, low=np.nan, high=np.nan)
-        low, high = bca(
-            value, (self.few if few else self.boot).recentred(drawn, value), drawn(self.jack)
-        )
+        draws = self.few if few else self.boot
+        low, high = bca(value, draws.recentred(drawn, value), drawn(self.jack))
         return dict(value=value, low=low, high=high)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #cdce9e2c
@@ -235,164 +258,165 @@ units = dict(
 
 
 def published_rows(
-    v,  # fold values
-    tools,  # Tools
-):  # list of dict
+    v: dict[str, np.ndarray],  # from `fold_values`
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Means over folds and runs"
-    names = [
-        'f1',
-        'auc',
-        'accuracy',
-        'precision',
-        'recall',
-        'mae_published',
-        'onset_error_published',
-    ]
-    return [
-        dict(
-            group='published', metric=m, unit=units.get(m, ''), undefined=int(np.isnan(v[m]).sum())
-        )
-        | tools.row(overall(v[m]), lambda d, m=m: drawn_mean(v[m], d))
-        for m in names
-        if m in v
-    ]
+    names = ['f1', 'auc', 'accuracy', 'precision', 'recall']
+    names += ['mae_published', 'onset_error_published']
+    rows = []
+    for m in names:
+        if m in v:
+            about = dict(group='published', metric=m, unit=units.get(m, ''))
+            about['undefined'] = int(np.isnan(v[m]).sum())
+            rows.append(about | tools.row(overall(v[m]), lambda d: drawn_mean(v[m], d)))
+    return rows
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #5169c5d8
+def _pooled_row(
+    a: np.ndarray,  # (runs, genotypes) contributions to the numerator
+    b: np.ndarray,  # (runs, genotypes) contributions to the denominator
+    tools: Tools,
+) -> dict:  # value, low, high
+    "Ratio over all runs together: one that detects few plants counts little"
+    value = float(ratio(a.sum(), b.sum()))
+    return tools.row(value, lambda d: drawn_ratio(a, b, d, together=True))
+
+
+def _skill_row(
+    e: np.ndarray,  # (runs, genotypes) days of the model
+    c: np.ndarray,  # (runs, genotypes) days of the clock
+    tools: Tools,
+) -> dict:  # value, low, high
+    "Share of the clock's error that the model avoids"
+    value = 1 - float(ratio(e.sum(), c.sum()))
+    return tools.row(value, lambda d: 1 - drawn_ratio(e, c, d, together=True))
+
+
 def measured_rows(
-    s,  # Scores
-    tools,  # Tools
-):  # list of dict
+    s: Scores,  # of one arm in one protocol
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Onset error on measured steps, plants never detected, skill"
     onset = genotype_onsets(s)
     e, c, n = error_matrices(s, onset)
     own = np.arange(len(onset))
-    e, c = e[:, own, own], c[:, own, own]
+    e = e[:, own, own]
+    c = c[:, own, own]
     signed = by_genotype(np.nan_to_num(s.measured_error()), s.plants.g.to_numpy())
     drought = np.bincount(s.plants.g, s.plants.drought)
     missed = drought - n
+    never = missed.sum(1).mean()
     base = dict(group='measured', undefined=int(missed.sum()))
-    pooled = lambda a, b: float(
-        ratio(a.sum(), b.sum())
-    )  # of all runs together: one that detects few plants counts little
-    drawn = lambda a, b: lambda d: drawn_ratio(a, b, d, together=True)
-    note = f'over detected plants of all runs; {missed.sum(1).mean():.1f} of {drought.sum():.0f} never detected (mean over runs)'
+    of = f'of {drought.sum():.0f}'
+    note = f'over detected plants of all runs; {never:.1f} {of} never detected (mean over runs)'
+    clock = '1 - MAE / MAE of the treatment clock on the same plants'
+    told = f'{of} drought plants, mean over runs'
     return [
-        base
-        | dict(metric='mae_measured', unit='d', note=note)
-        | tools.row(pooled(e, n), drawn(e, n)),
+        base | dict(metric='mae_measured', unit='d', note=note) | _pooled_row(e, n, tools),
         base
         | dict(metric='onset_error_measured', unit='d', note=note)
-        | tools.row(pooled(signed, n), drawn(signed, n)),
+        | _pooled_row(signed, n, tools),
+        base | dict(metric='skill', unit='', note=clock) | _skill_row(e, c, tools),
         base
-        | dict(
-            metric='skill', unit='', note='1 - MAE / MAE of the treatment clock on the same plants'
-        )
-        | tools.row(1 - pooled(e, c), lambda d: 1 - drawn(e, c)(d)),
-        base
-        | dict(
-            metric='never_detected',
-            unit='plants',
-            note=f'of {drought.sum():.0f} drought plants, mean over runs',
-        )
-        | tools.row(missed.sum(1).mean(), lambda d: tools.G * drawn_mean(missed.astype(float), d)),
+        | dict(metric='never_detected', unit='plants', note=told)
+        | tools.row(never, lambda d: tools.G * drawn_mean(missed.astype(float), d)),
     ]
 
 
 def _nanmean(
-    x,  # array
-):  # mean of what is finite
-    return x[np.isfinite(x)].mean() if np.isfinite(x).any() else np.nan
+    x: np.ndarray,  # any
+) -> float:  # NaN where nothing is finite
+    "Mean of what is finite"
+    known = x[np.isfinite(x)]
+    return known.mean() if len(known) else np.nan
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #a9c3eb2d
 reference_words = dict(
     train="each fold ranked by its training genotypes' controls",
     none='folds as they are: the predictions hold no controls of the same fits',
-    validation="each fold ranked by its three validation genotypes' controls, since the predictions hold no training rows",
+    validation=(
+        "each fold ranked by its three validation genotypes' controls, "
+        'since the predictions hold no training rows'
+    ),
 )
 
 
+def _pairs_row(
+    right: np.ndarray,  # (runs, G, G) pairs in the right order
+    total: np.ndarray,  # (G, G) all pairs
+    tools: Tools,
+) -> dict:  # undefined, value, low, high
+    "Share of pairs in the right order, mean over runs"
+    value = _nanmean(ratio(right.sum((1, 2)), total.sum()))
+    row = tools.row(value, lambda d: drawn_pairs(right, total, d))
+    return dict(undefined=int(total.sum() == 0)) | row
+
+
 def pooled_rows(
-    s,  # Scores
-    tools,  # Tools
-):  # list of dict
+    s: Scores,  # of one arm in one protocol
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Pooled F1, AUPRC, and AUC within a day"
     c = s.counts()
-    top, bottom = 2 * c['tp'], 2 * c['tp'] + c['fp'] + c['fn']
+    top = 2 * c['tp']
+    bottom = 2 * c['tp'] + c['fp'] + c['fn']
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     base = dict(group='pooled', unit='')
+    f1 = _nanmean(pooled_f1(c))
+    auprc = _nanmean(average_precision(s.y, s.p))
+    empty = int((bottom.sum(1) == 0).sum())
+    note = f'prevalence {s.y.mean():.3f}'
     rows = [
         base
-        | dict(metric='f1', undefined=int((bottom.sum(1) == 0).sum()))
-        | tools.row(_nanmean(pooled_f1(c)), lambda d: drawn_ratio(top, bottom, d)),
+        | dict(metric='f1', undefined=empty)
+        | tools.row(f1, lambda d: drawn_ratio(top, bottom, d)),
         base
-        | dict(metric='auprc', undefined=0, note=f'prevalence {s.y.mean():.3f}')
-        | tools.row(
-            _nanmean(average_precision(s.y, s.p)),
-            lambda d: drawn_average_precision(s.y, s.p, s.g, d),
-            few=True,
-        ),
+        | dict(metric='auprc', undefined=0, note=note)
+        | tools.row(auprc, lambda d: drawn_average_precision(s.y, s.p, s.g, d), few=True),
     ]
     known = within_day_pairs(drought.astype(float), s.y, s.dag, s.g, tools.G)
-    for name, only, note in [
-        ('auc_within_day_drought', drought, ''),
-        (
-            'auc_within_day_all',
-            None,
-            f'knowing the treatment alone: {known[0].sum() / known[1].sum():.3f}',
-        ),
-    ]:
+    told = f'knowing the treatment alone: {known[0].sum() / known[1].sum():.3f}; '
+    parts = [('auc_within_day_drought', drought, ''), ('auc_within_day_all', None, told)]
+    for name, only, note in parts:
         right, total, reference = s.within_day(only)
-        note = f'{note}{"; " if note else ""}{reference_words[reference]}'
-        rows.append(
-            base
-            | dict(metric=name, undefined=int(total.sum() == 0), note=note)
-            | tools.row(
-                _nanmean(ratio(right.sum((1, 2)), total.sum())),
-                lambda d: drawn_pairs(right, total, d),
-            )
-        )
+        about = dict(metric=name, note=note + reference_words[reference])
+        rows.append(base | about | _pairs_row(right, total, tools))
     return rows
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #df69557d
 def genotype_rows(
-    s,  # Scores
-    table,  # permutation table of this arm
-    tools,  # Tools
-):  # list of dict
+    s: Scores,  # of one arm in one protocol
+    table: pd.DataFrame,  # permutation table of this arm
+    tools: Tools,  # draws for the intervals
+) -> list[dict]:
     "Concordance of alarm day and onset"
-    o = np.sign(genotype_onsets(s)[None] - genotype_onsets(s)[:, None])
-    o = np.nan_to_num(o)
+    onset = genotype_onsets(s)
+    o = np.nan_to_num(np.sign(onset[None] - onset[:, None]))
     orders = [alarm_order(a, s.plants, tools.G) for a in s.alarm_day()]
     right = np.stack([(pairs + order * o) / 2 * (o != 0) for order, pairs in orders])
     total = orders[0][1] * (o != 0)
     null = table.set_index('statistic').loc['concordance']
-    note = f'without information {null.null_low:.2f} to {null.null_high:.2f} (onsets permuted, p = {null.p:.2g})'
-    return [
-        dict(
-            group='genotype',
-            metric='concordance',
-            unit='',
-            undefined=int(total.sum() == 0),
-            note=note,
-        )
-        | tools.row(
-            _nanmean(ratio(right.sum((1, 2)), total.sum())), lambda d: drawn_pairs(right, total, d)
-        )
-    ]
+    note = (
+        f'without information {null.null_low:.2f} to {null.null_high:.2f} '
+        f'(onsets permuted, p = {null.p:.2g})'
+    )
+    about = dict(group='genotype', metric='concordance', unit='', note=note)
+    return [about | _pairs_row(right, total, tools)]
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b3feb186
 fair_clock = dict(retrospective='treatment_clock', online='clock')
 
 
 def metric_rows(
-    s,  # Scores
-    t,  # Scores, scaled
-    v,  # fold values
-    permuted,  # permutation table of this arm
-    clocks,  # dict name -> Scores of the yardsticks on the same steps
-    tools_for,  # function of Scores giving Tools
-    flagged=None,  # plant_id and round of steps that look wrong
-):  # DataFrame, rows of metrics.csv
+    s: Scores,  # of one arm in one protocol
+    t: Scores,  # the same, scaled
+    v: dict[str, np.ndarray],  # from `fold_values`
+    permuted: pd.DataFrame,  # permutation table of this arm
+    clocks: dict,  # Scores of the yardsticks on the same steps
+    tools_for: 'Callable',  # function of Scores giving Tools
+    flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+) -> pd.DataFrame:  # rows of metrics.csv
     "Every group of metrics"
     tools = tools_for(s)
     rows = (
@@ -428,41 +452,39 @@ def metric_rows(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #36d29c6a
 def curve_tables(
-    s,  # Scores
-    t,  # Scores, scaled
-    tools,  # Tools
-):  # dict of tables
+    s: Scores,  # of one arm in one protocol
+    t: Scores,  # the same, scaled
+    tools: Tools,  # draws for the intervals
+) -> dict[str, pd.DataFrame]:
     "Calibration, decision curve and, online, delay and false alarms"
-    out = dict(
-        calibration=pd.concat(
-            [calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]
-        ),
-        decision=decision_curve(t),
-    )
+    calibration = [calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]
+    out = dict(calibration=pd.concat(calibration), decision=decision_curve(t))
     if s.protocol == 'online':
         out |= dict(delay=delay_table(s, tools.few), alarm_curve=alarm_curve(s))
     return out
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #a1d8bd39
 def evaluate_scores(
-    s,  # Scores
-    all_rounds,  # Scores on all rounds or None
-    clocks,  # dict name -> Scores of the yardsticks on the same steps
-    tools_for,  # function of Scores giving Tools
-    flagged=None,  # plant_id and round of steps that look wrong
-    counted=None,  # Scores on the rows the earlier evaluator counted, where `all_rounds` does not know them
-):  # dict of tables, and the Entry for comparing
+    s: Scores,  # of one arm in one protocol
+    all_rounds: Scores | None,  # on all rounds
+    clocks: dict,  # Scores of the yardsticks on the same steps
+    tools_for: 'Callable',  # function of Scores giving Tools
+    flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+    counted: Scores | None = None,  # on the rows counted as published, if `all_rounds` lacks them
+) -> dict:  # tables, and the Entry for comparing
     "Everything about one arm under one protocol"
-    tools, v, t = tools_for(s), fold_values(s, all_rounds, counted), scaled(s)
+    tools = tools_for(s)
+    t = scaled(s)
+    v = fold_values(s, all_rounds, counted)
     permuted = permutation_table(s, information(s, tools.draws, tools.seed))
     drought = s.steps.treatment.to_numpy() == 'WHC-30'
     losses = dict(log_loss=log_losses(t), log_loss_drought=log_losses(t, drought))
     entry = Entry(
-        s.arm,
-        v | losses,
-        {k: c for k, c in s.counts().items() if k != 'tn'},
-        list(s.genotypes),
-        s.kind,
+        arm=s.arm,
+        values=v | losses,
+        counts={k: c for k, c in s.counts().items() if k != 'tn'},
+        genotypes=list(s.genotypes),
+        kind=s.kind,
     )
     return dict(
         metrics=metric_rows(s, t, v, permuted, clocks, tools_for, flagged),
@@ -476,9 +498,9 @@ def evaluate_scores(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #51d4b01d
 def genotype_table(
-    s,  # Scores
-    v,  # fold values
-):  # a row per genotype
+    s: Scores,  # of one arm in one protocol
+    v: dict[str, np.ndarray],  # from `fold_values`
+) -> pd.DataFrame:  # a row per genotype
     "Means over runs per genotype"
     onset = genotype_onsets(s)
     base = dict(
@@ -491,49 +513,33 @@ def genotype_table(
     )
     alarm = np.where(s.plants.drought, s.alarm_day(), np.nan)
     ok = np.isfinite(alarm)
-    mean_alarm = ratio(
-        by_genotype(np.where(ok, alarm, 0), s.plants.g.to_numpy()).sum(0),
-        by_genotype(ok, s.plants.g.to_numpy()).sum(0),
-    )
-    return pd.DataFrame(
-        base | {k: run_means(x) for k, x in v.items()} | dict(mean_alarm_dag=mean_alarm)
-    )
+    g = s.plants.g.to_numpy()
+    total = by_genotype(np.where(ok, alarm, 0), g).sum(0)
+    mean_alarm = ratio(total, by_genotype(ok, g).sum(0))
+    means = {k: run_means(x) for k, x in v.items()}
+    return pd.DataFrame(base | means | dict(mean_alarm_dag=mean_alarm))
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #59c11ae0
 def plant_table(
-    s,  # Scores
-):  # a row per plant and run
+    s: Scores,  # of one arm in one protocol
+) -> pd.DataFrame:  # a row per plant and run
     "Alarm day of every plant in every run, empty where there is none"
-    p = s.plants[
-        [
-            'plant_id',
-            'genotype',
-            'treatment',
-            'replicate',
-            'onset_dag',
-            'label_low_dag',
-            'label_high_dag',
-        ]
-    ]
-    alarm = s.alarm_day()
-    parts = [
-        p.assign(
-            split_seed=r.split_seed, init_seed=r.init_seed, alarm_dag=a, error_d=a - p.onset_dag
-        )
-        for r, a in zip(s.runs.itertuples(), alarm)
-    ]
+    columns = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    p = s.plants[[*columns, 'label_low_dag', 'label_high_dag']]
+    parts = []
+    for run, alarm in zip(s.runs.itertuples(), s.alarm_day()):
+        q = p.assign(split_seed=run.split_seed, init_seed=run.init_seed)
+        parts.append(q.assign(alarm_dag=alarm, error_d=alarm - p.onset_dag))
     out = pd.concat(parts, ignore_index=True)
-    return pd.concat(
-        [pd.DataFrame(dict(arm=s.arm, kind=s.kind, protocol=s.protocol), index=out.index), out],
-        axis=1,
-    )
+    about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol)
+    return pd.concat([pd.DataFrame(about, index=out.index), out], axis=1)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #99c63c2c
 def earlier_summary(
-    s,  # Scores, retrospective
-    v,  # fold values
-    draws=10_000,  # of its bootstrap
-):  # dict
+    s: Scores,  # retrospective
+    v: dict[str, np.ndarray],  # from `fold_values`
+    draws: int = 10_000,  # of its bootstrap
+) -> dict:
     "The form of `<arm>_ablation_evaluation.json`"
     names = dict(
         accuracy='accuracy',
@@ -545,108 +551,97 @@ def earlier_summary(
         mean_onset_error='onset_error_published',
     )
     one = len(s.runs.split_seed.unique()) == 1
-    label = lambda r: f'seed_{r.init_seed}' if one else f'seed_{r.init_seed}_split_{r.split_seed}'
+
+    def label(run):
+        "The name of a run"
+        seed = f'seed_{run.init_seed}'
+        return seed if one else f'{seed}_split_{run.split_seed}'
+
     fold = pd.Series(s.fold).groupby(s.g).first().to_numpy()
     drought = np.bincount(s.plants.g, s.plants.drought).astype(int)
-    cell = lambda i, j: (
-        {old: _number(v[new][i, j]) if new in v else None for old, new in names.items()}
-        | {'n_plants': int(drought[j])}
-    )
+
+    def cell(i, j):
+        "The values of one run and genotype"
+        out = dict.fromkeys(names)
+        for old, new in names.items():
+            if new in v:
+                out[old] = _number(v[new][i, j])
+        return out | {'n_plants': int(drought[j])}
+
     per = {
         label(r): {f'fold_{fold[j]}': cell(i, j) for j in np.argsort(fold)}
         for i, r in enumerate(s.runs.itertuples())
     }
+    aggregated = {}
+    for old, new in names.items():
+        folds = run_means(v[new]) if new in v else np.array([])
+        aggregated[old] = _fold_bootstrap(folds, draws)
     return dict(
         ablation_name=s.arm,
         seeds=[k.removeprefix('seed_') for k in per],
         per_seed_per_fold=per,
-        aggregated={
-            old: _fold_bootstrap(run_means(v[new]) if new in v else np.array([]), draws)
-            for old, new in names.items()
-        },
+        aggregated=aggregated,
     )
 
 
 def _number(
-    x,  # float
-):  # float, or None where undefined: JSON knows no NaN
+    x: float,  # any
+) -> float | None:  # None where undefined: JSON knows no NaN
+    "The number as JSON takes it"
     return float(x) if np.isfinite(x) else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7584a8b8
 def _fold_bootstrap(
-    x,  # (folds,) means over seeds
-    draws,  # number of resamples
-):  # mean, ci_lower, ci_upper as the earlier system computed them
+    x: np.ndarray,  # (folds,) means over seeds
+    draws: int,  # number of resamples
+) -> dict[str, float | None]:  # mean, ci_lower, ci_upper
+    "Mean and interval as the earlier system computed them"
     x = x[np.isfinite(x)]
     if not len(x):
         return dict(mean=None, ci_lower=None, ci_upper=None)
     m = np.random.default_rng(0).choice(x, (draws, len(x))).mean(1)
-    return dict(
-        mean=float(x.mean()),
-        ci_lower=float(np.quantile(m, 0.025)),
-        ci_upper=float(np.quantile(m, 0.975)),
-    )
+    low = np.quantile(m, 0.025)
+    high = np.quantile(m, 0.975)
+    return dict(mean=float(x.mean()), ci_lower=float(low), ci_upper=float(high))
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #c6d88556
 def cost_table(
-    out,  # the study's output folder
-    names,  # arms
-):  # a row per arm
-    "Seconds, best epoch and parameters per arm, from OUT/arms/*/fits/*.json; plain estimators have no epochs"
+    out: Path,  # the study's output folder
+    names: list[str],  # arms
+) -> pd.DataFrame:  # a row per arm
+    "Seconds, best epoch and parameters per arm, from its fits; plain estimators have no epochs"
+    columns = ['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters']
+    folder = StudyFolder(out)
     rows = []
     for arm in names:
-        fits = pd.DataFrame(
-            [read_json(p) for p in sorted((StudyFolder(out).arm(arm).fits).glob('*.json'))],
-            columns=['seconds', 'best_epoch', 'parameters'],
-        )
+        written = [read_json(p) for p in sorted(folder.arm(arm).fits.glob('*.json'))]
+        fits = pd.DataFrame(written, columns=['seconds', 'best_epoch', 'parameters'])
         if len(fits):
-            rows.append(
-                dict(
-                    arm=arm,
-                    fits=len(fits),
-                    train_seconds=fits.seconds.sum(),
-                    mean_best_epoch=fits.best_epoch.astype(float).mean(),
-                    parameters=fits.parameters.iloc[0],
-                )
-            )
-    return pd.DataFrame(
-        rows, columns=['arm', 'fits', 'train_seconds', 'mean_best_epoch', 'parameters']
-    )
+            epoch = fits.best_epoch.astype(float).mean()
+            rows.append((arm, len(fits), fits.seconds.sum(), epoch, fits.parameters.iloc[0]))
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #3fe46cf4
 def gate_table(
-    df,  # a checked table of predictions
-    arm,  # name
-):  # a row per protocol, treatment, DAG and modality
+    df: pd.DataFrame,  # a checked table of predictions
+    arm: str,  # name
+) -> pd.DataFrame:  # a row per protocol, treatment, DAG and modality
     "Mean gate weights over test steps; empty where the arm has no gates"
+    by = ['protocol', 'treatment', 'dag', 'modality']
     gates = [c for c in df if c.startswith('gate_') and df[c].notna().any()]
     if not gates:
-        return pd.DataFrame(
-            columns=['arm', 'protocol', 'treatment', 'dag', 'modality', 'weight', 'sd', 'n']
-        )
-    long = (
-        df[df.split == 'test']
-        .melt(['protocol', 'treatment', 'dag'], gates, 'modality', 'weight')
-        .dropna(subset='weight')
-    )
-    out = (
-        long.groupby(['protocol', 'treatment', 'dag', 'modality'])
-        .weight.agg(weight='mean', sd='std', n='size')
-        .reset_index()
-    )
-    return pd.concat(
-        [
-            pd.DataFrame(dict(arm=arm), index=out.index),
-            out.assign(modality=out.modality.str.removeprefix('gate_')),
-        ],
-        axis=1,
-    )
+        return pd.DataFrame(columns=['arm', *by, 'weight', 'sd', 'n'])
+    long = df[df.split == 'test'].melt(by[:3], gates, 'modality', 'weight')
+    weight = long.dropna(subset='weight').groupby(by).weight
+    out = weight.agg(weight='mean', sd='std', n='size').reset_index()
+    out['modality'] = out.modality.str.removeprefix('gate_')
+    return pd.concat([pd.DataFrame(dict(arm=arm), index=out.index), out], axis=1)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b2e74cfe
 def tools_maker(
-    draws,  # of bootstrap and permutation
-    seed,  # of both
-):  # function of Scores giving Tools
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> 'Callable':  # function of Scores giving Tools
     "Draws for every number of genotypes and runs, made once"
     cache = {}
 
@@ -660,9 +655,9 @@ def tools_maker(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #b23e12a0
 def experiment_of(
-    out,  # the study's output folder
-    data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
-):  # Experiment or None
+    out: Path,  # the study's output folder
+    data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
+) -> Experiment | None:  # None where the raw data is not there
     "The raw experiment behind a study, where it is still there"
     path = StudyFolder(out).run
     if data is None and path.is_file():
@@ -670,100 +665,103 @@ def experiment_of(
     return Experiment(data) if data and Path(data).is_dir() else None
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #20c125a7
-doubtful = {
-    'dead',
-    'treatment_swapped',
-    'weights_swapped',
-}  # flags of plants whose labels or pictures may be another plant's
+# flags of plants whose labels or pictures may be another plant's
+doubtful = {'dead', 'treatment_swapped', 'weights_swapped'}
 
 
 def flagged_steps(
-    e,  # Experiment or None
-):  # plant_id, round of measured steps, or None
+    e: Experiment | None,  # the raw experiment
+) -> pd.DataFrame | None:  # plant_id, round of measured steps, or None
     "All steps of plants that died or look swapped, and steps with a photograph marked as outlier"
     if e is None:
         return None
-    plants = e.plants.plant_id[
-        [bool(doubtful & set(f.split())) for f in e.plants['flags'].fillna('')]
-    ]
-    marked = e.images.loc[e.images.outlier.astype(bool), ['plant_id', 'round']]
-    return pd.concat(
-        [e.measured.loc[e.measured.plant_id.isin(plants), ['plant_id', 'round']], marked]
-    ).drop_duplicates(ignore_index=True)
+    doubted = [bool(doubtful & set(f.split())) for f in e.plants['flags'].fillna('')]
+    of_plants = e.measured.plant_id.isin(e.plants.plant_id[doubted])
+    key = ['plant_id', 'round']
+    steps = [e.measured.loc[of_plants, key], e.images.loc[e.images.outlier.astype(bool), key]]
+    return pd.concat(steps).drop_duplicates(ignore_index=True)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #22049e48
 def without_inner(
-    s,  # Scores of an arm with `nested`
-):  # Scores, with a note where its predictions hold no inner rows
+    s: Scores,  # of an arm with `nested`
+) -> Scores:  # Scores, with a note where its predictions hold no inner rows
     "Say that nested thresholds were asked for and could not be had"
     if s.nested_threshold() is not None:
         return s
-    return replace(
-        s,
-        note='nested thresholds were asked for, but the predictions hold no inner rows: thresholds are cross-fitted',
+    note = (
+        'nested thresholds were asked for, but the predictions hold no inner rows: '
+        'thresholds are cross-fitted'
     )
+    return replace(s, note=note)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #74323735
-def readings_of(
-    out,  # the study's output folder
-    study,  # from `read_study`
-    shape=None,  # table of plant sizes
-):  # list of (Scores, all rounds or None), dict protocol -> yardsticks by name, gates, names without predictions
-    "All arms in all readings, and the yardsticks on the steps of the first arm of each protocol"
-    arms, absent = arms_of(out, study)
-    if not arms:
-        raise BadInput(
-            'no arm has predictions',
-            where=str(StudyFolder(out).arms),
-            mend='import the checkpoints of the summaries, too'
-            if list(Path(out).glob('arms/*/summary.json'))
-            else 'train the study first',
-        )
+def _arm_readings(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    arms: list[tuple],  # name, kind and backbone, from `arms_of`
+) -> tuple[list[tuple], pd.DataFrame]:  # (Scores, all rounds or None) each; gates
+    "All arms in all readings"
     found, gates = [], []
     for name, kind, backbone in Progress(arms, 'reading predictions', unit='arms'):
         readings, gate = read_arm(out, name, kind, backbone)
-        found += (
-            [(without_inner(s), wide) for s, wide in readings]
-            if name in study.arms and study.arms[name].nested
-            else readings
-        )
+        if name in study.arms and study.arms[name].nested:
+            readings = [(without_inner(s), wide) for s, wide in readings]
+        found += readings
         if len(readings[0][0].genotypes) < 2:
             raise BadInput(
                 'all predictions are of one genotype',
-                where=f'{out}/arms/{name}/predictions.csv',
+                where=str(StudyFolder(out).arm(name).predictions),
                 mend='every yardstick leaves a genotype out and needs another one',
             )
         gates.append(gate)
+    return found, pd.concat(gates, ignore_index=True)
+
+
+def readings_of(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    shape: pd.DataFrame | None = None,  # table of plant sizes
+) -> tuple:  # readings, protocol -> yardsticks by name, gates, names without predictions
+    "All arms in all readings, and the yardsticks on the steps of the first arm of each protocol"
+    folder = StudyFolder(out)
+    arms, absent = arms_of(out, study)
+    if not arms:
+        mend = 'train the study first'
+        if any((folder.arm(n).path / 'summary.json').exists() for n in folder.arms_there()):
+            mend = 'import the checkpoints of the summaries, too'
+        raise BadInput('no arm has predictions', where=str(folder.arms), mend=mend)
+    found, gates = _arm_readings(out, study, arms)
     clocks = {}
     for protocol in ['retrospective', 'online']:
         carrier = next((s for s, _ in found if s.protocol == protocol), None)
         if carrier is None:
             continue
-        rules = yardsticks(carrier) + (
-            [inferred_clock(carrier, shape)] if protocol == 'online' and shape is not None else []
-        )
+        rules = yardsticks(carrier)
+        if protocol == 'online' and shape is not None:
+            rules.append(inferred_clock(carrier, shape))
         clocks[protocol] = {y.arm: y for y in rules}
         found += [(y, rule_on_all_days(y)) for y in rules]
-    return found, clocks, pd.concat(gates, ignore_index=True), absent
+    return found, clocks, gates, absent
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7018dbf8
 def write_tables(
-    out,  # the study's output folder
-    tables,  # dict name -> DataFrame
-):  # dict name -> number of rows
+    out: Path,  # the study's output folder
+    tables: dict[str, pd.DataFrame],  # by name
+) -> dict[str, int]:  # number of rows
     "OUT/tables/<name>.csv for every table, sealed"
+    folder = StudyFolder(out)
     for name, t in tables.items():
-        write_csv(t, StudyFolder(out).table(name))
-    seal(*(StudyFolder(out).table(name) for name in tables))
+        write_csv(t, folder.table(name))
+    seal(*(folder.table(name) for name in tables))
     return {name: len(t) for name, t in tables.items()}
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f80ece61
 def sensors_replaced(
-    out,  # the study's output folder
-    study,  # from `read_study`
-    draws,  # of the bootstrap
-    seed,  # of it
-):  # dict with importance or nothing, a note for the log
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    draws: int,  # of the bootstrap
+    seed: int,  # of it
+) -> tuple[dict[str, pd.DataFrame], str]:  # importance or nothing, a note for the log
     "Modality importance, where training has written predictions with a modality replaced"
     table, left_out = importance_table(study, out, min(draws, 2000), seed)
     if not len(table):
@@ -776,7 +774,7 @@ def space_tables(
     out: Path,  # the study's output folder
     study: Study,  # from `read_study`
     e: Experiment | None,  # the raw experiment
-):  # dict of tables or nothing, a note for the log
+) -> tuple[dict[str, pd.DataFrame], str]:  # tables or nothing, a note for the log
     "How plants lie in feature space, where features files and experiment are within reach"
     path = StudyFolder(out).run
     folder = read_json(path).get('features') if path.is_file() else None
@@ -804,49 +802,50 @@ def order_tables(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #dc2d1fa0
 def write_summaries(
-    out,  # the study's output folder
-    found,  # from `readings_of`
-    done,  # from `evaluate_scores`, in the same order
-):
+    out: Path,  # the study's output folder
+    found: list[tuple],  # from `readings_of`
+    done: list[dict],  # from `evaluate_scores`, in the same order
+) -> None:
     "OUT/tables/summary/<arm>_ablation_evaluation.json for every arm, sealed"
     folder = StudyFolder(out).tables / 'summary'
-    mine = [
-        (s, d)
-        for (s, _), d in zip(found, done)
-        if s.kind != 'yardstick' and s.protocol == 'retrospective'
-    ]
-    for s, d in mine:
-        write_json(
-            earlier_summary(s, d['entry'].values), folder / f'{s.arm}_ablation_evaluation.json'
-        )
-    seal(*(folder / f'{s.arm}_ablation_evaluation.json' for s, _ in mine))
+    written = []
+    for (s, _), d in zip(found, done):
+        if s.kind != 'yardstick' and s.protocol == 'retrospective':
+            path = folder / f'{s.arm}_ablation_evaluation.json'
+            write_json(earlier_summary(s, d['entry'].values), path)
+            written.append(path)
+    seal(*written)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #2f7ed639
 def clocks_on(
-    s,  # Scores
-    clocks,  # dict protocol -> dict name -> Scores
-):  # dict name -> Scores
+    s: Scores,  # of one arm in one protocol
+    clocks: dict[str, dict[str, Scores]],  # by protocol and name
+) -> dict[str, Scores]:
     "Yardsticks on exactly the steps of an arm"
     mine = clocks[s.protocol]
-    same = next(iter(mine.values())).steps
     keys = ['plant_id', 'dag']
-    if len(same) == len(s.steps) and (same[keys].to_numpy() == s.steps[keys].to_numpy()).all():
+    theirs = next(iter(mine.values())).steps[keys].to_numpy()
+    own = s.steps[keys].to_numpy()
+    if len(theirs) == len(own) and (theirs == own).all():
         return mine
     return {y.arm: y for y in yardsticks(s)}
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fa6cc95a
 def evaluate_readings(
-    found,  # from `readings_of`
-    clocks,  # likewise
-    e,  # Experiment or None
-    draws,  # of bootstrap and permutation
-    seed,  # of both
-):  # list of dict, from `evaluate_scores`
+    found: list[tuple],  # from `readings_of`
+    clocks: dict[str, dict[str, Scores]],  # likewise
+    e: Experiment | None,  # the raw experiment
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> list[dict]:
     "Every reading beside the yardsticks on its own steps"
-    flagged, tools_for, done = flagged_steps(e), tools_maker(draws, seed), []
-    rows = {
-        s.protocol: w.counted for s, w in reversed(found) if w is not None and w.counted is not None
-    }  # of the first arm that has some
+    flagged = flagged_steps(e)
+    tools_for = tools_maker(draws, seed)
+    done = []
+    rows = {}  # protocol -> the counted rows of the first arm that has some
+    for s, wide in found:
+        if wide is not None and wide.counted is not None:
+            rows.setdefault(s.protocol, wide.counted)
     for s, wide in Progress(found, 'evaluating', unit='readings'):
         raise_if_stopping()
         counted = counted_like(s, rows.get(s.protocol)) if s.kind == 'yardstick' else None
@@ -855,13 +854,13 @@ def evaluate_readings(
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #e7c06238
 def variance_table(
-    folds,  # folds.csv
-):  # a row per protocol and component
+    folds: pd.DataFrame,  # folds.csv
+) -> pd.DataFrame:  # a row per protocol and component
     "Variance components of F1, arms only"
     models = folds[folds.kind != 'yardstick']
-    parts = [
-        variance_split(d).assign(protocol=p) for p, d in models.groupby('protocol', sort=False)
-    ]
+    parts = []
+    for protocol, d in models.groupby('protocol', sort=False):
+        parts.append(variance_split(d).assign(protocol=protocol))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #f76fe1e2
@@ -880,16 +879,16 @@ per_reading = [
 
 
 def tables_of(
-    out,  # the study's output folder
-    found,  # from `readings_of`
-    done,  # from `evaluate_readings`
-):  # dict name -> DataFrame
+    out: Path,  # the study's output folder
+    found: list[tuple],  # from `readings_of`
+    done: list[dict],  # from `evaluate_readings`
+) -> dict[str, pd.DataFrame]:
     "Tables that say something of each arm"
-    tables = {
-        k: pd.concat([d[k] for d in done if k in d], ignore_index=True)
-        for k in per_reading
-        if any(k in d for d in done)
-    }
+    tables = {}
+    for k in per_reading:
+        parts = [d[k] for d in done if k in d]
+        if parts:
+            tables[k] = pd.concat(parts, ignore_index=True)
     tables['metrics'] = pd.concat([tables['metrics'], *summary_rows(out)], ignore_index=True)
     models = dict.fromkeys(s.arm for s, _ in found if s.kind != 'yardstick')
     first = tables['genotypes'].drop_duplicates('genotype')
@@ -899,10 +898,10 @@ def tables_of(
 
 
 def sensor_tables(
-    e,  # Experiment or None
-    found,  # from `readings_of`
-    draws,  # of the bootstrap
-):  # dict name -> DataFrame
+    e: Experiment | None,  # the raw experiment
+    found: list[tuple],  # from `readings_of`
+    draws: int,  # of the bootstrap
+) -> dict[str, pd.DataFrame]:
     "When the sensors change before the eye sees anything, where the experiment is within reach"
     if e is None:
         return {}
@@ -920,36 +919,36 @@ rivals = dict(retrospective=('treatment_clock',), online=('inferred_treatment_cl
 
 
 def compare_study(
-    found,  # from `readings_of`
-    done,  # from `evaluate_scores`, in the same order
-    study,  # from `read_study`
-    draws,  # of bootstrap and permutation
-    seed,  # of both
-):  # dict with contrasts and power
+    found: list[tuple],  # from `readings_of`
+    done: list[dict],  # from `evaluate_scores`, in the same order
+    study: Study,  # from `read_study`
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> dict[str, pd.DataFrame]:  # contrasts and power
     "The contrasts of both protocols, decided together, and the power of this study"
     parts, power = [], None
     for protocol in ['retrospective', 'online']:
         entries = [d['entry'] for (s, _), d in zip(found, done) if s.protocol == protocol]
         if not entries:
             continue
-        parts.append(
-            contrasts(
-                entries, study.contrasts, protocol, rivals=rivals[protocol], draws=draws, seed=seed
-            )
+        table = contrasts(
+            entries, study.contrasts, protocol, rivals=rivals[protocol], draws=draws, seed=seed
         )
+        parts.append(table)
         if power is None:
             power = observed_power([e for e in entries if e.kind != 'yardstick'])
     return dict(contrasts=decide(pd.concat(parts, ignore_index=True)), power=power)
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #7eb5efa8
 def evaluate_study(
-    out,  # the study's output folder, with study.yaml and arms/*/predictions*.csv
-    data=None,  # raw data folder; the one recorded in OUT/run.json where None, none where ''
-    draws=10_000,  # bootstrap draws and permutations
-    seed=0,  # of both
-):  # dict table -> number of rows
+    out: Path,  # the study's output folder, with the predictions of its arms
+    data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
+    draws: int = 10_000,  # bootstrap draws and permutations
+    seed: int = 0,  # of both
+) -> dict[str, int]:  # table -> number of rows
     "Write OUT/tables from the study's predictions"
-    study, e = read_study(StudyFolder(out).study), experiment_of(out, data)
+    study = read_study(StudyFolder(out).study)
+    e = experiment_of(out, data)
     found, clocks, gates, absent = readings_of(out, study, None if e is None else e.shape)
     done = evaluate_readings(found, clocks, e, draws, seed)
     tables = (

@@ -26,22 +26,31 @@ def versions_in(
     table: pd.DataFrame,  # rows of predictions_permuted.csv in one reading
 ) -> dict:  # column to (modality, how)
     "The versions that were read, the intact one not among them"
-    found = [c for c in table if ':' in c and table[c].notna().any()]
+    versions = [c for c in table if ':' in c]
+    found = [c for c in versions if table[c].notna().any()]
     return {c: tuple(c.split(':')[:2]) for c in found}
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #48ca5979
 def fold_scores(
-    p,  # (versions, cells) probabilities
-    y,  # (cells,) bool
-):  # dict metric -> (versions,)
+    p: np.ndarray,  # (versions, cells) probabilities
+    y: np.ndarray,  # (cells,) bool
+) -> dict[str, np.ndarray]:  # dict metric -> (versions,)
     "F1 at 0.5, AUC and log-loss of one fold, version by version"
-    said, q = p > 0.5, np.clip(p, 1e-6, 1 - 1e-6)
-    c = dict(
-        tp=(said & y).sum(1), fp=(said & ~y).sum(1), fn=(~said & y).sum(1), tn=(~said & ~y).sum(1)
+    said = p > 0.5
+    q = np.clip(p, 1e-6, 1 - 1e-6)
+    cells = dict(
+        tp=said & y,
+        fp=said & ~y,
+        fn=~said & y,
+        tn=~said & ~y,
     )
-    n1, n0 = y.sum(), (~y).sum()
-    auc = ratio(rankdata(p, axis=1)[:, y].sum(1) - n1 * (n1 + 1) / 2, n1 * n0)
-    return dict(f1=rates(c)['f1'], auc=auc, log_loss=-np.where(y, np.log(q), np.log(1 - q)).mean(1))
+    counts = {k: v.sum(1) for k, v in cells.items()}
+    n1 = y.sum()
+    n0 = (~y).sum()
+    ranks = rankdata(p, axis=1)[:, y].sum(1)
+    auc = ratio(ranks - n1 * (n1 + 1) / 2, n1 * n0)
+    loss = -np.where(y, np.log(q), np.log(1 - q)).mean(1)
+    return dict(f1=rates(counts)['f1'], auc=auc, log_loss=loss)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #50a37bff
 def fold_losses(
@@ -50,10 +59,10 @@ def fold_losses(
 ) -> dict:  # (modality, how, metric) -> what is lost
     "Importance on one test fold"
     p = rows[['probability', *versions]].to_numpy('float32')
-    p = np.ascontiguousarray(
-        p
-    ).T  # steps follow each other: sums do not depend on the table's layout
-    scores, out = fold_scores(p, rows.label.to_numpy(bool)), {}
+    # steps follow each other: sums do not depend on the table's layout
+    p = np.ascontiguousarray(p).T
+    scores = fold_scores(p, rows.label.to_numpy(bool))
+    out = {}
     ways = [('', 'intact'), *versions.values()]
     for m, how in dict.fromkeys(versions.values()):
         at = [i for i, way in enumerate(ways) if way == (m, how)]
@@ -64,19 +73,22 @@ def fold_losses(
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #8763aed2
 def _interval(
-    cells,  # dict (split_seed, init_seed, fold) -> number
-    draws,  # of the bootstrap
-    seed,  # of it
-):  # dict loss, low, high, n
+    cells: dict[tuple, float],  # by split seed, init seed and fold
+    draws: int,  # of the bootstrap
+    seed: int,  # of it
+) -> dict[str, float]:  # loss, low, high, n
+    "Mean over genotypes with its 95 % interval"
     v = pd.Series(cells).unstack().to_numpy()
-    G, R = v.shape[1], v.shape[0]
-    drawn = lambda d: drawn_mean(v, d)
-    low, high = bca(
-        overall(v),
-        bootstrap_draws(G, R, draws, seed).recentred(drawn, overall(v)),
-        drawn(jackknife_draws(G)),
-    )
-    return dict(loss=overall(v), low=low, high=high, n=G)
+    R, G = v.shape
+
+    def drawn(d):
+        "(draws,) means of resampled genotypes"
+        return drawn_mean(v, d)
+
+    value = overall(v)
+    boot = bootstrap_draws(G, R, draws, seed).recentred(drawn, value)
+    low, high = bca(value, boot, drawn(jackknife_draws(G)))
+    return dict(loss=value, low=low, high=high, n=G)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #1148658b
 def arm_importance(
@@ -104,13 +116,13 @@ COLUMNS = ['arm', 'protocol', 'modality', 'how', 'metric', 'loss', 'low', 'high'
 WRITE_AGAIN = 'run `faba train` again: it writes this file anew'
 
 
-def _depth(study, name):
+def _depth(study: Study, name: str) -> int:
     "How many teachers stand above an arm"
     teacher = study.arms[name].teacher
     return 1 + _depth(study, teacher) if teacher else 0
 
 
-def _read_permuted(path):
+def _read_permuted(path: Path) -> pd.DataFrame:
     "predictions_permuted.csv as it was written"
     names = dict.fromkeys(('genotype', 'plant_id', 'treatment', 'arm', 'backbone'), str)
     return read_csv(check_seal(path, WRITE_AGAIN), dtype=names)
@@ -121,11 +133,12 @@ def importance_table(
     out: Path,  # the study's output folder
     draws: int = 2000,  # of the bootstrap
     seed: int = 0,  # of it
-):  # rows of importance.csv, names of networks without the file
+) -> tuple[pd.DataFrame, list[str]]:  # rows of importance.csv, names of networks without the file
     "Importance of every modality for every network of a study"
     names = [n for n, a in study.arms.items() if a.estimator == 'network' and not imported(out, n)]
     names = sorted(names, key=lambda n: _depth(study, n))
-    paths = {n: StudyFolder(out).arm(n).predictions_permuted for n in names}
+    folder = StudyFolder(out)
+    paths = {n: folder.arm(n).predictions_permuted for n in names}
     there = [n for n in names if paths[n].is_file()]
     parts = []
     for n in Progress(there, 'scoring without a sensor', unit='arms'):

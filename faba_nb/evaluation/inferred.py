@@ -18,61 +18,67 @@ shape_columns = ['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'
 
 
 def size_up_to(
-    s,  # Scores
-    shape,  # tidy table: plant_id, dag, and some of `shape_columns`
-):  # (steps, columns) log size, NaN before the first measurement
+    s: Scores,  # of one arm in one protocol
+    shape: pd.DataFrame,  # tidy table: plant_id, dag, and some of `shape_columns`
+) -> np.ndarray:  # (steps, columns) log size, NaN before the first measurement
     "The last known size of each plant on each measured day"
     cols = [c for c in shape_columns if c in shape and shape[c].notna().any()]
-    known = shape[['plant_id', 'dag', *cols]].groupby(['plant_id', 'dag'], as_index=False).mean()
+    known = shape[['plant_id', 'dag', *cols]]
+    known = known.groupby(['plant_id', 'dag'], as_index=False).mean()
     known[cols] = np.log(known[cols].where(known[cols] > 0))
     known[cols] = known.sort_values('dag').groupby('plant_id')[cols].ffill()
-    want = s.steps[['plant_id', 'dag']].reset_index().astype({'dag': float}).sort_values('dag')
-    got = pd.merge_asof(
-        want, known.astype({'dag': float}).sort_values('dag'), on='dag', by='plant_id'
-    )
+    known = known.astype({'dag': float}).sort_values('dag')
+    want = s.steps[['plant_id', 'dag']].reset_index()
+    want = want.astype({'dag': float}).sort_values('dag')
+    got = pd.merge_asof(want, known, on='dag', by='plant_id')
     return got.set_index('index').sort_index()[cols].to_numpy(float)
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cf2514d1
 def beside_others(
-    x,  # (steps, columns)
-    day,  # (steps,)
-    g,  # (steps,) genotype codes
-):  # (steps, columns) differences, 0 where unknown
+    x: np.ndarray,  # (steps, columns)
+    day: np.ndarray,  # (steps,)
+    g: np.ndarray,  # (steps,) genotype codes
+) -> np.ndarray:  # (steps, columns) differences, 0 where unknown
     "Difference from the mean of other genotypes' plants on the same day"
     d = pd.factorize(day)[0]
-    own, ok = d * (g.max() + 1) + g, np.isfinite(x)
-    total = lambda v, code, n: np.stack([np.bincount(code, c, n) for c in v.T], 1)
-    filled = np.where(ok, x, 0)
-    n_day, n_own = d.max() + 1, (d.max() + 1) * (g.max() + 1)
-    top = total(filled, d, n_day)[d] - total(filled, own, n_own)[own]
-    bottom = total(ok.astype(float), d, n_day)[d] - total(ok.astype(float), own, n_own)[own]
-    return np.nan_to_num(x - ratio(top, bottom))
+    days = d.max() + 1
+    genotypes = g.max() + 1
+    own = d * genotypes + g
+    ok = np.isfinite(x)
+
+    def others(v):
+        "Sum of every column over the day's plants of other genotypes"
+        of_day = [np.bincount(d, c, days) for c in v.T]
+        of_day = np.stack(of_day, 1)
+        of_own = [np.bincount(own, c, days * genotypes) for c in v.T]
+        of_own = np.stack(of_own, 1)
+        return of_day[d] - of_own[own]
+
+    mean = ratio(others(np.where(ok, x, 0)), others(ok.astype(float)))
+    return np.nan_to_num(x - mean)
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #488c472f
 def drought_probability(
-    s,  # Scores
-    shape,  # tidy table of plant sizes
-):  # (steps,)
-    "Probability that a plant is under drought, from its size up to the day, cross-fitted by genotype"
+    s: Scores,  # of one arm in one protocol
+    shape: pd.DataFrame,  # tidy table of plant sizes
+) -> np.ndarray:  # (steps,)
+    "Probability that a plant is under drought, from its size up to the day, genotypes left out"
     z = beside_others(size_up_to(s, shape), s.dag, s.g)
     x = np.hstack([z, z * (s.dag / s.dag.max())[:, None]])
-    drought, out = s.steps.treatment.to_numpy() == 'WHC-30', np.empty(len(z))
+    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    out = np.empty(len(z))
     for j in range(len(s.genotypes)):
         at = s.g == j
-        out[at] = (
-            LogisticRegression(max_iter=500).fit(x[~at], drought[~at]).predict_proba(x[at])[:, 1]
-        )
+        model = LogisticRegression(max_iter=500).fit(x[~at], drought[~at])
+        out[at] = model.predict_proba(x[at])[:, 1]
     return out
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #cb33f36b
 def inferred_clock(
-    s,  # Scores
-    shape,  # tidy table of plant sizes
-):  # Scores
+    s: Scores,  # of one arm in one protocol
+    shape: pd.DataFrame,  # tidy table of plant sizes
+) -> Scores:
     "The yardstick `inferred_treatment_clock`"
-    return as_yardstick(
-        s,
-        'inferred_treatment_clock',
-        drought_probability(s, shape) * clock_share(s.steps),
-        note=notes['inferred_treatment_clock'],
-    )
+    name = 'inferred_treatment_clock'
+    p = drought_probability(s, shape) * clock_share(s.steps)
+    return as_yardstick(s, name, p, note=notes[name])

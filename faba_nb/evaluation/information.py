@@ -15,47 +15,49 @@ from .yardsticks import clock_share, yardsticks
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #9a22a500
 def alarm_order(
-    alarm,  # (plants,) DAG, NaN = no alarm
-    plants,  # of the Scores
-    G,  # number of genotypes
-):  # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
+    alarm: np.ndarray,  # (plants,) DAG, NaN = no alarm
+    plants: pd.DataFrame,  # of the Scores
+    G: int,  # number of genotypes
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (G, G) sum over replicates of sign(alarm_h - alarm_g), (G, G) number of pairs
     "How often genotype g raises its alarm before genotype h"
-    order, pairs = np.zeros((G, G)), np.zeros((G, G))
+    order = np.zeros((G, G))
+    pairs = np.zeros((G, G))
     for _, p in plants[plants.drought].groupby('replicate'):
-        a, g = np.nan_to_num(alarm[p.index], nan=1e6), p.g.to_numpy()
+        a = np.nan_to_num(alarm[p.index], nan=1e6)
+        g = p.g.to_numpy()
         order[np.ix_(g, g)] += np.sign(a[None] - a[:, None])
         pairs[np.ix_(g, g)] += 1
     return order, pairs
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a41a04aa
 def concordance(
-    order,  # (..., G, G) from `alarm_order`
-    pairs,  # (G, G)
-    onset,  # (draws, G) DAG
-):  # (draws, ...) share of concordant pairs
-    "(1 + mean of sign(onset difference) x sign(alarm difference)) / 2 over pairs of different onset"
-    o = np.sign(onset[:, None, :] - onset[:, :, None]).reshape(len(onset), -1)
+    order: np.ndarray,  # (..., G, G) from `alarm_order`
+    pairs: np.ndarray,  # (G, G)
+    onset: np.ndarray,  # (draws, G) DAG
+) -> np.ndarray:  # (draws, ...) share of concordant pairs
+    "(1 + mean of sign(onset difference) x sign(alarm difference)) / 2 over pairs of unequal onset"
+    o = np.sign(onset[:, None, :] - onset[:, :, None])
+    o = o.reshape(len(onset), -1)
     order = np.asarray(order).reshape(-1, o.shape[1])
-    return 0.5 + 0.5 * ratio(o @ order.T, (np.abs(o) @ pairs.ravel())[:, None])
+    compared = np.abs(o) @ pairs.ravel()
+    return 0.5 + 0.5 * ratio(o @ order.T, compared[:, None])
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #8ef2d90d
 def genotype_onsets(
-    s,  # Scores
-):  # (G,) DAG, NaN for a genotype without drought plants
+    s: Scores,  # of one arm in one protocol
+) -> np.ndarray:  # (G,) DAG, NaN for a genotype without drought plants
     "Annotated onset per genotype"
-    return (
-        s.plants[s.plants.drought]
-        .groupby('g')
-        .onset_dag.first()
-        .reindex(range(len(s.genotypes)))
-        .to_numpy(float)
-    )
+    drought = s.plants[s.plants.drought]
+    onset = drought.groupby('g').onset_dag.first()
+    return onset.reindex(range(len(s.genotypes))).to_numpy(float)
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #198ec1d1
 def clock_alarms(
-    s,  # Scores
-    onset,  # (G,) DAG
-):  # (plants, G): alarm day of the treatment clock on each plant's own steps, were its genotype's onset that of genotype h
+    s: Scores,  # of one arm in one protocol
+    onset: np.ndarray,  # (G,) DAG
+) -> np.ndarray:  # (plants, G) DAG of the alarm, were the plant's onset that of genotype h
     "What the leave-one-out clock says, depending on the onset left out"
     known = onset[np.isfinite(onset)]
     day = s.on_grid(s.dag, np.nan)
@@ -67,47 +69,64 @@ def clock_alarms(
     return out
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #7688535f
+def _summed_errors(
+    alarm: np.ndarray,  # (plants, 1 or G) DAG
+    counted: np.ndarray,  # (plants,) bool
+    member: np.ndarray,  # (plants, G) 1 where a plant is of the genotype
+    onset: np.ndarray,  # (G,) DAG
+) -> np.ndarray:  # (G, G)
+    "|alarm - onset of h| summed over the counted plants of g"
+    error = np.abs(np.nan_to_num(alarm) - onset)
+    return member.T @ np.where(counted[:, None], error, 0)
+
+
 def error_matrices(
-    s,  # Scores
-    onset,  # (G,) DAG
-):  # (runs, G, G) sums of |alarm - onset_h| over detected drought plants of g; the same of the clock; (runs, G) numbers
+    s: Scores,  # of one arm in one protocol
+    onset: np.ndarray,  # (G,) DAG
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # (runs, G, G) summed days of the model; the same of the clock; (runs, G) numbers of plants
     "Onset errors of the model and of the clock for every assignment of onsets to genotypes"
-    alarm, clock = s.alarm_day(), clock_alarms(s, onset)
-    ok = np.isfinite(alarm) & s.plants.drought.to_numpy() & np.isfinite(clock).all(1)
+    alarm = s.alarm_day()
+    clock = clock_alarms(s, onset)
+    drought = s.plants.drought.to_numpy()
+    known = np.isfinite(clock).all(1)
+    ok = np.isfinite(alarm) & drought & known
     member = np.eye(len(onset))[s.plants.g.to_numpy()]
-    e = np.stack(
-        [
-            member.T @ np.where(o[:, None], np.abs(np.nan_to_num(a)[:, None] - onset), 0)
-            for a, o in zip(alarm, ok)
-        ]
-    )
-    c = np.stack(
-        [member.T @ np.where(o[:, None], np.abs(np.nan_to_num(clock) - onset), 0) for o in ok]
-    )
-    return e, c, ok @ member
+    e = [_summed_errors(a[:, None], o, member, onset) for a, o in zip(alarm, ok)]
+    c = [_summed_errors(clock, o, member, onset) for o in ok]
+    return np.stack(e), np.stack(c), ok @ member
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #a29bf34b
 def daily_wins(
-    s,  # Scores
-):  # list of (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
-    "How often steps of genotype g score above steps of genotype h; days between two onsets together"
+    s: Scores,  # of one arm in one protocol
+) -> list[tuple]:  # (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
+    "How often steps of g score above steps of h on a day; days between two onsets together"
     p, _ = s.normalised()
-    drought, G = s.steps.treatment.to_numpy() == 'WHC-30', len(s.genotypes)
+    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    G = len(s.genotypes)
     onsets = np.unique(genotype_onsets(s))
-    onsets, out = onsets[np.isfinite(onsets)], {}
-    for d in np.unique(s.dag[drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])]):
+    onsets = onsets[np.isfinite(onsets)]
+    between = drought & (s.dag >= onsets[0]) & (s.dag < onsets[-1])
+    out = {}
+    for d in np.unique(s.dag[between]):
         at = np.flatnonzero((s.dag == d) & drought)
-        m, q = np.eye(G)[s.g[at]], p[:, at]
-        win = (q[:, :, None] > q[:, None, :]) + 0.5 * (q[:, :, None] == q[:, None, :])
-        w, n = out.get(last := onsets[onsets <= d][-1], (0.0, 0.0))
-        out[last] = w + m.T @ win @ m, n + m.T @ np.ones((len(at), len(at))) @ m
+        m = np.eye(G)[s.g[at]]
+        q = p[:, at]
+        this = q[:, :, None]
+        other = q[:, None, :]
+        win = (this > other) + 0.5 * (this == other)
+        last = onsets[onsets <= d][-1]
+        w, n = out.get(last, (0.0, 0.0))
+        pairs = np.ones((len(at), len(at)))
+        out[last] = w + m.T @ win @ m, n + m.T @ pairs @ m
     return [(d, w, n) for d, (w, n) in out.items()]
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #0ea784aa
 def permuted_within_day(
-    wins,  # from `daily_wins`, runs averaged or not
-    onset,  # (draws, G) DAG
-):  # (draws,) AUC within a day, mean over runs
+    wins: list[tuple],  # from `daily_wins`, runs averaged or not
+    onset: np.ndarray,  # (draws, G) DAG
+) -> np.ndarray:  # (draws,) AUC within a day, mean over runs
     "AUC within a day among drought plants for given onsets"
     right = total = 0
     for d, w, n in wins:
@@ -118,16 +137,20 @@ def permuted_within_day(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #5e11d8fe
 def information(
-    s,  # Scores
-    draws=10_000,  # permutations
-    seed=0,  # of the shuffling
-):  # dict name -> (draws + 1,) statistic, the observed one first
+    s: Scores,  # of one arm in one protocol
+    draws: int = 10_000,  # permutations
+    seed: int = 0,  # of the shuffling
+) -> dict[str, np.ndarray]:  # (draws + 1,) statistic, the observed one first
     "Concordance, skill of the onset day and AUC within a day, observed and with onsets permuted"
-    onset, G = genotype_onsets(s), len(s.genotypes)
+    onset = genotype_onsets(s)
+    G = len(s.genotypes)
     orders = [alarm_order(a, s.plants, G) for a in s.alarm_day()]
-    order, pairs = np.mean([o for o, _ in orders], 0), orders[0][1]
+    order = np.mean([o for o, _ in orders], 0)
+    pairs = orders[0][1]
     e, c, _ = error_matrices(s, onset)
-    e, c, g = e.sum(0), c.sum(0), np.arange(G)
+    e = e.sum(0)
+    c = c.sum(0)
+    g = np.arange(G)
     at = np.random.default_rng(seed).permuted(np.tile(g, (draws, 1)), axis=1)
     at = np.concatenate([g[None], at])
     wins = daily_wins(s)
@@ -140,20 +163,22 @@ def information(
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #d44ff9f2
 def permutation_table(
-    s,  # Scores
-    stats,  # from `information`
-):
+    s: Scores,  # of one arm in one protocol
+    stats: dict[str, np.ndarray],  # from `information`
+) -> pd.DataFrame:
     "Observed value, mean and 95 % range without information, one-sided p"
     rows = []
     for k, v in stats.items():
-        value, null = v[0], v[1:]
+        value = v[0]
+        null = v[1:]
         known = null[np.isfinite(null)]
-        low, mean, high = (
-            (np.quantile(known, 0.025), known.mean(), np.quantile(known, 0.975))
-            if len(known)
-            else [np.nan] * 3
-        )
-        p = (1 + np.sum(null >= value - 1e-12)) / (1 + len(null)) if np.isfinite(value) else np.nan
+        low = mean = high = p = np.nan
+        if len(known):
+            low = np.quantile(known, 0.025)
+            high = np.quantile(known, 0.975)
+            mean = known.mean()
+        if np.isfinite(value):
+            p = (1 + np.sum(null >= value - 1e-12)) / (1 + len(null))
         rows.append(
             dict(
                 arm=s.arm,

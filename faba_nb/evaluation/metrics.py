@@ -16,40 +16,50 @@ from .predictions import Scores
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #49245c65
 def by_genotype(
-    values,  # (runs, steps)
-    g,  # (steps,) code of the genotype
-):  # (runs, genotypes) sums
+    values: np.ndarray,  # (runs, steps)
+    g: np.ndarray,  # (steps,) code of the genotype
+) -> np.ndarray:  # (runs, genotypes) sums
     "Sum over the steps of each genotype"
-    return np.asarray(values, float) @ np.eye(g.max() + 1)[g]
+    G = g.max() + 1
+    member = np.eye(G)[g]
+    return np.asarray(values, float) @ member
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d9f03a79
 @patch
 def counts(
     self: Scores,
-    threshold=None,  # stressed is said above it; the scores' own (0.5) where None
-):  # dict of (runs, genotypes) arrays
+    threshold: float | None = None,  # stressed is said above it; the scores' own (0.5) where None
+) -> dict[str, np.ndarray]:  # (runs, genotypes) arrays
     "True positives, false positives, false negatives, true negatives"
-    said, y = self.p > (self.threshold if threshold is None else threshold), self.y
-    return {
-        k: by_genotype(v, self.g)
-        for k, v in dict(tp=said & y, fp=said & ~y, fn=~said & y, tn=~said & ~y).items()
-    }
+    threshold = self.threshold if threshold is None else threshold
+    said = self.p > threshold
+    y = self.y
+    cells = dict(
+        tp=said & y,
+        fp=said & ~y,
+        fn=~said & y,
+        tn=~said & ~y,
+    )
+    return {k: by_genotype(v, self.g) for k, v in cells.items()}
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #1847e9ee
 def ratio(
-    a,  # numerator
-    b,  # denominator
-    empty=np.nan,  # value where the denominator is 0
-):
+    a: np.ndarray,  # numerator
+    b: np.ndarray,  # denominator
+    empty: float = np.nan,  # value where the denominator is 0
+) -> np.ndarray:
     "a / b with a stated value where b is 0"
-    a, b = np.broadcast_arrays(np.asarray(a, float), np.asarray(b, float))
-    return np.divide(a, b, out=np.full(a.shape, empty, float), where=b != 0)
+    a = np.asarray(a, float)
+    b = np.asarray(b, float)
+    a, b = np.broadcast_arrays(a, b)
+    out = np.full(a.shape, empty, float)
+    return np.divide(a, b, out=out, where=b != 0)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #d57bb265
 def rates(
-    c,  # counts
-    empty=0.0,  # value of an undefined ratio; 0 as published (zero_division of scikit-learn)
-):
+    c: dict[str, np.ndarray],  # counts
+    empty: float = 0.0,  # value of an undefined ratio; 0 as published
+) -> dict[str, np.ndarray]:
     "accuracy = (TP+TN)/N, precision = TP/(TP+FP), recall = TP/(TP+FN), F1 = 2TP/(2TP+FP+FN)"
     tp, fp, fn, tn = (c[k] for k in ['tp', 'fp', 'fn', 'tn'])
     return dict(
@@ -61,38 +71,41 @@ def rates(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #18d1e9e8
 @patch
-def fold_auc(self: Scores):  # (runs, genotypes); NaN where a fold has one class only
+def fold_auc(self: Scores) -> np.ndarray:  # (runs, genotypes); NaN where a fold has one class only
     "Area under the ROC curve per run and genotype"
     auc = np.full((len(self.runs), len(self.genotypes)), np.nan)
     for j in range(auc.shape[1]):
         at = self.g == j
         y = self.y[at]
-        n1, n0 = y.sum(), (~y).sum()
+        n1 = y.sum()
+        n0 = (~y).sum()
         if n1 and n0:
-            auc[:, j] = (rankdata(self.p[:, at], axis=1)[:, y].sum(1) - n1 * (n1 + 1) / 2) / (
-                n1 * n0
-            )
+            ranks = rankdata(self.p[:, at], axis=1)[:, y].sum(1)
+            auc[:, j] = (ranks - n1 * (n1 + 1) / 2) / (n1 * n0)
     return auc
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7d0b8d1d
 @patch
 def on_grid(
     self: Scores,
-    values,  # (runs, steps) or (steps,)
-    empty,  # where a plant has fewer steps than others
-):  # (runs, plants, steps of a plant) or (plants, steps of a plant)
+    values: np.ndarray,  # (runs, steps) or (steps,)
+    empty: float,  # where a plant has fewer steps than others
+) -> np.ndarray:  # (runs, plants, steps of a plant) or (plants, steps of a plant)
     "Arrange values of steps by plant and time"
-    return np.where(self.grid >= 0, values[..., self.grid], empty)
+    there = self.grid >= 0
+    return np.where(there, values[..., self.grid], empty)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #a4912878
 def streak(
-    values,  # (..., T) in time order
-    k,  # number of consecutive steps
-):  # (..., T): the smallest of the last k values, -inf before there are k
+    values: np.ndarray,  # (..., T) in time order
+    k: int,  # number of consecutive steps
+) -> np.ndarray:  # (..., T): the smallest of the last k values, -inf before there are k
     "A run of k values above a threshold ends where this is above it"
     out = np.array(values, float)
+    values = np.asarray(values)
     for i in range(1, k):
-        out[..., i:] = np.minimum(out[..., i:], np.asarray(values)[..., :-i])
+        before = values[..., :-i]
+        out[..., i:] = np.minimum(out[..., i:], before)
     out[..., : k - 1] = -np.inf
     return out
 
@@ -100,13 +113,14 @@ def streak(
 @patch
 def alarm_day(
     self: Scores,
-    threshold=None,  # number, or (runs, plants); the scores' own (0.5) where None
-    k=1,  # consecutive steps above the threshold
-):  # (runs, plants) DAG of the alarm, NaN where there is none
+    threshold: float | np.ndarray | None = None,  # or (runs, plants); None: the scores' own
+    k: int = 1,  # consecutive steps above the threshold
+) -> np.ndarray:  # (runs, plants) DAG of the alarm, NaN where there is none
     "The day on which each plant raises its alarm"
-    threshold = self.threshold if threshold is None else threshold
-    above = streak(self.on_grid(self.p, -np.inf), k) > np.asarray(threshold)[..., None]
-    first = self.on_grid(self.dag, np.nan)[np.arange(len(self.plants)), above.argmax(-1)]
+    threshold = np.asarray(self.threshold if threshold is None else threshold)
+    above = streak(self.on_grid(self.p, -np.inf), k) > threshold[..., None]
+    days = self.on_grid(self.dag, np.nan)
+    first = days[np.arange(len(self.plants)), above.argmax(-1)]
     return np.where(above.any(-1), first, np.nan)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #85092bb1
@@ -114,7 +128,7 @@ never_day = 38.0  # DAG given to a plant without an alarm by the published evalu
 
 
 @patch
-def published_error(self: Scores):  # (runs, plants) days, NaN for controls
+def published_error(self: Scores) -> np.ndarray:  # (runs, plants) days, NaN for controls
     "Alarm minus onset on all rounds, never = DAG 38"
     alarm = np.nan_to_num(self.alarm_day(), nan=never_day)
     return alarm - self.plants.onset_dag.to_numpy(float)
@@ -123,58 +137,67 @@ def published_error(self: Scores):  # (runs, plants) days, NaN for controls
 @patch
 def measured_error(
     self: Scores,
-    threshold=None,  # of the alarm; the scores' own (0.5) where None
-    k=1,  # consecutive steps
-):  # (runs, plants) days, NaN for controls and plants without an alarm
+    threshold: float | np.ndarray | None = None,  # of the alarm; the scores' own (0.5) where None
+    k: int = 1,  # consecutive steps
+) -> np.ndarray:  # (runs, plants) days, NaN for controls and plants without an alarm
     "Alarm minus onset on measured steps"
-    return self.alarm_day(threshold, k) - self.plants.onset_dag.to_numpy(float)
+    alarm = self.alarm_day(threshold, k)
+    onset = self.plants.onset_dag.to_numpy(float)
+    return alarm - onset
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #aeb40660
 def plant_means(
-    values,  # (runs, plants), NaN = not counted
-    g,  # (plants,) code of the genotype
-):  # (runs, genotypes) means, and (runs, genotypes) numbers of plants
+    values: np.ndarray,  # (runs, plants), NaN = not counted
+    g: np.ndarray,  # (plants,) code of the genotype
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # (runs, genotypes) means, and (runs, genotypes) numbers of plants
     "Mean over the plants of each genotype that have a value"
     ok = np.isfinite(values)
     n = by_genotype(ok, g)
-    return ratio(by_genotype(np.where(ok, values, 0), g), n), n
+    total = by_genotype(np.where(ok, values, 0), g)
+    return ratio(total, n), n
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #22fe22aa
 def run_means(
-    values,  # (R, G), NaN = undefined
-):  # (G,) NaN where no run has a value
+    values: np.ndarray,  # (R, G), NaN = undefined
+) -> np.ndarray:  # (G,) NaN where no run has a value
     "Mean over runs per genotype"
     ok = np.isfinite(values)
-    return ratio(np.where(ok, values, 0).sum(0), ok.sum(0))
+    total = np.where(ok, values, 0).sum(0)
+    return ratio(total, ok.sum(0))
 
 
 def overall(
-    values,  # (R, G), NaN = undefined
-):  # number, NaN where nothing is defined
+    values: np.ndarray,  # (R, G), NaN = undefined
+) -> float:  # number, NaN where nothing is defined
     "Mean over genotypes of the mean over runs"
     x = run_means(values)
-    return x[np.isfinite(x)].mean() if np.isfinite(x).any() else np.nan
+    known = x[np.isfinite(x)]
+    return known.mean() if len(known) else np.nan
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #dc3103a8
 def as_counted(
-    s,  # Scores on measured steps
-    all_rounds=None,  # Scores on all 22 rounds
-    counted=None,  # Scores on the rows the earlier evaluator counted
-):  # Scores
+    s: Scores,  # on measured steps
+    all_rounds: Scores | None = None,  # on all 22 rounds
+    counted: Scores | None = None,  # on the rows the earlier evaluator counted
+) -> Scores:
     "The rows that F1, AUC, accuracy, precision and recall as published are made of"
-    # the contract lets MAE_published alone read the table of all rounds; its measured rows are read here too, since only they are what was counted
+    # the contract lets MAE_published alone read the table of all rounds;
+    # its measured rows are read here too, since only they are what was counted
     if counted is None and all_rounds is not None:
         counted = all_rounds.counted
     return s if counted is None else counted
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #477b81a5
 def fold_values(
-    s,  # Scores on measured steps
-    all_rounds=None,  # Scores on all 22 rounds, for MAE_published
-    counted=None,  # Scores on the rows the earlier evaluator counted; those of `all_rounds`, or the steps, where None
-):  # dict name -> (runs, genotypes)
+    s: Scores,  # on measured steps
+    all_rounds: Scores | None = None,  # on all 22 rounds, for MAE_published
+    counted: Scores | None = None,  # on the rows counted as published; None: see `as_counted`
+) -> dict[str, np.ndarray]:  # (runs, genotypes)
     "Every per-fold metric"
-    g, c = s.plants.g.to_numpy(), as_counted(s, all_rounds, counted)
+    g = s.plants.g.to_numpy()
+    c = as_counted(s, all_rounds, counted)
     error = s.measured_error()
     out = rates(c.counts()) | dict(
         auc=c.fold_auc(),
@@ -191,9 +214,9 @@ def fold_values(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #7cc5d5b1
 def fold_table(
-    s,  # Scores
-    values,  # dict name -> (runs, genotypes), from `fold_values`
-):
+    s: Scores,  # of one arm in one protocol
+    values: dict[str, np.ndarray],  # from `fold_values`
+) -> pd.DataFrame:
     "The per-fold metrics as a tidy table: a row per run and left-out genotype"
     fold = pd.Series(s.fold).groupby(s.g).first().to_numpy()
     n = len(s.genotypes)
@@ -210,9 +233,9 @@ def fold_table(
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #5e2e77ee
 def undefined_values(
-    s,  # Scores
-    values,  # from `fold_values`
-):
+    s: Scores,  # of one arm in one protocol
+    values: dict[str, np.ndarray],  # from `fold_values`
+) -> pd.DataFrame:
     "A row per undefined fold value: metric, run, fold, reason and treatment"
     c = s.counts()
     cases = dict(
@@ -236,50 +259,54 @@ def undefined_values(
         for k, (bad, why, what) in cases.items()
         if bad.any()
     ]
-    return (
-        pd.concat(rows, ignore_index=True)
-        if rows
-        else table.iloc[:0].assign(metric='', reason='', treated_as='')
-    )
+    if not rows:
+        return table.iloc[:0].assign(metric='', reason='', treated_as='')
+    return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #9bd065e0
 def pooled_f1(
-    c,  # counts, (runs, genotypes)
-):  # (runs,)
+    c: dict[str, np.ndarray],  # counts, (runs, genotypes)
+) -> np.ndarray:  # (runs,)
     "F1 from TP, FP, FN summed over folds"
-    return ratio(2 * c['tp'].sum(-1), 2 * c['tp'].sum(-1) + c['fp'].sum(-1) + c['fn'].sum(-1))
+    tp, fp, fn = (c[k].sum(-1) for k in ['tp', 'fp', 'fn'])
+    top = 2 * tp
+    return ratio(top, top + fp + fn)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #47e3740b
 def average_precision(
-    y,  # (steps,) bool
-    p,  # (runs, steps)
-    w=None,  # (steps,) weights, e.g. how often a genotype was drawn
-):  # (runs,)
+    y: np.ndarray,  # (steps,) bool
+    p: np.ndarray,  # (runs, steps)
+    w: np.ndarray | None = None,  # (steps,) weights, e.g. how often a genotype was drawn
+) -> np.ndarray:  # (runs,)
     "Sum over thresholds of (recall gained) x precision; tied scores form one threshold"
     w = np.ones(len(y)) if w is None else w
     out = np.full(len(p), np.nan)
     for i, q in enumerate(p):
         o = np.argsort(-q, kind='stable')
-        tp, all_ = np.cumsum((w * y)[o]), np.cumsum(w[o])
+        tp = np.cumsum((w * y)[o])
+        all_ = np.cumsum(w[o])
         last = np.r_[np.diff(q[o]) != 0, True]
-        tp, all_ = tp[last], all_[last]
+        tp = tp[last]
+        all_ = all_[last]
         if tp[-1] > 0:
             out[i] = np.sum(np.diff(np.r_[0, tp]) * ratio(tp, all_, 0)) / tp[-1]
     return out
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #57da61aa
 def reference_rank(
-    p,  # (n,) scores
-    reference,  # (m,) scores of the fold's reference controls
-):  # (n,) between 0 and 1, strictly increasing in p
+    p: np.ndarray,  # (n,) scores
+    reference: np.ndarray,  # (m,) scores of the fold's reference controls
+) -> np.ndarray:  # (n,) between 0 and 1, strictly increasing in p
     "Share of the reference below a score, ties half; the score itself breaks ties"
     r = np.sort(reference)
-    below = (np.searchsorted(r, p, 'left') + np.searchsorted(r, p, 'right')) / 2
+    first = np.searchsorted(r, p, 'left')
+    last = np.searchsorted(r, p, 'right')
+    below = (first + last) / 2
     return (below + p) / (len(r) + 1)
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #84b09ef5
 @patch
-def normalised(self: Scores):  # (runs, steps), and which controls served
+def normalised(self: Scores) -> tuple[np.ndarray, str]:  # (runs, steps), and which controls served
     "Test scores on the scale of each fold's controls, or as they are where the table holds none"
     held = self.held
     if held is None or not len(held):
@@ -291,25 +318,32 @@ def normalised(self: Scores):  # (runs, steps), and which controls served
     for i, run in enumerate(self.runs.itertuples()):
         for f in np.unique(self.fold):
             at = self.fold == f
-            out[i, at] = reference_rank(
-                self.p[i, at], ref.get((run.split_seed, run.init_seed, f), np.array([]))
-            )
+            controls = ref.get((run.split_seed, run.init_seed, f), np.array([]))
+            out[i, at] = reference_rank(self.p[i, at], controls)
     return out, split
 
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #194ac484
 def within_day_pairs(
-    p,  # (steps,) scores
-    y,  # (steps,) bool
-    day,  # (steps,) DAG
-    g,  # (steps,) genotype codes
-    G,  # number of genotypes
-):  # two (G, G) arrays: pairs in the right order (ties half), all pairs
+    p: np.ndarray,  # (steps,) scores
+    y: np.ndarray,  # (steps,) bool
+    day: np.ndarray,  # (steps,) DAG
+    g: np.ndarray,  # (steps,) genotype codes
+    G: int,  # number of genotypes
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # two (G, G) arrays: pairs in the right order (ties half), all pairs
     "Compare stressed with unstressed steps of the same day"
-    right, total = np.zeros((G, G)), np.zeros((G, G))
+    right = np.zeros((G, G))
+    total = np.zeros((G, G))
     for d in np.unique(day[y]):
-        a, b = np.flatnonzero((day == d) & y), np.flatnonzero((day == d) & ~y)
-        win = (p[a][:, None] > p[b]) + 0.5 * (p[a][:, None] == p[b])
-        A, B = np.eye(G)[g[a]], np.eye(G)[g[b]]
+        today = day == d
+        a = np.flatnonzero(today & y)
+        b = np.flatnonzero(today & ~y)
+        stressed = p[a][:, None]
+        unstressed = p[b]
+        win = (stressed > unstressed) + 0.5 * (stressed == unstressed)
+        A = np.eye(G)[g[a]]
+        B = np.eye(G)[g[b]]
         right += A.T @ win @ B
         total += A.T @ np.ones_like(win) @ B
     return right, total
@@ -318,13 +352,18 @@ def within_day_pairs(
 @patch
 def within_day(
     self: Scores,
-    only=None,  # (steps,) bool: which steps take part, e.g. those of drought plants
-):  # (runs, G, G) right pairs, (G, G) all pairs, name of the reference
+    only: np.ndarray | None = None,  # (steps,) bool: which steps take part
+) -> tuple[
+    np.ndarray, np.ndarray, str
+]:  # (runs, G, G) right pairs, (G, G) all pairs, name of the reference
     "Pairs within a day per run, scores normalised fold by fold"
     p, reference = self.normalised()
     at = np.ones(len(self.y), bool) if only is None else only
-    done = [
-        within_day_pairs(q[at], self.y[at], self.dag[at], self.g[at], len(self.genotypes))
-        for q in p
-    ]
-    return np.stack([r for r, _ in done]), done[0][1], reference
+    y = self.y[at]
+    day = self.dag[at]
+    g = self.g[at]
+    G = len(self.genotypes)
+    done = [within_day_pairs(q[at], y, day, g, G) for q in p]
+    right = np.stack([r for r, _ in done])
+    total = done[0][1]
+    return right, total, reference

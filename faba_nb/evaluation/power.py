@@ -18,53 +18,62 @@ from .metrics import run_means
 # %% ../../nbs/40_evaluation/03_power.ipynb #48dbdf52
 @lru_cache
 def _detectable_sd(
-    G,  # number of genotypes
-    power,  # probability of finding it
-    alpha,  # two-sided level
-):  # in standard deviations of the differences
+    G: int,  # number of genotypes
+    power: float,  # probability of finding it
+    alpha: float,  # two-sided level
+) -> float:  # in standard deviations of the differences
+    "Detectable mean difference, in standard deviations of the differences"
     crit = stats.t.ppf(1 - alpha / 2, G - 1)
-    found = lambda d: stats.nct.sf(crit, G - 1, d) + stats.nct.cdf(-crit, G - 1, d) - power
-    return optimize.brentq(found, 0, 8) / np.sqrt(G)
+
+    def missing(d):
+        "Power at the noncentrality d, less the power that is wanted"
+        above = stats.nct.sf(crit, G - 1, d)
+        below = stats.nct.cdf(-crit, G - 1, d)
+        return above + below - power
+
+    return optimize.brentq(missing, 0, 8) / np.sqrt(G)
 
 
 def detectable(
-    sd,  # standard deviation of the differences between genotypes
-    G,  # number of genotypes
-    power=0.8,  # probability of finding it
-    alpha=0.05,  # two-sided level
-):  # difference
+    sd: float,  # standard deviation of the differences between genotypes
+    G: int,  # number of genotypes
+    power: float = 0.8,  # probability of finding it
+    alpha: float = 0.05,  # two-sided level
+) -> float:  # difference
     "Smallest mean difference that a paired t test finds with the given power"
-    return sd * _detectable_sd(G, power, alpha) if np.isfinite(sd) and G > 2 else np.nan
+    if not np.isfinite(sd) or G <= 2:
+        return np.nan
+    return sd * _detectable_sd(G, power, alpha)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #022017f8
-fold_sd = (
-    0.21  # standard deviation of a fold's F1 between genotypes, from the earlier system's results
-)
+fold_sd = 0.21  # standard deviation of a fold's F1 between genotypes, in the earlier system
 correlations = (0.5, 0.8, 0.9, 0.95)  # between two arms, over genotypes
 
 
 def detectable_difference(
-    correlation,  # between the arms
-    G=44,  # genotypes
-    sd=fold_sd,  # of a fold's F1
-    power=0.8,  # probability of finding it
-):
+    correlation: float,  # between the arms
+    G: int = 44,  # genotypes
+    sd: float = fold_sd,  # of a fold's F1
+    power: float = 0.8,  # probability of finding it
+) -> float:
     "Smallest difference of mean fold F1 found with the given power"
-    return detectable(sd * np.sqrt(2 * (1 - correlation)), G, power)
+    between = sd * np.sqrt(2 * (1 - correlation))
+    return detectable(between, G, power)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #87101555
 def gap_probability(
-    gap,  # difference between the best and the worst mean
-    correlation,  # between the arms
-    k=4,  # identical arms
-    G=44,  # genotypes
-    sd=fold_sd,  # of a fold's F1
-):
+    gap: float,  # difference between the best and the worst mean
+    correlation: float,  # between the arms
+    k: int = 4,  # identical arms
+    G: int = 44,  # genotypes
+    sd: float = fold_sd,  # of a fold's F1
+) -> float:
     "Probability that k identical arms show at least this gap"
-    return stats.studentized_range.sf(gap / (sd * np.sqrt((1 - correlation) / G)), k, np.inf)
+    error = sd * np.sqrt((1 - correlation) / G)
+    return stats.studentized_range.sf(gap / error, k, np.inf)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #e02a4691
-def _published_gap():
+def _published_gap() -> float:
     "Best minus worst backbone of the earlier paper, F1"
     table = pd.read_csv(root() / 'data' / 'design' / 'published.csv')
     f1 = table.query('system == "earlier" and metric == "f1" and backbone != "none"').value
@@ -75,18 +84,16 @@ published_gap = _published_gap()
 
 
 def power_table(
-    G=44,  # genotypes
-    sd=fold_sd,  # of a fold's F1
-    observed=None,  # correlation between the arms of this study
-    k=4,  # arms
-    gap=published_gap,  # whose probability among identical arms is wanted
-):
+    G: int = 44,  # genotypes
+    sd: float = fold_sd,  # of a fold's F1
+    observed: float | None = None,  # correlation between the arms of this study
+    k: int = 4,  # arms
+    gap: float = published_gap,  # whose probability among identical arms is wanted
+) -> pd.DataFrame:
     "A row per correlation: detectable difference, and how often chance makes the gap"
-    rows = [(r, 'assumed') for r in correlations] + (
-        [(observed, 'observed')]
-        if observed is not None and np.isfinite(observed) and observed < 1
-        else []
-    )
+    rows = [(r, 'assumed') for r in correlations]
+    if observed is not None and np.isfinite(observed) and observed < 1:
+        rows.append((observed, 'observed'))
     out = [
         dict(
             correlation=r,
@@ -104,14 +111,13 @@ def power_table(
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #4662a463
 def observed_power(
-    entries,  # list of Entry, arms only
-):  # power table for the data at hand
+    entries: list,  # `Entry` of every arm
+) -> pd.DataFrame:  # power table for the data at hand
     "Fold SD and correlation of this study's arms, and what follows from them"
     f1 = np.stack([run_means(e.values['f1']) for e in entries])
     f1 = f1[:, np.isfinite(f1).all(0)]
-    r = (
-        np.corrcoef(f1)[np.triu_indices(len(f1), 1)]
-        if len(f1) > 1 and (np.ptp(f1, axis=1) > 0).all()
-        else np.array([np.nan])
-    )
-    return power_table(f1.shape[1], f1.std(axis=1, ddof=1).mean(), r.mean(), len(f1))
+    r = np.array([np.nan])
+    if len(f1) > 1 and (np.ptp(f1, axis=1) > 0).all():
+        r = np.corrcoef(f1)[np.triu_indices(len(f1), 1)]
+    sd = f1.std(axis=1, ddof=1).mean()
+    return power_table(G=f1.shape[1], sd=sd, observed=r.mean(), k=len(f1))

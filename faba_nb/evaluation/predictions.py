@@ -52,9 +52,9 @@ allowed_values = dict(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #2cec3e21
 def with_labels(
-    steps,  # rows with plant_id, dag, onset_dag (NaN for controls)
-):
-    "Add `label` and, per plant, the last measured day before the onset and the first at or after it"
+    steps: pd.DataFrame,  # rows with plant_id, dag, onset_dag (NaN for controls)
+) -> pd.DataFrame:
+    "The steps with `label` and, per plant, the last day before the onset and the first from it on"
     s = steps.sort_values(['plant_id', 'dag'], ignore_index=True)
     s['label'] = (s.dag >= s.onset_dag).astype(int)
     drought = s[s.onset_dag.notna()]
@@ -64,16 +64,16 @@ def with_labels(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a2529b4d
 def _row(
-    mask,  # True where a row is wrong
-):  # the first such row as a reader of the file counts it, header = 1
+    mask: 'Sequence[bool]',  # True where a row is wrong
+) -> int:  # the first such row as a reader of the file counts it, header = 1
     return int(np.flatnonzero(np.asarray(mask))[0]) + 2
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #3c2fc633
 def check_columns(
-    df,  # a table of predictions
-    where,  # file, for the message
-    extra=(),  # more columns that must be there
-):
+    df: pd.DataFrame,  # a table of predictions
+    where: str,  # file, for the message
+    extra: 'Sequence[str]' = (),  # more columns that must be there
+) -> None:
     "Refuse missing columns, text in number columns and values that are not allowed"
     missing = [c for c in [*text_columns, *number_columns, *extra] if c not in df]
     if missing:
@@ -85,7 +85,8 @@ def check_columns(
     if not len(df):
         raise BadInput('no rows', where=where, mend='write a row per measured step')
     for c in [*number_columns, *extra]:
-        bad = pd.to_numeric(df[c], errors='coerce').isna() & ~(df[c].isna())
+        number = pd.to_numeric(df[c], errors='coerce')
+        bad = number.isna() & ~df[c].isna()
         if bad.any():
             raise BadInput(
                 f'{c} is {df[c][bad].iloc[0]!r}, not a number',
@@ -103,9 +104,9 @@ def check_columns(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #13da58f7
 def check_values(
-    df,  # a table with the right columns
-    where,  # file, for the message
-):
+    df: pd.DataFrame,  # a table with the right columns
+    where: str,  # file, for the message
+) -> None:
     "Refuse missing or impossible values"
     for c in [*text_columns, *number_columns]:
         bad = df[c].isna() & ((c != 'onset_dag') | (df.treatment == 'WHC-30'))
@@ -132,44 +133,37 @@ def check_values(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #17c1e1f6
 def check_folds(
-    df,  # a table with the right values
-    where,  # file, for the message
-):
+    df: pd.DataFrame,  # a table with the right values
+    where: str,  # file, for the message
+) -> None:
     "Refuse a genotype tested in two folds of a run, or tested and used for validation in one"
     run = ['protocol', 'split_seed', 'init_seed']
-    fold = (
-        df[df.split == 'test']
-        .groupby([*run, 'genotype'])
-        .fold.transform('nunique')
-        .reindex(df.index)
-    )
-    bad = fold > 1
+    test = df[df.split == 'test']
+    folds = test.groupby([*run, 'genotype']).fold.transform('nunique')
+    bad = folds.reindex(df.index) > 1
     if bad.any():
         raise BadInput(
             f'genotype {df.genotype[bad].iloc[0]} is tested in two folds',
             where=f'{where}, row {_row(bad)}',
             mend='leave each genotype out once',
         )
-    tested = (
-        df[df.split == 'test'][[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
-    )
-    bad = (
-        df[[*run, 'fold', 'genotype']].merge(tested, how='left').tested.notna().to_numpy()
-        & (df.split != 'test').to_numpy()
-    )
+    tested = test[[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
+    beside = df[[*run, 'fold', 'genotype']].merge(tested, how='left')
+    bad = beside.tested.notna().to_numpy() & (df.split != 'test').to_numpy()
     if bad.any():
+        first = df[bad].iloc[0]
         raise BadInput(
-            f'genotype {df.genotype[bad].iloc[0]} is both test and {df.split[bad].iloc[0]} in fold {df.fold[bad].iloc[0]:g}',
+            f'genotype {first.genotype} is both test and {first.split} in fold {first.fold:g}',
             where=f'{where}, row {_row(bad)}',
             mend='separate the splits by genotype',
         )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #cc296140
 def check_facts(
-    df,  # a table with the right folds
-    where,  # file, for the message
-):
-    "Refuse plants that change their genotype, treatment or onset, labels that contradict the onset, runs with other steps"
+    df: pd.DataFrame,  # a table with the right folds
+    where: str,  # file, for the message
+) -> None:
+    "Refuse facts of a plant that change, labels that contradict the onset, runs with other steps"
     for c in ['genotype', 'treatment', 'replicate', 'onset_dag']:
         first = df.groupby('plant_id')[c].transform('first')
         bad = (df[c] != first) & ~(df[c].isna() & first.isna())
@@ -192,17 +186,19 @@ def check_facts(
         per_step = test[test.protocol == protocol].groupby(['plant_id', 'dag']).size()
         short = per_step[per_step < len(n)]
         if len(short):
+            plant, dag = short.index[0]
             raise BadInput(
-                f'plant {short.index[0][0]} on DAG {short.index[0][1]:g} is tested in {short.iloc[0]} of {len(n)} runs ({protocol})',
+                f'plant {plant} on DAG {dag:g} is tested in '
+                f'{short.iloc[0]} of {len(n)} runs ({protocol})',
                 where=where,
                 mend='the fits are not complete: train what is missing',
             )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #b4cdf2ef
 def check_predictions(
-    df,  # a table of predictions
-    where='predictions',  # file, for the messages
-):  # the same table, with columns added that may be absent
+    df: pd.DataFrame,  # a table of predictions
+    where: str = 'predictions',  # file, for the messages
+) -> pd.DataFrame:  # the same table, with columns added that may be absent
     "All refusals, cheap ones first"
     check_columns(df, where)
     df = df.astype({c: float for c in ['onset_dag', 'probability']})
@@ -213,8 +209,8 @@ def check_predictions(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #c213ab85
 def read_predictions(
-    path,  # OUT/arms/<arm>/predictions.csv
-):
+    path: Path,  # OUT/arms/<arm>/predictions.csv
+) -> pd.DataFrame:
     "Read and check a table of predictions; accessions and plant ids stay text"
     path = Path(path)
     if not path.exists():
@@ -222,15 +218,15 @@ def read_predictions(
     return check_predictions(_read(path), str(path))
 
 
-def _read(path):
+def _read(path: Path) -> pd.DataFrame:
     "The table, its names as text"
     names = {c: str for c in ['study', 'arm', 'backbone', *text_columns]}
     return read_csv(path, dtype=names, keep_default_na=False, na_values=[''], low_memory=False)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
 def read_rounds(
-    path,  # OUT/arms/<arm>/predictions_all_rounds.csv
-):
+    path: Path,  # OUT/arms/<arm>/predictions_all_rounds.csv
+) -> pd.DataFrame:
     "Read and check predictions on all rounds, a row per plant and round"
     df = _read(path)
     check_columns(df, str(path), ['measured'])
@@ -242,11 +238,8 @@ def read_rounds(
             mend='keep one row per key',
         )
     check_predictions(merge_days(df), str(path))
-    rows = (
-        df[(df.split == 'test') & (df.measured == 1)]
-        .groupby(['protocol', 'split_seed', 'init_seed'])
-        .size()
-    )
+    test = df[(df.split == 'test') & (df.measured == 1)]
+    rows = test.groupby(['protocol', 'split_seed', 'init_seed']).size()
     if rows.groupby(level=0).nunique().gt(1).any():
         raise BadInput(
             'the runs differ in their measured rounds',
@@ -257,19 +250,16 @@ def read_rounds(
 
 
 def merge_days(
-    df,  # from `read_rounds`
-):
+    df: pd.DataFrame,  # from `read_rounds`
+) -> pd.DataFrame:
     "One row per plant and day: of two rounds of one day the one with the higher probability"
-    return (
-        df.sort_values('probability')
-        .drop_duplicates(key_columns, keep='last')
-        .sort_index(ignore_index=True)
-    )
+    rising = df.sort_values('probability')
+    return rising.drop_duplicates(key_columns, keep='last').sort_index(ignore_index=True)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #29a80a19
 def check_all_rounds(
-    path,  # OUT/arms/<arm>/predictions_all_rounds.csv
-):
+    path: Path,  # OUT/arms/<arm>/predictions_all_rounds.csv
+) -> pd.DataFrame:
     "Read and check predictions on all rounds, a row per plant and day"
     return check_predictions(merge_days(read_rounds(path)), str(path))
 
@@ -289,12 +279,12 @@ class Scores:
     backbone: str = ''  # of the arm
     threshold: float = 0.5  # stressed is said above it
     note: str = ''  # what a reader must know beside its numbers
-    counted: 'Scores' = None  # of all rounds: the measured rows as the earlier evaluator counted them, two rounds of one day being two
+    counted: 'Scores' = None  # of all rounds: the measured rows, counted round by round
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
 def _cached(
     cls,  # class to which the property belongs
-):  # decorator: like `cached_property`, for classes that grow in several cells
+) -> 'Callable':  # decorator: like `cached_property`, for classes that grow in several cells
     def add(f):
         prop = cached_property(f)
         prop.__set_name__(cls, f.__name__)
@@ -305,27 +295,32 @@ def _cached(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a9a54a33
 @_cached(Scores)
-def y(self):
+def y(self) -> np.ndarray:
+    "Whether each step is stressed"
     return self.steps.label.to_numpy(bool)
 
 
 @_cached(Scores)
-def dag(self):
+def dag(self) -> np.ndarray:
+    "DAG of each step"
     return self.steps.dag.to_numpy(float)
 
 
 @_cached(Scores)
-def g(self):
+def g(self) -> np.ndarray:
+    "Code of the genotype of each step"
     return pd.factorize(self.steps.genotype)[0]
 
 
 @_cached(Scores)
-def genotypes(self):
+def genotypes(self) -> np.ndarray:
+    "Names of the genotypes, in the order of their codes"
     return self.steps.genotype.unique().astype(object)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #935afa26
 @_cached(Scores)
-def plants(self):
+def plants(self) -> pd.DataFrame:
+    "A row per plant"
     cols = [
         'plant_id',
         'genotype',
@@ -340,27 +335,29 @@ def plants(self):
 
 
 @_cached(Scores)
-def plant(self):
+def plant(self) -> np.ndarray:
+    "Row of `plants` of each step"
     return pd.factorize(self.steps.plant_id)[0]
 
 
 @_cached(Scores)
-def grid(self):
+def grid(self) -> np.ndarray:
+    "(plants, steps of a plant) numbers of the steps in time order, -1 for none"
     count = np.bincount(self.plant)
+    start = np.r_[0, np.cumsum(count)[:-1]]
+    step = np.arange(len(self.plant))
     grid = np.full((len(count), count.max()), -1)
-    grid[self.plant, np.arange(len(self.plant)) - np.r_[0, np.cumsum(count)[:-1]][self.plant]] = (
-        np.arange(len(self.plant))
-    )
+    grid[self.plant, step - start[self.plant]] = step
     return grid
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de7cd4d6
 def scores(
-    df,  # a checked table of predictions
-    protocol='retrospective',  # which reading
-    arm='',  # name
-    kind='arm',  # arm, baseline, imported or yardstick
-    backbone='',  # of the arm
-):
+    df: pd.DataFrame,  # a checked table of predictions
+    protocol: str = 'retrospective',  # which reading
+    arm: str = '',  # name
+    kind: str = 'arm',  # arm, baseline, imported or yardstick
+    backbone: str = '',  # of the arm
+) -> Scores | None:
     "Arrange the test predictions of one protocol as a matrix of runs by steps"
     df = df[df.protocol == protocol]
     if not len(df):
@@ -368,20 +365,19 @@ def scores(
     for c in ['label_low_dag', 'label_high_dag']:
         if c not in df:
             df = df.assign(**{c: np.nan})
-    test = df[df.split == 'test'].sort_values(
-        ['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag'], kind='stable'
-    )
+    order = ['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag']
+    test = df[df.split == 'test'].sort_values(order, kind='stable')
     runs = test[['split_seed', 'init_seed']].drop_duplicates().reset_index(drop=True)
     n = len(test) // len(runs)
     steps = test.iloc[:n].reset_index(drop=True)
     return Scores(
-        arm,
-        protocol,
-        steps[step_columns],
-        runs,
-        test.probability.to_numpy(float).reshape(len(runs), n),
-        steps.fold.to_numpy(int),
-        df[df.split != 'test'],
-        kind,
-        backbone,
+        arm=arm,
+        protocol=protocol,
+        steps=steps[step_columns],
+        runs=runs,
+        p=test.probability.to_numpy(float).reshape(len(runs), n),
+        fold=steps.fold.to_numpy(int),
+        held=df[df.split != 'test'],
+        kind=kind,
+        backbone=backbone,
     )

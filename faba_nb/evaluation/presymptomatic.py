@@ -9,6 +9,7 @@ __all__ = ['leads', 'widths', 'image_signals', 'classic', 'pair_differences', 't
            'signal_differences', 'presymptomatic_tables', 'agreement_table']
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #732d6852
+from itertools import combinations
 import numpy as np
 import pandas as pd
 import warnings
@@ -22,114 +23,111 @@ from .comparing import adjust
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #141e13a1
 def pair_differences(
-    table,  # plant_id, dag and the columns of `names`
-    plants,  # plant_id, genotype, treatment, replicate
-    names,  # columns to take
-):  # differences (genotypes, days, names) in control standard deviations, genotypes, days
-    "Drought minus control of the same genotype, replicate and day, over the day's standard deviation between controls"
-    d = table[['plant_id', 'dag', *names]].merge(
-        plants[['plant_id', 'genotype', 'treatment', 'replicate']], on='plant_id'
-    )
+    table: pd.DataFrame,  # plant_id, dag and the columns of `names`
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate
+    names: list[str],  # columns to take
+) -> tuple[
+    np.ndarray, list[str], np.ndarray
+]:  # differences (genotypes, days, names), genotypes, days
+    "Drought minus control of a genotype, replicate and day, over the day's SD between controls"
+    about = plants[['plant_id', 'genotype', 'treatment', 'replicate']]
+    d = table[['plant_id', 'dag', *names]].merge(about, on='plant_id')
     keys = ['genotype', 'dag', 'replicate']
     side = {t: q.groupby(keys)[names].mean() for t, q in d.groupby('treatment')}
     spread = side['WHC-80'].groupby('dag').std().replace(0, np.nan).mean()
-    diff = (
-        ((side['WHC-30'] - side['WHC-80']) / spread)
-        .dropna(how='all')
-        .groupby(['genotype', 'dag'])
-        .mean()
-    )
-    genotypes, days = sorted(diff.index.unique('genotype')), sorted(diff.index.unique('dag'))
-    full = diff.reindex(pd.MultiIndex.from_product([genotypes, days]))
-    return (
-        full.to_numpy(float).reshape(len(genotypes), len(days), len(names)),
-        genotypes,
-        np.array(days, float),
-    )
+    diff = ((side['WHC-30'] - side['WHC-80']) / spread).dropna(how='all')
+    diff = diff.groupby(['genotype', 'dag']).mean()
+    genotypes = sorted(diff.index.unique('genotype'))
+    days = sorted(diff.index.unique('dag'))
+    full = diff.reindex(pd.MultiIndex.from_product([genotypes, days])).to_numpy(float)
+    full = full.reshape(len(genotypes), len(days), len(names))
+    return full, genotypes, np.array(days, float)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #86403c7e
 def treatment_effects(
-    d,  # rows of one parameter: y, dag, drought (0/1), genotype
-    draws=20_000,  # for the simultaneous band
-    seed=0,  # of those draws
-):  # a row per day: effect, se, low, high (pointwise), band_low, band_high, p; and the Wald p of all days together
+    d: pd.DataFrame,  # rows of one parameter: y, dag, drought (0/1), genotype
+    draws: int = 20_000,  # for the simultaneous band
+    seed: int = 0,  # of those draws
+) -> (
+    pd.DataFrame
+):  # a row per day: effect, se, pointwise and simultaneous band, p; p_all of all days together
     "Treatment effect per day from a mixed model with a random genotype"
     d = d.dropna(subset='y')
     dag, effect, cov = day_model(d)
     se = np.sqrt(np.diag(cov))
-    z = np.random.default_rng(seed).multivariate_normal(
-        np.zeros(len(se)), cov / np.outer(se, se), draws, method='eigh'
-    )
+    rng = np.random.default_rng(seed)
+    correlation = cov / np.outer(se, se)
+    z = rng.multivariate_normal(np.zeros(len(se)), correlation, draws, method='eigh')
     wide = np.quantile(np.abs(z).max(1), 0.95)
-    return pd.DataFrame(
-        dict(
-            dag=dag,
-            effect=effect,
-            se=se,
-            low=effect - 1.96 * se,
-            high=effect + 1.96 * se,
-            band_low=effect - wide * se,
-            band_high=effect + wide * se,
-            p=2 * stats.norm.sf(np.abs(effect / se)),
-            p_all=stats.chi2.sf(effect @ np.linalg.solve(cov, effect), len(effect)),
-        )
+    wald = effect @ np.linalg.solve(cov, effect)
+    out = dict(
+        dag=dag,
+        effect=effect,
+        se=se,
+        low=effect - 1.96 * se,
+        high=effect + 1.96 * se,
+        band_low=effect - wide * se,
+        band_high=effect + wide * se,
+        p=2 * stats.norm.sf(np.abs(effect / se)),
+        p_all=stats.chi2.sf(wald, len(effect)),
     )
+    return pd.DataFrame(out)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #604374b1
 def day_model(
-    d,  # rows of one parameter: y, dag, drought (0/1), genotype
-):  # (days,) DAG, (days,) treatment effects, (days, days) their covariance
+    d: pd.DataFrame,  # rows of one parameter: y, dag, drought (0/1), genotype
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # (days,) DAG, (days,) treatment effects, (days, days) their covariance
     "y = day + day x drought + a random level per genotype, by restricted maximum likelihood"
     day, code = np.unique(d.dag.to_numpy(float), return_inverse=True)
     level = np.eye(len(day))[code]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)
         warnings.simplefilter('ignore', UserWarning)
-        fit = MixedLM(
-            d.y.to_numpy(float),
-            np.hstack([level, level * d.drought.to_numpy(float)[:, None]]),
-            groups=d.genotype.to_numpy(),
-        ).fit(reml=True)
+        x = np.hstack([level, level * d.drought.to_numpy(float)[:, None]])
+        model = MixedLM(d.y.to_numpy(float), x, groups=d.genotype.to_numpy())
+        fit = model.fit(reml=True)
     mine = slice(len(day), 2 * len(day))
-    return day, np.asarray(fit.fe_params)[mine], np.asarray(fit.cov_params())[mine, mine]
+    effect = np.asarray(fit.fe_params)
+    covariance = np.asarray(fit.cov_params())
+    return day, effect[mine], covariance[mine, mine]
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #03b2583c
 def divergence_day(
-    e,  # from `treatment_effects`
-):  # DAG, NaN where the treatments never part
+    e: pd.DataFrame,  # from `treatment_effects`
+) -> float:  # DAG, NaN where the treatments never part
     "First of two consecutive days on which the simultaneous band excludes 0 on the same side"
-    side = np.sign(e.effect) * ((e.band_low > 0) | (e.band_high < 0))
-    hit = (side != 0) & (side == side.shift(-1, fill_value=side.iloc[-1]))
+    excluded = (e.band_low > 0) | (e.band_high < 0)
+    side = np.sign(e.effect) * excluded
+    after = side.shift(-1, fill_value=side.iloc[-1])
+    hit = (side != 0) & (side == after)
     return e.dag[hit].min() if hit.any() else np.nan
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #95fbb771
 def fluorescence_change(
-    fluor,  # plant_id, dag, parameters
-    plants,  # plant_id, genotype, treatment
-    names,  # parameters
-):  # two tables: a row per parameter and day; a row per parameter
+    fluor: pd.DataFrame,  # plant_id, dag, parameters
+    plants: pd.DataFrame,  # plant_id, genotype, treatment
+    names: list[str],  # parameters
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # two tables: a row per parameter and day; a row per parameter
     "Treatment effects of all parameters, and their days of divergence"
-    d = fluor[['plant_id', 'dag', *names]].merge(
-        plants[['plant_id', 'genotype', 'treatment']], on='plant_id'
-    )
+    about = plants[['plant_id', 'genotype', 'treatment']]
+    d = fluor[['plant_id', 'dag', *names]].merge(about, on='plant_id')
     d['drought'], parts = (d.treatment == 'WHC-30').astype(float), []
     for k in names:
         spread = d[k][d.drought == 0].groupby(d.dag).std().mean()
         if not (spread > 0) or d[k].notna().sum() < 20:
             continue
-        parts.append(
-            pd.DataFrame(
-                dict(parameter=k),
-                index=(e := treatment_effects(d.assign(y=(d[k] - d[k].mean()) / spread))).index,
-            ).join(e)
-        )
+        effects = treatment_effects(d.assign(y=(d[k] - d[k].mean()) / spread))
+        parts.append(pd.DataFrame(dict(parameter=k), index=effects.index).join(effects))
     t = pd.concat(parts, ignore_index=True)
-    t['p_bh'], t['p_holm'] = (
-        adjust(t.p, 'fdr_bh'),
-        t.groupby('dag').p.transform(lambda p: adjust(p, 'holm')),
-    )
-    one = pd.DataFrame(
-        [
+    t['p_bh'] = adjust(t.p, 'fdr_bh')
+    t['p_holm'] = t.groupby('dag').p.transform(lambda p: adjust(p, 'holm'))
+    rows = []
+    for k, q in t.groupby('parameter', sort=False):
+        rows.append(
             dict(
                 parameter=k,
                 divergence_dag=divergence_day(q),
@@ -137,9 +135,8 @@ def fluorescence_change(
                 p=q.p_all.iloc[0],
                 n_genotypes=d.genotype.nunique(),
             )
-            for k, q in t.groupby('parameter', sort=False)
-        ]
-    )
+        )
+    one = pd.DataFrame(rows)
     return t.drop(columns='p_all'), one.assign(p_adjusted=adjust(one.p, 'holm'))
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #d5cb3b7e
@@ -148,13 +145,15 @@ widths = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)  # days of the logistic
 
 
 def dealt_sums(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    known,  # (onsets,) DAG, each once
-):  # (genotypes, onsets, grid) x.x and x.y
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    known: np.ndarray,  # (onsets,) DAG, each once
+) -> tuple[np.ndarray, np.ndarray]:  # (genotypes, onsets, grid) x.x and x.y
     "Least-squares sums of every curve of the grid, were a genotype's onset any of the known ones"
-    ok, y = np.isfinite(D).astype(float), np.nan_to_num(D)
-    t = (days[None, None] - known[:, None, None]) + leads[:, None]
+    ok = np.isfinite(D).astype(float)
+    y = np.nan_to_num(D)
+    from_onset = days[None, None] - known[:, None, None]
+    t = from_onset + leads[:, None]
     xx, xy = [], []
     for s in widths:
         x = 1 / (1 + np.exp(-np.clip(t / s, -40, 40)))
@@ -164,66 +163,72 @@ def dealt_sums(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #aa30d539
 def lead_sums(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    onset,  # (genotypes,) DAG
-):  # (genotypes, grid) x.x and x.y, (genotypes,) y.y
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    onset: np.ndarray,  # (genotypes,) DAG
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (genotypes, grid) x.x and x.y, (genotypes,) y.y
     "Least-squares sums of every curve of the grid, genotype by genotype"
-    xx, xy = dealt_sums(D, days, known := np.unique(onset))
+    known = np.unique(onset)
+    xx, xy = dealt_sums(D, days, known)
     own = np.arange(len(D)), np.searchsorted(known, onset)
-    return xx[own], xy[own], (np.nan_to_num(D) ** 2).sum(1)
+    yy = (np.nan_to_num(D) ** 2).sum(1)
+    return xx[own], xy[own], yy
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4d77440a
 def best_lead(
-    xx,  # (draws, grid)
-    xy,  # (draws, grid)
+    xx: np.ndarray,  # (draws, grid)
+    xy: np.ndarray,  # (draws, grid)
+) -> (
+    tuple
 ):  # (draws,) lead, (draws,) gain: sum of squares explained, (draws,) effect, (draws,) width
     "The curve that explains most"
     gain = ratio(xy**2, xx, 0)
+    effect = ratio(xy, xx, 0)
     i = gain.argmax(-1)
     row = np.arange(len(i))
-    return (
-        leads[i % len(leads)],
-        gain[row, i],
-        ratio(xy, xx, 0)[row, i],
-        np.array(widths)[i // len(leads)],
-    )
+    lead = leads[i % len(leads)]
+    width = np.array(widths)[i // len(leads)]
+    return lead, gain[row, i], effect[row, i], width
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #298711be
 def dealt_gains(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    onset,  # (genotypes,) DAG
-    rng,  # random generator
-    draws,  # permutations
-):  # (draws,) sum of squares explained
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    onset: np.ndarray,  # (genotypes,) DAG
+    rng: np.random.Generator,  # of the permutations
+    draws: int,  # permutations
+) -> np.ndarray:  # (draws,) sum of squares explained
     "What the best curve explains with onsets dealt anew over the genotypes"
     known, code = np.unique(onset, return_inverse=True)
     dealt = np.array([rng.permutation(code) for _ in range(draws)])
     pick = np.eye(len(known))[dealt].reshape(draws, -1)
-    sums = [x.reshape(len(D) * len(known), -1) for x in dealt_sums(D, days, known)]
-    return np.concatenate(
-        [best_lead(*(q @ x for x in sums))[1] for q in np.array_split(pick, max(1, draws // 250))]
-    )
+    cells = len(D) * len(known)
+    xx, xy = (x.reshape(cells, -1) for x in dealt_sums(D, days, known))
+    gains = []
+    for part in np.array_split(pick, max(1, draws // 250)):
+        _, gain, _, _ = best_lead(part @ xx, part @ xy)
+        gains.append(gain)
+    return np.concatenate(gains)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #052c430a
 def onset_lead(
-    D,  # (genotypes, days) differences of one signal
-    days,  # (days,) DAG
-    onset,  # (genotypes,) DAG
-    draws=1000,  # of bootstrap and permutation
-    seed=0,  # of both; the same seed gives the same genotypes for all signals
-):  # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
-    "Lead of a change before the onset with its bootstrap interval, and whether it follows the onset at all"
-    rng, G = np.random.default_rng(seed), len(onset)
+    D: np.ndarray,  # (genotypes, days) differences of one signal
+    days: np.ndarray,  # (days,) DAG
+    onset: np.ndarray,  # (genotypes,) DAG
+    draws: int = 1000,  # of bootstrap and permutation
+    seed: int = 0,  # of both; the same seed gives the same genotypes for all signals
+) -> dict:  # dict lead, low, high, effect, width, p_onset, and the bootstrap draws
+    "Lead of a change before the onset with its interval, and whether it follows the onset at all"
+    rng = np.random.default_rng(seed)
+    G = len(onset)
     w = rng.multinomial(G, np.full(G, 1 / G), draws).astype(float)
     xx, xy, yy = lead_sums(D, days, onset)
-    lead, gain, effect, width = (
-        x[0] for x in best_lead(xx.sum(0, keepdims=True), xy.sum(0, keepdims=True))
-    )
+    best = best_lead(xx.sum(0, keepdims=True), xy.sum(0, keepdims=True))
+    lead, gain, effect, width = (x[0] for x in best)
     boot = best_lead(w @ xx, w @ xy)[0]
     null = dealt_gains(D, days, onset, rng, min(draws, 999))
     low, high = np.quantile(boot, [0.025, 0.975])
+    as_much = np.sum(null >= gain * (1 - 1e-9))
     return dict(
         lead_d=lead,
         low=low,
@@ -231,75 +236,66 @@ def onset_lead(
         effect=effect,
         width_d=width,
         explained=gain / yy.sum() if yy.sum() else np.nan,
-        p_onset=(1 + np.sum(null >= gain * (1 - 1e-9))) / (1 + len(null)),
+        p_onset=(1 + as_much) / (1 + len(null)),
         n_genotypes=G,
         boot=boot,
     )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #19fc031a
+def _lead_order(
+    fits: dict[str, dict],  # signal -> from `onset_lead`
+    kinds: dict[str, str],  # signal -> e.g. fluorescence, shape, index, model
+    follows: dict[str, int],  # signal -> 1 where it follows the onset
+) -> pd.DataFrame:  # a row per pair of signals of different kind
+    "Leads of one kind of signal before another"
+    columns = ['first', 'first_kind', 'second', 'second_kind']
+    columns += ['lead_d', 'low', 'high', 'both_follow_onset']
+    rows = []
+    for a, b in combinations(fits, 2):
+        if kinds[a] == kinds[b]:
+            continue
+        lead = fits[a]['lead_d'] - fits[b]['lead_d']
+        boot = fits[a]['boot'] - fits[b]['boot']
+        low = np.quantile(boot, 0.025)
+        high = np.quantile(boot, 0.975)
+        rows.append((a, kinds[a], b, kinds[b], lead, low, high, follows[a] * follows[b]))
+    return pd.DataFrame(rows, columns=columns)
+
+
 def lead_table(
-    signals,  # dict name -> (D, days, onset) as for `onset_lead`, genotypes in a common order
-    kinds,  # dict name -> e.g. fluorescence, shape, index, model
-    draws=1000,  # of bootstrap and permutation
-):  # two tables: a row per signal; a row per pair of signals of different kind
+    signals: dict[str, tuple],  # name -> (D, days, onset) as for `onset_lead`
+    kinds: dict[str, str],  # name -> e.g. fluorescence, shape, index, model
+    draws: int = 1000,  # of bootstrap and permutation
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # two tables: a row per signal; a row per pair of signals of different kind
     "Leads of all signals before the onset, and of one kind of signal before another"
     fits = {k: onset_lead(*v, draws) for k, v in signals.items()}
-    one = pd.DataFrame(
-        [
-            dict(signal=k, kind=kinds[k]) | {a: b for a, b in f.items() if a != 'boot'}
-            for k, f in fits.items()
-        ]
-    )
+    rows = []
+    for k, f in fits.items():
+        told = {a: b for a, b in f.items() if a != 'boot'}
+        rows.append(dict(signal=k, kind=kinds[k]) | told)
+    one = pd.DataFrame(rows)
     one['p_onset_holm'] = adjust(one.p_onset, 'holm')
     one['follows_onset'] = (one.p_onset_holm <= 0.05).astype(int)
-    ok, pairs = dict(zip(one.signal, one.follows_onset)), []
-    for a in fits:
-        for b in fits:
-            if kinds[a] == kinds[b] or list(fits).index(a) > list(fits).index(b):
-                continue
-            d = fits[a]['boot'] - fits[b]['boot']
-            pairs.append(
-                dict(
-                    first=a,
-                    first_kind=kinds[a],
-                    second=b,
-                    second_kind=kinds[b],
-                    lead_d=fits[a]['lead_d'] - fits[b]['lead_d'],
-                    low=np.quantile(d, 0.025),
-                    high=np.quantile(d, 0.975),
-                    both_follow_onset=ok[a] * ok[b],
-                )
-            )
-    return one, pd.DataFrame(
-        pairs,
-        columns=[
-            'first',
-            'first_kind',
-            'second',
-            'second_kind',
-            'lead_d',
-            'low',
-            'high',
-            'both_follow_onset',
-        ],
-    )
+    return one, _lead_order(fits, kinds, dict(zip(one.signal, one.follows_onset)))
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #02fa7cfd
 def deviation_scores(
-    fluor,  # plant_id, dag, parameters
-    plants,  # plant_id, genotype, treatment, replicate, onset_dag
-    names,  # parameters
-    allowance=0.5,  # subtracted from each day's deviation, in standard deviations
-    late=28,  # DAG from which the direction of the drought effect is learned
-):  # Scores, protocol online, one run
+    fluor: pd.DataFrame,  # plant_id, dag, parameters
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag
+    names: list[str],  # parameters
+    allowance: float = 0.5,  # subtracted from each day's deviation, in standard deviations
+    late: int = 28,  # DAG from which the direction of the drought effect is learned
+) -> Scores:  # Scores, protocol online, one run
     "CUSUM of the fluorescence deviation of every plant, learned from other genotypes"
-    d = (
-        fluor[['plant_id', 'dag', *names]]
-        .merge(plants, on='plant_id')
-        .sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
-    )
-    x, g = d[names].to_numpy(float), pd.factorize(d.genotype)[0]
-    drought, z = d.treatment.to_numpy() == 'WHC-30', np.empty(len(d))
+    order = ['genotype', 'plant_id', 'dag']
+    d = fluor[['plant_id', 'dag', *names]].merge(plants, on='plant_id')
+    d = d.sort_values(order, ignore_index=True)
+    x = d[names].to_numpy(float)
+    g = pd.factorize(d.genotype)[0]
+    drought = d.treatment.to_numpy() == 'WHC-30'
+    z = np.empty(len(d))
     for j in range(g.max() + 1):
         mine = g == j
         dev = standardised(x, d.dag.to_numpy(), ~mine & ~drought)
@@ -307,59 +303,56 @@ def deviation_scores(
         score = np.nansum(dev * w, axis=1)
         level = score[~mine & ~drought]
         z[mine] = ((score - level.mean()) / max(level.std(), 1e-12))[mine]
-    d['cusum'] = (
-        pd.Series(z).groupby(d.plant_id).transform(lambda v: cusum(v.to_numpy(), allowance))
-    )
-    steps = with_labels(d.assign(round=d.get('round', 0)).drop(columns=names))[
-        step_columns + ['cusum']
-    ].sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
+    by_plant = pd.Series(z).groupby(d.plant_id)
+    d['cusum'] = by_plant.transform(lambda v: cusum(v.to_numpy(), allowance))
+    steps = with_labels(d.assign(round=d.get('round', 0)).drop(columns=names))
+    steps = steps[step_columns + ['cusum']].sort_values(order, ignore_index=True)
     p = 1 - np.exp(-steps.cusum.to_numpy() / 5)
     return Scores(
-        'fluorescence',
-        'online',
-        steps[step_columns],
-        pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
-        p[None],
-        pd.factorize(steps.genotype)[0],
-        None,
-        'sensor',
-        '',
+        arm='fluorescence',
+        protocol='online',
+        steps=steps[step_columns],
+        runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
+        p=p[None],
+        fold=pd.factorize(steps.genotype)[0],
+        kind='sensor',
         note='CUSUM of the deviation from control plants of other genotypes',
     )
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #e4f95655
 def standardised(
-    x,  # (rows, names)
-    day,  # (rows,) DAG
-    reference,  # (rows,) bool: the control plants of other genotypes
-):  # (rows, names) deviations in standard deviations of the reference on that day
+    x: np.ndarray,  # (rows, names)
+    day: np.ndarray,  # (rows,) DAG
+    reference: np.ndarray,  # (rows,) bool: the control plants of other genotypes
+) -> np.ndarray:  # (rows, names) deviations in standard deviations of the reference on that day
     "Deviation from the reference plants of the day"
     out = np.full(x.shape, np.nan)
     for d in np.unique(day):
-        at, r = day == d, (day == d) & reference
+        at = day == d
+        r = (day == d) & reference
         if r.sum() > 2:
-            out[at] = (x[at] - np.nanmean(x[r], 0)) / np.where(
-                (s := np.nanstd(x[r], 0)) > 0, s, np.nan
-            )
+            sd = np.nanstd(x[r], 0)
+            out[at] = (x[at] - np.nanmean(x[r], 0)) / np.where(sd > 0, sd, np.nan)
     return out
 
 
 def cusum(
-    z,  # deviations in time order
-    allowance,  # subtracted from each
-):  # the running sum that never falls below 0
+    z: np.ndarray,  # deviations in time order
+    allowance: float,  # subtracted from each
+) -> np.ndarray:  # the running sum that never falls below 0
     "One-sided cumulative sum (Page 1954)"
-    out, total = np.empty(len(z)), 0.0
+    out = np.empty(len(z))
+    total = 0.0
     for i, v in enumerate(np.nan_to_num(z)):
         out[i] = total = max(0.0, total + v - allowance)
     return out
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #393c31ec
 def alarm_dates(
-    s,  # Scores, online
-    rule=alarms.accession_rule,  # when a plant counts as alarmed
-):  # a row per genotype
-    "Middle, first and last alarm of a genotype's drought plants (runs together), and how many never alarm"
+    s: Scores,  # online
+    rule: alarms.Rule = alarms.accession_rule,  # when a plant counts as alarmed
+) -> pd.DataFrame:  # a row per genotype, runs together
+    "Middle, first and last alarm of a genotype's drought plants, and how many never alarm"
     q = alarms.plant_alarms(s, rule).groupby('genotype')
     out = q.agg(
         onset_dag=('onset_dag', 'first'),
@@ -376,35 +369,37 @@ def alarm_dates(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #fd2a9fdf
 def row_correlations(
-    x,  # (n,) or (rows, n)
-    y,  # (rows, n)
-):  # (rows,)
+    x: np.ndarray,  # (n,) or (rows, n)
+    y: np.ndarray,  # (rows, n)
+) -> np.ndarray:  # (rows,)
     "Pearson correlation of each row"
-    x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))
-    return (x * y).sum(-1) / np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    x = x - x.mean(-1, keepdims=True)
+    y = y - y.mean(-1, keepdims=True)
+    square_x = (x**2).sum(-1)
+    square_y = (y**2).sum(-1)
+    return (x * y).sum(-1) / np.sqrt(square_x * square_y)
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #977355fe
 def dates_agree(
-    a,  # (genotypes,) DAG of one signal
-    b,  # (genotypes,) DAG of another
-    onset,  # (genotypes,) DAG
-    draws=2000,  # permutations
-    seed=0,  # of them
-):  # dict
-    "Spearman correlation of two dates with its permutation p; and the trap: the correlation of both leads, beside its value without any agreement"
+    a: np.ndarray,  # (genotypes,) DAG of one signal
+    b: np.ndarray,  # (genotypes,) DAG of another
+    onset: np.ndarray,  # (genotypes,) DAG
+    draws: int = 2000,  # permutations
+    seed: int = 0,  # of them
+) -> dict[str, float]:  # r_dates, p_dates, r_leads, r_leads without any agreement and its range, n
+    "Spearman correlation of two dates with its permutation p, and the correlation of both leads"
     ok = np.isfinite(a) & np.isfinite(b) & np.isfinite(onset)
-    a, b, o = a[ok], b[ok], onset[ok]
-    empty = dict.fromkeys(
-        ['r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high'], np.nan
-    )
+    a = a[ok]
+    b = b[ok]
+    o = onset[ok]
+    columns = ['r_dates', 'p_dates', 'r_leads', 'r_leads_null', 'null_low', 'null_high']
     if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return empty | dict(n=int(ok.sum()))
+        return dict.fromkeys(columns, np.nan) | dict(n=int(ok.sum()))
     shuffled = np.random.default_rng(seed).permuted(np.tile(b, (draws, 1)), axis=1)
-    ranks = lambda x: stats.rankdata(x, axis=-1)
-    rho, null = (
-        row_correlations(ranks(a), ranks(b)[None])[0],
-        row_correlations(ranks(a), ranks(shuffled)),
-    )
+    rank_a = stats.rankdata(a)
+    rank_b = stats.rankdata(b)
+    rho = row_correlations(rank_a, rank_b[None])[0]
+    null = row_correlations(rank_a, stats.rankdata(shuffled, axis=-1))
     leads = row_correlations(o - a, o - shuffled)
     return dict(
         r_dates=rho,
@@ -421,79 +416,59 @@ image_signals = dict(
     shape=['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass'],
     index=['ExG', 'GLI', 'NGRVI'],
 )
-classic = [
-    'Fo',
-    'Fm',
-    'QY_max',
-    'Fv/Fm_Lss',
-    'QY_Lss',
-    'NPQ_Lss',
-    'qN_Lss',
-    'qP_Lss',
-    'Rfd_Lss',
-]  # the parameters most often reported
+# the parameters most often reported
+classic = 'Fo Fm QY_max Fv/Fm_Lss QY_Lss NPQ_Lss qN_Lss qP_Lss Rfd_Lss'.split()
 
 
 def signal_differences(
-    tables,  # dict kind -> (table, names): fluorescence, shape, index
-    plants,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
-):  # dict name -> (D, days, onset), dict name -> kind
+    tables: dict[str, tuple],  # kind -> (table, names): fluorescence, shape, index
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
+) -> tuple[dict, dict]:  # name -> (D, days, onset), name -> kind
     "Pair differences of every signal, all on the genotypes that have both treatments"
-    onset = plants.groupby('genotype').genotype_onset_dag.first()
+    onset = plants.groupby('genotype').genotype_onset_dag.first().dropna().sort_index()
+    noted = onset.to_numpy(float)
     signals, kinds = {}, {}
     for kind, (table, names) in tables.items():
         names = [n for n in names if n in table and table[n].notna().any()]
         if not names:
             continue
         D, genotypes, days = pair_differences(table, plants, names)
-        at = pd.Index(genotypes).get_indexer(sorted(onset.dropna().index))
+        at = pd.Index(genotypes).get_indexer(onset.index)
         full = np.where((at >= 0)[:, None, None], D[at], np.nan)
         for i, n in enumerate(names):
-            signals[n], kinds[n] = (
-                (full[..., i], days, onset.dropna().sort_index().to_numpy(float)),
-                kind,
-            )
+            signals[n] = full[..., i], days, noted
+            kinds[n] = kind
     return signals, kinds
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #4ae3d57a
 def presymptomatic_tables(
-    fluor,  # plant_id, round, dag and parameters
-    plants,  # the plant table of the experiment
-    known,  # names of the fluorescence parameters
-    shape=None,  # plant_id, dag and plant sizes
-    vi=None,  # plant_id, dag and vegetation indices
-    models=(),  # Scores, online: the arms whose alarms stand beside
-    draws=1000,  # of bootstrap and permutation
-):  # dict name -> table
+    fluor: pd.DataFrame,  # plant_id, round, dag and parameters
+    plants: pd.DataFrame,  # the plant table of the experiment
+    known: list[str],  # names of the fluorescence parameters
+    shape: pd.DataFrame | None = None,  # plant_id, dag and plant sizes
+    vi: pd.DataFrame | None = None,  # plant_id, dag and vegetation indices
+    models: 'Sequence[Scores]' = (),  # online: the arms whose alarms stand beside
+    draws: int = 1000,  # of bootstrap and permutation
+) -> dict[str, pd.DataFrame]:
     "Everything about the time before the symptoms"
     known = [k for k in known if k in fluor and fluor[k].notna().any()]
     change, parting = fluorescence_change(fluor, plants, known)
-    tables = dict(fluorescence=(fluor, known)) | {
-        k: (t, image_signals[k]) for k, t in [('shape', shape), ('index', vi)] if t is not None
-    }
+    tables = dict(fluorescence=(fluor, known))
+    for kind, table in [('shape', shape), ('index', vi)]:
+        if table is not None:
+            tables[kind] = table, image_signals[kind]
     signals, kinds = signal_differences(tables, plants)
     shown = [k for k in signals if kinds[k] != 'fluorescence' or k in classic]
     single, pairs = lead_table({k: signals[k] for k in shown}, kinds, draws)
-    f = deviation_scores(
-        fluor, plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']], known
-    )
+    about = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    f = deviation_scores(fluor, plants[about], known)
     dates = pd.concat([alarm_dates(s) for s in [f, *models]], ignore_index=True)
-    own = dates[dates.signal == 'fluorescence'].rename(columns={'alarm_dag': 'change_dag'})[
-        [
-            'genotype',
-            'onset_dag',
-            'change_dag',
-            'first_alarm_dag',
-            'last_alarm_dag',
-            'n',
-            'never',
-            'rule',
-        ]
-    ]
+    own = dates[dates.signal == 'fluorescence'].rename(columns={'alarm_dag': 'change_dag'})
+    told = ['genotype', 'onset_dag', 'change_dag', 'first_alarm_dag', 'last_alarm_dag']
     return dict(
         fluorescence_effects=change,
         fluorescence_divergence=parting,
-        fluorescence_change=own,
+        fluorescence_change=own[[*told, 'n', 'never', 'rule']],
         presymptomatic_leads=single,
         presymptomatic_order=pairs,
         presymptomatic_dates=dates,
@@ -502,31 +477,15 @@ def presymptomatic_tables(
 
 # %% ../../nbs/40_evaluation/13_presymptomatic.ipynb #843c7fe0
 def agreement_table(
-    dates,  # from `alarm_dates`, all signals
-):  # a row per pair of signals
+    dates: pd.DataFrame,  # from `alarm_dates`, all signals
+) -> pd.DataFrame:  # a row per pair of signals
     "How the dates of every pair of signals agree over genotypes"
-    wide, onset = (
-        dates.pivot(index='genotype', columns='signal', values='alarm_dag'),
-        dates.groupby('genotype').onset_dag.first(),
-    )
-    names = list(dict.fromkeys(dates.signal))
-    rows = [
-        dict(first=a, second=b)
-        | dates_agree(wide[a].to_numpy(float), wide[b].to_numpy(float), onset.to_numpy(float))
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-    ]
-    return pd.DataFrame(
-        rows,
-        columns=[
-            'first',
-            'second',
-            'r_dates',
-            'p_dates',
-            'r_leads',
-            'r_leads_null',
-            'null_low',
-            'null_high',
-            'n',
-        ],
-    )
+    wide = dates.pivot(index='genotype', columns='signal', values='alarm_dag').astype(float)
+    onset = dates.groupby('genotype').onset_dag.first().to_numpy(float)
+    rows = []
+    for a, b in combinations(dict.fromkeys(dates.signal), 2):
+        agreement = dates_agree(wide[a].to_numpy(), wide[b].to_numpy(), onset)
+        rows.append(dict(first=a, second=b) | agreement)
+    columns = ['first', 'second', 'r_dates', 'p_dates', 'r_leads']
+    columns += ['r_leads_null', 'null_low', 'null_high', 'n']
+    return pd.DataFrame(rows, columns=columns)

@@ -20,19 +20,19 @@ tiny = 1e-6  # probabilities are kept this far from 0 and 1 before taking logits
 
 
 def logits(
-    p,  # probabilities
-):  # log odds, finite
+    p: np.ndarray,  # probabilities
+) -> np.ndarray:  # log odds, finite
     "Log odds of clipped probabilities"
     return logit(np.clip(p, tiny, 1 - tiny))
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #7fd80025
 def fit_scaling(
-    x,  # (steps,) logits
-    y,  # (steps,) bool
-    w,  # (fits, steps) weights
-    steps=40,  # at most; ends when nothing moves
-):  # (fits, 2) intercept and slope
-    "Weighted logistic regressions of y on x, one per row of w, by Newton's method with a faint ridge"
+    x: np.ndarray,  # (steps,) logits
+    y: np.ndarray,  # (steps,) bool
+    w: np.ndarray,  # (fits, steps) weights
+    steps: int = 40,  # at most; ends when nothing moves
+) -> np.ndarray:  # (fits, 2) intercept and slope
+    "Weighted logistic regressions of y on x, one a row of w, by Newton's method with a faint ridge"
     z = np.stack([np.ones_like(x), x], 1)
     beta = np.zeros((len(w), 2))
     for _ in range(steps):
@@ -47,16 +47,14 @@ def fit_scaling(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #cec4b2f4
 def scaled(
-    s,  # Scores
-):  # Scores with scaled probabilities
+    s: Scores,  # of one arm in one protocol
+) -> Scores:  # Scores with scaled probabilities
     "Each genotype's probabilities corrected by what unseen predictions of the other genotypes need"
     others = 1.0 - np.eye(len(s.genotypes))[:, s.g]
-    inner = None if s.held is None else s.held[s.held.split == 'inner']
-    nested = (
-        {k: d for k, d in inner.groupby(['split_seed', 'init_seed', 'fold'])}
-        if inner is not None
-        else {}
-    )
+    nested = {}
+    if s.held is not None:
+        inner = s.held[s.held.split == 'inner']
+        nested = dict(iter(inner.groupby(['split_seed', 'init_seed', 'fold'])))
     p = np.empty_like(s.p)
     for i, (q, run) in enumerate(zip(s.p, s.runs.itertuples())):
         x = logits(q)
@@ -65,73 +63,71 @@ def scaled(
     return replace(s, p=p)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #05007fa9
-def _from_within(s, run, nested):
+def _from_within(s: Scores, run: tuple, nested: dict[tuple, pd.DataFrame]) -> np.ndarray:
     "(steps, 2) intercept and slope of each step's fold, fitted on the fold's inner predictions"
     out = np.empty((len(s.fold), 2))
     for f in np.unique(s.fold):
         d = nested[run.split_seed, run.init_seed, f]
-        out[s.fold == f] = fit_scaling(
-            logits(d.probability.to_numpy()), d.label.to_numpy(bool), np.ones((1, len(d)))
-        )[0]
+        x = logits(d.probability.to_numpy())
+        y = d.label.to_numpy(bool)
+        out[s.fold == f] = fit_scaling(x, y, np.ones((1, len(d))))[0]
     return out
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #627e4158
 def squared_error(
-    s,  # Scores
-):  # (runs, genotypes) sums, (genotypes,) steps
+    s: Scores,  # of one arm in one protocol
+) -> tuple[np.ndarray, np.ndarray]:  # (runs, genotypes) sums, (genotypes,) steps
     "Contributions to the Brier score"
-    return by_genotype((s.p - s.y) ** 2, s.g), np.bincount(s.g).astype(float)
+    error = (s.p - s.y) ** 2
+    n = np.bincount(s.g).astype(float)
+    return by_genotype(error, s.g), n
 
 
 def log_losses(
-    s,  # Scores
-    only=None,  # (steps,) bool: which steps count
-):  # (runs, genotypes) means over a genotype's steps, NaN where none counts
+    s: Scores,  # of one arm in one protocol
+    only: np.ndarray | None = None,  # (steps,) bool: which steps count
+) -> np.ndarray:  # (runs, genotypes) means over a genotype's steps, NaN where none counts
     "Log-loss per genotype"
     at = np.ones(len(s.y), bool) if only is None else only
     q = np.clip(s.p, tiny, 1 - tiny)
     loss = -np.where(s.y, np.log(q), np.log(1 - q))
-    return ratio(by_genotype(np.where(at, loss, 0), s.g), np.bincount(s.g, at))
+    total = by_genotype(np.where(at, loss, 0), s.g)
+    return ratio(total, np.bincount(s.g, at))
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #df375ce9
 def bins_of(
-    p,  # (steps,)
-    bins=10,  # of equal mass
-):  # (steps,) bin number
+    p: np.ndarray,  # (steps,)
+    bins: int = 10,  # of equal mass
+) -> np.ndarray:  # (steps,) bin number
     "Equal-mass bins; steps with the same probability stay together"
     edges = np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, p, 'left')
 
 
 def calibration_table(
-    s,  # Scores
-    label,  # 'as predicted' or 'scaled'
-    bins=10,  # of equal mass
-):  # a row per bin, all runs together
+    s: Scores,  # of one arm in one protocol
+    label: str,  # 'as predicted' or 'scaled'
+    bins: int = 10,  # of equal mass
+) -> pd.DataFrame:  # a row per bin, all runs together
     "Said and happened per bin"
-    p, y = s.p.ravel(), np.tile(s.y, len(s.p))
-    q = (
-        pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y))
-        .groupby('bin')
-        .agg(n=('y', 'size'), said=('p', 'mean'), happened=('y', 'mean'))
-        .reset_index()
+    p = s.p.ravel()
+    y = np.tile(s.y, len(s.p))
+    steps = pd.DataFrame(dict(bin=bins_of(p, bins), p=p, y=y))
+    q = steps.groupby('bin').agg(
+        n=('y', 'size'),
+        said=('p', 'mean'),
+        happened=('y', 'mean'),
     )
-    return pd.concat(
-        [
-            pd.DataFrame(
-                dict(arm=s.arm, kind=s.kind, protocol=s.protocol, scaling=label), index=q.index
-            ),
-            q,
-        ],
-        axis=1,
-    )
+    q = q.reset_index()
+    about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol, scaling=label)
+    return pd.concat([pd.DataFrame(about, index=q.index), q], axis=1)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #c3000db1
 def calibration_error(
-    p,  # (steps,)
-    y,  # (steps,) bool
-    bins=10,  # of equal mass
-):
+    p: np.ndarray,  # (steps,)
+    y: np.ndarray,  # (steps,) bool
+    bins: int = 10,  # of equal mass
+) -> float:
     "Mean over steps of |mean said - share happened| of their bin"
     b = bins_of(p, bins)
     n = np.bincount(b, minlength=bins)
@@ -140,8 +136,8 @@ def calibration_error(
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #880e723f
 def slope_intercept(
-    s,  # Scores
-):  # dict name -> (value, low, high), mean over runs
+    s: Scores,  # of one arm in one protocol
+) -> dict[str, tuple]:  # (value, low, high), mean over runs
     "Calibration slope and intercept with cluster-robust 95 % intervals"
     parts = []
     for q in s.p:
@@ -155,91 +151,89 @@ def slope_intercept(
         var = bread @ (score.T @ score) @ bread * G / (G - 1)
         parts.append((beta, np.sqrt(np.diag(var).clip(0))))
     beta, se = (np.mean([p[i] for p in parts], 0) for i in (0, 1))
-    return {
-        k: (beta[i], beta[i] - 1.96 * se[i], beta[i] + 1.96 * se[i])
-        for i, k in enumerate(['calibration_intercept', 'calibration_slope'])
-    }
+    low = beta - 1.96 * se
+    high = beta + 1.96 * se
+    names = ['calibration_intercept', 'calibration_slope']
+    return dict(zip(names, zip(beta, low, high)))
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #ac6869df
 def decision_curve(
-    s,  # Scores
-    thresholds=np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
-):  # a row per threshold
+    s: Scores,  # of one arm in one protocol
+    thresholds: np.ndarray = np.linspace(0.02, 0.9, 45),  # probabilities at which one would act
+) -> pd.DataFrame:  # a row per threshold
     "Net benefit = TP/N - FP/N x t/(1 - t), mean over runs"
-    n, rows = s.p.size, []
+    n = s.p.size
+    stressed = s.y.mean()
+    rows = []
+    about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol)
     for t in thresholds:
         said = s.p > t
-        net = ((said & s.y).sum() - (said & ~s.y).sum() * t / (1 - t)) / n
-        rows.append(
-            dict(
-                arm=s.arm,
-                kind=s.kind,
-                protocol=s.protocol,
-                threshold=t,
-                net_benefit=net,
-                act_always=s.y.mean() - (1 - s.y.mean()) * t / (1 - t),
-                act_never=0.0,
-            )
-        )
+        hits = (said & s.y).sum()
+        false = (said & ~s.y).sum()
+        net = (hits - false * t / (1 - t)) / n
+        always = stressed - (1 - stressed) * t / (1 - t)
+        benefit = dict(threshold=t, net_benefit=net, act_always=always, act_never=0.0)
+        rows.append(about | benefit)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #4473b064
+def _brier_rows(
+    q: Scores,  # as predicted or scaled
+    rival: np.ndarray,  # (1, genotypes) squared errors of the clock
+    words: str,  # of the skill: which clock
+    tools: 'Tools',  # with `row`
+) -> list[dict]:  # brier, brier_skill
+    "Brier score and its skill"
+    e, n = squared_error(q)
+    many = np.tile(n, (len(q.p), 1))
+    against = np.tile(rival, (len(e), 1))
+    score = (e.sum(1) / n.sum()).mean()
+    skill = 1 - (e.sum(1) / rival.sum()).mean()
+    return [
+        dict(metric='brier') | tools.row(score, lambda d: drawn_ratio(e, many, d)),
+        dict(metric='brier_skill', note=words)
+        | tools.row(skill, lambda d: 1 - drawn_ratio(e, against, d)),
+    ]
+
+
+def _loss_row(
+    q: Scores,  # as predicted or scaled
+    tools: 'Tools',  # with `row`
+) -> dict:  # log_loss
+    "Log-loss, every step counting the same"
+    n = np.bincount(q.g).astype(float)
+    many = np.tile(n, (len(q.p), 1))
+    loss = log_losses(q) * n
+    value = (loss.sum(1) / n.sum()).mean()
+    return dict(metric='log_loss') | tools.row(value, lambda d: drawn_ratio(loss, many, d))
+
+
+def _calibration_rows(
+    q: Scores,  # as predicted or scaled
+    note: str,  # what precedes the note of slope and intercept
+) -> list[dict]:  # calibration_error, calibration_intercept, calibration_slope
+    "Calibration error, slope and intercept"
+    error = np.mean([calibration_error(p, q.y) for p in q.p])
+    rows = [dict(metric='calibration_error', value=error, low=np.nan, high=np.nan)]
+    note = f'{note}; cluster-robust interval' if note else 'cluster-robust interval'
+    for k, (v, low, high) in slope_intercept(q).items():
+        rows.append(dict(metric=k, value=v, low=low, high=high, note=note))
+    return rows
+
+
 def probability_rows(
-    s,  # Scores
-    t,  # Scores, scaled
-    clock,  # Scores of the rival clock
-    tools,  # with `row`
-):  # list of dict
-    "Brier score and skill, log-loss, calibration error, slope and intercept, before and after scaling"
-    n = np.bincount(s.g).astype(float)
-    rival, rows = squared_error(clock)[0].mean(0, keepdims=True), []
-    for q, end in [(s, ''), (t, '_scaled')]:
-        e, many = squared_error(q)[0], np.tile(n, (len(q.p), 1))
-        base = dict(
-            group='probabilities',
-            unit='',
-            undefined=0,
-            note='' if not end else 'after scaling fitted on the other genotypes',
-        )
-        rows.append(
-            base
-            | dict(metric='brier' + end)
-            | tools.row((e.sum(1) / n.sum()).mean(), lambda d, e=e, m=many: drawn_ratio(e, m, d))
-        )
-        rows.append(
-            base
-            | dict(metric='brier_skill' + end, note=f'against {clock.arm}')
-            | tools.row(
-                1 - (e.sum(1) / rival.sum()).mean(),
-                lambda d, e=e: 1 - drawn_ratio(e, np.tile(rival, (len(e), 1)), d),
-            )
-        )
-        loss = log_losses(q) * n
-        rows.append(
-            base
-            | dict(metric='log_loss' + end)
-            | tools.row(
-                (loss.sum(1) / n.sum()).mean(), lambda d, e=loss, m=many: drawn_ratio(e, m, d)
-            )
-        )
-        rows.append(
-            base
-            | dict(
-                metric='calibration_error' + end,
-                value=np.mean([calibration_error(p, q.y) for p in q.p]),
-                low=np.nan,
-                high=np.nan,
-            )
-        )
-        rows += [
-            base
-            | dict(
-                metric=k + end,
-                value=v,
-                low=low,
-                high=high,
-                note=(base['note'] + '; ' if end else '') + 'cluster-robust interval',
-            )
-            for k, (v, low, high) in slope_intercept(q).items()
-        ]
+    s: Scores,  # of one arm in one protocol
+    t: Scores,  # the same, scaled
+    clock: Scores,  # of the rival clock
+    tools: 'Tools',  # with `row`
+) -> list[dict]:
+    "Brier score, skill, log-loss, calibration error, slope, intercept, before and after scaling"
+    rival = squared_error(clock)[0].mean(0, keepdims=True)
+    rows = []
+    scaling = 'after scaling fitted on the other genotypes'
+    for q, end, note in [(s, '', ''), (t, '_scaled', scaling)]:
+        base = dict(group='probabilities', unit='', undefined=0, note=note)
+        brier = _brier_rows(q, rival, f'against {clock.arm}', tools)
+        for row in [*brier, _loss_row(q, tools), *_calibration_rows(q, note)]:
+            rows.append(base | row | dict(metric=row['metric'] + end))
     return rows

@@ -19,14 +19,12 @@ class Draws:
     "Resampled genotypes and, within each, resampled runs"
 
     genotype: np.ndarray  # (draws, G') index of a genotype
-    u: (
-        np.ndarray
-    )  # (draws, G', most runs) uniform numbers that choose runs, or None for the runs as they are
+    u: np.ndarray | None  # (draws, G', most runs) uniform numbers; None: the runs as they are
 
     def run(
         self,
-        R,  # number of runs of the arm
-    ):  # (draws, G', R) index of a run
+        R: int,  # number of runs of the arm
+    ) -> np.ndarray:  # (draws, G', R) index of a run
         "Which runs a draw uses; common to all arms with the same number of runs"
         if self.u is None:
             return np.broadcast_to(np.arange(R), (*self.genotype.shape, R))
@@ -36,8 +34,8 @@ class Draws:
 @patch
 def copies(
     self: Draws,
-    G,  # number of genotypes
-):  # (draws, G) how often each genotype was drawn
+    G: int,  # number of genotypes
+) -> np.ndarray:  # (draws, G) how often each genotype was drawn
     "Draws as counts"
     if not hasattr(self, '_copies'):
         self._copies = np.stack([np.bincount(g, minlength=G) for g in self.genotype]).astype(float)
@@ -47,45 +45,42 @@ def copies(
 @patch
 def flat(
     self: Draws,
-    R,  # number of runs of the arm
-    G,  # number of genotypes of the arm
-):  # (draws, R, G') index into a raveled (R, G) array
+    R: int,  # number of runs of the arm
+    G: int,  # number of genotypes of the arm
+) -> np.ndarray:  # (draws, R, G') index into a raveled (R, G) array
     "Where the drawn cells of an array stand"
     known = self.__dict__.setdefault('_flat', {})
     if (R, G) not in known:
-        known[R, G] = np.ascontiguousarray(
-            (
-                self.run(R).astype(np.int32) * G + self.genotype[..., None].astype(np.int32)
-            ).transpose(0, 2, 1)
-        ).astype(np.intp)
+        at = self.run(R).astype(np.int32) * G + self.genotype[..., None].astype(np.int32)
+        known[R, G] = np.ascontiguousarray(at.transpose(0, 2, 1)).astype(np.intp)
     return known[R, G]
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #80948a11
 def bootstrap_draws(
-    G,  # genotypes
-    R,  # most runs of any arm
-    draws=10_000,  # at least 10 000 for reported intervals
-    seed=0,  # common draws for all arms: one seed
-):
+    G: int,  # genotypes
+    R: int,  # most runs of any arm
+    draws: int = 10_000,  # at least 10 000 for reported intervals
+    seed: int = 0,  # common draws for all arms: one seed
+) -> Draws:
     "Genotypes with replacement, runs with replacement within each"
     rng = np.random.default_rng(seed)
-    return Draws(
-        rng.integers(0, G, (draws, G)),
-        rng.random((draws, G, R), dtype=np.float32) if R > 1 else None,
-    )
+    genotype = rng.integers(0, G, (draws, G))
+    return Draws(genotype, rng.random((draws, G, R), dtype=np.float32) if R > 1 else None)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #b284d8c7
 def jackknife_draws(
-    G,  # genotypes
-):
+    G: int,  # genotypes
+) -> Draws:
     "Each genotype left out once"
-    return Draws(np.array([np.delete(np.arange(G), i) for i in range(G)]), None)
+    every = np.arange(G)
+    left = [np.delete(every, i) for i in range(G)]
+    return Draws(np.array(left), None)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #18cb0ba9
 def drawn_mean(
-    values,  # (R, G) of one arm
-    d,  # Draws
-):  # (draws,) mean over the drawn genotypes of the mean over their drawn runs
+    values: np.ndarray,  # (R, G) of one arm
+    d: Draws,  # genotypes and runs, drawn anew
+) -> np.ndarray:  # (draws,) mean over the drawn genotypes of the mean over their drawn runs
     "Mean over genotypes, resampled"
     x = np.asarray(values, float).ravel().take(d.flat(*values.shape))
     if x.size and np.isfinite(values).all():
@@ -97,45 +92,49 @@ def drawn_mean(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #967b1259
 def drawn_ratio(
-    top,  # (R, G) contributions to the numerator
-    bottom,  # (R, G) contributions to the denominator
-    d,  # Draws
-    together=False,  # True: one ratio over all runs, for counts that differ much between runs
-):  # (draws,)
+    top: np.ndarray,  # (R, G) contributions to the numerator
+    bottom: np.ndarray,  # (R, G) contributions to the denominator
+    d: Draws,  # genotypes and runs, drawn anew
+    together: bool = False,  # one ratio over all runs, for counts that differ much between them
+) -> np.ndarray:  # (draws,)
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
     at = d.flat(*top.shape)
     sums = [np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)]
-    r = ratio(*(x.sum(-1, keepdims=True) if together else x for x in sums))
+    if together:
+        sums = [x.sum(-1, keepdims=True) for x in sums]
+    r = ratio(*sums)
     ok = np.isfinite(r)
     return ratio(np.where(ok, r, 0).sum(-1), ok.sum(-1))
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #3bff8eff
 def drawn_pairs(
-    right,  # (R, G, G) pairs in the right order
-    total,  # (G, G) all pairs
-    d,  # Draws
-):  # (draws,)
+    right: np.ndarray,  # (R, G, G) pairs in the right order
+    total: np.ndarray,  # (G, G) all pairs
+    d: Draws,  # genotypes and runs, drawn anew
+) -> np.ndarray:  # (draws,)
     "Share of pairs in the right order, resampled"
-    G = total.shape[0]
-    n = d.copies(G)
-    return ratio(((n @ np.mean(right, 0)) * n).sum(1), ((n @ total) * n).sum(1))
+    n = d.copies(total.shape[0])
+    in_order = ((n @ np.mean(right, 0)) * n).sum(1)
+    return ratio(in_order, ((n @ total) * n).sum(1))
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #41d6a965
 def drawn_average_precision(
-    y,  # (steps,) bool
-    p,  # (R, steps)
-    g,  # (steps,) genotype codes
-    d,  # Draws
-):  # (draws,) mean over runs
+    y: np.ndarray,  # (steps,) bool
+    p: np.ndarray,  # (R, steps)
+    g: np.ndarray,  # (steps,) genotype codes
+    d: Draws,  # genotypes and runs, drawn anew
+) -> np.ndarray:  # (draws,) mean over runs
     "Area under the precision-recall curve, resampled"
-    w, total = d.copies(g.max() + 1).astype(np.float32), 0.0
+    w = d.copies(g.max() + 1).astype(np.float32)
+    total = 0.0
     for q in p:
         o = np.argsort(-q, kind='stable')
         last = np.r_[np.diff(q[o]) != 0, True]
         part = []
         for rows in np.array_split(w, max(1, len(w) // 500)):
             x = rows[:, g[o]]
-            tp, all_ = np.cumsum(x * y[o], 1)[:, last], np.cumsum(x, 1)[:, last]
+            tp = np.cumsum(x * y[o], 1)[:, last]
+            all_ = np.cumsum(x, 1)[:, last]
             gained = np.diff(tp, axis=1, prepend=0)
             part.append(ratio((gained * ratio(tp, all_, 0)).sum(1), tp[:, -1]))
         total = total + np.concatenate(part)
@@ -143,37 +142,41 @@ def drawn_average_precision(
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9702f57c
 def bca(
-    value,  # the estimate
-    boot,  # (draws,) bootstrap values
-    jack,  # (G,) jackknife values
-    level=0.95,  # of the interval
-):  # low, high
+    value: float,  # the estimate
+    boot: np.ndarray,  # (draws,) bootstrap values
+    jack: np.ndarray,  # (G,) jackknife values
+    level: float = 0.95,  # of the interval
+) -> tuple[float, float]:  # low, high
     "Bias-corrected and accelerated bootstrap interval"
     boot = boot[np.isfinite(boot)]
-    if len(boot) < 2 or not np.isfinite(value) or np.ptp(boot) == 0 or not np.isfinite(jack).any():
+    known = jack[np.isfinite(jack)]
+    unknown = len(boot) < 2 or not np.isfinite(value)
+    if unknown or np.ptp(boot) == 0 or not len(known):
         return (np.nan, np.nan)
     share = np.mean(boot < value) + 0.5 * np.mean(boot == value)
-    z0 = norm.ppf(np.clip(share, 1 / (2 * len(boot)), 1 - 1 / (2 * len(boot))))
-    d = np.nanmean(jack) - jack[np.isfinite(jack)]
+    least = 1 / (2 * len(boot))
+    z0 = norm.ppf(np.clip(share, least, 1 - least))
+    d = np.nanmean(jack) - known
     a = ratio((d**3).sum(), 6 * (d**2).sum() ** 1.5, 0)
-    z = norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    return tuple(np.quantile(boot, norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))))
+    z = z0 + norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    return tuple(np.quantile(boot, norm.cdf(z0 + z / (1 - a * z))))
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #699d0bf7
 @patch
 def recentred(
     self: Draws,
-    drawn,  # function of Draws giving (draws,) values of a statistic
-    value,  # the estimate
-):  # (draws,) values, without what mixing runs adds
-    "Resampled values of a statistic around its estimate; as they are where mixing adds nothing that can be told from chance"
+    drawn: 'Callable',  # function of Draws giving (draws,) values of a statistic
+    value: float,  # the estimate
+) -> np.ndarray:  # (draws,) values, without what mixing runs adds
+    "Resampled values of a statistic around its estimate; unchanged where mixing adds nothing"
     boot = drawn(self)
     if self.u is None or not np.isfinite(boot).any() or not np.ptp(drawn(self.still(20))):
         return boot
     mixed = drawn(self.still(1000))
     mixed = mixed[np.isfinite(mixed)]
     shift = mixed.mean() - value if len(mixed) else 0.0
-    if abs(shift) < 4 * mixed.std() / max(1, len(mixed)) ** 0.5 + 1e-12:
+    chance = 4 * mixed.std() / max(1, len(mixed)) ** 0.5
+    if abs(shift) < chance + 1e-12:
         return boot
     return np.clip(boot - shift, np.nanmin(boot), np.nanmax(boot))
 
@@ -181,67 +184,73 @@ def recentred(
 @patch
 def still(
     self: Draws,
-    draws,  # how many
-):  # Draws in which runs are drawn and genotypes are not
+    draws: int,  # how many
+) -> Draws:  # Draws in which runs are drawn and genotypes are not
     "Draws that mix runs and do nothing else"
     known = self.__dict__.setdefault('_still', {})
     if draws not in known:
-        known[draws] = Draws(
-            np.broadcast_to(np.arange(self.genotype.shape[1]), self.genotype[:draws].shape),
-            self.u[:draws],
-        )
+        every = np.arange(self.genotype.shape[1])
+        genotype = np.broadcast_to(every, self.genotype[:draws].shape)
+        known[draws] = Draws(genotype, self.u[:draws])
     return known[draws]
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #9b8f9c8b
 def signs(
-    G,  # genotypes
-    draws=10_000,  # random patterns; all of them where there are no more than that
-    seed=0,  # of the coins
-):  # (draws, G) of -1 and 1; the first row is all 1
+    G: int,  # genotypes
+    draws: int = 10_000,  # random patterns; all of them where there are no more than that
+    seed: int = 0,  # of the coins
+) -> np.ndarray:  # (draws, G) of -1 and 1; the first row is all 1
     "Sign patterns, the observed one first"
     if 2**G <= draws:
-        return 1.0 - 2 * ((np.arange(2**G)[:, None] >> np.arange(G)) & 1)
+        bits = (np.arange(2**G)[:, None] >> np.arange(G)) & 1
+        return 1.0 - 2 * bits
     s = np.random.default_rng(seed).choice([-1.0, 1.0], (draws + 1, G))
     s[0] = 1
     return s
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #ed4d2621
 def sign_flip(
-    diff,  # (pairs, G) differences per genotype, NaN where undefined
-    s,  # sign patterns
-):  # (pairs,) two-sided p values
+    diff: np.ndarray,  # (pairs, G) differences per genotype, NaN where undefined
+    s: np.ndarray,  # sign patterns
+) -> np.ndarray:  # (pairs,) two-sided p values
     "Paired sign-flip permutation test of a mean of zero"
     d = np.nan_to_num(diff)
     t = np.abs(s @ d.T)
-    return np.mean(t >= t[0] - 1e-9 * np.abs(d).sum(1).clip(1e-300), axis=0)
+    rounding = 1e-9 * np.abs(d).sum(1).clip(1e-300)
+    return np.mean(t >= t[0] - rounding, axis=0)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #d9e150ce
 def max_t(
-    diff,  # (pairs, G)
-    s,  # sign patterns
-):  # (pairs,) adjusted p values
+    diff: np.ndarray,  # (pairs, G)
+    s: np.ndarray,  # sign patterns
+) -> np.ndarray:  # (pairs,) adjusted p values
     "Single-step max-T adjusted p values of the sign-flip test (Westfall and Young)"
-    d, n = np.nan_to_num(diff), np.isfinite(diff).sum(1)
-    mean, square = s @ d.T / n, (d**2).sum(1) / n
+    d = np.nan_to_num(diff)
+    n = np.isfinite(diff).sum(1)
+    mean = s @ d.T / n
+    square = (d**2).sum(1) / n
     var = (square - mean**2).clip(0) * n / (n - 1)
     t = np.abs(mean) / np.sqrt((var / n).clip(1e-300))
     t = np.where(square == 0, 0, t)
-    return np.mean(t.max(1)[:, None] >= t[0] * (1 - 1e-9), axis=0)
+    largest = t.max(1)[:, None]
+    observed = t[0] * (1 - 1e-9)
+    return np.mean(largest >= observed, axis=0)
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #8d86f3b7
 def label_swap(
-    a,  # counts of arm a, dict of (R, G)
-    b,  # counts of arm b
-    s,  # sign patterns
-):  # two-sided p value
+    a: dict[str, np.ndarray],  # counts of one arm, (R, G) each
+    b: dict[str, np.ndarray],  # counts of the other
+    s: np.ndarray,  # sign patterns
+) -> float:  # two-sided p value
     "Permutation test of a difference in pooled F1 (mean over runs)"
 
     def f1(x, y, sign):
-        half = {
-            k: ((x[k].sum(-1) + y[k].sum(-1)) / 2 + sign * (s @ (x[k] - y[k]).T) / 2)
-            for k in ['tp', 'fp', 'fn']
-        }
-        return ratio(2 * half['tp'], 2 * half['tp'] + half['fp'] + half['fn'], 0).mean(-1)
+        half = {}
+        for k in ['tp', 'fp', 'fn']:
+            middle = (x[k].sum(-1) + y[k].sum(-1)) / 2
+            half[k] = middle + sign * (s @ (x[k] - y[k]).T) / 2
+        tp = 2 * half['tp']
+        return ratio(tp, tp + half['fp'] + half['fn'], 0).mean(-1)
 
     t = np.abs(f1(a, b, 1) - f1(b, a, 1))
     return np.mean(t >= t[0] - 1e-12)

@@ -16,9 +16,9 @@ from .resampling import drawn_mean, drawn_ratio
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #cde9c1c9
 def part(
-    s,  # Scores
-    keep,  # (steps,) bool
-):  # Scores, or None where nothing is left
+    s: Scores,  # of one arm in one protocol
+    keep: np.ndarray,  # (steps,) bool
+) -> Scores | None:  # Scores, or None where nothing is left
     "The same predictions on some of the steps"
     keep = np.asarray(keep, bool)
     if not keep.any():
@@ -31,44 +31,41 @@ senescence = 31  # DAG from which controls turn yellow
 
 
 def strata(
-    s,  # Scores
-):  # dict label -> (steps,) bool
+    s: Scores,  # of one arm in one protocol
+) -> dict[str, np.ndarray]:  # label -> (steps,) bool
     "Parts of the experiment by onset class, week, age of controls and replicate"
     own = s.steps.groupby('genotype').onset_dag.transform('first').to_numpy(float)
-    cls, control = onset_class(own), s.steps.treatment.to_numpy() == 'WHC-80'
+    cls = onset_class(own)
+    control = s.steps.treatment.to_numpy() == 'WHC-80'
     out = {f'onset_class={c}': cls == c for c in ['Early', 'Mid', 'Late']}
-    out |= {
-        f'dag={a}-{b}' if b < 99 else f'dag={a}+': (s.dag >= a) & (s.dag <= b) for a, b in weeks
-    }
-    out |= {
-        f'controls,dag<{senescence}': control & (s.dag < senescence),
-        f'controls,dag>={senescence}': control & (s.dag >= senescence),
-    }
-    return out | {
-        f'replicate={r}': s.steps.replicate.to_numpy() == r
-        for r in sorted(s.steps.replicate.unique())
-    }
+    for a, b in weeks:
+        label = f'dag={a}-{b}' if b < 99 else f'dag={a}+'
+        out[label] = (s.dag >= a) & (s.dag <= b)
+    out[f'controls,dag<{senescence}'] = control & (s.dag < senescence)
+    out[f'controls,dag>={senescence}'] = control & (s.dag >= senescence)
+    replicate = s.steps.replicate.to_numpy()
+    return out | {f'replicate={r}': replicate == r for r in np.unique(replicate)}
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #de8971d1
 def moved_onset(
-    s,  # Scores
-    rounds,  # -1: onset one measured day of the experiment earlier, 1: later
-):  # Scores with other labels
+    s: Scores,  # of one arm in one protocol
+    rounds: int,  # -1: onset one measured day of the experiment earlier, 1: later
+) -> Scores:  # Scores with other labels
     "Every onset moved by whole rounds of the experiment's calendar"
     days = np.unique(s.dag)
     at = np.searchsorted(days, s.steps.onset_dag.to_numpy(float)) + rounds
     inside = s.steps.onset_dag.notna().to_numpy()
     onset = np.where(inside, days[np.clip(at, 0, len(days) - 1)], np.nan)
-    steps = with_labels(
-        s.steps.assign(onset_dag=onset).drop(columns=['label', 'label_low_dag', 'label_high_dag'])
-    )[step_columns]
+    moved = s.steps.assign(onset_dag=onset)
+    moved = moved.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
+    steps = with_labels(moved)[step_columns]
     return replace(s, steps=steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True))
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #a3724e9d
 def sensitivities(
-    s,  # Scores
-    flagged=None,  # plant_id and round of steps that look wrong
-):  # dict label -> Scores
+    s: Scores,  # of one arm in one protocol
+    flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+) -> dict[str, Scores]:  # label -> Scores
     "The main decisions reversed, one at a time"
     near = np.abs(s.dag - s.steps.onset_dag.to_numpy(float)) <= 3
     out = {
@@ -77,68 +74,51 @@ def sensitivities(
         'onset_one_round_later': moved_onset(s, 1),
     }
     if flagged is not None:
-        out['without_flagged'] = part(
-            s,
-            ~pd.MultiIndex.from_frame(s.steps[['plant_id', 'round']]).isin(
-                list(zip(flagged.plant_id, flagged['round']))
-            ),
-        )
+        steps = pd.MultiIndex.from_frame(s.steps[['plant_id', 'round']])
+        wrong = steps.isin(list(zip(flagged.plant_id, flagged['round'])))
+        out['without_flagged'] = part(s, ~wrong)
     return {k: q for k, q in out.items() if q is not None}
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #32734731
 def stratum_rows(
-    q,  # Scores of a stratum
-    label,  # its name
-    tools,  # Tools of its number of genotypes
-    group='strata',  # or sensitivity
-):  # list of dict
+    q: Scores,  # of a stratum
+    label: str,  # its name
+    tools: 'Tools',  # of its number of genotypes
+    group: str = 'strata',  # or sensitivity
+) -> list[dict]:
     "F1 (folds and pooled), onset error and false-positive rate of one stratum"
-    v, c = fold_values(q), q.counts()
+    v = fold_values(q)
+    c = q.counts()
     base = dict(group=group, stratum=label, unit='', n=len(q.genotypes), undefined=0)
     rows = []
+
+    def add(value, drawn, **about):
+        "A row with its interval"
+        rows.append(base | about | tools.row(value, drawn, few=True))
+
     if q.y.any():
         bottom = 2 * c['tp'] + c['fp'] + c['fn']
-        rows.append(
-            base
-            | dict(metric='f1', undefined=int((bottom == 0).sum()))
-            | tools.row(overall(v['f1']), lambda d: drawn_mean(v['f1'], d), few=True)
-        )
-        rows.append(
-            base
-            | dict(metric='pooled_f1')
-            | tools.row(
-                ratio(2 * c['tp'].sum(1), bottom.sum(1)).mean(),
-                lambda d: drawn_ratio(2 * c['tp'], bottom, d),
-                few=True,
-            )
-        )
+        pooled = ratio(2 * c['tp'].sum(1), bottom.sum(1)).mean()
+        empty = int((bottom == 0).sum())
+        add(overall(v['f1']), lambda d: drawn_mean(v['f1'], d), metric='f1', undefined=empty)
+        add(pooled, lambda d: drawn_ratio(2 * c['tp'], bottom, d), metric='pooled_f1')
         if 'dag=' not in label:
-            rows.append(
-                base
-                | dict(metric='mae_measured', unit='d', undefined=int(v['never_detected'].sum()))
-                | tools.row(
-                    overall(v['mae_measured']), lambda d: drawn_mean(v['mae_measured'], d), few=True
-                )
-            )
+            error = v['mae_measured']
+            missed = int(v['never_detected'].sum())
+            about = dict(metric='mae_measured', unit='d', undefined=missed)
+            add(overall(error), lambda d: drawn_mean(error, d), **about)
     n0 = c['fp'] + c['tn']
     if n0.sum():
-        rows.append(
-            base
-            | dict(metric='false_positive_rate')
-            | tools.row(
-                ratio(c['fp'].sum(1), n0.sum(1)).mean(),
-                lambda d: drawn_ratio(c['fp'], n0, d),
-                few=True,
-            )
-        )
+        rate = ratio(c['fp'].sum(1), n0.sum(1)).mean()
+        add(rate, lambda d: drawn_ratio(c['fp'], n0, d), metric='false_positive_rate')
     return rows
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #ab0bb6b7
 def strata_rows(
-    s,  # Scores
-    tools_for,  # function of Scores giving Tools
-    flagged=None,  # plant_id and round of steps that look wrong
-):  # list of dict
+    s: Scores,  # of one arm in one protocol
+    tools_for: 'Callable',  # function of Scores giving Tools
+    flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+) -> list[dict]:
     "Rows of `metrics.csv` for all strata and sensitivities"
     rows = []
     for label, keep in strata(s).items():

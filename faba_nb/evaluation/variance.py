@@ -22,9 +22,9 @@ components = dict(
 
 
 def variance_split(
-    folds,  # rows of folds.csv of one protocol, arms only
-    metric='f1',  # column to split
-):  # a row per component: variance, sd, share, estimable
+    folds: pd.DataFrame,  # rows of folds.csv of one protocol, arms only
+    metric: str = 'f1',  # column to split
+) -> pd.DataFrame:  # a row per component: variance, sd, share, estimable
     "Variance components of a fold metric"
     d = folds.dropna(subset=[metric])
     many = {c: d[c].nunique() > 1 for c in ['arm', 'split_seed', 'init_seed']}
@@ -37,24 +37,26 @@ def variance_split(
     )
     value = _fit(d, metric, known) if known['genotype'] and d[metric].var() > 0 else {}
     total = sum(value.values())
-    rows = [
-        dict(
-            metric=metric,
-            component=k,
-            variance=value.get(k, np.nan),
-            sd=np.sqrt(value.get(k, np.nan)),
-            share=value[k] / total if k in value and total else np.nan,
-            estimable=int(k in value),
-            note=why if k in value else f'not estimable: {_reason(k)}',
+    rows = []
+    for k, why in components.items():
+        variance = value.get(k, np.nan)
+        rows.append(
+            dict(
+                metric=metric,
+                component=k,
+                variance=variance,
+                sd=np.sqrt(variance),
+                share=variance / total if total else np.nan,
+                estimable=int(k in value),
+                note=why if k in value else f'not estimable: {_reason(k)}',
+            )
         )
-        for k, why in components.items()
-    ]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/40_evaluation/12_variance.ipynb #f612aa5a
 def _reason(
-    component,  # name
-):  # why it cannot be estimated
+    component: str,  # name
+) -> str:  # why it cannot be estimated
     return dict(
         genotype='one value per genotype',
         genotype_x_arm='one arm, or one run per arm',
@@ -64,10 +66,10 @@ def _reason(
 
 
 def _fit(
-    d,  # rows with arm, genotype, split_seed and the metric
-    metric,  # column
-    known,  # dict component -> bool
-):  # dict component -> variance
+    d: pd.DataFrame,  # rows with arm, genotype, split_seed and the metric
+    metric: str,  # column
+    known: dict[str, bool],  # components to bool
+) -> dict[str, float]:  # component -> variance
     "The mixed model with the components that can be estimated"
     vc = {}
     if known['genotype_x_arm']:
@@ -81,7 +83,8 @@ def _fit(
         fit = MixedLM.from_formula(
             formula, groups='genotype', vc_formula=vc or None, re_formula='1', data=d
         ).fit(reml=True)
-    out = dict(genotype=float(np.asarray(fit.cov_re)[0, 0])) | dict(
-        zip(fit.model.exog_vc.names if vc else [], map(float, fit.vcomp))
-    )
-    return out | {'init' if known['init'] else 'genotype_x_arm': float(fit.scale)}
+    out = dict(genotype=float(np.asarray(fit.cov_re)[0, 0]))
+    names = fit.model.exog_vc.names if vc else []
+    out |= dict(zip(names, map(float, fit.vcomp)))
+    rest = 'init' if known['init'] else 'genotype_x_arm'
+    return out | {rest: float(fit.scale)}

@@ -11,6 +11,7 @@ __all__ = ['notes', 'noise', 'clock_share', 'as_yardstick', 'best_threshold', 'm
 import numpy as np
 import pandas as pd
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from ..core.errors import BadInput
 from ..experiment.experiment_folder import Experiment
@@ -27,9 +28,9 @@ from .metrics import average_precision, fold_values, overall, pooled_f1, rates
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c2eda49c
 def clock_share(
-    steps,  # rows with genotype, dag, and onset_dag of the drought plants
-    leave_out=True,  # without the genotype itself
-):  # (rows,) between 0 and 1
+    steps: pd.DataFrame,  # rows with genotype, dag, and onset_dag of the drought plants
+    leave_out: bool = True,  # without the genotype itself
+) -> np.ndarray:  # (rows,) between 0 and 1
     "Share of genotypes stressed by the day of each step"
     onset = steps.groupby('genotype').onset_dag.first()
     onset = onset.fillna(np.inf)
@@ -40,61 +41,74 @@ def clock_share(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #0b9cac29
 def as_yardstick(
-    s,  # Scores of the arm
-    name,  # of the yardstick
-    p,  # (steps,) probabilities
-    threshold=0.5,  # stressed is said above it
-    note='',  # what a reader must know
-):
+    s: Scores,  # of the arm
+    name: str,  # of the yardstick
+    p: np.ndarray,  # (steps,) probabilities
+    threshold: float = 0.5,  # stressed is said above it
+    note: str = '',  # what a reader must know
+) -> Scores:
     "Scores of a rule on the steps and folds of an arm"
     return Scores(
-        name,
-        s.protocol,
-        s.steps,
-        pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
-        np.asarray(p, float)[None],
-        s.fold,
-        None,
-        'yardstick',
-        '',
-        threshold,
-        note,
+        arm=name,
+        protocol=s.protocol,
+        steps=s.steps,
+        runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
+        p=np.asarray(p, float)[None],
+        fold=s.fold,
+        kind='yardstick',
+        threshold=threshold,
+        note=note,
     )
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c51cebe1
 def best_threshold(
-    s,  # Scores with one run
-):  # number
+    s: Scores,  # with one run
+) -> float:
     "The threshold with the highest mean fold F1 among all that differ"
     values = np.unique(np.r_[-1e-9, s.p[0]])[:-1]
-    return values[np.argmax([mean_fold_f1(s, t) for t in values])] if len(values) else 0.5
+    if not len(values):
+        return 0.5
+    f1 = [mean_fold_f1(s, t) for t in values]
+    return values[np.argmax(f1)]
 
 
 def mean_fold_f1(
-    s,  # Scores
-    threshold,  # stressed is said above it
-):  # number
+    s: Scores,  # of one arm in one protocol
+    threshold: float,  # stressed is said above it
+) -> float:
     "Mean fold F1 at a threshold"
     return rates(s.counts(threshold))['f1'].mean()
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #c8f01d9b
 notes = dict(
-    treatment_clock='told the treatment: share of the other genotypes past onset for drought plants, 0 for controls',
-    clock='not told the treatment: half that share for every plant, at the threshold best on these very data',
+    treatment_clock=(
+        'told the treatment: share of the other genotypes past onset for drought plants, '
+        '0 for controls'
+    ),
+    clock=(
+        'not told the treatment: half that share for every plant, '
+        'at the threshold best on these very data'
+    ),
     constant_onset='told the treatment: one day for all genotypes, the median onset',
     prevalence='share of stressed steps among the other genotypes',
-    genotype_free_clock='told the treatment, one clock for all genotypes, its own included: for ranking metrics',
-    inferred_treatment_clock='probability of drought from morphology up to the day, times the clock',
+    genotype_free_clock=(
+        'told the treatment, one clock for all genotypes, its own included: for ranking metrics'
+    ),
+    inferred_treatment_clock=(
+        'probability of drought from morphology up to the day, times the clock'
+    ),
 )
 
 
 def yardsticks(
-    s,  # Scores of any arm: its steps and folds are used
-):  # list of Scores
+    s: Scores,  # of any arm: its steps and folds are used
+) -> list[Scores]:
     "The rules that know the plan and nothing of the plants"
-    drought, share = s.steps.treatment.to_numpy() == 'WHC-30', clock_share(s.steps)
+    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    share = clock_share(s.steps)
     median = s.steps.groupby('genotype').onset_dag.first().median()
-    n, k = np.bincount(s.g), np.bincount(s.g, s.y)
+    n = np.bincount(s.g)
+    k = np.bincount(s.g, s.y)
     rules = dict(
         treatment_clock=share * drought,
         clock=share / 2,
@@ -107,61 +121,60 @@ def yardsticks(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #12fa359e
 def on_all_days(
-    s,  # Scores
-):  # steps: every plant on every day of the experiment
+    s: Scores,  # of one arm in one protocol
+) -> pd.DataFrame:  # steps: every plant on every day of the experiment
     "The published grid: each plant on each day on which any plant was measured"
     p = s.plants
     days = np.unique(s.dag)
-    t = p.loc[
-        p.index.repeat(len(days)), ['genotype', 'plant_id', 'treatment', 'replicate', 'onset_dag']
-    ].reset_index(drop=True)
-    return with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[step_columns].sort_values(
-        ['genotype', 'plant_id', 'dag'], ignore_index=True
-    )
+    about = ['genotype', 'plant_id', 'treatment', 'replicate', 'onset_dag']
+    t = p.loc[p.index.repeat(len(days)), about].reset_index(drop=True)
+    t = with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[step_columns]
+    return t.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #3fb08399
 def rule_on_all_days(
-    y,  # Scores of a yardstick
-):  # Scores, or None where the rule needs more than the day and the treatment
+    y: Scores,  # of a yardstick
+) -> Scores | None:  # Scores, or None where the rule needs more than the day and the treatment
     "The same rule on the published grid"
     steps = on_all_days(y)
-    drought, share = steps.treatment.to_numpy() == 'WHC-30', clock_share(steps)
+    drought = steps.treatment.to_numpy() == 'WHC-30'
+    share = clock_share(steps)
     median = steps.groupby('genotype').onset_dag.first().median()
-    p = dict(
+    rules = dict(
         treatment_clock=share * drought,
         clock=share / 2,
         constant_onset=(steps.dag.to_numpy() >= median) * drought,
         genotype_free_clock=clock_share(steps, leave_out=False) * drought,
-    ).get(y.arm)
+    )
+    p = rules.get(y.arm)
     if y.arm == 'prevalence':
-        p = y.p[0][np.searchsorted(y.g, np.arange(len(y.genotypes)))][
-            pd.factorize(steps.genotype)[0]
-        ]
+        first = np.searchsorted(y.g, np.arange(len(y.genotypes)))
+        p = y.p[0][first][pd.factorize(steps.genotype)[0]]
     if p is None:
         return None
     return replace(y, steps=steps, p=np.asarray(p, float)[None], fold=np.zeros(len(steps), int))
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #33d32e1a
-def planned():
+def planned() -> tuple[pd.DataFrame, pd.DataFrame]:
     "The plan in `data/design`: its plants with their rounds, and its rounds"
     rounds, groups = plan_rounds(), _planned_rounds()
-    rows = [
-        dict(
-            plant_id=f'24_FabaDr_{6 * i + 3 * h + r:03d}',
-            genotype=g.genotype,
-            treatment=t,
-            replicate=r,
-            onset_dag=g.onset_dag if h else np.nan,
-            available_timepoints=groups[r],
+    treatments, rows = ['WHC-80', 'WHC-30'], []
+    genotypes = enumerate(design('accessions').itertuples())
+    for (i, g), (h, t), r in product(genotypes, enumerate(treatments), (1, 2, 3)):
+        rows.append(
+            dict(
+                plant_id=f'24_FabaDr_{6 * i + 3 * h + r:03d}',
+                genotype=g.genotype,
+                treatment=t,
+                replicate=r,
+                onset_dag=g.onset_dag if h else np.nan,
+                available_timepoints=groups[r],
+            )
         )
-        for i, g in enumerate(design('accessions').itertuples())
-        for h, t in enumerate(('WHC-80', 'WHC-30'))
-        for r in (1, 2, 3)
-    ]
     return pd.DataFrame(rows), rounds
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #113b22c8
-def _planned_rounds():
+def _planned_rounds() -> dict[int, list[int]]:
     "Replicate to the rounds in which it is photographed, one for each day"
     table = design('replicate_rounds').merge(plan_rounds()[['round', 'dag']], on='round')
     table = table[table.images].drop_duplicates(['replicate', 'dag'])
@@ -169,9 +182,9 @@ def _planned_rounds():
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #350e8633
 def plan_of(
-    folder,  # of an experiment
-):
-    "The plan of an experiment: plants with their rounds, rounds, and where the plants' rounds were read"
+    folder: Path,  # of an experiment
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    "Plants of an experiment with their rounds, all rounds, and where the plants' rounds were read"
     xp = Experiment(folder)
     plants, (rounds, source) = xp.plants, _rounds_of(xp)
     plants = plants.assign(available_timepoints=[rounds.get(p, []) for p in plants.plant_id])
@@ -184,26 +197,25 @@ def plan_of(
     return plants, xp.rounds, source
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #5e4aa394
-def _rounds_of(xp):
+def _rounds_of(xp: Experiment) -> tuple[dict, str]:
     "Plant to its rounds, and where they were read"
     written = xp.folder / 'plant_metadata.csv'
     if written.is_file():
         table = read_plant_table(written)
         if table.available_timepoints.map(len).any():
-            return dict(
-                zip(table.plant_id, table.available_timepoints)
-            ), 'as written in plant_metadata.csv'
+            rounds = dict(zip(table.plant_id, table.available_timepoints))
+            return rounds, 'as written in plant_metadata.csv'
     if (xp.folder / 'img').is_dir() and len(xp.images):
-        return xp.images.groupby('plant_id')['round'].agg(
-            lambda r: sorted(set(r))
-        ).to_dict(), 'as photographed'
+        seen = xp.images.groupby('plant_id')['round']
+        return seen.agg(lambda r: sorted(set(r))).to_dict(), 'as photographed'
     due = _planned_rounds()
-    return {
-        p.plant_id: due.get(p.replicate, []) for p in xp.plants.itertuples()
-    }, 'as planned in data/design'
+    rounds = {p.plant_id: due.get(p.replicate, []) for p in xp.plants.itertuples()}
+    return rounds, 'as planned in data/design'
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fcde0f1a
-def _plan_tables(plants, rounds):
+def _plan_tables(
+    plants: pd.DataFrame | Path, rounds: pd.DataFrame | Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Both tables, read where a path was given; refused where no rule could be scored"
     where = '' if isinstance(plants, pd.DataFrame) else plants
     if not isinstance(plants, pd.DataFrame):
@@ -212,8 +224,9 @@ def _plan_tables(plants, rounds):
         rounds = read_round_table(rounds)
     onsets = plants.groupby('genotype').onset_dag.first().notna().sum()
     if onsets < 2:
+        which = '1 genotype of this plan has' if onsets else 'no genotypes of this plan have'
         raise BadInput(
-            f'{onsets or "no"} genotype{"s" * (not onsets)} of this plan {"has" if onsets else "have"} an onset',
+            f'{which} an onset',
             where or 'plan',
             'a clock needs two, with drought plants',
         )
@@ -228,49 +241,40 @@ def _plan_tables(plants, rounds):
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #9c775ed5
 def plan_steps(
-    plants,  # from `read_plant_table`
-    rounds,  # from `read_round_table`
-    merge=True,  # one step per day; False keeps two rounds of one day apart, as published
-):  # measured steps with labels
+    plants: pd.DataFrame,  # from `read_plant_table`
+    rounds: pd.DataFrame,  # from `read_round_table`
+    merge: bool = True,  # one step per day; False keeps two rounds of one day apart, as published
+) -> pd.DataFrame:  # measured steps with labels
     "Measured steps of a plan: a row per plant and photographed round"
-    r = (
-        plants.drop(columns='onset_dag')
-        .assign(onset_dag=plants.onset_dag, round=plants.available_timepoints)
-        .explode('round')
-    )
-    r = (
-        r.dropna(subset='round')
-        .astype({'round': int})
-        .merge(rounds[['round', 'dag']], on='round', how='left')
-    )
+    r = plants.drop(columns='onset_dag')
+    r = r.assign(onset_dag=plants.onset_dag, round=plants.available_timepoints)
+    r = r.explode('round').dropna(subset='round').astype({'round': int})
+    r = r.merge(rounds[['round', 'dag']], on='round', how='left')
     if merge:
         r = r.sort_values('round').drop_duplicates(['plant_id', 'dag'], keep='last')
-    return with_labels(r)[step_columns].sort_values(
-        ['genotype', 'plant_id', 'dag', 'round'], ignore_index=True
-    )
+    order = ['genotype', 'plant_id', 'dag', 'round']
+    return with_labels(r)[step_columns].sort_values(order, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #91eb5f6e
 def plan_scores(
-    steps,  # from `plan_steps`
-):  # Scores of a rule that says nothing: the carrier of the yardsticks
+    steps: pd.DataFrame,  # from `plan_steps`
+) -> Scores:  # Scores of a rule that says nothing: the carrier of the yardsticks
     "The plan as Scores, a fold per genotype"
-    g = pd.factorize(steps.genotype)[0]
     return Scores(
-        'plan',
-        'plan',
-        steps,
-        pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
-        np.zeros((1, len(steps))),
-        g,
-        None,
-        'yardstick',
+        arm='plan',
+        protocol='plan',
+        steps=steps,
+        runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
+        p=np.zeros((1, len(steps))),
+        fold=pd.factorize(steps.genotype)[0],
+        kind='yardstick',
     )
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #fafba935
 def score_plan(
-    plants,  # the table, or a CSV in the form of plant_metadata.csv
-    rounds,  # the table, or a CSV in the form of timepoint_metadata.csv
-):
+    plants: pd.DataFrame | Path,  # the table, or a CSV in the form of plant_metadata.csv
+    rounds: pd.DataFrame | Path,  # the table, or a CSV in the form of timepoint_metadata.csv
+) -> pd.DataFrame:
     "What the rules score on a plan, as rows of `metrics.csv`"
     plants, rounds = _plan_tables(plants, rounds)
     rows = []
@@ -282,9 +286,9 @@ def score_plan(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #7e56904a
 def perfect_alarm(
-    s,  # Scores
-):  # Scores of the truth itself
-    "Stressed is said exactly when it is so: what the calendar of measurements leaves to the best of models"
+    s: Scores,  # of one arm in one protocol
+) -> Scores:  # Scores of the truth itself
+    "Stressed is said exactly when it is so: what the measured days leave to the best of models"
     return as_yardstick(
         s,
         'perfect_alarm',
@@ -294,9 +298,9 @@ def perfect_alarm(
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #74a957f2
 def _plan_rows(
-    y,  # Scores of a yardstick
-    group,  # published or measured
-):  # list of dict
+    y: Scores,  # of a yardstick
+    group: str,  # published or measured
+) -> list[dict]:
     "Metrics of one rule"
     v = fold_values(y, rule_on_all_days(y))
     names = dict(
@@ -311,13 +315,8 @@ def _plan_rows(
         ],
         measured=['mae_measured', 'onset_error_measured'],
     )[group]
-    base = dict(
-        arm=y.arm,
-        kind='yardstick',
-        protocol='plan',
-        n=len(y.genotypes),
-        note=y.note + (f' ({y.threshold:.3f})' if y.arm == 'clock' else ''),
-    )
+    note = f'{y.note} ({y.threshold:.3f})' if y.arm == 'clock' else y.note
+    base = dict(arm=y.arm, kind='yardstick', protocol='plan', n=len(y.genotypes), note=note)
     rows = [
         base
         | dict(
@@ -331,41 +330,52 @@ def _plan_rows(
         if m in v
     ]
     if group == 'measured':
-        c = y.counts()
-        rows += [
-            base
-            | dict(
-                group='measured',
-                metric='never_detected',
-                unit='plants',
-                value=v['never_detected'].sum(),
-                undefined=0,
-            )
-        ]
-        rows += [
-            base | dict(group='pooled', metric=m, unit='', value=x, undefined=0)
-            for m, x in [('f1', pooled_f1(c)[0]), ('auprc', average_precision(y.y, y.p)[0])]
-        ]
+        never = dict(group='measured', metric='never_detected', unit='plants')
+        rows.append(base | never | dict(value=v['never_detected'].sum(), undefined=0))
+        pooled = dict(f1=pooled_f1(y.counts())[0], auprc=average_precision(y.y, y.p)[0])
+        for m, x in pooled.items():
+            rows.append(base | dict(group='pooled', metric=m, unit='', value=x, undefined=0))
     return rows
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #3c5a9065
-noise = dict(
-    genotype=0.8, arm=0.5, plant=0.6, step=0.7, fit=0.5, fit_step=0.5
-)  # standard deviations on the logit scale, of an imaginary model
+# standard deviations on the logit scale, of an imaginary model
+noise = dict(genotype=0.8, arm=0.5, plant=0.6, step=0.7, fit=0.5, fit_step=0.5)
+
+
+def _imaginary_f1(
+    said: np.ndarray,  # (runs, steps) bool
+    y: np.ndarray,  # (steps,) bool
+    member: np.ndarray,  # (steps, genotypes) 1 where a step is of the genotype
+) -> np.ndarray:  # (genotypes,) mean over runs
+    "F1 per genotype"
+    cells = dict(
+        tp=said & y,
+        fp=said & ~y,
+        fn=~said & y,
+        tn=~said & ~y,
+    )
+    counts = {k: v @ member for k, v in cells.items()}
+    f1 = rates(counts)['f1']
+    return f1.mean(0)
 
 
 def difference_sd(
-    s,  # Scores of a plan
-    replicates,  # how many replicates are used
-    seeds,  # runs per fold
-    draws=60,  # pairs of models
-    seed=0,  # of the noise
-):  # number
+    s: Scores,  # of a plan
+    replicates: int,  # how many replicates are used
+    seeds: int,  # runs per fold
+    draws: int = 60,  # pairs of models
+    seed: int = 0,  # of the noise
+) -> float:
     "Standard deviation over genotypes of the F1 difference of two equally good imaginary models"
-    rng, keep = np.random.default_rng(seed), s.steps.replicate.to_numpy() <= replicates
-    g, plant, y, G = s.g[keep], pd.factorize(s.plant[keep])[0], s.y[keep], len(s.genotypes)
+    rng = np.random.default_rng(seed)
+    keep = s.steps.replicate.to_numpy() <= replicates
+    g = s.g[keep]
+    y = s.y[keep]
+    G = len(s.genotypes)
+    plant = pd.factorize(s.plant[keep])[0]
     base = np.where(s.steps.treatment == 'WHC-30', (clock_share(s.steps) - 0.5) * 6, -4)[keep]
-    of, out = np.eye(G)[g], []
+    member = np.eye(G)[g]
+    out = []
     for _ in range(draws):
         shared = (
             base
@@ -381,46 +391,37 @@ def difference_sd(
                 + rng.normal(0, noise['fit'], (seeds, G))[:, g]
                 + rng.normal(0, noise['fit_step'], (seeds, len(g)))
             )
-            arms.append(
-                rates(
-                    {
-                        k: v @ of
-                        for k, v in dict(
-                            tp=(z > 0) & y, fp=(z > 0) & ~y, fn=(z <= 0) & y, tn=(z <= 0) & ~y
-                        ).items()
-                    }
-                )['f1'].mean(0)
-            )
+            arms.append(_imaginary_f1(z > 0, y, member))
         out.append(np.std(arms[0] - arms[1], ddof=1))
     return np.mean(out)
 
 # %% ../../nbs/40_evaluation/04_yardsticks.ipynb #991e7fc1
 def power_plan(
-    plants,  # the table, or a CSV in the form of plant_metadata.csv
-    rounds,  # the table, or a CSV in the form of timepoint_metadata.csv
-    seeds=(1, 3, 5),  # runs per fold
-):
-    "Smallest F1 difference a plan can show, by genotypes, replicates, seeds and correlation between the arms"
+    plants: pd.DataFrame | Path,  # the table, or a CSV in the form of plant_metadata.csv
+    rounds: pd.DataFrame | Path,  # the table, or a CSV in the form of timepoint_metadata.csv
+    seeds: 'Sequence[int]' = (1, 3, 5),  # runs per fold
+) -> pd.DataFrame:
+    "Smallest F1 difference a plan can show, by genotypes, replicates, seeds, correlation of arms"
     s = plan_scores(plan_steps(*_plan_tables(plants, rounds)))
-    G, R = len(s.genotypes), int(s.steps.replicate.max())
-    whole, rows = difference_sd(s, R, 3), []
-    for r in range(1, R + 1):
-        for k in seeds:
-            ratio_ = difference_sd(s, r, k) / whole
-            for n in (G // 2, G, 2 * G):
-                rows += [
-                    dict(
-                        n_genotypes=n,
-                        replicates=r,
-                        seeds=k,
-                        correlation=c,
-                        fold_sd=fold_sd,
-                        relative_sd=ratio_,
-                        detectable_difference_80=detectable_difference(c, n) * ratio_,
-                        gap=published_gap,
-                        prob_gap=gap_probability(published_gap, c, 4, n, fold_sd * ratio_),
-                    )
-                    for c in correlations
-                    if n > 2
-                ]
+    G = len(s.genotypes)
+    R = int(s.steps.replicate.max())
+    sizes = [n for n in (G // 2, G, 2 * G) if n > 2]
+    whole = difference_sd(s, R, 3)
+    rows = []
+    for r, k in product(range(1, R + 1), seeds):
+        relative = difference_sd(s, r, k) / whole
+        for n, c in product(sizes, correlations):
+            rows.append(
+                dict(
+                    n_genotypes=n,
+                    replicates=r,
+                    seeds=k,
+                    correlation=c,
+                    fold_sd=fold_sd,
+                    relative_sd=relative,
+                    detectable_difference_80=detectable_difference(c, n) * relative,
+                    gap=published_gap,
+                    prob_gap=gap_probability(published_gap, c, 4, n, fold_sd * relative),
+                )
+            )
     return pd.DataFrame(rows)

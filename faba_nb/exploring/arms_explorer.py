@@ -20,15 +20,20 @@ from ..reporting.results import NotThere, with_interval
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #4af3d693
 def alarms_at(
-    s,  # `Scores` of one arm and protocol
-    threshold,  # probability
-    k=1,  # consecutive measured steps above it
-):
+    s: 'Scores',  # of one arm and protocol
+    threshold: float,  # probability
+    k: int = 1,  # consecutive measured steps above it
+) -> dict[str, float]:
     "False alarms, detection, delay and F1 of one threshold"
-    day, drought = s.alarm_day(threshold, k), s.plants.drought.to_numpy()
+    day = s.alarm_day(threshold, k)
+    drought = s.plants.drought.to_numpy()
     delay = (day - s.plants.onset_dag.to_numpy(float))[:, drought]
     found = np.isfinite(delay)
-    mean = lambda v: float(np.mean(v)) if np.size(v) else np.nan
+
+    def mean(v):
+        "NaN for nothing"
+        return float(np.mean(v)) if np.size(v) else np.nan
+
     return {
         'controls alarmed': mean(np.isfinite(day[:, ~drought])),
         'drought plants found': mean(found),
@@ -44,12 +49,12 @@ GRID = np.r_[-1e-9, np.linspace(0, 1, 41)]
 
 
 def sweep(
-    s,  # `Scores`
-    k=1,  # consecutive measured steps
-):
+    s: 'Scores',  # `Scores`
+    k: int = 1,  # consecutive measured steps
+) -> pd.DataFrame:
     "A row of `alarms_at` for every threshold of a grid, without F1"
-    rows = [{n: v for n, v in alarms_at(s, t, k).items() if n != 'F1 of steps'} for t in GRID]
-    return pd.DataFrame(rows)
+    rows = pd.DataFrame([alarms_at(s, t, k) for t in GRID])
+    return rows.drop(columns='F1 of steps')
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #2287a8c0
 GROUPS = ['published', 'measured', 'pooled', 'probabilities', 'genotype']
@@ -65,7 +70,9 @@ DIFFER = [
 ]
 
 SAID = {
-    'mean_alarm_dag': 'mean DAG of the first measured step above 0.5, plants never above it left out'
+    'mean_alarm_dag': (
+        'mean DAG of the first measured step above 0.5, plants never above it left out'
+    )
 }
 
 
@@ -74,15 +81,18 @@ class ArmsExplorer(Explorer):
 
     def __init__(
         self,
-        data=None,
-        out=None,
-        features=None,  # as for `Sources`
-        sources=None,  # a `Sources` that is already open
+        data: 'Path | None' = None,
+        out: 'Path | None' = None,
+        features: 'Path | None' = None,  # as for `Sources`
+        sources: Sources | None = None,  # open already
     ):
-        self.src, self._sweeps = sources or Sources(data, out, features), {}
+        self.src = sources or Sources(data, out, features)
+        self._sweeps = {}
         arms = self.src.arms
         self.notice, self.numbers, self.sentences, self.alarmed = (w.HTML() for _ in range(4))
-        self.picture, self.delays, self.genotypes = Picture(), Picture(), Picture()
+        self.picture = Picture()
+        self.delays = Picture()
+        self.genotypes = Picture()
         super().__init__([self.notice])
         self.notice.value = self.src.notice()
         if not arms:
@@ -96,7 +106,7 @@ class ArmsExplorer(Explorer):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #1ae67ef7
 @patch
-def _controls(self: ArmsExplorer, arms):
+def _controls(self: ArmsExplorer, arms: list[str]) -> None:
     "What is shown"
     wide = w.Layout(width='420px')
     self.arms = w.SelectMultiple(
@@ -111,14 +121,13 @@ def _controls(self: ArmsExplorer, arms):
     self.differ = w.Dropdown(
         options=DIFFER, description='difference of', style={'description_width': '100px'}
     )
-    self.first, self.second = (
-        w.Dropdown(options=arms, value=arms[min(i, len(arms) - 1)], description=d)
-        for i, d in enumerate(('arm', 'minus'))
-    )
+    other = arms[min(1, len(arms) - 1)]
+    self.first = w.Dropdown(options=arms, value=arms[0], description='arm')
+    self.second = w.Dropdown(options=arms, value=other, description='minus')
 
 
 @patch
-def _connect(self: ArmsExplorer):
+def _connect(self: ArmsExplorer) -> None:
     "Who listens to what"
     for c in (self.arms, self.protocol, self.threshold, self.k):
         c.observe(lambda _: self.draw(), 'value')
@@ -129,9 +138,13 @@ def _connect(self: ArmsExplorer):
 
 
 @patch
-def _arrange(self: ArmsExplorer):
+def _arrange(self: ArmsExplorer) -> None:
     "Thresholds first, then tables, then genotypes"
-    title = lambda t: w.HTML(f'<h3 style="margin:8px 0 0">{t}</h3>')
+
+    def title(text):
+        "A heading"
+        return w.HTML(f'<h3 style="margin:8px 0 0">{text}</h3>')
+
     self.children = [
         self.notice,
         w.HBox([self.arms, w.VBox([self.protocol, self.threshold, self.k])]),
@@ -149,19 +162,20 @@ def _arrange(self: ArmsExplorer):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #58f47d10
 @patch
-def _have(self: ArmsExplorer):
+def _have(self: ArmsExplorer) -> list[tuple]:
     "(arm, colour, its `Scores`) of the chosen arms that have such predictions"
     every = list(self.arms.options)
-    found = [
-        (a, COLOURS[every.index(a) % len(COLOURS)], self.src.scores(a, self.protocol.value))
-        for a in self.arms.value
-    ]
+    found = []
+    for arm in self.arms.value:
+        s = self.src.scores(arm, self.protocol.value)
+        if s is not None:
+            found.append((arm, COLOURS[every.index(arm) % len(COLOURS)], s))
     self.notice.value = self.src.notice()
-    return [f for f in found if f[2] is not None]
+    return found
 
 
 @patch
-def _sweep(self: ArmsExplorer, arm, s):
+def _sweep(self: ArmsExplorer, arm: str, s: 'Scores') -> pd.DataFrame:
     "All thresholds of an arm, computed once for each k"
     at = arm, self.protocol.value, self.k.value
     if at not in self._sweeps:
@@ -170,33 +184,37 @@ def _sweep(self: ArmsExplorer, arm, s):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #7c11e1af
 @patch
-def draw(self: ArmsExplorer):
+def draw(self: ArmsExplorer) -> None:
     "Numbers and rings at the chosen threshold, on the curves of all thresholds"
-    have, k, t = self._have(), self.k.value, self.threshold.value
-    now, all_ = (
-        {a: alarms_at(s, t, k) for a, _, s in have},
-        {a: self._sweep(a, s) for a, _, s in have},
-    )
+    have = self._have()
+    k = self.k.value
+    t = self.threshold.value
+    now = {a: alarms_at(s, t, k) for a, _, s in have}
+    all_ = {a: self._sweep(a, s) for a, _, s in have}
     x, y, z = 'controls alarmed', 'drought plants found', 'median delay, d'
-    lines = lambda v: [
-        (a, c, all_[a][x].to_numpy(), all_[a][v].to_numpy(), (now[a][x], now[a][v]))
-        for a, c, _ in have
-    ]
+
+    def lines(v):
+        "Curves over the share of controls, each with a ring at the chosen threshold"
+        out = []
+        for a, colour, _ in have:
+            xs = all_[a][x].to_numpy()
+            ys = all_[a][v].to_numpy()
+            out.append((a, colour, xs, ys, (now[a][x], now[a][v])))
+        return out
+
     days = np.concatenate([all_[a][z].dropna() for a in all_] or [np.zeros(1)])
     stamp = words(self.src.simulated, 405, 258, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
-    self.picture.html = curves(
-        lines(y), ('share of controls alarmed', 'share of drought plants found'), (0, 1, 0, 1)
-    ).replace('</svg>', stamp)
-    self.delays.html = curves(
-        lines(z),
-        ('share of controls alarmed', 'median delay after the onset, d'),
-        (0, 1, min(days.min(initial=0), 0) - 1, max(days.max(initial=0), 0) + 1),
-    ).replace('</svg>', stamp)
+    axes = ('share of controls alarmed', 'share of drought plants found')
+    self.picture.html = curves(lines(y), axes, (0, 1, 0, 1)).replace('</svg>', stamp)
+    axes = ('share of controls alarmed', 'median delay after the onset, d')
+    low = min(days.min(initial=0), 0) - 1
+    high = max(days.max(initial=0), 0) + 1
+    self.delays.html = curves(lines(z), axes, (0, 1, low, high)).replace('</svg>', stamp)
     self.alarmed.value = self._alarm_table(now, {a: c for a, c, _ in have})
 
 
 @patch
-def _alarm_table(self: ArmsExplorer, now, colour):
+def _alarm_table(self: ArmsExplorer, now: dict[str, dict], colour: dict[str, str]) -> str:
     "HTML: a row per arm"
     rule = Rule(self.protocol.value, None, self.threshold.value, self.k.value)
     head = f'<b>{rule.words}; means over runs; delays: plants that are never alarmed left out</b>'
@@ -206,25 +224,23 @@ def _alarm_table(self: ArmsExplorer, now, colour):
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #51d73a85
 def table(
-    t,  # DataFrame of texts, one row per arm
-    colour={},  # arm -> colour of its name
-):
+    t: pd.DataFrame,  # of texts, one row per arm
+    colour: dict[str, str] = {},  # arm -> colour of its name
+) -> str:
     "HTML of a small table"
-    th, td = (
-        '<th style="padding:1px 10px;text-align:right">',
-        '<td style="padding:1px 10px;text-align:right">',
-    )
-    head = ''.join(f'{th}{escape(str(c))}</th>' for c in t.columns)
-    line = lambda name, row: (
-        f'<tr><th style="text-align:left;color:{colour.get(name, "#555")}">{escape(str(name))}</th>'
-        + ''.join(f'{td}{escape(str(v))}</td>' for v in row)
-        + '</tr>'
-    )
-    return f'<table class="faba-table"><tr><th></th>{head}</tr>{"".join(line(n, r) for n, r in zip(t.index, t.to_numpy()))}</table>'
+    style = 'padding:1px 10px;text-align:right'
+    head = ''.join(f'<th style="{style}">{escape(str(c))}</th>' for c in t.columns)
+    body = ''
+    for name, row in zip(t.index, t.to_numpy()):
+        shade = colour.get(name, '#555')
+        cells = ''.join(f'<td style="{style}">{escape(str(v))}</td>' for v in row)
+        first = f'<th style="text-align:left;color:{shade}">{escape(str(name))}</th>'
+        body += f'<tr>{first}{cells}</tr>'
+    return f'<table class="faba-table"><tr><th></th>{head}</tr>{body}</table>'
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #eaf4dcf2
 @patch
-def _table(self: ArmsExplorer, name):
+def _table(self: ArmsExplorer, name: str) -> pd.DataFrame | None:
     "A table of the study; None, and a word about the command that makes it, where it is missing"
     try:
         return self.src.results.table(name)
@@ -234,42 +250,36 @@ def _table(self: ArmsExplorer, name):
         return
     except NotThere:
         pass
+    study = self.src.results.study.name
     self.src.miss(
-        f'{name}.csv is not there yet: faba evaluate {self.src.results.study.name} --data {self.src.data} --out {self.src.out}'
+        f'{name}.csv is not there yet: '
+        f'faba evaluate {study} --data {self.src.data} --out {self.src.out}'
     )
     self.notice.value = self.src.notice()
 
 
 @patch
-def tabulate(self: ArmsExplorer):
+def tabulate(self: ArmsExplorer) -> None:
     "Metrics and contrasts of the chosen arms"
-    m, c = self._table('metrics'), self._table('contrasts')
+    m = self._table('metrics')
+    c = self._table('contrasts')
     self.numbers.value = '' if m is None else self._metrics(m)
     if c is None:
         self.sentences.value = ''
         return
-    c = c[
-        c.arm_a.isin(self.arms.value)
-        & c.arm_b.isin(self.arms.value)
-        & (c.protocol == self.protocol.value)
-    ]
-    c = (
-        c.sort_values(['primary', 'stated'], ascending=False, kind='stable')
-        if 'primary' in c
-        else c
-    )
+    c = c[c.arm_a.isin(self.arms.value) & c.arm_b.isin(self.arms.value)]
+    c = c[c.protocol == self.protocol.value]
+    if 'primary' in c:
+        c = c.sort_values(['primary', 'stated'], ascending=False, kind='stable')
+    said = ''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s)
+    said = said or '<li>none between these arms</li>'
     self.sentences.value = (
-        '<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">'
-        + (
-            ''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s)
-            or '<li>none between these arms</li>'
-        )
-        + '</ul>'
+        f'<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">{said}</ul>'
     )
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #d7ce035a
 @patch
-def _metrics(self: ArmsExplorer, m):
+def _metrics(self: ArmsExplorer, m: pd.DataFrame) -> str:
     "HTML: chosen arms and yardsticks against the metrics of a group, with 95 % intervals"
     m = m[
         (m.protocol == self.protocol.value)
@@ -281,19 +291,18 @@ def _metrics(self: ArmsExplorer, m):
         return f'<p>no {self.group.value} metrics under the {self.protocol.value} protocol</p>'
     m = m.assign(text=[with_interval(r.value, r.low, r.high) for r in m.itertuples()])
     rows = [*self.arms.value, *m.arm[m.kind == 'yardstick'].unique()]
-    wide = (
-        m.pivot_table(index='arm', columns='metric', values='text', aggfunc='first', sort=False)
-        .reindex(rows)
-        .dropna(how='all')
-        .fillna('–')
-    )
+    shape = dict(index='arm', columns='metric', values='text')
+    wide = m.pivot_table(**shape, aggfunc='first', sort=False)
+    wide = wide.reindex(rows).dropna(how='all').fillna('–')
     return table(wide, dict(zip(self.arms.options, COLOURS * 9)))
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #b8686e9c
 @patch
-def compare(self: ArmsExplorer):
+def compare(self: ArmsExplorer) -> None:
     "Difference of two arms for every genotype"
-    a, b, t = self.first.value, self.second.value, self._table('genotypes')
+    a = self.first.value
+    b = self.second.value
+    t = self._table('genotypes')
     if t is None:
         self.genotypes.html = ''
         return
@@ -301,15 +310,12 @@ def compare(self: ArmsExplorer):
     if self.differ.value not in t:
         self.genotypes.html = note(f'the study has no {self.differ.value} per genotype')
         return
-    t = t.assign(v=pd.to_numeric(t[self.differ.value], errors='coerce')).pivot_table(
-        index='genotype', columns='arm', values='v', dropna=False
-    )
+    t = t.assign(v=pd.to_numeric(t[self.differ.value], errors='coerce'))
+    t = t.pivot_table(index='genotype', columns='arm', values='v', dropna=False)
     if a not in t or b not in t:
         self.genotypes.html = note(f'no {self.protocol.value} values per genotype for {a} and {b}')
         return
     d = (t[a] - t[b]).sort_values()
-    self.genotypes.html = bars(
-        d.index,
-        d,
-        f'{SAID.get(self.differ.value, self.differ.value)}: {a} minus {b}, {self.protocol.value}; mean {d.mean():+.3f}',
-    )
+    what = SAID.get(self.differ.value, self.differ.value)
+    title = f'{what}: {a} minus {b}, {self.protocol.value}; mean {d.mean():+.3f}'
+    self.genotypes.html = bars(d.index, d, title)

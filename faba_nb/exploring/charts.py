@@ -11,40 +11,47 @@ from html import escape
 import numpy as np, pandas as pd
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #6ff62499
+def _attribute(
+    name: str,  # `_` stands for `-`; one at the end is left out
+    value: object,  # a number is shortened
+) -> str:  # name="value"
+    "One attribute of an SVG element"
+    text = f'{value:.4g}' if isinstance(value, float) else escape(str(value))
+    return f'{name.rstrip("_").replace("_", "-")}="{text}"'
+
+
 def el(
-    name,  # of the element
-    *children,  # SVG texts
-    title='',  # what the mouse is told
-    **attrs,  # attributes; `_` becomes `-`, None is left out
-):
+    name: str,  # of the element
+    *children: str,  # SVG texts
+    title: str = '',  # what the mouse is told
+    **attrs: object,  # attributes; `_` becomes `-`, None is left out
+) -> str:
     "One SVG element"
-    value = lambda v: f'{v:.4g}' if isinstance(v, float) else escape(str(v))
-    text = ''.join(
-        f' {k.rstrip("_").replace("_", "-")}="{value(v)}"'
-        for k, v in attrs.items()
-        if v is not None
-    )
-    inner = ''.join(children) + (f'<title>{escape(title)}</title>' if title else '')
+    text = ''.join(f' {_attribute(k, v)}' for k, v in attrs.items() if v is not None)
+    inner = ''.join(children)
+    if title:
+        inner += f'<title>{escape(title)}</title>'
     return f'<{name}{text}>{inner}</{name}>'
 
 
 def words(
-    text,  # plain text
-    x,
-    y,  # pixels
-    anchor=None,  # 'middle' or 'end'
-    **attrs,  # as for `el`
-):
+    text: object,  # plain text
+    x: float,
+    y: float,  # pixels
+    anchor: str | None = None,  # 'middle' or 'end'
+    **attrs: object,  # as for `el`
+) -> str:
     "Text in a chart"
-    return el('text', escape(str(text)), x=float(x), y=float(y), text_anchor=anchor, **attrs)
+    where = dict(x=float(x), y=float(y), text_anchor=anchor)
+    return el('text', escape(str(text)), **where, **attrs)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #3920eb0d
 def svg(
-    width,
-    height,  # pixels
-    *children,  # SVG texts
-    **attrs,  # as for `el`
-):
+    width: float,
+    height: float,  # pixels
+    *children: str,  # SVG texts
+    **attrs: object,  # as for `el`
+) -> str:
     "A whole drawing"
     return el(
         'svg',
@@ -58,9 +65,9 @@ def svg(
 
 
 def group(
-    *children,  # SVG texts
-    **attrs,  # as for `el`
-):
+    *children: str,  # SVG texts
+    **attrs: object,  # as for `el`
+) -> str:
     "Elements that share attributes"
     return el('g', *children, **attrs)
 
@@ -70,42 +77,50 @@ TREATMENT = {'WHC-80': COLOURS[0], 'WHC-30': COLOURS[1]}
 
 
 def scale(
-    low,
-    high,  # range of the data
-    a,
-    b,  # range in pixels
-):
+    low: float,
+    high: float,  # range of the data
+    a: float,
+    b: float,  # range in pixels
+) -> 'Callable':
     "A function from data to pixels"
     span = (high - low) or 1
-    return lambda v: a + (np.asarray(v, float) - low) / span * (b - a)
+
+    def at(v):
+        "Pixels of values"
+        share = (np.asarray(v, float) - low) / span
+        return a + share * (b - a)
+
+    return at
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #00710085
 def ticks(
-    low,
-    high,  # range of the data
-    n=3,  # about so many
-):
+    low: float,
+    high: float,  # range of the data
+    n: int = 3,  # about so many
+) -> np.ndarray:
     "Round numbers within a range"
-    step = 10 ** np.floor(np.log10(max(high - low, 1e-9) / n))
+    rough = max(high - low, 1e-9) / n
+    step = 10 ** np.floor(np.log10(rough))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= n)
-    return np.arange(np.ceil(low / step) * step, high + step * 1e-6, step)
+    first = np.ceil(low / step) * step
+    return np.arange(first, high + step * 1e-6, step)
 
 
 def short(
-    v,  # any number
-):
+    v: float,  # any number
+) -> str:
     "A number as an axis wants it"
     return f'{v:.3g}' if v else '0'
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #4d6f5037
 def line(
-    name,  # what it is
-    days,  # DAG, shape (n,)
-    values,  # shape (n,); NaN leaves no dot
-    colour,  # of line and dots
-    dashed=False,  # dashed, with open dots
-    label=None,  # beside the panel; the name by default, '' for none
-):
+    name: str,  # what it is
+    days: np.ndarray,  # DAG, shape (n,)
+    values: np.ndarray,  # shape (n,); NaN leaves no dot
+    colour: str,  # of line and dots
+    dashed: bool = False,  # dashed, with open dots
+    label: str | None = None,  # beside the panel; the name by default, '' for none
+) -> dict:
     "One line of a panel"
     values = np.asarray(values, float)
     ok = np.isfinite(values)
@@ -119,16 +134,26 @@ def line(
     )
 
 
-def _drawn(l, x, y):
+def _through(
+    xs: np.ndarray,  # pixels
+    ys: np.ndarray,  # pixels
+) -> str:
+    "The points of a polyline"
+    places = [f'{a:.1f},{b:.1f}' for a, b in zip(xs, ys)]
+    return ' '.join(places)
+
+
+def _drawn(l: dict, x: 'Callable', y: 'Callable') -> str:
     "A line with a dot for every value"
-    xs, ys = x(l['days']), y(l['values'])
-    dots = [
-        el('circle', cx=float(a), cy=float(b), r=2.2, title=f'{l["name"]}, DAG {d:g}: {short(v)}')
-        for a, b, d, v in zip(xs, ys, l['days'], l['values'])
-    ]
+    xs = x(l['days'])
+    ys = y(l['values'])
+    dots = []
+    for a, b, day, value in zip(xs, ys, l['days'], l['values']):
+        title = f'{l["name"]}, DAG {day:g}: {short(value)}'
+        dots.append(el('circle', cx=float(a), cy=float(b), r=2.2, title=title))
     path = el(
         'polyline',
-        points=' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(xs, ys)),
+        points=_through(xs, ys),
         fill='none',
         stroke_width=1.6,
         stroke_dasharray='5 3' if l['dashed'] else None,
@@ -136,43 +161,53 @@ def _drawn(l, x, y):
     return group(path, *dots, stroke=l['colour'], fill='#fff' if l['dashed'] else l['colour'])
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #c2e332f0
-def _range(lines, low, high):
+def _range(lines: list[dict], low: float | None, high: float | None) -> tuple[float, float]:
     "Lowest and highest value with a little room, unless they are given"
     v = np.concatenate([l['values'] for l in lines] or [np.zeros(0)])
     a, b = (v.min(), v.max()) if len(v) else (0.0, 1.0)
     room = 0.06 * ((b - a) or 1)
-    return a - room if low is None else low, b + room if high is None else high
+    lowest = a - room if low is None else low
+    highest = b + room if high is None else high
+    return lowest, highest
 
 
-def _grid(x, y, y0, y1, level):
+def _grid(x: 'Callable', y: 'Callable', y0: float, y1: float, level: float | None) -> str:
     "Horizontal lines with their numbers, and a dotted one for a threshold"
-    left, right = float(x(2)), float(x(39))
-    rule = lambda v, **a: el('line', x1=left, x2=right, y1=float(y(v)), y2=float(y(v)), **a)
-    marks = [
-        words(short(t), left - 4, y(t) + 4, 'end', fill='#666') + rule(t, stroke='#e8e8e8')
-        for t in ticks(y0, y1)
-    ]
-    return ''.join(marks) + (
-        rule(level, stroke='#777', stroke_dasharray='2 3') if level is not None else ''
-    )
+    left = float(x(2))
+    right = float(x(39))
+
+    def rule(v, **attrs):
+        "A horizontal line"
+        at = float(y(v))
+        return el('line', x1=left, x2=right, y1=at, y2=at, **attrs)
+
+    marks = []
+    for t in ticks(y0, y1):
+        marks.append(words(short(t), left - 4, y(t) + 4, 'end', fill='#666'))
+        marks.append(rule(t, stroke='#e8e8e8'))
+    if level is not None:
+        marks.append(rule(level, stroke='#777', stroke_dasharray='2 3'))
+    return ''.join(marks)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #382a3647
 def panel(
-    title,  # what is shown, with its unit
-    lines,  # from `line`
-    x,  # scale of days
-    top,
-    height,  # pixels
-    low=None,
-    high=None,  # range; from the data by default
-    marks=(),  # (day, colour, text, open): triangles on the upper edge
-    level=None,  # a horizontal line
-    aside='',  # more about it, right of the title
-    notes=(),  # below the names of the lines
-):
+    title: str,  # what is shown, with its unit
+    lines: list[dict],  # from `line`
+    x: 'Callable',  # scale of days
+    top: float,
+    height: float,  # pixels
+    low: float | None = None,
+    high: float | None = None,  # range; from the data by default
+    marks: 'Sequence[tuple]' = (),  # (day, colour, text, open): triangles on the upper edge
+    level: float | None = None,  # a horizontal line
+    aside: str = '',  # more about it, right of the title
+    notes: 'Sequence[str]' = (),  # below the names of the lines
+) -> str:
     "SVG of one panel on a common time axis"
     y0, y1 = _range(lines, low, high)
-    y, left, right = scale(y0, y1, top + height - 6, top + 16), float(x(2)), float(x(39))
+    y = scale(y0, y1, top + height - 6, top + 16)
+    left = float(x(2))
+    right = float(x(39))
     frame = el(
         'rect',
         x=left,
@@ -182,31 +217,23 @@ def panel(
         fill='#fafafa',
         stroke='#ddd',
     )
-    said = [('─ ' + l['label'], l['colour']) for l in lines if l['label']] + [
-        (n, '#777') for n in notes
-    ]
-    names = [words(t, right + 8, top + 26 + 13 * i, fill=c) for i, (t, c) in enumerate(said)] + [
-        words(aside, right, top + 10, 'end', fill='#444')
-    ]
-    none = (
-        []
-        if any(len(l['values']) for l in lines)
-        else [words('no values', (left + right) / 2, top + height / 2 + 8, 'middle', fill='#888')]
-    )
-    return ''.join(
-        [
-            frame,
-            words(title, left, top + 10, font_weight='bold'),
-            _grid(x, y, y0, y1, level),
-            *(_drawn(l, x, y) for l in lines),
-            *(_triangle(x, top + 14, *m) for m in marks),
-            *names,
-            *none,
-        ]
-    )
+    parts = [frame, words(title, left, top + 10, font_weight='bold')]
+    parts.append(_grid(x, y, y0, y1, level))
+    parts += [_drawn(l, x, y) for l in lines]
+    parts += [_triangle(x, top + 14, *m) for m in marks]
+    said = [('─ ' + l['label'], l['colour']) for l in lines if l['label']]
+    said += [(n, '#777') for n in notes]
+    for i, (text, colour) in enumerate(said):
+        parts.append(words(text, right + 8, top + 26 + 13 * i, fill=colour))
+    parts.append(words(aside, right, top + 10, 'end', fill='#444'))
+    if not any(len(l['values']) for l in lines):
+        middle = (left + right) / 2
+        half = top + height / 2
+        parts.append(words('no values', middle, half + 8, 'middle', fill='#888'))
+    return ''.join(parts)
 
 
-def _triangle(x, top, day, colour, text, open):
+def _triangle(x: 'Callable', top: float, day: float, colour: str, text: str, open: bool) -> str:
     "A mark that points at a day"
     return el(
         'path',
@@ -218,147 +245,124 @@ def _triangle(x, top, day, colour, text, open):
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #50fdb425
 def scatter(
-    points,  # DataFrame: x, y, key, colour, title; drawn in this order
-    width=620,
-    height=460,  # pixels
-    axes=('', ''),  # names of the axes
-    ringed=(),  # keys drawn with a ring
-    limits=None,  # (lowest x, highest x, lowest y, highest y); from the points by default
-):
+    points: pd.DataFrame,  # x, y, key, colour, title; drawn in this order
+    width: float = 620,
+    height: float = 460,  # pixels
+    axes: 'Sequence[str]' = ('', ''),  # names of the axes
+    ringed: 'Sequence[str]' = (),  # keys drawn with a ring
+    limits: 'Sequence[float] | None' = None,  # lowest x, highest x, lowest y, highest y
+) -> str:
     "SVG of a scatter plot"
     frame = el(
         'rect', x=18, y=4, width=width - 22, height=height - 24, fill='#fcfcfc', stroke='#ddd'
     )
-    names = words(axes[0], width / 2, height - 5, 'middle') + words(
-        axes[1], 0, 0, 'middle', transform=f'translate(12 {height / 2:.0f}) rotate(-90)'
-    )
-    return svg(
-        width,
-        height,
-        frame,
-        _dots(points, width, height, set(ringed), limits) if len(points) else '',
-        names,
-        data_box=1,
-        style='user-select:none',
-    )
+    upright = f'translate(12 {height / 2:.0f}) rotate(-90)'
+    names = words(axes[0], width / 2, height - 5, 'middle')
+    names += words(axes[1], 0, 0, 'middle', transform=upright)
+    dots = _dots(points, width, height, set(ringed), limits) if len(points) else ''
+    style = dict(data_box=1, style='user-select:none')
+    return svg(width, height, frame, dots, names, **style)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #97511528
-def _dots(p, width, height, ringed, limits):
+def _dots(
+    p: pd.DataFrame, width: float, height: float, ringed: set[str], limits: 'Sequence[float] | None'
+) -> str:
     "The points, those with a ring last"
     x0, x1, y0, y1 = limits or (p.x.min(), p.x.max(), p.y.min(), p.y.max())
-    xs, ys = scale(x0, x1, 30, width - 15)(p.x), scale(y0, y1, height - 30, 15)(p.y)
-    dot = lambda a, b, k, c, t, ring: el(
-        'circle', data_key=k, cx=f'{a:.1f}', cy=f'{b:.1f}', fill=c, title=t, **ring
-    )
-    rows = sorted(zip(xs, ys, p.key, p.colour, p.title), key=lambda r: r[2] in ringed)
-    return group(
-        *(
-            dot(
-                *r,
-                dict(r=6 if len(ringed) < 50 else 4, stroke='#000', fill_opacity=1)
-                if r[2] in ringed
-                else dict(r=3.6),
-            )
-            for r in rows
-        ),
-        fill_opacity=0.7,
-    )
+    xs = scale(x0, x1, 30, width - 15)(p.x)
+    ys = scale(y0, y1, height - 30, 15)(p.y)
+    plain, ring = dict(r=3.6), dict(r=6, stroke='#000', fill_opacity=1)
+    if len(ringed) >= 50:
+        ring['r'] = 4
+    points = list(zip(xs, ys, p.key, p.colour, p.title))
+    points.sort(key=lambda point: point[2] in ringed)
+    dots = []
+    for a, b, key, colour, title in points:
+        where = dict(cx=f'{a:.1f}', cy=f'{b:.1f}')
+        how = ring if key in ringed else plain
+        dots.append(el('circle', data_key=key, **where, fill=colour, title=title, **how))
+    return group(*dots, fill_opacity=0.7)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #72bf4ebb
 def bars(
-    names,
-    values,  # one bar each; NaN is written as undefined
-    title,  # what is shown
-    width=620,
-    row=14,  # pixels
-):
+    names: 'Sequence[str]',
+    values: 'Sequence[float]',  # one bar each; NaN is written as undefined
+    title: str,  # what is shown
+    width: float = 620,
+    row: float = 14,  # pixels
+) -> str:
     "SVG of horizontal bars around zero"
     v = np.asarray(values, float)
     most = max(np.nanmax(np.abs(v), initial=0), 1e-9)
     x = scale(-most, most, 215, width - 60)
     zero = el('line', x1=float(x(0)), x2=float(x(0)), y1=16, y2=26 + row * len(v), stroke='#333')
-    body = [_bar(str(n), d, x, 21 + row * i, row - 3) for i, (n, d) in enumerate(zip(names, v))]
-    return svg(
-        width, 30 + row * len(v), words(title, x(0), 12, 'middle', font_weight='bold'), *body, zero
-    )
+    body = []
+    for i, (name, value) in enumerate(zip(names, v)):
+        body.append(_bar(str(name), value, x, 21 + row * i, row - 3))
+    said = words(title, x(0), 12, 'middle', font_weight='bold')
+    return svg(width, 30 + row * len(v), said, *body, zero)
 
 
-def _bar(name, d, x, top, height):
+def _bar(name: str, d: float, x: 'Callable', top: float, height: float) -> str:
     "Name, bar and number"
+    left = words(name, 162, top + height - 2, 'end')
+    base = top + height - 2
     if not np.isfinite(d):
-        return words(name, 162, top + height - 2, 'end') + words(
-            'undefined', x(0) + 5, top + height - 2, fill='#888'
-        )
-    bar = el(
-        'rect',
-        x=float(min(x(0), x(d))),
-        y=top,
-        width=float(abs(x(d) - x(0))),
-        height=height,
-        fill=COLOURS[2] if d >= 0 else COLOURS[1],
-    )
-    number = words(
-        f'{d:+.3f}',
-        x(d) + (4 if d >= 0 else -4),
-        top + height - 2,
-        None if d >= 0 else 'end',
-        fill='#555',
-        font_size=9,
-    )
-    return group(words(name, 162, top + height - 2, 'end'), bar, number, data_key=name)
+        return left + words('undefined', x(0) + 5, base, fill='#888')
+    start = float(min(x(0), x(d)))
+    width = float(abs(x(d) - x(0)))
+    colour = COLOURS[2] if d >= 0 else COLOURS[1]
+    bar = el('rect', x=start, y=top, width=width, height=height, fill=colour)
+    at, anchor = (x(d) + 4, None) if d >= 0 else (x(d) - 4, 'end')
+    number = words(f'{d:+.3f}', at, base, anchor, fill='#555', font_size=9)
+    return group(left, bar, number, data_key=name)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #9512041c
 def curves(
-    lines,  # (name, colour, xs, ys, (x, y) where one stands)
-    axes,  # names of the axes
-    limits,  # (lowest x, highest x, lowest y, highest y)
-    width=420,
-    height=300,  # pixels
-):
+    lines: list[tuple],  # (name, colour, xs, ys, (x, y) where one stands)
+    axes: 'Sequence[str]',  # names of the axes
+    limits: 'Sequence[float]',  # (lowest x, highest x, lowest y, highest y)
+    width: float = 420,
+    height: float = 300,  # pixels
+) -> str:
     "SVG of curves with rings"
-    x, y = scale(*limits[:2], 48, width - 10), scale(*limits[2:], height - 34, 10)
+    x = scale(*limits[:2], 48, width - 10)
+    y = scale(*limits[2:], height - 34, 10)
     frame = el(
         'rect', x=48, y=10, width=width - 58, height=height - 44, fill='#fafafa', stroke='#ddd'
     )
-    left = [words(short(t), 44, y(t) + 4, 'end', fill='#666') for t in ticks(*limits[2:], 5)]
-    below = [
-        words(short(t), x(t), height - 20, 'middle', fill='#666') for t in ticks(*limits[:2], 5)
-    ]
-    names = words(axes[0], width / 2 + 20, height - 4, 'middle') + words(
-        axes[1], 0, 0, 'middle', transform=f'translate(10 {height / 2 - 10:.0f}) rotate(-90)'
-    )
-    return svg(width, height, frame, *left, *below, names, *(_curve(l, x, y) for l in lines))
+    numbers = []
+    for t in ticks(*limits[2:], 5):
+        numbers.append(words(short(t), 44, y(t) + 4, 'end', fill='#666'))
+    for t in ticks(*limits[:2], 5):
+        numbers.append(words(short(t), x(t), height - 20, 'middle', fill='#666'))
+    upright = f'translate(10 {height / 2 - 10:.0f}) rotate(-90)'
+    names = words(axes[0], width / 2 + 20, height - 4, 'middle')
+    names += words(axes[1], 0, 0, 'middle', transform=upright)
+    drawn = [_curve(l, x, y) for l in lines]
+    return svg(width, height, frame, *numbers, names, *drawn)
 
 
-def _curve(l, x, y):
+def _curve(l: tuple, x: 'Callable', y: 'Callable') -> str:
     "A curve and its ring; what is not finite is left out"
     name, colour, xs, ys, now = l
     ok = np.isfinite(xs) & np.isfinite(ys)
-    path = el(
-        'polyline',
-        points=' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x(xs)[ok], y(ys)[ok])),
-        fill='none',
-        stroke_width=2,
-    )
-    ring = (
-        el('circle', cx=float(x(now[0])), cy=float(y(now[1])), r=6, fill='none', stroke_width=2)
-        if np.isfinite(now).all()
-        else ''
-    )
-    return group(path, ring, stroke=colour, title=name)
+    through = _through(x(xs)[ok], y(ys)[ok])
+    drawn = [el('polyline', points=through, fill='none', stroke_width=2)]
+    if np.isfinite(now).all():
+        at = dict(cx=float(x(now[0])), cy=float(y(now[1])))
+        drawn.append(el('circle', **at, r=6, fill='none', stroke_width=2))
+    return group(*drawn, stroke=colour, title=name)
 
 # %% ../../nbs/70_exploring/30_charts.ipynb #6faa69fc
 def as_png(
-    drawing,  # an `<svg …>` text
-    scale=1.0,  # pixels per unit
-):
+    drawing: str,  # an `<svg …>` text
+    scale: float = 1.0,  # pixels per unit
+) -> bytes:
     "PNG bytes of an SVG"
     import pyvips
 
     spaces = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
     text = drawing.replace('<svg ', spaces, 1).replace(' href="data:', ' xlink:href="data:')
-    return (
-        pyvips.Image.svgload_buffer(text.encode(), scale=scale, unlimited=True)
-        .flatten(background=255)
-        .pngsave_buffer(palette=True, Q=90)
-    )
+    image = pyvips.Image.svgload_buffer(text.encode(), scale=scale, unlimited=True)
+    return image.flatten(background=255).pngsave_buffer(palette=True, Q=90)

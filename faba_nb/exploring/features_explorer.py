@@ -22,61 +22,68 @@ from .thumbnails import data_uri, reduce_photograph
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #0fa25e34
 def components(
-    x,  # features, rows × width
-    n=4,  # how many
-):  # rows × n, and the share of variance each direction carries
+    x: np.ndarray,  # features, rows × width
+    n: int = 4,  # how many
+) -> tuple[np.ndarray, np.ndarray]:  # rows × n, and the share of variance each direction carries
     "Principal components of standardised features; zeros where there are too few rows"
     x = np.asarray(x, float)
     sd = x.std(0)
-    z = (x - x.mean(0))[:, sd > 1e-9] / sd[sd > 1e-9]
+    varies = sd > 1e-9
+    z = (x - x.mean(0))[:, varies] / sd[varies]
     k = min(n, *z.shape) if z.size else 0
-    out, share = np.zeros((len(x), n)), np.zeros(n)
+    out = np.zeros((len(x), n))
+    share = np.zeros(n)
     if k == 0:
         return out, share
     tall = len(z) >= z.shape[1]
     values, vectors = np.linalg.eigh(z.T @ z if tall else z @ z.T)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :k]
+    values = np.maximum(values[::-1], 0)
+    vectors = vectors[:, ::-1][:, :k]
     out[:, :k] = z @ vectors if tall else vectors * np.sqrt(values[:k])
     share[:k] = values[:k] / values.sum()
-    return out * np.sign(out[np.abs(out).argmax(0), np.arange(n)] + 1e-300), share
+    largest = out[np.abs(out).argmax(0), np.arange(n)]
+    return out * np.sign(largest + 1e-300), share
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #2eeab194
 def averaged(
-    file,  # a `FeatureFile`
-    unit='plant-days',  # or 'plants'
-):  # plant_id, (round,) views; and float array of features in the same order
+    file: FeatureFile,  # of one encoder
+    unit: str = 'plant-days',  # or 'plants'
+) -> tuple[
+    pd.DataFrame, np.ndarray
+]:  # plant_id, (round,) views; and float array of features in the same order
     "Mean features of every point"
     keys = ['plant_id', 'round'] if unit == 'plant-days' else ['plant_id']
     by = file.index.groupby(keys, sort=True)
-    code, table = by.ngroup().to_numpy(), by.size().rename('views').reset_index()
+    code = by.ngroup().to_numpy()
+    table = by.size().rename('views').reset_index()
     order = np.argsort(code, kind='stable')
-    sums = np.add.reduceat(
-        np.asarray(file.features, float)[order], np.r_[0, np.cumsum(table.views)[:-1]]
-    )
+    start = np.r_[0, np.cumsum(table.views)[:-1]]
+    sums = np.add.reduceat(np.asarray(file.features, float)[order], start)
     return table, sums / table.views.to_numpy()[:, None]
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #11e1a665
 def points(
-    src,  # `Sources`
-    name,  # a file of features, as in `src.feature_files`
-    unit='plant-days',  # or 'plants'
-):  # plant_id, round, dag, stressed, key, what is known of the plant, pc1 … pc4; and the shares of variance
+    src: Sources,  # what there is to show
+    name: str,  # a file of features, as in `src.feature_files`
+    unit: str = 'plant-days',  # or 'plants'
+) -> tuple[
+    pd.DataFrame, np.ndarray
+]:  # plant_id, round, dag, stressed, key, the plant's facts, pc1 … pc4; shares of variance
     "A row for every point"
     table, x = averaged(FeatureFile(src.feature_files[name]), unit)
     xy, share = components(x)
     table = table.assign(**{f'pc{i + 1}': xy[:, i] for i in range(xy.shape[1])})
     if unit == 'plant-days':
-        table = table.merge(
-            src.xp.days[['plant_id', 'round', 'dag']], on=['plant_id', 'round'], how='left'
-        )
+        days = src.xp.days[['plant_id', 'round', 'dag']]
+        table = table.merge(days, on=['plant_id', 'round'], how='left')
     else:
         table = table.assign(round=0, dag=np.nan)
     table = table.merge(src.xp.plants, on='plant_id', how='left')
-    known = np.where(table.dag >= table.onset_dag, 'stressed', 'not stressed')
-    return table.assign(
-        stressed=known if unit == 'plant-days' else table.treatment,
-        key=table.plant_id + '|' + table['round'].astype(str),
-    ), share
+    stressed = table.treatment
+    if unit == 'plant-days':
+        stressed = np.where(table.dag >= table.onset_dag, 'stressed', 'not stressed')
+    key = table.plant_id + '|' + table['round'].astype(str)
+    return table.assign(stressed=stressed, key=key), share
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #6c5c71d7
 FACTS = [
@@ -94,52 +101,48 @@ FACTS = [
 
 
 def colour_choices(
-    src,  # `Sources`
-):
+    src: Sources,  # what there is to show
+) -> list[tuple]:
     "(label, choice) for the menu; a choice is a column, or where a value comes from"
-    said = [
-        (f'probability of {a}, {p}', ('probability', a, p))
-        for a in src.arms
-        for p in ('online', 'retrospective')
-    ]
-    return [(f.replace('_', ' '), f) for f in FACTS] + said + series_names()
+    choices = [(f.replace('_', ' '), f) for f in FACTS]
+    for arm in src.arms:
+        for protocol in ('online', 'retrospective'):
+            choice = ('probability', arm, protocol)
+            choices.append((f'probability of {arm}, {protocol}', choice))
+    return choices + series_names()
 
 
 def value_of(
-    src,  # `Sources`
-    table,  # from `points`
-    choice,  # from `colour_choices`
-):
+    src: Sources,  # what there is to show
+    table: pd.DataFrame,  # from `points`
+    choice: str | tuple,  # from `colour_choices`
+) -> pd.Series:
     "The chosen value of every point; a plant has the mean over its days"
     if isinstance(choice, str):
         return table[choice]
     if choice[0] == 'probability':
-        said = src.means(*choice[1:])
-        t = (
-            pd.concat([q.assign(plant_id=k) for k, q in said.items()])
-            if said
-            else pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
-        )
-        t, column, on = t, 'probability', ['plant_id', 'dag']
+        said = [q.assign(plant_id=k) for k, q in src.means(*choice[1:]).items()]
+        none = pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
+        t = pd.concat(said) if said else none
+        column, on = 'probability', ['plant_id', 'dag']
     else:
-        t, column, on = src.table(choice[0]), choice[1], ['plant_id', 'round']
+        t = src.table(choice[0])
+        column = choice[1]
+        on = ['plant_id', 'round']
     if column not in t:
         return pd.Series(np.nan, table.index)
     if table.dag.isna().all():
         on = ['plant_id']
-    return (
-        table[on]
-        .merge(t.groupby(on)[column].mean().rename('value').reset_index(), on=on, how='left')
-        .value
-    )
+    mean = t.groupby(on)[column].mean().rename('value').reset_index()
+    return table[on].merge(mean, on=on, how='left').value
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #ee1adf8c
 NONE = '#cccccc'
 
 
 def colours(
-    values,  # a value of every point
-):
+    values: pd.Series,  # a value of every point
+) -> pd.Series:
     "One colour per point"
     values = values.reset_index(drop=True)
     if set(values.dropna().unique()) <= set(TREATMENT):
@@ -147,43 +150,45 @@ def colours(
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > 6:
         return _ramp(values)
     names = sorted(values.dropna().map(str).unique())
-    wheel = (
-        COLOURS
-        if len(names) <= len(COLOURS)
-        else [f'hsl({360 * i / len(names):.0f} 65% 45%)' for i in range(len(names))]
-    )
+    wheel = COLOURS
+    n = len(names)
+    if n > len(COLOURS):
+        wheel = [f'hsl({360 * i / n:.0f} 65% 45%)' for i in range(n)]
     return values.map(str).map(dict(zip(names, wheel))).fillna(NONE)
 
 
-def _ramp(v):
+def _ramp(v: pd.Series) -> pd.Series:
     "Blue for low, red for high"
-    t = (v - v.min()) / ((v.max() - v.min()) or 1)
-    return t.map(
-        lambda x: (
-            f'rgb({40 + 190 * x:.0f} {90 + 120 * x * (1 - x):.0f} {200 - 160 * x:.0f})'
-            if x == x
-            else NONE
-        )
-    )
+
+    def colour(x):
+        "Of one value between 0 and 1"
+        if x != x:
+            return NONE
+        red = 40 + 190 * x
+        green = 90 + 120 * x * (1 - x)
+        blue = 200 - 160 * x
+        return f'rgb({red:.0f} {green:.0f} {blue:.0f})'
+
+    share = (v - v.min()) / ((v.max() - v.min()) or 1)
+    return share.map(colour)
 
 
 def legend(
-    values,  # a value of every point
-    name,  # what it is
-):
+    values: pd.Series,  # a value of every point
+    name: str,  # what it is
+) -> str:
     "HTML that says what colours mean"
-    c, v = colours(values), values.reset_index(drop=True)
+    c = colours(values)
+    v = values.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(v) and v.nunique() > 6:
-        shown = [
-            (x, f'{v[x]:.3g}') for x in (v.idxmin(), (v - v.median()).abs().idxmin(), v.idxmax())
-        ]
+        places = v.idxmin(), (v - v.median()).abs().idxmin(), v.idxmax()
+        shown = [(i, f'{v[i]:.3g}') for i in places]
     else:
         shown = [(g.index[0], str(k)) for k, g in v.dropna().groupby(v)][:44]
-    return (
-        f'{escape(name)}: '
-        + ' '.join(f'<span style="color:{c[i]}">●</span> {escape(t)}' for i, t in shown)
-        + (f' <span style="color:{NONE}">●</span> none' if v.isna().any() else '')
-    )
+    dots = [f'<span style="color:{c[i]}">●</span> {escape(t)}' for i, t in shown]
+    if v.isna().any():
+        dots.append(f'<span style="color:{NONE}">●</span> none')
+    return f'{escape(name)}: ' + ' '.join(dots)
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #bb2f68c4
 class FeaturesExplorer(Explorer):
@@ -191,35 +196,30 @@ class FeaturesExplorer(Explorer):
 
     def __init__(
         self,
-        data=None,
-        out=None,
-        features=None,  # as for `Sources`
-        sources=None,  # a `Sources` that is already open
-        to_plants=None,  # a `PlantsExplorer` that a selection is sent to
+        data: 'Path | None' = None,
+        out: 'Path | None' = None,
+        features: 'Path | None' = None,  # as for `Sources`
+        sources: Sources | None = None,  # open already
+        to_plants: 'PlantsExplorer | None' = None,  # that a selection is sent to
     ):
-        self.src, self.to_plants, self.selected, self.shown, self._kept = (
-            sources or Sources(data, out, features),
-            to_plants,
-            [],
-            '',
-            {},
-        )
-        self.notice, self.picture, self.big, self.legend, self.count, self.table = (
-            w.HTML(self.src.notice()),
-            Picture(),
-            w.HTML(),
-            w.HTML(),
-            w.HTML(),
-            Picture(),
-        )
+        self.src = sources or Sources(data, out, features)
+        self.to_plants = to_plants
+        self.selected = []
+        self.shown = ''
+        self._kept = {}
+        self.notice = w.HTML(self.src.notice())
+        self.picture = Picture()
+        self.table = Picture()
+        self.big = w.HTML()
+        self.legend = w.HTML()
+        self.count = w.HTML()
         super().__init__([self.notice])
         if self.src.xp is None:
             return
         lacking = self.src.featureless()
         if not self.src.feature_files:
-            self.notice.value += note(
-                f'{lacking}. Without weights: faba features --data {self.src.data} --backbones morphology'
-            )
+            make = f'faba features --data {self.src.data} --backbones morphology'
+            self.notice.value += note(f'{lacking}. Without weights: {make}')
             return
         self._controls()
         self._connect()
@@ -228,15 +228,14 @@ class FeaturesExplorer(Explorer):
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #ba68e9e3
 @patch
-def _controls(self: FeaturesExplorer):
+def _controls(self: FeaturesExplorer) -> None:
     "What is shown"
     wide = w.Layout(width='420px')
     self.backbone = w.Dropdown(options=list(self.src.feature_files), description='features')
     self.unit = w.Dropdown(options=['plant-days', 'plants'], description='points')
-    self.axes = w.Dropdown(
-        options=[(f'components {a} and {b}', (a, b)) for a, b in ((1, 2), (1, 3), (2, 3), (3, 4))],
-        description='axes',
-    )
+    pairs = ((1, 2), (1, 3), (2, 3), (3, 4))
+    axes = [(f'components {a} and {b}', (a, b)) for a, b in pairs]
+    self.axes = w.Dropdown(options=axes, description='axes')
     self.colour = w.Dropdown(options=colour_choices(self.src), description='colour', layout=wide)
     days = self.src.xp.rounds.dag
     self.days = w.IntRangeSlider(
@@ -255,7 +254,7 @@ def _controls(self: FeaturesExplorer):
 
 
 @patch
-def _connect(self: FeaturesExplorer):
+def _connect(self: FeaturesExplorer) -> None:
     "Who listens to what"
     for c in (self.axes, self.colour, self.days):
         c.observe(lambda _: self.draw(), 'value')
@@ -269,7 +268,7 @@ def _connect(self: FeaturesExplorer):
 
 
 @patch
-def _arrange(self: FeaturesExplorer, lacking):
+def _arrange(self: FeaturesExplorer, lacking: str) -> None:
     "Scatter and photograph beside each other, the selection below"
     self.children = [
         self.notice,
@@ -278,7 +277,8 @@ def _arrange(self: FeaturesExplorer, lacking):
         self.legend,
         w.HBox([self.picture, self.big]),
         w.HTML(
-            '<small style="color:#666">a click shows the photograph, a box drawn with the mouse selects</small>'
+            '<small style="color:#666">a click shows the photograph, '
+            'a box drawn with the mouse selects</small>'
         ),
         w.HBox([self.pass_on, self.clear, self.count]),
         self.table,
@@ -287,7 +287,7 @@ def _arrange(self: FeaturesExplorer, lacking):
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #4150a957
 @patch
-def placed(self: FeaturesExplorer):
+def placed(self: FeaturesExplorer) -> tuple[pd.DataFrame, np.ndarray]:
     "All points and the shares of variance; computed once per file and unit"
     at = self.backbone.value, self.unit.value
     if at not in self._kept:
@@ -296,66 +296,66 @@ def placed(self: FeaturesExplorer):
 
 
 @patch
-def draw(self: FeaturesExplorer):
+def draw(self: FeaturesExplorer) -> None:
     "Show the points of the chosen days"
     try:
         t, share = self.placed()
     except BadInput as e:
         self.picture.html = note(str(e))
         return
-    value, name = value_of(self.src, t, self.colour.value), self.colour.label
+    value = value_of(self.src, t, self.colour.value)
+    name = self.colour.label
     a, b = (f'pc{i}' for i in self.axes.value)
-    t = t.assign(x=t[a], y=t[b], colour=list(colours(value)), title=_titles(t, value, name))
+    t = t.assign(x=t[a], y=t[b], colour=list(colours(value)))
+    t['title'] = _titles(t, value, name)
     limits = t.x.min(), t.x.max(), t.y.min(), t.y.max()
     if self.unit.value == 'plant-days':
         t = t[t.dag.between(*self.days.value)]
     names = tuple(f'component {i}, {share[i - 1]:.0%} of the variance' for i in self.axes.value)
     self.legend.value = legend(value, name)
-    self.picture.html = scatter(t, 640, 470, names, self.selected, limits).replace(
-        '</svg>', words(self.src.simulated, 630, 18, 'end', fill='#3b6fb6') + '</svg>'
-    )
+    stamp = words(self.src.simulated, 630, 18, 'end', fill='#3b6fb6') + '</svg>'
+    drawn = scatter(t, 640, 470, names, self.selected, limits)
+    self.picture.html = drawn.replace('</svg>', stamp)
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #e12fa4fc
-def _titles(t, value, name):
+def _titles(t: pd.DataFrame, value: pd.Series, name: str) -> pd.Series:
     "What the mouse is told about every point"
-    day = np.where(t.dag.isna(), '', ', DAG ' + t.dag.map('{:.0f}'.format))
+    day = t.dag.map('{:.0f}'.format)
+    day = np.where(t.dag.isna(), '', ', DAG ' + day)
+    genotype = t.genotype.map(str)
+    treatment = t.treatment.map(str)
     said = value.map(lambda v: f'{v:.3g}' if isinstance(v, float) else str(v))
-    return (
-        t.plant_id
-        + ', '
-        + t.genotype.map(str)
-        + ', '
-        + t.treatment.map(str)
-        + day
-        + f', {name} '
-        + said.to_numpy()
-    )
+    who = t.plant_id + ', ' + genotype + ', ' + treatment
+    return who + day + f', {name} ' + said.to_numpy()
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #07b2a539
 @patch
 def show(
     self: FeaturesExplorer,
-    key,  # 'plant|round'; round 0 means the plant's last day
-):
+    key: str,  # 'plant|round'; round 0 means the plant's last day
+) -> None:
     "Show the photograph of a point, and select it where it was not"
     self.shown, (plant, rnd) = key, key.split('|')
     im = self.src.images
-    im = im[(im.plant_id == plant) & ((im['round'] == int(rnd)) if rnd != '0' else True)]
-    self.big.value = (
-        f'<i>no photograph of {escape(plant)}, round {escape(rnd)}</i>'
-        if im.empty
-        else self._large(im[im.dag == im.dag.max()].sort_values('view').iloc[0])
-    )
+    im = im[im.plant_id == plant]
+    if rnd != '0':
+        im = im[im['round'] == int(rnd)]
+    if im.empty:
+        self.big.value = f'<i>no photograph of {escape(plant)}, round {escape(rnd)}</i>'
+    else:
+        last = im[im.dag == im.dag.max()].sort_values('view').iloc[0]
+        self.big.value = self._large(last)
     if key not in self.selected:
         self.select([key])
 
 
 @patch
-def _large(self: FeaturesExplorer, r):
+def _large(self: FeaturesExplorer, r: pd.Series) -> str:
     "HTML of a photograph, with what is in doubt about its plant"
     alt = f'{r.plant_id}, DAG {r.dag}'
     try:
-        body = f'<img style="display:block;max-height:430px" alt="{alt}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 430))}">'
+        source = data_uri(reduce_photograph(self.src.xp.image_path(r), 430))
+        body = f'<img style="display:block;max-height:430px" alt="{alt}" src="{source}">'
     except pyvips.Error:
         body = '<i>cannot be read</i>'
     flags = self.src.xp.plants.set_index('plant_id')['flags'].get(r.plant_id, '')
@@ -364,7 +364,7 @@ def _large(self: FeaturesExplorer, r):
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #4ece8cdb
 @patch
-def chosen(self: FeaturesExplorer):
+def chosen(self: FeaturesExplorer) -> pd.DataFrame:
     "The selected points, by plant and day"
     t, _ = self.placed()
     return t[t.key.isin(self.selected)].sort_values(['plant_id', 'round'])
@@ -373,23 +373,23 @@ def chosen(self: FeaturesExplorer):
 @patch
 def select(
     self: FeaturesExplorer,
-    keys,  # of points
-):
-    "List the selected points; a click on a line shows its photograph; that of another point goes away"
+    keys: list[str],  # of points
+) -> None:
+    "List the selected points; the photograph of a point that is not among them goes away"
     self.selected = list(keys)
     t = self.chosen()
     if self.shown not in self.selected:
         self.shown, self.big.value = '', ''
     self.table.html = _listed(t)
-    self.count.value = f'<b>{len(t)} selected</b>, {t.plant_id.nunique()} plants' + (
-        ', the first 300 are listed' if len(t) > 300 else ''
-    )
+    self.count.value = f'<b>{len(t)} selected</b>, {t.plant_id.nunique()} plants'
+    if len(t) > 300:
+        self.count.value += ', the first 300 are listed'
     self.pass_on.disabled = not (len(t) and self.to_plants is not None)
     self.draw()
 
 
 @patch
-def another(self: FeaturesExplorer):
+def another(self: FeaturesExplorer) -> None:
     "Other points: of those selected before, the ones that are there still"
     try:
         there = set(self.placed()[0].key)
@@ -399,32 +399,43 @@ def another(self: FeaturesExplorer):
 
 
 @patch
-def _nothing(self: FeaturesExplorer):
+def _nothing(self: FeaturesExplorer) -> None:
     "These features cannot be shown: neither can what was selected among others"
-    self.selected, self.shown, self.pass_on.disabled = [], '', True
-    self.big.value = self.table.html = self.count.value = self.legend.value = ''
+    self.selected = []
+    self.shown = ''
+    self.pass_on.disabled = True
+    self.big.value = self.table.html = ''
+    self.count.value = self.legend.value = ''
     self.draw()
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #1a9e7e5a
 COLUMNS = ('plant_id', 'genotype', 'treatment', 'replicate', 'dag', 'onset_dag', 'stressed')
 
 
-def _listed(t):
+def _cell(
+    v: object,  # a value
+) -> str:  # HTML
+    "One cell of the list, empty where the value is missing"
+    text = ''
+    if v == v:
+        text = escape(f'{v:g}' if isinstance(v, float) else str(v))
+    return f'<td style="padding:1px 10px">{text}</td>'
+
+
+def _listed(t: pd.DataFrame) -> str:
     "HTML of the selected points, and what is in doubt about their plants"
     if t.empty:
         return ''
     t = t.assign(doubt=t['flags'].map(doubts))
     shown = [c for c in COLUMNS if c != 'dag' or t.dag.notna().any()] + ['doubt']
-    cell = lambda v: (
-        f'<td style="padding:1px 10px">{"" if v != v else escape(f"{v:g}" if isinstance(v, float) else str(v))}</td>'
-    )
-    row = lambda r: (
-        f'<tr data-key="{escape(r.key)}">{"".join(cell(getattr(r, c)) for c in shown)}</tr>'
-    )
-    head = ''.join(
-        f'<th style="padding:1px 10px;text-align:left">{c.replace("_", " ")}</th>' for c in shown
-    )
+    head = body = ''
+    for c in shown:
+        name = c.replace('_', ' ')
+        head += f'<th style="padding:1px 10px;text-align:left">{name}</th>'
+    for r in t.head(300).itertuples():
+        cells = ''.join(_cell(getattr(r, c)) for c in shown)
+        body += f'<tr data-key="{escape(r.key)}">{cells}</tr>'
     return (
         '<div style="max-height:220px;overflow:auto"><table class="faba-selected">'
-        f'<thead><tr>{head}</tr></thead><tbody>{"".join(map(row, t.head(300).itertuples()))}</tbody></table></div>'
+        f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -19,26 +19,26 @@ from ..reporting.results import counted
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #de3f88f7
 def alone(
-    folder,  # the experiment's folder
-):
+    folder: Path,  # the experiment's folder
+) -> FileLock:
     "A lock that lets one person at a time change the marks"
     return FileLock(Path(folder) / '.marks.csv.lock', timeout=60)
 
 
 def mark(
-    folder,  # the experiment's folder
-    *args,
-    **kwargs,  # as for `add_mark`
-):
+    folder: Path,  # the experiment's folder
+    *args: object,
+    **kwargs: object,  # as for `add_mark`
+) -> pd.DataFrame:
     "Add a mark and return all; waits while somebody else adds one"
     with alone(folder):
         return add_mark(folder, *args, **kwargs)
 
 
 def unmark(
-    folder,  # the experiment's folder
-    one,  # a row of `read_marks`
-):
+    folder: Path,  # the experiment's folder
+    one: pd.Series,  # a row of `read_marks`
+) -> pd.DataFrame:
     "Take a mark back and return all others; waits like `mark`"
     with alone(folder):
         return take_back(folder, one)
@@ -48,12 +48,13 @@ _READ = {}
 
 
 def marks_of(
-    folder,  # the experiment's folder
-):
+    folder: Path,  # the experiment's folder
+) -> pd.DataFrame:
     "All marks; a file that cannot be understood is reported by `BadInput`"
     path = Path(folder) / 'marks.csv'
     try:
-        at = (path.stat().st_mtime_ns, path.stat().st_size, path.stat().st_ino)
+        stat = path.stat()
+        at = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
     except OSError:
         at = None
     if _READ.get(path, (0,))[0] != at:
@@ -70,12 +71,17 @@ SCOPES = [
 
 
 def scope(
-    row,  # plant_id, round, view of a photograph
-    what,  # one of `SCOPES`
-):
+    row: pd.Series,  # plant_id, round, view of a photograph
+    what: str,  # one of `SCOPES`
+) -> tuple[str, int | None, str]:
     "plant_id, round and view as `add_mark` wants them"
-    view = {'this photograph': row['view'], 'fluorescence of this round': 'fluor'}.get(what, '')
-    return row['plant_id'], None if what == 'the whole plant' else int(row['round']), view
+    rnd = None if what == 'the whole plant' else int(row['round'])
+    view = ''
+    if what == 'this photograph':
+        view = row['view']
+    elif what == 'fluorescence of this round':
+        view = 'fluor'
+    return row['plant_id'], rnd, view
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #0b1b7102
 class Marking(w.VBox):
@@ -83,10 +89,13 @@ class Marking(w.VBox):
 
     def __init__(
         self,
-        folder,  # the experiment's folder
-        done=lambda: None,  # called after a mark was written or taken back
+        folder: Path,  # the experiment's folder
+        done: 'Callable' = lambda: None,  # called after a mark was written or taken back
     ):
-        self.folder, self.done, self.row, self.written = folder, done, None, []
+        self.folder = folder
+        self.done = done
+        self.row = None
+        self.written = []
         wide = w.Layout(width='330px')
         self.kind = w.Dropdown(options=MARKS, description='mark as', layout=wide)
         self.what = w.Dropdown(options=SCOPES, description='what', layout=wide)
@@ -97,7 +106,8 @@ class Marking(w.VBox):
         self.back = w.Button(
             description='undo', tooltip='takes back the last mark made here', disabled=True
         )
-        self.which, self.said = w.HTML(), w.HTML()
+        self.which = w.HTML()
+        self.said = w.HTML()
         buttons = w.HBox([self.button, self.back])
         super().__init__([self.which, self.what, self.kind, self.note, buttons, self.said])
         self.button.on_click(lambda _: self.write())
@@ -107,8 +117,8 @@ class Marking(w.VBox):
 @patch
 def about(
     self: Marking,
-    row,  # a row of `Experiment.images`, None for none
-):
+    row: pd.Series | None,  # a row of `Experiment.images`, None for none
+) -> None:
     "The record that the button marks from now on"
     if row is None or self.row is None or row['plant_id'] != self.row['plant_id']:
         self.note.value = ''
@@ -123,8 +133,8 @@ def about(
 
 
 def record(
-    row,  # a row of `Experiment.images`, None for none
-):
+    row: pd.Series | None,  # a row of `Experiment.images`, None for none
+) -> str:
     "HTML that names a photograph"
     if row is None:
         return ''
@@ -133,43 +143,44 @@ def record(
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #ade20c5d
 def listed(
-    marks,  # from `read_marks`
-    plant,  # its id
-):
+    marks: pd.DataFrame,  # from `read_marks`
+    plant: str,  # its id
+) -> str:
     "HTML of what was said about a plant so far"
     m = marks[marks.plant_id == plant]
     if m.empty:
         return ''
-    lines = ''.join(
-        f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>' for r in m.itertuples()
-    )
+    lines = ''
+    for r in m.itertuples():
+        lines += f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>'
     return f'<div>{counted(len(m), "mark")} of {plant} in marks.csv</div><ul>{lines}</ul>'
 
 
 def told(
-    m,  # a row of `read_marks`
-):
+    m: tuple,  # a row of `read_marks`
+) -> str:
     "HTML of one mark"
-    where = f'{escape(str(m.round or "all rounds"))} {escape(m.view or "all views")}'
+    rnd = m.round or 'all rounds'
+    view = m.view or 'all views'
+    where = f'{escape(str(rnd))} {escape(view)}'
     return f'{where}: <b>{m.mark}</b> {escape(m.note)}'
 
 
 def refused(
-    e,  # what was raised
-):
+    e: Exception,  # what was raised
+) -> str:
     "HTML of why nothing was written"
     return f'<span style="color:#b00">not marked: {escape(str(e))}</span>'
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #3e1841b4
 @patch
-def write(self: Marking):
+def write(self: Marking) -> None:
     "Write the mark; where it cannot be written, say why"
     if self.row is None:
         return
     try:
-        marks = mark(
-            self.folder, *scope(self.row, self.what.value), self.kind.value, self.note.value
-        )
+        what = scope(self.row, self.what.value)
+        marks = mark(self.folder, *what, self.kind.value, self.note.value)
     except (OSError, NotImplementedError, BadInput) as e:
         self.said.value = refused(e)
         return
@@ -180,19 +191,21 @@ def write(self: Marking):
 
 
 @patch
-def undo(self: Marking):
+def undo(self: Marking) -> None:
     "Take back the last mark made here; say which one it was"
     if not self.written:
         return
+    one = self.written[-1]
     try:
-        unmark(self.folder, one := self.written[-1])
+        unmark(self.folder, one)
     except (OSError, NotImplementedError) as e:
         self.said.value = refused(e)
         return
     except BadInput as e:
         said = refused(e)
     else:
-        said = f'<div>taken back: {one.plant_id}, {told(next(one.to_frame().T.itertuples()))}</div>'
+        as_row = next(one.to_frame().T.itertuples())
+        said = f'<div>taken back: {one.plant_id}, {told(as_row)}</div>'
     self.written.pop()
     self.back.disabled = not self.written
     self.about(self.row)

@@ -8,6 +8,7 @@ __all__ = ['WIDTH', 'X', 'TOP', 'SMALL', 'FLAG', 'marked', 'widths', 'strip', 'd
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #974edc1c
 from html import escape
+from itertools import product
 import numpy as np, pandas as pd
 from ..experiment.marks import excluded
 from .charts import COLOURS, TREATMENT, el, group, line, panel, scale, svg, words
@@ -16,99 +17,100 @@ from ..reporting.results import OUTLIER, doubts
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #dfd3c064
 def marked(
-    images,  # rows of `Experiment.images`
-    marks,  # from `read_marks`
-):
-    "The mark of each photograph: 'exclude' where the reader leaves it out, else the last one, '' for none"
+    images: pd.DataFrame,  # rows of `Experiment.images`
+    marks: pd.DataFrame,  # from `read_marks`
+) -> np.ndarray:
+    "The mark of each photograph: 'exclude' where the reader leaves it out, else the last, or ''"
     marks = marks[marks.plant_id.isin(images.plant_id)] if len(marks) else marks
     if marks.empty:
         return np.full(len(images), '', object)
     out = np.where(excluded(images, marks), 'exclude', '').astype(object)
     last = marks.drop_duplicates(['plant_id', 'round', 'view'], keep='last')
     for m in last[last['mark'] != 'exclude'].itertuples():
-        hit = (
-            (images.plant_id == m.plant_id)
-            & ((images['round'] == m.round) | (m.round == 0))
-            & ((images['view'] == m.view) | (m.view == ''))
-        )
-        out[hit & (out == '')] = m.mark
+        plant = images.plant_id == m.plant_id
+        rnd = (images['round'] == m.round) | (m.round == 0)
+        view = (images['view'] == m.view) | (m.view == '')
+        out[plant & rnd & view & (out == '')] = m.mark
     return out
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #6fdaa4f0
-WIDTH, X, TOP = 1040, scale(1, 39, 62, 880), 46  # pixels; where the photographs begin
+WIDTH = 1040  # pixels
+X = scale(1, 39, 62, 880)  # days to pixels
+TOP = 46  # pixels; where the photographs begin
 SMALL = 54, 112  # pixels of one photograph in the strip, at most
 
 
 def widths(
-    days,  # measured days, sorted
-):
+    days: np.ndarray,  # measured days, sorted
+) -> np.ndarray:
     "Pixels that each photograph may take"
-    gaps = np.diff(X(np.asarray(days, float)))
-    left, right = np.r_[SMALL[0], gaps], np.r_[gaps, SMALL[0]]
-    return np.minimum(np.minimum(left, right) - 1, SMALL[0])
+    at = X(np.asarray(days, float))
+    widest = SMALL[0]
+    gaps = np.diff(at)
+    left = np.r_[widest, gaps]
+    right = np.r_[gaps, widest]
+    narrower = np.minimum(left, right) - 1
+    return np.minimum(narrower, widest)
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #42950697
 FLAG = {'doubtful': '#f5c400', 'exclude': '#e02020', 'keep': '#30b050'}
 
 
-def _photo(r, jpegs, mark, x, width, top):
+def _picture(
+    r: tuple,  # a row of `Experiment.images`
+    jpegs: dict[str, bytes | None],  # path -> JPEG bytes
+    mark: str,  # '' for none
+    x: float,  # pixels of its middle
+    width: float,  # pixels
+    top: float,  # pixels
+) -> str:  # SVG
+    "The photograph itself, or a word where there is none"
+    tall = SMALL[1]
+    if not jpegs.get(r.path):
+        text = 'unreadable' if r.path in jpegs else '…'
+        return words(text, x, top + tall / 2, 'middle', fill='#f88', font_size=9)
+    return el(
+        'image',
+        href=data_uri(jpegs[r.path]),
+        x=x - width / 2,
+        y=top,
+        width=width,
+        height=tall,
+        preserveAspectRatio='xMidYMid slice',
+        opacity=0.35 if mark == 'exclude' else None,
+    )
+
+
+def _photo(
+    r: tuple, jpegs: dict[str, bytes | None], mark: str, x: float, width: float, top: float
+) -> str:
     "One photograph with its flag"
-    left, tall = x - width / 2, SMALL[1]
-    if jpegs.get(r.path):
-        body = el(
-            'image',
-            href=data_uri(jpegs[r.path]),
-            x=left,
-            y=top,
-            width=width,
-            height=tall,
-            preserveAspectRatio='xMidYMid slice',
-            opacity=0.35 if mark == 'exclude' else None,
-        )
-    else:
-        body = words(
-            'unreadable' if r.path in jpegs else '…',
-            x,
-            top + tall / 2,
-            'middle',
-            fill='#f88',
-            font_size=9,
-        )
+    left = x - width / 2
+    tall = SMALL[1]
+    body = _picture(r, jpegs, mark, x, width, top)
     ground = el('rect', x=left, y=top, width=width, height=tall, fill='#000')
-    flag = (
-        el('circle', cx=x + width / 2 - 7, cy=top + 8, r=5, fill=FLAG[mark], title=f'marked {mark}')
-        if mark
-        else ''
-    )
-    log = (
-        el(
-            'rect',
-            x=left + 1,
-            y=top + 1,
-            width=width - 2,
-            height=tall - 2,
-            fill='none',
-            stroke='#e80',
-        )
-        if r.outlier
-        else ''
-    )
-    said = (
-        f'DAG {r.dag}, round {r.round}, {r.view}'
-        + (f', marked {mark}' if mark else '')
-        + (f', {OUTLIER}' if r.outlier else '')
-    )
+    said = f'DAG {r.dag}, round {r.round}, {r.view}'
+    flag = ''
+    log = ''
+    if mark:
+        at = dict(cx=x + width / 2 - 7, cy=top + 8, r=5)
+        flag = el('circle', **at, fill=FLAG[mark], title=f'marked {mark}')
+        said += f', marked {mark}'
+    if r.outlier:
+        inner = dict(x=left + 1, y=top + 1, width=width - 2, height=tall - 2)
+        log = el('rect', **inner, fill='none', stroke='#e80')
+        said += f', {OUTLIER}'
     return group(ground, body, flag, log, data_key=f'photo|{r.path}', title=said)
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #38e8faaa
 def strip(
-    images,  # rows of `Experiment.images` of one plant and view
-    jpegs,  # path -> JPEG bytes, or None for unreadable; a path that is absent is on its way
-    marks,  # from `read_marks`
-    top,  # pixels from the upper edge
-    treatment,  # of the plant
-    view='',  # written beside the row
-):
+    images: pd.DataFrame,  # rows of `Experiment.images` of one plant and view
+    jpegs: dict[str, bytes | None],  # path -> JPEG bytes; None: unreadable; absent: on its way
+    marks: pd.DataFrame,  # from `read_marks`
+    top: float,  # pixels from the upper edge
+    treatment: str,  # of the plant
+    view: str = '',  # written beside the row
+) -> str:
     "SVG of one row of photographs"
     images = images.sort_values('dag').drop_duplicates('dag', keep='last')
     ground = el(
@@ -123,145 +125,120 @@ def strip(
         font_weight='bold',
         transform=f'translate(52 {top + SMALL[1] / 2:.0f}) rotate(-90)',
     )
-    photos = [
-        _photo(r, jpegs, m, float(X(r.dag)), float(wide), top)
-        for r, m, wide in zip(images.itertuples(), marked(images, marks), widths(images.dag))
-    ]
-    none = (
-        words('no photographs of this view', X(20), top + SMALL[1] / 2, 'middle', fill='#888')
-        if images.empty
-        else ''
-    )
-    return group(ground, name, words(view, X(39.3) + 6, top + 14, fill='#666'), none, *photos)
+    photos = []
+    each = zip(images.itertuples(), marked(images, marks), widths(images.dag))
+    for r, mark, wide in each:
+        photos.append(_photo(r, jpegs, mark, float(X(r.dag)), float(wide), top))
+    none = ''
+    middle = top + SMALL[1] / 2
+    if images.empty:
+        none = words('no photographs of this view', X(20), middle, 'middle', fill='#888')
+    beside = words(view, X(39.3) + 6, top + 14, fill='#666')
+    return group(ground, name, beside, none, *photos)
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #db2b0fcf
 def day_axis(
-    days,  # measured days
-    top,  # pixels
-):
+    days: np.ndarray,  # measured days
+    top: float,  # pixels
+) -> str:
     "SVG of the day numbers"
-    return ''.join(
-        [words(f'{d:g}', X(d), top, 'middle', fill='#555') for d in days]
-        + [words('DAG', X(39.3) + 6, top, fill='#555')]
-    )
+    numbers = [words(f'{d:g}', X(d), top, 'middle', fill='#555') for d in days]
+    numbers.append(words('DAG', X(39.3) + 6, top, fill='#555'))
+    return ''.join(numbers)
 
 
 def onset_line(
-    onset,  # annotated DAG, NaN for none
-    top,
-    bottom,  # pixels
-):
+    onset: float,  # annotated DAG, NaN for none
+    top: float,
+    bottom: float,  # pixels
+) -> str:
     "SVG of a dashed line on the day of the annotated onset"
     if not np.isfinite(onset):
         return ''
-    return el(
-        'line',
-        x1=float(X(onset)),
-        x2=float(X(onset)),
-        y1=top,
-        y2=bottom,
-        stroke='#c00',
-        stroke_dasharray='6 4',
-        title=f'annotated onset: DAG {onset:g}',
-    )
+    at = float(X(onset))
+    line = dict(x1=at, x2=at, y1=top, y2=bottom, stroke='#c00', stroke_dasharray='6 4')
+    return el('line', **line, title=f'annotated onset: DAG {onset:g}')
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #cd88dada
 def heading(
-    pair,  # rows of the plant table
-    simulated='',  # what is said of simulated plants
-):
+    pair: pd.DataFrame,  # rows of the plant table
+    simulated: str = '',  # what is said of simulated plants
+) -> str:
     "SVG of the first two lines: who is shown, and what is odd about them"
     p = pair.iloc[-1]
-    ids = [
-        words(f'{r.plant_id} {r.treatment}', 400 + 190 * i, 14, fill=TREATMENT[r.treatment])
-        for i, r in enumerate(pair.itertuples())
-    ]
-    flags = '; '.join(
-        f'{r.plant_id}: {doubts(r.flags)}' for r in pair.itertuples() if doubts(r.flags)
-    )
     onset = f'onset annotated on DAG {p.genotype_onset_dag:g} ({p.onset_class})'
-    return ''.join(
-        [
-            words(p.genotype, 4, 14, font_weight='bold', font_size=14),
-            words(f'replicate {p.replicate}, {onset}', 130, 14),
-            *ids,
-            words(simulated, WIDTH - 4, 14, 'end', fill='#3b6fb6'),
-            words(flags, 4, 28, fill='#b00'),
-        ]
-    )
+    parts = [
+        words(p.genotype, 4, 14, font_weight='bold', font_size=14),
+        words(f'replicate {p.replicate}, {onset}', 130, 14),
+    ]
+    flags = []
+    for i, r in enumerate(pair.itertuples()):
+        who = f'{r.plant_id} {r.treatment}'
+        parts.append(words(who, 400 + 190 * i, 14, fill=TREATMENT[r.treatment]))
+        if doubts(r.flags):
+            flags.append(f'{r.plant_id}: {doubts(r.flags)}')
+    parts.append(words(simulated, WIDTH - 4, 14, 'end', fill='#3b6fb6'))
+    parts.append(words('; '.join(flags), 4, 28, fill='#b00'))
+    return ''.join(parts)
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #103cc968
 def probabilities(
-    src,  # `Sources`
-    pair,  # rows of the plant table
-    arm,  # an arm of the study
-    protocols,  # 'online', 'retrospective' or both
-    threshold,  # of an alarm
-):
+    src: 'Sources',  # what there is to show
+    pair: pd.DataFrame,  # rows of the plant table
+    arm: str,  # an arm of the study
+    protocols: 'Sequence[str]',  # 'online', 'retrospective' or both
+    threshold: float,  # of an alarm
+) -> tuple[list[dict], list[tuple]]:
     "Lines and alarms of one arm, as `panel` wants them"
     lines, marks = [], []
-    for p in pair.itertuples():
-        for protocol in protocols:
-            q, dashed, colour = (
-                src.means(arm, protocol).get(p.plant_id),
-                protocol == 'retrospective',
-                TREATMENT[p.treatment],
-            )
-            if q is None:
-                continue
-            lines.append(
-                line(
-                    f'{p.treatment} {protocol}',
-                    q.dag,
-                    q.probability,
-                    colour,
-                    dashed,
-                    p.treatment if protocol == protocols[0] else '',
-                )
-            )
-            day = q.dag[q.probability > threshold].min()
-            if day == day:
-                marks.append((day, colour, f'{p.treatment} {protocol} DAG {day:g}', dashed))
+    for p, protocol in product(pair.itertuples(), protocols):
+        q = src.means(arm, protocol).get(p.plant_id)
+        if q is None:
+            continue
+        dashed = protocol == 'retrospective'
+        colour = TREATMENT[p.treatment]
+        name = f'{p.treatment} {protocol}'
+        label = p.treatment if protocol == protocols[0] else ''
+        lines.append(line(name, q.dag, q.probability, colour, dashed, label))
+        day = q.dag[q.probability > threshold].min()
+        if day == day:
+            marks.append((day, colour, f'{name} DAG {day:g}', dashed))
     return lines, marks
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #786fe6a4
 def gates(
-    src,  # `Sources`
-    plant,  # its id
-    arm,  # an arm of the study
-    protocols,  # as above
-):
+    src: 'Sources',  # what there is to show
+    plant: str,  # its id
+    arm: str,  # an arm of the study
+    protocols: 'Sequence[str]',  # as above
+) -> list[dict]:
     "Lines of the gate weights of one plant"
     out = []
     for protocol in protocols:
         q = src.means(arm, protocol).get(plant)
-        names = [c for c in q if c.startswith('gate_')] if q is not None else []
-        out += [
-            line(
-                f'{c.removeprefix("gate_")} {protocol}',
-                q.dag,
-                q[c],
-                COLOURS[i % len(COLOURS)],
-                protocol == 'retrospective',
-                c.removeprefix('gate_') if protocol == protocols[0] else '',
-            )
-            for i, c in enumerate(names)
-        ]
+        columns = [c for c in q if c.startswith('gate_')] if q is not None else []
+        dashed = protocol == 'retrospective'
+        for i, c in enumerate(columns):
+            name = c.removeprefix('gate_')
+            colour = COLOURS[i % len(COLOURS)]
+            label = name if protocol == protocols[0] else ''
+            out.append(line(f'{name} {protocol}', q.dag, q[c], colour, dashed, label))
     return out
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #6562a699
 def charts(
-    src,  # `Sources`
-    pair,  # rows of the plant table
-    top,  # pixels
-    arms=(),
-    protocols=('online',),
-    threshold=0.5,  # what is predicted
-    gated=True,  # gate weights, too
-    shown=(),  # (label, (table, column)) of what was measured
-):
+    src: 'Sources',  # what there is to show
+    pair: pd.DataFrame,  # rows of the plant table
+    top: float,  # pixels
+    arms: 'Sequence[str]' = (),  # whose predictions are shown
+    protocols: 'Sequence[str]' = ('online',),  # 'online', 'retrospective' or both
+    threshold: float = 0.5,  # of an alarm
+    gated: bool = True,  # gate weights, too
+    shown: 'Sequence[tuple]' = (),  # (label, (table, column)) of what was measured
+) -> tuple[str, float]:
     "SVG of all panels, and where they end"
-    out, plant = [], pair.plant_id.iloc[-1]
+    out = []
+    plant = pair.plant_id.iloc[-1]
     notes = [f'{"dashed" if p == "retrospective" else "solid"}: {p}' for p in protocols]
 
     def add(title, lines, height, **kwargs):
@@ -271,76 +248,64 @@ def charts(
 
     for arm in arms:
         lines, marks = probabilities(src, pair, arm, protocols, threshold)
-        alarms = (
-            'alarm: ' + ', '.join(m[2] for m in marks) if marks else 'no alarm' if lines else ''
-        )
-        add(
-            f'probability of stress, {arm}',
-            lines,
-            104,
-            low=0,
-            high=1,
-            marks=marks,
-            level=threshold,
-            aside=alarms,
-            notes=notes if lines else (),
-        )
+        how = dict(low=0, high=1, level=threshold)
+        if lines:
+            how |= dict(notes=notes, aside='no alarm')
+        if marks:
+            how |= dict(marks=marks, aside='alarm: ' + ', '.join(m[2] for m in marks))
+        add(f'probability of stress, {arm}', lines, 104, **how)
         weights = gates(src, plant, arm, protocols) if gated else []
         if weights:
             add(f'gate weights of {plant}, {arm}', weights, 92, low=0)
     for label, (table, column) in shown:
-        add(
-            label,
-            [
-                line(p.treatment, *src.series(table, column, p.plant_id), TREATMENT[p.treatment])
-                for p in pair.itertuples()
-            ],
-            84,
-        )
+        lines = []
+        for p in pair.itertuples():
+            days, values = src.series(table, column, p.plant_id)
+            lines.append(line(p.treatment, days, values, TREATMENT[p.treatment]))
+        add(label, lines, 84)
     return ''.join(out), top + 6
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #29391ed4
 def photographs(
-    src,  # `Sources`
-    pair,  # rows of the plant table, control first
-    views,  # names of views
-    jpegs,
-    marks,  # as for `strip`
-):  # SVG, and pixels of its height
+    src: 'Sources',  # what there is to show
+    pair: pd.DataFrame,  # rows of the plant table, control first
+    views: 'Sequence[str]',  # names of views
+    jpegs: dict[str, bytes | None],
+    marks: pd.DataFrame,  # as for `strip`
+) -> tuple[str, float]:  # SVG, and pixels of its height
     "Heading, a row for each view and plant, and the days"
-    out, top, onset = [], TOP, float(pair.genotype_onset_dag.iloc[0])
+    out = []
+    top = TOP
+    onset = float(pair.genotype_onset_dag.iloc[0])
     for view in views:
         for p in pair.itertuples():
             mine = src.rows('images', p.plant_id)
             out.append(strip(mine[mine['view'] == view], jpegs, marks, top, p.treatment, view))
             top += SMALL[1] + 3
     days = np.unique(np.concatenate([src.rows('images', p).dag for p in pair.plant_id]))
-    said = words('onset', X(onset), TOP - 10, 'middle', fill='#c00') if np.isfinite(onset) else ''
-    return ''.join(
-        [
-            heading(pair, src.simulated),
-            *out,
-            day_axis(days, top + 12),
-            onset_line(onset, TOP - 8, TOP),
-            onset_line(onset, top + 14, top + 18),
-            said,
-        ]
-    ), top + 18
+    out.insert(0, heading(pair, src.simulated))
+    out.append(day_axis(days, top + 12))
+    out.append(onset_line(onset, TOP - 8, TOP))
+    out.append(onset_line(onset, top + 14, top + 18))
+    if np.isfinite(onset):
+        out.append(words('onset', X(onset), TOP - 10, 'middle', fill='#c00'))
+    return ''.join(out), top + 18
 
 
 def measurements(
-    src,  # `Sources`
-    pair,  # rows of the plant table
-    **chosen,  # as for `charts`
-):  # SVG, and pixels of its height
+    src: 'Sources',  # what there is to show
+    pair: pd.DataFrame,  # rows of the plant table
+    **chosen: object,  # as for `charts`
+) -> tuple[str, float]:  # SVG, and pixels of its height
     "Charts, and the annotated onset through all of them"
     drawn, bottom = charts(src, pair, 0, **chosen)
-    return drawn + onset_line(float(pair.genotype_onset_dag.iloc[0]), 0, bottom), bottom
+    onset = float(pair.genotype_onset_dag.iloc[0])
+    return drawn + onset_line(onset, 0, bottom), bottom
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #0e9e2875
 def stacked(
-    *parts,  # (SVG, pixels of its height)
-):
+    *parts: tuple[str, float],  # (SVG, pixels of its height)
+) -> str:
     "One drawing of several below each other"
     out, top = [], 0
     for drawn, height in parts:

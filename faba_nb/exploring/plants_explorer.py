@@ -26,8 +26,9 @@ from .thumbnails import Thumbnails, data_uri, reduce_photograph
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #60f98e9e
 KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
 HELP = (
-    '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, [ ] go to the day before and after, '
-    'm marks the framed photograph, u takes the last mark back, Esc closes it'
+    '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, '
+    '[ ] go to the day before and after, m marks the framed photograph, '
+    'u takes the last mark back, Esc closes it'
 )
 
 
@@ -36,16 +37,21 @@ class PlantsExplorer(Explorer):
 
     def __init__(
         self,
-        data=None,
-        out=None,
-        features=None,  # as for `Sources`
-        sources=None,  # a `Sources` that is already open
+        data: 'Path | None' = None,
+        out: 'Path | None' = None,
+        features: 'Path | None' = None,  # as for `Sources`
+        sources: Sources | None = None,  # open already
     ):
         self.src = sources or Sources(data, out, features)
-        self.notice, self.said, self.big = w.HTML(self.src.notice()), w.HTML(), w.HTML()
-        self.picture, self.charts = Picture(keys=KEYS), Picture(keys=KEYS)
+        self.notice = w.HTML(self.src.notice())
+        self.said = w.HTML()
+        self.big = w.HTML()
+        self.picture = Picture(keys=KEYS)
+        self.charts = Picture(keys=KEYS)
         self.dates = w.HTML()
-        self._held, self._loaded, self._parts, self._enlarged = False, False, (), ()
+        self._held, self._loaded = False, False
+        self._parts = ()
+        self._enlarged = ()
         super().__init__([self.notice])
         if self.src.xp is None:
             return
@@ -62,23 +68,21 @@ class PlantsExplorer(Explorer):
 @patch
 def _places(
     self: PlantsExplorer,
-    plants=None,  # ids of plants; None for all
-):
+    plants: 'Sequence[str] | None' = None,  # ids; None for all
+) -> None:
     "Pairs to step through; the first is shown"
     p = self.src.xp.plants.set_index('plant_id')[['genotype', 'replicate']]
     p = p.sort_values(['genotype', 'replicate']) if plants is None else p.loc[list(plants)]
-    self.places, self.some = (
-        list(dict.fromkeys(p.itertuples(index=False, name=None))),
-        plants is not None,
-    )
+    self.places = list(dict.fromkeys(p.itertuples(index=False, name=None)))
+    self.some = plants is not None
     self.at = self.places[0]
 
 
 @patch
 def go(
     self: PlantsExplorer,
-    plants,  # ids of plants; None for all
-):
+    plants: 'Sequence[str] | None',  # ids; None for all
+) -> None:
     "Step through these plants only"
     self._places(plants)
     self.every.layout.display = '' if self.some else 'none'
@@ -86,9 +90,10 @@ def go(
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #85832436
 @patch
-def _controls(self: PlantsExplorer):
+def _controls(self: PlantsExplorer) -> None:
     "What is chosen and shown"
-    p, arms = self.src.xp.plants, self.src.arms
+    p = self.src.xp.plants
+    arms = self.src.arms
     self.search = w.Combobox(
         options=[*sorted(p.genotype.unique()), *p.plant_id],
         value=self.at[0],
@@ -119,7 +124,7 @@ def _controls(self: PlantsExplorer):
 
 
 @patch
-def _arrange(self: PlantsExplorer):
+def _arrange(self: PlantsExplorer) -> None:
     "Controls, photographs, the enlarged day with what is said about it, charts"
     self.large = w.HBox([self.big, self.marking], layout=w.Layout(display='none'))
     models = [w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])]
@@ -137,7 +142,7 @@ def _arrange(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #23177d1d
 @patch
-def _connect(self: PlantsExplorer):
+def _connect(self: PlantsExplorer) -> None:
     "Who listens to what"
     for c in (
         self.treatment,
@@ -159,7 +164,7 @@ def _connect(self: PlantsExplorer):
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #297b962d
 @patch
 @contextmanager
-def hold(self: PlantsExplorer):
+def hold(self: PlantsExplorer) -> 'Iterator[None]':
     "Draw once, after all changes"
     if self._held:
         yield
@@ -173,17 +178,17 @@ def hold(self: PlantsExplorer):
 
 
 @patch
-def _show(self: PlantsExplorer):
+def _show(self: PlantsExplorer) -> None:
     "Let the controls say where we are, and draw"
-    self.said.value = (
-        f'<i>stepping through {len(self.places)} selected pairs</i>' if self.some else ''
-    )
+    self.said.value = ''
+    if self.some:
+        self.said.value = f'<i>stepping through {len(self.places)} selected pairs</i>'
     with self.hold():
         self.search.value, self.replicate.value = self.at
 
 
 @patch
-def _goto(self: PlantsExplorer, genotype, replicate):
+def _goto(self: PlantsExplorer, genotype: str, replicate: int) -> None:
     "Show a place, which need not be among those stepped through"
     if self.at == (genotype, replicate) or self._held:
         return
@@ -194,19 +199,18 @@ def _goto(self: PlantsExplorer, genotype, replicate):
 @patch
 def find(
     self: PlantsExplorer,
-    text,  # what was typed
-):
+    text: str,  # what was typed
+) -> None:
     "Go to the accession or plant that the text means; say so when it is none or several"
     if self._held or not text.strip():
         return
     p = self.src.xp.plants
     wanted = plain(text)
-    number = p.plant_id.str.extract(r'(\d+)$')[0].astype(int)
-    one = p[
-        (p.plant_id.map(plain) == wanted) | (number == int(wanted) if wanted.isdigit() else False)
-    ]
-    if len(one):
-        return self._go_to_plant(one.iloc[0])
+    meant = p.plant_id.map(plain) == wanted
+    if wanted.isdigit():
+        meant |= p.plant_id.str.extract(r'(\d+)$')[0].astype(int) == int(wanted)
+    if meant.any():
+        return self._go_to_plant(p[meant].iloc[0])
     names = pd.Series(sorted(p.genotype.unique()))
     short = names.map(plain)
     found = (
@@ -217,14 +221,12 @@ def find(
     if len(found) == 1:
         self.at = found[0], self.at[1]
         return self._show()
-    self.said.value = note(
-        f'{len(found) or "no"} accessions match {text!r}'
-        + (': ' + ', '.join(found[:12]) if found else '')
-    )
+    which = ': ' + ', '.join(found[:12]) if found else ''
+    self.said.value = note(f'{len(found) or "no"} accessions match {text!r}{which}')
 
 
 @patch
-def _go_to_plant(self: PlantsExplorer, p):
+def _go_to_plant(self: PlantsExplorer, p: pd.Series) -> None:
     "Show the place of a row of the plant table; where a day is enlarged, it is that plant's"
     self.at = p.genotype, p.replicate
     self._follow(p.plant_id)
@@ -234,8 +236,8 @@ def _go_to_plant(self: PlantsExplorer, p):
 @patch
 def press(
     self: PlantsExplorer,
-    keys,  # names of keys, in order
-):
+    keys: list[str],  # names of keys, in order
+) -> None:
     "Arrows go on to other plants, brackets to other days, m marks, u takes the mark back"
     act = {
         '[': lambda: self.other_day(-1),
@@ -257,42 +259,54 @@ def press(
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #c403c1a4
 @patch
-def _step(self: PlantsExplorer, key):
+def _step(self: PlantsExplorer, key: str) -> None:
     "left, right: the places one by one; up, down: accession by accession"
-    names = list(dict.fromkeys(g for g, _ in self.places))
+    by = 1 if key in ('right', 'down') else -1
     if key in ('left', 'right'):
         at = self.places.index(self.at) if self.at in self.places else -1
-        self.at = self.places[(at + (1 if key == 'right' else -1)) % len(self.places)]
+        self.at = self.places[(at + by) % len(self.places)]
         return
-    at = names.index(self.at[0]) if self.at[0] in names else -1
-    name = names[(at + (1 if key == 'down' else -1)) % len(names)]
+    genotype, replicate = self.at
+    names = list(dict.fromkeys(g for g, _ in self.places))
+    at = names.index(genotype) if genotype in names else -1
+    name = names[(at + by) % len(names)]
     same = [q for q in self.places if q[0] == name]
-    self.at = next((q for q in same if q[1] == self.at[1]), same[0])
+    self.at = next((q for q in same if q[1] == replicate), same[0])
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #73fdaf16
 @patch
-def pair(self: PlantsExplorer):
+def pair(self: PlantsExplorer) -> pd.DataFrame:
     "Control and droughted plant, or the chosen one of them, as rows of the plant table"
     p = self.src.xp.plants
-    p = p[(p.genotype == self.at[0]) & (p.replicate == self.at[1])].sort_values(
-        'treatment', ascending=False
-    )
-    return p if self.treatment.value == 'both' else p[p.treatment == self.treatment.value]
+    genotype, replicate = self.at
+    p = p[(p.genotype == genotype) & (p.replicate == replicate)]
+    p = p.sort_values('treatment', ascending=False)
+    if self.treatment.value == 'both':
+        return p
+    return p[p.treatment == self.treatment.value]
 
 
 @patch
-def views(self: PlantsExplorer):
+def views(self: PlantsExplorer) -> 'Sequence[str]':
     "Names of the views shown"
-    return self.view.options[:-1] if self.view.value == 'all views' else [self.view.value]
+    chosen = self.view.value
+    if chosen == 'all views':
+        return self.view.options[:-1]
+    return [chosen]
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #52f7cb01
-PATIENCE, BATCH = 1.0, 8  # seconds; photographs at a time
+PATIENCE = 1.0  # seconds
+BATCH = 8  # photographs at a time
 
 
 @patch
-def _small(self: PlantsExplorer, paths, patience):
+def _small(
+    self: PlantsExplorer, paths: 'Sequence[str]', patience: float
+) -> dict[str, bytes | None]:
     "path -> JPEG bytes of those that are ready"
-    out, end, paths = {}, time.monotonic() + patience, list(paths)
+    out = {}
+    end = time.monotonic() + patience
+    paths = list(paths)
     for i in range(0, len(paths), BATCH):
         if i and time.monotonic() > end:
             break
@@ -303,8 +317,8 @@ def _small(self: PlantsExplorer, paths, patience):
 @patch
 def draw(
     self: PlantsExplorer,
-    patience=PATIENCE,  # seconds for photographs that were never seen
-):
+    patience: float = PATIENCE,  # seconds for photographs that were never seen
+) -> None:
     "Show the chosen pair, and the enlarged day of this pair or none"
     if self._held or self.src.xp is None:
         return
@@ -327,12 +341,12 @@ def draw(
 
 
 @patch
-def _chosen(self: PlantsExplorer):
+def _chosen(self: PlantsExplorer) -> dict:
     "What the controls say about the charts, as for `charts`"
     label = {v: k for k, v in self.shown.options}
-    protocols = (
-        ('online', 'retrospective') if self.protocol.value == 'both' else (self.protocol.value,)
-    )
+    protocols = (self.protocol.value,)
+    if self.protocol.value == 'both':
+        protocols = ('online', 'retrospective')
     return dict(
         arms=self.arms.value,
         protocols=protocols,
@@ -343,7 +357,7 @@ def _chosen(self: PlantsExplorer):
 
 
 @patch
-def _nobody(self: PlantsExplorer):
+def _nobody(self: PlantsExplorer) -> None:
     "There is no such plant here, so no plant is shown"
     self._parts, self.charts.html, self.dates.value = (), '', ''
     self.picture.html = note(
@@ -352,35 +366,35 @@ def _nobody(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #6b1d90ab
 @patch
-def _dates(self: PlantsExplorer):
+def _dates(self: PlantsExplorer) -> str:
     "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
-    days = {
-        a: d.alarm_dag.get(self.at[0], np.nan)
-        for a in self.arms.value
-        if (d := self.src.dates(a)) is not None
-    }
+    days = {}
+    for arm in self.arms.value:
+        d = self.src.dates(arm)
+        if d is not None:
+            days[arm] = d.alarm_dag.get(self.at[0], np.nan)
     if not days:
         return ''
-    told = '; '.join(
-        f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()
-    )
-    marks = ' and '.join(
-        Rule(p, None, self.threshold.value).words for p in self._chosen()['protocols']
-    )
+    told = [f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()]
+    rules = [Rule(p, None, self.threshold.value) for p in self._chosen()['protocols']]
+    marks = ' and '.join(rule.words for rule in rules)
+    name = escape(self.at[0])
+    said = escape('; '.join(told))
     return (
-        f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {escape(self.at[0])}: {escape(told)}</b> ({accession_rule.words}; '
-        f'median over drought plants and runs, {never_words}). Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
+        f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {name}: {said}</b> '
+        f'({accession_rule.words}; median over drought plants and runs, {never_words}). '
+        f'Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
     )
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #19b82510
 @patch
-def drawing(self: PlantsExplorer):
+def drawing(self: PlantsExplorer) -> str:
     "SVG of photographs and charts, '' for nothing"
     return stacked(*self._parts) if self._parts else ''
 
 
 @patch
-def _marks(self: PlantsExplorer):
+def _marks(self: PlantsExplorer) -> pd.DataFrame:
     "All marks, or none when their file cannot be understood, which is said"
     try:
         return marks_of(self.src.xp.folder)
@@ -394,21 +408,20 @@ FIRST = (('shape', 'height_cm'), ('fluor', 'NPQ_Lss'), ('water', 'whc_before_pct
 
 
 @patch
-def load(self: PlantsExplorer):
+def load(self: PlantsExplorer) -> None:
     "Show what was measured, and gate weights; done once"
     if self._loaded or self.src.xp is None:
         return
     self._loaded = True
+    known = [choice for _, choice in self.shown.options]
     with self.hold():
-        self.shown.value, self.gates.value = (
-            [s for s in FIRST if s in dict(map(reversed, self.shown.options))],
-            bool(self.src.arms),
-        )
+        self.shown.value = [s for s in FIRST if s in known]
+        self.gates.value = bool(self.src.arms)
     self.notice.value = self.src.notice()
 
 
 @patch
-def still(self: PlantsExplorer):
+def still(self: PlantsExplorer) -> 'Image | None':
     "The drawing as it stands, complete; None where there is nothing to show"
     self.load()
     self.draw(np.inf)
@@ -416,7 +429,7 @@ def still(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #adff509c
 @patch(as_prop=True)
-def photo(self: PlantsExplorer):
+def photo(self: PlantsExplorer) -> pd.Series | None:
     "The enlarged photograph, which is the one that can be marked; None for none"
     return self.marking.row
 
@@ -424,13 +437,14 @@ def photo(self: PlantsExplorer):
 @patch
 def enlarge(
     self: PlantsExplorer,
-    key,  # 'photo|' and the path of a photograph
-):
+    key: str,  # 'photo|' and the path of a photograph
+) -> None:
     "Show one day large; a second click on the same photograph hides it"
     found = self.src.images[self.src.images.path == key.removeprefix('photo|')]
     if found.empty:
         return
-    photo, p = found.iloc[0], self.src.xp.plants
+    photo = found.iloc[0]
+    p = self.src.xp.plants
     if self.photo is not None and photo.path == self.photo.path:
         return self.hide()
     self.marking.about(photo)
@@ -441,7 +455,7 @@ def enlarge(
 
 
 @patch
-def hide(self: PlantsExplorer):
+def hide(self: PlantsExplorer) -> None:
     "Enlarge nothing, so that nothing can be marked"
     self.marking.about(None)
     self._enlarge()
@@ -450,12 +464,13 @@ def hide(self: PlantsExplorer):
 @patch
 def _follow(
     self: PlantsExplorer,
-    plant=None,  # its id; default: the one of this pair that has the treatment enlarged so far
-):
+    plant: str | None = None,  # its id; None: that of the treatment enlarged so far
+) -> None:
     "Where a day is enlarged, go on to a photograph of this pair and view, or to none"
     if self.photo is None:
         return
-    pair, old = self.pair(), self.photo
+    pair = self.pair()
+    old = self.photo
     mine = plant == old.plant_id if plant else old.plant_id in set(pair.plant_id)
     if mine and old['view'] in self.views():
         return
@@ -467,15 +482,17 @@ def _follow(
 
 
 @patch
-def _nearest(self: PlantsExplorer, plant, view, dag):
+def _nearest(self: PlantsExplorer, plant: str, view: str, dag: float) -> pd.Series | None:
     "The plant's photograph of the nearest day; None where it has none"
     mine = self.src.rows('images', plant)
     mine = mine[mine['view'] == view]
-    return mine.loc[(mine.dag - dag).abs().idxmin()] if len(mine) else None
+    if mine.empty:
+        return None
+    return mine.loc[(mine.dag - dag).abs().idxmin()]
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #a08ec6b9
 @patch
-def _enlarge(self: PlantsExplorer):
+def _enlarge(self: PlantsExplorer) -> None:
     "Show the chosen photograph large beside that of the other plant, or nothing"
     if self._held:
         return
@@ -488,7 +505,7 @@ def _enlarge(self: PlantsExplorer):
 
 
 @patch
-def _same_day(self: PlantsExplorer):
+def _same_day(self: PlantsExplorer) -> 'Iterator[pd.Series]':
     "The photograph and that of the other plant on the nearest day, in the order of the strip"
     for plant in self.pair().plant_id:
         if plant == self.photo.plant_id:
@@ -500,18 +517,19 @@ def _same_day(self: PlantsExplorer):
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #082367c5
 @patch
-def _large(self: PlantsExplorer, r):
+def _large(self: PlantsExplorer, r: pd.Series) -> str:
     "HTML of one enlarged photograph, with what is in doubt about its plant"
-    p, frame = (
-        self.src.xp.plants.set_index('plant_id').loc[r.plant_id],
-        '#e0a800' if r.path == self.photo.path else 'transparent',
-    )
+    p = self.src.xp.plants.set_index('plant_id').loc[r.plant_id]
+    frame = '#e0a800' if r.path == self.photo.path else 'transparent'
     style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
     try:
-        body = f'<img style="{style}" src="{data_uri(reduce_photograph(self.src.xp.image_path(r), 700))}" alt="{r.plant_id}, DAG {r.dag}">'
+        source = data_uri(reduce_photograph(self.src.xp.image_path(r), 700))
+        body = f'<img style="{style}" src="{source}" alt="{r.plant_id}, DAG {r.dag}">'
     except pyvips.Error as e:
         body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
-    name = f'<b style="color:{TREATMENT.get(p.treatment, "#222")}">{r.plant_id} {p.treatment}</b>, DAG {r.dag}, round {r["round"]}, {r["view"]}'
+    colour = TREATMENT.get(p.treatment, '#222')
+    name = f'<b style="color:{colour}">{r.plant_id} {p.treatment}</b>'
+    name += f', DAG {r.dag}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
     return f'<div>{name}<div style="color:#b00;min-height:1.2em">{escape(doubt)}</div>{body}</div>'
 
@@ -519,15 +537,14 @@ def _large(self: PlantsExplorer, r):
 @patch
 def other_day(
     self: PlantsExplorer,
-    by,  # 1 for the next measured day, -1 for the one before
-):
+    by: int,  # 1 for the next measured day, -1 for the one before
+) -> None:
     "Enlarge another day of the same plant and view"
     if self.photo is None:
         return
     im = self.src.images
-    mine = im[
-        (im.plant_id == self.photo.plant_id) & (im['view'] == self.photo['view'])
-    ].sort_values('dag')
+    old = self.photo
+    mine = im[(im.plant_id == old.plant_id) & (im['view'] == old['view'])].sort_values('dag')
     at = list(mine.path).index(self.photo.path) + by
     if 0 <= at < len(mine):
         self.enlarge('photo|' + mine.path.iloc[at])

@@ -28,24 +28,26 @@ from ..reporting.results import Results
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #e09f6f06
 def settle(
-    path=None,  # a file of `export NAME=VALUE` lines; default: slurm/here.sh of this checkout
-):
+    path: Path | None = None,  # of `export NAME=VALUE` lines; default: slurm/here.sh
+) -> None:
     "Put the site's folders into the environment where they are not set yet"
     path = Path(path or root() / 'slurm' / 'here.sh')
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    if not path.is_file():
+        return
+    for line in path.read_text().splitlines():
         name, _, value = line.removeprefix('export ').partition('=')
         if name in ('FABA_DATA', 'FABA_RESULTS', 'FABA_CACHE'):
             os.environ.setdefault(name, shlex.split(value)[0])
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #25a1e435
-def last_study():
+def last_study() -> Path:
     "The folder of the study last begun below $FABA_RESULTS, else that of `make demo`"
-    if not os.environ.get('FABA_RESULTS'):
+    results = os.environ.get('FABA_RESULTS')
+    if not results:
         return root() / 'results' / 'demo'
-    found = sorted(
-        Path(os.environ['FABA_RESULTS']).glob('*/study.yaml'), key=lambda p: p.stat().st_mtime
-    )
-    return found[-1].parent if found else Path(os.environ['FABA_RESULTS']) / 'demo'
+    begun = [p for p in Path(results).glob('*') if StudyFolder(p).study.is_file()]
+    begun.sort(key=lambda p: StudyFolder(p).study.stat().st_mtime)
+    return begun[-1] if begun else Path(results) / 'demo'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #60ce1bf9
 class Sources:
@@ -53,11 +55,15 @@ class Sources:
 
     def __init__(
         self,
-        data=None,  # the experiment's folder; default: $FABA_DATA, else the one the study was run on
-        out=None,  # a study's folder; default: $FABA_OUT, else as `last_study`
-        features=None,  # folder of features; default: the one the study used, else DATA/features
+        data: Path | None = None,  # the experiment's; default: $FABA_DATA, else the study's
+        out: Path | None = None,  # a study's folder; default: $FABA_OUT, else as `last_study`
+        features: Path | None = None,  # default: those the study used, else DATA/features
     ):
-        self.missing, self._frames, self._scores, self._means, self._rows = [], {}, {}, {}, {}
+        self.missing = []
+        self._rows = {}
+        self._frames = {}
+        self._scores = {}
+        self._means = {}
         settle()
         self.out = Path(out or os.environ.get('FABA_OUT') or last_study())
         self.results = self._results()
@@ -69,22 +75,24 @@ class Sources:
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #d9a41c2b
 @patch
-def _results(self: Sources):
+def _results(self: Sources) -> Results | None:
     "The study, or None"
     try:
         return Results(self.out)
     except BadInput:
         self.missing.append(
-            f'No study has been run in {self.out}: no probabilities, alarms or tables. They come from: make demo (simulated plants), or faba run STUDY --data DIR --out {self.out}'
+            f'No study has been run in {self.out}: no probabilities, alarms or tables. They come '
+            f'from: make demo (simulated plants), or faba run STUDY --data DIR --out {self.out}'
         )
 
 
 @patch
-def _experiment(self: Sources):
-    "The experiment, or None; records that marks exclude are shown, too, so that a mark can be taken back"
+def _experiment(self: Sources) -> Experiment | None:
+    "The experiment, or None; excluded records are shown, too, so that a mark can be taken back"
     if not self.data:
         self.missing.append(
-            'No experiment is named: set FABA_DATA to its folder, or make a simulated one: faba twin data/twin/demo --genotypes 12'
+            'No experiment is named: set FABA_DATA to its folder, or make a simulated one: '
+            'faba twin data/twin/demo --genotypes 12'
         )
         return None
     try:
@@ -96,7 +104,8 @@ def _experiment(self: Sources):
         return None
     if not (xp.folder / 'img').is_dir():
         self.missing.append(
-            f'There are no photographs in {self.data}: copy or link the folder img there, then faba check {self.data}'
+            f'There are no photographs in {self.data}: copy or link the folder img there, '
+            f'then faba check {self.data}'
         )
     return xp
 
@@ -104,34 +113,29 @@ def _experiment(self: Sources):
 @patch
 def table(
     self: Sources,
-    name,  # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
-):
+    name: str,  # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
+) -> pd.DataFrame:
     "The table, or an empty one"
     try:
         return getattr(self.xp, name)
     except BadInput as e:
         self.miss(f'{e}; what the folder holds is listed by: faba check {self.data}')
-        return pd.DataFrame(
-            {
-                'plant_id': pd.Series(dtype=str),
-                'round': pd.Series(dtype=int),
-                'dag': pd.Series(dtype=float),
-            }
-        )
+        types = dict(plant_id=str, round=int, dag=float)
+        return pd.DataFrame({c: pd.Series(dtype=t) for c, t in types.items()})
 
 
 @patch
 def miss(
     self: Sources,
-    text,  # what is missing, and the command that makes it
-):
+    text: str,  # what is missing, and the command that makes it
+) -> None:
     "Remember something that is missing"
     if text not in self.missing:
         self.missing.append(text)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #dface267
 @patch(as_prop=True)
-def images(self: Sources):
+def images(self: Sources) -> pd.DataFrame:
     "The photographs, as in `Experiment.images`; none where the folder img is missing"
     if self.xp is not None and (self.xp.folder / 'img').is_dir():
         return self.xp.images
@@ -140,28 +144,26 @@ def images(self: Sources):
 
 
 @patch(as_prop=True)
-def simulated(self: Sources):
+def simulated(self: Sources) -> str:
     "What a simulated experiment says about itself, '' for a real one"
-    facts = (
-        self.xp.simulated
-        if self.xp is not None
-        else self.results.run.get('simulated')
-        if self.results
-        else None
-    )
-    return (
-        ''
-        if facts is None
-        else f'simulated data (world {facts.get("world", "?")}, {facts.get("genotypes", "?")} genotypes)'
-    )
+    facts = None
+    if self.xp is not None:
+        facts = self.xp.simulated
+    elif self.results:
+        facts = self.results.run.get('simulated')
+    if facts is None:
+        return ''
+    world = facts.get('world', '?')
+    genotypes = facts.get('genotypes', '?')
+    return f'simulated data (world {world}, {genotypes} genotypes)'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #6d463197
 @patch
 def rows(
     self: Sources,
-    name,  # 'images', or as for `table`
-    plant,  # its id
-):
+    name: str,  # 'images', or as for `table`
+    plant: str,  # its id
+) -> pd.DataFrame:
     "Rows of one plant"
     if name not in self._rows:
         t = self.images if name == 'images' else self.table(name)
@@ -192,32 +194,33 @@ WATER = {
 }
 
 
-def series_names():
+def series_names() -> list[tuple]:
     "(label, (table, column)) of everything that can be shown over time"
-    known = [(t, d) for t, d in (('shape', SHAPE), ('water', WATER))] + [
-        (t, _labels(name)) for t, name in (('vi', 'indices'), ('env', 'environment'))
-    ]
-    out = [(label, (t, c)) for t, d in known for c, label in d.items()]
+    known = [('shape', SHAPE), ('water', WATER)]
+    known += [('vi', _labels('indices')), ('env', _labels('environment'))]
+    out = []
+    for table, columns in known:
+        out += [(label, (table, column)) for column, label in columns.items()]
     return out + [(f'fluorescence {p}', ('fluor', p)) for p in FLUOR]
 
 
-def _labels(table):
+def _labels(table: str) -> dict[str, str]:
     "column -> meaning with unit"
     rows = design('columns').query('table == @table and kind == "number"')
-    return {
-        r.column: f'{r.column}: {r.meaning}'
-        + (f', {r.unit}' if isinstance(r.unit, str) and r.unit else '')
-        for r in rows.itertuples()
-    }
+    out = {}
+    for r in rows.itertuples():
+        unit = f', {r.unit}' if isinstance(r.unit, str) and r.unit else ''
+        out[r.column] = f'{r.column}: {r.meaning}{unit}'
+    return out
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #2853c87c
 @patch
 def series(
     self: Sources,
-    table,  # such as 'fluor'
-    column,  # such as 'NPQ_Lss'
-    plant,  # its id
-):
+    table: str,  # such as 'fluor'
+    column: str,  # such as 'NPQ_Lss'
+    plant: str,  # its id
+) -> tuple[np.ndarray, np.ndarray]:
     "Days and values of one plant"
     t = self.rows(table, plant)
     if column not in t:
@@ -226,26 +229,28 @@ def series(
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #72c05da9
 @patch(as_prop=True)
-def arms(self: Sources):
+def arms(self: Sources) -> list[str]:
     "Arms with predictions on disk, in the study's order, then others"
     if not self.results:
         return []
-    have = [p.parent.name for p in sorted(StudyFolder(self.out).arms.glob('*/predictions.csv'))]
-    lacking = [a for a in self.results.study.arms if a not in have]
+    study = self.results.study
+    folder = StudyFolder(self.out)
+    have = [a for a in folder.arms_there() if folder.arm(a).predictions.exists()]
+    lacking = [a for a in study.arms if a not in have]
     if lacking:
+        data = self.data or 'DIR'
         self.miss(
-            f'No predictions yet of {", ".join(lacking)}: faba train {self.results.study.name} --data {self.data or "DIR"} --out {self.out}'
+            f'No predictions yet of {", ".join(lacking)}: '
+            f'faba train {study.name} --data {data} --out {self.out}'
         )
-    return [a for a in self.results.study.arms if a in have] + [
-        a for a in have if a not in self.results.study.arms
-    ]
+    return [a for a in study.arms if a in have] + [a for a in have if a not in study.arms]
 
 
 @patch
 def frame(
     self: Sources,
-    arm,  # an arm of the study
-):
+    arm: str,  # an arm of the study
+) -> pd.DataFrame | None:
     "All predictions of an arm, checked; None where they cannot be used"
     if arm not in self._frames:
         try:
@@ -259,9 +264,9 @@ def frame(
 @patch
 def scores(
     self: Sources,
-    arm,  # an arm of the study
-    protocol,  # 'retrospective' or 'online'
-):
+    arm: str,  # an arm of the study
+    protocol: str,  # 'retrospective' or 'online'
+) -> 'Scores | None':
     "`Scores` of an arm, or None without such predictions"
     at = arm, protocol
     if at not in self._scores:
@@ -271,30 +276,30 @@ def scores(
 
 
 @patch
-def means(self: Sources, arm, protocol):
+def means(self: Sources, arm: str, protocol: str) -> dict[str, pd.DataFrame]:
     "plant -> dag, and means over seeds of the probability and of every gate weight"
     at = arm, protocol
     if at not in self._means:
         f = self.frame(arm)
-        f = (
-            f[(f.protocol == protocol) & (f.split == 'test')]
-            if f is not None
-            else pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
-        )
+        if f is None:
+            f = pd.DataFrame(columns=['plant_id', 'dag', 'probability'])
+        else:
+            f = f[(f.protocol == protocol) & (f.split == 'test')]
         gates = [c for c in f if c.startswith('gate_') and f[c].notna().any()]
         m = f.groupby(['plant_id', 'dag'])[['probability', *gates]].mean().reset_index()
-        self._means[at] = {
-            k: t.drop(columns='plant_id').reset_index(drop=True) for k, t in m.groupby('plant_id')
-        }
+        by_plant = {}
+        for plant, t in m.groupby('plant_id'):
+            by_plant[plant] = t.drop(columns='plant_id').reset_index(drop=True)
+        self._means[at] = by_plant
     return self._means[at]
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #5c0e7b21
 @patch
 def dates(
     self: Sources,
-    arm,  # an arm of the study
-):
-    "Alarm day of every accession by the rule of the pages, from `alarm_dates`; None without online predictions"
+    arm: str,  # an arm of the study
+) -> pd.DataFrame | None:
+    "Alarm day of every accession by the rule of the pages; None without online predictions"
     at = arm, 'dates'
     if at not in self._means:
         s = self.scores(arm, 'online')
@@ -303,59 +308,51 @@ def dates(
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #c3f743a0
 @patch(as_prop=True)
-def feature_files(self: Sources):
+def feature_files(self: Sources) -> dict[str, Path]:
     "name -> file of features, for every file in the folder"
     found = sorted(self.features.glob('*_features.h5'))
     return {p.name.removesuffix('_features.h5'): p for p in found if '.gaps_' not in p.name}
 
 
 @patch
-def featureless(self: Sources):
+def featureless(self: Sources) -> str:
     "Published encoders without features here, each with the commands that make them"
-    table, have = backbones(), {n.split('.')[0] for n in self.feature_files}
+    table = backbones()
+    have = {n.split('.')[0] for n in self.feature_files}
     lacking = [b for b in ('dinov2', 'clip', 'bioclip', 'bioclip2') if b not in have]
+    if not lacking:
+        return ''
     fetch = [b for b in lacking if table.weights[b] == 'not fetched']
-    first = (
-        f'faba fetch {" ".join(fetch)} (weights are not on this machine; needs the network), then '
-        if fetch
-        else ''
-    )
-    return (
-        f'No features of {", ".join(lacking)} in {self.features}: {first}faba features --data {self.data} --backbones {",".join(lacking)}'
-        if lacking
-        else ''
-    )
+    first = ''
+    if fetch:
+        where = '(weights are not on this machine; needs the network)'
+        first = f'faba fetch {" ".join(fetch)} {where}, then '
+    make = f'faba features --data {self.data} --backbones {",".join(lacking)}'
+    return f'No features of {", ".join(lacking)} in {self.features}: {first}{make}'
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #58ce8caf
 def note(
-    text,  # plain text
-    colour='#fff6d6',  # of the background
-):
+    text: str,  # plain text
+    colour: str = '#fff6d6',  # of the background
+) -> str:
     "A line of HTML on a coloured ground"
-    return f'<div style="background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4">{escape(text)}</div>'
+    style = f'background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4'
+    return f'<div style="{style}">{escape(text)}</div>'
 
 
 @patch
-def notice(self: Sources):
+def notice(self: Sources) -> str:
     "What is missing, and that plants are simulated, as HTML"
-    return ''.join(
-        (
-            [
-                note(
-                    self.simulated[0].upper() + self.simulated[1:] + ': no plant was grown for it.',
-                    '#e8eefc',
-                )
-            ]
-            if self.simulated
-            else []
-        )
-        + [note(m) for m in self.missing]
-    )
+    notes = [note(m) for m in self.missing]
+    if self.simulated:
+        said = self.simulated[0].upper() + self.simulated[1:]
+        notes.insert(0, note(f'{said}: no plant was grown for it.', '#e8eefc'))
+    return ''.join(notes)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #3ba2ac61
 def later(
-    f,  # function without arguments
-):
+    f: 'Callable',  # function without arguments
+) -> None:
     "Call `f` as soon as the kernel is free, or now where no kernel runs"
     try:
         loop = asyncio.get_running_loop()
@@ -367,28 +364,30 @@ def later(
 class Explorer(w.VBox):
     "A view with a `picture` and a `src`; shows as widget, or as PNG where `FABA_STILL` is set"
 
-    def drawing(self):
+    def drawing(self) -> str:
         "SVG of what is shown, '' for nothing"
         return self.picture.html
 
-    def still(self):
+    def still(self) -> Image | None:
         "The drawing as it stands, complete; None where there is nothing to show"
-        return Image(as_png(self.drawing())) if self.drawing().startswith('<svg') else None
+        drawing = self.drawing()
+        return Image(as_png(drawing)) if drawing.startswith('<svg') else None
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: object) -> dict:
         "The widget; the still picture where that is wanted"
         if not os.environ.get('FABA_STILL'):
             return super()._repr_mimebundle_(**kwargs)
+        shown = {'text/plain': type(self).__name__}
         still = self.still()
-        return {'text/plain': type(self).__name__, **({'image/png': still.data} if still else {})}
+        if still:
+            shown['image/png'] = still.data
+        return shown
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #322c81b2
 def plain(
-    text,  # a name
-):
+    text: str,  # a name
+) -> str:
     "Lower case without accents: 'Mélodie/2' becomes 'melodie/2'"
-    return (
-        ''.join(c for c in unicodedata.normalize('NFD', text) if not unicodedata.combining(c))
-        .casefold()
-        .strip()
-    )
+    letters = unicodedata.normalize('NFD', text)
+    bare = ''.join(c for c in letters if not unicodedata.combining(c))
+    return bare.casefold().strip()

@@ -16,21 +16,22 @@ from ..core.places import cache_folder
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #b80d4aea
 def reduce_photograph(
-    path,  # a photograph
-    height=200,  # pixels of the thumbnail
-    middle=1.0,  # share of the width that is kept, around the middle
-):
+    path: Path,  # a photograph
+    height: int = 200,  # pixels of the thumbnail
+    middle: float = 1.0,  # share of the width that is kept, around the middle
+) -> bytes:
     "JPEG bytes of a small photograph on black"
     im = pyvips.Image.thumbnail(str(path), 10**6, height=height, no_rotate=True)
     if im.hasalpha():
         im = im.flatten(background=0)
     width = max(1, round(im.width * middle))
-    return im.crop((im.width - width) // 2, 0, width, im.height).jpegsave_buffer(Q=82, strip=True)
+    left = (im.width - width) // 2
+    return im.crop(left, 0, width, im.height).jpegsave_buffer(Q=82, strip=True)
 
 
 def data_uri(
-    jpeg,  # JPEG bytes
-):
+    jpeg: bytes,  # of a picture
+) -> str:
     "The picture as an address that HTML can show"
     return 'data:image/jpeg;base64,' + base64.b64encode(jpeg).decode()
 
@@ -40,14 +41,15 @@ class Thumbnails:
 
     def __init__(
         self,
-        folder,  # the experiment's folder
-        height=200,  # pixels
-        middle=0.62,  # share of the width that is kept
+        folder: Path,  # the experiment's folder
+        height: int = 200,  # pixels
+        middle: float = 0.62,  # share of the width that is kept
     ):
-        self.folder, self.height, self.middle = Path(folder), height, middle
-        name = hashlib.sha256(f'{self.folder.absolute()} {height} {middle}'.encode()).hexdigest()[
-            :16
-        ]
+        self.folder = Path(folder)
+        self.height = height
+        self.middle = middle
+        what = f'{self.folder.absolute()} {height} {middle}'
+        name = hashlib.sha256(what.encode()).hexdigest()[:16]
         self.path = cache_folder('thumbnails') / f'{name}.sqlite'
         try:
             self._create()
@@ -55,16 +57,15 @@ class Thumbnails:
             self.path.unlink()
             self._create()  # damaged: it can be made again
 
-    def _create(self):
+    def _create(self) -> None:
         with self._open() as db:
-            db.execute(
-                'create table if not exists small (path text primary key, stamp text, jpeg blob)'
-            )
+            columns = 'path text primary key, stamp text, jpeg blob'
+            db.execute(f'create table if not exists small ({columns})')
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #31f380f5
 @patch
 @contextmanager
-def _open(self: Thumbnails):
+def _open(self: Thumbnails) -> 'Iterator[sqlite3.Connection]':
     "The database; committed when all went well, and closed"
     db = sqlite3.connect(self.path, timeout=60)
     try:
@@ -77,18 +78,16 @@ def _open(self: Thumbnails):
 @patch
 def known(
     self: Thumbnails,
-    paths,  # photographs as in `Experiment.images.path`
-):
+    paths: 'Sequence[str]',  # photographs as in `Experiment.images.path`
+) -> dict[str, tuple]:
     "path -> (stamp, JPEG bytes) of those in the file"
+    ask = 'select path, stamp, jpeg from small where path = ?'
     with self._open() as db:
-        rows = [
-            db.execute('select path, stamp, jpeg from small where path = ?', (p,)).fetchone()
-            for p in paths
-        ]
+        rows = [db.execute(ask, (p,)).fetchone() for p in paths]
     return {p: (s, j) for p, s, j in filter(None, rows)}
 
 
-def _stamp(path):
+def _stamp(path: Path) -> str | None:
     "Changes when the file changes; None without a file"
     try:
         s = os.stat(path)
@@ -100,21 +99,24 @@ def _stamp(path):
 @patch
 def get(
     self: Thumbnails,
-    paths,  # photographs as in `Experiment.images.path`
-):
+    paths: 'Sequence[str]',  # photographs as in `Experiment.images.path`
+) -> dict[str, bytes | None]:
     "path -> JPEG bytes; None where the photograph cannot be read"
     paths = list(dict.fromkeys(paths))
-    known, stamps = self.known(paths), {p: _stamp(self.folder / p) for p in paths}
+    known = self.known(paths)
+    stamps = {p: _stamp(self.folder / p) for p in paths}
     new = [p for p in paths if stamps[p] and known.get(p, ('',))[0] != stamps[p]]
     made = self._made(new)
-    if kept := [(p, stamps[p], j) for p, j in made.items() if j]:
+    kept = [(p, stamps[p], jpeg) for p, jpeg in made.items() if jpeg]
+    if kept:
         with self._open() as db:
             db.executemany('insert or replace into small values (?, ?, ?)', kept)
-    return {p: made[p] if p in made else known[p][1] if stamps[p] else None for p in paths}
+    old = {p: known[p][1] for p in paths if stamps[p] and p not in made}
+    return dict.fromkeys(paths) | old | made
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #2d845b01
 @patch
-def _made(self: Thumbnails, paths):
+def _made(self: Thumbnails, paths: 'Sequence[str]') -> dict[str, bytes | None]:
     "path -> JPEG bytes, or None for a file that is no readable picture"
 
     def one(path):
