@@ -1,6 +1,6 @@
 "The repository cannot drift: clean notebooks, an export in step, floors, a light import"
 
-import ast, json, os, shutil, subprocess, sys
+import ast, json, os, re, shutil, subprocess, sys
 from collections import Counter
 from pathlib import Path
 
@@ -192,7 +192,7 @@ def test_one_cell_of_the_command_line_knows_the_earlier_system():
     knows = {name(p) for p in MODULES if any(room_of(m) == 'legacy' for m in imports(p))}
     others = {p for p in knows if p.split('/')[1] not in ('legacy', LEAF)}
     assert others == {'faba_nb/running/cli.py'}
-    assert len(cells_with(ROOT / 'nbs/60_running/08_cli.ipynb', 'faba_nb.legacy')) == 1
+    assert len(cells_with(ROOT / 'nbs/60_running/07_cli.ipynb', 'faba_nb.legacy')) == 1
 
 
 WITHOUT = '''
@@ -224,7 +224,7 @@ def test_the_earlier_system_can_be_deleted(tmp_path):
     for p in paths:
         assert (tree / p).exists(), f'{p} is not there'
         shutil.rmtree(tree / p) if (tree / p).is_dir() else (tree / p).unlink()
-    cli = tree / 'nbs/60_running/08_cli.ipynb'
+    cli = tree / 'nbs/60_running/07_cli.ipynb'
     nb = json.loads(cli.read_text())
     for i in cells_with(cli, 'faba_nb.legacy'):
         del nb['cells'][i]
@@ -316,3 +316,46 @@ def test_reports_compute_nothing_and_evaluation_needs_no_training():
     assert guilty('reporting', [*libraries, *makers]) == []
     assert guilty('evaluation', ['faba_nb.training']) == []
     assert guilty('evaluation', ['scipy.stats'])  # the question finds what is there
+
+
+LONGEST = 120  # columns
+DENSEST = 30  # nodes of the syntax tree a line of a function's body
+FORMULAS = set()  # functions that may be denser: their formulas read better on one line
+
+
+def functions(path):
+    "(name, nodes a line) of every function of a module"
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        body = node.body[1:] if ast.get_docstring(node) else node.body
+        if not body:
+            continue
+        lines = body[-1].end_lineno - body[0].lineno + 1
+        yield node.name, sum(1 for part in body for _ in ast.walk(part)) / lines
+
+
+def made_by_nbdev(line):
+    "Lines that the export writes itself"
+    return line.startswith(('# %%', '__all__', '           '))
+
+
+@pytest.mark.parametrize('module', MODULES, ids=name)
+def test_lines_say_one_thing(module):
+    lines = module.read_text(encoding='utf-8').splitlines()
+    long = [i for i, l in enumerate(lines, 1) if len(l) > LONGEST and not made_by_nbdev(l)]
+    assert not long, f'longer than {LONGEST} columns: {name(module)}, lines {long}'
+    dense = {f: round(n) for f, n in functions(module) if n > DENSEST and f not in FORMULAS}
+    assert not dense, f'more than {DENSEST} nodes a line: {dense}'
+
+
+# of the study folder; `core.study_folder` alone writes them out
+OF_OUT = r"""'(run\.json|study\.yaml|log\.jsonl|arm\.json|imported\.json|predictions\w*\.csv)'|/ '(arms|fits|steps|notebooks|tables|report|jobs)'"""
+
+
+@pytest.mark.parametrize('module', MODULES, ids=name)
+def test_paths_of_a_study_are_written_out_once(module):
+    if module.stem == 'study_folder':
+        return
+    lines = module.read_text(encoding='utf-8').splitlines()
+    assert not [l for l in lines if re.search(OF_OUT, l)]
