@@ -114,7 +114,7 @@ def course_tables(
     for arm in arms:
         path = StudyFolder(out).arm(arm).predictions
         rows = read_csv(path, dtype=text, usecols=wanted)
-        rows = rows[rows.split == 'test']
+        rows = rows[rows.split == 'test'].sort_values(sorted(rows), ignore_index=True)
         courses.append(probability_courses(rows, classes).assign(arm=arm))
         gates.append(gate_means(rows).assign(arm=arm))
     return dict(

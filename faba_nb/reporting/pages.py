@@ -16,6 +16,7 @@ from .drawing import Drawn, figure_html
 from .layout import Table, save_table, to_html
 from ..core.files import write_text
 from ..core.notebooks import done
+from ..core.stopping import raise_if_stopping
 from ..core.study_folder import StudyFolder
 from .results import NotThere, Results
 from .site import FRONT, reports
@@ -46,6 +47,7 @@ def _gap(page: Page, error: NotThere) -> Markup:
 
 def _show(page: Page, make: Callable, quiet: bool = False) -> None:
     "Display what `make()` returns, or why it cannot be made"
+    raise_if_stopping('pages that are made are kept')
     try:
         html = make()
     except NotThere as e:

@@ -7,14 +7,14 @@ __all__ = ['ONE_THREAD', 'page_inputs', 'page_step', 'report_steps', 'check_tabl
 
 # %% ../../nbs/50_reporting/95_report_steps.ipynb #38aae98d
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from ..core.errors import StepFailed, Stopped
 from ..core.files import check_seal
 from ..core.places import root
 from ..core.provenance import fingerprint
 from ..core.steps import Step, clear, marks, reason, run_step, say, state_of_code
-from ..core.stopping import raise_if_stopping
+from ..core.stopping import raise_if_stopping, request_stop
 from ..core.study_folder import StudyFolder
 from .results import Results
 from .site import Report, reports
@@ -131,11 +131,22 @@ def run_report(
         check_tables(out)
     else:
         say('report    no page has changed')
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(_page, s, out) for s in old]
+    jobs = _side_by_side(old, out)
     ran = run_step(book, out)
     _raise_first([j.exception() for j in jobs])
     return ran + sum(j.result() for j in jobs)
+
+
+def _side_by_side(steps: list[Step], out: Path) -> list[Future]:
+    "Run steps two at a time; an interruption asks their kernels to stop, and waits for them"
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(_page, s, out) for s in steps]
+        try:
+            wait(jobs)
+        except KeyboardInterrupt:
+            request_stop()
+            raise
+    return jobs
 
 
 def _page(step: Step, out: Path) -> int:

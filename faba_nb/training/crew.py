@@ -302,6 +302,8 @@ def _worker(self: Crew) -> None:
 @patch
 def run(self: Crew) -> None:
     "Train everything; raises what a worker raised, or `Stopped`"
+    for w in self.works:
+        w.folder.fits.mkdir(parents=True, exist_ok=True)
     threads = [threading.Thread(target=self._worker) for _ in range(self.workers)]
     before = torch.get_num_threads()
     try:

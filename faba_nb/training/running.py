@@ -281,7 +281,7 @@ def _work(
     fits = arm_fits(name, arm, bundle.plants, shard)
     check_folds(fits, bundle)
     folder = StudyFolder(out).arm(name)
-    folder.fits.mkdir(parents=True, exist_ok=True)
+
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
 # %% ../../nbs/30_training/13_running.ipynb #5ddbd1ef
