@@ -224,6 +224,7 @@ def test_buttons(browser, site):
     "Next leads through all pages' order; the choice of dark stays on the next page"
     tab, said = opened(browser, site / PAGES[0].name)
     tab.locator('#theme').click()
+    tab.wait_for_timeout(2000)  # another page may have another process: it sees the choice later
     tab.locator('a[rel=next]').click()
     tab.wait_for_url(f'**/{PAGES[1].name}')
     assert tab.evaluate('document.documentElement.dataset.theme') == 'dark'
