@@ -1457,9 +1457,9 @@ def test_a_job_outlives_its_time_limit(slurm, reference, twin, tmp_path):
         '--set',
         'arms.morphology.modalities=[env]',
         '--set',
-        'defaults.max_epochs=120',
+        'defaults.max_epochs=90',
         '--set',
-        'defaults.patience=120',
+        'defaults.patience=90',
     )
     assert submit(slurm, reference, twin, out, '--split', *long).returncode == 0
     text = (out / 'submit.sh').read_text()
