@@ -184,7 +184,7 @@ def apart(*args):
     return r.returncode, r.stdout + r.stderr
 
 
-def here(notebook, parameters, out, name=None):
+def here(notebook, parameters, out, name=None, env=None):
     "A job notebook run in this process: its cells, without a kernel"
     from faba_nb.core.errors import BadInput, StepFailed, Stopped
 
@@ -268,11 +268,11 @@ def features(tmp_path_factory, twin):
 @pytest.fixture(scope='session', autouse=True)
 def in_process():
     "Job notebooks run here, bootstraps are short"
+    from faba_nb.core import steps
     from faba_nb.evaluation import evaluating
-    from faba_nb.running import pipeline
 
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(pipeline, 'run_notebook', here)
+        m.setattr(steps, 'run_notebook', here)
         m.setattr(
             evaluating, 'evaluate_study', functools.partial(evaluating.evaluate_study, draws=DRAWS)
         )
