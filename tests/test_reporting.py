@@ -66,7 +66,10 @@ def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
     from faba_nb.reporting.report_steps import run_report
 
     monkeypatch.chdir(tmp_path)
+    (bare / 'steps').mkdir()
+    (bare / 'steps' / 'report.json').write_text('{}')  # of an earlier edition, for all pages
     assert run_report('bare', 'backbone_comparison') == 2  # a relative path; the page, the workbook
+    assert not (bare / 'steps' / 'report.json').exists()
     assert Path.cwd() == tmp_path  # the process stays where it was
     html = (bare / 'report' / 'index.html').read_text(encoding='utf-8')
     assert len(html) < 1_000_000

@@ -373,3 +373,18 @@ def test_paths_of_a_study_are_written_out_once(module):
         return
     lines = module.read_text(encoding='utf-8').splitlines()
     assert not [l for l in lines if re.search(OF_OUT, l)]
+
+
+@pytest.mark.parametrize('step', ['features', 'train', 'evaluate', 'report'])
+def test_a_step_knows_every_room_whose_code_it_runs(step):
+    "Else a change of code there would leave its results as they are"
+    from faba_nb.core.steps import ROOMS
+
+    for module in MODULES:
+        room = module.relative_to(ROOT / 'faba_nb').parts[0]
+        if (
+            room == 'legacy' or room not in ROOMS[step]
+        ):  # pages do not import what is imported there
+            continue
+        needed = {other.split('.')[1] for other in imports(module)}
+        assert needed <= set(ROOMS[step]), f'{name(module)} runs {needed} in the step {step}'

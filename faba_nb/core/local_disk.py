@@ -80,7 +80,7 @@ def local_home() -> Path:
 @contextmanager
 def scratch_folder(
     name: str,  # what it is for
-) -> Path:  # a fresh folder
+) -> Iterator[Path]:  # a fresh folder
     "A local folder for a block, removed at its end, or, after a kill, by the next process"
     with naming_disk(local_disk()):
         folder = _fresh(local_home() / name)

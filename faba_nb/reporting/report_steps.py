@@ -13,7 +13,7 @@ from ..core.errors import StepFailed, Stopped
 from ..core.files import check_seal
 from ..core.places import root
 from ..core.provenance import fingerprint
-from ..core.steps import Step, clear, marks, reason, run_step, say, state_of_code
+from ..core.steps import Step, clear, marks, reason, rooms_of, run_step, say, state_of_code
 from ..core.stopping import raise_if_stopping, request_stop
 from ..core.study_folder import StudyFolder
 from .results import Results
@@ -37,7 +37,7 @@ def page_inputs(
         'predictions': fingerprint(marks(predictions, out)),
         'studies beside it': fingerprint(*(marks([f.study, *f.all_tables()]) for f in beside)),
         'pages': fingerprint([(r.title, r.subtitle) for r in reports(out=out).values()]),
-        'code': state_of_code('faba_nb/reporting', 'faba_nb/legacy', 'reports/site'),
+        'code': state_of_code(*rooms_of('report'), 'reports/site'),
         'experiment': fingerprint(*sorted((root() / 'data' / 'design').glob('*.csv'))),
     }
 
@@ -70,7 +70,7 @@ def page_step(
         lock=folder.lock(report.step),
         rivals=f'{report.step}.lock',
         neighbours='report-*.lock',
-        words=f'{report.page}',
+        words=report.page,
         writes=(folder.report, folder.figures, folder.report_tables),
         finish=finish,
         env=ONE_THREAD,
@@ -124,6 +124,7 @@ def run_report(
 ) -> int:  # how many steps ran
     "Make the pages whose inputs have changed, two at a time, and the workbook of all tables"
     *pages, book = report_steps(out, only)
+    StudyFolder(out).step_record('report').unlink(missing_ok=True)  # of all pages, once one step
     old = [s for s in pages if reason(s, out)]
     for s in pages:
         clear(s, out)

@@ -19,7 +19,7 @@ from ..core.local_disk import naming_disk
 from ..core.notebooks import checked_parameters
 from ..core.places import data_folder, root
 from ..core.provenance import commit, fingerprint, versions
-from ..core.steps import Step, mark, marks, run_step, say, state_of_code
+from ..core.steps import Step, mark, marks, rooms_of, run_step, say, state_of_code
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Study, imported, read_study
 from ..core.study_folder import StudyFolder
@@ -109,7 +109,7 @@ def _features_step(
     part = _part(options)
     files = [Path(feature_path(features, b, tap, canvas)) for b in backbones]
     asked = {'backbones': backbones, 'tap': tap, 'canvas': canvas}
-    rooms = ('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones')
+
     return Step(
         name=f'features{suffix}{part}',
         notebook=job_notebook('features'),
@@ -117,7 +117,7 @@ def _features_step(
         inputs=lambda: {
             'backbones': fingerprint(backbones, tap, canvas),
             'data': state_of_data(data),
-            'code': state_of_code(*rooms, 'nbs/80_jobs/features.ipynb'),
+            'code': state_of_code(*rooms_of('features'), 'nbs/80_jobs/features.ipynb'),
         },
         results=lambda: [f for f in files if f.exists()],
         lock=features / f'.{tap}.{canvas}{part}.lock',
@@ -150,7 +150,7 @@ def _train_step(study: Study, data: Path, features: Path, out: Path, options: di
     part = _part(options)
     folder = StudyFolder(out)
     arms = {n: to_dict(a) for n, a in study.arms.items() if n in names}
-    rooms = ('faba_nb/core', 'faba_nb/experiment', 'faba_nb/training')
+
     return Step(
         name=f'train{part}',
         notebook=job_notebook('train'),
@@ -159,7 +159,7 @@ def _train_step(study: Study, data: Path, features: Path, out: Path, options: di
             'arms': fingerprint(arms),
             'data': state_of_data(data),
             'features': fingerprint(marks(feature_files(study, features))),
-            'code': state_of_code(*rooms, 'nbs/80_jobs/train.ipynb'),
+            'code': state_of_code(*rooms_of('train'), 'nbs/80_jobs/train.ipynb'),
         },
         results=lambda: [] if 'shard' in options else predictions(out, arms),
         lock=folder.lock(f'train{part}'),
@@ -220,7 +220,7 @@ def _evaluate_step(study: Study, out: Path) -> Step:
     "Tables from predictions and, where they are, features"
     asked = _asked(study)
     folder = StudyFolder(out)
-    rooms = ('faba_nb/core', 'faba_nb/experiment', 'faba_nb/backbones', 'faba_nb/evaluation')
+
     return Step(
         name='evaluate',
         notebook=job_notebook('evaluate'),
@@ -229,7 +229,7 @@ def _evaluate_step(study: Study, out: Path) -> Step:
             'study': fingerprint(asked),
             'predictions': fingerprint(marks(predictions(out))),
             **_features_known(study, out),
-            'code': state_of_code(*rooms, 'nbs/80_jobs/evaluate.ipynb'),
+            'code': state_of_code(*rooms_of('evaluate'), 'nbs/80_jobs/evaluate.ipynb'),
         },
         results=folder.all_tables,
         lock=folder.lock('evaluate'),

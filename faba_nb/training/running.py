@@ -281,7 +281,6 @@ def _work(
     fits = arm_fits(name, arm, bundle.plants, shard)
     check_folds(fits, bundle)
     folder = StudyFolder(out).arm(name)
-
     return Work(name, arm, bundle, folder, {f: _mark(study, shelf, name, f) for f in fits})
 
 # %% ../../nbs/30_training/13_running.ipynb #5ddbd1ef
