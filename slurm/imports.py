@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = (
     'faba_nb.running.cli',
     'faba_nb.running.pipeline',
-    'faba_nb.training.running',
+    'faba_nb.training.study_training',
     'faba_nb.evaluation.evaluating',
     'faba_nb.reporting.rendering',
     'faba_nb.exploring.plants_explorer',

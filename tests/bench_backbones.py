@@ -62,7 +62,7 @@ def bench(short=False):
     pyvips.cache_set_max(0)
     import torchvision.transforms as T
     from open_clip.transform import image_transform
-    from faba_nb.backbones.canvases import Canvas, fit
+    from faba_nb.backbones.framing import Framing, framed
     from faba_nb.backbones.encoders import load_encoder
     from faba_nb.backbones.photographs import decode, read_photograph
 
@@ -76,11 +76,11 @@ def bench(short=False):
             T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    canvases = (Canvas(), Canvas(resize=256))
+    framings = (Framing(), Framing(resize=256))
 
     def one_pass(data, exact=True):
         photo = read_photograph(data)
-        return [fit(photo, replace(c, exact=exact)) for c in canvases]
+        return [framed(photo, replace(c, exact=exact)) for c in framings]
 
     separate = sum(cpu(plain(t), data) for t in (dinov2, clip, clip, clip))
     exact, fast, floor = (
@@ -107,12 +107,12 @@ def bench(short=False):
             name='one pass for all four, fast', value=fast, unit='ms of CPU', ratio=separate / fast
         ),
     ]
-    for name, c, t in (('CLIP', canvases[0], clip), ('DINOv2', canvases[1], dinov2)):
+    for name, c, t in (('CLIP', framings[0], clip), ('DINOv2', framings[1], dinov2)):
         steps = T.Compose([s for s in t.transforms if isinstance(s, (T.Resize, T.CenterCrop))])
         want = [np.asarray(plain(steps)(d)) for d in data]
         for mode in (True, False):
             off = max(
-                np.abs(fit(read_photograph(d), replace(c, exact=mode)).astype(int) - w).max()
+                np.abs(framed(read_photograph(d), replace(c, exact=mode)).astype(int) - w).max()
                 for d, w in zip(data, want)
             )
             rows.append(
@@ -124,9 +124,9 @@ def bench(short=False):
             )
     e = load_encoder('random_vit', 'cpu')
     a, b = (
-        e.taps(np.stack([fit(read_photograph(d), replace(canvases[0], exact=m)) for d in data]))[
-            'norm'
-        ]
+        e.layers(
+            np.stack([framed(read_photograph(d), replace(framings[0], exact=m)) for d in data])
+        )['norm']
         for m in (True, False)
     )
     rows.append(

@@ -58,9 +58,9 @@ def by_loops(a, b, draws):
 
 def bench(short=False):
     from faba_nb.evaluation.comparing import contrasts, decide
-    from faba_nb.evaluation.evaluating import evaluate_scores, tools_maker
+    from faba_nb.evaluation.evaluating import evaluate_scores, resampler_maker
     from faba_nb.evaluation.information import information
-    from faba_nb.evaluation.yardsticks import yardsticks
+    from faba_nb.evaluation.information_free import information_free
 
     draws = 500 if short else 10_000
     made, cpu, models = seconds(full_size, **(dict(arms=2, runs=1) if short else {}))
@@ -89,8 +89,8 @@ def bench(short=False):
         return rows
     wall, _, _ = seconds(information, models[0])
     rows.append(dict(name='10 000 permutations of onsets, three statistics', value=wall, unit='s'))
-    clocks = {y.arm: y for y in yardsticks(models[0])}
-    wall, cpu, _ = seconds(evaluate_scores, models[0], None, clocks, tools_maker(10_000, 0))
+    clocks = {y.arm: y for y in information_free(models[0])}
+    wall, cpu, _ = seconds(evaluate_scores, models[0], None, clocks, resampler_maker(10_000, 0))
     return rows + [
         dict(name='everything about one arm in one reading, 10 000 draws', value=wall, unit='s'),
         dict(name='  of CPU', value=cpu, unit='s'),

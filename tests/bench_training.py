@@ -50,7 +50,7 @@ class Items(Dataset):
         wide = lambda a: np.repeat(a[p], 2, 0)
         values = {m: np.nan_to_num(wide(v)) for m, v in g.values.items()}
         return (
-            wide(g.real),
+            wide(g.observed),
             wide(g.dag),
             values,
             x,
@@ -62,10 +62,12 @@ class Items(Dataset):
 
 def plain_epoch(bundle, arm, items, net, opt):
     "An ordinary training loop"
-    for real, dag, values, x, seen, present, y in DataLoader(items, arm.batch_size, shuffle=True):
-        z = net(real, dag, values | {'image': (x, seen)}, present)
+    for observed, dag, values, x, seen, present, y in DataLoader(
+        items, arm.batch_size, shuffle=True
+    ):
+        z = net(observed, dag, values | {'image': (x, seen)}, present)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            z[real], y[real], pos_weight=torch.tensor(arm.pos_weight)
+            z[observed], y[observed], pos_weight=torch.tensor(arm.pos_weight)
         )
         opt.zero_grad()
         loss.backward()

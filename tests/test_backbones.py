@@ -12,7 +12,7 @@ from PIL import Image
 
 import small_weights as small
 from faba_nb.backbones import registry
-from faba_nb.backbones.canvases import Canvas, fit
+from faba_nb.backbones.framing import Framing, framed
 from faba_nb.backbones.encoder_check import check_backbone, drawn_pictures, _bytes, _composited
 from faba_nb.backbones.encoders import load_encoder
 from faba_nb.backbones.extraction import extract
@@ -89,7 +89,7 @@ def test_nothing_less_than_the_recorded_weights(name, hub, towers):
     )
     refused('weights are not in the cache')
     small.put(name, hub, record=False)
-    refused('nobody recorded which they are')
+    refused('there is no record of which they are')
     small.put(name, hub)
     load_encoder(name, 'cpu')
     file = find_weights(name).file
@@ -172,10 +172,10 @@ def test_the_four_published_are_768_wide_and_the_old_checks_work(hub, towers, tm
             assert f[p][r][v][:].shape == (768,)
             assert sorted(f) == ['p0', 'p1', 'p2'] and f[p][r][v].dtype == np.float32
     wide = extract(
-        m, tmp_path / 'f', 'bioclip2', tap='norm', canvas='square', workers=0, device='cpu'
+        m, tmp_path / 'f', 'bioclip2', layer='norm', framing='padded', workers=0, device='cpu'
     )
     assert (
-        wide['made'] == ['bioclip2.norm.square_features.h5']
+        wide['made'] == ['bioclip2.norm.padded_features.h5']
         and FeatureFile(tmp_path / 'f' / wide['made'][0]).dim == 1024
     )
 
@@ -239,7 +239,7 @@ def test_quick_gelu_is_right_whatever_name_is_used(hub, towers):
         factory._MODEL_CONFIGS['ViT-B-16'] = saved
     x = np.random.default_rng(0).integers(0, 255, (2, 224, 224, 3), dtype=np.uint8)
     assert e.papers['activation'] == 'QuickGELU' and np.array_equal(
-        e.taps(x)['cls'], load_encoder('clip', 'cpu').taps(x)['cls']
+        e.layers(x)['cls'], load_encoder('clip', 'cpu').layers(x)['cls']
     )
 
 
@@ -254,7 +254,7 @@ def test_dinov2_positions_are_the_plain_bicubic_ones(hub):
     )
     assert torch.equal(e.model.pos_embed[:, 1:], grid.permute(0, 2, 3, 1).reshape(1, 256, 768))
     assert torch.equal(e.model.pos_embed[:, :1], native[:, :1])
-    assert (e.canvas.resize, e.canvas.size) == (256, 224)
+    assert (e.framing.resize, e.framing.size) == (256, 224)
 
 
 def mystery(folder, features, m):
@@ -270,7 +270,7 @@ def mystery(folder, features, m):
 
 
 CASES = [
-    ('clip', 'norm', 'square', ''),
+    ('clip', 'norm', 'padded', ''),
     ('dinov2', 'norm', 'published', ''),
     ('bioclip', 'norm', 'published', 'RGBA into the transform'),
 ]
@@ -278,16 +278,16 @@ MORE = [
     ('clip', 'cls', 'published', ''),
     ('clip', 'cls', 'published', 'GELU'),
     ('clip', 'proj', 'published', ''),
-    ('clip', 'mean', 'square', ''),
+    ('clip', 'mean', 'padded', ''),
     ('clip', 'norm', 'published', ''),
-    ('clip', 'cls', 'square', ''),
+    ('clip', 'cls', 'padded', ''),
     ('bioclip', 'norm', 'published', ''),
-    ('bioclip', 'cls', 'square', ''),
-    ('dinov2', 'cls', 'square', ''),
+    ('bioclip', 'cls', 'padded', ''),
+    ('dinov2', 'cls', 'padded', ''),
     ('dinov2', 'norm', 'published', 'positions resampled by timm'),
     ('bioclip', 'norm', 'published', 'QuickGELU'),
     ('bioclip2', 'proj', 'published', ''),
-    ('bioclip2', 'norm', 'square', ''),
+    ('bioclip2', 'norm', 'padded', ''),
     ('bioclip2', 'proj', 'published', 'RGBA into the transform'),
     ('clip', 'norm', 'published', 'RGBA into the transform'),
 ]
@@ -301,21 +301,21 @@ def test_verify_features_names_the_way_among_all(cases, hub, towers, tmp_path):
         small.put(n, hub)
     m = written(tmp_path / 'data', 4)
     pictures = [Image.open(tmp_path / 'data' / f'{i}.png') for i in range(4)]
-    for name, tap, canvas, mistake in cases:
+    for name, layer, framing, mistake in cases:
         v = verify_features(
-            mystery(tmp_path, _by_hand(name, tap, canvas, mistake, pictures), m), m, device='cpu'
+            mystery(tmp_path, _by_hand(name, layer, framing, mistake, pictures), m), m, device='cpu'
         )
         best = v.table.iloc[0]
-        assert v.matches and (best.backbone, best.tap, best.canvas, best.variant) == (
+        assert v.matches and (best.backbone, best.layer, best.framing, best.variant) == (
             name,
-            tap,
-            canvas,
+            layer,
+            framing,
             mistake,
-        ), (name, tap, canvas, mistake, v.text)
-        assert f'{name}, tap {tap}' in v.text and 'cosine 1.0000' in v.text
+        ), (name, layer, framing, mistake, v.text)
+        assert f'{name}, layer {layer}' in v.text and 'cosine 1.0000' in v.text
 
 
-def _by_hand(name, tap, canvas, mistake, pictures):
+def _by_hand(name, layer, framing, mistake, pictures):
     "Features made without this project's preparation: Pillow, torchvision and the library's modules"
     import torchvision.transforms as T
     from open_clip.transformer import QuickGELU
@@ -333,7 +333,7 @@ def _by_hand(name, tap, canvas, mistake, pictures):
     side = 256 if name == 'dinov2' else 224
     steps = (
         [T.Resize(side, T.InterpolationMode.BICUBIC), T.CenterCrop(224)]
-        if canvas == 'published'
+        if framing == 'published'
         else [T.Resize((224, 224), T.InterpolationMode.BICUBIC)]
     )
     last = [lambda im: im.convert('RGB'), T.ToTensor(), T.Normalize(e.mean, e.std)]
@@ -341,13 +341,13 @@ def _by_hand(name, tap, canvas, mistake, pictures):
     for im in pictures:
         if 'RGBA' not in mistake:
             im = _composited(im)
-        if canvas == 'square':
+        if framing == 'padded':
             whole = Image.new('RGB', (max(im.size),) * 2)
             whole.paste(im, ((max(im.size) - im.width) // 2, (max(im.size) - im.height) // 2))
             im = whole
         x.append(T.Compose(steps + last)(im))
     with torch.no_grad():
-        return e.forward(e.model, torch.stack(x))[tap].numpy()
+        return e.forward(e.model, torch.stack(x))[layer].numpy()
 
 
 def test_verify_features_asks_for_weights_it_lacks(hub, tmp_path):
@@ -421,8 +421,8 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch, capsys):
 
 
 def test_a_missing_extra_says_so_before_any_work(tmp_path):
-    with pytest.raises(BadInput, match='has no tap'):
-        extract(written(tmp_path / 'd', 2), tmp_path / 'f', 'dinov2', tap='proj')
+    with pytest.raises(BadInput, match='has no layer'):
+        extract(written(tmp_path / 'd', 2), tmp_path / 'f', 'dinov2', layer='proj')
     with pytest.raises(BadInput, match='unknown backbone'):
         extract(tmp_path / 'd' / 'm.csv', tmp_path / 'f', 'dinov22')
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from faba_nb.backbones import extraction
-from faba_nb.backbones.decoding import Decoder, Wish
+from faba_nb.backbones.decoding import Decoder, DecodeSpec
 from faba_nb.backbones.extraction import extract, manifest_path, read_facts, summary_text
 from faba_nb.backbones.store import FeatureFile
 from faba_nb.core.errors import BadInput, Stopped
@@ -178,7 +178,7 @@ def test_a_picture_that_hangs_its_decoder_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for i in range(9):
         (tmp_path / f'{i}.png').write_bytes(png(leaf(i) if i != 5 else leaf(i).resize((77, 77))))
-    d = Decoder(Wish((), ('slow.measure',)), workers=2, chunk=2, patience=8)
+    d = Decoder(DecodeSpec((), ('slow.measure',)), workers=2, chunk=2, patience=8)
     try:
         found = list(d([(i, tmp_path / f'{i}.png', None) for i in range(9)]))
     finally:

@@ -1,4 +1,4 @@
-"Full-size encoders with random weights: taps against hooks, encode_image and transformers"
+"Full-size encoders with random weights: layers against hooks, encode_image and transformers"
 
 import json
 
@@ -32,7 +32,7 @@ def local(folder, cfg, model):
     ],
     ids=['ViT-B/16', 'ViT-L/14'],
 )
-def test_open_clip_taps_equal_hooks_and_encode_image(vision, embed, quick, tmp_path):
+def test_open_clip_layers_equal_hooks_and_encode_image(vision, embed, quick, tmp_path):
     import open_clip
 
     cfg = dict(
@@ -40,15 +40,15 @@ def test_open_clip_taps_equal_hooks_and_encode_image(vision, embed, quick, tmp_p
     )
     model = randomize(open_clip.CLIP(**cfg))
     e = local(tmp_path, cfg, model)
-    taps, x, seen = e.taps(PIXELS), e.prepare(PIXELS), {}
+    layers, x, seen = e.layers(PIXELS), e.prepare(PIXELS), {}
     model.visual.ln_post.register_forward_hook(lambda m, i, o: seen.update(before=i[0], after=o))
     with torch.inference_mode():
         image = model.encode_image(x)
     before, after = seen['before'], seen['after']
-    assert np.array_equal(taps['proj'], image.numpy())
-    assert np.array_equal(taps['cls'], before[:, 0].numpy())
-    assert np.array_equal(taps['norm'], after[:, 0].numpy())
-    assert np.array_equal(taps['mean'], after[:, 1:].mean(1).numpy())
+    assert np.array_equal(layers['proj'], image.numpy())
+    assert np.array_equal(layers['cls'], before[:, 0].numpy())
+    assert np.array_equal(layers['norm'], after[:, 0].numpy())
+    assert np.array_equal(layers['mean'], after[:, 1:].mean(1).numpy())
 
 
 def test_clip_cls_equals_transformers(tmp_path):
@@ -83,7 +83,7 @@ def test_clip_cls_equals_transformers(tmp_path):
     )
     with torch.inference_mode():
         out = theirs(e.prepare(PIXELS), output_hidden_states=True)
-    ours = e.taps(PIXELS)
+    ours = e.layers(PIXELS)
     for name, want in (('cls', out.hidden_states[-1][:, 0]), ('norm', out.pooler_output)):
         assert np.abs(ours[name] - want.numpy()).max() < 1e-5 * np.abs(ours[name]).max() + 1e-5, (
             name
@@ -123,8 +123,8 @@ def _clip_names(s, theirs):
 def test_dinov2_at_224_equals_transformers_to_the_last_bit():
     transformers = pytest.importorskip('transformers')
     import timm
-    from faba_nb.backbones.canvases import Canvas
-    from faba_nb.backbones.encoders import Encoder, timm_taps
+    from faba_nb.backbones.framing import Framing
+    from faba_nb.backbones.encoders import Encoder, timm_layers
 
     model = randomize(timm.create_model('vit_base_patch14_dinov2', img_size=518, num_classes=0))
     cfg = transformers.Dinov2Config(
@@ -148,8 +148,8 @@ def test_dinov2_at_224_equals_transformers_to_the_last_bit():
         Encoder(
             'dinov2',
             model,
-            timm_taps,
-            Canvas('shortest', 518, 518),
+            timm_layers,
+            Framing('shortest', 518, 518),
             (0.485, 0.456, 0.406),
             (0.229, 0.224, 0.225),
             None,
@@ -157,7 +157,7 @@ def test_dinov2_at_224_equals_transformers_to_the_last_bit():
     )
     with torch.inference_mode():
         out = theirs(e.prepare(PIXELS)).last_hidden_state
-    assert np.array_equal(e.taps(PIXELS)['norm'], out[:, 0].numpy())
+    assert np.array_equal(e.layers(PIXELS)['norm'], out[:, 0].numpy())
 
 
 def _dinov2_names(s, new):

@@ -306,7 +306,7 @@ def test_features_of_another_experiment_are_refused(tmp_path):
             call()
     assert states(tmp_path / 'f') == before
     check_experiment(path, a)
-    # one plant more, one photograph mended: the same experiment
+    # one plant more, one photograph fixed: the same experiment
     (tmp_path / 'a' / '0003.png').write_bytes(png(leaf(70)))
     a.write_text(a.read_text() + '\nnew,1,side_000,0003.png')
     check_experiment(path, a)

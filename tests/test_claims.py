@@ -9,7 +9,7 @@ from conftest import once
 from test_reporting import grown
 
 from faba_nb.core.files import seal
-from faba_nb.evaluation.alarms import accession_rule
+from faba_nb.evaluation.alarms import genotype_rule
 from faba_nb.legacy import claims
 from faba_nb.reporting.results import Results
 
@@ -59,6 +59,6 @@ def test_verdicts_follow_the_contrasts(bare):
 
 
 def test_an_order_names_the_rule_of_its_alarms(grown):
-    "In the words of the page of accessions"
+    "In the words of the page of genotypes"
     claim = SimpleNamespace(arm='dinov2', metric='', protocol='online', printed=float('nan'))
-    assert accession_rule.words in claims.order(Results(grown), claim).instead
+    assert genotype_rule.words in claims.order(Results(grown), claim).instead

@@ -131,7 +131,7 @@ print([m for m in slow if m in sys.modules])
             ],
             'the plan cannot be written',
         ),
-        (['sites', 'mahti'], '--account: nobody pays'),
+        (['sites', 'mahti'], '--account: no billing account given'),
         (['rnu', 'demo'], "faba: unknown verb 'rnu'; did you mean 'run'?"),
         (['run', 'demo', '--dta', '/d'], "unknown option '--dta'; did you mean '--data'?"),
         (
@@ -152,8 +152,8 @@ print([m for m in slow if m in sys.modules])
             "unknown backbone 'dinoo2'; did you mean 'dinov2'?",
         ),
         (
-            ['features', '--data', '/d', '--backbones', 'clip', '--tap', 'nrm'],
-            "--tap: unknown tap 'nrm'; did you mean 'norm'?",
+            ['features', '--data', '/d', '--backbones', 'clip', '--layer', 'nrm'],
+            "--layer: unknown layer 'nrm'; did you mean 'norm'?",
         ),
         (['features', '--data', '/d'], '--backbones: no backbone is named'),
         (
@@ -597,12 +597,12 @@ def test_nothing_is_asked_of_a_finished_study(monkeypatch, twin, tmp_path):
     p.require(read_study('demo'), twin, None, tmp_path / 'out')
 
 
-# ---- yardsticks ----
+# ---- information-free baselines ----
 
 
 def test_yardsticks_of_any_experiment(twin, tmp_path, capsys):
     "Of a twin as photographed, of the plan in the repository, of two tables; not of one genotype"
-    from faba_nb.evaluation.yardsticks import plan_of, planned, power_plan, score_plan
+    from faba_nb.evaluation.information_free import plan_of, planned, power_plan, score_plan
     from faba_nb.experiment.experiment_folder import Experiment
 
     plants, rounds, source = plan_of(twin)
@@ -633,7 +633,7 @@ def test_yardsticks_of_any_experiment(twin, tmp_path, capsys):
 
 
 def test_yardsticks_of_the_real_tables(shared, capsys):
-    "The folder of the two tables is an experiment, too: F1 0.763 for the clock that is told the treatment"
+    "The folder of the two tables is an experiment, too: F1 0.763 for the time-and-treatment baseline"
     assert main(['yardsticks', '--data', str(shared / 'faba')]) == 0
     said = capsys.readouterr().out
     assert 'as written in plant_metadata.csv' in said and re.search(

@@ -198,7 +198,7 @@ def test_a_clean_table_is_written_as_ever(tmp_path):
         (BOMB, 'aliases such as *a are not read'),
         ('d: &d {backbone: clip}\narms: {a: *d}\n', 'aliases such as *d are not read'),
         ('arms: {a: {<<: {lr: 1}}}\n', 'merge keys (<<) are not read'),
-        ('arms: {a: {}, a: {lr: 1e-3}}\n', "the key 'a' stands twice"),
+        ('arms: {a: {}, a: {lr: 1e-3}}\n', "the key 'a' is duplicated"),
         ('arms: !!python/object/apply:os.system ["touch /tmp/x"]\n', 'tags such as'),
         ('arms: {a: {lr: !!float x}}\n', 'tags such as'),
         ('arms: {a: {lr: !!binary x}}\n', 'tags such as'),

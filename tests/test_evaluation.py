@@ -49,12 +49,12 @@ from faba_nb.evaluation.resampling import (
     max_t,
     signs,
 )
-from faba_nb.evaluation.yardsticks import (
+from faba_nb.evaluation.information_free import (
     plan_scores,
     plan_steps,
     rule_on_all_days,
     score_plan,
-    yardsticks,
+    information_free,
 )
 
 
@@ -125,7 +125,7 @@ BAD = {
         with_value('probability', 3, 'high'),
         "row 5: probability is 'high', not a number",
     ),
-    'a row twice': (twice, r'row \d+: plant P\d+ on DAG \d+ stands twice'),
+    'a row twice': (twice, r'row \d+: plant P\d+ on DAG \d+ is duplicated'),
     'a genotype tested in two folds': (
         in_two_folds,
         r'row \d+: genotype G00 is tested in two folds',
@@ -196,10 +196,11 @@ def test_a_bad_file_stops_the_study_and_writes_nothing(tmp_path):
 
 
 def test_one_genotype_is_too_few(tmp_path):
-    "Every yardstick leaves a genotype out"
+    "Every information-free baseline leaves a genotype out"
     out = study_of(tmp_path, alone=table().query("genotype == 'G00' and split == 'test'"))
     with pytest.raises(
-        BadInput, match='all predictions are of one genotype; every yardstick leaves a genotype out'
+        BadInput,
+        match='all predictions are of one genotype; every information-free baseline leaves a genotype out',
     ):
         evaluate_study(out, draws=50)
 
@@ -313,7 +314,7 @@ def test_other_systems_stand_in_every_table_that_can_hold_them(evaluated):
     assert list(c[c.primary == 1].arm_a + c[c.primary == 1].arm_b) == ['ab']
 
 
-def test_yardsticks_beside_every_arm_and_every_reading(evaluated):
+def test_information_free_baselines_beside_every_arm_and_every_protocol(evaluated):
     out, _ = evaluated
     m = tables_of(out)['metrics']
     for protocol in ('retrospective', 'online'):
@@ -321,7 +322,7 @@ def test_yardsticks_beside_every_arm_and_every_reading(evaluated):
         assert {'treatment_clock', 'clock', 'constant_onset', 'prevalence'} <= rules
     assert (
         set(m[m.protocol == 'retrospective'].group) & {'alarms', 'earliness'} == set()
-    )  # words of earliness belong to the online reading
+    )  # words of earliness belong to the online protocol
 
 
 def test_undefined_values_are_counted_and_listed(tmp_path):
@@ -378,7 +379,7 @@ def real(shared):
 
 
 def test_published_yardsticks_from_the_real_tables(real):
-    """F1 0.763, fold AUC 0.998, MAE 6.07 d on all rounds and 6.43 d on measured steps; 0.509 and 0.882
+    """F1 0.763, fold AUC 0.998, MAE 6.07 d on all rounds and 6.43 d on plant-days; 0.509 and 0.882
     for the clock at its best threshold; a perfect alarm 1.15 d"""
     t = score_plan(*real[:2])
     v = t.set_index(['arm', 'group', 'metric']).value
@@ -404,7 +405,7 @@ def test_published_yardsticks_by_plain_loops(real):
     onset = s.groupby('genotype').onset_dag.first()
     share = lambda g, d: np.mean([o <= d for h, o in onset.items() if h != g])
     p = np.array([share(r.genotype, r.dag) * (r.treatment == 'WHC-30') for r in s.itertuples()])
-    clock = next(y for y in yardsticks(real[2]) if y.arm == 'treatment_clock')
+    clock = next(y for y in information_free(real[2]) if y.arm == 'treatment_clock')
     np.testing.assert_allclose(clock.p[0], p)
     f1 = [
         skm.f1_score(q.label, p[q.index] > 0.5, zero_division=0) for _, q in s.groupby('genotype')
@@ -516,7 +517,7 @@ def test_cross_fitted_thresholds_by_plain_loops(model, k, target):
 
 
 def test_permuted_onsets_are_the_statistics_of_permuted_labels(model):
-    "Skill and concordance of a dealing = the same predictions evaluated under the dealt onsets, clock and all"
+    "Skill and concordance of a dealing = the same predictions evaluated under the permuted onsets, clock and all"
     from faba_nb.evaluation.information import information, permutation_table
 
     onset, G = genotype_onsets(model), len(model.genotypes)
@@ -537,7 +538,7 @@ def test_permuted_onsets_are_the_statistics_of_permuted_labels(model):
                 model.steps.columns
             ],
         )
-        clock = next(y for y in yardsticks(q) if y.arm == 'treatment_clock')
+        clock = next(y for y in information_free(q) if y.arm == 'treatment_clock')
         e, c = (
             np.abs(q.measured_error()),
             np.broadcast_to(np.abs(clock.measured_error()), q.measured_error().shape),
@@ -791,7 +792,7 @@ def test_net_benefit_by_hand():
 
 def test_simultaneous_band_beside_scipy():
     "The quantile of the largest |t| under the correlation of the days: scipy's multivariate normal puts 95 % inside"
-    from faba_nb.evaluation.presymptomatic import day_model, treatment_effects
+    from faba_nb.evaluation.signal_dates import day_model, treatment_effects
     from faba_nb.testing.example_signals import toy_signal
 
     t, plants = toy_signal(real_onsets[::6], dict(QY=8), days={1: [5, 12, 19], 2: [6], 3: [7]})
@@ -810,7 +811,7 @@ def test_simultaneous_band_beside_scipy():
 def test_lead_is_the_least_squares_fit_of_scipy():
     "The grid finds what scipy's curve_fit finds, to its grid of a quarter of a day"
     from scipy.optimize import curve_fit
-    from faba_nb.evaluation.presymptomatic import best_lead, lead_sums, pair_differences
+    from faba_nb.evaluation.signal_dates import best_lead, lead_sums, pair_differences
     from faba_nb.testing.example_signals import toy_signal
 
     t, plants = toy_signal(real_onsets, dict(QY=8), effect=4.0, s=2.5)
@@ -821,7 +822,7 @@ def test_lead_is_the_least_squares_fit_of_scipy():
     )
     xx, xy, _ = lead_sums(D[..., 0], days, real_onsets)
     keep = slice(3 * 177, 4 * 177)  # the width of 2.5 days
-    from faba_nb.evaluation.presymptomatic import leads, widths
+    from faba_nb.evaluation.signal_dates import leads, widths
 
     assert widths[3] == 2.5 and len(leads) == 177
     gain = xy.sum(0)[keep] ** 2 / xx.sum(0)[keep]
@@ -865,11 +866,11 @@ def test_importance_is_scored_from_what_training_writes(tmp_path):
     from faba_nb.evaluation.importance import COLUMNS, arm_importance, importance_table
     from faba_nb.testing.example_bundles import invented
     from faba_nb.core.study_folder import ArmFolder
-    from faba_nb.training.crew import Work
+    from faba_nb.training.training_pool import ArmTraining
     from faba_nb.training.engine import Fit, Stack
     from faba_nb.training.fits import save_fit
     from faba_nb.training.folds import make_folds
-    from faba_nb.training.running import gather_permuted
+    from faba_nb.training.study_training import gather_permuted
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -895,11 +896,11 @@ def test_importance_is_scored_from_what_training_writes(tmp_path):
             stack.state.logs[i],
             'mark',
         )
-    work = Work('demo', arm, b, ArmFolder(folder), {f: 'mark' for f in fits})
+    work = ArmTraining('demo', arm, b, ArmFolder(folder), {f: 'mark' for f in fits})
     table, again = (gather_permuted(SimpleNamespace(name='s'), work) for _ in range(2))
     torch.set_num_threads(threads)
     pd.testing.assert_frame_equal(table, again)  # the same exchanges every time
-    assert len(table) == 2 * b.steps.real.sum() and set(table.split) == {'test'}
+    assert len(table) == 2 * b.steps.observed.sum() and set(table.split) == {'test'}
     write_csv(table, folder / 'predictions_permuted.csv', float_format='%.9g')
     seal(folder / 'predictions_permuted.csv')
     study = SimpleNamespace(arms={'demo': arm, 'not trained': arm})
@@ -910,8 +911,8 @@ def test_importance_is_scored_from_what_training_writes(tmp_path):
     assert set(t[t.protocol == 'online'].how) == {'other_plant', 'dropped'} and set(
         t[t.protocol == 'retrospective'].how
     ) == {'other_plant', 'other_day', 'dropped'}
-    for reading in arm.readings:
-        loss = t[t.protocol == reading].set_index(['modality', 'how', 'metric']).loss
+    for protocol in arm.protocols:
+        loss = t[t.protocol == protocol].set_index(['modality', 'how', 'metric']).loss
         assert (
             loss['fluor', 'other_plant', 'log_loss'] > 0.05
             and loss['fluor', 'dropped', 'log_loss'] > 0.05
@@ -922,7 +923,7 @@ def test_importance_is_scored_from_what_training_writes(tmp_path):
         )
         assert loss['env', 'other_plant', 'log_loss'] == pytest.approx(0, abs=1e-6)
     assert t.set_index('modality').available['fluor'].iloc[0] == pytest.approx(
-        b.steps.present['fluor'][b.steps.real].mean()
+        b.steps.present['fluor'][b.steps.observed].mean()
     )
 
 
@@ -937,7 +938,7 @@ def test_importance_is_absent_with_a_reason(evaluated):
 
 
 def test_a_permuted_file_that_was_changed_is_refused(tmp_path):
-    "One digit more, and evaluation says which file, and how to mend it"
+    "One digit more, and evaluation says which file, and how to fix it"
     from types import SimpleNamespace
     from faba_nb.core.errors import BadInput
     from faba_nb.core.files import seal
@@ -965,7 +966,7 @@ def test_feature_space_needs_features_and_says_so(evaluated):
 
 
 def test_the_ranking_has_every_accession_of_every_arm(evaluated):
-    "A row per accession, dated as in the alarms; rank intervals hold between 1 and the number of accessions"
+    "A row per genotype, dated as in the alarms; rank intervals hold between 1 and the number of genotypes"
     out, rows = evaluated
     t = pd.read_csv(out / 'tables' / 'ranking.csv')
     G = t.genotype.nunique()

@@ -19,7 +19,7 @@ from faba_nb.testing.simulated_studies import (
     twin_truth,
     two_arms,
 )
-from faba_nb.evaluation.presymptomatic import lead_table
+from faba_nb.evaluation.signal_dates import lead_table
 
 POWER = {
     0.5: 0.090,

@@ -11,7 +11,7 @@ from faba_nb.core.errors import BadInput
 from faba_nb.experiment.raw_tree import check, line
 from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.testing.example_experiment import write_example, write_workbook
-from faba_nb.experiment.labels import measured_steps
+from faba_nb.experiment.labels import plant_days
 from faba_nb.experiment.marks import add_mark
 from faba_nb.experiment.plan import design, plan_rounds, read_plant_table, read_round_table
 from faba_nb.experiment.plants import flag_plants
@@ -50,7 +50,7 @@ def test_real_plan(shared):
     rounds = read_round_table(shared / 'faba' / 'timepoint_metadata.csv')
     assert (len(plants), plants.genotype.nunique(), plants.accession_num.nunique()) == (264, 44, 44)
     assert plants.groupby(['genotype', 'treatment']).size().eq(3).all()
-    single, merged = measured_steps(plants, rounds, merge=False), measured_steps(plants, rounds)
+    single, merged = plant_days(plants, rounds, merge=False), plant_days(plants, rounds)
     assert (len(single), single.label.sum()) == (2907, 517)
     assert (len(merged), merged.label.sum()) == (2903, 514)
     onsets = (
@@ -182,7 +182,7 @@ def test_every_planted_trap_is_named(twin):
         'trailing blank in an id': 'with stray blanks',
         'decimal comma as text': 'as text, such as',
         'header repeated as a row': 'a heading stands among the data',
-        'row repeated': 'stands twice → the first row counts',
+        'row repeated': 'is duplicated → the first row counts',
         'photograph without observation': 'has no line in the log',
         'outliers left out': 'missing for these',
         'photograph without height': 'was photographed and has no row',
@@ -300,7 +300,7 @@ def test_duplicated_plant_round(spoilt):
     found, c = lines(spoilt, 'suspicious')
     assert found == [
         'TimeCourse Datasets/VegIndex_FabaDr_RGB2.xlsx, sheet Sheet1, row 138: '
-        '24_FabaDr_002 round 20 stands twice → the first row counts'
+        '24_FabaDr_002 round 20 is duplicated → the first row counts'
     ]
     assert not c.fatal
     assert (Experiment(spoilt).vi.TGI < 1).all()

@@ -14,7 +14,7 @@ MODELS = {'morphology': 0.9, 'no_image': 0.2}  # arm -> how much it knows of the
 
 
 def write_study(data, out, evaluated=True):
-    "A study of two invented arms over the measured steps of an experiment, evaluated for real"
+    "A study of two invented arms over the plant-days of an experiment, evaluated for real"
     from faba_nb.core.files import write_json, write_text
     from faba_nb.core.studies import read_study
     from faba_nb.evaluation.evaluating import evaluate_study
@@ -62,7 +62,7 @@ def write_invented_features(data):
         feature_path(data / 'features', 'morphology'),
         im[['plant_id', 'round', 'view']],
         x,
-        dict(backbone='morphology', tap='published', canvas='published'),
+        dict(backbone='morphology', layer='published', framing='published'),
     )
 
 
@@ -136,9 +136,9 @@ def test_typing_finds(plants):
         e.search.value = text
         assert plant.plant_id in set(e.pair().plant_id) and e.search.value == plant.genotype
     e.search.value = 'zzz'
-    assert 'no accessions match' in e.said.value and e.at[0] == plant.genotype
+    assert 'no genotypes match' in e.said.value and e.at[0] == plant.genotype
     e.search.value = 'a'
-    assert 'accessions match' in e.said.value
+    assert 'genotypes match' in e.said.value
 
 
 def test_every_control_changes_the_picture(plants):
@@ -173,7 +173,7 @@ def test_every_control_changes_the_picture(plants):
     assert changes(e.arms, ()) and 'probability' not in e.drawing()
 
 
-def test_an_alarm_is_the_first_measured_step_above_the_threshold(plants, study):
+def test_an_alarm_is_the_first_plant_day_above_the_threshold(plants, study):
     e = plants
     found = 0
     e.arms.value, e.protocol.value = ('morphology',), 'online'
@@ -627,7 +627,7 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
     shutil.copytree(study, half)
     shutil.rmtree(half / 'tables')
     e = ArmsExplorer(data, half)  # trained, not evaluated
-    assert 'faba evaluate demo' in e.notice.value and 'measured step above 0.5' in e.alarmed.value
+    assert 'faba evaluate demo' in e.notice.value and 'plant-day above 0.5' in e.alarmed.value
     assert 'No predictions yet of random_vit: faba train demo' in e.notice.value
     (half / 'arms' / 'no_image' / 'predictions.csv').write_text('half a tab')
     e = ArmsExplorer(data, half)

@@ -321,7 +321,7 @@ def test_arms(browser, voila, looked_at):
     page, errors = opened(
         browser,
         voila + 'arms.ipynb',
-        'text=online reading, alarm on the first measured step above 0.5',
+        'text=online protocol, alarm on the first plant-day above 0.5',
     )
     text = lambda: page.locator('table.faba-table').first.inner_text()
     before = text()
@@ -330,11 +330,11 @@ def test_arms(browser, voila, looked_at):
         and 'treatment_clock' in page.locator('table.faba-table').nth(1).inner_text()
     )
     slide(page, 'threshold', 'ArrowLeft', 20)
-    says(page, 'measured step above 0.1;')
+    says(page, 'plant-day above 0.1;')
     assert text() != before
     before = text()
     slide(page, 'k steps', 'ArrowRight', 1)
-    says(page, 'alarm after 2 measured steps in a row')
+    says(page, 'alarm after 2 plant-days in a row')
     assert text() != before
     page.wait_for_timeout(500)
     shot(page, 'arms')
@@ -343,7 +343,7 @@ def test_arms(browser, voila, looked_at):
     choose(page, 'difference of', 'auc')
     says(page, 'auc: ')
     choose(page, 'protocol', 'retrospective')
-    says(page, 'retrospective reading, alarm after 2 measured steps in a row above 0.1')
+    says(page, 'retrospective protocol, alarm after 2 plant-days in a row above 0.1')
     names = page.locator('.widget-select-multiple select').first.locator('option').all_inner_texts()
     assert other in names and len(names) > 1
     page.locator('.widget-select-multiple select').first.select_option(

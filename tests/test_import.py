@@ -222,7 +222,7 @@ def test_variants(variant, ablation, twin, features, tmp_path):
     )
     if (
         variant.temporal != 'transformer'
-    ):  # nothing looks at other rounds, and only the climate differs between readings
+    ):  # nothing looks at other rounds, and only the climate differs between protocols
         assert set(p.protocol) == {'retrospective', 'online'}
 
 
@@ -425,7 +425,7 @@ def test_published_moments_leave_missing_cells_out():
 def test_missing_cells_are_minus_mean_over_sd(twin):
     "Training with the published preparation uses the same numbers, and a missing cell is raw 0"
     from faba_nb.core.studies import Arm
-    from faba_nb.training.bundle import Feed, scaling
+    from faba_nb.training.bundle import BatchSource, scaling
 
     arm = Arm(preparation='published', modalities=('fluor',))
     b = load_bundle(arm, Experiment(twin))
@@ -434,7 +434,7 @@ def test_missing_cells_are_minus_mean_over_sd(twin):
     b.steps.values['fluor'][at[0], at[1], 2] = np.nan
     rows = b.steps.values['fluor'][b.steps.present['fluor']]
     z = (
-        Feed(b, arm, [scaling(b, arm, [])])
+        BatchSource(b, arm, [scaling(b, arm, [])])
         .batch(torch.tensor([[int(at[0])]]))
         .values['fluor'][0, 0, at[1], 2]
     )
@@ -524,7 +524,7 @@ def test_marks_and_later_features_change_nothing(plain, twin, features, tmp_path
         gaps_path(file),
         images[:1].assign(view='side_999'),
         np.zeros((1, WIDTHS['image'])),
-        dict(backbone='clip', tap='published', canvas='published'),
+        dict(backbone='clip', layer='published', framing='published'),
     )
     after = earlier_bundle(source.arm, AsItWas(data), OldFeatures(file))[0]
     assert after.digest() == before.digest()
@@ -665,7 +665,7 @@ def test_features_of_another_training_are_refused(copy, twin, features, tmp_path
         check_fold(w, v, other, fold, path, said)
     path.with_name('modality_gates.pt').unlink()
     at = np.flatnonzero(bundle.plants.genotype == fold.test)
-    seen = torch.from_numpy(bundle.rounds.real[at])
+    seen = torch.from_numpy(bundle.rounds.observed[at])
     y = torch.from_numpy(bundle.rounds.dag[at] >= bundle.plants.onset_dag.to_numpy()[at, None])[
         seen
     ].float()
@@ -698,14 +698,14 @@ def test_two_rounds_of_one_day_are_two_rows(plain, twin, features, tmp_path):
     twice = e.images[e.images['round'].isin([22, 23])].groupby('plant_id')['round'].nunique()
     assert (twice == 2).any(), 'the twin has plants that were photographed in both'
     b = bundle_of(plain, twin, features)
-    assert b.rounds.real.sum() == len(e.measured) + (twice == 2).sum()
+    assert b.rounds.observed.sum() == len(e.measured) + (twice == 2).sum()
     import_results(plain, twin, tmp_path, 'clip', features)
     (s, wide), *_ = read_arm(tmp_path, 'clip', 'imported')[0]
     v = fold_values(s, wide)
     d = pd.read_csv(tmp_path / 'arms' / 'clip' / 'predictions_all_rounds.csv').query(
         'protocol == "retrospective" and split == "test" and measured == 1 and init_seed == 42'
     )
-    assert len(d) == b.rounds.real.sum()
+    assert len(d) == b.rounds.observed.sum()
     for j, g in enumerate(s.genotypes):
         r = d[d.genotype == g]
         said = r.probability > 0.5
@@ -716,7 +716,7 @@ def test_two_rounds_of_one_day_are_two_rows(plain, twin, features, tmp_path):
 
 
 def test_changed_predictions_are_refused(plain, twin, features, tmp_path):
-    "A digit changed by hand, or by a disk, is not evaluated; importing again mends it"
+    "A digit changed by hand, or by a disk, is not evaluated; importing again fixes it"
     from faba_nb.evaluation.evaluating import read_arm
 
     import_results(plain, twin, tmp_path, 'clip', features)
@@ -788,7 +788,7 @@ def test_killed_at_random_instants_and_again(plain, twin, features, tmp_path, ca
         found = _content(out)
         seen.add(len(found))
         assert all(calm[name] == data for name, data in found.items() if not _grows(name)), (
-            'what bears its final name is whole'
+            'what has its final name is complete'
         )
         if 'arms/clip/predictions.csv' in found:
             assert set(found) == set(calm), (
@@ -813,7 +813,7 @@ def evaluated(plain, twin, features, tmp_path_factory):
     "Two imported arms, one with a summary, evaluated without training"
     from faba_nb.core.studies import read_study
     from faba_nb.evaluation.evaluating import evaluate_study
-    from faba_nb.training.running import train_study
+    from faba_nb.training.study_training import train_study
 
     out, results = (
         tmp_path_factory.mktemp('evaluated') / 'out',

@@ -19,7 +19,7 @@ BAD = ['OTHER NUMBERS', 'HANG', 'RAW ERROR', 'ODD EXIT']
 PATIENCE = 180  # seconds a command may take
 DRAWS = 20  # of bootstraps: the question is whether numbers are equal, not how precise they are
 TINY = """name: tiny
-defaults: {max_epochs: 2, init_seeds: [42], readings: [retrospective]}
+defaults: {max_epochs: 2, init_seeds: [42], protocols: [retrospective]}
 contrasts: [[morphology, no_image]]
 arms:
   morphology: {backbone: morphology}
@@ -663,7 +663,7 @@ ROUNDS = [
 
 
 def plan(n):
-    "Yardsticks of plant and round tables"
+    "Information-free baselines of plant and round tables"
 
     def cases(w, rng):
         folder = _plan(w)

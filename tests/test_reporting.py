@@ -110,7 +110,7 @@ def grown(twin, tmp_path_factory):
         from faba_nb.core.files import seal, write_csv, write_json, write_text
         from faba_nb.evaluation.evaluating import evaluate_study
         from faba_nb.evaluation.predictions import read_predictions, scores
-        from faba_nb.evaluation.presymptomatic import alarm_dates, deviation_scores
+        from faba_nb.evaluation.signal_dates import alarm_dates, deviation_scores
         from faba_nb.experiment.experiment_folder import Experiment
         from faba_nb.testing.example_studies import EXAMPLE, example_predictions
 
@@ -120,7 +120,7 @@ def grown(twin, tmp_path_factory):
             p = example_predictions(arm, e.measured, seed=10 * i)
             quiet = p.genotype.isin(sorted(p.genotype.unique())[:2]) & (
                 p.treatment == 'WHC-30'
-            )  # two accessions that are never alarmed, or late
+            )  # two genotypes that are never alarmed, or late
             write_csv(
                 p.assign(probability=p.probability.where(~quiet, p.probability * 0.02)),
                 out / 'arms' / arm / 'predictions.csv',
@@ -209,7 +209,7 @@ def test_captions_count_what_is_drawn(grown, monkeypatch):
     for (figure, width), d in found.items():
         frame = min(photos.get(d.figure, [1])) / (
             6 if figure == 'fig_accession_rows' else 1
-        )  # six plants of an accession in its narrowest row
+        )  # six plants of a genotype in its narrowest row
         for n in counted_in(d.caption + d.alt, 'photograph'):
             seen[figure, width] = n
             assert n == sum(photos[d.figure]) / frame, (figure, width)
@@ -248,23 +248,23 @@ def test_left_and_right_are_above_and_below_where_they_are(grown):
 
 
 def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
-    "The tables of evaluation, the pages of accessions and dates, and the explorer: same day, same words"
-    from faba_nb.evaluation.alarms import accession_rule, never_words
+    "The tables of evaluation, the pages of genotypes and dates, and the explorer: same day, same words"
+    from faba_nb.evaluation.alarms import genotype_rule, never_words
     from faba_nb.exploring.plants_explorer import PlantsExplorer
-    from faba_nb.reporting import accessions, presymptomatic
+    from faba_nb.reporting import genotypes, presymptomatic
     from faba_nb.reporting.results import Results
 
     r = Results(grown)
     table = r.table('presymptomatic_dates').query('signal == "dinov2"').set_index('genotype')
     day = pd.to_numeric(table.alarm_dag)
     assert (
-        day.isna().any() and day.notna().sum() > 5 and set(table.rule) == {accession_rule.words}
+        day.isna().any() and day.notna().sum() > 5 and set(table.rule) == {genotype_rule.words}
     )  # some are never alarmed
     same = lambda other: pd.testing.assert_series_equal(
         other.astype(float).sort_index(), day.sort_index(), check_names=False
     )
-    same(accessions.ranking(r, 'dinov2').set_index('genotype').day)
-    same(accessions.accession_table(r).frame.set_index('genotype').alarm)
+    same(genotypes.ranking(r, 'dinov2').set_index('genotype').day)
+    same(genotypes.genotype_table(r).frame.set_index('genotype').alarm)
     same(presymptomatic.dates(r, 'dinov2').set_index('genotype').alarm_dag)
     e = PlantsExplorer(r.experiment.folder, grown)
     for g in day.index:
@@ -273,20 +273,20 @@ def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
             f'alarm day of {g}: dinov2 {"DAG %g" % day[g] if day[g] == day[g] else "no date"}'
             in e.dates.value
         )
-        assert accession_rule.words in e.dates.value and never_words in e.dates.value
+        assert genotype_rule.words in e.dates.value and never_words in e.dates.value
     for caption in (
-        accessions.ranking_figure(r, 190).caption,
-        accessions.accession_table(r).caption,
+        genotypes.ranking_figure(r, 190).caption,
+        genotypes.genotype_table(r).caption,
         presymptomatic.timeline(r, 190).caption,
     ):
-        assert accession_rule.words in caption and never_words in caption
-    last = accessions.ranking(r, 'dinov2')
+        assert genotype_rule.words in caption and never_words in caption
+    last = genotypes.ranking(r, 'dinov2')
     assert last.day.isna().iloc[-1] and not last.day.isna().iloc[0]  # never alarmed stands last
 
 
 def test_plants_in_doubt_say_so_on_the_pages(grown, monkeypatch):
     "What the check knows of single plants stands wherever they are shown"
-    from faba_nb.reporting import accessions, figures, presymptomatic
+    from faba_nb.reporting import genotypes, figures, presymptomatic
     from faba_nb.reporting.results import Results
 
     r = Results(grown)
@@ -296,9 +296,9 @@ def test_plants_in_doubt_say_so_on_the_pages(grown, monkeypatch):
     strip = figures.plant_strip(r, 190, odd.genotype.iloc[0], odd.replicate.iloc[0])
     told = [
         strip.caption,
-        accessions.accession_rows(r, 190).caption,
+        genotypes.genotype_rows(r, 190).caption,
         presymptomatic.timeline(r, 90).caption,
-        accessions.accession_table(r).frame.doubt.str.cat(),
+        genotypes.genotype_table(r).frame.doubt.str.cat(),
     ]
     assert all(
         odd.plant_id.iloc[0] in t and 'exchanged with a plant of the other treatment' in t
@@ -366,7 +366,7 @@ HOSTILE = [
 
 
 def test_names_are_text_in_workbooks_latex_and_pages(bare, tmp_path):
-    "Accessions that look like formulas, links, markup or commands arrive as they are written"
+    "Genotypes that look like formulas, links, markup or commands arrive as they are written"
     import openpyxl
     from faba_nb.reporting.layout import Column, Table, latex_text, save_table, to_html, to_latex
     from faba_nb.reporting.rendering import workbook
@@ -386,7 +386,7 @@ def test_names_are_text_in_workbooks_latex_and_pages(bare, tmp_path):
     assert [c.value for c in book['numbers']['A']][1:] == ['+1', '-2'] and [
         c.value for c in book['numbers']['B']
     ][1:] == [1, 2]
-    table = Table(t, [Column('genotype', 'Accession'), Column('f1', 'F1', digits=2)], 'Names.')
+    table = Table(t, [Column('genotype', 'Genotype'), Column('f1', 'F1', digits=2)], 'Names.')
     html, tex = to_html(table, 'tab-hostile'), to_latex(table, 'tab:hostile')
     assert '<script' not in html and '&lt;script&gt;' in html and 'R&amp;D' in html
     assert (
@@ -405,7 +405,7 @@ def test_formulas_of_names_in_figures_are_not_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(drawing, 'UNDATED', {'svg': drawing.UNDATED['svg']})
     style.use_style()
-    fig, ax = style.canvas(90, 30)
+    fig, ax = style.new_figure(90, 30)
     ax.set(yticks=[0], yticklabels=[r'$\frac{1}$ & <script>'])
     svg = drawing.save_figure(fig, tmp_path, 'name', 90)['svg'].read_text(encoding='utf-8')
     style.plt.close(fig)

@@ -110,7 +110,7 @@ def test_notebook_form(notebook):
 
 @pytest.mark.parametrize('notebook', NOTEBOOKS, ids=name)
 def test_no_warning_in_outputs(notebook):
-    "A warning in a committed output is mended where it comes from"
+    "A warning in a committed output is fixed where it comes from"
     cells = json.loads(notebook.read_text())['cells']
     outputs = [o for c in cells for o in c.get('outputs', [])]
     said = [''.join(o['text']) for o in outputs if o['output_type'] == 'stream']
@@ -164,18 +164,11 @@ def test_every_room_has_a_floor():
     assert rooms == {*FLOORS, LEAF}
 
 
-REPEATED = {
-    'presymptomatic',
-    'running',
-    'feature_space',
-}  # still to be renamed; nothing is to be added
-
-
 def test_no_file_name_repeats():
     "A module can be told from every other module, and from a room, by its file name alone"
     modules = [p for p in MODULES if not p.stem.startswith('__')]
     names = Counter([p.stem for p in modules] + [*FLOORS, LEAF])
-    assert {n for n, times in names.items() if times > 1} == REPEATED
+    assert {n for n, times in names.items() if times > 1} == set()
 
 
 def earlier_system():

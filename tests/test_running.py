@@ -9,7 +9,7 @@ from conftest import ROOT, once
 
 JOBS = sorted((ROOT / 'nbs' / '80_jobs').glob('*.ipynb'))
 TINY = """name: tiny
-defaults: {max_epochs: 2, init_seeds: [42], readings: [retrospective]}
+defaults: {max_epochs: 2, init_seeds: [42], protocols: [retrospective]}
 contrasts: [[morphology, no_image]]
 arms:
   morphology: {backbone: morphology}
@@ -669,12 +669,12 @@ def test_forty_kills(tmp_path, twin, reference, faba):
     tmp.mkdir()
     moments = [
         0.2 + 0.6 * undisturbed(reference) * i / 39 for i in range(40)
-    ]  # what a life has done stays, so later lives reach the last step well before
+    ]  # what an attempt has done stays, so later attempts reach the last step well before
     random.Random(7).shuffle(moments)
-    lives = 0
+    attempts = 0
     while moments:
-        lives += 1
-        at = tmp_path / str(lives)
+        attempts += 1
+        at = tmp_path / str(attempts)
         args = (
             'run',
             study(tmp_path),

@@ -13,17 +13,17 @@ from torch import nn
 from faba_nb.core.errors import BadInput, Stopped
 from faba_nb.core.files import read_json, write_json
 from faba_nb.core.studies import Arm, Study, read_study, studies
-from faba_nb.training import crew, engine, readings, running, stacked, streams
-from faba_nb.training.bundle import Feed, load_bundle, scaling
+from faba_nb.training import training_pool, engine, protocols, study_training, stacked, streams
+from faba_nb.training.bundle import BatchSource, load_bundle, scaling
 from faba_nb.testing.example_bundles import invented
-from faba_nb.training.crew import Crew
+from faba_nb.training.training_pool import TrainingPool
 from faba_nb.training.engine import Fit, Stack, epoch_batches
 from faba_nb.training.fits import from_disk, load_fit, to_disk
 from faba_nb.training.folds import inner_folds, make_folds, members
 from faba_nb.training.network import Blueprint, blueprint, encode_days, forward, initialise
 from faba_nb.testing.example_bundles import random_batch
-from faba_nb.training.readings import read_fit
-from faba_nb.training.running import Shelf, plan, write_predictions
+from faba_nb.training.protocols import read_fit
+from faba_nb.training.study_training import BundleCache, arm_trainings, write_predictions
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +57,11 @@ class Reference(nn.Module):
         )
         self.head = nn.Sequential(nn.LayerNorm(128), *small(128, 64, 1))
 
-    def forward(self, real, dag, values, present):
+    def forward(self, observed, dag, values, present):
         parts = []
         for m in self.bp.gates:
             if m not in self.project:
-                parts.append(torch.zeros(*real.shape, 128))
+                parts.append(torch.zeros(*observed.shape, 128))
                 continue
             x = values[m]
             if m == 'image':  # (plants, steps, views, D) and which views are there
@@ -85,7 +85,7 @@ class Reference(nn.Module):
                 x = l.norm2(x + l.linear2(nn.functional.gelu(l.linear1(x))))
             return self.head(x)[..., 0]
         x = torch.cat([(self.cls + encode_days(torch.zeros(1))).expand(len(x), 1, 128), x], 1)
-        hidden = ~nn.functional.pad(real, (1, 0), value=True)
+        hidden = ~nn.functional.pad(observed, (1, 0), value=True)
         later = (
             torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
             if self.bp.attention == 'causal'
@@ -146,7 +146,7 @@ def reference_inputs(bundle, arm, train, plants):
             x = np.nan_to_num((x - np.nanmean(t, 0)) / np.nanstd(t, 0))
         values[m] = torch.tensor(x[plants], dtype=torch.float32)
     at = lambda a: torch.tensor(a[plants])
-    return at(g.real), at(g.dag), values, {m: at(p) for m, p in g.present.items()}
+    return at(g.observed), at(g.dag), values, {m: at(p) for m, p in g.present.items()}
 
 
 def train_reference(bundle, arm, fit, epochs):
@@ -233,9 +233,9 @@ def test_reference(option, preparation):
         z = read_fit(
             {n: x[i : i + 1] for n, x in stack.state.weights.items()}, stack.bp, arm, b, f.fold
         )['steps/retrospective'][0]
-        wanted, real = train_reference(b, arm, f, 5), b.steps.real
-        assert abs(1 / (1 + np.exp(-z)) - wanted)[real].max() < 1e-4
-        assert wanted[real].std() > 0.02  # it did learn something that could differ
+        wanted, observed = train_reference(b, arm, f, 5), b.steps.observed
+        assert abs(1 / (1 + np.exp(-z)) - wanted)[observed].max() < 1e-4
+        assert wanted[observed].std() > 0.02  # it did learn something that could differ
 
 
 def test_published_model(shared):
@@ -254,7 +254,7 @@ def test_published_model(shared):
     rows = torch.arange(1, n * s * v + 1).view(1, n, s, v) * x['image_mask']
     batch = replace(
         batch,
-        real=(seen | x['fluor_mask'])[None],
+        observed=(seen | x['fluor_mask'])[None],
         position=encode_days(x['temporal_positions'])[None],
         present={'image': seen[None], 'fluor': x['fluor_mask'][None]},
         values={
@@ -329,7 +329,7 @@ def test_company(option):
         ]
 
 
-class Bench(Shelf):
+class Bench(BundleCache):
     "Bundles of an invented experiment, as a study would get them"
 
     def __init__(self):
@@ -355,9 +355,9 @@ STUDY = Study(
 
 
 def train(out, shard=None, workers=2, study=STUDY):
-    works = plan(study, Bench(), out, shard=shard)
-    Crew(works, workers, every=0.0).run()
-    return works
+    trainings = arm_trainings(study, Bench(), out, shard=shard)
+    TrainingPool(trainings, workers, every=0.0).run()
+    return trainings
 
 
 def tables(out):
@@ -370,14 +370,16 @@ def test_shards_and_workers(tmp_path):
         assert write_predictions(STUDY, w)
     for i in (1, 0):
         train(tmp_path / 'parts', (i, 2), workers=1)
-    for w in plan(STUDY, Bench(), tmp_path / 'parts'):
+    for w in arm_trainings(STUDY, Bench(), tmp_path / 'parts'):
         assert not w.queue and write_predictions(STUDY, w)
     assert (
         tables(tmp_path / 'whole') == tables(tmp_path / 'parts')
         and len(tables(tmp_path / 'whole')) == 3
     )
     twins = Study('twins', arms={'a': STUDY.arms['all'], 'b': STUDY.arms['all']})
-    a, b = (running.gather(twins, w).probability for w in train(tmp_path / 'twins', study=twins))
+    a, b = (
+        study_training.gather(twins, w).probability for w in train(tmp_path / 'twins', study=twins)
+    )
     assert a.equals(b)
 
 
@@ -422,10 +424,10 @@ def test_killed(tmp_path):
 
 def test_groups_fit_memory(tmp_path, monkeypatch):
     "A group is as large as half the free memory holds, half as large once a kernel was killed, never empty"
-    import faba_nb.training.crew as crew
+    import faba_nb.training.training_pool as training_pool
 
-    work = next(w for w in plan(STUDY, Bench(), tmp_path) if w.name == 'all')
-    each = crew.bytes_per_fit(work.bundle, work.arm, work.queue[0])
+    work = next(w for w in arm_trainings(STUDY, Bench(), tmp_path) if w.name == 'all')
+    each = training_pool.bytes_per_fit(work.bundle, work.arm, work.queue[0])
     for free, killed, size in (
         (1e12, '0', min(22, len(work.queue))),
         (1e12, '1', min(22, len(work.queue)) // 2),
@@ -433,9 +435,9 @@ def test_groups_fit_memory(tmp_path, monkeypatch):
         (each * 6.5, '1', 1),
         (1, '1', 1),
     ):
-        monkeypatch.setattr(crew, 'free_memory', lambda device: free)
+        monkeypatch.setattr(training_pool, 'free_memory', lambda device: free)
         monkeypatch.setenv('FABA_RETRY', killed)
-        assert crew.stack_size(work, 1) == size, (free, killed)
+        assert training_pool.stack_size(work, 1) == size, (free, killed)
 
 
 def test_asked_to_stop(tmp_path, monkeypatch):
@@ -446,13 +448,15 @@ def test_asked_to_stop(tmp_path, monkeypatch):
         train(tmp_path / 'out')
     stop.unlink()
     train(tmp_path / 'out')
-    assert not any(w.queue for w in plan(STUDY, Bench(), tmp_path / 'out'))
+    assert not any(w.queue for w in arm_trainings(STUDY, Bench(), tmp_path / 'out'))
 
 
 def test_valid_until_changed(tmp_path):
     "A finished study has nothing to train; another setting, a torn file or other data has"
     train(tmp_path)
-    left = lambda study=STUDY: {w.name: len(w.queue) for w in plan(study, Bench(), tmp_path)}
+    left = lambda study=STUDY: {
+        w.name: len(w.queue) for w in arm_trainings(study, Bench(), tmp_path)
+    }
     assert left() == {'all': 0, 'logistic': 0, 'student': 0}
     next((tmp_path / 'arms' / 'all' / 'fits').glob('*fold03.safetensors')).write_bytes(b'torn')
     assert left() == {'all': 1, 'logistic': 0, 'student': 0}
@@ -477,7 +481,9 @@ def test_changed_bits_are_trained_again(tmp_path):
         assert write_predictions(STUDY, w)
     fits, before = tmp_path / 'arms' / 'all' / 'fits', tables(tmp_path)
     left = lambda: {
-        w.name: sorted(f.name for f in w.queue) for w in plan(STUDY, Bench(), tmp_path) if w.queue
+        w.name: sorted(f.name for f in w.queue)
+        for w in arm_trainings(STUDY, Bench(), tmp_path)
+        if w.queue
     }
     paths = sorted(fits.glob('*.safetensors'))
     changed_byte(paths[0], -1)
@@ -489,13 +495,13 @@ def test_changed_bits_are_trained_again(tmp_path):
         {k: v for k, v in read_json(old).items() if k not in ('sha256', 'seal')}, old
     )  # as the first edition wrote it
     assert left() == {'all': [p.stem for p in paths[:4]]}
-    works = plan(STUDY, Bench(), tmp_path)
-    student = next(w for w in works if w.name == 'student')
+    trainings = arm_trainings(STUDY, Bench(), tmp_path)
+    student = next(w for w in trainings if w.name == 'student')
     with pytest.raises(
         BadInput, match='not what was written here .changed.; run `faba train` again'
     ):
         student.lesson(
-            replace(next(iter(student.marks)), fold=make_folds(student.bundle.plants)[0])
+            replace(next(iter(student.fingerprints)), fold=make_folds(student.bundle.plants)[0])
         )
     for w in train(tmp_path):
         assert write_predictions(STUDY, w)
@@ -504,8 +510,8 @@ def test_changed_bits_are_trained_again(tmp_path):
 
 def test_changed_predictions_are_written_again(tmp_path):
     "Another probability in the table, or a torn record: written again from the fits, nothing is trained"
-    works = train(tmp_path)
-    for w in works:
+    trainings = train(tmp_path)
+    for w in trainings:
         assert write_predictions(STUDY, w)
     before = tables(tmp_path)
     for name, spoil in (
@@ -516,8 +522,10 @@ def test_changed_predictions_are_written_again(tmp_path):
     ):
         path = tmp_path / 'arms' / 'all' / name
         path.write_bytes(spoil(path.read_bytes()))
-        works = plan(STUDY, Bench(), tmp_path)
-        assert not any(w.queue for w in works) and all(write_predictions(STUDY, w) for w in works)
+        trainings = arm_trainings(STUDY, Bench(), tmp_path)
+        assert not any(w.queue for w in trainings) and all(
+            write_predictions(STUDY, w) for w in trainings
+        )
         assert tables(tmp_path) == before, name
     assert not list(tmp_path.rglob('.predictions.lock'))
 
@@ -526,11 +534,11 @@ def test_garbage_checkpoints(tmp_path, capsys):
     "Truncated, other type, flipped bits: set aside with one line, the fit is done again, and ends as it would have"
     for w in train(tmp_path / 'whole'):
         assert write_predictions(STUDY, w)
-    study, works = STUDY, plan(STUDY, Bench(), tmp_path / 'out')
-    crew_ = Crew(works, 1, every=0.0)
-    tell, crew_._tell = crew_._tell, lambda *x: (tell(*x), crew_.stop.set())
+    study, trainings = STUDY, arm_trainings(STUDY, Bench(), tmp_path / 'out')
+    pool = TrainingPool(trainings, 1, every=0.0)
+    tell, pool._tell = pool._tell, lambda *x: (tell(*x), pool.stop.set())
     with pytest.raises(Stopped):
-        crew_.run()
+        pool.run()
     found = sorted((tmp_path / 'out').rglob('*.checkpoint'))
     assert len(found) >= 4
     spoils = (
@@ -566,7 +574,7 @@ def test_nested(tmp_path):
         {p: p.read_bytes() for p in tmp_path.rglob('*.safetensors')},
     )
     study = replace(STUDY, arms={k: replace(a, nested=True) for k, a in STUDY.arms.items()})
-    assert [len(w.queue) for w in plan(study, Bench(), tmp_path)] == [9 * 5] * 3
+    assert [len(w.queue) for w in arm_trainings(study, Bench(), tmp_path)] == [9 * 5] * 3
     for w in train(tmp_path, study=study):
         assert write_predictions(study, w)
     assert all(p.read_bytes() == x for p, x in files.items())
@@ -583,11 +591,11 @@ def test_nested(tmp_path):
         BadInput,
         match='no fit split42_seed42_fold00_inner1; give both the same seeds, and both or neither nested',
     ):
-        plan(mixed, Bench(), tmp_path)
+        arm_trainings(mixed, Bench(), tmp_path)
 
 
 def test_nested_never_meets_the_test_genotype():
-    "Whatever happens to what is kept out, the networks of that part stay the same to the last bit"
+    "Whatever happens to what is kept out, the networks of that part stay the same bit for bit"
     arm = Arm(max_epochs=3, lr=1e-3)
     b = small(arm)
     fold = inner_folds(make_folds(b.plants)[3], b.plants.genotype)[1]
@@ -615,7 +623,7 @@ def test_nested_never_meets_the_test_genotype():
 
 
 def test_causal_sees_no_future():
-    "What comes after a step changes nothing before it, to the last bit; replay is the one-pass result"
+    "What comes after a step changes nothing before it, bit for bit; replay is the one-pass result"
     arm = Arm(attention='causal', lr=1e-3)
     b = small(arm)
     f = make_folds(b.plants)[2]
@@ -633,14 +641,14 @@ def test_causal_sees_no_future():
     b.steps.present = {m: x | (np.arange(11) >= 6) for m, x in b.steps.present.items()}
     fixed = scaling(small(arm), arm, members(f, b.plants.genotype)['train'])
     with pytest.MonkeyPatch.context() as mp:
-        mp.setattr(readings, 'scaling', lambda *_: fixed)
+        mp.setattr(protocols, 'scaling', lambda *_: fixed)
         after = read_fit(p, s.bp, arm, b, f)
     for k in before:
         np.testing.assert_array_equal(before[k][0][:, :6], after[k][0][:, :6])
     assert not np.array_equal(
         before['steps/retrospective'][0][:, 6:], after['steps/retrospective'][0][:, 6:]
     )
-    held = readings.held_out(f, b.plants)
+    held = protocols.held_out(f, b.plants)
     np.testing.assert_allclose(
         before['steps/online'][0][held], before['steps/retrospective'][0][held], atol=2e-5
     )
@@ -663,7 +671,7 @@ def test_accelerated_paths(monkeypatch, tmp_path):
         return np.array([[l['validation'] for l in log] for log in s.state.logs])
 
     plain = run()
-    for m in (streams, stacked, engine, readings, crew):
+    for m in (streams, stacked, engine, protocols, training_pool):
         monkeypatch.setattr(m, 'accelerated', lambda d: True)
     fast = run()
     assert not np.array_equal(plain, fast) and abs(plain - fast).max() < 0.05
@@ -691,7 +699,7 @@ def experiment(twin, tmp_path_factory):
         at / 'morphology_features.h5',
         index,
         np.random.default_rng(0).normal(size=(len(index), 12)).astype(np.float32),
-        dict(backbone='morphology', tap='published', canvas='published'),
+        dict(backbone='morphology', layer='published', framing='published'),
     )
     return e, at
 
@@ -728,13 +736,13 @@ def test_study_of_an_experiment(experiment, tmp_path):
         ),
     )
     study = Study('twin', arms=arms)
-    done = running.train_study(study, e.folder, features, tmp_path)
+    done = study_training.train_study(study, e.folder, features, tmp_path)
     assert done['complete'] == list(arms) and done['trained'] == 36
     for name in arms:
         t = pd.read_csv(tmp_path / 'arms' / name / 'predictions.csv')
         key = ['protocol', 'split_seed', 'init_seed', 'fold', 'split', 'plant_id', 'dag']
         assert (
-            list(t.columns[: len(running.COLUMNS)]) == running.COLUMNS
+            list(t.columns[: len(study_training.COLUMNS)]) == study_training.COLUMNS
             and not t.duplicated(key).any()
             and t.probability.between(0, 1).all()
         )
@@ -768,7 +776,7 @@ def test_study_of_an_experiment(experiment, tmp_path):
     np.testing.assert_allclose(
         both.probability_x, both.probability_y, atol=1e-5
     )  # unmeasured rounds are read, but never looked at
-    assert running.train_study(study, e.folder, features, tmp_path)['trained'] == 0
+    assert study_training.train_study(study, e.folder, features, tmp_path)['trained'] == 0
 
 
 class Changed:
@@ -824,7 +832,7 @@ def test_bad_input(experiment):
         replace(arm, modalities=('vi',)), Changed(e, measured=e.measured.assign(label=0))
     )
     with pytest.raises(BadInput, match='no stressed step'):
-        running.check_folds(running.arm_fits('a', arm, b.plants), b)
+        study_training.check_folds(study_training.arm_fits('a', arm, b.plants), b)
     b = load_bundle(
         replace(arm, modalities=('vi',)), Changed(e, vi=e.vi.assign(ExG=np.nan))
     )  # a whole column missing is no NaN
@@ -876,11 +884,11 @@ def test_studies():
         for a in s.arms.values()
     )
     many = read_study('backbones-seeds').arms['clip']
-    assert (len(many.init_seeds), len(many.split_seeds), many.tap, many.canvas) == (
+    assert (len(many.init_seeds), len(many.split_seeds), many.layer, many.framing) == (
         5,
         3,
         'norm',
-        'square',
+        'padded',
     )
     assert set(read_study('distillation').arms) == {
         'teacher',

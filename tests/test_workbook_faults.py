@@ -184,7 +184,7 @@ def test_check_calls_a_lost_onset_fatal(data):
 
 def test_two_onsets_of_one_accession_are_refused(folder):
     edit(folder / ONSETS, lambda s: s.append([s['A3'].value, 12, 'Early']))
-    with pytest.raises(BadInput, match='stands twice with different onset_dag'):
+    with pytest.raises(BadInput, match='is duplicated with different onset_dag'):
         read_table(folder, 'onsets')
 
 
@@ -194,7 +194,7 @@ def test_two_rows_of_one_plant_are_refused(folder):
         s.append([('WHC-30%' if v == 'WHC-80%' else v) for v in row])
 
     edit(folder / WEIGHTS, change)
-    with pytest.raises(BadInput, match='24_FabaDr_001 stands twice with different treatment'):
+    with pytest.raises(BadInput, match='24_FabaDr_001 is duplicated with different treatment'):
         read_table(folder, 'weights')
 
 
@@ -275,10 +275,10 @@ def twice(differ):
 
 def test_a_heading_twice_is_refused_when_the_cells_differ(folder):
     edit(folder / INDICES, twice(False))
-    assert said(read_table(folder, 'indices'), 'ExG stands twice, with equal cells')
+    assert said(read_table(folder, 'indices'), 'ExG is duplicated, with equal cells')
     edit(folder / INDICES, lambda s: s.cell(9, s.max_column, 99))
     with pytest.raises(
-        BadInput, match='column "ExG" stands twice, and 1 cell differ, first in row 9'
+        BadInput, match='column "ExG" is duplicated, and 1 cell differ, first in row 9'
     ):
         read_table(folder, 'indices')
 
@@ -705,7 +705,7 @@ CSV = {
     'NUL': (f'{HEAD}\n24_FabaDr\0_010,Kontu,WHC-30,1,28\n', 'NUL characters'),
     'control character': (f'{HEAD}\n24_FabaDr_010\x07,Kontu,WHC-30,1,28\n', 'x07'),
     'a cell too many': (f'{HEAD}\n{ROW},9\n', '6 cells under 5 headings'),
-    'a heading twice': (f'{HEAD},treatment\n{ROW},WHC-80\n', 'treatment stands twice'),
+    'a heading twice': (f'{HEAD},treatment\n{ROW},WHC-80\n', 'treatment is duplicated'),
     'an open quotation mark': (f'{HEAD}\n"{ROW}\n', 'not a readable CSV'),
     'a lookalike': (f'{HEAD}\n24_F\u0430baDr_010,Kontu,WHC-30,1,28\n', 'cyrillic'),
     'half a replicate': (f'{HEAD}\n24_FabaDr_010,Kontu,WHC-30,1.5,28\n', 'replicate is'),
@@ -814,7 +814,7 @@ def test_a_broken_log_beside_the_plan_is_a_finding(data):
     log = data / '00-Misc/FabaDr_Obs.xlsx'
     log.write_bytes(log.read_bytes()[:2000])
     c = check(data)
-    assert c.fatal and 'fatal: mend these first' in c.text()
+    assert c.fatal and 'fatal: correct these first' in c.text()
     assert [r for r in c.findings.what if r.startswith("fw_g holds 'heavy'")]
 
 

@@ -13,7 +13,7 @@ arms:
 
 
 def table(tmp_path, faba, world):
-    "What is left of a statistic when onsets are dealt out anew, for every arm and reading"
+    "What is left of a statistic when onsets are permuted, for every arm and protocol"
     (tmp_path / 'world.yaml').write_text(STUDY)
     for args in (
         (

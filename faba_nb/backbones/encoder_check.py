@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
-from .canvases import Canvas, fit
+from .framing import Framing, framed
 from .extraction import extract
 from .manifests import expected_images
 from .photographs import read_photograph
@@ -64,13 +64,13 @@ def _encoder_promises(
 ) -> 'Iterator[tuple]':
     "What is found of an encoder: (promise, found, kept)"
     photos = [read_photograph(_bytes(im)) for im in pictures]
-    pixels = np.stack([fit(p, encoder.canvas) for p in photos])
-    yield 'taps and widths', encoder.widths, encoder.widths == b.taps or not b.taps
+    pixels = np.stack([framed(p, encoder.framing) for p in photos])
+    yield 'layers and widths', encoder.widths, encoder.widths == b.layers or not b.layers
     theirs = np.stack([encoder.transform(_composited(im)).numpy() for im in pictures])
     ours = encoder.prepare(pixels).float().cpu().numpy()
     off = np.abs(ours - theirs).max()
     yield "input equals the library's own transform", f'differs by {off:.2g}', off == 0
-    many, one = encoder.taps(pixels), encoder.taps(pixels[:1])
+    many, one = encoder.layers(pixels), encoder.layers(pixels[:1])
     off = max(_off(many[t][0], one[t][0]) for t in many)
     yield 'one photograph alone or among others', f'differs by {off:.1e}', off < 1e-4
     apart = min(np.abs(x[0] - x[1]).max() / np.abs(x).max() for x in many.values())
@@ -87,25 +87,25 @@ def _file_promises(
     ]
     for r, im in zip(rows, pictures):
         Path(r['path']).write_bytes(_bytes(im))
-    for canvas in dict.fromkeys(map(b.canvas, ('published', 'square'))):
-        s = extract(pd.DataFrame(rows), folder, [b.name], canvas=canvas, workers=0, device='cpu')
-        f = FeatureFile(feature_path(folder, b, canvas=canvas))
+    for framing in dict.fromkeys(map(b.framing, ('published', 'padded'))):
+        s = extract(pd.DataFrame(rows), folder, [b.name], framing=framing, workers=0, device='cpu')
+        f = FeatureFile(feature_path(folder, b, framing=framing))
         x, there = f.load(pd.DataFrame(rows))
-        right = f.dim == b.taps.get(b.tap(), f.dim)
-        yield f'file, canvas {canvas}', repr(f), bool(there.all()) and not s['bad'] and right
+        right = f.dim == b.layers.get(b.layer(), f.dim)
+        yield f'file, framing {framing}', repr(f), bool(there.all()) and not s['bad'] and right
         if encoder:
-            off = _off(_called(b, encoder, pictures, canvas), x)
+            off = _off(_called(b, encoder, pictures, framing), x)
             found = f'differ by {off:.1e} from those of a direct call'
-            yield f'features in it, canvas {canvas}', found, off < 1e-4
+            yield f'features in it, framing {framing}', found, off < 1e-4
 
 
-def _called(b: 'Backbone', encoder: 'Encoder', pictures: list, canvas: str) -> np.ndarray:
+def _called(b: 'Backbone', encoder: 'Encoder', pictures: list, framing: str) -> np.ndarray:
     "Features of pictures by a direct call"
-    c = encoder.canvas
-    if canvas != 'published':
-        c = Canvas('pad', c.size, c.size, c.filter)
-    pixels = np.stack([fit(read_photograph(_bytes(im)), c) for im in pictures])
-    return encoder.taps(pixels)[b.tap()]
+    c = encoder.framing
+    if framing != 'published':
+        c = Framing('pad', c.size, c.size, c.filter)
+    pixels = np.stack([framed(read_photograph(_bytes(im)), c) for im in pictures])
+    return encoder.layers(pixels)[b.layer()]
 
 # %% ../../nbs/20_backbones/13_encoder_check.ipynb #ecf260f5
 def check_backbone(

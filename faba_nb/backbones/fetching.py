@@ -47,11 +47,11 @@ def _tagged(spec: str) -> str:
         known = ', '.join(open_clip.list_pretrained_tags_by_model(model))
         raise BadInput(
             f'open_clip knows no weights {tag!r} for {model!r}',
-            mend=f'it has {known or "no such model"}',
+            hint=f'it has {known or "no such model"}',
         )
     if not found.get('hf_hub'):
         raise BadInput(
-            f'{spec} is not on the Hugging Face hub', mend='download it and use local:PATH'
+            f'{spec} is not on the Hugging Face hub', hint='download it and use local:PATH'
         )
     return found['hf_hub'].strip('/')
 
@@ -101,7 +101,7 @@ def _fetch_first(b: 'Backbone', what: str) -> BadInput:
     return BadInput(
         f'{what} ({hub_cache()})',
         where=b.name,
-        mend=f'run `faba fetch {b.name}` where there is a network',
+        hint=f'run `faba fetch {b.name}` where there is a network',
     )
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #d2284253
@@ -116,7 +116,9 @@ def find_weights(
     known = read_json(record) if record.is_file() else {}
     folder, file = _snapshot(b, known.get('revision'))
     if not known:
-        raise _fetch_first(b, 'its weights are in the cache, but nobody recorded which they are')
+        raise _fetch_first(
+            b, 'its weights are in the cache, but there is no record of which they are'
+        )
     found = sha256(file)
     if found != known['sha256']:
         raise _fetch_first(
@@ -135,7 +137,7 @@ def _local(b: 'Backbone') -> Weights:
         raise BadInput(
             f'there are no weights in {folder}',
             where=b.name,
-            mend=f'one of {", ".join(WEIGHTS)} is needed, '
+            hint=f'one of {", ".join(WEIGHTS)} is needed, '
             'beside open_clip_config.json or config.json',
         )
     found = sha256(file)
@@ -193,7 +195,7 @@ def _download(b: 'Backbone', revision: str | None) -> tuple[str, Path, str]:
         raise BadInput(
             f'cannot be fetched from {repo}: {" ".join(str(e).split())[:200]}',
             where=b.name,
-            mend='fetch on a login node, with HF_HUB_OFFLINE unset; what has arrived is kept',
+            hint='fetch on a login node, with HF_HUB_OFFLINE unset; what has arrived is kept',
         ) from None
 
 # %% ../../nbs/20_backbones/05_fetching.ipynb #7ef7eb64
@@ -259,7 +261,7 @@ def _fetch_one(b: 'Backbone', revision: str | None) -> dict:
         raise BadInput(
             f'{file.name} arrived damaged (sha256 {found[:12]}…, the hub says {stated[:12]}…)',
             where=b.name,
-            mend=f'delete {file.resolve()} and fetch again',
+            hint=f'delete {file.resolve()} and fetch again',
         )
     record = dict(
         repository=repository(b),

@@ -31,11 +31,11 @@ def read_manifest(
         raise BadInput(
             f'column {missing[0]!r} is missing',
             where=path,
-            mend='a manifest has the columns plant, round, view, path',
+            hint='a manifest has the columns plant, round, view, path',
         )
     twice = t.columns[t.columns.duplicated()]
     if len(twice):
-        raise BadInput(f'column {twice[0]!r} stands there twice', where=path)
+        raise BadInput(f'column {twice[0]!r} is duplicated', where=path)
     if not len(t):
         raise BadInput('names no photographs', where=path)
     return checked(t, Path(path).resolve().parent, where=path)
@@ -46,16 +46,16 @@ LONGEST = 500_000_000  # bytes of a manifest; millions of rows
 
 def _cells(path: str | Path) -> pd.DataFrame:
     "All cells of a CSV as text, with the headings as they are written"
-    path, mend = Path(path), 'save it as CSV in UTF-8'
+    path, hint = Path(path), 'save it as CSV in UTF-8'
     if not path.is_file():
-        raise BadInput('not a file', where=path, mend='give a CSV with plant, round, view, path')
+        raise BadInput('not a file', where=path, hint='give a CSV with plant, round, view, path')
     if path.stat().st_size > LONGEST:
         raise BadInput('too long for a manifest', where=path)
     try:
         t = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
     except (OSError, UnicodeError, ValueError) as e:
         raise BadInput(
-            f'not a readable CSV ({" ".join(str(e).split())[:120]})', where=path, mend=mend
+            f'not a readable CSV ({" ".join(str(e).split())[:120]})', where=path, hint=hint
         ) from None
     heads = t.iloc[0].fillna('').astype(str).str.strip('\ufeff \t')
     return t.iloc[1:].set_axis(heads, axis=1)
@@ -98,7 +98,7 @@ def _more(t: pd.DataFrame) -> 'Iterator[tuple[str, np.ndarray]]':
         t['view'].str.endswith('_patches').to_numpy(),
     )
     yield (
-        'plant {}, round {}, view {} stands there twice',
+        'plant {}, round {}, view {} is duplicated',
         t.assign(round=t['round'].astype(int)).duplicated(KEYS).to_numpy(),
     )
 
@@ -133,13 +133,13 @@ def expected_images(
         raise BadInput(
             'neither a folder nor a file',
             where=data,
-            mend='give the experiment folder or a CSV with plant, round, view, path',
+            hint='give the experiment folder or a CSV with plant, round, view, path',
         )
     if not path.is_dir():
         raise BadInput(
             'no such folder or manifest',
             where=data,
-            mend='give the experiment folder or a CSV with plant, round, view, path',
+            hint='give the experiment folder or a CSV with plant, round, view, path',
         )
     from faba_nb.experiment.experiment_folder import Experiment
 
@@ -337,7 +337,7 @@ def check_experiment(
     raise BadInput(
         'these features were made from the photographs of another experiment',
         where=path,
-        mend='give another folder with --features, or move the file away to extract anew',
+        hint='give another folder with --features, or move the file away to extract anew',
     )
 
 

@@ -214,7 +214,7 @@ def _visible(a: np.ndarray) -> tuple[int, int, int, int] | None:
 def on_black(
     a: np.ndarray,  # 8-bit array of height × width × (1 to 4)
 ) -> Image.Image:
-    "RGB picture of `a` over black, to the bit what Pillow's `alpha_composite` gives"
+    "RGB picture of `a` over black, bit for bit what Pillow's `alpha_composite` gives"
     grey = a.shape[2] < 3
     pixels = a[..., 0] if a.shape[2] == 1 else a
     im = Image.fromarray(np.ascontiguousarray(pixels), _MODES[a.shape[2]])

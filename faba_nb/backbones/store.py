@@ -7,6 +7,7 @@ __all__ = ['KEYS', 'WIDEST', 'AGAIN', 'feature_path', 'gaps_path', 'write_featur
            'check_features']
 
 # %% ../../nbs/20_backbones/07_store.ipynb #73bb6631
+import sys
 import hashlib, json, os, time
 from pathlib import Path
 import h5py
@@ -23,12 +24,33 @@ from .registry import get_backbone
 def feature_path(
     features: str | Path,  # folder of features, usually `DATA/features`
     backbone: 'str | Backbone',  # a name, a source or a `Backbone`
-    tap: str = 'published',  # where in the encoder
-    canvas: str = 'published',  # how photographs were fitted
+    layer: str = 'published',  # where in the encoder
+    framing: str = 'published',  # how photographs were fitted
 ) -> Path:
     "The file that holds these features"
-    stem = get_backbone(backbone).stem(tap, canvas)
-    return Path(features) / f'{stem}_features.h5'
+    stem = get_backbone(backbone).stem(layer, framing)
+    path = Path(features) / f'{stem}_features.h5'
+    earlier = path.with_name(path.name.replace('.padded_features', '.square_features'))
+    return earlier if earlier.exists() and not path.exists() else path
+
+# %% ../../nbs/20_backbones/07_store.ipynb #renamed2511321
+_ATTRIBUTES = {'tap': 'layer', 'canvas': 'framing'}
+_TOLD = set()  # files of which it was said
+
+
+def _present_names(
+    attrs: dict,  # as they stand in a file
+    path: Path,  # the file, for the line
+) -> dict:  # under their present names
+    "The attributes of a file, whichever names it was written with"
+    new = {_ATTRIBUTES.get(k, k): v for k, v in attrs.items()}
+    if new.get('framing') == 'square':
+        new['framing'] = 'padded'
+    if new != attrs and path not in _TOLD:
+        _TOLD.add(path)
+        names = ', '.join(f'{old} is now {now}' for old, now in _ATTRIBUTES.items())
+        print(f'{path.name}: {names}; framing square is now padded', file=sys.stderr)
+    return new
 
 # %% ../../nbs/20_backbones/07_store.ipynb #775714a9
 _END = '_features.h5'
@@ -50,7 +72,7 @@ def write_features(
     path: str | Path,  # where the file belongs
     index: pd.DataFrame,  # table with plant_id, round, view; one row per feature
     features: np.ndarray,  # (N, D) float32, in the same order
-    attrs: dict,  # backbone, source, revision, tap, canvas, preprocess, experiment, …
+    attrs: dict,  # backbone, source, revision, layer, framing, preprocess, experiment, …
 ) -> None:
     "Write a file of features, whole"
     features = np.asarray(features, np.float32)
@@ -88,7 +110,7 @@ def _verify(tmp: Path, path: str | Path, n: int, dim: int) -> None:
         raise BadInput(f'holds {len(x)} vectors of {x.shape[1]}, {n} of {dim} expected', where=path)
     fault = _not_as_written(_attrs(tmp), index, x)
     if fault:
-        raise BadInput(fault, where=path, mend='look at the disk')
+        raise BadInput(fault, where=path, hint='look at the disk')
 
 # %% ../../nbs/20_backbones/07_store.ipynb #38064c5b
 def content_hash(
@@ -124,7 +146,7 @@ def _finite(index: pd.DataFrame, x: np.ndarray, path: str | Path) -> None:
     raise BadInput(
         f'{(~fine).sum()} vectors with values that are not finite, the first: {where}',
         where=path,
-        mend=AGAIN,
+        hint=AGAIN,
     )
 
 # %% ../../nbs/20_backbones/07_store.ipynb #8722d64b
@@ -232,17 +254,17 @@ def _attrs(path: str | Path) -> dict:
     path = Path(path)
     if not path.exists():
         raise BadInput(
-            'there is no such file of features', where=path, mend='make it with `faba features`'
+            'there is no such file of features', where=path, hint='make it with `faba features`'
         )
     if not path.is_file():
-        raise BadInput('not a file', where=path, mend='make it with `faba features`')
+        raise BadInput('not a file', where=path, hint='make it with `faba features`')
     try:
         with h5py.File(path, 'r') as f:
-            return {k: _plain(v) for k, v in f.attrs.items()}
+            return _present_names({k: _plain(v) for k, v in f.attrs.items()}, path)
     except PermissionError:
         raise BadInput('permission denied', where=path) from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-        raise BadInput('not a readable HDF5 file', where=path, mend=AGAIN) from None
+        raise BadInput('not a readable HDF5 file', where=path, hint=AGAIN) from None
 
 # %% ../../nbs/20_backbones/07_store.ipynb #112b3e47
 def _checked(path: str | Path, attrs: dict) -> tuple[pd.DataFrame, np.ndarray]:
@@ -250,11 +272,11 @@ def _checked(path: str | Path, attrs: dict) -> tuple[pd.DataFrame, np.ndarray]:
     try:
         index, x = _read(path)
     except BadInput as e:
-        raise BadInput(e.what, where=path, mend=AGAIN) from None
+        raise BadInput(e.what, where=path, hint=AGAIN) from None
     _finite(index, x, path)
     fault = _not_as_written(attrs, index, x)
     if fault:
-        raise BadInput(fault, where=path, mend=AGAIN)
+        raise BadInput(fault, where=path, hint=AGAIN)
     return index, x
 
 # %% ../../nbs/20_backbones/07_store.ipynb #7be6048b
@@ -272,7 +294,7 @@ class FeatureFile:
         self.path = Path(path)
         self.attrs = _attrs(self.path)
         if self.attrs and not self.attrs.get('complete'):
-            raise BadInput('file of features is not complete', where=path, mend=AGAIN)
+            raise BadInput('file of features is not complete', where=path, hint=AGAIN)
         self.index, self.features = _cached(self.path, self.attrs)
         self.dim = self.features.shape[1]
         more = gaps_path(self.path)
@@ -310,7 +332,7 @@ def __repr__(self: FeatureFile) -> str:
     a = self.attrs
     whose = 'of the earlier system'
     if a:
-        whose = f'{a.get("backbone")}, tap {a.get("tap")}, canvas {a.get("canvas")}'
+        whose = f'{a.get("backbone")}, layer {a.get("layer")}, framing {a.get("framing")}'
     return f'{self.path.name}: {len(self.index)} × {self.dim}, {whose}'
 
 # %% ../../nbs/20_backbones/07_store.ipynb #4ea08165

@@ -12,7 +12,7 @@ import pandas as pd
 import pkgutil
 from PIL import Image
 from ..core.errors import BadInput
-from .canvases import Canvas, fit, layout
+from .framing import Framing, framed, layout
 from .fetching import find_weights
 from .manifests import expected_images
 from .photographs import BadImage, read_bytes, read_photograph
@@ -44,7 +44,7 @@ def _sample(
         raise BadInput(
             'none of the photographs it has features of can be read',
             where=held.path,
-            mend='give the data these features were made from',
+            hint='give the data these features were made from',
         )
     rows, data, photos = zip(*(found[i] for i in _spread(len(found), n)))
     return both.iloc[list(rows)], list(data), list(photos)
@@ -68,7 +68,7 @@ def _resampled_by_timm(b: 'Backbone', device: str | None) -> 'Encoder':
 
     e = load_encoder(replace(b, adjust=''), device)
     e.model.set_input_size((224, 224))
-    return replace(e, canvas=Canvas('shortest', 256, 224))
+    return replace(e, framing=Framing('shortest', 256, 224))
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #d3dc06cf
 def _mistaken(
@@ -83,26 +83,26 @@ def _mistaken(
         yield 'positions resampled by timm', _resampled_by_timm(b, device)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #56802700
-def _transparent(data: bytes, canvas: Canvas) -> np.ndarray:
+def _transparent(data: bytes, framing: Framing) -> np.ndarray:
     "What a transform makes of a transparent picture when nobody composites it"
     from io import BytesIO
 
     im = Image.open(BytesIO(data))
-    _, _, size, window = layout(canvas, im.size)
-    scaled = im.resize(size, Image.Resampling[canvas.filter.upper()])
+    _, _, size, window = layout(framing, im.size)
+    scaled = im.resize(size, Image.Resampling[framing.filter.upper()])
     return np.asarray(scaled.crop(window).convert('RGB'))
 
 
 def _pictures(
     encoder: 'Encoder', data: list[bytes], photos: 'list[Photograph]'
 ) -> 'Iterator[tuple[str, str, np.ndarray]]':
-    "Squares in every way they may have been made: (canvas, mistake, pixels)"
-    square = Canvas('pad', encoder.canvas.size, encoder.canvas.size, encoder.canvas.filter)
-    yield 'published', '', np.stack([fit(p, encoder.canvas) for p in photos])
-    if encoder.canvas.mode != 'pad':
-        yield 'square', '', np.stack([fit(p, square) for p in photos])
-    if encoder.canvas.mode != 'pad' and any(p.alpha is not None for p in photos):
-        pixels = np.stack([_transparent(d, encoder.canvas) for d in data])
+    "Squares in every way they may have been made: (framing, mistake, pixels)"
+    square = Framing('pad', encoder.framing.size, encoder.framing.size, encoder.framing.filter)
+    yield 'published', '', np.stack([framed(p, encoder.framing) for p in photos])
+    if encoder.framing.mode != 'pad':
+        yield 'padded', '', np.stack([framed(p, square) for p in photos])
+    if encoder.framing.mode != 'pad' and any(p.alpha is not None for p in photos):
+        pixels = np.stack([_transparent(d, encoder.framing) for d in data])
         yield 'published', 'RGBA into the transform', pixels
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #10f2d139
@@ -125,16 +125,16 @@ def _ways(
 ) -> list[dict]:
     "One row for every way in which this encoder could have given `want`"
     rows = []
-    for canvas, mistake, pixels in _pictures(e, data, photos):
+    for framing, mistake, pixels in _pictures(e, data, photos):
         here = dict(
             backbone=b.name,
             activation=built if 'GELU' in built else e.papers['activation'],
-            canvas=b.canvas(canvas),
+            framing=b.framing(framing),
             variant=', '.join(v for v in (built, mistake) if v),
         )
-        for tap, x in e.taps(pixels).items():
+        for layer, x in e.layers(pixels).items():
             if x.shape[1] == want.shape[1]:
-                rows.append(here | dict(tap=tap) | _compared(want, x))
+                rows.append(here | dict(layer=layer) | _compared(want, x))
     return rows
 
 
@@ -144,9 +144,9 @@ def _measured_ways(b: 'Backbone', photos: 'list[Photograph]', want: np.ndarray) 
     way = dict(
         backbone=b.name,
         activation='',
-        canvas=b.published_canvas,
+        framing=b.published_framing,
         variant='',
-        tap=b.published_tap,
+        layer=b.published_layer,
     )
     return [way | _compared(want, x)]
 
@@ -228,12 +228,14 @@ def verify_features(
     n: int = 20,  # photographs to encode again
     device: str | None = None,  # 'cpu' or 'cuda'
 ) -> Verification:
-    "Find out which backbone, tap, canvas and activation gave a file's features"
+    "Find out which backbone, layer, framing and activation gave a file's features"
     held = file if isinstance(file, FeatureFile) else FeatureFile(file, gaps=False)
     rows, pictures, photos = _sample(held, expected_images(data), n)
     named = held.path.name.split('_features')[0].split('.')[0]
     names = sorted(backbones or known_backbones().index, key=lambda b: b != named)
-    candidates = [b for b in map(get_backbone, names) if held.dim in b.taps.values() or not b.taps]
+    candidates = [
+        b for b in map(get_backbone, names) if held.dim in b.layers.values() or not b.layers
+    ]
     missing = [b for b in candidates if not _here(b)]
     here = [b for b in candidates if b not in missing]
     want, _ = held.load(rows)
@@ -278,9 +280,9 @@ def _words(r: pd.Series) -> str:
     variant = '' if r.variant in ('', r.activation) else r.variant.removeprefix(f'{r.activation}, ')
     parts = (
         r.backbone,
-        f'tap {r.tap}',
+        f'layer {r.layer}',
         r.activation,
-        f'canvas {r.canvas}',
+        f'framing {r.framing}',
         variant,
         f'cosine {r.cosine:.4f}',
     )

@@ -90,7 +90,7 @@ def _wrong_value(cls, fault: dict) -> BadInput:
     if isinstance(value, tuple):
         value = list(value)
     if kind == 'value_error' and isinstance(own := fault['ctx']['error'], BadInput):
-        return BadInput(own.what, place, own.mend)
+        return BadInput(own.what, place, own.hint)
     if kind == 'literal_error':
         field = fault['loc'][0]
         choices = _choices(get_type_hints(cls)[field])
@@ -138,7 +138,7 @@ def from_dict(
         return cls(**{str(k): _tuples(v) for k, v in d.items()})
     except BadInput as e:
         place = '.'.join(p for p in (where, e.where) if p)
-        raise BadInput(e.what, place or cls.__name__, e.mend) from None
+        raise BadInput(e.what, place or cls.__name__, e.hint) from None
 
 
 def _tuples(x: Any) -> Any:
@@ -205,7 +205,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
     for k, v in node.value:
         key = _key(loader, k)
         if key in found:
-            raise _fault(f'the key {shown(key)} stands twice', k)
+            raise _fault(f'the key {shown(key)} is duplicated', k)
         found[key] = loader.construct_object(v, deep=True)
     return found
 
@@ -275,7 +275,7 @@ def parse_yaml(
         mark = getattr(e, 'problem_mark', None)
         place = f'{where or "YAML"}, line {mark.line + 1}' if mark else where
         what = getattr(e, 'problem', None) or getattr(e, 'reason', None) or str(e)
-        raise BadInput(what, place, 'mend the YAML') from None
+        raise BadInput(what, place, 'correct the YAML') from None
 
 # %% ../../nbs/00_core/05_config.ipynb #cba57a76
 def read_yaml(

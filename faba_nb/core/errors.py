@@ -12,7 +12,7 @@ from fastcore.basics import patch
 
 # %% ../../nbs/00_core/01_errors.ipynb #1e9c3ab5
 class BadInput(ValueError):
-    "Something given from outside cannot be used; mending it is the user's part"
+    "Something given from outside cannot be used; fixing it is the user's part"
 
     exit_code = 2
 
@@ -20,13 +20,13 @@ class BadInput(ValueError):
         self,
         what: str,  # what is wrong, without a full stop
         where: object = None,  # file, sheet, row or argument
-        mend: str | None = None,  # what to do about it
+        hint: str | None = None,  # what to do about it
     ) -> None:
         self.what = what
         self.where = where
-        self.mend = mend
+        self.hint = hint
         place = f'{where}: ' if where else ''
-        remedy = f'; {mend}' if mend else ''
+        remedy = f'; {hint}' if hint else ''
         line = f'{place}{what}{remedy}'
         super().__init__(' '.join(line.split()))
 
@@ -39,7 +39,7 @@ def _rebuild(cls, fields: tuple) -> BadInput:
 @patch
 def __reduce__(self: BadInput) -> tuple:
     "How pickle makes the error again"
-    fields = (self.what, self.where, self.mend)
+    fields = (self.what, self.where, self.hint)
     return _rebuild, (type(self), fields)
 
 # %% ../../nbs/00_core/01_errors.ipynb #f834ed16
@@ -65,7 +65,7 @@ def unknown(
     names = [str(k) for k in known]
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     if near:
-        mend = f'did you mean {near[0]!r}?'
+        hint = f'did you mean {near[0]!r}?'
     else:
-        mend = f'known: {", ".join(names)}'
-    return BadInput(f'unknown {kind} {name!r}', where, mend)
+        hint = f'known: {", ".join(names)}'
+    return BadInput(f'unknown {kind} {name!r}', where, hint)

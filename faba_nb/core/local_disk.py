@@ -173,7 +173,7 @@ def disk_fault(
     disk = _mount(place)[1]
     if e.errno in FULL:
         what = f'no space left on its disk ({disk}, {_room_left(place) / 1e6:.0f} MB free)'
-        remedy = 'make room there or give another folder'
+        remedy = 'free space there or give another folder'
     else:
         what = f'its disk ({disk}) is read-only'
         remedy = 'give a folder that can be written to'

@@ -21,7 +21,7 @@ def root() -> Path:
     raise BadInput(
         'this is not the faba_nb repository',
         where=folder,
-        mend='install it in place with `pip install -e .`',
+        hint='install it in place with `pip install -e .`',
     )
 
 # %% ../../nbs/00_core/03_places.ipynb #c4a164c1
@@ -52,6 +52,6 @@ def data_folder(
     raise BadInput(
         'there is no such folder',
         where=path,
-        mend='give the folder that holds img, 00-Misc and TimeCourse Datasets '
+        hint='give the folder that holds img, 00-Misc and TimeCourse Datasets '
         '(`faba twin DIR` writes a simulated one)',
     )

@@ -137,11 +137,11 @@ def update(
 # %% ../../nbs/00_core/07_progress.ipynb #27b26ecd
 @patch
 def remaining(self: Progress) -> float | None:
-    "Seconds left at the present pace, or None"
+    "Seconds left at the present rate, or None"
     if not self.total or not self.done:
         return None
-    pace = (time.monotonic() - self.start) / self.done
-    return pace * (self.total - self.done)
+    throughput = (time.monotonic() - self.start) / self.done
+    return throughput * (self.total - self.done)
 
 # %% ../../nbs/00_core/07_progress.ipynb #10814e02
 def progress_line(

@@ -145,7 +145,7 @@ def compare_mean(
     a: Entry,  # the first arm
     b: Entry,  # the second arm
     metric: str,  # name
-    tools: dict,  # draws, jack, signs
+    resampler: dict,  # draws, jack, signs
 ) -> dict:  # dict, a row of the table
     "One contrast of a metric that is a mean over genotypes"
     d = run_means(a.values[metric]) - run_means(b.values[metric])
@@ -163,8 +163,8 @@ def compare_mean(
 
     value = d[ok].mean()
     n = int(ok.sum())
-    low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))
-    p = sign_flip(d[None], tools['signs'])[0]
+    low, high = bca(value, resampler['draws'].recentred(drawn, value), drawn(resampler['jack']))
+    p = sign_flip(d[None], resampler['signs'])[0]
     row = dict(difference=value, low=low, high=high, p=p, test=test, n=n)
     row['sd'] = d[ok].std(ddof=1) if n > 1 else np.nan
     row['correlation'] = _correlation(run_means(x), run_means(y))
@@ -214,7 +214,7 @@ def _pooled_f1(
 def compare_pooled(
     a: Entry,  # the first arm
     b: Entry,  # the second arm
-    tools: dict,  # draws, jack, signs
+    resampler: dict,  # draws, jack, signs
 ) -> dict:  # dict, a row of the table
     "The contrast of pooled F1: label swap within genotypes, BCa interval"
     both = np.isfinite(run_means(a.values['f1'])) & np.isfinite(run_means(b.values['f1']))
@@ -227,9 +227,9 @@ def compare_pooled(
         return first - second
 
     value = _pooled_f1(x) - _pooled_f1(y)
-    low, high = bca(value, tools['draws'].recentred(drawn, value), drawn(tools['jack']))
+    low, high = bca(value, resampler['draws'].recentred(drawn, value), drawn(resampler['jack']))
     unlike = len(x['tp']) != len(y['tp'])
-    p = label_swap(*(_one_run(c) if unlike else c for c in (x, y)), tools['signs'])
+    p = label_swap(*(_one_run(c) if unlike else c for c in (x, y)), resampler['signs'])
     n = int(both.sum())
     test = 'label swap within genotypes'
     return dict(difference=value, low=low, high=high, p=p, test=test, n=n)
@@ -268,7 +268,7 @@ def holm(
 def pairs_of(
     names: list[str],  # arms in the order of the study
     stated: list[tuple[str, str]],  # pairs of arms
-    rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
+    rivals: 'Sequence[str]' = (),  # information-free baselines each arm is set against
 ) -> list[tuple[str, str, int]]:  # two arms, 1 where stated
     "Stated pairs in their stated direction, then all others"
     stated = [tuple(c) for c in stated if set(c) <= set(names)]
@@ -285,7 +285,7 @@ metric_words = dict(
     accuracy='accuracy',
     precision='precision',
     recall='recall',
-    mae_measured='MAE (measured steps, d)',
+    mae_measured='MAE (plant-days, d)',
     mae_published='MAE (published, d)',
     pooled_f1='pooled F1',
     log_loss='log-loss',
@@ -294,7 +294,7 @@ metric_words = dict(
 
 
 def contrasts(
-    entries: list[Entry],  # arms and yardsticks
+    entries: list[Entry],  # arms and information-free baselines
     stated: 'Sequence[tuple[str, str]]' = (),  # pairs of arms
     protocol: str = 'retrospective',  # for the table
     metrics: 'Sequence[str]' = (
@@ -305,7 +305,7 @@ def contrasts(
         'log_loss',
         'log_loss_drought',
     ),  # those an arm lacks are skipped
-    rivals: 'Sequence[str]' = (),  # yardsticks each arm is set against
+    rivals: 'Sequence[str]' = (),  # information-free baselines each arm is set against
     draws: int = 10_000,  # of bootstrap and permutation
     seed: int = 0,  # of both
 ) -> pd.DataFrame:  # table without adjustment
@@ -313,7 +313,7 @@ def contrasts(
     names = sorted({g for e in entries for g in e.genotypes})
     by = {e.arm: on_genotypes(e, names) for e in entries}
     runs = max(len(e.counts['tp']) for e in entries)
-    tools = dict(
+    resampler = dict(
         draws=bootstrap_draws(len(names), runs, draws, seed),
         jack=jackknife_draws(len(names)),
         signs=signs(len(names), draws, seed),
@@ -324,16 +324,16 @@ def contrasts(
         base = dict(arm_a=a, arm_b=b, stated=told, protocol=protocol)
         for m in metrics:
             if m in by[a].values and m in by[b].values:
-                rows.append(base | dict(metric=m) | compare_mean(by[a], by[b], m, tools))
-        rows.append(base | dict(metric='pooled_f1') | compare_pooled(by[a], by[b], tools))
+                rows.append(base | dict(metric=m) | compare_mean(by[a], by[b], m, resampler))
+        rows.append(base | dict(metric='pooled_f1') | compare_pooled(by[a], by[b], resampler))
     out = pd.DataFrame(rows)
-    return _with_max_t(out, by, tools) if len(out) else out
+    return _with_max_t(out, by, resampler) if len(out) else out
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #6cd0bff4
 def _with_max_t(
     table: pd.DataFrame,  # from `contrasts`
     by: dict[str, Entry],  # by name of the arm
-    tools: dict,  # signs
+    resampler: dict,  # signs
 ) -> pd.DataFrame:  # the table with max-T p values over all pairs of arms on the primary metric
     at = (table.metric == primary).to_numpy()
     mean = {}
@@ -342,7 +342,7 @@ def _with_max_t(
             mean[name] = run_means(e.values[primary])
     pairs = zip(table.arm_a[at], table.arm_b[at])
     d = np.stack([mean[a] - mean[b] for a, b in pairs])
-    table.loc[at, 'p_max_t'] = max_t(d, tools['signs'])
+    table.loc[at, 'p_max_t'] = max_t(d, resampler['signs'])
     return table
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #c2f5b685

@@ -50,7 +50,7 @@ COURSE = ['protocol', 'kind', 'dag', 'mean', 'sem', 'accessions', 'step_mean', '
 
 
 def _kind_course(of: pd.DataFrame) -> pd.DataFrame:
-    "Means over the accessions of one kind by day"
+    "Means over the genotypes of one kind by day"
     each = of.groupby(['genotype', 'dag']).probability.mean().groupby('dag')
     t = each.agg(['mean', 'sem', 'size']).rename(columns={'size': 'accessions'})
     onset = of.groupby('genotype').onset_dag.first().median()
@@ -61,8 +61,8 @@ def _kind_course(of: pd.DataFrame) -> pd.DataFrame:
 def probability_courses(
     rows: pd.DataFrame,  # test rows of predictions.csv
     classes: pd.Series,  # genotype to onset class
-) -> pd.DataFrame:  # a row per reading, kind of plant and day
-    "Mean probability of controls and of drought plants by onset class, over accessions"
+) -> pd.DataFrame:  # a row per protocol, kind of plant and day
+    "Mean probability of controls and of drought plants by onset class, over genotypes"
     control = rows.treatment == 'WHC-80'
     kind = np.where(control, 'control', rows.genotype.map(classes.str.lower()))
     parts = []
@@ -76,8 +76,8 @@ GATES = ['protocol', 'modality', 'steps', 'mean', 'low', 'high', 'accessions']
 
 def gate_means(
     rows: pd.DataFrame,  # test rows of predictions.csv
-) -> pd.DataFrame:  # a row per reading, modality and kind of steps
-    "Mean gate weights with 95 % intervals over accessions"
+) -> pd.DataFrame:  # a row per protocol, modality and kind of steps
+    "Mean gate weights with 95 % intervals over genotypes"
     gates = [c for c in rows if c.startswith('gate_') and rows[c].notna().any()]
     dry = rows.treatment == 'WHC-30'
     late = rows.dag >= rows.onset_dag

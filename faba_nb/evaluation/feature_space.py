@@ -26,7 +26,7 @@ def feature_files(
     found = {}
     for arm in study.arms.values():
         if 'image' in arm.modalities:
-            path = Path(feature_path(folder, arm.backbone, arm.tap, arm.canvas))
+            path = Path(feature_path(folder, arm.backbone, arm.layer, arm.framing))
             found[arm.backbone] = path
     return {b: p for b, p in found.items() if p.is_file()}
 

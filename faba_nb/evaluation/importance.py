@@ -23,7 +23,7 @@ KEYS = ['protocol', 'split_seed', 'init_seed', 'fold']
 
 
 def versions_in(
-    table: pd.DataFrame,  # rows of predictions_permuted.csv in one reading
+    table: pd.DataFrame,  # rows of predictions_permuted.csv under one protocol
 ) -> dict:  # column to (modality, how)
     "The versions that were read, the intact one not among them"
     versions = [c for c in table if ':' in c]
@@ -54,7 +54,7 @@ def fold_scores(
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #50a37bff
 def fold_losses(
-    rows: pd.DataFrame,  # rows of predictions_permuted.csv of one fold in one reading
+    rows: pd.DataFrame,  # rows of predictions_permuted.csv of one fold under one protocol
     versions: dict,  # from `versions_in`
 ) -> dict:  # (modality, how, metric) -> what is lost
     "Importance on one test fold"
@@ -96,7 +96,7 @@ def arm_importance(
     arm: str,  # its name
     draws: int = 2000,  # of the bootstrap
     seed: int = 0,  # of it
-) -> pd.DataFrame:  # a row per reading, modality, way and metric
+) -> pd.DataFrame:  # a row per protocol, modality, way and metric
     "What an arm's networks lose, mean over genotypes with its 95 % interval"
     rows = []
     for protocol, of in table.groupby('protocol', sort=False):

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from .predictions import Scores
 from .metrics import ratio
-from .yardsticks import as_yardstick, clock_share, notes
+from .information_free import as_information_free, clock_share, notes
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #1171279f
 shape_columns = ['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass']
@@ -78,7 +78,7 @@ def inferred_clock(
     s: Scores,  # of one arm in one protocol
     shape: pd.DataFrame,  # tidy table of plant sizes
 ) -> Scores:
-    "The yardstick `inferred_treatment_clock`"
+    "The information-free baseline `inferred_treatment_clock`"
     name = 'inferred_treatment_clock'
     p = drought_probability(s, shape) * clock_share(s.steps)
-    return as_yardstick(s, name, p, note=notes[name])
+    return as_information_free(s, name, p, note=notes[name])

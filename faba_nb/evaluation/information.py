@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from .predictions import Scores
 from .metrics import by_genotype, ratio, streak
-from .yardsticks import clock_share, yardsticks
+from .information_free import clock_share, information_free
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #9a22a500
 def alarm_order(

@@ -80,10 +80,10 @@ def check_columns(
         raise BadInput(
             f'column {", ".join(missing)} missing',
             where=where,
-            mend='write the columns of the predictions table',
+            hint='write the columns of the predictions table',
         )
     if not len(df):
-        raise BadInput('no rows', where=where, mend='write a row per measured step')
+        raise BadInput('no rows', where=where, hint='write a row per plant-day')
     for c in [*number_columns, *extra]:
         number = pd.to_numeric(df[c], errors='coerce')
         bad = number.isna() & ~df[c].isna()
@@ -91,7 +91,7 @@ def check_columns(
             raise BadInput(
                 f'{c} is {df[c][bad].iloc[0]!r}, not a number',
                 where=f'{where}, row {_row(bad)}',
-                mend='write a number',
+                hint='write a number',
             )
     for c, allowed in allowed_values.items():
         bad = ~df[c].isin(allowed)
@@ -99,7 +99,7 @@ def check_columns(
             raise BadInput(
                 f'{c} is {df[c][bad].iloc[0]!r}',
                 where=f'{where}, row {_row(bad)}',
-                mend='use one of ' + ', '.join(map(str, allowed)),
+                hint='use one of ' + ', '.join(map(str, allowed)),
             )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #13da58f7
@@ -114,21 +114,21 @@ def check_values(
             raise BadInput(
                 f'{c} is missing',
                 where=f'{where}, row {_row(bad)}',
-                mend='fill it in or leave the row out',
+                hint='fill it in or leave the row out',
             )
     bad = ~df.probability.between(0, 1)
     if bad.any():
         raise BadInput(
             f'probability {df.probability[bad].iloc[0]:g} is not between 0 and 1',
             where=f'{where}, row {_row(bad)}',
-            mend='write probabilities, not logits',
+            hint='write probabilities, not logits',
         )
     bad = df.duplicated(key_columns)
     if bad.any():
         raise BadInput(
-            f'plant {df.plant_id[bad].iloc[0]} on DAG {df.dag[bad].iloc[0]:g} stands twice',
+            f'plant {df.plant_id[bad].iloc[0]} on DAG {df.dag[bad].iloc[0]:g} is duplicated',
             where=f'{where}, row {_row(bad)}',
-            mend='keep one row per key',
+            hint='keep one row per key',
         )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #17c1e1f6
@@ -145,7 +145,7 @@ def check_folds(
         raise BadInput(
             f'genotype {df.genotype[bad].iloc[0]} is tested in two folds',
             where=f'{where}, row {_row(bad)}',
-            mend='leave each genotype out once',
+            hint='leave each genotype out once',
         )
     tested = test[[*run, 'fold', 'genotype']].drop_duplicates().assign(tested=True)
     beside = df[[*run, 'fold', 'genotype']].merge(tested, how='left')
@@ -155,7 +155,7 @@ def check_folds(
         raise BadInput(
             f'genotype {first.genotype} is both test and {first.split} in fold {first.fold:g}',
             where=f'{where}, row {_row(bad)}',
-            mend='separate the splits by genotype',
+            hint='separate the splits by genotype',
         )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #cc296140
@@ -171,14 +171,14 @@ def check_facts(
             raise BadInput(
                 f'plant {df.plant_id[bad].iloc[0]} changes its {c}',
                 where=f'{where}, row {_row(bad)}',
-                mend='one value per plant',
+                hint='one value per plant',
             )
     bad = df.label != (df.dag >= df.onset_dag).astype(int)
     if bad.any():
         raise BadInput(
             f'label {df.label[bad].iloc[0]:g} on DAG {df.dag[bad].iloc[0]:g} contradicts onset_dag',
             where=f'{where}, row {_row(bad)}',
-            mend='label = 1 from onset_dag on',
+            hint='label = 1 from onset_dag on',
         )
     test = df[df.split == 'test']
     runs = test.groupby(['protocol', 'split_seed', 'init_seed']).size()
@@ -191,7 +191,7 @@ def check_facts(
                 f'plant {plant} on DAG {dag:g} is tested in '
                 f'{short.iloc[0]} of {len(n)} runs ({protocol})',
                 where=where,
-                mend='the fits are not complete: train what is missing',
+                hint='the fits are not complete: train what is missing',
             )
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #b4cdf2ef
@@ -211,10 +211,10 @@ def check_predictions(
 def read_predictions(
     path: Path,  # OUT/arms/<arm>/predictions.csv
 ) -> pd.DataFrame:
-    "Read and check a table of predictions; accessions and plant ids stay text"
+    "Read and check a table of predictions; genotypes and plant ids stay text"
     path = Path(path)
     if not path.exists():
-        raise BadInput('not there', where=str(path), mend='train the arm first')
+        raise BadInput('not there', where=str(path), hint='train the arm first')
     return check_predictions(_read(path), str(path))
 
 
@@ -233,9 +233,9 @@ def read_rounds(
     bad = df.duplicated([*key_columns, 'round'])
     if bad.any():
         raise BadInput(
-            f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} stands twice',
+            f'plant {df.plant_id[bad].iloc[0]} in round {df["round"][bad].iloc[0]:g} is duplicated',
             where=f'{path}, row {_row(bad)}',
-            mend='keep one row per key',
+            hint='keep one row per key',
         )
     check_predictions(merge_days(df), str(path))
     test = df[(df.split == 'test') & (df.measured == 1)]
@@ -244,7 +244,7 @@ def read_rounds(
         raise BadInput(
             'the runs differ in their measured rounds',
             where=str(path),
-            mend='the fits are not complete: train what is missing',
+            hint='the fits are not complete: train what is missing',
         )
     return df.astype({c: float for c in ['onset_dag', 'probability']})
 
@@ -270,7 +270,7 @@ class Scores:
 
     arm: str  # name
     protocol: str  # retrospective, online or plan
-    steps: pd.DataFrame  # a row per measured step, sorted by genotype, plant, DAG
+    steps: pd.DataFrame  # a row per plant-day, sorted by genotype, plant, DAG
     runs: pd.DataFrame  # split_seed, init_seed
     p: np.ndarray  # (runs, steps) probabilities
     fold: np.ndarray  # (steps,) the fold in which a step was tested
@@ -353,7 +353,7 @@ def grid(self) -> np.ndarray:
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de7cd4d6
 def scores(
     df: pd.DataFrame,  # a checked table of predictions
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
     arm: str = '',  # name
     kind: str = 'arm',  # arm, baseline, imported or yardstick
     backbone: str = '',  # of the arm

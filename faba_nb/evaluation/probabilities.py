@@ -181,7 +181,7 @@ def _brier_rows(
     q: Scores,  # as predicted or scaled
     rival: np.ndarray,  # (1, genotypes) squared errors of the clock
     words: str,  # of the skill: which clock
-    tools: 'Tools',  # with `row`
+    resampler: 'Resampler',  # with `row`
 ) -> list[dict]:  # brier, brier_skill
     "Brier score and its skill"
     e, n = squared_error(q)
@@ -190,22 +190,22 @@ def _brier_rows(
     score = (e.sum(1) / n.sum()).mean()
     skill = 1 - (e.sum(1) / rival.sum()).mean()
     return [
-        dict(metric='brier') | tools.row(score, lambda d: drawn_ratio(e, many, d)),
+        dict(metric='brier') | resampler.row(score, lambda d: drawn_ratio(e, many, d)),
         dict(metric='brier_skill', note=words)
-        | tools.row(skill, lambda d: 1 - drawn_ratio(e, against, d)),
+        | resampler.row(skill, lambda d: 1 - drawn_ratio(e, against, d)),
     ]
 
 
 def _loss_row(
     q: Scores,  # as predicted or scaled
-    tools: 'Tools',  # with `row`
+    resampler: 'Resampler',  # with `row`
 ) -> dict:  # log_loss
     "Log-loss, every step counting the same"
     n = np.bincount(q.g).astype(float)
     many = np.tile(n, (len(q.p), 1))
     loss = log_losses(q) * n
     value = (loss.sum(1) / n.sum()).mean()
-    return dict(metric='log_loss') | tools.row(value, lambda d: drawn_ratio(loss, many, d))
+    return dict(metric='log_loss') | resampler.row(value, lambda d: drawn_ratio(loss, many, d))
 
 
 def _calibration_rows(
@@ -225,7 +225,7 @@ def probability_rows(
     s: Scores,  # of one arm in one protocol
     t: Scores,  # the same, scaled
     clock: Scores,  # of the rival clock
-    tools: 'Tools',  # with `row`
+    resampler: 'Resampler',  # with `row`
 ) -> list[dict]:
     "Brier score, skill, log-loss, calibration error, slope, intercept, before and after scaling"
     rival = squared_error(clock)[0].mean(0, keepdims=True)
@@ -233,7 +233,7 @@ def probability_rows(
     scaling = 'after scaling fitted on the other genotypes'
     for q, end, note in [(s, '', ''), (t, '_scaled', scaling)]:
         base = dict(group='probabilities', unit='', undefined=0, note=note)
-        brier = _brier_rows(q, rival, f'against {clock.arm}', tools)
-        for row in [*brier, _loss_row(q, tools), *_calibration_rows(q, note)]:
+        brier = _brier_rows(q, rival, f'against {clock.arm}', resampler)
+        for row in [*brier, _loss_row(q, resampler), *_calibration_rows(q, note)]:
             rows.append(base | row | dict(metric=row['metric'] + end))
     return rows

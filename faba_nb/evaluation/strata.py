@@ -83,7 +83,7 @@ def sensitivities(
 def stratum_rows(
     q: Scores,  # of a stratum
     label: str,  # its name
-    tools: 'Tools',  # of its number of genotypes
+    resampler: 'Resampler',  # of its number of genotypes
     group: str = 'strata',  # or sensitivity
 ) -> list[dict]:
     "F1 (folds and pooled), onset error and false-positive rate of one stratum"
@@ -94,7 +94,7 @@ def stratum_rows(
 
     def add(value, drawn, **about):
         "A row with its interval"
-        rows.append(base | about | tools.row(value, drawn, few=True))
+        rows.append(base | about | resampler.row(value, drawn, few=True))
 
     if q.y.any():
         bottom = 2 * c['tp'] + c['fp'] + c['fn']
@@ -116,7 +116,7 @@ def stratum_rows(
 # %% ../../nbs/40_evaluation/10_strata.ipynb #ab0bb6b7
 def strata_rows(
     s: Scores,  # of one arm in one protocol
-    tools_for: 'Callable',  # function of Scores giving Tools
+    resampler_for: 'Callable',  # function of Scores giving Resampler
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
 ) -> list[dict]:
     "Rows of `metrics.csv` for all strata and sensitivities"
@@ -124,7 +124,7 @@ def strata_rows(
     for label, keep in strata(s).items():
         q = part(s, keep)
         if q is not None:
-            rows += stratum_rows(q, label, tools_for(q))
+            rows += stratum_rows(q, label, resampler_for(q))
     for label, q in sensitivities(s, flagged).items():
-        rows += stratum_rows(q, label, tools_for(q), 'sensitivity')
+        rows += stratum_rows(q, label, resampler_for(q), 'sensitivity')
     return rows

@@ -66,8 +66,8 @@ def _holding(folder: Path) -> Path:
             folder,
             'ask its owner for the right to read it',
         )
-    mend = f'give {folder / inside[0]}' if inside else 'give the folder that holds img and 00-Misc'
-    raise BadInput('this folder holds no experiment', folder, mend)
+    hint = f'give {folder / inside[0]}' if inside else 'give the folder that holds img and 00-Misc'
+    raise BadInput('this folder holds no experiment', folder, hint)
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #32965c19
 def own(
@@ -284,7 +284,7 @@ def vi(self) -> pd.DataFrame:
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #01938ca9
 @table
 def measured(self) -> pd.DataFrame:
-    "The labelled measured steps, rounds on one day merged, sorted by plant_id and dag"
+    "The labelled plant-days, rounds on one day merged, sorted by plant_id and dag"
     seen = [self.images[['plant_id', 'round', 'dag']]]
     if _maybe(self.folder, 'fluorescence') is not None:
         seen.append(self.fluor[['plant_id', 'round', 'dag']])

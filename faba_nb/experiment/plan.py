@@ -129,11 +129,11 @@ def no_onset(
     "A `BadInput` about a drought plant whose onset is not known"
     said = f'{tidy_text(written)!r}' if tidy_text(written) else 'empty'
     low, high = onset_limits()
-    mend = f'write one number there, the day after germination from {low:g} to {high:g}, such as 24'
+    hint = f'write one number there, the day after germination from {low:g} to {high:g}, such as 24'
     return BadInput(
         f'the onset of {genotype} is {said}, and its drought plants would count as healthy{more}',
         where,
-        mend,
+        hint,
     )
 
 # %% ../../nbs/10_experiment/20_plan.ipynb #9af90a58
@@ -235,7 +235,7 @@ def _csv_of_text(path: str | Path, needed: Sequence[str]) -> pd.DataFrame:
     heading = [tidy_text(c) for c in heading]
     twice = next((c for c in heading if c and heading.count(c) > 1), None)
     if twice:
-        raise BadInput(f'column {twice} stands twice', path, 'remove one of them')
+        raise BadInput(f'column {twice} is duplicated', path, 'remove one of them')
     df = pd.DataFrame(rows, columns=heading, dtype=str)
     if lost := [c for c in needed if c not in df]:
         odd = '; '.join(f'{c!r} has {unseen(c)}' for c in heading if unseen(c))
@@ -255,7 +255,9 @@ def _refuse_first(bad: Sequence[bool], say: Callable[[int], str], path: str | Pa
         return
     i = int(np.flatnonzero(bad)[0])
     odd = unseen(say(i))
-    raise BadInput(say(i) + (f' ({odd})' if odd else ''), f'{path}, line {i + 2}', 'mend the cell')
+    raise BadInput(
+        say(i) + (f' ({odd})' if odd else ''), f'{path}, line {i + 2}', 'correct the cell'
+    )
 
 
 def _whole(cells: Sequence, low: float, high: float) -> np.ndarray:  # (N,)
@@ -409,7 +411,7 @@ def read_round_table(
     out = pd.DataFrame(read)
     twice = out['round'][out['round'].duplicated()]
     if len(twice):
-        raise BadInput(f'round {twice.iloc[0]:g} stands twice', path)
+        raise BadInput(f'round {twice.iloc[0]:g} is duplicated', path)
     out = out.assign(das=out.das.fillna(out.dag + 7)).astype(int)
     out['date'] = (germination() + pd.to_timedelta(out.dag, 'D')).dt.strftime('%Y-%m-%d')
     out = out.sort_values('round', ignore_index=True)

@@ -128,7 +128,7 @@ def _harm(needed: str, own: bool, absent: bool) -> tuple[str, str]:
 
 def _said(error: BadInput) -> str:
     "What a `BadInput` says without its place"
-    return error.what + (f'; {error.mend}' if error.mend else '')
+    return error.what + (f'; {error.hint}' if error.hint else '')
 
 
 def _place(error: BadInput, file: str, folder: Path | None = None) -> tuple[str, str, int]:
@@ -149,7 +149,7 @@ def read_plants(check: Check) -> None:
         check.plants = check.xp.plants
     except BadInput as e:
         if not known:
-            check.add('plants', e.what, e.mend or '', 'fatal', *_place(e, '', check.xp.folder))
+            check.add('plants', e.what, e.hint or '', 'fatal', *_place(e, '', check.xp.folder))
         if 'onset' in e.what:
             check.remarks = [
                 f
@@ -159,7 +159,7 @@ def read_plants(check: Check) -> None:
     try:
         check.photographs, found = check.xp.listing
     except BadInput as e:
-        check.add('images', e.what, e.mend or '', 'fatal', str(e.where))
+        check.add('images', e.what, e.hint or '', 'fatal', str(e.where))
     else:
         check.remarks += found
 
@@ -821,7 +821,7 @@ def look_at_marks(check: Check) -> None:
     try:
         marks = check.xp.marks
     except BadInput as e:
-        return check.add('marks', e.what, e.mend or '', 'fatal', *_place(e, 'marks.csv'))
+        return check.add('marks', e.what, e.hint or '', 'fatal', *_place(e, 'marks.csv'))
     for m, g in marks.groupby('mark'):
         check.add(
             'marks',
@@ -857,7 +857,7 @@ def look_at_steps(check: Check) -> None:
         if t not in set(m.treatment):
             lacking.append(f'there is no measured plant of {t}')
     if len(m) and not m.label.any():
-        lacking.append('no measured step lies on or after an onset, so nothing is stressed')
+        lacking.append('no plant-day lies on or after an onset, so nothing is stressed')
     for what in lacking:
         check.add('plants', what, 'no study can run', 'fatal')
     _each(
@@ -1043,7 +1043,7 @@ def _headline(check: Check) -> str:
         m = check.xp.measured
     except BadInput:
         return first + f'\n{grown}'
-    steps = f'{len(m)} measured steps, {m.label.sum()} of them stressed'
+    steps = f'{len(m)} plant-days, {m.label.sum()} of them stressed'
     return first + f'\n{grown}, {m.dag.nunique()} days; {steps}'
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #e3006028
@@ -1060,7 +1060,7 @@ def text(self, verdict: bool = True) -> str:
             parts.append(f'{TITLES[s]} ({len(g)})\n' + '\n'.join(lines))
     if verdict:
         ready = 'ready: nothing stands in the way of a study'
-        parts.append('fatal: mend these first' if self.fatal else ready)
+        parts.append('fatal: correct these first' if self.fatal else ready)
     return '\n\n'.join(parts)
 
 

@@ -63,7 +63,7 @@ def find_file(
 
 
 def _near(folder: Path, part: str, name: str) -> list[Path]:
-    "What in a folder bears a name, exactly or nearly"
+    "What in a folder has a name, exactly or nearly"
     if (folder / part).is_file() or (folder / part).is_dir():
         return [folder / part]
     try:

@@ -194,7 +194,7 @@ def _find_columns(spec: pd.Series, sheet: Sheet) -> dict[str, tuple[str, str]]:
 def _choose(
     spec: pd.Series, sheet: Sheet, columns: dict[str, tuple[str, str]], needed: set[str]
 ) -> tuple[dict[str, tuple[str, str]], list[Finding]]:
-    "Found columns and findings; a needed column that stands twice with different cells is refused"
+    "Found columns and findings; a needed column that is duplicated with different cells is refused"
     findings = []
     for name, (heading, kind) in columns.items():
         for copy in sheet.copies.get(heading, ()):
@@ -203,7 +203,7 @@ def _choose(
                 findings.append(
                     Finding(
                         spec.table,
-                        f'{heading} stands twice, with equal cells',
+                        f'{heading} is duplicated, with equal cells',
                         '',
                         'info',
                         spec.file,
@@ -213,7 +213,7 @@ def _choose(
                 )
                 continue
             what = (
-                f'column "{heading}" stands twice, and {_count(len(apart), "cell")} differ, '
+                f'column "{heading}" is duplicated, and {_count(len(apart), "cell")} differ, '
                 f'first in row {apart[0]}'
             )
             if name in needed:
@@ -478,7 +478,7 @@ def _unique_rows(
         spec,
         sheet,
         frame.index[twice],
-        lambda i: f'{_name_key(frame, key, i)} stands twice',
+        lambda i: f'{_name_key(frame, key, i)} is duplicated',
         'the first row counts',
         most=20,
     )
@@ -495,7 +495,7 @@ def _refuse_contradictions(
             continue
         name = _name_key(frame, key, rows.index[0])
         numbers = ', '.join(map(str, rows.index))
-        what = f'{name} stands twice with different {", ".join(differ)} (rows {numbers})'
+        what = f'{name} is duplicated with different {", ".join(differ)} (rows {numbers})'
         where = f'{spec.file}, sheet {sheet.name}, row {rows.index[1]}'
         raise BadInput(what, where, 'remove the wrong row')
 

@@ -36,8 +36,8 @@ def unusual_level(
     if low <= middle <= high:
         return ''
     times = next((f for f in FACTORS if low <= middle * f <= high), None)
-    mend = f'; it would fit when multiplied by {times:g}' if times else ''
-    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}{mend}'
+    hint = f'; it would fit when multiplied by {times:g}' if times else ''
+    return f'the middle value is {middle:.3g}, usual are {low:g} … {high:g}{hint}'
 
 # %% ../../nbs/10_experiment/35_units.ipynb #d74b67c3
 def decades(

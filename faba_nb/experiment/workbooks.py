@@ -58,7 +58,7 @@ def regular_file(
 
 # %% ../../nbs/10_experiment/15_workbooks.ipynb #569cb978
 def _foreign(head: bytes, whole: Callable[[], bytes]) -> tuple[str, str]:
-    "What a file is that is no archive, in words, and how to mend it; `whole` gives all its bytes"
+    "What a file is that is no archive, in words, and how to fix it; `whole` gives all its bytes"
     if not head:
         return 'is empty', 'copy it again from its source'
     if head.startswith(b'\xd0\xcf\x11\xe0') and 'EncryptedPackage'.encode('utf-16-le') in whole():
@@ -90,8 +90,8 @@ def read_parts(
     with open(path, 'rb') as f:
         head = f.read(8)
     if not head.startswith(b'PK'):
-        what, mend = _foreign(head, Path(path).read_bytes)
-        raise BadInput(what, where, mend)
+        what, hint = _foreign(head, Path(path).read_bytes)
+        raise BadInput(what, where, hint)
     try:
         with zipfile.ZipFile(path) as z:
             return _unpacked(z, where)

@@ -22,7 +22,7 @@ from ..reporting.results import NotThere, with_interval
 def alarms_at(
     s: 'Scores',  # of one arm and protocol
     threshold: float,  # probability
-    k: int = 1,  # consecutive measured steps above it
+    k: int = 1,  # consecutive plant-days above it
 ) -> dict[str, float]:
     "False alarms, detection, delay and F1 of one threshold"
     day = s.alarm_day(threshold, k)
@@ -50,7 +50,7 @@ GRID = np.r_[-1e-9, np.linspace(0, 1, 41)]
 
 def sweep(
     s: 'Scores',  # `Scores`
-    k: int = 1,  # consecutive measured steps
+    k: int = 1,  # consecutive plant-days
 ) -> pd.DataFrame:
     "A row of `alarms_at` for every threshold of a grid, without F1"
     rows = pd.DataFrame([alarms_at(s, t, k) for t in GRID])
@@ -70,9 +70,7 @@ DIFFER = [
 ]
 
 SAID = {
-    'mean_alarm_dag': (
-        'mean DAG of the first measured step above 0.5, plants never above it left out'
-    )
+    'mean_alarm_dag': ('mean DAG of the first plant-day above 0.5, plants never above it left out')
 }
 
 
@@ -280,7 +278,7 @@ def tabulate(self: ArmsExplorer) -> None:
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #d7ce035a
 @patch
 def _metrics(self: ArmsExplorer, m: pd.DataFrame) -> str:
-    "HTML: chosen arms and yardsticks against the metrics of a group, with 95 % intervals"
+    "HTML: chosen arms and information-free baselines against the metrics of a group, with 95 % intervals"
     m = m[
         (m.protocol == self.protocol.value)
         & (m.group == self.group.value)

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
-from ..evaluation.alarms import Rule, accession_rule, never_words
+from ..evaluation.alarms import Rule, genotype_rule, never_words
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
@@ -26,14 +26,14 @@ from .thumbnails import Thumbnails, data_uri, reduce_photograph
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #60f98e9e
 KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
 HELP = (
-    '← → replicates, ↑ ↓ accessions (click a photograph first); a click enlarges a day, '
+    '← → replicates, ↑ ↓ genotypes (click a photograph first); a click enlarges a day, '
     '[ ] go to the day before and after, m marks the framed photograph, '
     'u takes the last mark back, Esc closes it'
 )
 
 
 class PlantsExplorer(Explorer):
-    "Choose an accession and replicate, see its pair, enlarge and mark photographs"
+    "Choose a genotype and replicate, see its pair, enlarge and mark photographs"
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ def find(
     self: PlantsExplorer,
     text: str,  # what was typed
 ) -> None:
-    "Go to the accession or plant that the text means; say so when it is none or several"
+    "Go to the genotype or plant that the text means; say so when it is none or several"
     if self._held or not text.strip():
         return
     p = self.src.xp.plants
@@ -222,7 +222,7 @@ def find(
         self.at = found[0], self.at[1]
         return self._show()
     which = ': ' + ', '.join(found[:12]) if found else ''
-    self.said.value = note(f'{len(found) or "no"} accessions match {text!r}{which}')
+    self.said.value = note(f'{len(found) or "no"} genotypes match {text!r}{which}')
 
 
 @patch
@@ -260,7 +260,7 @@ def press(
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #c403c1a4
 @patch
 def _step(self: PlantsExplorer, key: str) -> None:
-    "left, right: the places one by one; up, down: accession by accession"
+    "left, right: the places one by one; up, down: genotype by genotype"
     by = 1 if key in ('right', 'down') else -1
     if key in ('left', 'right'):
         at = self.places.index(self.at) if self.at in self.places else -1
@@ -367,7 +367,7 @@ def _nobody(self: PlantsExplorer) -> None:
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #6b1d90ab
 @patch
 def _dates(self: PlantsExplorer) -> str:
-    "HTML: alarm day of this accession in the chosen arms, and what the triangles of the charts are"
+    "HTML: alarm day of this genotype in the chosen arms, and what the triangles of the charts are"
     days = {}
     for arm in self.arms.value:
         d = self.src.dates(arm)
@@ -382,7 +382,7 @@ def _dates(self: PlantsExplorer) -> str:
     said = escape('; '.join(told))
     return (
         f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {name}: {said}</b> '
-        f'({accession_rule.words}; median over drought plants and runs, {never_words}). '
+        f'({genotype_rule.words}; median over drought plants and runs, {never_words}). '
         f'Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
     )
 

@@ -17,7 +17,7 @@ from ..backbones.registry import backbones
 from ..core.errors import BadInput
 from ..core.places import root
 from ..core.study_folder import StudyFolder
-from ..evaluation.presymptomatic import alarm_dates
+from ..evaluation.signal_dates import alarm_dates
 from ..evaluation.predictions import read_predictions, scores
 from ..experiment.experiment_folder import Experiment
 from ..experiment.marks import COLUMNS
@@ -299,7 +299,7 @@ def dates(
     self: Sources,
     arm: str,  # an arm of the study
 ) -> pd.DataFrame | None:
-    "Alarm day of every accession by the rule of the pages; None without online predictions"
+    "Alarm day of every genotype by the rule of the pages; None without online predictions"
     at = arm, 'dates'
     if at not in self._means:
         s = self.scores(arm, 'online')

@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.places import root
 from ..core.studies import Arm
-from ..evaluation.alarms import Rule, accession_rule
+from ..evaluation.alarms import Rule, genotype_rule
 from ..evaluation.comparing import margin
 from ..reporting.layout import Column, Table, latex_text
 from faba_nb.reporting.results import (
@@ -58,7 +58,7 @@ def read_claims(
     if list(c) != COLUMNS:
         raise BadInput(f'columns are {", ".join(c)}', path, f'they should be {", ".join(COLUMNS)}')
     if c.id.duplicated().any():
-        raise BadInput(f'{c.id[c.id.duplicated()].iloc[0]!r} stands twice in column id', path)
+        raise BadInput(f'{c.id[c.id.duplicated()].iloc[0]!r} is duplicated in column id', path)
     for k in c.check:
         if k not in CHECKS:
             raise unknown('check', k, CHECKS, path)
@@ -107,11 +107,11 @@ def locate(
     gone = [n for n in names if not any(_among(n, r.arms) for r in results.family)]
     lost = gone or names
     has, them = ('has', 'it') if len(lost) == 1 else ('have', 'them')
-    mend = 'no study that comes with the project has them together'
+    hint = 'no study that comes with the project has them together'
     if shipped:
-        mend = f'the study “{shipped[0]}” has {them}'
+        hint = f'the study “{shipped[0]}” has {them}'
     where = 'here' if gone else 'in one study'
-    raise NotThere(f'{listed(map(nice, lost))} {has} no results {where}; {mend}.')
+    raise NotThere(f'{listed(map(nice, lost))} {has} no results {where}; {hint}.')
 
 
 def _among(
@@ -169,16 +169,16 @@ def value(results: Results, claim: tuple) -> Found:
     now = with_interval(row.value, row.low, row.high, digits) + unit
     level = '' if clock is None else number(clock.value, digits) + unit
     instead = (
-        f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} accessions)'
+        f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} genotypes)'
     )
     if level:
-        instead += f'; a clock that is told the treatment, and sees no plant, reached {level}'
+        instead += f'; a time-and-treatment baseline, and sees no plant, reached {level}'
     answer = f'The value comes out as {now}'
     if again:
         answer = 'The printed value lies within the new interval'
     if reached:
         answer += (
-            f'; the clock told the treatment reaches {level}, so the number is no evidence of '
+            f'; the time-and-treatment baseline reaches {level}, so the number is no evidence of '
             'information about the plants'
         )
     verdict = STANDS if again and not reached else WEAKER
@@ -187,7 +187,7 @@ def value(results: Results, claim: tuple) -> Found:
 # %% ../../nbs/55_legacy/80_claims.ipynb #afca6aad
 @check
 def beats_clock(results: Results, claim: tuple) -> Found:
-    "A claim of generalisation: the arm against the clock told the treatment"
+    "A claim of generalisation: the arm against the time-and-treatment baseline"
     r, (arm,) = locate(results, [claim.arm])
     row = difference(r, arm, 'treatment_clock', claim.metric, claim.protocol)
     if row is None:
@@ -195,7 +195,7 @@ def beats_clock(results: Results, claim: tuple) -> Found:
     gap = with_interval(row['difference'], row['low'], row['high'], 3, sign=True)
     verdict = STANDS if row['verdict'] == 'better' else CANNOT
     instead = (
-        f'The difference of genotype-mean F1 between {nice(arm)} and a clock told the treatment '
+        f'The difference of genotype-mean F1 between {nice(arm)} and a time-and-treatment baseline '
         f'was {gap} ({p_equals(row["p_adjusted"])} after adjustment).'
     )
     return Found(
@@ -205,7 +205,7 @@ def beats_clock(results: Results, claim: tuple) -> Found:
         instead,
         (
             'Retrospective predictions can read the treatment off the late photographs; '
-            'generalisation to new accessions is shown only by what exceeds the clock.'
+            'generalisation to new genotypes is shown only by what exceeds the clock.'
         ),
     )
 
@@ -239,7 +239,7 @@ def contrast(results: Results, claim: tuple) -> Found:
     need = ''
     if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80']):
         need = (
-            f'; {int(row["n"])} accessions would have shown a difference of '
+            f'; {int(row["n"])} genotypes would have shown a difference of '
             f'{number(row["detectable_80"], 3)} with 80 % power'
         )
     return Found(
@@ -248,7 +248,7 @@ def contrast(results: Results, claim: tuple) -> Found:
         '0',
         f'{words}: difference of genotype-mean F1 {_gap(row)}{need}.',
         (
-            'The comparison is now paired over accessions and adjusted; '
+            'The comparison is now paired over genotypes and adjusted; '
             f'the difference is {_gap(row)}.'
         ),
     )
@@ -335,7 +335,7 @@ def early(results: Results, claim: tuple) -> Found:
         '0',
         instead,
         (
-            'Only the online reading is used for statements about time, '
+            'Only the online protocol is used for statements about time, '
             'and alarms are set against the matched controls.'
         ),
     )
@@ -388,7 +388,7 @@ def information(results: Results, claim: tuple) -> Found:
         chance,
         instead,
         (
-            'What alarms know of the accessions is now tested by the concordance of alarm and '
+            'What alarms know of the genotypes is now tested by the concordance of alarm and '
             'onset against permuted onsets; two leads that share an onset correlate at about 0.7 '
             'even for independent series.'
         ),
@@ -456,7 +456,7 @@ def senescence(results: Results, claim: tuple) -> Found:
             f'From day 31 on, {now} of the control steps were falsely alarmed, '
             f'against {number(100 * young.value, 1)} % before.'
         ),
-        'Counted on measured steps only.',
+        'Counted on plant-days only.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #c3624124
@@ -491,7 +491,7 @@ def fluorescence_day(results: Results, claim: tuple) -> Found:
 # %% ../../nbs/55_legacy/80_claims.ipynb #dc97476f
 @check
 def order(results: Results, claim: tuple) -> Found:
-    "Fluorescence, then model, then eye, in one accession after another"
+    "Fluorescence, then model, then eye, in one genotype after another"
     from faba_nb.reporting.presymptomatic import dates
 
     r, (arm,) = locate(results, [claim.arm])
@@ -499,13 +499,13 @@ def order(results: Results, claim: tuple) -> Found:
     n, k = len(t), int(((t.fluor_alarm_dag < t.alarm_dag) & (t.alarm_dag < t.onset_dag)).sum())
     return Found(
         STANDS if k > 0.9 * n else CANNOT,
-        f'{k} of {n} accessions',
+        f'{k} of {n} genotypes',
         f'{number(n / 6, 0)} of {n} in a random order',
         (
-            f'The order fluorescence, alarm, annotation held in {k} of {n} accessions '
-            f'({accession_rule.words}).'
+            f'The order fluorescence, alarm, annotation held in {k} of {n} genotypes '
+            f'({genotype_rule.words}).'
         ),
-        'The order is counted accession by accession instead of being read off mean dates.',
+        'The order is counted genotype by genotype instead of being read off mean dates.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #8a25a09c
@@ -595,7 +595,7 @@ def claims_table(
             Column('place', 'Where'),
             Column('before', 'Printed'),
             Column('now', 'Computed now'),
-            Column('yardstick', 'Yardstick'),
+            Column('yardstick', 'Information-free baseline'),
             Column('instead', 'What can be written'),
             Column('answer', 'Answer to reviewers'),
         ],

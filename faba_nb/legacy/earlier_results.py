@@ -200,7 +200,7 @@ def found_again(
     if other:
         texts.append(
             f'It does not come out again for {told(other)}: these checkpoints, '
-            'features or measured steps are not those behind the printed number.'
+            'features or plant-days are not those behind the printed number.'
         )
     return texts
 
@@ -400,8 +400,8 @@ def side_by_side(
     results: Results,  # the study
     protocol: str = 'retrospective',  # or 'online'
 ) -> Table:
-    "Imported arms and yardsticks: the old definition, then measured steps"
-    frame = metric_frame(results, [*ranking(results), *results.yardsticks], SIDE, protocol)
+    "Imported arms and information-free baselines: the old definition, then plant-days"
+    frame = metric_frame(results, [*ranking(results), *results.information_free], SIDE, protocol)
     have = [k for k in SIDE if frame[k].notna().any()]
     if not have:
         raise NotThere(f'No imported arm has {protocol} predictions.')
@@ -410,7 +410,7 @@ def side_by_side(
         frame,
         [Column('name', 'Arm'), *map(_side_column, have)],
         (
-            f'The old definition and measured steps, side by side, {protocol} reading, '
+            f'The old definition and plant-days, side by side, {protocol} protocol, '
             f'{counted(genotypes(results), "genotype")}.'
         ),
         groups='kind',
@@ -418,7 +418,7 @@ def side_by_side(
             'As published: F1 and AUC count the measured rounds, two rounds of one day as two; '
             'the onset error alone reads all rounds, measured or not, '
             'and a plant never detected counts as day 38. '
-            'Measured steps: one step per day with a photograph or a fluorescence reading; '
+            'Plant-days: one step per day with a photograph or a fluorescence reading; '
             'plants never detected are counted, not given a day.'
         ),
     )
@@ -428,7 +428,7 @@ def _side_column(metric: str) -> Column:
     "The column of a metric that says by which definition"
     old = metric in ('f1', 'auc', 'mae_published')
     unit = METRICS[metric][1].split(',')[0]
-    told = ', '.join(filter(None, (unit, 'as published' if old else 'measured steps')))
+    told = ', '.join(filter(None, (unit, 'as published' if old else 'plant-days')))
     return metric_column(metric, interval=metric in ('f1', 'mae_measured'), unit=told)
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #8aec6489
@@ -437,7 +437,7 @@ PLACES = {
     'AUC as published': ('auc', 'published', 'retrospective'),
     'Onset MAE as published': ('mae_published', 'published', 'retrospective'),
     'Pooled F1': ('f1', 'pooled', 'retrospective'),
-    'Onset MAE (measured steps)': ('mae_measured', 'measured', 'retrospective'),
+    'Onset MAE (plant-days)': ('mae_measured', 'measured', 'retrospective'),
     'F1 (past only)': ('f1', 'published', 'online'),
     'Concordance (past only)': ('concordance', 'genotype', 'online'),
 }
@@ -499,7 +499,7 @@ def can_say(
             f'{nice(a)} by {with_interval(r["difference"], r["low"], r["high"], 3)} F1'
             for a, r in above.items()
         )
-        lines.append(f'The clock told the treatment is exceeded: {told}.')
+        lines.append(f'The time-and-treatment baseline is exceeded: {told}.')
     seeing = [r for r in _concordance(results) if r.value > r.null_high]
     if seeing:
         told = listed(
@@ -558,7 +558,7 @@ def cannot_say(
     if unsure and (clock := results.metric('treatment_clock', 'f1')) is not None:
         lines.append(
             f'That the F1 of {listed(map(nice, unsure))} shows use of anything but the treatment: '
-            f'a clock told the treatment reaches {number(clock.value)}.'
+            f'a time-and-treatment baseline reaches {number(clock.value)}.'
         )
     blind = [r.arm for r in _concordance(results) if r.value <= r.null_high]
     if blind:
@@ -583,9 +583,9 @@ def _unlike(results: Results) -> Iterator[str]:
     "Reasons that lie in how the arms were made"
     arms = {a: r['settings'] for a, r in brought(results).items() if r.get('settings')}
     seeing = {a: s['backbone'] for a, s in arms.items() if 'image' in s['modalities']}
-    taps = {a: get_backbone(b).published_tap for a, b in seeing.items()}
-    if len(set(taps.values())) > 1:
-        told = listed(f'{nice(a)} {t}' for a, t in taps.items())
+    layers = {a: get_backbone(b).published_layer for a, b in seeing.items()}
+    if len(set(layers.values())) > 1:
+        told = listed(f'{nice(a)} {t}' for a, t in layers.items())
         yield (
             'That a difference between encoders is one of pre-training: '
             f'their features were taken at different places ({told}) and from different crops.'
@@ -595,7 +595,7 @@ def _unlike(results: Results) -> Iterator[str]:
         yield (
             f'That {listed(map(nice, causal))} saw the past only: the earlier mask lets every '
             'step see the summary token, and that sees all steps. '
-            'The online reading replays the past instead.'
+            'The online protocol replays the past instead.'
         )
     guessed = [a for a, r in brought(results).items() if not r.get('configuration')]
     if guessed:

@@ -49,7 +49,7 @@ from .old_network import Variant, check_variant, widths_of
 from .old_summaries import find_summary, summary_rows
 from ..training.bundle import Bundle
 from ..training.folds import make_folds
-from ..training.running import COLUMNS
+from ..training.study_training import COLUMNS
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #cb112bc3
 @dataclass
@@ -209,22 +209,22 @@ def import_results(
     source, experiment = find_source(results, data, features, configuration), Experiment(data)
     study, _ = _with_arm(out, arm, source.arm)
     folder = StudyFolder(out).arm(arm)
-    mark = _mark(source, experiment)
-    if _is_done(folder, mark, source):
+    digest = _fingerprint(source, experiment)
+    if _is_done(folder, digest, source):
         if not len(source.checkpoints):
             _enter(source, experiment, Path(out), arm)
         return read_json(folder.imported)
     if folder.record.is_file():
         raise BadInput('this arm was trained here', folder.path, 'give another --arm')
     tables, facts = _predicted(source, experiment, study.name, arm)
-    facts |= dict(arm=arm, fingerprint=mark)
+    facts |= dict(arm=arm, fingerprint=digest)
     return _write(source, experiment, Path(out), folder, tables, facts)
 
 # %% ../../nbs/55_legacy/60_importing.ipynb #eb96ccf7
 SUMMARY = 'summary.json'  # of an imported arm: the scores that the earlier system computed
 
 
-def _is_done(folder: ArmFolder, mark: str, source: Source) -> bool:
+def _is_done(folder: ArmFolder, digest: str, source: Source) -> bool:
     "Whether exactly this was imported, and lies there as it was written"
     files = [folder.imported]
     if len(source.checkpoints):
@@ -232,25 +232,25 @@ def _is_done(folder: ArmFolder, mark: str, source: Source) -> bool:
     if any(map(broken, files)):
         return False
     try:
-        return read_json(folder.imported).get('fingerprint') == mark
+        return read_json(folder.imported).get('fingerprint') == digest
     except (ValueError, AttributeError):
         return False  # torn: it is written anew
 
 
-def _mark(source: Source, experiment: Experiment) -> str:
+def _fingerprint(source: Source, experiment: Experiment) -> str:
     "A fingerprint of everything that is imported and of the data it is applied to"
     f, said = source.features, source.configuration
     file = []
     if f and f.is_file():
         file = [f.name, f.stat().st_size, f.stat().st_mtime_ns]
     told = [said.scaled, said.automatic, said.sizes, said.ignored] if said else []
-    mark = lambda c: (int(c.init_seed), int(c.fold), sha256(c.path))
+    digest = lambda c: (int(c.init_seed), int(c.fold), sha256(c.path))
     return fingerprint(
         2,
         to_dict(source.arm),
         told,
         source.summary,
-        [mark(c) for c in source.checkpoints.itertuples()],
+        [digest(c) for c in source.checkpoints.itertuples()],
         experiment.fingerprint,
         file,
     )

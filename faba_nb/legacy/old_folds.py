@@ -24,7 +24,7 @@ def predict_fold(
     bundle: Bundle,  # from `earlier_bundle`
     fold: Fold,  # which plants are left out
 ) -> pd.DataFrame:
-    "Rows for the fold's test and validation plants in both readings, on all rounds"
+    "Rows for the fold's test and validation plants in both protocols, on all rounds"
     at = members(fold, bundle.plants.genotype)
     widths = widths_of(w)
     parts = []
@@ -51,7 +51,7 @@ def _rows(
         split=split,
         round=g.round[at].ravel(),
         dag=g.dag[at].ravel().astype(int),
-        measured=g.real[at].ravel().astype(int),
+        measured=g.observed[at].ravel().astype(int),
         probability=torch.sigmoid(logits).double().numpy().ravel(),
     )
     for i, m in enumerate(MODALITIES):
@@ -189,7 +189,7 @@ def _loss_gap(
     if not np.isfinite(stored):
         return float('nan')
     at = np.flatnonzero(bundle.plants.genotype == genotype)
-    seen = torch.from_numpy(bundle.rounds.real[at])
+    seen = torch.from_numpy(bundle.rounds.observed[at])
     onset = bundle.plants.onset_dag.to_numpy(float)[at]
     y = torch.from_numpy(bundle.rounds.dag[at] >= onset[:, None])[seen].float()
     if said.automatic:

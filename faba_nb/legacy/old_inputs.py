@@ -102,7 +102,7 @@ def earlier_bundle(
     "The experiment as the earlier network saw it, and what of it needs saying"
     b = load_bundle(arm, experiment, features, partial=True)
     facts = _set_fluorescence(b, experiment, scaled, width) if 'fluor' in arm.modalities else {}
-    b.rounds.real = _active(b, experiment, features)
+    b.rounds.observed = _active(b, experiment, features)
     return b, facts | _lacking(b, experiment, features)
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #70082a46
@@ -172,7 +172,7 @@ def inputs_of(
         image=torch.from_numpy(np.asarray(bundle.table))[rows] if g.rows is not None else None,
         image_there=rows > 0,
     )
-    return x | dict(active=torch.from_numpy(g.real[at]))
+    return x | dict(active=torch.from_numpy(g.observed[at]))
 
 # %% ../../nbs/55_legacy/40_old_inputs.ipynb #92403149
 def filled(x: dict[str, torch.Tensor | None], widths: dict[str, int]) -> dict[str, torch.Tensor]:

@@ -56,7 +56,7 @@ METRICS = {
         'd, measured',
         1,
         (
-            'First measured step above 0.5 against the annotated onset; '
+            'First plant-day above 0.5 against the annotated onset; '
             'plants never detected are left out and counted'
         ),
     ),
@@ -91,7 +91,7 @@ METRICS = {
         '',
         3,
         (
-            'Share of pairs of drought plants whose alarms (first measured step above 0.5) come '
+            'Share of pairs of drought plants whose alarms (first plant-day above 0.5) come '
             'in the order of their onsets'
         ),
     ),
@@ -127,8 +127,8 @@ NAMES = {
     'only_env': 'only environment',
     'no_fluor': 'no fluorescence',
     'only_fluor': 'only fluorescence',
-    'treatment_clock': 'clock told the treatment',
-    'inferred_treatment_clock': 'clock with inferred treatment',
+    'treatment_clock': 'time-and-treatment baseline',
+    'inferred_treatment_clock': 'time-and-treatment baseline with inferred treatment',
     'genotype_free_clock': 'genotype-free clock',
     'constant_onset': 'constant onset day',
     'logistic': 'logistic regression',
@@ -150,12 +150,12 @@ KINDS = {
     'arm': 'Models',
     'baseline': 'Baselines',
     'imported': 'Imported results',
-    'yardstick': 'Yardsticks: simple rules',
+    'yardstick': 'Information-free baselines: simple rules',
 }
 
 
 def nice(
-    name: str,  # an arm or yardstick
+    name: str,  # an arm or information-free baseline
 ) -> str:
     "The name as printed"
     return NAMES.get(name, str(name).replace('_', ' '))
@@ -165,7 +165,7 @@ def metric_frame(
     results: Results,  # the study
     arms: Sequence[str],  # names of the lines
     metrics: dict[str, tuple[str, str]],  # {column: (group, metric)}
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> pd.DataFrame:
     "One line per arm with value, low and high of each metric"
     columns = {'arm': list(arms)}
@@ -222,9 +222,9 @@ def published_values(
 def comparison_table(
     results: Results,  # the study
 ) -> Table:
-    "F1, AUC and onset error as the earlier paper defined them, its values beside, yardsticks below"
+    "F1, AUC and onset error as the earlier paper defined them, its values beside, information-free baselines below"
     asked = {m: ('published', m) for m in ('f1', 'auc', 'mae_published')}
-    frame = metric_frame(results, [*results.arms, *results.yardsticks], asked)
+    frame = metric_frame(results, [*results.arms, *results.information_free], asked)
     frame = grouped(results, frame, list(asked))
     for m in asked:
         values = published_values(results, m)
@@ -243,13 +243,13 @@ def comparison_table(
         (
             'The comparison as the earlier paper defined it: mean over '
             f'{counted(genotypes(results), "left-out genotype")}, then over seeds; '
-            'retrospective reading.'
+            'retrospective protocol.'
         ),
         groups='kind',
         note=(
             'In brackets: 95 % intervals, genotypes resampled. '
             'The models see the late photographs and can tell from them who was watered, '
-            f'so their fair rival is the clock told the treatment.{rounds}'
+            f'so their fair rival is the time-and-treatment baseline.{rounds}'
         ),
     )
 
@@ -285,7 +285,7 @@ def measured_table(
     results: Results,  # the study
     protocol: str = 'retrospective',  # or 'online'
 ) -> Table:
-    "Alarms on measured steps, pooled scores and genotype information"
+    "Alarms on plant-days, pooled scores and genotype information"
     asked = {
         'mae_measured': ('measured', 'mae_measured'),
         'never_detected': ('measured', 'never_detected'),
@@ -295,10 +295,10 @@ def measured_table(
         'auc_within_day_drought': ('pooled', 'auc_within_day_drought'),
         'concordance': ('genotype', 'concordance'),
     }
-    frame = metric_frame(results, [*results.arms, *results.yardsticks], asked, protocol)
+    frame = metric_frame(results, [*results.arms, *results.information_free], asked, protocol)
     have = [k for k in asked if frame[k].notna().any()]
     if not have:
-        raise NotThere(f'No {protocol} metrics on measured steps were computed.')
+        raise NotThere(f'No {protocol} metrics on plant-days were computed.')
     chance = _without_information(results, protocol)
     frame = grouped(results, frame, have)
     frame['chance'] = [chance.get(a, '–') for a in frame.arm]
@@ -317,13 +317,13 @@ def measured_table(
         frame,
         columns if chance else columns[:-1],
         (
-            f'On measured steps, {protocol} reading, {counted(genotypes(results), "genotype")}. '
+            f'On plant-days, {protocol} protocol, {counted(genotypes(results), "genotype")}. '
             'Plants that were never detected are counted, not given a day.'
         ),
         groups='kind',
         note=(
             'In brackets: 95 % intervals, genotypes resampled. '
-            'A clock made from the other accessions leans against the one left out, '
+            'A clock made from the other genotypes is biased against the one left out, '
             'so its order within a day can lie far below 0.5.'
         ),
     )
@@ -334,7 +334,7 @@ def difference(
     a: str,  # arm
     b: str,  # arm that is subtracted
     metric: str = 'f1',  # one of the contrasts' metrics
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> dict | None:
     "The row of a − b as a dictionary, or None where the pair was not compared"
     c = results.table('contrasts')
@@ -417,7 +417,7 @@ def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.Dat
     c = results.table('contrasts')
     c = c[(c.stated == int(stated)) & (c.metric == metric) & (c.protocol == protocol)]
     if not stated:
-        c = c[~c.arm_b.isin(results.yardsticks)]
+        c = c[~c.arm_b.isin(results.information_free)]
     if c.empty and stated:
         raise NotThere('The study states no contrast that could be tested.')
     if c.empty:
@@ -433,7 +433,7 @@ def contrasts_table(
     results: Results,  # the study
     stated: bool = True,  # the contrasts stated beforehand, or all other pairs of arms
     metric: str = 'f1',  # the primary one by default
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> Table:
     "Differences with interval, p values and verdict"
     c = _pairs(results, stated, metric, protocol)
@@ -456,7 +456,7 @@ def contrasts_table(
 def tests_table(
     results: Results,  # the study
     metric: str = 'f1',  # the primary one by default
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> Table:
     "What other tests say of the stated contrasts"
     c = _pairs(results, True, metric, protocol)
@@ -478,16 +478,16 @@ def tests_table(
 def rivals_table(
     results: Results,  # the study
 ) -> Table:
-    "Each arm against the rules that see no plant, in both readings"
+    "Each arm against the rules that see no plant, in both protocols"
     c = results.table('contrasts')
-    c = c[(c.metric == 'f1') & c.arm_b.isin(results.yardsticks)]
+    c = c[(c.metric == 'f1') & c.arm_b.isin(results.information_free)]
     if c.empty:
-        raise NotThere('No arm was compared with a yardstick.')
+        raise NotThere('No arm was compared with an information-free baseline.')
     c = c.assign(
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
         difference_low=c.low,
         difference_high=c.high,
-        reading=c.protocol.str.capitalize(),
+        protocol=c.protocol.str.capitalize(),
     ).reset_index(drop=True)
     return Table(
         c,
@@ -496,7 +496,7 @@ def rivals_table(
             'Arms against their fair rivals: difference of genotype-mean F1, '
             f'{counted(int(c.n.max()), "genotype")}; exploratory.'
         ),
-        groups='reading',
+        groups='protocol',
         note=(
             'Retrospective predictions can read the treatment off the late photographs, '
             'so their rival is told it; online predictions cannot, so theirs infers it.'
@@ -559,8 +559,8 @@ def preparations_table(
     f = f[several].sort_values(['what', 'preparation'], kind='stable').reset_index(drop=True)
     columns = [
         Column('preparation', 'Preparation'),
-        Column('tap', 'Tap'),
-        Column('canvas', 'Canvas'),
+        Column('layer', 'Layer'),
+        Column('framing', 'Framing'),
         Column('study', 'Study'),
         *(metric_column(m) for m in ('f1', 'auc', 'mae_published') if f[m].notna().any()),
         metric_column('mae_measured', interval=False),
@@ -594,8 +594,8 @@ def _how(arm: Arm) -> dict[str, str]:
     return dict(
         what=what + (f', {listed(extra)}' if extra else ''),
         preparation=arm.preparation,
-        tap=arm.tap if image else '',
-        canvas=arm.canvas if image else '',
+        layer=arm.layer if image else '',
+        framing=arm.framing if image else '',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #80eb5dd3
@@ -611,7 +611,7 @@ SENSITIVITIES = {
 def sensitivity_table(
     results: Results,  # the study
     metric: str = 'f1',  # of group sensitivity
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> Table:
     "F1 of every arm under other decisions"
     rows = []
@@ -633,15 +633,15 @@ def sensitivity_table(
             *(Column(s or 'base', METRICS[metric][0], SENSITIVITIES[s], 3) for s in ['', *have]),
         ],
         (
-            f'{METRICS[metric][0]} under other decisions, {protocol} reading, '
+            f'{METRICS[metric][0]} under other decisions, {protocol} protocol, '
             f'{counted(genotypes(results), "genotype")}.'
         ),
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #480a19bc
 PARTS = {
-    'genotype': 'between accessions',
-    'genotype_x_arm': 'accession × arm',
+    'genotype': 'between genotypes',
+    'genotype_x_arm': 'genotype × arm',
     'split': 'between validation splits',
     'init': 'between initialisations',
 }
@@ -649,7 +649,7 @@ PARTS = {
 
 def variance_table(
     results: Results,  # the study
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> Table:
     "Variance components of F1"
     v = results.table('variance')
@@ -666,7 +666,7 @@ def variance_table(
             Column('note', 'Remark'),
         ],
         (
-            f'Where the scatter of F1 comes from, {protocol} reading, '
+            f'Where the scatter of F1 comes from, {protocol} protocol, '
             f'{counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.'
         ),
     )
@@ -689,7 +689,7 @@ def undefined_table(
     n = n.sort_values('protocol', ascending=False, kind='stable').reset_index(drop=True)
     n = n.assign(
         name=n.arm.map(nice),
-        reading=n.protocol.str.capitalize(),
+        protocol=n.protocol.str.capitalize(),
         what=[METRICS.get(m, (m,))[0] for m in n.metric],
     )
     return Table(
@@ -702,7 +702,7 @@ def undefined_table(
             Column('count', 'Folds', 'of all runs', 0),
         ],
         f'Undefined values of single folds, {counted(genotypes(results), "genotype")}.',
-        groups='reading',
+        groups='protocol',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7b13a398

@@ -25,13 +25,13 @@ from faba_nb.reporting.results import (
     names_only,
     number,
 )
-from .style import canvas, colour
+from .style import new_figure, colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
 def counts_table(
     results: Results,  # the study
 ) -> Table:
-    "Plants, accessions, measurements, labels"
+    "Plants, genotypes, measurements, labels"
     e = results.experiment
     m = e.measured
     side = e.images['view'].str.startswith('side')
@@ -40,7 +40,7 @@ def counts_table(
             'Plants',
             len(e.plants),
             (
-                f'{counted(e.plants.genotype.nunique(), "accession")} × '
+                f'{counted(e.plants.genotype.nunique(), "genotype")} × '
                 f'{counted(e.plants.treatment.nunique(), "treatment")} × '
                 f'{counted(e.plants.replicate.nunique(), "replicate")}'
             ),
@@ -53,11 +53,11 @@ def counts_table(
         ('Top photographs', int((~side).sum()), ''),
         ('Fluorescence records', len(e.fluor), f'{counted(len(e.fluor_known), "parameter")} each'),
         ('Watering steps', len(e.water), 'plant-days with a soil-water record'),
-        ('Measured steps', len(m), 'plant-days with a photograph or a fluorescence record'),
+        ('Plant-days', len(m), 'with a photograph or a fluorescence record'),
         (
             'Stressed steps',
             int(m.label.sum()),
-            f'{number(100 * m.label.mean(), 1)} % of the measured steps',
+            f'{number(100 * m.label.mean(), 1)} % of the plant-days',
         ),
         (
             'Steps per plant',
@@ -106,7 +106,7 @@ def calendar(
     lines = [(s, r) for s in sensors for r in sorted(v.replicate.unique())]
     if not lines:
         raise NotThere('No photograph and no fluorescence record was found.')
-    fig, ax = canvas(width, 14 + 4.6 * len(lines))
+    fig, ax = new_figure(width, 14 + 4.6 * len(lines))
     most = v.groupby('replicate').plants.max()
     for i, (s, r) in enumerate(lines):
         of = v[(v.sensor == s) & (v.replicate == r)]
@@ -213,17 +213,17 @@ def onsets(
     results: Results,  # the study
     width: float,  # mm
 ) -> Drawn:
-    "Accessions by annotated day of onset"
+    "Genotypes by annotated day of onset"
     p = results.experiment.plants.drop_duplicates('genotype').dropna(subset=['genotype_onset_dag'])
     if p.empty:
-        raise NotThere('No accession has an annotated onset.')
-    fig, ax = canvas(width, 42)
+        raise NotThere('No genotype has an annotated onset.')
+    fig, ax = new_figure(width, 42)
     for k in ('Early', 'Mid', 'Late'):
         n = p[p.onset_class == k].genotype_onset_dag.value_counts().sort_index()
         ax.bar(n.index, n.values, width=0.8, color=colour(k), label=f'{k} ({n.sum()})')
     median = p.genotype_onset_dag.median()
     ax.axvline(median, color=colour('ink'), ls='--', lw=0.9)
-    ax.set(xlabel='Annotated onset (days after germination)', ylabel='Accessions')
+    ax.set(xlabel='Annotated onset (days after germination)', ylabel='Genotypes')
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
     days = p.genotype_onset_dag.value_counts().sort_index()
@@ -231,11 +231,11 @@ def onsets(
     return Drawn(
         fig,
         (
-            f'Annotated onset of drought symptoms, n = {counted(len(p), "accession")}, '
+            f'Annotated onset of drought symptoms, n = {counted(len(p), "genotype")}, '
             'one value each; how it was annotated is not documented. '
             f'Dashed: median, day {number(median, 0)}.'
         ),
-        f'Accessions by onset: {told}.',
+        f'Genotypes by onset: {told}.',
     )
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #dab63f70
@@ -249,10 +249,10 @@ def biomass(
         raise NotThere('No fresh weights were found.')
     mean = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
     if width > 120:
-        fig, axes = canvas(width, 55, 1, 2)
+        fig, axes = new_figure(width, 55, 1, 2)
         one, other = 'Left', 'right'
     else:
-        fig, axes = canvas(width, 105, 2, 1)
+        fig, axes = new_figure(width, 105, 2, 1)
         one, other = 'Above', 'below'
     _weights(axes[0], p)
     ratio = _ratios(axes[1], mean, p)
@@ -262,7 +262,7 @@ def biomass(
     caption = (
         f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; '
         f'{other}: fresh weight under drought as a share of the control, '
-        f'mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "accession")}, '
+        f'mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "genotype")}, '
         'against annotated onset.'
     )
     alt = (
@@ -352,7 +352,7 @@ def class_strip(
     onset_class: str = 'Mid',  # Early, Mid or Late
     replicate: int = 1,  # 1, 2 or 3
 ) -> Drawn:
-    "Side views of a control and a drought plant of a typical accession of an onset class"
+    "Side views of a control and a drought plant of a typical genotype of an onset class"
     p = results.experiment.plants
     of = (
         p[(p.onset_class == onset_class) & (p.replicate == replicate)]
@@ -360,5 +360,5 @@ def class_strip(
         .sort_values(['genotype_onset_dag', 'genotype'])
     )
     if of.empty:
-        raise NotThere(f'No accession is in onset class {onset_class}.')
+        raise NotThere(f'No genotype is in onset class {onset_class}.')
     return plant_strip(results, width, genotype=of.genotype.iloc[len(of) // 2], replicate=replicate)

@@ -31,7 +31,7 @@ from faba_nb.reporting.results import (
     spread,
     with_interval,
 )
-from .style import arm_colour, canvas, colour, label_panels, panels
+from .style import arm_colour, new_figure, colour, label_panels, panels
 from faba_nb.reporting.comparison_tables import (
     METRICS,
     genotypes,
@@ -63,9 +63,9 @@ def score_panel(
     results: Results,  # the study
     frame: pd.DataFrame,  # values by arm, from `metric_frame`
     metric: str,  # column
-    marks: Sequence[str] = (),  # yardsticks, drawn as lines
+    marks: Sequence[str] = (),  # information-free baselines, drawn as lines
 ) -> None:
-    "One metric: a line per arm, levels of the yardsticks, earlier values"
+    "One metric: a line per arm, levels of the information-free baselines, earlier values"
     before = published_values(results, metric)
     arms = [a for a in frame.index if a not in marks]
     for i, arm in enumerate(arms):
@@ -96,16 +96,18 @@ def scores(
         'mae_published',
     ),  # panels; those without numbers are left out
 ) -> Drawn:
-    "Arms, intervals, yardsticks and earlier values"
+    "Arms, intervals, information-free baselines and earlier values"
     arms = results.arms
-    marks = [y for y in ('treatment_clock', 'clock') if y in results.yardsticks]
+    marks = [y for y in ('treatment_clock', 'clock') if y in results.information_free]
     frame = metric_frame(results, arms + marks, {m: ('published', m) for m in metrics})
     frame = frame.set_index('arm')
     metrics = [m for m in metrics if frame.loc[arms, m].notna().any()]
     if not metrics:
         raise NotThere('No arm has a score by the earlier paper’s definitions.')
     shape = (len(metrics), 1) if width < 120 else (1, len(metrics))
-    fig, axes = canvas(width, (20 + 5 * len(arms)) * shape[0], *shape, sharey=True, squeeze=False)
+    fig, axes = new_figure(
+        width, (20 + 5 * len(arms)) * shape[0], *shape, sharey=True, squeeze=False
+    )
     for ax, m in zip(axes.flat, metrics):
         score_panel(ax, results, frame, m, marks)
     first = metrics[0]
@@ -140,7 +142,7 @@ def pair_panel(
     bands: Sequence[float] = (margin,),  # half widths of the shaded bands, F1
 ) -> tuple[Figure, str]:
     "A difference with interval and verdict per pair of arms"
-    fig, ax = canvas(width, 20 + 7 * len(pairs))
+    fig, ax = new_figure(width, 20 + 7 * len(pairs))
     for band, alpha in zip(bands, (0.45, 0.8)):
         ax.axvspan(-band, band, color=colour('rule'), alpha=alpha, lw=0)
     ax.axvline(0, color=colour('muted'), lw=0.8)
@@ -208,7 +210,7 @@ def genotype_differences(
     pairs = [p for p in results.study.contrasts if set(p) <= set(f1.columns)]
     if not pairs:
         raise NotThere('No stated contrast has results for both of its arms.')
-    fig, axes = canvas(
+    fig, axes = new_figure(
         width, 22 + 3.1 * len(order), 1, len(pairs), sharey=True, sharex=True, squeeze=False
     )
     for ax, (a, b) in zip(axes.flat, pairs):
@@ -272,24 +274,24 @@ def probability_curves(
     "Probability over time: control and drought plants of typical genotypes"
     arm = arm or results.arms[0]
     chosen = typical_genotypes(results, arm)
-    readings = _readings(results, arm)
+    protocols = _protocols(results, arm)
     fig, axes = panels(len(chosen), width, 52, (1, 3), sharex=True, sharey=True)
-    test = readings['retrospective']
+    test = protocols['retrospective']
     plants = plants_shown(results, test.plant_id[test.genotype.isin(chosen.values())])
     for ax, (k, genotype) in zip(axes, chosen.items()):
         sign = dagger(plants[plants.genotype == genotype])
-        _curves(ax, readings, genotype, f'{genotype}{sign} ({k.lower()} onset)')
+        _curves(ax, protocols, genotype, f'{genotype}{sign} ({k.lower()} onset)')
     label_panels(axes, 'Days after germination', 'Probability of stress')
-    caption = _curves_caption(axes, readings, arm) + in_doubt(plants)
+    caption = _curves_caption(axes, protocols, arm) + in_doubt(plants)
     return Drawn(fig, caption, _curves_alt(test, chosen, arm))
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #440d321a
-def _curves_caption(axes: Sequence[Axes], readings: dict[str, pd.DataFrame], arm: str) -> str:
+def _curves_caption(axes: Sequence[Axes], protocols: dict[str, pd.DataFrame], arm: str) -> str:
     "What the curves are, counted in the panels"
-    n = readings['retrospective'].groupby(['split_seed', 'init_seed']).ngroups
+    n = protocols['retrospective'].groupby(['split_seed', 'init_seed']).ngroups
     control = spread([how_many(ax, 'WHC-80') for ax in axes], 'control plant')
     drought = spread([how_many(ax, 'WHC-30') for ax in axes], 'drought plant')
-    online = '; dashed: online, from the past alone' if 'online' in readings else ''
+    online = '; dashed: online, from the past alone' if 'online' in protocols else ''
     return (
         f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, '
         f'each left out of training: {control} and {drought} a panel, '
@@ -317,8 +319,8 @@ def dagger(
     return ' †' if any(map(doubts, plants['flags'])) else ''
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #f6d762b7
-def _readings(results: Results, arm: str) -> dict[str, pd.DataFrame]:
-    "Test predictions in every reading the arm has"
+def _protocols(results: Results, arm: str) -> dict[str, pd.DataFrame]:
+    "Test predictions in every protocol the arm has"
     out = {'retrospective': results.predictions(arm)}
     try:
         out['online'] = results.predictions(arm, 'online')
@@ -327,10 +329,10 @@ def _readings(results: Results, arm: str) -> dict[str, pd.DataFrame]:
     return out
 
 
-def _curves(ax: Axes, readings: dict[str, pd.DataFrame], genotype: str, title: str) -> None:
-    "All plants of a genotype, both readings"
-    for reading, style in zip(readings, ('-', '--')):
-        df = readings[reading]
+def _curves(ax: Axes, protocols: dict[str, pd.DataFrame], genotype: str, title: str) -> None:
+    "All plants of a genotype, both protocols"
+    for protocol, style in zip(protocols, ('-', '--')):
+        df = protocols[protocol]
         of = (
             df[df.genotype == genotype]
             .groupby(['treatment', 'plant_id', 'dag'])
@@ -338,7 +340,7 @@ def _curves(ax: Axes, readings: dict[str, pd.DataFrame], genotype: str, title: s
             .reset_index()
         )
         for (t, plant), one in of.groupby(['treatment', 'plant_id']):
-            first = reading == 'retrospective' and plant == of.plant_id[of.treatment == t].min()
+            first = protocol == 'retrospective' and plant == of.plant_id[of.treatment == t].min()
             curve = ax.plot(
                 one.dag,
                 one.probability,
@@ -348,9 +350,9 @@ def _curves(ax: Axes, readings: dict[str, pd.DataFrame], genotype: str, title: s
                 alpha=0.9 if style == '-' else 0.5,
                 label=t if first else None,
             )[0]
-            if reading == 'retrospective':
+            if protocol == 'retrospective':
                 shows(curve, t)
-    onset = readings['retrospective'].query('genotype == @genotype').onset_dag.max()
+    onset = protocols['retrospective'].query('genotype == @genotype').onset_dag.max()
     if onset == onset:
         ax.axvline(onset, color=colour('ink'), lw=1)
     ax.axhline(0.5, color=colour('muted'), lw=0.7, ls=':')
@@ -364,7 +366,7 @@ def _curves_alt(df: pd.DataFrame, chosen: dict[str, str], arm: str) -> str:
     for k, g in chosen.items():
         m = last[last.genotype == g].groupby('treatment').probability.mean()
         parts.append(f'{g}: ' + listed(f'{t} ends at {number(p, 2)}' for t, p in m.items()))
-    return f'Mean probability of {nice(arm)} on the last day of an accession. {"; ".join(parts)}.'
+    return f'Mean probability of {nice(arm)} on the last day of a genotype. {"; ".join(parts)}.'
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #dc7b36f2
 def photograph(
@@ -411,7 +413,7 @@ def cut(
 def plant_strip(
     results: Results,  # the study
     width: float,  # mm
-    genotype: str | None = None,  # the accession; the first typical Mid genotype by default
+    genotype: str | None = None,  # the genotype; the first typical Mid genotype by default
     replicate: int = 1,  # 1, 2 or 3
     most: int = 8,  # photographs in a row
 ) -> Drawn:
@@ -462,7 +464,7 @@ def _strip(
     images = cut([e.image_path(r) for r in photos.itertuples()], 360)
     ratio = images[0].shape[0] / images[0].shape[1]
     height = 8 + len(rows) * min(60, ratio * width / len(days))
-    fig, axes = canvas(width, height, len(rows), len(days), squeeze=False)
+    fig, axes = new_figure(width, height, len(rows), len(days), squeeze=False)
     for ax, image, photo in zip(axes.flat, images, photos.itertuples()):
         _strip_photo(ax, image, photo)
     onset = pair.onset_dag.max()

@@ -217,15 +217,15 @@ def measure(
     need = letters(table)
     gaps = 2 * len(table.columns)
     least_of_all = gaps + sum(least for _, least in need)
-    size, room = next(((s, n) for s, n in SIZES if least_of_all <= n), SIZES[-1])
-    if gaps + sum(longest for longest, _ in need) <= room:
+    size, space = next(((s, n) for s, n in SIZES if least_of_all <= n), SIZES[-1])
+    if gaps + sum(longest for longest, _ in need) <= space:
         return size, [None] * len(need)
-    left = room - gaps - sum(least for longest, least in need if longest == least)
+    left = space - gaps - sum(least for longest, least in need if longest == least)
     weights = [longest**0.5 if longest > least else 0 for longest, least in need]
     total = sum(weights)
     shares = []
     for weight, (_, least) in zip(weights, need):
-        shares.append(max(least, left * weight / total) / room if weight else None)
+        shares.append(max(least, left * weight / total) / space if weight else None)
     return size, shares
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #cd09931f
@@ -237,12 +237,12 @@ def lines_needed(
 ) -> int:
     "Printed lines of the table, broken texts and intervals counted"
     size, widths = measure(table)
-    room = dict(SIZES)[size]
+    space = dict(SIZES)[size]
     total = 0
     for title, lines in blocks(table):
         total += 2 * bool(title)
         for _, cells in lines:
-            total += max(_cell_lines(*c[2:], w, room) for w, c in zip(widths, cells))
+            total += max(_cell_lines(*c[2:], w, space) for w, c in zip(widths, cells))
     return total
 
 
@@ -250,12 +250,12 @@ def _cell_lines(
     text: str,
     interval: str,
     share: float | None,  # of the line; None where the text is not broken
-    room: int,  # letters on a line
+    space: int,  # letters on a line
 ) -> int:
     "Printed lines of a cell"
     if not share:
         return 1 + bool(interval)
-    return -(-len(text) // max(1, int(share * room)))
+    return -(-len(text) // max(1, int(share * space)))
 
 
 def is_long(

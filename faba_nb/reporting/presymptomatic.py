@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ..evaluation.alarms import Rule, accession_rule, never_words
+from ..evaluation.alarms import Rule, genotype_rule, never_words
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, dagger, plants_shown
 from .layout import Column, Table
@@ -28,7 +28,7 @@ from faba_nb.reporting.results import (
     spread,
     with_interval,
 )
-from .style import canvas, colour, label_panels, panels
+from .style import new_figure, colour, label_panels, panels
 from .sentences import told
 from .comparison_tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
@@ -52,13 +52,13 @@ def fluorescence_heatmap(
     t = fluorescence_effects(results).loc[order]
     days = pd.to_numeric(parting.set_index('parameter').divergence_dag).reindex(t.index)
     wide = width > 120
-    fig, ax = canvas(width, 16 + (1.95 if wide else 1.55) * len(t))
+    fig, ax = new_figure(width, 16 + (1.95 if wide else 1.55) * len(t))
     _heat(fig, ax, t, days, wide)
     return Drawn(
         fig,
         'Effect of drought in standard deviations of control plants, '
         f'{counted(len(t), "fluorescence parameter")}, n = '
-        f'{counted(int(parting.n_genotypes.max()), "accession")}, '
+        f'{counted(int(parting.n_genotypes.max()), "genotype")}, '
         'from a mixed model per parameter. '
         f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: '
         'the day from which drought and control plants part (simultaneous 95 % band). '
@@ -189,7 +189,7 @@ def gate_weights(
     results: Results,  # the study
     width: float,  # mm
     arm: str | None = None,  # the first arm with gates by default
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> Drawn:
     "fig3_gate_weights: mean gate of each modality over time, by treatment"
     g = results.table('gates')
@@ -210,7 +210,7 @@ def gate_weights(
     return Drawn(
         fig,
         (
-            f'{nice(arm)}, {protocol} reading: mean gate weight by day and treatment, '
+            f'{nice(arm)}, {protocol} protocol: mean gate weight by day and treatment, '
             f'band ± 1 SD over test steps (n = {spread(g.groupby("modality").n.sum(), "step")} of '
             'all runs). Weights describe the model; they are not importance.'
         ),
@@ -242,9 +242,9 @@ def class_curves(
     t = t[t.arm == arm]
     if 'retrospective' not in set(t.protocol):
         raise NotThere(f'Arm {arm} has no retrospective predictions.')
-    readings = [k for k in ('retrospective', 'online') if k in set(t.protocol)]
-    fig, axes = panels(len(readings), width, 52, (1, 2), sharex=True, sharey=True)
-    for ax, k in zip(axes, readings):
+    protocols = [k for k in ('retrospective', 'online') if k in set(t.protocol)]
+    fig, axes = panels(len(protocols), width, 52, (1, 2), sharex=True, sharey=True)
+    for ax, k in zip(axes, protocols):
         _kinds(ax, t[t.protocol == k], k)
     label_panels(axes, 'Days after germination', 'Probability of stress', 4)
     t = t[t.protocol == 'retrospective']
@@ -254,9 +254,9 @@ def class_curves(
     return Drawn(
         fig,
         (
-            f'{nice(arm)}: mean probability of stress of plants whose accession was left out, '
-            f'by day; drought plants by onset class, n = {counted(n, "accession")}. '
-            'Bands: 95 % intervals over accessions. Dotted: median annotated onset of a class; '
+            f'{nice(arm)}: mean probability of stress of plants whose genotype was left out, '
+            f'by day; drought plants by onset class, n = {counted(n, "genotype")}. '
+            'Bands: 95 % intervals over genotypes. Dotted: median annotated onset of a class; '
             'horizontal line: probability 0.5.'
         ),
         f'Mean probability on the last day, retrospective: {told}.',
@@ -264,7 +264,7 @@ def class_curves(
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #3a66758a
 def _kinds(ax: Axes, t: pd.DataFrame, title: str) -> None:
-    "Four mean curves of one reading"
+    "Four mean curves of one protocol"
     for k, tone in KINDS_OF_PLANT.items():
         m = t[t.kind == k].sort_values('dag')
         if m.empty:
@@ -301,11 +301,11 @@ def timeline(
     width: float,  # mm
     arm: str | None = None,  # the study's first arm by default
 ) -> Drawn:
-    "fig5_presymptomatic_timeline: annotation, alarm and fluorescence per accession"
+    "fig5_presymptomatic_timeline: annotation, alarm and fluorescence per genotype"
     arm = arm or results.arms[0]
     t = dates(results, arm)
     results.keep('dates', t)
-    fig, ax = canvas(width, 20 + 3.4 * len(t))
+    fig, ax = new_figure(width, 20 + 3.4 * len(t))
     y = np.arange(len(t))
     ax.hlines(y, t.last_before_dag, t.first_after_dag, color=colour('rule'), lw=3.2)
     ax.plot(t.onset_dag, y, '|', color=colour('ink'), ms=7, mew=1.6, label='annotated onset')
@@ -330,13 +330,13 @@ def timeline(
         (
             f'The median alarm of {nice(arm)} precedes the annotated onset in '
             f'{(t.alarm_dag < t.onset_dag).sum()}, that of fluorescence in '
-            f'{(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} accessions.'
+            f'{(t.fluor_alarm_dag < t.onset_dag).sum()} of {len(t)} genotypes.'
         ),
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #91fa5f04
 def _of_genotypes(results: Results, names: Sequence[str]) -> pd.DataFrame:
-    "The plants of these accessions; none where the experiment is not at hand"
+    "The plants of these genotypes; none where the experiment is not at hand"
     try:
         p = results.experiment.plants
     except NotThere:
@@ -346,9 +346,9 @@ def _of_genotypes(results: Results, names: Sequence[str]) -> pd.DataFrame:
 
 def _timeline_caption(t: pd.DataFrame, name: str) -> str:
     "What the marks mean, and how many are missing"
-    none = lambda days: counted(int(days.isna().sum()), 'accession')
+    none = lambda days: counted(int(days.isna().sum()), 'genotype')
     return (
-        f'Alarm day of each accession, n = {len(t)}: {accession_rule.words}; '
+        f'Alarm day of each genotype, n = {len(t)}: {genotype_rule.words}; '
         f'median over drought plants and runs, {never_words} ({none(t.alarm_dag)} for {name}, '
         f'{none(t.fluor_alarm_dag)} for fluorescence). '
         'Bar: annotated onset (grey: from the last look before it to the first after it). '
@@ -386,7 +386,7 @@ def leads_table(
             'p adjusted',
             digits=3,
             format=p_value,
-            help='Onsets dealt anew over accessions; Holm over signals',
+            help='Onsets permuted over genotypes; Holm over signals',
         ),
         Column('lead_d', 'Lead', 'd before onset', 1),
         Column('interval', 'Interval', '95 %'),
@@ -398,13 +398,13 @@ def leads_table(
         t.assign(interval=[span(r) for r in t.itertuples()]),
         columns,
         (
-            'Leads of single signals, drought minus control of the same accession, '
-            f'n = {counted(int(t.n_genotypes.max()), "accession")}.'
+            'Leads of single signals, drought minus control of the same genotype, '
+            f'n = {counted(int(t.n_genotypes.max()), "genotype")}.'
         ),
         groups='block',
         note=(
             'A lead is to be read only where “follows the onset” says yes; '
-            'elsewhere it shows how long the drought had lasted. Intervals: accessions resampled. '
+            'elsewhere it shows how long the drought had lasted. Intervals: genotypes resampled. '
             'Fluorescence: the parameters most often reported.'
         ),
     )
@@ -422,13 +422,13 @@ def leads_sentence(
     )
     if yes.empty:
         return (
-            f'None of {counted(len(t), "signal")} is shown to follow the accessions’ onsets, '
+            f'None of {counted(len(t), "signal")} is shown to follow the genotypes’ onsets, '
             'so no lead can be claimed from them.'
         )
     rest = f' For the other {counted(len(no), "signal")} no lead can be claimed.' if len(no) else ''
     return (
         f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} '
-        'the accessions’ onsets. Their lead, in days before the onset: '
+        'the genotypes’ onsets. Their lead, in days before the onset: '
         f'{told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
     )
 
@@ -436,14 +436,14 @@ def leads_sentence(
 def agreement_table(
     results: Results,  # the study
 ) -> Table:
-    "Whether two signals date the accessions alike"
+    "Whether two signals date the genotypes alike"
     t = results.table('presymptomatic_agreement')
     first = results.arms[0] if results.arms else ''
     asked = t['first'].isin(['fluorescence', first]) | (t['second'] == first)
     t = t[pd.to_numeric(t.r_dates).notna() & asked].reset_index(drop=True)
     if t.empty:
         raise NotThere(
-            'No two signals date five accessions or more, so their dates cannot be compared.'
+            'No two signals date five genotypes or more, so their dates cannot be compared.'
         )
     t = t.assign(
         pair=[f'{nice(a)} and {nice(b)}' for a, b in zip(t['first'], t['second'])],
@@ -460,13 +460,13 @@ def agreement_table(
                 'null',
                 'Leads',
                 'of unrelated dates',
-                help='95 % of correlations when the dates of one signal are dealt anew',
+                help='95 % of correlations when the dates of one signal are permuted',
             ),
-            Column('n', 'Accessions', digits=0),
+            Column('n', 'Genotypes', digits=0),
         ],
         (
             f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} '
-            f'beside every other, up to {counted(int(t.n.max()), "accession")}.'
+            f'beside every other, up to {counted(int(t.n.max()), "genotype")}.'
         ),
         note=(
             'A correlation of leads inside the range of unrelated dates shows the shared onset, '
@@ -486,7 +486,7 @@ def _with_alarms(results: Results, t: pd.DataFrame) -> list[str]:
 def _compared(
     results: Results,  # the study
     arms: Sequence[str],  # whose alarms are shown
-    matched: bool = False,  # only controls of the same accession and replicate as a drought plant
+    matched: bool = False,  # only controls of the same genotype and replicate as a drought plant
 ) -> str:
     "How many drought and control plants stand behind alarms, in words"
     p = results.table('plants')
@@ -503,7 +503,7 @@ def delays(
     results: Results,  # the study
     width: float,  # mm
     k: int = 2,  # consecutive steps an alarm needs
-    target: float = 0.05,  # share of control plants falsely alarmed on the other accessions
+    target: float = 0.05,  # share of control plants falsely alarmed on the other genotypes
 ) -> Drawn:
     "Share of drought plants alarmed by each day around onset, and of their matched controls"
     t = results.table('delay')
@@ -574,8 +574,8 @@ def alarm_tradeoff(
     return Drawn(
         fig,
         (
-            'What each threshold finds and what it costs (online reading, '
-            f'alarm after {k} measured steps in a row above it; '
+            'What each threshold finds and what it costs (online protocol, '
+            f'alarm after {k} plant-days in a row above it; '
             f'a plant that is never alarmed is not found), n = {_compared(results, arms)}. '
             f'{_grey(arms)}{_black(rivals)}'
         ),
@@ -643,7 +643,7 @@ def earliness_table(
     "Online alarms at one threshold: price, detection, lead beyond the matched controls"
     stratum = f'k={k},target={target:g}'
     rows, within = [], []
-    for a in [*results.arms, *results.yardsticks]:
+    for a in [*results.arms, *results.information_free]:
         found = {m: results.metric(a, m, _group_of(m), 'online', stratum) for m in EARLY}
         rate = found['false_alarm_rate']
         if rate is not None and 'thresholds nested' in rate.note:
@@ -656,7 +656,7 @@ def earliness_table(
     if not rows:
         raise NotThere('No arm has online alarms with a threshold set on controls.')
     frame = pd.DataFrame(rows)
-    rule = frame.arm.isin(results.yardsticks)
+    rule = frame.arm.isin(results.information_free)
     frame['kind'] = np.where(rule, KINDS['yardstick'], KINDS['arm'])
     nested = f'nested within each fold for {listed(within)}; else ' if within else ''
     return Table(
@@ -668,7 +668,7 @@ def earliness_table(
         ),
         groups='kind',
         note=(
-            'A lead counts only beyond the matched controls: same accession, replicate and days. '
+            'A lead counts only beyond the matched controls: same genotype, replicate and days. '
             'Plants without an alarm count as 14 d late.'
         ),
     )
@@ -716,7 +716,7 @@ def earliness_sentence(
 def old_controls(
     results: Results,  # the study
     width: float,  # mm
-    protocol: str = 'retrospective',  # which reading
+    protocol: str = 'retrospective',  # which protocol
 ) -> Drawn:
     "Falsely alarmed steps of controls before and from day 31 on"
     rate = lambda a, s: results.metric(a, 'false_positive_rate', 'strata', protocol, s)
@@ -724,7 +724,7 @@ def old_controls(
     rows = [r for r in rows if r[1] is not None and r[2] is not None]
     if not rows:
         raise NotThere('False alarms of old controls were not computed.')
-    fig, ax = canvas(width, 18 + 6 * len(rows))
+    fig, ax = new_figure(width, 18 + 6 * len(rows))
     for i, (a, young, old) in enumerate(rows):
         tone = arm_tone(results, a)
         for m, y, mark, fill in ((young, i - 0.15, 'o', 'none'), (old, i + 0.15, 's', tone)):
@@ -746,7 +746,7 @@ def old_controls(
     return Drawn(
         fig,
         (
-            f'False alarms of control plants, {protocol} reading, with 95 % intervals: '
+            f'False alarms of control plants, {protocol} protocol, with 95 % intervals: '
             'open circles before day 31, squares from day 31 on, when controls age; '
             f'n = {counted(genotypes(results), "genotype")}.'
         ),

@@ -156,7 +156,7 @@ def workbook(
 
 
 def _sheet(name: str, taken: list[str]) -> str:
-    "A name of at most 31 letters that no other sheet bears"
+    "A name of at most 31 letters that no other sheet has"
     others = {t.lower() for t in taken}
     names = [name[:31], *(f'{name[:28]}_{i}' for i in range(2, 999))]
     return next(n for n in names if n.lower() not in others)

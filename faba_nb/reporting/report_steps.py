@@ -13,7 +13,16 @@ from ..core.errors import StepFailed, Stopped
 from ..core.files import check_seal
 from ..core.places import root
 from ..core.provenance import fingerprint
-from ..core.steps import Step, clear, marks, reason, rooms_of, run_step, say, state_of_code
+from faba_nb.core.steps import (
+    Step,
+    clear,
+    file_digests,
+    reason,
+    rooms_of,
+    run_step,
+    say,
+    state_of_code,
+)
 from ..core.stopping import raise_if_stopping, request_stop
 from ..core.study_folder import StudyFolder
 from .results import Results
@@ -32,10 +41,12 @@ def page_inputs(
     beside = [StudyFolder(r.out) for r in family[1:]]
     return {
         'notebook': fingerprint(report.path),
-        'study': fingerprint(marks(asked + imports, out)),
-        'tables': fingerprint(marks(folder.all_tables(), out)),
-        'predictions': fingerprint(marks(predictions, out)),
-        'studies beside it': fingerprint(*(marks([f.study, *f.all_tables()]) for f in beside)),
+        'study': fingerprint(file_digests(asked + imports, out)),
+        'tables': fingerprint(file_digests(folder.all_tables(), out)),
+        'predictions': fingerprint(file_digests(predictions, out)),
+        'studies beside it': fingerprint(
+            *(file_digests([f.study, *f.all_tables()]) for f in beside)
+        ),
         'pages': fingerprint([(r.title, r.subtitle) for r in reports(out=out).values()]),
         'code': state_of_code(*rooms_of('report'), 'reports/site'),
         'experiment': fingerprint(*sorted((root() / 'data' / 'design').glob('*.csv'))),
@@ -91,7 +102,7 @@ def _workbook_step(out: Path) -> Step:
         name=name,
         notebook=None,
         parameters={},
-        inputs=lambda: {'tables': fingerprint(marks(tables(), out))},
+        inputs=lambda: {'tables': fingerprint(file_digests(tables(), out))},
         results=lambda: [folder.workbook] if folder.workbook.is_file() else [],
         lock=folder.lock(name),
         rivals=f'{name}.lock',

@@ -46,7 +46,7 @@ class Results:
             raise BadInput(
                 'no study has been run here: study.yaml is missing',
                 where=out,
-                mend='give the --out folder of `faba run`',
+                hint='give the --out folder of `faba run`',
             )
         self._kept = {}
 
@@ -126,7 +126,7 @@ def _read(path: Path) -> pd.DataFrame:
 @patch
 def metric(
     self: Results,
-    arm: str,  # arm, baseline or yardstick
+    arm: str,  # arm, baseline or information-free baseline
     metric: str,  # 'f1', 'auc', 'mae_published', …
     group: str = 'published',  # the family of definitions
     protocol: str = 'retrospective',  # 'retrospective', 'online' or 'plan'
@@ -161,8 +161,8 @@ def absent(self: Results) -> list[str]:
 
 
 @patch(as_prop=True)
-def yardsticks(self: Results) -> list[str]:
-    "Names of the yardsticks, in the order of the table"
+def information_free(self: Results) -> list[str]:
+    "Names of the information-free baselines, in the order of the table"
     m = self.table('metrics')
     return list(dict.fromkeys(m.arm[m.kind == 'yardstick']))
 
@@ -173,7 +173,7 @@ def predictions(
     arm: str,  # an arm with a folder in OUT/arms
     protocol: str = 'retrospective',  # 'retrospective' or 'online'
 ) -> pd.DataFrame:
-    "Test predictions, one row per seed, plant and measured step"
+    "Test predictions, one row per seed, plant and plant-day"
     path = StudyFolder(self.out).arm(arm).predictions
     if not path.is_file():
         raise NotThere(f'Arm {arm} has no predictions in this study.')
@@ -353,7 +353,7 @@ def spread(
 # %% ../../nbs/50_reporting/15_results.ipynb #bceae506
 def names_only(
     text: str,  # of a message
-    *roots: Path,  # folders whose place on this machine is nobody's business
+    *roots: Path,  # folders whose place on this machine is not shown
 ) -> str:
     "The text with files named below these folders, and no other absolute path"
     for r in roots:

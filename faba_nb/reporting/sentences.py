@@ -207,7 +207,7 @@ def power(
 # %% ../../nbs/50_reporting/50_sentences.ipynb #179aafd7
 def information(
     results: Results,  # the study
-    protocol: str = 'online',  # which reading
+    protocol: str = 'online',  # which protocol
 ) -> list[str]:
     "Which arms order the genotypes better than permuted onsets do"
     p = results.table('permutation')
@@ -224,12 +224,12 @@ def information(
     texts = []
     if yes:
         texts.append(
-            f'In the {protocol} reading, alarms{rule} come in the order of the genotypes’ onsets '
+            f'In the {protocol} protocol, alarms{rule} come in the order of the genotypes’ onsets '
             f'more often than permuted onsets allow for {yes}.'
         )
     if no:
         texts.append(
-            f'In the {protocol} reading, nothing beyond chance about which genotype dries first '
+            f'In the {protocol} protocol, nothing beyond chance about which genotype dries first '
             f'is seen in {no}{"" if yes else rule}.'
         )
     return texts

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'PLACE', 'ARMS', 'SHARD', 'WORKERS',
-           'BATCH', 'TAPS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
+           'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'twin', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_', 'study',
            'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites', 'show_frame',
            'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
@@ -67,7 +67,7 @@ def _parts(text: str) -> list[str]:
 def _names(text: str) -> list[str]:
     "Names with commas between them"
     if not _parts(text):
-        raise BadInput('no name is given', mend='give A,B')
+        raise BadInput('no name is given', hint='give A,B')
     return _parts(text)
 
 # %% ../../nbs/60_running/07_cli.ipynb #f8403e8d
@@ -88,7 +88,7 @@ def number(
             x = math.nan
         if low <= x <= high:
             return x
-        raise BadInput(f'{text!r} is no {what}', mend=f'give {low} to {high}')
+        raise BadInput(f'{text!r} is no {what}', hint=f'give {low} to {high}')
 
     return read
 
@@ -98,10 +98,10 @@ def _shard(text: str) -> tuple[int, int]:
     "I/N as (I-1, N)"
     m = re.fullmatch(r'(\d{1,4})/(\d{1,4})', text, re.ASCII)
     if not m:
-        raise BadInput(f'{text!r} is not I/N', mend='for example 1/4')
+        raise BadInput(f'{text!r} is not I/N', hint='for example 1/4')
     i, n = int(m[1]), int(m[2])
     if not 1 <= i <= n:
-        raise BadInput(f'{text!r} is no part', mend='I counts from 1 to N')
+        raise BadInput(f'{text!r} is no part', hint='I counts from 1 to N')
     return i - 1, n
 
 # %% ../../nbs/60_running/07_cli.ipynb #2183f23b
@@ -221,10 +221,10 @@ def _held(folder: str | Path) -> Path:
     if StudyFolder(folder).plan.is_file():
         raise BadInput(what, folder, 'it is only planned: name the study instead')
     inside = sorted(str(p.parent) for p in folder.glob('*/study.yaml'))
-    mend = "give the --out folder of `faba run`, or a study's name"
+    hint = "give the --out folder of `faba run`, or a study's name"
     if inside:
-        mend = f'give one of {", ".join(inside)}'
-    raise BadInput(what, folder, mend)
+        hint = f'give one of {", ".join(inside)}'
+    raise BadInput(what, folder, hint)
 
 # %% ../../nbs/60_running/07_cli.ipynb #844d0ee8
 def place_of(
@@ -309,7 +309,7 @@ def _home_of(study: 'Study') -> str:
         type=number('number of genotypes', 1, 44),
         metavar='N',
         default=44,
-        help='accessions, six plants each, 1 to 44 (default: 44)',
+        help='genotypes, six plants each, 1 to 44 (default: 44)',
     ),
     arg(
         '--seed',
@@ -365,7 +365,7 @@ def check(a: argparse.Namespace) -> None:
     if not found.fatal:
         return _ready(found.xp, a.features)
     raise BadInput(
-        'the pipeline cannot go on with this folder', a.folder, 'mend what is marked fatal above'
+        'the pipeline cannot go on with this folder', a.folder, 'correct what is marked fatal above'
     )
 
 # %% ../../nbs/60_running/07_cli.ipynb #5f14a67d
@@ -431,7 +431,7 @@ def _wide(table: 'pd.DataFrame') -> 'pd.DataFrame':
 )
 def yardsticks(a: argparse.Namespace) -> None:
     "what rules without information score on a plan alone; with --power, what it could detect"
-    from faba_nb.evaluation.yardsticks import power_plan, score_plan
+    from faba_nb.evaluation.information_free import power_plan, score_plan
     from faba_nb.core.files import write_csv
 
     plants, rounds, source = _plan(a)
@@ -439,14 +439,14 @@ def yardsticks(a: argparse.Namespace) -> None:
     if a.csv:
         write_csv(table, a.csv)
     print(source)
-    show_frame(_wide(table), 'Yardsticks: scores without looking at a plant')
+    show_frame(_wide(table), 'Information-free baselines: scores without looking at a plant')
     if a.power:
         show_frame(power_plan(plants, rounds), 'What the plan could detect')
 
 # %% ../../nbs/60_running/07_cli.ipynb #a77f54e8
 def _plan(a: argparse.Namespace) -> tuple:
     "Plants, rounds, and where they come from"
-    from faba_nb.evaluation.yardsticks import plan_of, planned
+    from faba_nb.evaluation.information_free import plan_of, planned
 
     if bool(a.plants) != bool(a.rounds):
         raise BadInput('--plants and --rounds belong together', None, 'give both, or --data DIR')
@@ -462,15 +462,15 @@ def _plan(a: argparse.Namespace) -> tuple:
 # %% ../../nbs/60_running/07_cli.ipynb #62035192
 @verb()
 def backbones(a: argparse.Namespace) -> None:
-    "the registered encoders: source, taps, widths, licence, weights"
+    "the registered encoders: source, layers, widths, licence, weights"
     from faba_nb.backbones.registry import backbones
 
     shown = {
         'name': 'name',
         'title': '',
         'weights': 'weights',
-        'taps': 'taps',
-        'published_tap': 'published',
+        'layers': 'layers',
+        'published_layer': 'published',
         'size': 'pixels',
         'parameters': 'parameters (M)',
         'gflop': 'GFLOP',
@@ -512,7 +512,7 @@ def fetch(a: argparse.Namespace) -> None:
     name='verify-features',
 )
 def verify_features(a: argparse.Namespace) -> None:
-    "which backbone, tap, canvas and activation gave a features file; exit code 1 when none is found"
+    "which backbone, layer, framing and activation gave a features file; exit code 1 when none is found"
     from faba_nb.backbones.verification import verify_features
 
     found = verify_features(a.file, _photographs(a), a.backbones)
@@ -728,7 +728,7 @@ def report(a: argparse.Namespace) -> None:
     print(StudyFolder(a.out).report / 'index.html')
 
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0
-TAPS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
+LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
 
 
 @verb(
@@ -742,18 +742,18 @@ TAPS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
         '(default: none; with --fill-gaps, the one that FILE is named after)',
     ),
     arg(
-        '--tap',
-        type=one_of('tap', TAPS),
-        metavar='TAP',
+        '--layer',
+        type=one_of('layer', LAYERS),
+        metavar='LAYER',
         default='published',
-        help=f'{" ".join(TAPS)} (default: published)',
+        help=f'{" ".join(LAYERS)} (default: published)',
     ),
     arg(
-        '--canvas',
-        type=one_of('canvas', ('published', 'square')),
-        metavar='CANVAS',
+        '--framing',
+        type=one_of('framing', ('published', 'padded')),
+        metavar='FRAMING',
         default='published',
-        help='published square (default: published)',
+        help='published padded (default: published)',
     ),
     SHARD,
     WORKERS,
@@ -790,7 +790,7 @@ def _extract(a: argparse.Namespace) -> Any:
     from faba_nb.backbones.registry import get_backbone
 
     for b in a.backbones:
-        get_backbone(b).tap(a.tap)
+        get_backbone(b).layer(a.layer)
     data = Path(_photographs(a))
     folder = data.parent if data.is_file() else data
     features = Path(a.features) if a.features else folder / 'features'
@@ -798,8 +798,8 @@ def _extract(a: argparse.Namespace) -> Any:
         data,
         features,
         a.backbones,
-        tap=a.tap,
-        canvas=a.canvas,
+        layer=a.layer,
+        framing=a.framing,
         shard=a.shard or (0, 1),
         workers=a.workers,
         batch=a.batch,
@@ -813,8 +813,8 @@ def _fill(a: argparse.Namespace) -> Any:
         '--features': a.features,
         '--shard': a.shard,
         '--strict': a.strict,
-        '--tap': a.tap != 'published',
-        '--canvas': a.canvas != 'published',
+        '--layer': a.layer != 'published',
+        '--framing': a.framing != 'published',
     }
     for name, given in alone.items():
         if given:
@@ -996,7 +996,7 @@ def sites(a: argparse.Namespace) -> None:
     site = read_site(a.name)
     account = checked_account(site, a.account)
     if not account:
-        raise BadInput('nobody pays', '--account', 'give --account=project_NNNNNNN')
+        raise BadInput('no billing account given', '--account', 'give --account=project_NNNNNNN')
     print(shell(site, account, a.venv, a.data), end='')
 
 # %% ../../nbs/60_running/07_cli.ipynb #d283f8f3
@@ -1050,7 +1050,7 @@ def comparison(
     out: str | Path,  # the study's folder
     wide: bool = True,  # with intervals
 ) -> list[tuple]:
-    "Rows of the comparison table: kind, name, reading, then a text per column"
+    "Rows of the comparison table: kind, name, protocol, then a text per column"
     from faba_nb.core.files import check_seal, read_csv
 
     path = check_seal(StudyFolder(out).table('metrics'), 'run `faba evaluate` again')
@@ -1082,7 +1082,7 @@ def show_comparison(
     wide = console.width >= 165
     caption = (
         'MAE in days; published: on all rounds, never = DAG 38; '
-        'measured: first alarm at a measured step'
+        'measured: first alarm at a plant-day'
     )
     if wide:
         caption += '; [95 % interval]'
@@ -1095,7 +1095,7 @@ def show_comparison(
         caption_justify='left',
         caption=Text(caption),
     )
-    for c in ('', 'reading'):
+    for c in ('', 'protocol'):
         t.add_column(Text(c), justify='left', no_wrap=wide)
     for c in COLUMNS:
         t.add_column(Text(c), justify='right', no_wrap=wide)
@@ -1199,6 +1199,9 @@ def check_names(
     end = argv.index('--') if '--' in argv else len(argv)
     for w in argv[:end]:
         name = w.partition('=')[0]
+        now = {'--tap': '--layer', '--canvas': '--framing'}.get(name)
+        if now in known:
+            raise BadInput(f'unknown option {name!r}', hint=f'it is now called {now!r}')
         if re.fullmatch(r'-(?!\d|\.\d).+', w) and name not in known:
             raise unknown('option', name, known)
 

@@ -19,7 +19,15 @@ from ..core.local_disk import naming_disk
 from ..core.notebooks import checked_parameters
 from ..core.places import data_folder, root
 from ..core.provenance import commit, fingerprint, versions
-from ..core.steps import Step, mark, marks, rooms_of, run_step, say, state_of_code
+from faba_nb.core.steps import (
+    Step,
+    file_digest,
+    file_digests,
+    rooms_of,
+    run_step,
+    say,
+    state_of_code,
+)
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Study, imported, read_study
 from ..core.study_folder import StudyFolder
@@ -49,11 +57,11 @@ def state_of_data(
 def image_groups(
     study: Study,  # whose arms look at photographs
 ) -> dict[tuple[str, str], list[str]]:
-    "(tap, canvas) to the backbones that are needed so"
+    "(layer, framing) to the backbones that are needed so"
     groups = {}
     for a in study.arms.values():
         if 'image' in a.modalities:
-            group = groups.setdefault((a.tap, a.canvas), {})
+            group = groups.setdefault((a.layer, a.framing), {})
             group[a.backbone] = None
     return {k: list(v) for k, v in groups.items()}
 
@@ -87,41 +95,41 @@ def job_notebook(
 def _features_steps(
     study: Study, data: Path, features: Path, out: Path, options: dict
 ) -> Iterator[Step]:
-    "One step per tap and canvas"
+    "One step per layer and framing"
     groups = image_groups(without_imported(study, out))
-    for (tap, canvas), backbones in groups.items():
-        suffix = '' if len(groups) == 1 else f'-{tap}-{canvas}'
-        yield _features_step(data, features, backbones, tap, canvas, options, suffix)
+    for (layer, framing), backbones in groups.items():
+        suffix = '' if len(groups) == 1 else f'-{layer}-{framing}'
+        yield _features_step(data, features, backbones, layer, framing, options, suffix)
 
 
 def _features_step(
     data: Path,
     features: Path,
     backbones: list[str],
-    tap: str,
-    canvas: str,
+    layer: str,
+    framing: str,
     options: dict,
     suffix: str,
 ) -> Step:
-    "All backbones of one tap and canvas"
+    "All backbones of one layer and framing"
     from faba_nb.backbones.store import feature_path
 
     part = _part(options)
-    files = [Path(feature_path(features, b, tap, canvas)) for b in backbones]
-    asked = {'backbones': backbones, 'tap': tap, 'canvas': canvas}
+    files = [Path(feature_path(features, b, layer, framing)) for b in backbones]
+    asked = {'backbones': backbones, 'layer': layer, 'framing': framing}
 
     return Step(
         name=f'features{suffix}{part}',
         notebook=job_notebook('features'),
         parameters={'data': data, 'features': features, **asked, **options},
         inputs=lambda: {
-            'backbones': fingerprint(backbones, tap, canvas),
+            'backbones': fingerprint(backbones, layer, framing),
             'data': state_of_data(data),
             'code': state_of_code(*rooms_of('features'), 'nbs/80_jobs/features.ipynb'),
         },
         results=lambda: [f for f in files if f.exists()],
-        lock=features / f'.{tap}.{canvas}{part}.lock',
-        rivals=f'.{tap}.{canvas}*.lock',
+        lock=features / f'.{layer}.{framing}{part}.lock',
+        rivals=f'.{layer}.{framing}*.lock',
         words=f'{", ".join(backbones)} of the photographs',
     )
 
@@ -130,9 +138,9 @@ def _feature_paths(study: Study, features: str | Path) -> Iterator[Path]:
     "Where each features file of a study belongs"
     from faba_nb.backbones.store import feature_path
 
-    for (tap, canvas), backbones in image_groups(study).items():
+    for (layer, framing), backbones in image_groups(study).items():
         for b in backbones:
-            yield Path(feature_path(features, b, tap, canvas))
+            yield Path(feature_path(features, b, layer, framing))
 
 
 def feature_files(
@@ -158,7 +166,7 @@ def _train_step(study: Study, data: Path, features: Path, out: Path, options: di
         inputs=lambda: {
             'arms': fingerprint(arms),
             'data': state_of_data(data),
-            'features': fingerprint(marks(feature_files(study, features))),
+            'features': fingerprint(file_digests(feature_files(study, features))),
             'code': state_of_code(*rooms_of('train'), 'nbs/80_jobs/train.ipynb'),
         },
         results=lambda: [] if 'shard' in options else predictions(out, arms),
@@ -208,7 +216,7 @@ def _features_known(study: Study, out: Path) -> dict[str, str]:
     files = feature_files(study, where) if isinstance(where, str) else []
     if not files:
         return {}
-    return {'features': fingerprint({p.name: mark(p) for p in files})}
+    return {'features': fingerprint({p.name: file_digest(p) for p in files})}
 
 
 def _asked(study: Study) -> dict:
@@ -227,7 +235,7 @@ def _evaluate_step(study: Study, out: Path) -> Step:
         parameters={'out': out},
         inputs=lambda: {
             'study': fingerprint(asked),
-            'predictions': fingerprint(marks(predictions(out))),
+            'predictions': fingerprint(file_digests(predictions(out))),
             **_features_known(study, out),
             'code': state_of_code(*rooms_of('evaluate'), 'nbs/80_jobs/evaluate.ipynb'),
         },

@@ -337,7 +337,7 @@ def _amounts(spent: dict[str, float]) -> str:
 
 # %% ../../nbs/60_running/04_status.ipynb #83a58dad
 def _unreadable(out: Path) -> Iterator[tuple[Path, str]]:
-    "Files of a study that cannot be read, with what mends each"
+    "Files of a study that cannot be read, with what fixes each"
     folder = StudyFolder(out)
     again = 'write it again with `faba run STUDY … --out …`, as at first'
     if folder.study.is_file() and not _study(out):

@@ -31,7 +31,7 @@ def command(
     return shlex.join([*words, '--out', str(out), '--only', step])
 
 # %% ../../nbs/60_running/05_verifying.ipynb #c75798e0
-def _mend(out: Path, path: Path) -> str:
+def _hint(out: Path, path: Path) -> str:
     "What to run for a file of the study's folder"
     folder = StudyFolder(out)
     parts = Path(path).relative_to(out).parts
@@ -134,7 +134,7 @@ def verify(
         for p, fault in part(out):
             found[p] = found.get(p) or fault
     wrong = sorted(p for p in found if found[p])
-    rows = [(_name(out, p), found[p], _mend_step(out, p)) for p in wrong]
+    rows = [(_name(out, p), found[p], _fix_step(out, p)) for p in wrong]
     table = pd.DataFrame(rows, columns=['file', 'problem', 'run'])
     table.attrs['files'] = len(found)
     return table
@@ -147,10 +147,10 @@ def _name(out: Path, path: Path) -> str:
     return str(path)
 
 
-def _mend_step(out: Path, path: Path) -> str:
+def _fix_step(out: Path, path: Path) -> str:
     "What to run for a file, also for one outside the study's folder and for the record of a step"
     if not path.is_relative_to(out):
         return command(out, 'features')
     if path.parent == StudyFolder(out).steps:
         return command(out, path.stem.split('-')[0])
-    return _mend(out, path)
+    return _hint(out, path)

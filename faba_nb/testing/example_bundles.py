@@ -98,10 +98,10 @@ def random_batch(
     d = dict(bp.widths)
     at = fits, plants, steps
     values = {m: torch.randn(*at, w, generator=g) for m, w in d.items() if m != 'image'}
-    real = torch.ones(at, dtype=torch.bool)
-    real[:, -1, -1] = False
+    observed = torch.ones(at, dtype=torch.bool)
+    observed[:, -1, -1] = False
     b = Batch(
-        real,
+        observed,
         encode_days(torch.arange(steps) * 3.0).expand(*at, WIDTH),
         values,
         {m: torch.rand(at, generator=g) < 0.8 for m in d},

@@ -46,7 +46,7 @@ def toy_steps(
     onsets: Sequence[float]
     | None = None,  # DAG per genotype; drawn from the real experiment's days where None
 ) -> pd.DataFrame:
-    "The measured steps of an imaginary experiment on the real calendar, a row per plant and day"
+    "The plant-days of an imaginary experiment on the real calendar, a row per plant and day"
     rng = np.random.default_rng(seed)
     days = {
         1: [3, 5, 10, 12, 17, 19, 24, 29, 31, 33, 38],
@@ -70,7 +70,7 @@ def toy_steps(
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #963842eb
 def toy_logits(
-    steps: pd.DataFrame,  # from `toy_steps` or an experiment's measured steps
+    steps: pd.DataFrame,  # from `toy_steps` or an experiment's plant-days
     skill: float,  # 0 ... 1: how much the onset of the genotype itself counts
 ) -> np.ndarray:  # (rows,) log odds of stress without noise
     "Drought plants pass 0 on a day between the typical onset and their own; controls stay at -4"
@@ -82,7 +82,7 @@ def toy_logits(
 
 # %% ../../nbs/18_testing/30_example_predictions.ipynb #7dfe9b7d
 def toy_predictions(
-    steps: pd.DataFrame,  # from `toy_steps` or an experiment's measured steps
+    steps: pd.DataFrame,  # from `toy_steps` or an experiment's plant-days
     skill: float = 0.5,  # 0 ... 1: how much the onset of the genotype itself moves the probability
     noise: float = 1.0,  # standard deviation on the logit scale
     protocol: str = 'retrospective',  # or `online`

@@ -41,11 +41,11 @@ def _gates(df: pd.DataFrame, modalities: list[str]) -> dict[str, float | pd.Seri
 # %% ../../nbs/18_testing/50_example_studies.ipynb #9123f202
 def example_predictions(
     arm: str,  # name, also decides the skill
-    steps: pd.DataFrame,  # measured steps
+    steps: pd.DataFrame,  # plant-days
     seed: int = 0,  # of the noise
     init_seeds: Sequence[int] = (42, 123),  # one fit per accession left out for each
 ) -> pd.DataFrame:
-    "Invented predictions of an arm in both readings, in the contract's columns"
+    "Invented predictions of an arm in both protocols, in the contract's columns"
     modalities = ['fluor', 'env', 'vi'] if arm == 'no_image' else ['image', 'fluor', 'env', 'vi']
     parts = [
         toy_predictions(
@@ -70,7 +70,7 @@ AWKWARD = ['Aurora/2', 'Mélodie/2', 'R&D <b>7</b>', 'Hedin/2', 'Kontu', "Ukko's
 
 
 def _steps(data: str | Path | None, n: int) -> pd.DataFrame:
-    "Measured steps of an experiment, or invented ones of `n` accessions"
+    "Plant-days of an experiment, or invented ones of `n` accessions"
     if data is not None:
         from faba_nb.experiment.experiment_folder import Experiment
 

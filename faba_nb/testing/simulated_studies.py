@@ -17,8 +17,8 @@ from ..evaluation.predictions import Scores, scores, step_columns, with_labels
 from ..evaluation.metrics import rates
 from ..evaluation.resampling import sign_flip, signs
 from ..evaluation.information import information, permutation_table
-from ..evaluation.yardsticks import clock_share, noise
-from faba_nb.evaluation.presymptomatic import (
+from ..evaluation.information_free import clock_share, noise
+from faba_nb.evaluation.signal_dates import (
     lead_table,
     onset_lead,
     pair_differences,
@@ -86,10 +86,10 @@ def drawn_arms(
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #00965945
 def with_dealt_onsets(
-    s: Scores,  # whose labels are dealt anew
+    s: Scores,  # whose labels are permuted
     rng: np.random.Generator,  # of the deal
 ) -> Scores:  # Scores with other labels
-    "The same predictions under onsets dealt anew over the genotypes"
+    "The same predictions under onsets permuted over the genotypes"
     own = s.plants[s.plants.drought].groupby('genotype').onset_dag.first()
     dealt = dict(zip(own.index, rng.permutation(own.to_numpy())))
     onset = np.where(s.steps.treatment == 'WHC-30', s.steps.genotype.map(dealt), np.nan)
@@ -102,7 +102,7 @@ def with_dealt_onsets(
 def clock_models(
     studies: int,  # number of imaginary studies
     skill: float = 0.0,  # 0: the clock, 1: the truth
-    permuted: bool = False,  # onsets dealt anew over genotypes after the predictions were made
+    permuted: bool = False,  # onsets permuted over genotypes after the predictions were made
     draws: int = 199,  # permutations
     seed: int = 0,  # of everything
 ) -> pd.DataFrame:  # a row per study and statistic: value, null_low, null_high, p

@@ -31,7 +31,7 @@ def step_inputs(
     arm: Arm,  # which modalities it sees
     scales: dict[str, tuple],  # from `scaling`
     grid: str = 'steps',  # or 'rounds'
-    online: bool = False,  # take the online reading's values
+    online: bool = False,  # take the online protocol's values
 ) -> np.ndarray:
     "(plants, steps, k) what an estimator is given"
     g, parts = getattr(bundle, grid), []
@@ -89,21 +89,21 @@ def fit_baseline(
     arm: Arm,  # with an estimator
     fit: Fit,  # which fold, and the seed
 ) -> dict[str, tuple]:
-    "Reading to (log-odds, None) over (plants, steps), as `read_fit` gives them"
+    "Protocol to (log-odds, None) over (plants, steps), as `read_fit` gives them"
     train = members(fit.fold, bundle.plants.genotype)['train']
     scales = scaling(bundle, arm, train)
-    real = bundle.steps.real[train]
-    x = step_inputs(bundle, arm, scales)[train][real]
-    y = bundle.label[train][real]
+    observed = bundle.steps.observed[train]
+    x = step_inputs(bundle, arm, scales)[train][observed]
+    y = bundle.label[train][observed]
     model = make_estimator(arm.estimator, np.random.SeedSequence(fit.key).generate_state(1)[0])
     model.fit(x, y, sample_weight=np.where(y > 0, arm.pos_weight, 1.0))
     out = {}
     for grid in ('steps', 'rounds'):
         if getattr(bundle, grid) is None:
             continue
-        for reading in ('retrospective', 'online'):
-            x = step_inputs(bundle, arm, scales, grid, reading == 'online')
-            out[f'{grid}/{reading}'] = _log_odds(model, x), None
+        for protocol in ('retrospective', 'online'):
+            x = step_inputs(bundle, arm, scales, grid, protocol == 'online')
+            out[f'{grid}/{protocol}'] = _log_odds(model, x), None
     return out
 
 # %% ../../nbs/30_training/10_baselines.ipynb #1dfe5870

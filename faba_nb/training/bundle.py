@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Grid', 'make_grid', 'place', 'place_images', 'Bundle', 'note_presence', 'load_bundle', 'visits', 'published_moments',
-           'scaling', 'Feed']
+           'scaling', 'BatchSource']
 
 # %% ../../nbs/30_training/05_bundle.ipynb #875891ac
 import hashlib
@@ -26,7 +26,7 @@ class Grid:
     round: np.ndarray  # int, 0 for padding
     dag: np.ndarray  # float, days after germination
     filled: np.ndarray  # bool, False for padding
-    real: np.ndarray  # bool, measured: other steps may look at it
+    observed: np.ndarray  # bool, measured: other steps may look at it
     values: dict = field(default_factory=dict)  # modality to (plants, steps, width), NaN: missing
     present: dict = field(default_factory=dict)  # modality to bool (plants, steps)
     rows: np.ndarray | None = None  # int (plants, steps, views), row of the image table, 0 for none
@@ -45,12 +45,12 @@ def make_grid(
         round=np.zeros(shape, int),
         dag=np.zeros(shape, np.float32),
         filled=np.zeros(shape, bool),
-        real=np.zeros(shape, bool),
+        observed=np.zeros(shape, bool),
     )
     g.round[row, column] = s['round']
     g.dag[row, column] = s.dag
     g.filled[row, column] = True
-    g.real[row, column] = True
+    g.observed[row, column] = True
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #b56e4293
@@ -109,9 +109,9 @@ class Bundle:
     "An experiment as one arm sees it"
 
     plants: pd.DataFrame  # plant_id, genotype, treatment, replicate, onset_dag, onset_class
-    steps: Grid  # measured steps
+    steps: Grid  # plant-days
     label: np.ndarray  # (plants, steps) 0 or 1
-    facts: pd.DataFrame  # a row per measured step, in the order of `steps.filled`
+    facts: pd.DataFrame  # a row per plant-day, in the order of `steps.filled`
     table: np.ndarray | None = None  # (N, D) image features
     views: tuple = ()  # names of the views
     columns: dict = field(default_factory=dict)  # modality to names of its columns
@@ -134,7 +134,7 @@ def _arrays(grid: Grid | None) -> list[np.ndarray]:
     if grid is None:
         return []
     rows = [] if grid.rows is None else [grid.rows]
-    return [grid.round, grid.dag, grid.real, *grid.values.values(), *rows]
+    return [grid.round, grid.dag, grid.observed, *grid.values.values(), *rows]
 
 
 @patch
@@ -200,7 +200,7 @@ def _fill(
     experiment: 'Experiment',
     online: str,
 ) -> dict[str, dict]:
-    "Lay every sensor table onto a grid; returns what differs in the online reading"
+    "Lay every sensor table onto a grid; returns what differs in the online protocol"
     differs = {}
     for m, (t, columns, name) in tables.items():
         grid.values[m] = place(grid, ids, t, columns, name)
@@ -287,7 +287,7 @@ def _all_rounds(
     steps.dag = np.nan_to_num(days)
     g = make_grid(experiment.plant_rounds, ids)
     visited = visits(experiment).assign(there=1.0)
-    g.real = place(g, ids, visited, ['there'], 'steps')[..., 0] == 1
+    g.observed = place(g, ids, visited, ['there'], 'steps')[..., 0] == 1
     return g
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d1513715
@@ -362,7 +362,7 @@ def _image_moments(bundle: Bundle, train: np.ndarray) -> tuple[np.ndarray, np.nd
     return _moments(bundle.table[rows[rows > 0]])
 
 # %% ../../nbs/30_training/05_bundle.ipynb #0b5954cc
-class Feed:
+class BatchSource:
     "Batches for a stack of fits from one grid of a bundle"
 
     def __init__(
@@ -371,7 +371,7 @@ class Feed:
         arm: Arm,  # whose preparation decides
         scales: list[dict],  # one `scaling` per fit
         grid: str = 'steps',  # or 'rounds'
-        online: bool = False,  # take the online reading's values
+        online: bool = False,  # take the online protocol's values
         device: str | torch.device = 'cpu',
     ):
         g = getattr(bundle, grid)
@@ -388,7 +388,7 @@ class Feed:
             return torch.as_tensor(x, device=device)
 
         self.values = on(np.concatenate(parts, -1)) if parts else None
-        self.real = on(g.real)
+        self.observed = on(g.observed)
         self.position = encode_days(g.dag).to(device)
         self.label = on(bundle.label) if grid == 'steps' else None
         self.present = {m: on(p) for m, p in g.present.items()}
@@ -400,15 +400,17 @@ class Feed:
 
 # %% ../../nbs/30_training/05_bundle.ipynb #f732a2a8
 @patch
-def _stacked(self: Feed, scales: list[dict], part: int, modalities: list[str]) -> torch.Tensor:
+def _stacked(
+    self: BatchSource, scales: list[dict], part: int, modalities: list[str]
+) -> torch.Tensor:
     "Shifts (`part` 0) or rates (1) of some modalities: (fits, columns)"
     rows = [np.concatenate([s[m][part] for m in modalities]) for s in scales]
-    return torch.tensor(np.stack(rows), dtype=torch.float32, device=self.real.device)
+    return torch.tensor(np.stack(rows), dtype=torch.float32, device=self.observed.device)
 
 
 @patch
 def use(
-    self: Feed,
+    self: BatchSource,
     scales: list[dict],  # one `scaling` per fit
 ) -> None:
     "Standardise with these numbers from now on, one set per fit of the stack"
@@ -422,7 +424,7 @@ def use(
 # %% ../../nbs/30_training/05_bundle.ipynb #b51b6d05
 @patch
 def batch(
-    self: Feed,
+    self: BatchSource,
     plants: torch.Tensor,  # (fits, n) positions in the plant table
 ) -> Batch:
     "A `Batch` of these plants"
@@ -431,7 +433,7 @@ def batch(
         z = torch.nan_to_num((self.values[plants] - self.shift) * self.rate, nan=0.0)
         values = dict(zip(self.sensors, z.split(self.sizes, -1)))
     present = {m: p[plants] for m, p in self.present.items()}
-    batch = Batch(self.real[plants], self.position[plants], values, present)
+    batch = Batch(self.observed[plants], self.position[plants], values, present)
     if self.table is None:
         return batch
     values['image'] = self.rows[plants]

@@ -13,7 +13,7 @@ import torch
 from fastcore.basics import patch
 from ..core.errors import BadInput, StepFailed
 from ..core.studies import Arm
-from .bundle import Bundle, Feed, scaling
+from .bundle import Bundle, BatchSource, scaling
 from .folds import Fold, members
 from faba_nb.training.losses import (
     mean_loss,
@@ -226,9 +226,9 @@ class Stack:
         self.teacher = teacher
         self.bp = blueprint(arm, bundle.widths())
         self.fits, self.state = [], None
-        self.scales, self.plants, self.opinions = [], [], []
+        self.scales, self.plants, self.teacher_logits = [], [], []
         everybody = np.arange(len(bundle.plants))
-        self.feed = Feed(bundle, arm, [scaling(bundle, arm, everybody)], device=device)
+        self.source = BatchSource(bundle, arm, [scaling(bundle, arm, everybody)], device=device)
 
 # %% ../../nbs/30_training/07_engine.ipynb #0f3900a9
 @patch
@@ -245,12 +245,12 @@ def add(
     self.plants = self.plants + new
     self.scales += [scaling(self.bundle, self.arm, m['train']) for m in new]
     if self.teacher:
-        self.opinions += [self._opinion(f, m['train']) for f, m in zip(fits, new)]
+        self.teacher_logits += [self._teacher_logits(f, m['train']) for f, m in zip(fits, new)]
     self._ready()
 
 # %% ../../nbs/30_training/07_engine.ipynb #c6c4532f
 @patch
-def _opinion(self: Stack, fit: Fit, train: np.ndarray) -> np.ndarray:
+def _teacher_logits(self: Stack, fit: Fit, train: np.ndarray) -> np.ndarray:
     "What the teacher of a fit thinks of every step"
     t = self.teacher(fit)
     if self.arm.distillation == 'shuffled':
@@ -270,7 +270,7 @@ def drop(
     self.plants = [self.plants[i] for i in stay]
     self.scales = [self.scales[i] for i in stay]
     if self.teacher:
-        self.opinions = [self.opinions[i] for i in stay]
+        self.teacher_logits = [self.teacher_logits[i] for i in stay]
     if stay:
         self._ready()
 
@@ -278,14 +278,14 @@ def drop(
 @patch
 def _ready(self: Stack) -> None:
     "Make what depends on who is in the stack"
-    self.feed.use(self.scales)
+    self.source.use(self.scales)
     self.dropout = Dropout(self.arm.dropout, [f.key for f in self.fits], self.device)
     positions = [m['validation'] for m in self.plants]
     n = max(map(len, positions))
     padded = [np.pad(v, (0, n - len(v)), constant_values=-1) for v in positions]
     self.validation = torch.tensor(np.stack(padded), device=self.device)
     if self.teacher:
-        self.soft = torch.tensor(np.stack(self.opinions), device=self.device)
+        self.soft = torch.tensor(np.stack(self.teacher_logits), device=self.device)
     steps = {-(-len(m['train']) // self.arm.batch_size) for m in self.plants}
     if len(steps) > 1:
         raise BadInput('these fits have different numbers of batches and cannot train together')
@@ -300,10 +300,10 @@ def answers(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     "Log-odds, labels, and which steps count: three times (fits, n, steps)"
     at = plants.clamp(min=0)
-    batch = self.feed.batch(at)
+    batch = self.source.batch(at)
     with torch.autocast(self.device.type, torch.bfloat16, enabled=accelerated(self.device)):
         logits, _ = forward(self.state.weights, self.bp, batch, drop)
-    return logits, self.feed.label[at], batch.real & (plants >= 0)[..., None]
+    return logits, self.source.label[at], batch.observed & (plants >= 0)[..., None]
 
 # %% ../../nbs/30_training/07_engine.ipynb #940f201d
 @patch
@@ -319,9 +319,9 @@ def training_losses(
         return task
     t = self.soft[torch.arange(len(plants), device=self.device)[:, None], plants.clamp(min=0)]
     known = counts & t.isfinite()
-    opinion = mean_loss(teacher_losses(logits, torch.nan_to_num(t)), known)
+    distilled = mean_loss(teacher_losses(logits, torch.nan_to_num(t)), known)
     share = torch.tensor([teacher_share(self.arm, e) for e in epochs], device=self.device)
-    return (1 - share) * task + share * opinion
+    return (1 - share) * task + share * distilled
 
 # %% ../../nbs/30_training/07_engine.ipynb #45a1ab69
 @patch

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NUMERICS', 'fit_fingerprint', 'to_disk', 'from_disk', 'fit_path', 'checkpoint_path', 'save_fit', 'fit_fault',
-           'is_done', 'load_readings', 'load_fit', 'save_checkpoint', 'set_aside', 'load_checkpoint']
+           'is_done', 'load_outputs', 'load_fit', 'save_checkpoint', 'set_aside', 'load_checkpoint']
 
 # %% ../../nbs/30_training/09_fits.ipynb #e2ba8e07
 import hashlib, json, sys
@@ -33,7 +33,7 @@ def fit_fingerprint(
     teacher: str | None = None,  # fingerprint of the teacher's fit
 ) -> str:
     "Sixteen hexadecimal digits that change when the fit would come out differently"
-    other = 'split_seeds init_seeds readings nested teacher backbone tap canvas'.split()
+    other = 'split_seeds init_seeds protocols nested teacher backbone layer framing'.split()
     settings = {k: v for k, v in to_dict(arm).items() if k not in other}
     return fingerprint(NUMERICS, settings, fit.key, digest, teacher)
 
@@ -95,26 +95,26 @@ def save_fit(
     folder: Path,  # OUT/arms/<arm>/fits
     fit: Fit,  # that is finished
     weights: dict[str, torch.Tensor],  # its best weights, name to (1, …)
-    readings: dict[str, tuple],  # from `read_fit`
+    outputs: dict[str, tuple],  # from `read_fit`
     log: list[dict],  # its history
-    mark: str,  # its fingerprint
+    digest: str,  # its fingerprint
     **facts: object,  # more for the JSON file
 ) -> None:
     "Write a finished fit, whole"
     tensors = to_disk(weights)
-    for k, (logits, gates) in readings.items():
+    for k, (logits, gates) in outputs.items():
         tensors[f'{k}/logits'] = torch.from_numpy(logits)
         if gates is not None:
             tensors[f'{k}/gates'] = torch.from_numpy(gates)
     path = fit_path(folder, fit)
-    data = save(tensors, {'fingerprint': mark})
+    data = save(tensors, {'fingerprint': digest})
     with whole_file(path) as tmp:
         tmp.write_bytes(data)
     record = dict(
         arm=fit.arm,
         fold=asdict(fit.fold),
         init_seed=fit.init_seed,
-        fingerprint=mark,
+        fingerprint=digest,
         best_epoch=best_epoch(log) if weights else None,
         epochs=len(log),
         seconds=round(sum(l['seconds'] for l in log), 3),
@@ -165,31 +165,31 @@ def fit_fault(
 def is_done(
     folder: Path,  # OUT/arms/<arm>/fits
     fit: Fit,  # that is asked for
-    mark: str,  # the fingerprint it should have
+    digest: str,  # the fingerprint it should have
 ) -> bool:
     "Is this fit on disk, as it was written, and still valid?"
     path = fit_path(folder, fit)
     try:
-        return not fit_fault(path) and read_json(path.with_suffix('.json'))['fingerprint'] == mark
+        return not fit_fault(path) and read_json(path.with_suffix('.json'))['fingerprint'] == digest
     except FileNotFoundError:
         return False
 
 # %% ../../nbs/30_training/09_fits.ipynb #5161ac67
-def load_readings(
+def load_outputs(
     folder: Path,  # OUT/arms/<arm>/fits
     fit: Fit,  # whose predictions
 ) -> dict[str, tuple]:
-    "The readings `save_fit` stored"
+    "The outputs `save_fit` stored"
     out = {}
     with safe_open(_sound(fit_path(folder, fit)), 'np') as f:
         names = list(f.keys())
         for logits in names:
             if not logits.endswith('/logits'):
                 continue
-            reading = logits.removesuffix('/logits')
-            gates = f'{reading}/gates'
+            protocol = logits.removesuffix('/logits')
+            gates = f'{protocol}/gates'
             weights = f.get_tensor(gates) if gates in names else None
-            out[reading] = f.get_tensor(logits), weights
+            out[protocol] = f.get_tensor(logits), weights
     return out
 
 # %% ../../nbs/30_training/09_fits.ipynb #50d6959e
@@ -230,15 +230,15 @@ def save_checkpoint(
     fit: Fit,  # that is running
     state: State,  # of its stack
     row: int,  # the fit's row in it
-    mark: str,  # its fingerprint
+    digest: str,  # its fingerprint
 ) -> None:
     "Write the whole state of one running fit"
     parts = {}
     for p in ('weights', 'mean', 'square', 'best'):
         for n, x in getattr(state, p).items():
             parts[f'{p}/{n}'] = x[row].cpu().contiguous()
-    about = {'fingerprint': mark, 'log': json.dumps(state.logs[row])}
-    about['sha256'] = _content(parts, mark, about['log'])
+    about = {'fingerprint': digest, 'log': json.dumps(state.logs[row])}
+    about['sha256'] = _content(parts, digest, about['log'])
     with whole_file(checkpoint_path(folder, fit)) as tmp:
         tmp.write_bytes(save(parts, about))
 
@@ -271,7 +271,7 @@ def set_aside(
 def load_checkpoint(
     folder: Path,  # OUT/arms/<arm>/fits
     fit: Fit,  # that was running
-    mark: str,  # the fingerprint it must have
+    digest: str,  # the fingerprint it must have
     device: str | torch.device = 'cpu',
 ) -> State | None:
     "The `State` of one fit, or None when there is no valid checkpoint; a damaged one is set aside"
@@ -282,7 +282,7 @@ def load_checkpoint(
         parts, about = _read_checkpoint(path)
     except (SafetensorError, ValueError, KeyError, TypeError):
         return set_aside(path)
-    if about['fingerprint'] != mark:
+    if about['fingerprint'] != digest:
         return None
     state = {p: {} for p in ('weights', 'mean', 'square', 'best')}
     for k, x in parts.items():

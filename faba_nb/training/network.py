@@ -172,7 +172,7 @@ def initialise(
 class Batch:
     "Inputs for (fits, plants, steps); everything padded to the experiment's longest plant"
 
-    real: torch.Tensor  # (fits, plants, steps) bool: measured, so others may look at it
+    observed: torch.Tensor  # (fits, plants, steps) bool: measured, so others may look at it
     position: torch.Tensor  # (fits, plants, steps, 128) encoded days
     values: dict  # modality to (fits, plants, steps, width); for images the rows of `table`
     present: dict  # modality to (fits, plants, steps) bool
@@ -245,15 +245,15 @@ def embed(
 
 # %% ../../nbs/30_training/04_network.ipynb #c1ca4882
 def attention_bias(
-    real: torch.Tensor,  # (…, steps) bool
+    observed: torch.Tensor,  # (…, steps) bool
     attention: str,  # 'full' or 'causal'
 ) -> torch.Tensor:  # (…, 1 + steps, 1 + steps)
     "0 where a row may look, very negative where not; the summary token is first"
-    seen = torch.nn.functional.pad(real, (1, 0), value=True)
+    seen = torch.nn.functional.pad(observed, (1, 0), value=True)
     n = seen.shape[-1]
     allowed = seen[..., None, :].expand(*seen.shape[:-1], n, n)
     if attention == 'causal':
-        allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=real.device).tril()
+        allowed = allowed & torch.ones(n, n, dtype=torch.bool, device=observed.device).tril()
     return torch.where(allowed, 0.0, -1e9)
 
 # %% ../../nbs/30_training/04_network.ipynb #7b59b1c1
@@ -327,7 +327,7 @@ def over_time(
     bp: Blueprint,  # of the network
     x: torch.Tensor,  # (fits, sequences, steps, 128)
     position: torch.Tensor,  # the same shape: encoded days
-    real: torch.Tensor,  # (fits, sequences, steps) bool
+    observed: torch.Tensor,  # (fits, sequences, steps) bool
     drop: Dropout | None = None,  # while training
 ) -> torch.Tensor:
     "Let the steps of a sequence look at each other: (fits, sequences, steps, 128)"
@@ -337,7 +337,7 @@ def over_time(
     bias = None
     if bp.temporal == 'transformer':
         x = _with_summary(p, x)
-        bias = attention_bias(real, bp.attention)
+        bias = attention_bias(observed, bp.attention)
     for i in range(LAYERS):
         last = i == LAYERS - 1 and bias is not None
         x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop, int(last))
@@ -361,9 +361,9 @@ def forward(
     drop: Dropout | None = None,  # while training
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     "Log-odds (fits, plants, steps) and gate weights (fits, plants, steps, modalities) or None"
-    shape = batch.real.shape
+    shape = batch.observed.shape
     x, gates = embed(p, bp, batch, drop)
-    x = over_time(p, bp, x.view(*shape, WIDTH), batch.position, batch.real, drop)
+    x = over_time(p, bp, x.view(*shape, WIDTH), batch.position, batch.observed, drop)
     logits = head(p, x.reshape(len(x), -1, WIDTH), drop).view(shape)
     if gates is not None:
         gates = gates.float().view(*shape, -1)

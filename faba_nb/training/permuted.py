@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REPEATS', 'from_other_plants', 'from_other_days', 'versions_of', 'column_names', 'read_versions', 'permuted_rows',
-           'permuted_readings']
+           'permuted_outputs']
 
 # %% ../../nbs/30_training/11_permuted.ipynb #0261e479
 from collections import Counter
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 from ..core.stopping import raise_if_stopping
-from .bundle import Feed, scaling
+from .bundle import BatchSource, scaling
 from .fits import fit_path, load_fit
 from .folds import members
 from .network import blueprint, forward
-from .readings import replay
+from .protocols import replay
 
 # %% ../../nbs/30_training/11_permuted.ipynb #23cc855f
 REPEATS = 3  # random exchanges per modality, averaged
@@ -30,14 +30,14 @@ def _as_they_are(grid: 'Grid', test: np.ndarray) -> list[np.ndarray]:
 
 
 def from_other_plants(
-    grid: 'Grid',  # of measured steps
+    grid: 'Grid',  # of plant-days
     test: np.ndarray,  # positions of the test plants
     m: str,  # modality
     rng: np.random.Generator,  # random generator
 ) -> tuple[np.ndarray, np.ndarray]:  # (test plants, steps) plant, (test plants, steps) step
     "A plant of another genotype on the same day for every step that has the modality"
     plant, step = _as_they_are(grid, test)
-    there = grid.real & grid.present[m]
+    there = grid.observed & grid.present[m]
     donor = there.copy()
     donor[test] = False
     for d in np.unique(grid.dag[test][there[test]]):
@@ -51,7 +51,7 @@ def from_other_plants(
 
 # %% ../../nbs/30_training/11_permuted.ipynb #4c2f9c66
 def from_other_days(
-    grid: 'Grid',  # of measured steps
+    grid: 'Grid',  # of plant-days
     test: np.ndarray,  # positions of the test plants
     m: str,  # modality
     rng: np.random.Generator,  # random generator
@@ -59,17 +59,17 @@ def from_other_days(
     "The steps of each plant that have the modality, in random order"
     plant, step = _as_they_are(grid, test)
     for i, p in enumerate(test):
-        at = np.flatnonzero(grid.real[p] & grid.present[m][p])
+        at = np.flatnonzero(grid.observed[p] & grid.present[m][p])
         step[i, at] = rng.permutation(at)
     return plant, step
 
 # %% ../../nbs/30_training/11_permuted.ipynb #83041fd9
 def versions_of(
     modalities: 'Sequence[str]',  # the arm's
-    reading: str = 'retrospective',  # or 'online'
+    protocol: str = 'retrospective',  # or 'online'
 ) -> list:  # of (modality, how), the intact version first
     "What is read: intact, and each modality replaced in each way"
-    exchanged = ['other_plant', 'other_day'] if reading == 'retrospective' else ['other_plant']
+    exchanged = ['other_plant', 'other_day'] if protocol == 'retrospective' else ['other_plant']
     ways = exchanged * REPEATS + ['dropped']
     return [('', 'intact')] + [(m, how) for m in modalities for how in ways]
 
@@ -129,20 +129,20 @@ def read_versions(
     bundle: 'Bundle',  # its data
     fold: 'Fold',  # who is left out
     rng: np.random.Generator,  # random generator
-    reading: str = 'retrospective',  # or 'online'
+    protocol: str = 'retrospective',  # or 'online'
 ) -> np.ndarray:  # (versions, test plants, steps) probabilities
     "Probabilities on the test fold, with each modality replaced in turn"
-    online = reading == 'online'
+    online = protocol == 'online'
     m = members(fold, bundle.plants.genotype)
     test = m['test']
-    todo = versions_of(arm.modalities, reading)
-    feed = Feed(bundle, arm, [scaling(bundle, arm, m['train'])], online=online)
-    b = feed.batch(torch.arange(len(bundle.plants))[None])
+    todo = versions_of(arm.modalities, protocol)
+    source = BatchSource(bundle, arm, [scaling(bundle, arm, m['train'])], online=online)
+    b = source.batch(torch.arange(len(bundle.plants))[None])
     values, present = _replaced(b, bundle, test, todo, rng)
     many = lambda x: torch.cat(x)[None]
     again = replace(
         b,
-        real=many([b.real[0, test]] * len(todo)),
+        observed=many([b.observed[0, test]] * len(todo)),
         position=many([b.position[0, test]] * len(todo)),
         values={k: many(v) for k, v in values.items()},
         present={k: many(v) for k, v in present.items()},
@@ -152,35 +152,35 @@ def read_versions(
 
 # %% ../../nbs/30_training/11_permuted.ipynb #877c57b3
 def permuted_rows(
-    work: 'Work',  # of a network whose fits are all on disk
+    work: 'ArmTraining',  # of a network whose fits are all on disk
     fit: 'Fit',  # one of them, of a whole fold
-    reading: str,  # 'retrospective' or 'online'
+    protocol: str,  # 'retrospective' or 'online'
     weights: dict,  # of the fit, from `load_fit`
     seed: int = 0,  # of the random exchanges
-) -> pd.DataFrame:  # a row per measured step of the test fold
+) -> pd.DataFrame:  # a row per plant-day of the test fold
     "The facts of every test step, which sensors it has, and a probability per version"
     b, bp = work.bundle, blueprint(work.arm, work.bundle.widths())
     rng = np.random.default_rng([seed, *fit.key])
-    p = read_versions(weights, bp, work.arm, b, fit.fold, rng, reading)
+    p = read_versions(weights, bp, work.arm, b, fit.fold, rng, protocol)
     test = members(fit.fold, b.plants.genotype)['test']
     filled = b.steps.filled
     number = np.cumsum(filled.ravel()).reshape(filled.shape) - 1
     facts = b.facts.iloc[number[test][filled[test]]].reset_index(drop=True)
     there = {f'has_{m}': b.steps.present[m][test] for m in work.arm.modalities}
     known = {name: x[filled[test]].astype(int) for name, x in there.items()}
-    columns = column_names(versions_of(work.arm.modalities, reading))
+    columns = column_names(versions_of(work.arm.modalities, protocol))
     said = dict(zip(columns, p[:, filled[test]]))
     return facts.assign(split='test', **known).join(pd.DataFrame(said))
 
 # %% ../../nbs/30_training/11_permuted.ipynb #1c399bfe
-def permuted_readings(
-    work: 'Work',  # of a network whose fits are all on disk
+def permuted_outputs(
+    work: 'ArmTraining',  # of a network whose fits are all on disk
     seed: int = 0,  # of the random exchanges
-) -> 'Iterator[tuple[Fit, str, pd.DataFrame]]':  # yields (fit, reading, rows)
-    "Every fit of a whole fold, loaded once and read in each of the arm's readings"
+) -> 'Iterator[tuple[Fit, str, pd.DataFrame]]':  # yields (fit, protocol, rows)
+    "Every fit of a whole fold, loaded once and read in each of the arm's protocols"
     bp = blueprint(work.arm, work.bundle.widths())
-    for fit in (f for f in work.marks if not f.fold.part):
+    for fit in (f for f in work.fingerprints if not f.fold.part):
         raise_if_stopping()
         weights = load_fit(fit_path(work.folder.fits, fit), bp)
-        for reading in work.arm.readings:
-            yield fit, reading, permuted_rows(work, fit, reading, weights, seed)
+        for protocol in work.arm.protocols:
+            yield fit, protocol, permuted_rows(work, fit, protocol, weights, seed)

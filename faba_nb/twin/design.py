@@ -49,7 +49,7 @@ def chosen_accessions(
         raise BadInput(
             f'{genotypes} genotypes',
             where='genotypes',
-            mend=f'give a number from 1 to {len(table)}',
+            hint=f'give a number from 1 to {len(table)}',
         )
     first = {a: i for c in values()['choice'].values() for i, a in enumerate(c)}
     table['place'] = table.accession_num.map(first).fillna(99)

@@ -57,7 +57,7 @@ def with_onsets(
     "`plants` with the annotated onset of the genotype and the day on which each really responds"
     if world not in WORLDS:
         raise BadInput(
-            f'there is no world "{world}"', where='world', mend=f'choose one of {", ".join(WORLDS)}'
+            f'there is no world "{world}"', where='world', hint=f'choose one of {", ".join(WORLDS)}'
         )
     odd = odd_plants(plants).groupby('what').plant_id.agg(list)
     swapped = odd['swapped_treatment']

@@ -380,7 +380,7 @@ def _begin(folder: Path, facts: dict) -> bool:
             raise BadInput(
                 'the folder is not empty and holds no simulated experiment',
                 where=folder,
-                mend='give a new folder',
+                hint='give a new folder',
             )
         _mark(folder, facts, False)
         return False
@@ -390,7 +390,7 @@ def _begin(folder: Path, facts: dict) -> bool:
     raise BadInput(
         f'the folder holds another twin ({other})',
         where=folder,
-        mend='give a new folder, or remove this one',
+        hint='give a new folder, or remove this one',
     )
 
 # %% ../../nbs/15_twin/12_writing.ipynb #10e85fc0
@@ -406,9 +406,9 @@ def write_twin(
     "Write a simulated experiment in the raw layout; an interrupted one is completed"
     folder = Path(folder).absolute()
     if seed < 0:
-        raise BadInput(f'the seed {seed}', where='seed', mend='give 0 or more')
+        raise BadInput(f'the seed {seed}', where='seed', hint='give 0 or more')
     if not 32 <= height <= 3476:
-        raise BadInput(f'a side view of {height} pixels', where='height', mend='give 32 to 3476')
+        raise BadInput(f'a side view of {height} pixels', where='height', hint='give 32 to 3476')
     plants = with_onsets(planned_plants(genotypes), world, seed)
     facts = dict(
         world=world, seed=int(seed), genotypes=int(genotypes), height=int(height), version=VERSION
