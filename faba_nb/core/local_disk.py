@@ -27,7 +27,7 @@ DAY = 86400  # seconds
 
 
 def _ended(record: dict) -> bool:
-    "Has the process ended that this record names? Of another machine's nobody here knows"
+    "Has the process ended that this record names? It cannot be known of another machine's"
     if record['host'] != socket.gethostname():
         return False
     return (record['boot'], record['born']) != process(record['pid'])

@@ -55,7 +55,7 @@ def owner(
     }
 
 # %% ../../nbs/00_core/09_locks.ipynb #9846b759
-BEAT = 20  # seconds between signs of life
+BEAT = 20  # seconds between updates of a lock
 SILENCE = 180  # seconds after which an owner on another machine counts as dead
 OWN = 3 * BEAT  # the same for an earlier attempt of this job, which rests longer when requeued
 
@@ -81,7 +81,7 @@ def alive(
     record: dict,  # what `holder` found in a lock
     path: str | Path,  # the lock that holds it
 ) -> bool:
-    "Does the owner of a lock still live?"
+    "Is the owner of a lock still running?"
     if not record:
         return _silent(path) < SILENCE
     if record['host'] == socket.gethostname() and record['boot'] == _boot():
@@ -168,7 +168,7 @@ def holder(
 
 # %% ../../nbs/00_core/09_locks.ipynb #3adaec65
 def _clear(path: Path, record: dict) -> None:
-    "Remove the lock of a dead owner, and only that"
+    "Remove the lock of an owner that has ended, and only that"
     gone = _beside(path)
     try:
         os.rename(path, gone)

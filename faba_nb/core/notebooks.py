@@ -151,7 +151,7 @@ def environment(
 # %% ../../nbs/00_core/13_notebooks.ipynb #54121029
 @contextmanager
 def _calling_off() -> Iterator[None]:
-    "On Ctrl-C end the tasks that wait for the kernel, while it still lives"
+    "On Ctrl-C end the tasks that wait for the kernel, while it is still running"
     import asyncio
     from jupyter_core.utils import ensure_event_loop
 
@@ -265,7 +265,7 @@ def _as_ours(e: Exception, notebook: str | Path, name: str, out: str | Path) -> 
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #9cff93ad
 def _as_killed(code: int | None, name: str, out: str | Path) -> StepFailed:
-    "What a dead kernel means"
+    "What it means when a kernel was killed"
     log = StudyFolder(out).kernel_log(name)
     if code == -signal.SIGKILL:
         return StepFailed(

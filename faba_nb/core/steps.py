@@ -67,7 +67,7 @@ def _files_below(path: Path) -> Iterable[Path]:
 def file_digest(
     path: Path,  # an existing file
 ) -> str:
-    "What tells this state of a file from others"
+    "A text that differs between two states of a file"
     s = os.stat(path)
     if str(path).endswith('.h5'):
         return f'{s.st_size}:{s.st_mtime_ns}'
@@ -84,7 +84,7 @@ def file_digests(
     files: list,  # paths of existing files
     out: Path = '.',  # the study's folder
 ) -> dict:
-    "Path, below the study's folder where it lies there, to mark"
+    "Path, below the study's folder where it lies there, to its digest"
     return {_recorded_as(f, out): file_digest(f) for f in sorted(files)}
 
 
@@ -151,7 +151,7 @@ def reason(
 
 def file_fault(
     path: str | Path,  # a result
-    was: str,  # its mark when it was written
+    was: str,  # its digest when it was written
 ) -> str:
     "'missing', 'changed', or ''"
     if not Path(path).is_file():
@@ -187,7 +187,7 @@ def _work(step: Step, out: Path) -> dict:
 
 # %% ../../nbs/00_core/14_steps.ipynb #3f831a4f
 def _no_rival(step: Step) -> None:
-    "Leave when somebody else is at the same files under another name; the lock of a dead one goes"
+    "Leave when somebody else is at the same files under another name; the lock of one that has ended is removed"
     shard = step.lock.stem.rpartition('-')[2]
     of = shard.rpartition('of')[2] if 'of' in shard else None
     for p in step.lock.parent.glob(step.rivals):
@@ -214,7 +214,7 @@ def _leftovers(step: Step, out: str | Path) -> list[Path]:
 
 
 def _sweep(step: Step, out: str | Path) -> None:
-    "Remove temporary files from the step's own folders, and locks of predictions nobody writes"
+    "Remove temporary files from the step's own folders, and locks of predictions that no process writes"
     beside = step.neighbours or step.rivals
     alone = list(step.lock.parent.glob(beside)) == [step.lock]
     for top in step.writes:

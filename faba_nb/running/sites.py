@@ -433,7 +433,7 @@ def checked_account(
     site: Site,  # where it pays
     account: str | None,  # as given; the environment's or the profile's by default
 ) -> str:
-    "The account, or '' when nobody named one"
+    "The account, or '' when none was given"
     account = (
         account
         or os.environ.get('FABA_ACCOUNT')

@@ -93,7 +93,7 @@ def _step_row(out: Path, name: str, e: dict) -> dict[str, str]:
 
 
 def _silence(beat: dict | None) -> str:
-    "A word when the heartbeat is old"
+    "A remark when the heartbeat is old"
     if not beat:
         return ''
     age = time.time() - beat['time']

@@ -278,7 +278,7 @@ def check_words(
 
 # %% ../../nbs/60_running/06_submitting.ipynb #fea8ebe7
 def check_notebooks(study: Study, data: str | Path, features: str | Path, out: str | Path) -> None:
-    "Refuse before anything is queued what papermill would find in the night"
+    "Refuse, before anything is queued, what papermill would only find when the job runs"
     for s in steps_of(study, data, features, out):
         if s.notebook:
             checked_parameters(s.notebook, s.parameters)

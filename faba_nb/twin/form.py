@@ -26,7 +26,7 @@ TRAITS = {  # mean, standard deviation between genotypes
 
 # %% ../../nbs/15_twin/03_form.ipynb #d3f58895
 def genotype_traits(
-    genotype: str,  # accession name
+    genotype: str,  # its name
     seed: int,  # the twin's seed
 ) -> dict[str, float]:
     "What all plants of a genotype have in common"
@@ -39,7 +39,7 @@ NODES = 20  # more than a stem makes in 39 days
 
 
 def plant_form(
-    genotype: str,  # accession name
+    genotype: str,  # its name
     plant_id: str,  # which plant
     seed: int,  # the twin's seed
     odd: Sequence[str] = (),  # oddities such as 'side_branches', 'tilted'

@@ -110,7 +110,7 @@ def spoil_cells(
     planted: Planted,  # the tables, and where it is written down
     r: np.random.Generator,  # of the rows
 ) -> None:
-    "Single cells that a careless hand changed"
+    "Single cells with typing errors"
 
     def some(file, n):
         "So many rows of a workbook, counted from 0"

@@ -136,7 +136,7 @@ def _leave_with(parent: int) -> None:
 
 # %% ../../nbs/15_twin/12_writing.ipynb #195c5055
 def _worthwhile(plants: int, height: int) -> int:
-    "Processes that so many plants are worth, when nobody says how many"
+    "Processes that so many plants are worth, when no number is given"
     if plants * height**2 < 5e5:
         return 1
     return len(os.sched_getaffinity(0))
@@ -396,7 +396,7 @@ def _begin(folder: Path, facts: dict) -> bool:
 # %% ../../nbs/15_twin/12_writing.ipynb #10e85fc0
 def write_twin(
     folder: str | Path,  # a new folder, or one in which this twin was begun
-    genotypes: int = 44,  # accessions, 1–44, six plants each
+    genotypes: int = 44,  # how many, 1–44, six plants each
     seed: int = 1,  # any integer ≥ 0; the same seed gives the same bytes
     world: str = 'onset',  # one of `WORLDS`
     height: int = 320,  # pixels of a side view; 3476 is full resolution
