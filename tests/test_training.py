@@ -437,7 +437,7 @@ def test_groups_fit_memory(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(training_pool, 'free_memory', lambda device: free)
         monkeypatch.setenv('FABA_RETRY', killed)
-        assert training_pool.stack_size(work, 1) == size, (free, killed)
+        assert training_pool.stack_size([work], 1) == size, (free, killed)
 
 
 def test_asked_to_stop(tmp_path, monkeypatch):

@@ -128,7 +128,9 @@ def join(
 def best_epoch(
     log: list[dict],  # {validation: …} per epoch
 ) -> int:
-    "The first epoch with the lowest validation loss"
+    "The first epoch with the lowest validation loss; the last where nothing validates"
+    if log[-1]['validation'] is None:
+        return len(log) - 1
     return min(range(len(log)), key=lambda e: log[e]['validation'])
 
 
@@ -159,19 +161,20 @@ def adamw(
     grads: dict[str, torch.Tensor],  # name to (fits, …)
     factors: torch.Tensor,  # (fits,) from `clip_factors`
     epochs: list[int],  # epoch of each fit
-    count: 'Callable[[int], int]',  # updates until an epoch's step, this one included
+    counts: list[int],  # updates of each fit, this one included; 0: none now
 ) -> None:
-    "One AdamW update of every fit"
+    "One AdamW update of every fit that has one"
     parts = [[d[n] for n in grads] for d in (state.weights, state.mean, state.square)]
-    if len(set(epochs)) == 1 and accelerated(factors.device):
+    alike = len(set(zip(epochs, counts))) == 1
+    if alike and accelerated(factors.device):
         for g in grads.values():
             g.div_(factors.view(-1, *[1] * (g.dim() - 1)))
-        return _update(arm, *parts, list(grads.values()), epochs[0], count, None)
+        return _update(arm, *parts, list(grads.values()), epochs[0], counts[0], None)
     if not state.rows:
         state.rows = list(zip(*(_rows(p) for p in parts)))
-    for fit, g, e, f in zip(state.rows, _rows(grads.values()), epochs, factors):
-        # dividing by 1 would write every gradient again
-        _update(arm, *fit, g, e, count, None if f == 1 else f)
+    for fit, g, e, n, f in zip(state.rows, _rows(grads.values()), epochs, counts, factors):
+        if n:  # dividing by 1 would write every gradient again
+            _update(arm, *fit, g, e, n, None if f == 1 else f)
 
 # %% ../../nbs/30_training/07_engine.ipynb #49cb1317
 def _rows(tensors: 'Iterable[torch.Tensor]') -> list[list[torch.Tensor]]:
@@ -187,11 +190,11 @@ def _update(
     v: list[torch.Tensor],
     g: list[torch.Tensor],
     epoch: int,
-    count: 'Callable[[int], int]',
+    count: int,
     factor: torch.Tensor | None,
 ) -> None:
     "The fused kernel on lists of tensors"
-    n = torch.tensor(float(count(epoch)), device=w[0].device)
+    n = torch.tensor(float(count), device=w[0].device)
     torch._fused_adamw_(
         w,
         g,
@@ -211,7 +214,7 @@ def _update(
 
 # %% ../../nbs/30_training/07_engine.ipynb #f4313e36
 class Stack:
-    "Fits of one arm that train together on one device"
+    "Fits that train together on one device: of one arm, or of arms that differ in labels alone"
 
     def __init__(
         self,
@@ -219,8 +222,10 @@ class Stack:
         arm: Arm,  # its settings
         device: str | torch.device = 'cpu',
         teacher: 'Callable[[Fit], np.ndarray] | None' = None,  # of a fit: its log-odds
+        labels: 'Callable[[Fit], np.ndarray] | None' = None,  # of a fit; else the bundle's
     ):
         self.bundle = bundle
+        self.labels = labels or (lambda fit: bundle.label)
         self.arm = arm
         self.device = torch.device(device)
         self.teacher = teacher
@@ -280,16 +285,21 @@ def _ready(self: Stack) -> None:
     "Make what depends on who is in the stack"
     self.source.use(self.scales)
     self.dropout = Dropout(self.arm.dropout, [f.key for f in self.fits], self.device)
-    positions = [m['validation'] for m in self.plants]
-    n = max(map(len, positions))
-    padded = [np.pad(v, (0, n - len(v)), constant_values=-1) for v in positions]
-    self.validation = torch.tensor(np.stack(padded), device=self.device)
+    self.validation = self._positions([m['validation'] for m in self.plants])
+    labels = np.stack([self.labels(f) for f in self.fits])
+    self.label = torch.tensor(labels, device=self.device)
     if self.teacher:
         self.soft = torch.tensor(np.stack(self.teacher_logits), device=self.device)
-    steps = {-(-len(m['train']) // self.arm.batch_size) for m in self.plants}
-    if len(steps) > 1:
-        raise BadInput('these fits have different numbers of batches and cannot train together')
-    self.steps = steps.pop()
+    self.steps = [-(-len(m['train']) // self.arm.batch_size) for m in self.plants]
+
+
+@patch
+def _positions(self: Stack, rows: list[np.ndarray]) -> torch.Tensor:
+    "(fits, …) positions, −1 where a fit has fewer than another"
+    shape = np.max([r.shape for r in rows], 0)
+    lacking = [[(0, n - k) for n, k in zip(shape, r.shape)] for r in rows]
+    padded = [np.pad(r, p, constant_values=-1) for r, p in zip(rows, lacking)]
+    return torch.tensor(np.stack(padded), device=self.device)
 
 # %% ../../nbs/30_training/07_engine.ipynb #c85fbe95
 @patch
@@ -303,7 +313,8 @@ def answers(
     batch = self.source.batch(at)
     with torch.autocast(self.device.type, torch.bfloat16, enabled=accelerated(self.device)):
         logits, _ = forward(self.state.weights, self.bp, batch, drop)
-    return logits, self.source.label[at], batch.observed & (plants >= 0)[..., None]
+    label = self.label[torch.arange(len(at), device=self.device)[:, None], at]
+    return logits, label, batch.observed & (plants >= 0)[..., None]
 
 # %% ../../nbs/30_training/07_engine.ipynb #940f201d
 @patch
@@ -331,12 +342,8 @@ def train_step(
     epochs: list[int],  # epoch of each fit
     step: int,  # within the epoch
 ) -> torch.Tensor:
-    "One update of every fit; returns their losses"
-
-    def count(epoch):
-        "How many updates a fit has had, this one included"
-        return epoch * self.steps + step + 1
-
+    "One update of every fit that has such a step; returns their losses, 0 for the others"
+    counts = [e * n + step + 1 if step < n else 0 for e, n in zip(epochs, self.steps)]
     names, weights = zip(*self.state.weights.items())
     for w in weights:
         w.requires_grad_(True)
@@ -346,14 +353,17 @@ def train_step(
     for w in weights:
         w.requires_grad_(False)
     factors = clip_factors(grads, self.arm.clip_norm)
-    adamw(self.arm, self.state, grads, factors, epochs, count)
-    return loss.detach()
+    adamw(self.arm, self.state, grads, factors, epochs, counts)
+    idle = torch.tensor([not n for n in counts], device=self.device)
+    return loss.detach().masked_fill(idle, 0)
 
 # %% ../../nbs/30_training/07_engine.ipynb #8800b863
 @patch
 @torch.no_grad()
 def validate(self: Stack) -> torch.Tensor:
-    "(fits,) the task's loss on the validation plants"
+    "(fits,) the task's loss on the validation plants, NaN for a fit without any"
+    if not self.validation.shape[1]:
+        return torch.full((len(self.fits),), torch.nan)
     logits, label, counts = self.answers(self.validation)
     return mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
 
@@ -367,8 +377,9 @@ def epoch(self: Stack) -> None:
         epoch_batches(f.key, e, m['train'], self.arm.batch_size)
         for f, e, m in zip(self.fits, epochs, self.plants)
     ]
-    plan = torch.tensor(np.stack(plan), device=self.device)
-    total = sum(self.train_step(plan[:, s], epochs, s) for s in range(self.steps)) / self.steps
+    plan = self._positions(plan)
+    total = sum(self.train_step(plan[:, s], epochs, s) for s in range(plan.shape[1]))
+    total = total / torch.tensor(self.steps, device=self.device)
     val = self.validate().tolist()
     seconds = (time.perf_counter() - start) / len(self.fits)
     self._note(epochs, total.tolist(), val, seconds)
@@ -380,9 +391,11 @@ def _note(
 ) -> None:
     "Add a line to each log, and copy the weights of fits that were never better"
     for f, log, e, t, v in zip(self.fits, self.state.logs, epochs, train, val):
-        if not math.isfinite(v):
+        v = v if f.fold.validation else None
+        if not math.isfinite(t if v is None else v):
             raise StepFailed(
-                f'{f.arm}, {f.name}: the validation loss of epoch {e} is {v}; '
+                f'{f.arm}, {f.name}: the {"training" if v is None else "validation"} loss '
+                f'of epoch {e} is {t if v is None else v}; '
                 'lower the learning rate'
             )
         lr = learning_rate(self.arm, e)

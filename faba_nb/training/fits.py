@@ -33,7 +33,7 @@ def fit_fingerprint(
     teacher: str | None = None,  # fingerprint of the teacher's fit
 ) -> str:
     "Sixteen hexadecimal digits that change when the fit would come out differently"
-    other = 'split_seeds init_seeds protocols nested teacher backbone layer framing'.split()
+    other = 'split_seeds init_seeds protocols nested teacher backbone layer framing labels'.split()
     settings = {k: v for k, v in to_dict(arm).items() if k not in other}
     return fingerprint(NUMERICS, settings, fit.key, digest, teacher)
 

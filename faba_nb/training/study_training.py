@@ -23,8 +23,9 @@ from ..core.provenance import fingerprint, log_event
 from ..core.studies import Arm, Study, imported
 from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import Experiment
+from ..experiment.labels import label_set
 from .baselines import check_baseline
-from .bundle import load_bundle
+from .bundle import load_bundle, relabelled
 from .training_pool import TrainingPool, ArmTraining
 from .engine import Fit
 from .fits import fit_fault, fit_fingerprint, fit_path, load_outputs
@@ -67,7 +68,8 @@ def check_folds(
     for fold in {f.fold for f in fits}:
         for part, at in members(fold, bundle.plants.genotype).items():
             y = bundle.label[at][observed[at]]
-            if part in ('train', 'validation') and len(set(y)) < 2:
+            needed = part == 'train' or (part == 'validation' and len(at) > 0)
+            if needed and len(set(y)) < 2:
                 lacking = 'unstressed' if y.sum() else 'stressed'
                 raise BadInput(
                     f'fold {fold.number} (without {fold.test}): '
@@ -166,8 +168,8 @@ def _grids(work: ArmTraining) -> dict[str, Path]:
 
 
 def _permuted(work: ArmTraining) -> list[Path]:
-    "The file of a network's predictions with a modality replaced; none of a plain estimator"
-    if work.arm.estimator != 'network':
+    "The file of a network's predictions with a modality replaced; none of other arms"
+    if work.arm.estimator != 'network' or work.arm.dealt:
         return []
     return [work.folder.predictions_permuted]
 
@@ -258,7 +260,23 @@ def get(
             file = FeatureFile(path)
         b = load_bundle(arm, self.experiment, file)
         self.kept[key] = b, b.digest()
-    return self.kept[key]
+    return self.labelled(key, arm.labels)
+
+
+@patch
+def labelled(
+    self: BundleCache,
+    key: tuple,  # of a bundle that is kept
+    labels: str,  # 'published', or another set of onsets
+) -> 'tuple[Bundle, str]':
+    "A kept bundle with a set of onsets, and its digest; the inputs are shared"
+    if labels == 'published':
+        return self.kept[key]
+    own = key, labels
+    if own not in self.kept:
+        b = relabelled(self.kept[key][0], label_set(self.experiment, labels))
+        self.kept[own] = b, b.digest()
+    return self.kept[own]
 
 # %% ../../nbs/30_training/13_study_training.ipynb #eb487f5e
 def _fingerprint(
