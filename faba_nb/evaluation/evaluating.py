@@ -81,6 +81,7 @@ from .variance import variance_split
 from .signal_dates import presymptomatic_tables
 from .importance import importance_table
 from .ranking import ranking_tables
+from .no_information import no_information_tables
 from .courses import course_tables, fluorescence_courses, parameter_order
 
 # %% ../../nbs/40_evaluation/20_evaluating.ipynb #fad5ea93
@@ -117,7 +118,7 @@ def arms_of(
     found = {n for n in there if folder.arm(n).predictions.exists()}
     brought = {n for n in there if folder.arm(n).imported.exists()}
     known, lacking = [], []
-    for n, arm in study.arms.items():
+    for n, arm in study.without_deals().arms.items():
         if n in found:
             known.append((n, _kind(arm, n in brought), _backbone(arm)))
         else:
@@ -398,8 +399,8 @@ def genotype_rows(
     total = orders[0][1] * (o != 0)
     null = table.set_index('statistic').loc['concordance']
     note = (
-        f'without information {null.null_low:.2f} to {null.null_high:.2f} '
-        f'(onsets permuted, p = {null.p:.2g})'
+        f'permutation range {null.null_low:.2f} to {null.null_high:.2f} '
+        f'(onsets permuted, predictions unchanged: conservative; p = {null.p:.2g})'
     )
     about = dict(group='genotype', metric='concordance', unit='', note=note)
     return [about | _pairs_row(right, total, resampler)]
@@ -951,9 +952,10 @@ def evaluate_study(
     seed: int = 0,  # of both
 ) -> dict[str, int]:  # table -> number of rows
     "Write OUT/tables from the study's predictions"
-    study = read_study(StudyFolder(out).study)
+    whole = read_study(StudyFolder(out).study)
+    study = whole.without_deals()  # arms with dealt onsets are no arms to compare
     e = experiment_of(out, data)
-    found, clocks, gates, absent = protocols_of(out, study, None if e is None else e.shape)
+    found, clocks, gates, absent = protocols_of(out, whole, None if e is None else e.shape)
     done = evaluate_protocols(found, clocks, e, draws, seed)
     tables = (
         tables_of(out, found, done)
@@ -961,6 +963,7 @@ def evaluate_study(
         | compare_study(found, done, study, draws, seed)
         | sensor_tables(e, found, draws)
     )
+    tables |= no_information_tables(out, whole, tables['permutation'])
     losses, note = sensors_replaced(out, study, draws, seed)
     space, space_note = space_tables(out, study, e)
     rows = write_tables(out, tables | order_tables(found) | losses | space)

@@ -166,7 +166,7 @@ def permutation_table(
     s: Scores,  # of one arm in one protocol
     stats: dict[str, np.ndarray],  # from `information`
 ) -> pd.DataFrame:
-    "Observed value, mean and 95 % range without information, one-sided p"
+    "Observed value, mean and 95 % range with onsets permuted, one-sided p: conservative"
     rows = []
     for k, v in stats.items():
         value = v[0]

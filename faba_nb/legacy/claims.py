@@ -380,7 +380,7 @@ def information(results: Results, claim: tuple) -> Found:
     instead = (
         f'Alarms of {nice(arm)} ({Rule(claim.protocol, None).words}) were '
         f'{"" if verdict == STANDS else "not "}concordant with the annotated onsets beyond '
-        f'permutation ({now}; without information {chance}).'
+        f'permutation ({now}; permutation range {chance}).'
     )
     return Found(
         verdict,

@@ -271,14 +271,38 @@ def _whole(frame: pd.DataFrame, key: str) -> bool:
     return bool((numbers % 1 == 0).all(axis=None))
 
 
-def _without_information(results: Results, protocol: str) -> dict[str, str]:
-    "{arm: range of the concordance when onsets are permuted over genotypes}"
+def _ranges(results: Results, table: str, protocol: str) -> dict[str, str]:
+    "{arm: range of the concordance with onsets permuted, or with onsets dealt anew}"
     try:
-        p = results.table('permutation')
+        p = results.table(table)
     except NotThere:
         return {}
     p = p[(p.statistic == 'concordance') & (p.protocol == protocol)]
-    return {r.arm: f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in p.itertuples()}
+    p = p.rename(columns={'null_low': 'low', 'null_high': 'high'})
+    return {r.arm: f'{number(r.low, 2)} to {number(r.high, 2)}' for r in p.itertuples()}
+
+
+def _range_columns(permuted: dict[str, str], retrained: dict[str, str]) -> list[Column]:
+    "The two ranges of the concordance, as far as there are any"
+    fixed = 'Onsets permuted over genotypes, predictions unchanged: mean 0.50, conservative'
+    anew = 'The arm trained again with onsets dealt anew over genotypes: 95 % of the deals'
+    columns = []
+    if permuted:
+        columns.append(Column('permuted', 'Concordance', 'permutation range', help=fixed))
+    if retrained:
+        columns.append(Column('retrained', 'Concordance', 'no-information range', help=anew))
+    return columns
+
+
+def _range_note(permuted: dict[str, str], retrained: dict[str, str], arms: list[str]) -> str:
+    "What the permutation range cannot contain, where an arm has no other"
+    if not permuted or set(arms) <= set(retrained):
+        return ''
+    return (
+        ' The permutation range is conservative: predictions stay as they are, so its mean is '
+        '0.50, while a model without information, trained without the genotype it is tested on, '
+        'scores below 0.50.'
+    )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b6986657
 def measured_table(
@@ -299,23 +323,19 @@ def measured_table(
     have = [k for k in asked if frame[k].notna().any()]
     if not have:
         raise NotThere(f'No {protocol} metrics on plant-days were computed.')
-    chance = _without_information(results, protocol)
+    permuted, retrained = (_ranges(results, t, protocol) for t in ('permutation', 'no_information'))
     frame = grouped(results, frame, have)
-    frame['chance'] = [chance.get(a, '–') for a in frame.arm]
+    frame['permuted'] = [permuted.get(a, '–') for a in frame.arm]
+    frame['retrained'] = [retrained.get(a, '–') for a in frame.arm]
     whole = [k for k in have if k == 'never_detected' and _whole(frame, k)]
     columns = [
         Column('name', 'Arm'),
         *(metric_column(k, digits=0) if k in whole else metric_column(k) for k in have),
-        Column(
-            'chance',
-            'Concordance',
-            'without information',
-            help='Range with onsets permuted over genotypes, predictions unchanged',
-        ),
+        *_range_columns(permuted, retrained),
     ]
     return Table(
         frame,
-        columns if chance else columns[:-1],
+        columns,
         (
             f'On plant-days, {protocol} protocol, {counted(genotypes(results), "genotype")}. '
             'Plants that were never detected are counted, not given a day.'
@@ -325,6 +345,7 @@ def measured_table(
             'In brackets: 95 % intervals, genotypes resampled. '
             'A clock made from the other genotypes is biased against the one left out, '
             'so its order within a day can lie far below 0.5.'
+            + _range_note(permuted, retrained, results.arms)
         ),
     )
 

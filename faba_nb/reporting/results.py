@@ -53,7 +53,7 @@ class Results:
     @cached_property
     def study(self) -> Study:
         "What was asked for"
-        return read_study(StudyFolder(self.out).study)
+        return read_study(StudyFolder(self.out).study).without_deals()
 
     @cached_property
     def run(self) -> dict:

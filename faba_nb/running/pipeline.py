@@ -219,6 +219,14 @@ def _features_known(study: Study, out: Path) -> dict[str, str]:
     return {'features': fingerprint({p.name: file_digest(p) for p in files})}
 
 
+def _deals_known(study: Study, out: Path) -> dict[str, str]:
+    "Tables of deals in studies beside this one, as an input; none is no input"
+    from faba_nb.evaluation.no_information import deal_tables
+
+    tables = deal_tables(out, study)
+    return {'deals beside it': fingerprint(file_digests(tables))} if tables else {}
+
+
 def _asked(study: Study) -> dict:
     "What a study asks for, without where it comes from"
     return {k: v for k, v in to_dict(study).items() if k != 'provenance'}
@@ -237,6 +245,7 @@ def _evaluate_step(study: Study, out: Path) -> Step:
             'study': fingerprint(asked),
             'predictions': fingerprint(file_digests(predictions(out))),
             **_features_known(study, out),
+            **_deals_known(study, out),
             'code': state_of_code(*rooms_of('evaluate'), 'nbs/80_jobs/evaluate.ipynb'),
         },
         results=folder.all_tables,
