@@ -27,7 +27,6 @@ from faba_nb.testing.example_bundles import invented
 from faba_nb.testing.example_predictions import toy_predictions, toy_steps
 from faba_nb.training.bundle import load_bundle, relabelled
 from faba_nb.training.engine import Fit, Stack
-from faba_nb.training.fits import load_outputs
 from faba_nb.training.folds import make_folds
 from faba_nb.training.study_training import BundleCache, arm_trainings, write_predictions
 from faba_nb.training.training_pool import TrainingPool, together

@@ -473,7 +473,8 @@ def same_but_for_labels(
 @patch
 def without_deals(self: Study) -> Study:
     "The study without the arms whose onsets are dealt"
-    return replace(self, arms={n: a for n, a in self.arms.items() if not a.dealt})
+    own = {n: a for n, a in self.arms.items() if not a.dealt}
+    return replace(self, arms=own)
 
 # %% ../../nbs/00_core/06_studies.ipynb #e0fe23dd
 @patch
