@@ -237,6 +237,19 @@ def test_unequal_numbers_of_batches():
             assert torch.equal(x[0], both.state.weights[n][row]), (n, row)
 
 
+def test_a_gpu_takes_fits_with_one_number_of_batches(tmp_path):
+    "Unequal ones would be updated one by one there; a CPU does that anyway and takes them together"
+    bundle = images_only(9)
+    study = study_from({'name': 'x', 'arms': {'full': SHORT | {'batch_size': 5}}})
+    for device, taken in (('cpu', 9), ('cuda', 8)):
+        (work,) = arm_trainings(study, Bench(bundle), tmp_path)
+        fit = work.queue.popleft()
+        fold = replace(fit.fold, validation=fit.fold.validation[:1])
+        work.queue.append(replace(fit, fold=fold))
+        assert len(TrainingPool([work], 1, device)._take([work], 99)) == taken
+        assert len(work.queue) == 9 - taken
+
+
 # ---- evaluation and words ----
 
 

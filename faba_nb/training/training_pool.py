@@ -49,6 +49,16 @@ def done(
     return is_done(self.folder.fits, fit, self.fingerprints[fit])
 
 
+@patch
+def batches(
+    self: ArmTraining,
+    fit: Fit,  # of this arm
+) -> int:
+    "Updates per epoch"
+    train = members(fit.fold, self.bundle.plants.genotype)['train']
+    return -(-len(train) // self.arm.batch_size)
+
+
 def together(
     trainings: list[ArmTraining],  # of a study
 ) -> list[list[ArmTraining]]:  # each of one arm, or of arms whose fits can share a stack
@@ -175,12 +185,17 @@ def leaving(self: TrainingPool) -> bool:
 # %% ../../nbs/30_training/12_training_pool.ipynb #03847613
 @patch
 def _take(self: TrainingPool, works: list[ArmTraining], space: int) -> list[Fit]:
-    "Up to `space` fits that may join a stack"
+    "Up to `space` fits that may join a stack; on a GPU those that share one update of all weights"
     with self.lock:
-        new = [f for w in works for f in w.queue if w.may_start(f)][: max(0, space)]
-        for f in new:
-            self.named[f.arm].queue.remove(f)
-    return new
+        waiting = [(f, w) for w in works for f in w.queue if w.may_start(f)]
+        if accelerated(self.device) and waiting:
+            fit, work = waiting[0]
+            kind = work.batches(fit)
+            waiting = [(f, w) for f, w in waiting if w.batches(f) == kind]
+        new = waiting[: max(0, space)]
+        for f, w in new:
+            w.queue.remove(f)
+    return [f for f, _ in new]
 
 # %% ../../nbs/30_training/12_training_pool.ipynb #410cbc88
 @patch
