@@ -7,7 +7,7 @@ __all__ = ['margin', 'rope', 'untested', 'lower_is_better', 'primary', 'metric_w
            'verdict', 'equivalence_p', 'equivalence_interval', 'corrected_t', 'signed_rank_probabilities', 'Entry',
            'on_genotypes', 'compare_mean', 'equivalence_of', 'compare_pooled', 'adjust', 'holm', 'levels_used',
            'pairs_of', 'resampler_of', 'family_of', 'contrasts', 'decide', 'leaves_out_zero', 'kind_words',
-           'equivalent_words', 'sentence', 'tests_made', 'contrast_tests']
+           'equivalent_words', 'verdict_words', 'sentence', 'tests_made', 'contrast_tests']
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #ab4d612f
 from itertools import combinations
@@ -572,6 +572,13 @@ def equivalent_words(
     "Equivalence with all that it depends on"
     interval = f'{_number(low, "f1")} to {_number(high, "f1")}'
     return f'equivalent in {metric} within ± {margin:g}, a chosen margin (90 % interval {interval})'
+
+
+def verdict_words(
+    verdict: str,  # better, worse, equivalent, undecided
+) -> str:  # equivalence with its metric and margin
+    "A verdict in words"
+    return f'equivalent in F1 within ± {margin:g}' if verdict == 'equivalent' else verdict
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #e0dfad82
 def sentence(

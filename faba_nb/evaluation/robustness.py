@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'THRESHOLDS', 'MOST_DRAWS', 'MOVES', 'ANALYSIS_WORDS', 'COLUMNS', 'analysis_words', 'cannot_move', 'analyses',
-           'robustness_table', 'verdict_words', 'holds_in']
+           'robustness_table', 'holds_in']
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #ed096350
 import numpy as np
@@ -16,12 +16,12 @@ from faba_nb.evaluation.comparing import (
     adjust,
     compare_mean,
     equivalence_of,
-    margin,
     metric_words,
     on_genotypes,
     primary,
     resampler_of,
     verdict,
+    verdict_words,
 )
 from .strata import moved_onset, part
 
@@ -220,13 +220,6 @@ def _beside_primary(
     return t.iloc[np.argsort(order, kind='stable')].reset_index(drop=True)
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #9c645252
-def verdict_words(
-    verdict: str,  # better, worse, equivalent, undecided
-) -> str:  # equivalence with its metric and margin
-    "A verdict in words"
-    return f'equivalent in F1 within ± {margin:g}' if verdict == 'equivalent' else verdict
-
-
 def _some(
     texts: list[str],  # what is listed
 ) -> str:
