@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'SEEDS', 'DEALS', 'SEED', 'LIMITS', 'MODALITIES', 'PROTOCOLS', 'Text', 'Sensors', 'Protocols', 'Seeds',
-           'Labels', 'RENAMED', 'Within', 'Arm', 'Study', 'study_from', 'studies', 'read_study', 'imported']
+           'Labels', 'Named', 'BASES', 'RENAMED', 'Within', 'Arm', 'Registration', 'Study', 'study_from', 'studies',
+           'read_study', 'imported']
 
 # %% ../../nbs/00_core/06_studies.ipynb #6817d1fe
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields, replace
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -191,10 +193,38 @@ def fits(
     within = min(5, max(0, genotypes - 4)) if self.nested else 0
     return folds * (1 + within)
 
+# %% ../../nbs/00_core/06_studies.ipynb #257dad42
+def _date(text: str) -> str:
+    "A day written as 2027-01-31"
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f'{shown(text)} is not a date', hint='write it as 2027-01-31') from None
+    return text
+
+
+def _said(text: str) -> str:
+    "A text that is not empty"
+    if not text.strip():
+        raise BadInput('the text is empty')
+    return text
+
+
+Named = Annotated[Text, AfterValidator(_said)]
+
+
+@settings
+class Registration:
+    "Where and when a contrast was registered"
+
+    pair: tuple[str, ...]  # two arms, first minus second
+    where: Named  # a register and the entry in it
+    when: Annotated[str, AfterValidator(_date)]  # day of the registration
+
 # %% ../../nbs/00_core/06_studies.ipynb #164f55c8
 @settings
 class Study:
-    "A question: named arms, and the contrasts stated beforehand"
+    "A question: named arms, and the contrasts it states"
 
     name: str  # also the name of the file
     title: Annotated[str, AfterValidator(_title)] = ''  # the question in words
@@ -202,6 +232,7 @@ class Study:
     arms: dict[str, Arm] = field(default_factory=dict)
     # versions, commit, data: written with the results
     provenance: dict = field(default_factory=dict)
+    registered: tuple[Registration, ...] = ()  # those of the contrasts that were registered
 
 # %% ../../nbs/00_core/06_studies.ipynb #34997982
 def study_from(
@@ -222,12 +253,64 @@ def study_from(
     d = {'name': Path(label).stem, **d}
     defaults = d.pop('defaults', None) or {}
     arms = d.pop('arms', None) or {}
+    d = _with_bases(d, label)
     _mappings(defaults, arms, label)
     full = {}
     for n, a in _with_deals(arms, label).items():
         full[n] = from_dict(Arm, {**defaults, **a}, f'{label}, arms.{n}')
     study = replace(from_dict(Study, d, label), arms=full)
     return _checked(study, label)
+
+# %% ../../nbs/00_core/06_studies.ipynb #f9bea7f5
+BASES = ('exploratory', 'registered')
+
+
+def _with_bases(d: dict, label: str) -> dict:
+    "Contrasts as pairs, and the registrations that some of them carry"
+    if 'registered' in d:
+        raise unknown('key', 'registered', [f.name for f in fields(Study)][:-1], label)
+    if not isinstance(d.get('contrasts'), (list, tuple)):
+        return d
+    pairs, registered = [], []
+    for i, c in enumerate(d['contrasts']):
+        if isinstance(c, dict):
+            c, told = _based(c, f'{label}, contrasts[{i}]')
+            registered += told
+        pairs.append(c)
+    return {**d, 'contrasts': pairs, 'registered': tuple(registered)}
+
+
+def _based(c: dict, where: str) -> tuple[Any, list[Registration]]:
+    "The pair of a contrast that is a mapping, and its registration where it has one"
+    for k in c:
+        if k not in ('pair', 'basis', 'where', 'when'):
+            raise unknown('key', str(k)[:80], ['pair', 'basis', 'where', 'when'], where)
+    basis = c.get('basis', 'exploratory')
+    if basis not in BASES:
+        raise unknown('basis', str(basis)[:80], BASES, where)
+    if 'pair' not in c:
+        raise BadInput('pair is missing', where)
+    told = {k: c[k] for k in ('where', 'when') if k in c}
+    if basis == 'registered':
+        return c['pair'], [from_dict(Registration, {'pair': c['pair'], **told}, where)]
+    if told:
+        raise BadInput(
+            'where and when belong to a registered contrast', where, 'add basis: registered'
+        )
+    return c['pair'], []
+
+# %% ../../nbs/00_core/06_studies.ipynb #ebd8a795
+@patch
+def basis(
+    self: Study,
+    a: str,  # name of an arm
+    b: str,  # name of another
+) -> dict[str, str]:  # basis, where, when; the last two are '' unless it is registered
+    "On what a contrast of the study rests"
+    for r in self.registered:
+        if set(r.pair) == {a, b}:
+            return dict(basis='registered', where=r.where, when=r.when)
+    return dict(basis='exploratory', where='', when='')
 
 # %% ../../nbs/00_core/06_studies.ipynb #6a1b95ac
 def _with_deals(arms: dict[str, dict | None], label: str) -> dict[str, dict]:
@@ -452,7 +535,13 @@ def read_study(
 @patch
 def to_yaml(self: Study) -> str:
     "The study as YAML, every arm in full"
-    return dump_yaml(to_dict(self))
+    d = to_dict(self)
+    known = {tuple(r.pop('pair')): r for r in d.pop('registered')}
+    d['contrasts'] = [
+        {'pair': c, 'basis': 'registered', **known[tuple(c)]} if tuple(c) in known else c
+        for c in d['contrasts']
+    ]
+    return dump_yaml(d)
 
 # %% ../../nbs/00_core/06_studies.ipynb #e6c31ddd
 @patch(as_prop=True)

@@ -11,7 +11,12 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from .predictions import Scores
 from .metrics import ratio
-from .information_free import as_information_free, clock_share, notes
+from faba_nb.evaluation.information_free import (
+    as_information_free,
+    clock_share,
+    notes,
+    with_cross_fitted,
+)
 
 # %% ../../nbs/40_evaluation/11_inferred_clock.ipynb #1171279f
 shape_columns = ['height_cm', 'side_area_cm2', 'top_area_cm2', 'digital_biomass']
@@ -81,4 +86,4 @@ def inferred_clock(
     "The information-free baseline `inferred_treatment_clock`"
     name = 'inferred_treatment_clock'
     p = drought_probability(s, shape) * clock_share(s.steps)
-    return as_information_free(s, name, p, note=notes[name])
+    return with_cross_fitted(as_information_free(s, name, p, note=notes[name]))

@@ -179,21 +179,33 @@ def decision_curve(
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #4473b064
 def _brier_rows(
     q: Scores,  # as predicted or scaled
-    rival: np.ndarray,  # (1, genotypes) squared errors of the clock
-    words: str,  # of the skill: which clock
+    rival: Scores | None,  # the fair rival; None where there is none
     resampler: 'Resampler',  # with `row`
 ) -> list[dict]:  # brier, brier_skill
     "Brier score and its skill"
     e, n = squared_error(q)
     many = np.tile(n, (len(q.p), 1))
-    against = np.tile(rival, (len(e), 1))
     score = (e.sum(1) / n.sum()).mean()
-    skill = 1 - (e.sum(1) / rival.sum()).mean()
     return [
         dict(metric='brier') | resampler.row(score, lambda d: drawn_ratio(e, many, d)),
-        dict(metric='brier_skill', note=words)
-        | resampler.row(skill, lambda d: 1 - drawn_ratio(e, against, d)),
+        dict(metric='brier_skill') | _skill(e, rival, resampler),
     ]
+
+
+def _skill(
+    e: np.ndarray,  # (runs, genotypes) squared errors
+    rival: Scores | None,  # the fair rival
+    resampler: 'Resampler',  # with `row`
+) -> dict:  # value, low, high, note
+    "Share of the fair rival's squared error that is avoided; undefined without one"
+    if rival is None:
+        told = 'no fair rival: the sizes of the plants are not within reach'
+        return dict(value=np.nan, low=np.nan, high=np.nan, undefined=1, note=told)
+    theirs = squared_error(rival)[0].mean(0, keepdims=True)
+    against = np.tile(theirs, (len(e), 1))
+    skill = 1 - float(ratio(e.sum(1), theirs.sum()).mean())
+    about = dict(note=f'against {rival.arm}', undefined=int(not np.isfinite(skill)))
+    return about | resampler.row(skill, lambda d: 1 - drawn_ratio(e, against, d))
 
 
 def _loss_row(
@@ -224,16 +236,15 @@ def _calibration_rows(
 def probability_rows(
     s: Scores,  # of one arm in one protocol
     t: Scores,  # the same, scaled
-    clock: Scores,  # of the rival clock
+    rival: Scores | None,  # the fair rival of the protocol; None where there is none
     resampler: 'Resampler',  # with `row`
 ) -> list[dict]:
     "Brier score, skill, log-loss, calibration error, slope, intercept, before and after scaling"
-    rival = squared_error(clock)[0].mean(0, keepdims=True)
     rows = []
     scaling = 'after scaling fitted on the other genotypes'
     for q, end, note in [(s, '', ''), (t, '_scaled', scaling)]:
         base = dict(group='probabilities', unit='', undefined=0, note=note)
-        brier = _brier_rows(q, rival, f'against {clock.arm}', resampler)
+        brier = _brier_rows(q, rival, resampler)
         for row in [*brier, _loss_row(q, resampler), *_calibration_rows(q, note)]:
             rows.append(base | row | dict(metric=row['metric'] + end))
     return rows

@@ -272,7 +272,7 @@ def tabulate(self: ArmsExplorer) -> None:
     said = ''.join(f'<li>{escape(s)}</li>' for s in c.sentence.head(12) if s)
     said = said or '<li>none between these arms</li>'
     self.sentences.value = (
-        f'<b>contrasts, those decided beforehand first</b><ul style="line-height:1.4">{said}</ul>'
+        f'<b>contrasts, the stated ones first</b><ul style="line-height:1.4">{said}</ul>'
     )
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #d7ce035a

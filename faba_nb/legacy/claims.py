@@ -225,6 +225,15 @@ def _gap(row: dict) -> str:
     return f'{interval} ({p_equals(row["p_adjusted"])} after {row["adjustment"]})'
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #0ff3d0a8
+def _equivalent(row: dict) -> str:
+    "Equivalence with metric, margin and interval"
+    interval = f'{number(row["low_90"], 3)} to {number(row["high_90"], 3)}'
+    return (
+        f'equivalent in F1 within ± {margin}, a chosen margin (90 % interval of '
+        f'{nice(row["arm_a"])} minus {nice(row["arm_b"])} {interval})'
+    )
+
+
 @check
 def contrast(results: Results, claim: tuple) -> Found:
     "A is better than B"
@@ -233,14 +242,15 @@ def contrast(results: Results, claim: tuple) -> Found:
     words = {
         'better': f'{nice(a)} was better than {nice(b)}',
         'worse': f'{nice(a)} was worse than {nice(b)}',
-        'equivalent': f'{nice(a)} and {nice(b)} were equivalent',
+        'equivalent': f'{nice(a)} and {nice(b)} were {_equivalent(row)}',
+        'not tested': f'{nice(a)} and {nice(b)} were not tested against each other',
         'undecided': f'{nice(a)} could not be told from {nice(b)}',
     }[row['verdict']]
     need = ''
     if row['verdict'] == 'undecided' and np.isfinite(row['detectable_80']):
         need = (
             f'; {int(row["n"])} genotypes would have shown a difference of '
-            f'{number(row["detectable_80"], 3)} with 80 % power'
+            f'{number(row["detectable_80"], 3)} with 80 % power at the level {row["alpha"]:.2g}'
         )
     return Found(
         verdict,
@@ -259,9 +269,9 @@ def equivalent(results: Results, claim: tuple) -> Found:
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
-    were = 'could not be shown to be equivalent'
+    were = f'could not be shown to be equivalent in F1 within ± {margin}, a chosen margin'
     if verdict == STANDS:
-        were = f'were equivalent within {margin} F1'
+        were = f'were {_equivalent(row)}'
     instead = f'{nice(a)} and {nice(b)} {were}: difference {_gap(row)}.'
     return Found(
         verdict,
@@ -270,7 +280,7 @@ def equivalent(results: Results, claim: tuple) -> Found:
         instead,
         (
             'The absence of a significant difference is not equivalence; '
-            f'equivalence is now tested with a margin of {margin} F1.'
+            f'equivalence in F1 is now tested with a margin of ± {margin}, which is a choice.'
         ),
     )
 

@@ -18,10 +18,10 @@ from ..backbones.registry import get_backbone
 from ..core.files import read_json
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
-from ..evaluation.comparing import level, margin
+from ..evaluation.comparing import level, margin, verdict_words
 from ..evaluation.power import gap_probability
 from ..reporting.drawing import Drawn
-from ..reporting.figures import pair_panel
+from ..reporting.figures import adjusted_words, pair_panel
 from ..reporting.layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
@@ -336,7 +336,7 @@ def by_chance(
         f'and {how} ({number(row.correlation, 2)}), '
         f'show a gap of {number(gap)} or more with probability {number(chance, 2)}; '
         f'a true difference must be {number(row.detectable_difference_80)} for an 80 '
-        '% chance to be found.'
+        f'% chance to be found at the level {row.alpha:.2g}.'
     )
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #67ab189f
@@ -345,12 +345,13 @@ def pairs_table(
 ) -> Table:
     "All pairs of imported arms with their verdicts"
     p = ranked_pairs(results)
-    stated, other = 'stated beforehand (Holm)', 'exploratory (Benjamini–Hochberg)'
+    stated, other = 'stated (Holm)', 'exploratory (Benjamini–Hochberg)'
     p = p.assign(
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(p.arm_a, p.arm_b)],
         difference_low=p.low,
         difference_high=p.high,
         how=np.where(p.primary == 1, stated, other),
+        verdict=p.verdict.map(verdict_words),
     )
     return Table(
         p.reset_index(drop=True),
@@ -360,7 +361,8 @@ def pairs_table(
             f'{counted(int(p.n.max()), "genotype")}.'
         ),
         note=(
-            f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than {margin}. '
+            f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than '
+            f'{margin} in F1, a chosen margin. '
             'Undecided: neither; the order of such a pair is not a result.'
         ),
     )
@@ -377,7 +379,8 @@ def pairs_figure(
         fig,
         (
             'Pairs of imported arms, the higher rank first, with 95 % intervals over '
-            f'{counted(int(p.n.max()), "genotype")}. Band: ±{margin}, the margin of equivalence. '
+            f'{counted(int(p.n.max()), "genotype")}. Band: ±{margin} F1, the margin of '
+            f'equivalence, which is a choice.{adjusted_words(p)} '
             'An interval that crosses zero is an order that could turn round.'
         ),
         told,
@@ -486,7 +489,8 @@ def can_say(
     results: Results,  # the study
 ) -> Markup:
     "What the imported results carry"
-    words = {'better': 'better than', 'equivalent': f'equivalent, within {margin} F1, to'}
+    same = f'equivalent in F1 within ± {margin}, a chosen margin, to'
+    words = {'better': 'better than', 'equivalent': same}
     lines = [
         f'{nice(r.arm_a)} is {words[r.verdict]} {nice(r.arm_b)}: {_gap(r)}.'
         for r in ranked_pairs(results).itertuples()
@@ -524,7 +528,11 @@ def _gap(
     "Difference, interval and p of a pair"
     interval = with_interval(r.difference, r.low, r.high, 3, sign=True)
     adjustment = r.adjustment.replace('-', '–')
-    return f'difference {interval}, {p_equals(r.p_adjusted)} after {adjustment}'
+    text = f'difference {interval}, {p_equals(r.p_adjusted)} after {adjustment}'
+    if r.verdict != 'equivalent':
+        return text
+    ends = f'{number(r.low_90)} to {number(r.high_90)}'
+    return f'{text}; 90 % interval {ends}'
 
 
 def _lines(texts: list[str], kind: str) -> Markup:
@@ -576,7 +584,7 @@ def _power(
     "What difference a pair would have shown, '' where that is not known"
     if r.detectable_80 != r.detectable_80:
         return ''
-    return f'; {int(r.n)} genotypes find {number(r.detectable_80)} with 80 % power'
+    return f'; {int(r.n)} genotypes find {number(r.detectable_80)} with 80 % power at the level {r.alpha:.2g}'
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #f8656cea
 def _unlike(results: Results) -> Iterator[str]:
@@ -648,7 +656,8 @@ def completed(
         raise NotThere('No arm of the study “backbones” is missing.')
     arms = {**s.arms, **new}
     asked = [c for c in read_study('backbones').contrasts if set(c) <= set(arms)]
-    return Study(s.name, s.title, tuple(dict.fromkeys([*s.contrasts, *asked])), arms).to_yaml()
+    pairs = tuple(dict.fromkeys([*s.contrasts, *asked]))
+    return Study(s.name, s.title, pairs, arms, registered=s.registered).to_yaml()
 
 
 def commands(

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from ..core.provenance import read_log
 from ..core.studies import Arm
-from ..evaluation.comparing import margin, rope
+from ..evaluation.comparing import margin, rope, verdict_words
 from .layout import Column, Table
 from faba_nb.reporting.results import (
     NotThere,
@@ -378,6 +378,10 @@ def _oriented(row: dict, sign: int) -> dict:
         'difference': -row['difference'],
         'low': -row['high'],
         'high': -row['low'],
+        'low_90': -row['high_90'],
+        'high_90': -row['low_90'],
+        'low_adjusted': -row['high_adjusted'],
+        'high_adjusted': -row['low_adjusted'],
         'prob_better': row.get('prob_worse'),
         'prob_worse': row.get('prob_better'),
         'verdict': turned.get(row['verdict'], row['verdict']),
@@ -410,11 +414,13 @@ MORE = [
     Column(
         'p_equivalence_adjusted',
         'p equivalence',
-        f'margin {margin}',
+        f'margin ± {margin} F1',
         3,
         format=p_value,
         help='Two one-sided tests, adjusted',
     ),
+    Column('interval_90', '90 % interval', 'of equivalence', 3, interval=True, sign=True),
+    Column('smallest_margin', 'Smallest margin', 'before adjustment', 3),
     Column(
         'prob_better',
         'P(better)',
@@ -437,8 +443,7 @@ def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.Dat
     "The stated contrasts, or all other pairs of arms"
     c = results.table('contrasts')
     c = c[(c.stated == int(stated)) & (c.metric == metric) & (c.protocol == protocol)]
-    if not stated:
-        c = c[~c.arm_b.isin(results.information_free)]
+    c = c[c.family != 'fair_rival']
     if c.empty and stated:
         raise NotThere('The study states no contrast that could be tested.')
     if c.empty:
@@ -447,18 +452,32 @@ def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.Dat
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
         difference_low=c.low,
         difference_high=c.high,
+        verdict=c.verdict.map(verdict_words),
     ).reset_index(drop=True)
+
+
+def _bases(c: pd.DataFrame) -> str:
+    "Exploratory, confirmatory, or which of them"
+    if (c.basis != 'registered').all():
+        return 'exploratory'
+    told = [f'{r.pair} at {r.registered_where}' for r in c.itertuples() if r.basis == 'registered']
+    return f'confirmatory, registered: {listed(told)}; all others exploratory'
+
+
+def _levels(c: pd.DataFrame) -> set[str]:
+    "Levels at which a single difference is found"
+    return {f'{a:.2g}' for a in c.alpha.dropna()}
 
 
 def contrasts_table(
     results: Results,  # the study
-    stated: bool = True,  # the contrasts stated beforehand, or all other pairs of arms
+    stated: bool = True,  # the stated contrasts, or all other pairs of arms
     metric: str = 'f1',  # the primary one by default
     protocol: str = 'retrospective',  # which protocol
 ) -> Table:
     "Differences with interval, p values and verdict"
     c = _pairs(results, stated, metric, protocol)
-    what = 'Contrasts stated beforehand' if stated else 'All other pairs of arms, exploratory'
+    what = f'Stated contrasts ({_bases(c)})' if stated else 'All other pairs of arms, exploratory'
     return Table(
         c,
         [*PAIR, DETECTABLE, Column('verdict', 'Verdict')],
@@ -468,6 +487,8 @@ def contrasts_table(
         ),
         note=(
             f'Adjusted after {listed(sorted(set(c.adjustment)))}. '
+            f'Detectable: at the level of the first step of that, {listed(sorted(_levels(c)))}. '
+            f'Equivalent: a margin of ± {margin} F1, which is a choice. '
             'Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; '
             'skewed differences make it slightly liberal.'
         ),
@@ -481,6 +502,9 @@ def tests_table(
 ) -> Table:
     "What other tests say of the stated contrasts"
     c = _pairs(results, True, metric, protocol)
+    if 'low_90' in c:
+        ends = dict(interval_90_low=c.low_90, interval_90_high=c.high_90)
+        c = c.assign(interval_90=c.difference.where(c.low_90.notna()), **ends)
     holds = lambda key: pd.to_numeric(c[key], errors='coerce').notna().any()
     have = [m for m in MORE if m.key in c and holds(m.key)]
     if not have:
@@ -499,9 +523,9 @@ def tests_table(
 def rivals_table(
     results: Results,  # the study
 ) -> Table:
-    "Each arm against the rules that see no plant, in both protocols"
+    "Each arm against the fair rival of each protocol"
     c = results.table('contrasts')
-    c = c[(c.metric == 'f1') & c.arm_b.isin(results.information_free)]
+    c = c[(c.metric == 'f1') & (c.family == 'fair_rival')]
     if c.empty:
         raise NotThere('No arm was compared with an information-free baseline.')
     c = c.assign(
@@ -509,18 +533,21 @@ def rivals_table(
         difference_low=c.low,
         difference_high=c.high,
         protocol=c.protocol.str.capitalize(),
+        verdict=c.verdict.map(verdict_words),
     ).reset_index(drop=True)
     return Table(
         c,
         [*PAIR, Column('verdict', 'Verdict')],
         (
             'Arms against their fair rivals: difference of genotype-mean F1, '
-            f'{counted(int(c.n.max()), "genotype")}; exploratory.'
+            f'{counted(int(c.n.max()), "genotype")}; a family of its own, adjusted after Holm.'
         ),
         groups='protocol',
         note=(
             'Retrospective predictions can read the treatment off the late photographs, '
-            'so their rival is told it; online predictions cannot, so theirs infers it.'
+            'so their rival is told it; online predictions cannot, so theirs infers it '
+            'from the size of the plant. An arm that does not pass its rival has shown nothing. '
+            f'Equivalent: a margin of ± {margin} F1, which is a choice.'
         ),
     )
 
@@ -553,7 +580,8 @@ def power_table(
         columns,
         (
             f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter '
-            f'with a standard deviation of {number(p.fold_sd.max(), 2)} F1.'
+            f'with a standard deviation of {number(p.fold_sd.max(), 2)} F1; detectable at the '
+            f'level {p.alpha.max():.2g}, the first step of Holm over the stated contrasts.'
         ),
     )
 

@@ -289,23 +289,38 @@ def protocols_text(results: Results) -> str:
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #fa68dbc5
+def _basis(c: pd.DataFrame) -> str:
+    "On what the stated contrasts rest"
+    signed = c[c.basis == 'registered']
+    told = [
+        f'{nice(r.arm_a)} against {nice(r.arm_b)} at {r.registered_where} on {r.registered_when}'
+        for r in signed.itertuples()
+    ]
+    if not told:
+        return 'none was registered, so all of them are exploratory'
+    rest = '' if len(signed) == len(c) else '; the others are exploratory'
+    return f'registered, and therefore confirmatory: {listed(told)}{rest}'
+
+
 def statistics_text(results: Results) -> str:
     "Unit, tests, intervals, adjustments"
     c = stated(results)
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
     return (
-        'The unit of comparison is the genotype. The study states these contrasts beforehand: '
-        f'{pairs}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired '
+        'The unit of comparison is the genotype. The study states these contrasts: '
+        f'{pairs}; {_basis(c)}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired '
         'sign-flip permutation with one common sign per genotype over all arms, '
         'adjusted over the stated contrasts [@holm1979]; '
-        'everything else is exploratory and adjusted [@benjamini1995]. '
+        'every arm is compared with the fair rival of its protocol, a family of its own that is '
+        'adjusted in the same way; all other pairs of arms and metrics are exploratory and '
+        'adjusted [@benjamini1995]. '
         'Intervals are BCa bootstrap intervals [@efron1987], genotypes resampled with seeds '
         'within them and the same draws for all arms; '
         'before they are read, the draws are moved by what mixing the seeds of different '
         'genotypes alone does to a ratio. '
         'Beside the primary test stand the corrected resampled t test [@nadeau2003], '
         f'the Bayesian signed rank test with a region of practical equivalence of {rope} F1 '
-        f'[@benavoli2017], and two one-sided tests with a margin of {margin} F1 [@lakens2017]. '
+        f'[@benavoli2017], and two one-sided tests with a margin of {margin} F1, a choice [@lakens2017]. '
         'Alarm thresholds and calibration for a genotype are fitted on the predictions for all '
         f'others{_within(results)}. ' + power(results)
     )

@@ -30,6 +30,7 @@ from faba_nb.reporting.results import (
     with_interval,
 )
 from .style import new_figure, colour
+from ..evaluation.comparing import verdict_words
 from faba_nb.reporting.comparison_tables import (
     METRICS,
     MODALITIES,
@@ -187,7 +188,7 @@ def _gap_to(results: Results, arm: str, ref: str) -> dict:
         d_low=row['low'],
         d_high=row['high'],
         p=row['p_adjusted'],
-        verdict=row['verdict'],
+        verdict=verdict_words(row['verdict']),
     )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #082b1864

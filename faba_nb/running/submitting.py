@@ -343,7 +343,7 @@ def describe(
     plan: Plan,  # to show
 ) -> str:
     "The plan as text"
-    w = plan.work
+    w = plan.workload
     unseen = ''
     if not Path(plan.data).exists():
         unseen = '   (not to be seen from here: the numbers are those of the whole experiment)'
@@ -564,7 +564,7 @@ def check_weights(
     from faba_nb.backbones.registry import get_backbone, in_cache
 
     home = variables(plan.site, plan.account, plan.venv)['HF_HOME']
-    needed = {b: repository(get_backbone(b)) for b, _ in plan.work.missing}
+    needed = {b: repository(get_backbone(b)) for b, _ in plan.workload.missing}
     lacking = ' '.join(b for b, r in needed.items() if r and not in_cache(r, home))
     if lacking:
         raise BadInput(
