@@ -129,8 +129,8 @@ def observed_power(
     tests: int = 1,  # stated contrasts that were tested together
 ) -> pd.DataFrame:  # power table for the data at hand, at the first step of Holm
     "Fold SD and correlation of this study's arms, and what follows from them"
-    f1 = np.stack([run_means(e.values['f1']) for e in entries])
-    f1 = f1[:, np.isfinite(f1).all(0)]
+    means = [pd.Series(run_means(e.values['f1']), list(e.genotypes)) for e in entries]
+    f1 = pd.concat(means, axis=1, join='inner').dropna().to_numpy().T
     r = np.array([np.nan])
     if len(f1) > 1 and (np.ptp(f1, axis=1) > 0).all():
         r = np.corrcoef(f1)[np.triu_indices(len(f1), 1)]

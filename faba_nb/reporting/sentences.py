@@ -90,7 +90,7 @@ def _told_by_verdict(rows: pd.DataFrame) -> str:
 
 
 def _other(row: tuple) -> str:
-    "The arm that another was compared with; with the interval where they are equivalent"
+    "The arm that another was compared with; with the interval where the two are taken as equal"
     if row.verdict != 'equivalent':
         return nice(row.arm_b)
     interval = f'{number(row.low_90, 3, sign=True)} to {number(row.high_90, 3, sign=True)}'
