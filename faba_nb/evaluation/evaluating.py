@@ -57,7 +57,7 @@ from faba_nb.evaluation.information import (
     information,
     permutation_table,
 )
-from .alarms import alarm_curve, alarm_rows, delay_table
+from .alarms import alarm_curve, alarm_rows, delay_table, utility_table
 from faba_nb.evaluation.probabilities import (
     calibration_table,
     decision_curve,
@@ -255,6 +255,7 @@ class Resampler:
 units = dict(
     mae_published='d',
     mae_measured='d',
+    restricted_mae='d',
     onset_error_published='d',
     onset_error_measured='d',
     never_detected='plants',
@@ -287,41 +288,64 @@ def _pooled_row(
     return resampler.row(value, lambda d: drawn_ratio(a, b, d, together=True))
 
 
+def _restricted(
+    s: Scores,  # of one arm or rule
+) -> np.ndarray:  # (runs, genotypes) days, summed over drought plants
+    "Restricted onset errors of each genotype"
+    return by_genotype(np.nan_to_num(s.restricted_error()), s.plants.g.to_numpy())
+
+
 def _skill_row(
     e: np.ndarray,  # (runs, genotypes) days of the model
-    c: np.ndarray,  # (runs, genotypes) days of the clock
+    rival: Scores | None,  # the fair rival on the same steps
     resampler: Resampler,
-) -> dict:  # value, low, high
-    "Share of the clock's error that the model avoids"
+) -> dict:  # value, low, high, note
+    "Share of the fair rival's restricted error that the model avoids"
+    if rival is None:
+        nothing = dict.fromkeys(['value', 'low', 'high'], np.nan)
+        return nothing | dict(note='the fair rival cannot be made of these data')
+    c = np.broadcast_to(_restricted(rival).mean(0), e.shape)
     value = 1 - float(ratio(e.sum(), c.sum()))
-    return resampler.row(value, lambda d: 1 - drawn_ratio(e, c, d, together=True))
+    note = f'1 - restricted MAE / that of {rival.arm} on the same plants'
+    row = resampler.row(value, lambda d: 1 - drawn_ratio(e, c, d, together=True))
+    return row | dict(note=note)
 
 
 def measured_rows(
     s: Scores,  # of one arm in one protocol
     resampler: Resampler,  # draws for the intervals
+    rival: Scores | None = None,  # the fair rival on the same steps
 ) -> list[dict]:
     "Onset error on plant-days, plants never detected, skill"
     onset = genotype_onsets(s)
-    e, c, n = error_matrices(s, onset)
+    e, _, n = error_matrices(s, onset)
     own = np.arange(len(onset))
     e = e[:, own, own]
-    c = c[:, own, own]
     signed = by_genotype(np.nan_to_num(s.measured_error()), s.plants.g.to_numpy())
     drought = np.bincount(s.plants.g, s.plants.drought)
     missed = drought - n
     never = missed.sum(1).mean()
     base = dict(group='measured', undefined=int(missed.sum()))
     of = f'of {drought.sum():.0f}'
-    note = f'over detected plants of all runs; {never:.1f} {of} never detected (mean over runs)'
-    clock = '1 - MAE / MAE of the treatment clock on the same plants'
+    note = (
+        f'over detected plants of all runs; {never:.1f} {of} never detected (mean over runs); '
+        'silence lowers it, so no verdict is taken from it'
+    )
+    all_plants = np.broadcast_to(drought, e.shape)
+    restricted = _restricted(s)
+    told_all = f'over all {drought.sum():.0f} drought plants; an alarm further than 14 d away, or none, counts as 14 d'
     told = f'{of} drought plants, mean over runs'
     return [
         base | dict(metric='mae_measured', unit='d', note=note) | _pooled_row(e, n, resampler),
         base
         | dict(metric='onset_error_measured', unit='d', note=note)
         | _pooled_row(signed, n, resampler),
-        base | dict(metric='skill', unit='', note=clock) | _skill_row(e, c, resampler),
+        base
+        | dict(metric='restricted_mae', unit='d', note=told_all, undefined=0)
+        | _pooled_row(restricted, all_plants, resampler),
+        base
+        | dict(metric='skill', unit='', undefined=0)
+        | _skill_row(restricted, rival, resampler),
         base
         | dict(metric='never_detected', unit='plants', note=told)
         | resampler.row(never, lambda d: resampler.G * drawn_mean(missed.astype(float), d)),
@@ -422,7 +446,7 @@ def metric_rows(
     resampler = resampler_for(s)
     rows = (
         published_rows(v, resampler)
-        + measured_rows(s, resampler)
+        + measured_rows(s, resampler, clocks.get(fair_rival(s.protocol)))
         + pooled_rows(s, resampler)
         + genotype_rows(s, permuted, resampler)
     )
@@ -462,6 +486,7 @@ def curve_tables(
     out = dict(calibration=pd.concat(calibration), decision=decision_curve(t))
     if s.protocol == 'online':
         out |= dict(delay=delay_table(s, resampler.few), alarm_curve=alarm_curve(s))
+        out['utility'] = utility_table(s, resampler)
     return out
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #a1d8bd39
@@ -910,6 +935,7 @@ per_protocol = [
     'decision',
     'delay',
     'alarm_curve',
+    'utility',
 ]
 
 

@@ -65,6 +65,7 @@ DIFFER = [
     'precision',
     'recall',
     'mae_measured',
+    'restricted_mae',
     'mean_alarm_dag',
     'never_detected',
 ]

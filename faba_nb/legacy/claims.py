@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'STANDS', 'WEAKER', 'CANNOT', 'OPEN', 'CHECKS', 'ALSO', 'HIGHER', 'RULE', 'STRATUM', 'read_claims', 'Found',
-           'check', 'locate', 'value', 'beats_clock', 'contrast', 'equivalent', 'best', 'early', 'lead', 'information',
-           'gate', 'description', 'senescence', 'fluorescence_day', 'order', 'attention', 'shared_trend', 'judge',
-           'claims_table', 'tally', 'claims_latex']
+           'check', 'locate', 'found_again', 'value', 'beats_clock', 'contrast', 'equivalent', 'best', 'early', 'lead',
+           'information', 'gate', 'description', 'senescence', 'fluorescence_day', 'order', 'attention', 'shared_trend',
+           'judge', 'claims_table', 'tally', 'claims_latex']
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #38fda3bd
 from dataclasses import dataclass
@@ -156,6 +156,15 @@ def _clock_reaches(value: float, clock: pd.Series | None, metric: str) -> bool:
         return False
     return clock.value >= value if metric in HIGHER else clock.value <= value
 
+# %% ../../nbs/55_legacy/80_claims.ipynb #again1
+def found_again(
+    printed: float,  # as the paper has it
+    now: float,  # as it is computed here
+) -> bool:
+    "Do two numbers agree within one unit of the last printed digit?"
+    decimals = len(f'{printed:g}'.partition('.')[2])
+    return bool(abs(round(now, decimals) - printed) <= 10.0**-decimals * 1.0001)
+
 # %% ../../nbs/55_legacy/80_claims.ipynb #51e84661
 @check
 def value(results: Results, claim: tuple) -> Found:
@@ -163,7 +172,7 @@ def value(results: Results, claim: tuple) -> Found:
     r, arm, row = _value(results, claim)
     clock = r.metric('treatment_clock', claim.metric, claim.group, claim.protocol)
     name, unit, digits, _ = METRICS[claim.metric]
-    again = row.low <= claim.printed <= row.high
+    again = found_again(claim.printed, row.value)
     reached = _clock_reaches(row.value, clock, claim.metric)
     unit = f' {unit}' if unit else ''
     now = with_interval(row.value, row.low, row.high, digits) + unit
@@ -172,10 +181,10 @@ def value(results: Results, claim: tuple) -> Found:
         f'{nice(arm)} reached {_within(name)} {now} (95 % interval over {int(row.n)} genotypes)'
     )
     if level:
-        instead += f'; a time-and-treatment baseline, and sees no plant, reached {level}'
+        instead += f'; the time-and-treatment baseline, which sees no plant, reached {level}'
     answer = f'The value comes out as {now}'
     if again:
-        answer = 'The printed value lies within the new interval'
+        answer = 'The printed value is found again'
     if reached:
         answer += (
             f'; the time-and-treatment baseline reaches {level}, so the number is no evidence of '
@@ -356,12 +365,12 @@ def lead(results: Results, claim: tuple) -> Found:
     "A number of days by which the model leads"
     r, arm, row = _early_row(results, claim)
     now = with_interval(row.value, row.low, row.high, 1, sign=True) + ' d'
-    verdict = STANDS if row.low <= claim.printed <= row.high else WEAKER
+    verdict = STANDS if found_again(claim.printed, row.value) else WEAKER
     if not row.low > 0:
         verdict = CANNOT
     instead = (
-        f'Relative to matched controls the restricted mean lead of {nice(arm)} was {now} (within '
-        f'±14 d of the onset; {RULE.words}; never alarmed counts as 14 d late).'
+        f'The lead of {nice(arm)} beyond that of the matched controls was {now} (at most 14 d; '
+        f'{RULE.words}; an alarm after the onset, or none, has a lead of 0).'
     )
     return Found(
         verdict,
@@ -415,7 +424,7 @@ def gate(results: Results, claim: tuple) -> Found:
         raise NotThere(f'{nice(arm)} has no gate weights.')
     row = g[g.steps == claim.group].iloc[0]
     now, low, high = row['mean'], row.low, row.high
-    again = low <= claim.printed <= high
+    again = found_again(claim.printed, now)
     text = with_interval(now, low, high, 3)
     return Found(
         STANDS if again else WEAKER,

@@ -624,9 +624,9 @@ EARLY = {
     'pre_onset_excess': Column(
         'pre_onset_excess', 'Before onset', 'minus matched controls', 2, interval=True, sign=True
     ),
-    'restricted_mean_lead_excess': Column(
-        'restricted_mean_lead_excess',
-        'Mean lead',
+    'lead': Column(
+        'lead',
+        'Lead',
         'd, minus matched controls',
         1,
         interval=True,
