@@ -291,9 +291,7 @@ def _beside_clock(results: Results, order: dict[str, float]) -> str:
     rows = {a: difference(results, a, 'treatment_clock') for a in order}
     above = [a for a, r in rows.items() if r and r['verdict'] == 'better']
     below = [a for a, r in rows.items() if r and r['verdict'] == 'worse']
-    start = (
-        f'A clock that is told who was watered, and sees no plant, scores {number(clock.value)}.'
-    )
+    start = f'The time-and-treatment baseline, which is told who was watered and sees no plant, scores {number(clock.value)}.'
     if above:
         return (
             f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by '

@@ -121,7 +121,7 @@ def against_clock(
         return text
     told = _after_selection(results, best)
     return (
-        f'{text} A clock that is told who was watered, and sees no plant, '
+        f'{text} The time-and-treatment baseline, which is told who was watered and sees no plant, '
         f'scores {number(clock.value, 2)}; {told}.'
     )
 
