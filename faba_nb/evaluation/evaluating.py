@@ -844,9 +844,8 @@ def order_tables(
 ) -> dict:  # with ranking and stability, or nothing
     "The ranking of genotypes by each arm, and how stable it is"
     models = [s for s, _ in found if s.kind != 'yardstick']
-    genotypes = set().union(*(s.genotypes for s in models))
     online = [s for s in models if s.protocol == 'online']
-    return ranking_tables(online, len(genotypes))
+    return ranking_tables(online)
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #dc2d1fa0
 def write_summaries(

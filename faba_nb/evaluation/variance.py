@@ -33,7 +33,7 @@ def variance_split(
         genotype=d.genotype.nunique() > 1 and (many['arm'] or runs),
         genotype_x_arm=many['arm'] and runs,
         split=many['split_seed'],
-        init=runs,
+        init=many['init_seed'],
     )
     value = _fit(d, metric, known) if known['genotype'] and d[metric].var() > 0 else {}
     total = sum(value.values())
@@ -61,7 +61,7 @@ def _reason(
         genotype='one value per genotype',
         genotype_x_arm='one arm, or one run per arm',
         split='one split seed',
-        init='one run per arm',
+        init='one initialisation seed',
     )[component]
 
 
@@ -71,10 +71,12 @@ def _fit(
     known: dict[str, bool],  # components to bool
 ) -> dict[str, float]:  # component -> variance
     "The mixed model with the components that can be estimated"
+    # what varies between rows that are alike in all else is the residual
+    rest = next((c for c in ['init', 'split', 'genotype_x_arm'] if known[c]), 'genotype_x_arm')
     vc = {}
-    if known['genotype_x_arm']:
+    if known['genotype_x_arm'] and rest != 'genotype_x_arm':
         vc['genotype_x_arm'] = '0 + C(arm)'
-    if known['split']:
+    if known['split'] and rest != 'split':
         vc['split'] = '0 + C(split_seed)'
     formula = f'{metric} ~ C(arm)' if d.arm.nunique() > 1 else f'{metric} ~ 1'
     with warnings.catch_warnings():
@@ -86,5 +88,4 @@ def _fit(
     out = dict(genotype=float(np.asarray(fit.cov_re)[0, 0]))
     names = fit.model.exog_vc.names if vc else []
     out |= dict(zip(names, map(float, fit.vcomp)))
-    rest = 'init' if known['init'] else 'genotype_x_arm'
     return out | {rest: float(fit.scale)}

@@ -131,9 +131,10 @@ def stability_sentence(
     start = (
         'Rankings made from one replicate each agree with a mean Kendall’s τ of '
         f'{number(r.tau, 2)} ({counted(r.pairs, "pair")}); '
-        f'unrelated orders lie within ±{number(r.chance, 2)}.'
+        f'by chance it lies between {number(r.null_low, 2, sign=True)} '
+        f'and {number(r.null_high, 2, sign=True)}.'
     )
-    if r.tau > r.chance:
+    if r.tau > r.null_high:
         return f'{start} Other plants of the same genotypes give a similar ranking.'
     return (
         f'{start} That other plants of the same genotypes would give the same ranking is not '
@@ -147,24 +148,23 @@ def stability_table(
     "How alike rankings are that ought to be the same"
     t = stability(results)
     span = [f'{number(r.lowest, 2)} to {number(r.highest, 2)}' for r in t.itertuples()]
+    chance = [f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in t.itertuples()]
     order = counted(results.table('plants').genotype.nunique(), 'genotype')
     arms = t.arms.iloc[0]
     return Table(
-        t.assign(span=span),
+        t.assign(span=span, chance=chance),
         [
             Column('against', 'Ranking beside that of'),
             Column('tau', 'Kendall’s τ', 'mean', 2),
-            Column('span', 'Range'),
+            Column('chance', 'By chance', 'mean, 95 % range'),
+            Column('span', 'Range of pairs'),
             Column('pairs', 'Pairs', digits=0),
         ],
         (
             f'Stability of the ranking of {order} by alarm day ({genotype_rule.words}), '
             f'{counted(arms, "arm")}.'
         ),
-        note=(
-            f'1: the same order; two unrelated orders lie within ±{number(t.chance.iloc[0], 2)} '
-            'in 95 % of cases.'
-        ),
+        note='1: the same order; 0: no order in common.',
     )
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #21a960f3
