@@ -749,7 +749,10 @@ def _extent(
     s: Scores,  # of one arm in one protocol
 ) -> tuple:  # larger for more; the same for arms tested on the same steps
     "How much an arm was tested on, whatever its name and place"
-    return len(s.genotypes), len(s.steps), tuple(s.steps.plant_id), tuple(s.steps['round'])
+    size = len(s.genotypes), len(s.steps)
+    plants = tuple(s.steps.plant_id)
+    rounds = tuple(s.steps['round'])
+    return *size, plants, rounds
 
 
 def rules_on(

@@ -291,7 +291,10 @@ def _beside_clock(results: Results, order: dict[str, float]) -> str:
     rows = {a: difference(results, a, 'treatment_clock') for a in order}
     above = [a for a, r in rows.items() if r and r['verdict'] == 'better']
     below = [a for a, r in rows.items() if r and r['verdict'] == 'worse']
-    start = f'The time-and-treatment baseline, which is told who was watered and sees no plant, scores {number(clock.value)}.'
+    start = (
+        'The time-and-treatment baseline, which is told who was watered and sees no plant, '
+        f'scores {number(clock.value)}.'
+    )
     if above:
         return (
             f'{start} {_all_of(above, order)} {"exceeds" if len(above) == 1 else "exceed"} it by '

@@ -284,7 +284,8 @@ def protocols_text(results: Results) -> str:
         'Online, prefixes are replayed: every modality is cut after a day and the prediction is '
         'read on that day. Words like early and lead refer to online results only. '
         'Rules that see no plant went through the same folds and the same code: '
-        'a time-and-treatment baseline, a time baseline not told the treatment, a clock with the treatment inferred from '
+        'a time-and-treatment baseline, a time baseline not told the treatment, '
+        'a clock with the treatment inferred from '
         'size, a constant onset and the prevalence.'
     )
 
