@@ -1,8 +1,9 @@
-"""The references of the methods page"""
+"""The references and the checklist of the methods page"""
 
 import re
 
 import bibtexparser
+import pandas as pd
 import pytest
 
 from faba_nb.core.places import root
@@ -56,3 +57,13 @@ def test_keys_in_the_source_have_entries(entries):
     source = (root() / 'faba_nb' / 'reporting' / 'methods.py').read_text(encoding='utf-8')
     used = set(re.findall(r'@([a-z]+\d{4})', source))
     assert used and not used - {e['ID'] for e in entries}
+
+
+def test_the_checklist_has_every_item_of_reforms():
+    f = pd.read_csv(root() / 'reports' / 'checklist.csv', dtype=str, keep_default_na=False)
+    sizes = dict(zip('12345678', (3, 5, 7, 3, 6, 3, 3, 2)))
+    assert list(f.number) == [m + 'abcdefg'[i] for m, n in sizes.items() for i in range(n)]
+    assert len(f) == 32 and f.section.nunique() == 8
+    assert (f != '').all(axis=None)
+    text = ' '.join(f.answer).lower()
+    assert not [w for w in ('faba bean', 'climate chamber', 'fixed beforehand') if w in text]

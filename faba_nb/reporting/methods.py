@@ -576,7 +576,12 @@ def checklist_table(
     f['answer'] = [a.format(**facts) for a in f.answer]
     return Table(
         f,
-        [Column('item', 'Question'), Column('answer', 'Answer'), Column('where', 'Where')],
+        [
+            Column('number', 'Item'),
+            Column('item', 'Question'),
+            Column('answer', 'Answer'),
+            Column('where', 'Where'),
+        ],
         f'{counted(len(f), "question")} after REFORMS.',
         groups='section',
     )
