@@ -73,8 +73,10 @@ def slower_than_controls(
     growth: pd.DataFrame,  # from `relative_growth`
 ) -> np.ndarray:  # (steps,) between 0 and 1
     "Share of the other genotypes' controls of the day that grow faster"
-    want = s.steps[['plant_id', 'dag']].reset_index().astype({'dag': float})
-    known = growth.dropna().astype({'dag': float, 'rgr': float}).sort_values('dag')
+    want = s.steps[['plant_id', 'dag']].reset_index()
+    want = want.astype({'dag': float, 'plant_id': object})
+    types = {'dag': float, 'rgr': float, 'plant_id': object}  # ids of files and of caches alike
+    known = growth.dropna().astype(types).sort_values('dag')
     got = pd.merge_asof(want.sort_values('dag'), known, on='dag', by='plant_id')
     own = got.set_index('index').sort_index().rgr.to_numpy(float)
     control = (s.steps.treatment == 'WHC-80').to_numpy() & np.isfinite(own)

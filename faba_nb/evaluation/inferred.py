@@ -32,9 +32,10 @@ def size_up_to(
     known = known.groupby(['plant_id', 'dag'], as_index=False).mean()
     known[cols] = np.log(known[cols].where(known[cols] > 0))
     known[cols] = known.sort_values('dag').groupby('plant_id')[cols].ffill()
-    known = known.astype({'dag': float}).sort_values('dag')
+    types = {'dag': float, 'plant_id': object}  # ids of files and of caches alike
+    known = known.astype(types).sort_values('dag')
     want = s.steps[['plant_id', 'dag']].reset_index()
-    want = want.astype({'dag': float}).sort_values('dag')
+    want = want.astype(types).sort_values('dag')
     got = pd.merge_asof(want, known, on='dag', by='plant_id')
     return got.set_index('index').sort_index()[cols].to_numpy(float)
 
