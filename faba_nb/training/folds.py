@@ -82,7 +82,7 @@ def make_folds(
     split_seed: int = 42,  # seed of the validation draws (the published split: 42)
 ) -> list[Fold]:
     "The folds of one split seed, one per genotype"
-    known = plants.get('onset_class', pd.Series('', plants.index)).fillna('')
+    known = plants.get('onset_class', pd.Series('', plants.index)).astype(object).fillna('')
     classes = dict(zip(plants.genotype, known))
     genotypes = in_order(classes)
     draw = _draw if len({*classes.values()} - {''}) > 1 else _draw_any
