@@ -118,3 +118,14 @@ def browser():
         b = p.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield b
         b.close()
+
+
+@pytest.fixture
+def one_thread():
+    "PyTorch on one thread, as in the processes of a study"
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

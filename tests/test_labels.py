@@ -32,12 +32,7 @@ from faba_nb.training.study_training import BundleCache, arm_trainings, write_pr
 from faba_nb.training.training_pool import TrainingPool, together
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def images_only(genotypes):

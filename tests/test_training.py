@@ -26,12 +26,7 @@ from faba_nb.training.protocols import read_fit
 from faba_nb.training.study_training import BundleCache, arm_trainings, write_predictions
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 # ---- the reference: one fit, plain PyTorch, readable in one screen ----

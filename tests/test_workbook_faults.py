@@ -278,7 +278,7 @@ def test_a_heading_twice_is_refused_when_the_cells_differ(folder):
     assert said(read_table(folder, 'indices'), 'ExG is duplicated, with equal cells')
     edit(folder / INDICES, lambda s: s.cell(9, s.max_column, 99))
     with pytest.raises(
-        BadInput, match='column "ExG" is duplicated, and 1 cell differ, first in row 9'
+        BadInput, match='column "ExG" is duplicated, and 1 cell not equal, first in row 9'
     ):
         read_table(folder, 'indices')
 

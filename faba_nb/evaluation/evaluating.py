@@ -37,6 +37,7 @@ from faba_nb.evaluation.predictions import (
     scores,
 )
 from faba_nb.evaluation.metrics import (
+    PUBLISHED,
     as_counted,
     average_precision,
     by_genotype,
@@ -267,10 +268,8 @@ def published_rows(
     resampler: Resampler,  # draws for the intervals
 ) -> list[dict]:
     "Means over folds and runs"
-    names = ['f1', 'auc', 'accuracy', 'precision', 'recall']
-    names += ['mae_published', 'onset_error_published']
     rows = []
-    for m in names:
+    for m in PUBLISHED:
         if m in v:
             about = dict(group='published', metric=m, unit=units.get(m, ''))
             about['undefined'] = int(np.isnan(v[m]).sum())

@@ -27,6 +27,7 @@ from faba_nb.evaluation.power import (
     published_gap,
 )
 from faba_nb.evaluation.metrics import (
+    PUBLISHED,
     average_precision,
     fold_values,
     overall,
@@ -407,15 +408,7 @@ def _plan_rows(
     "Metrics of one rule"
     v = fold_values(y, rule_on_all_days(y))
     names = dict(
-        published=[
-            'f1',
-            'auc',
-            'accuracy',
-            'precision',
-            'recall',
-            'mae_published',
-            'onset_error_published',
-        ],
+        published=PUBLISHED,
         measured=['mae_measured', 'onset_error_measured'],
     )[group]
     base = dict(arm=y.arm, kind='yardstick', protocol='plan', n=len(y.genotypes), note=y.note)

@@ -220,13 +220,6 @@ def _beside_primary(
     return t.iloc[np.argsort(order, kind='stable')].reset_index(drop=True)
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #9c645252
-def _some(
-    texts: list[str],  # what is listed
-) -> str:
-    "With commas"
-    return ', '.join(texts)
-
-
 def holds_in(
     table: pd.DataFrame,  # robustness.csv
     a: str,  # the first arm of a stated contrast
@@ -248,8 +241,8 @@ def holds_in(
     if other.any():
         rows = made[other].itertuples()
         told = [f'{analysis_words(r.analysis)} ({verdict_words(r.verdict)})' for r in rows]
-        text += f'; not in: {_some(told)}'
+        text += f'; not in: {", ".join(told)}'
     lacking = q[q.same_as_primary.isna()]
     if len(lacking):
-        text += f'; not computed: {_some([analysis_words(x) for x in lacking.analysis])}'
+        text += f'; not computed: {", ".join(map(analysis_words, lacking.analysis))}'
     return f'{text}.'

@@ -213,7 +213,7 @@ def _choose(
                 )
                 continue
             what = (
-                f'column "{heading}" is duplicated, and {_count(len(apart), "cell")} differ, '
+                f'column "{heading}" is duplicated, and {_count(len(apart), "cell")} not equal, '
                 f'first in row {apart[0]}'
             )
             if name in needed:

@@ -110,9 +110,7 @@ def stability(
     "Kendall's τ between rankings that ought to be the same, beside what chance gives"
     t = results.table('stability')
     if t.empty:
-        raise NotThere(
-            'Rankings cannot be compared: fewer than three genotypes have alarms that differ.'
-        )
+        raise NotThere('Rankings cannot be compared: they have fewer than three genotypes.')
     return t
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #078204e4
@@ -125,7 +123,7 @@ def stability_sentence(
     if t.empty:
         raise NotThere(
             'The rankings of single replicates cannot be compared: '
-            'fewer than three genotypes have alarms that differ.'
+            'they have fewer than three genotypes, or there is one replicate.'
         )
     r = t.iloc[0]
     start = (

@@ -305,7 +305,7 @@ def protocols_text(results: Results) -> str:
         'read on that day. Words like early and lead refer to online results only. '
         'Rules that see no plant went through the same folds and the same code: '
         'a time-and-treatment baseline, a time baseline not told the treatment, '
-        'a clock with the treatment inferred from '
+        'the time-and-treatment baseline with the treatment inferred from '
         'size, a constant onset and the prevalence.'
     )
 

@@ -669,7 +669,7 @@ def earliness_table(
         groups='kind',
         note=(
             'A lead counts only beyond the matched controls: same genotype, replicate and days. '
-            'Plants without an alarm count as 14 d late.'
+            'An alarm at or after the onset, or none, has a lead of 0.'
         ),
     )
 
