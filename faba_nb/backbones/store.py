@@ -18,6 +18,7 @@ from ..core.errors import BadInput
 from ..core.files import SEALS, broken, seal, whole_file, write_csv
 from ..core.places import cache_folder
 from ..core.provenance import fingerprint, versions
+from ..core.studies import present_names, renamed_words
 from .registry import get_backbone
 
 # %% ../../nbs/20_backbones/07_store.ipynb #85654d2c
@@ -34,23 +35,19 @@ def feature_path(
     return earlier if earlier.exists() and not path.exists() else path
 
 # %% ../../nbs/20_backbones/07_store.ipynb #renamed2511321
-_ATTRIBUTES = {'tap': 'layer', 'canvas': 'framing'}
 _TOLD = set()  # files of which it was said
 
 
-def _present_names(
-    attrs: dict,  # as they stand in a file
+def _under_present_names(
+    attrs: dict,  # as they are in a file
     path: Path,  # the file, for the line
 ) -> dict:  # under their present names
     "The attributes of a file, whichever names it was written with"
-    new = {_ATTRIBUTES.get(k, k): v for k, v in attrs.items()}
-    if new.get('framing') == 'square':
-        new['framing'] = 'padded'
-    if new != attrs and path not in _TOLD:
+    words = renamed_words(attrs)
+    if words and path not in _TOLD:
         _TOLD.add(path)
-        names = ', '.join(f'{old} is now {now}' for old, now in _ATTRIBUTES.items())
-        print(f'{path.name}: {names}; framing square is now padded', file=sys.stderr)
-    return new
+        print(f'{path.name}: {words}', file=sys.stderr)
+    return present_names(attrs, path)
 
 # %% ../../nbs/20_backbones/07_store.ipynb #775714a9
 _END = '_features.h5'
@@ -260,7 +257,7 @@ def _attrs(path: str | Path) -> dict:
         raise BadInput('not a file', where=path, hint='make it with `faba features`')
     try:
         with h5py.File(path, 'r') as f:
-            return _present_names({k: _plain(v) for k, v in f.attrs.items()}, path)
+            return _under_present_names({k: _plain(v) for k, v in f.attrs.items()}, path)
     except PermissionError:
         raise BadInput('permission denied', where=path) from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):

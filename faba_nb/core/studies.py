@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'SEEDS', 'DEALS', 'SEED', 'LIMITS', 'MODALITIES', 'PROTOCOLS', 'Text', 'Sensors', 'Protocols', 'Seeds',
-           'Labels', 'Named', 'BASES', 'RENAMED', 'Within', 'Arm', 'Registration', 'Study', 'study_from', 'studies',
-           'read_study', 'imported']
+           'Labels', 'Named', 'BASES', 'RENAMED', 'Within', 'Arm', 'Registration', 'Study', 'study_from',
+           'present_names', 'renamed_words', 'studies', 'read_study', 'imported']
 
 # %% ../../nbs/00_core/06_studies.ipynb #6817d1fe
 import sys
@@ -249,7 +249,7 @@ def study_from(
             'a study needs at least one arm: write `arms: {dinov2: {backbone: dinov2}}`',
         )
     _not_earlier(d, label)
-    d = _present_names(d, label)
+    d = _with_present_names(d, label)
     d = {'name': Path(label).stem, **d}
     defaults = d.pop('defaults', None) or {}
     arms = d.pop('arms', None) or {}
@@ -350,8 +350,11 @@ def _not_earlier(d: dict, label: str) -> None:
 RENAMED = {'tap': 'layer', 'canvas': 'framing', 'readings': 'protocols'}
 
 
-def _present(settings, where):
-    "Settings of an arm under their present names"
+def present_names(
+    settings: dict,  # of an arm, or attributes of a file of features
+    where: object,  # their place, for an error
+) -> dict:  # the same under their present names
+    "Settings that were written with earlier names"
     both = [k for k in settings if k in RENAMED and RENAMED[k] in settings]
     if both:
         raise BadInput(
@@ -363,25 +366,32 @@ def _present(settings, where):
     return new | {'framing': 'padded'} if new.get('framing') == 'square' else new
 
 
-def _present_names(
+def renamed_words(
+    *settings: dict,  # as they are in a file
+) -> str:  # '' where none has an earlier name
+    "The present names of the earlier ones that were found"
+    found = [f'{k} is now {new}' for k, new in RENAMED.items() if any(k in s for s in settings)]
+    if any('square' in (s.get('canvas'), s.get('framing')) for s in settings):
+        found.append('framing square is now padded')
+    return ', '.join(found)
+
+# %% ../../nbs/00_core/06_studies.ipynb #renamedpart1
+def _with_present_names(
     d: Any,  # the content of a study file
     label: str,  # its name, for the line
 ) -> Any:  # the same with present names
     "Read settings that were renamed, and say so in one line"
     if not isinstance(d, dict):
         return d
-    new = dict(d)
-    if isinstance(d.get('defaults'), dict):
-        new['defaults'] = _present(d['defaults'], f'{label}, defaults')
-    if isinstance(d.get('arms'), dict):
-        new['arms'] = {
-            n: _present(a, f'{label}, arms.{n}') if isinstance(a, dict) else a
-            for n, a in d['arms'].items()
-        }
-    if new != d:
-        names = ', '.join(f'{old} is now {now}' for old, now in RENAMED.items())
-        print(f'{label}: {names}; framing square is now padded', file=sys.stderr)
-    return new
+    arms = d.get('arms') if isinstance(d.get('arms'), dict) else {}
+    parts = {f'arms.{n}': a for n, a in arms.items()} | {'defaults': d.get('defaults')}
+    parts = {k: a for k, a in parts.items() if isinstance(a, dict)}
+    if not (words := renamed_words(*parts.values())):
+        return d
+    print(f'{label}: {words}', file=sys.stderr)
+    new = {k: present_names(a, f'{label}, {k}') for k, a in parts.items()}
+    own = {'arms': {n: new.get(f'arms.{n}', a) for n, a in arms.items()}} if arms else {}
+    return d | own | ({'defaults': new['defaults']} if 'defaults' in new else {})
 
 # %% ../../nbs/00_core/06_studies.ipynb #eb1e4aa8
 def _mappings(defaults: Any, arms: Any, label: str) -> None:
@@ -526,7 +536,7 @@ def read_study(
 ) -> Study:  # what was asked for
     "The study with every arm written out in full"
     path = _study_file(name)
-    d = _present_names(read_yaml(path), path.name)
+    d = _with_present_names(read_yaml(path), path.name)
     for s in settings if isinstance(d, dict) else ():
         d = _apply(d, s)
     return study_from(d, path)

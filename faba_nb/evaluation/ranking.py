@@ -136,12 +136,14 @@ def chance_range(
     "Range of the mean τ over all pairs of levels and all arms, with genotypes permuted"
     rng = np.random.default_rng(seed)
     signs = [_signs(w) for w in rankings]
-    n, levels = rankings[0].shape[0], max(w.shape[1] for w in rankings)
+    most = max(len(w) for w in rankings)  # an arm may lack genotypes
+    levels = max(w.shape[1] for w in rankings)
     means = []
     for _ in range(draws):
-        orders = [rng.permutation(n) for _ in range(levels)]
+        keys = rng.random((levels, most))
         taus = []
         for s in signs:
+            orders = keys[:, : s.shape[1]].argsort(1)
             moved = [x[np.ix_(o, o)] for x, o in zip(s, orders)]
             taus += [(a * b).sum() for a, b in combinations(moved, 2)]
         means.append(np.mean(taus))
