@@ -392,7 +392,7 @@ def alarm_rows(
         rows += _rule_rows(s, s.group_conformal(k, target), k, resampler, base)
     return rows
 
-
+# %% ../../nbs/40_evaluation/07_alarms.ipynb #cutrule_rows
 def _rule_rows(
     s: Scores,  # Scores, online
     theta: np.ndarray,  # (runs, genotypes)
@@ -416,7 +416,7 @@ def _rule_rows(
     rows.append(base | about | resampler.row(value, drawn))
     return rows
 
-
+# %% ../../nbs/40_evaluation/07_alarms.ipynb #cutgroup_note
 def _group_note(
     s: Scores,  # of one arm in one protocol
     k: int,  # consecutive plant-days

@@ -286,7 +286,7 @@ def _pooled_row(
     value = float(ratio(a.sum(), b.sum()))
     return resampler.row(value, lambda d: drawn_ratio(a, b, d, together=True))
 
-
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutrestricted
 def _restricted(
     s: Scores,  # of one arm or rule
 ) -> np.ndarray:  # (runs, genotypes) days, summed over drought plants
@@ -309,7 +309,7 @@ def _skill_row(
     row = resampler.row(value, lambda d: 1 - drawn_ratio(e, c, d, together=True))
     return row | dict(note=note)
 
-
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutmeasured_rows
 def measured_rows(
     s: Scores,  # of one arm in one protocol
     resampler: Resampler,  # draws for the intervals
@@ -350,7 +350,7 @@ def measured_rows(
         | resampler.row(never, lambda d: resampler.G * drawn_mean(missed.astype(float), d)),
     ]
 
-
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutnanmean
 def _nanmean(
     x: np.ndarray,  # any
 ) -> float:  # NaN where nothing is finite
@@ -743,7 +743,7 @@ def _arm_readings(
         gates.append(gate)
     return found, pd.concat(gates, ignore_index=True)
 
-
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutextent
 def _extent(
     s: Scores,  # of one arm in one protocol
 ) -> tuple:  # larger for more; the same for arms tested on the same steps
@@ -766,7 +766,7 @@ def rules_on(
         return rules
     return [*rules, inferred_clock(s, shape), growth_rival(s, shape)]
 
-
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutprotocols_of
 def protocols_of(
     out: Path,  # the study's output folder
     study: Study,  # from `read_study`
@@ -1078,7 +1078,7 @@ TESTS = [
     ),
 ]
 
-
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutevery_test
 def every_test(
     tables: dict[str, pd.DataFrame],  # all tables of the evaluation, by name
 ) -> pd.DataFrame:  # families.csv

@@ -566,7 +566,7 @@ def checklist_facts(
         simulated='The data are simulated.' if results.simulated is not None else '',
     )
 
-
+# %% ../../nbs/50_reporting/85_methods.ipynb #cutchecklist_table
 def checklist_table(
     results: Results,  # the study
 ) -> Table:

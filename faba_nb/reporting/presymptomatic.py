@@ -634,7 +634,7 @@ EARLY = {
     ),
 }
 
-
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #cutearliness_table
 def earliness_table(
     results: Results,  # the study
     k: int = 2,  # consecutive steps
