@@ -325,7 +325,7 @@ def measured_table(
 ) -> Table:
     "Alarms on plant-days, pooled scores and genotype information"
     asked = {
-        'mae_measured': ('measured', 'mae_measured'),
+        'restricted_mae': ('measured', 'restricted_mae'),
         'never_detected': ('measured', 'never_detected'),
         'skill': ('measured', 'skill'),
         'pooled_f1': ('pooled', 'f1'),
@@ -352,7 +352,7 @@ def measured_table(
         columns,
         (
             f'On plant-days, {protocol} protocol, {counted(genotypes(results), "genotype")}. '
-            'Plants that were never detected are counted, not given a day.'
+            'Onset MAE: an alarm more than 14 days off, or none, counts as 14 days.'
         ),
         groups='kind',
         note=(
@@ -501,7 +501,7 @@ def contrasts_table(
         ),
         note=(
             f'Adjusted after {listed(sorted(set(c.adjustment)))}. '
-            f'Detectable: at the level of the first step of that, {listed(sorted(_levels(c)))}. '
+            f'Detectable: at the smallest level that this uses, {listed(sorted(_levels(c)))}. '
             f'Equivalent: a margin of ± {margin} F1, which is a choice. '
             'Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; '
             'skewed differences make it slightly liberal.'
@@ -530,7 +530,7 @@ def tests_table(
             f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, '
             f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
         ),
-        note='They do not decide; they show whether the verdict hangs on the test.',
+        note='They do not decide; they show whether the verdict depends on the test.',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7858c34d

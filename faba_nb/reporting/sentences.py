@@ -187,7 +187,7 @@ def robust(
     "In how many analyses each stated verdict holds, and in which it does not"
     table = results.table('robustness')
     told = [holds_in(table, r.arm_a, r.arm_b, nice) for r in stated(results).itertuples()]
-    told = [t for t in told if t]
+    told = [begin(t) for t in told if t]
     if not told:
         raise NotThere('No stated contrast was computed with its decisions taken otherwise.')
     return told
