@@ -262,7 +262,7 @@ def _names(line, t):
         'trailing blank in an id': lambda: 'stray blanks' in line and Path(t.file).name in line,
         'decimal comma as text': lambda: 'as text' in line and t.column in line,
         'header repeated as a row': lambda: 'heading' in line and f'row {t.row}:' in line,
-        'row repeated': lambda: plant and 'twice' in line,
+        'row repeated': lambda: plant and 'is duplicated' in line,
         'photograph without observation': lambda: plant and 'no line in the log' in line,
         'photograph without height': lambda: Path(t.file).name in line and 'has no r' in line,
         'outliers left out': lambda: Path(t.file).name in line and 'missing for these' in line,

@@ -428,7 +428,7 @@ def leads_sentence(
     rest = f' For the other {counted(len(no), "signal")} no lead can be claimed.' if len(no) else ''
     return (
         f'{counted(len(yes), "signal")} of {len(t)} {"follows" if len(yes) == 1 else "follow"} '
-        'the genotypes’ onsets. Their lead, in days before the onset: '
+        'the genotypes’ onsets. Their lead, in days before the onset (negative: after it): '
         f'{told(yes.to_dict("records"), "lead_d", line, what="signals")}.{rest}'
     )
 
