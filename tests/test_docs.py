@@ -212,7 +212,7 @@ def test_search(browser, site):
     assert 'training-losses.html' in hits.first.get_attribute('href')
     field.fill('no such word anywhere')
     assert hits.count() == 0 and tab.locator('.find li.none').is_visible()
-    field.fill('teacher logits')
+    field.fill('teacher answer')
     hits.first.click()
     tab.wait_for_url('**/training-losses.html#*')
     assert said == []

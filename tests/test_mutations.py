@@ -68,13 +68,13 @@ BYTES = [flip, flip, flip, cut, cut, empty, zeros, twice, noise]
 
 
 def digit(rng, b):
-    "One digit of a text is another"
-    at = rng.choice([m.start() for m in re.finditer(rb'[0-9]', b)] or [0])
-    return (
-        b[:at]
-        + str((int(b[at : at + 1] or b'0') + rng.randrange(1, 10)) % 10).encode()
-        + b[at + 1 :]
-    )
+    "One digit of a text is another; a text without digits gets one"
+    digits = [m.start() for m in re.finditer(rb'[0-9]', b)]
+    if not digits:
+        return b + b'7'
+    at = rng.choice(digits)
+    other = (int(b[at : at + 1]) + rng.randrange(1, 10)) % 10
+    return b[:at] + str(other).encode() + b[at + 1 :]
 
 
 def lines(change):

@@ -1233,7 +1233,7 @@ def test_lines_typed_by_hand_are_accepted(mini, tmp_path):
 
 @on_slurm
 def test_demo_in_one_job(slurm, tmp_path):
-    "`sbatch slurm/study.sbatch demo` simulates its own plants: the report, and the tables of `faba run`"
+    "`sbatch slurm/study.sbatch demo` simulates its own plants and ends with the report"
     env, few, results = by_hand(slurm), ('--set', 'defaults.max_epochs=2'), tmp_path / 'results'
     env.update(FABA_RESULTS=str(results), FABA_CACHE=str(tmp_path / 'cache'))
     r = call(
@@ -1248,19 +1248,11 @@ def test_demo_in_one_job(slurm, tmp_path):
     )
     assert r.returncode == 0, r.stderr
     log = tmp_path / f'faba-{r.stdout.strip()}.log'
-    one, here, data = results / 'demo', results / 'here', results / 'twin-demo'
-    wait_for(
-        'the features',
-        lambda: (one / 'steps' / 'features.json').exists() or not queue(slurm),
-    )
-    whole = faba_in(
-        env, 'run', 'demo', *few, '--data', data, '--out', here, '--only', 'train,evaluate'
-    )
-    assert whole.returncode == 0, whole.stderr
+    one = results / 'demo'
     wait_for('the end', lambda: not queue(slurm))
     assert 'ended with exit code 0' in log.read_text(), log.read_text()
     assert (one / 'report' / 'index.html').exists(), log.read_text()
-    assert tables(one) == tables(here) and len(tables(one)) > 8
+    assert len(tables(one)) > 8 and (results / 'twin-demo').is_dir()
 
 
 @on_slurm
