@@ -254,12 +254,19 @@ def study_from(
     defaults = d.pop('defaults', None) or {}
     arms = d.pop('arms', None) or {}
     d = _with_bases(d, label)
-    _mappings(defaults, arms, label)
+    if arms or not _of_others(d):
+        _mappings(defaults, arms, label)
     full = {}
     for n, a in _with_deals(arms, label).items():
         full[n] = from_dict(Arm, {**defaults, **a}, f'{label}, arms.{n}')
     study = replace(from_dict(Study, d, label), arms=full)
     return _checked(study, label)
+
+# %% ../../nbs/00_core/06_studies.ipynb #424a0764
+def _of_others(d: dict) -> bool:
+    "Was the study made from a file of predictions?"
+    told = d.get('provenance')
+    return isinstance(told, dict) and 'predictions' in told
 
 # %% ../../nbs/00_core/06_studies.ipynb #f9bea7f5
 BASES = ('exploratory', 'registered')

@@ -55,7 +55,7 @@ def inner_controls(self) -> tuple[pd.DataFrame, np.ndarray] | None:
     held = self.held
     if held is None or not (held.split == 'inner').any():
         return None
-    d = held[(held.split == 'inner') & (held.treatment == 'WHC-80')]
+    d = held[(held.split == 'inner') & (held.role == 'control')]
     d = d.sort_values([*keys, 'plant_id', 'dag'])
     series = d.groupby([*keys, 'plant_id'], sort=False)
     row = series.ngroup().to_numpy()

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.cluster.hierarchy import leaves_list, linkage
 from ..core.files import read_csv
 from ..core.study_folder import StudyFolder
+from ..experiment.facts import facts_of, with_role
 
 # %% ../../nbs/40_evaluation/17_courses.ipynb #f01a1b11
 def parameter_order(
@@ -63,8 +64,9 @@ def probability_courses(
     classes: pd.Series,  # genotype to onset class
 ) -> pd.DataFrame:  # a row per protocol, kind of plant and day
     "Mean probability of controls and of drought plants by onset class, over genotypes"
-    control = rows.treatment == 'WHC-80'
-    kind = np.where(control, 'control', rows.genotype.map(classes.str.lower()))
+    control = rows.role == 'control'
+    own = classes.str.lower().replace('', 'stress')
+    kind = np.where(control, 'control', rows.genotype.map(own))
     parts = []
     for (protocol, k), of in rows.assign(kind=kind).groupby(['protocol', 'kind'], sort=False):
         parts.append(_kind_course(of).assign(protocol=protocol, kind=k))
@@ -79,7 +81,7 @@ def gate_means(
 ) -> pd.DataFrame:  # a row per protocol, modality and kind of steps
     "Mean gate weights with 95 % intervals over genotypes"
     gates = [c for c in rows if c.startswith('gate_') and rows[c].notna().any()]
-    dry = rows.treatment == 'WHC-30'
+    dry = rows.role == 'stress'
     late = rows.dag >= rows.onset_dag
     parts = dict(all=rows, before=rows[dry & ~late], after=rows[dry & late])
     found = []
@@ -108,13 +110,14 @@ def course_tables(
         "Whether it is read"
         return column in READ or column.startswith('gate_')
 
-    text = dict.fromkeys(('genotype', 'treatment'), str)
+    text, facts = dict.fromkeys(('genotype', 'treatment'), str), facts_of(out)
     courses = []
     gates = []
     for arm in arms:
         path = StudyFolder(out).arm(arm).predictions
         rows = read_csv(path, dtype=text, usecols=wanted)
         rows = rows[rows.split == 'test'].sort_values(sorted(rows), ignore_index=True)
+        rows = with_role(facts, rows)
         courses.append(probability_courses(rows, classes).assign(arm=arm))
         gates.append(gate_means(rows).assign(arm=arm))
     return dict(

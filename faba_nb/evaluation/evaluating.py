@@ -25,7 +25,7 @@ from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import Experiment
-from ..experiment.plan import onset_class
+from ..experiment.facts import Facts, facts_of, onset_classes, with_role
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #126f8a48
 from faba_nb.evaluation.predictions import (
@@ -147,10 +147,11 @@ def read_all_rounds(
     out: Path,  # the study's output folder
     arm: str,  # name
     hint: str = TRAIN_AGAIN,  # what to do when the file is not what was written
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> pd.DataFrame | None:
     "Predictions on all 22 rounds, one row per plant and round"
     path = StudyFolder(out).arm(arm).predictions_all_rounds
-    return read_rounds(check_seal(path, hint)) if path.exists() else None
+    return read_rounds(check_seal(path, hint), facts) if path.exists() else None
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #7542b2dd
 def read_arm(
@@ -164,14 +165,15 @@ def read_arm(
     hint = IMPORT_AGAIN if kind == 'imported' else TRAIN_AGAIN
     if path.exists():
         check_seal(path, hint)
-    df = read_predictions(path)
-    rounds = read_all_rounds(out, name, hint)
+    facts = facts_of(out)
+    df = read_predictions(path, facts)
+    rounds = read_all_rounds(out, name, hint, facts)
     if backbone is None:
         backbone = str(df.backbone.iloc[0]) if 'backbone' in df else ''
 
     def as_scores(table, protocol):
         "One reading of this arm"
-        return scores(table, protocol, name, kind, backbone)
+        return scores(table, protocol, name, kind, backbone, facts)
 
     found = []
     for protocol in ['retrospective', 'online']:
@@ -188,7 +190,7 @@ def wide_scores(
     as_scores: 'Callable',  # function of a table and a protocol
 ) -> Scores | None:  # Scores on all rounds, which know what was counted as published
     "Predictions on all rounds, a step per day, with the measured rounds beside them"
-    wide = as_scores(check_predictions(merge_days(rounds)), s.protocol)
+    wide = as_scores(check_predictions(merge_days(rounds), facts=s.facts), s.protocol)
     if wide is None:
         return None
     counted = as_scores(rounds[rounds.measured == 1], s.protocol)
@@ -388,7 +390,7 @@ def pooled_rows(
     c = s.counts()
     top = 2 * c['tp']
     bottom = 2 * c['tp'] + c['fp'] + c['fn']
-    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    drought = s.steps.role.to_numpy() == 'stress'
     base = dict(group='pooled', unit='')
     f1 = _nanmean(pooled_f1(c))
     auprc = _nanmean(average_precision(s.y, s.p))
@@ -502,7 +504,7 @@ def evaluate_scores(
     t = scaled(s)
     v = fold_values(s, all_rounds, counted)
     permuted = permutation_table(s, information(s, resampler.draws, resampler.seed))
-    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    drought = s.steps.role.to_numpy() == 'stress'
     losses = dict(log_loss=log_losses(t), log_loss_drought=log_losses(t, drought))
     entry = Entry(
         arm=s.arm,
@@ -534,7 +536,7 @@ def genotype_table(
         protocol=s.protocol,
         genotype=s.genotypes,
         onset_dag=onset,
-        onset_class=onset_class(onset),
+        onset_class=onset_classes(s.facts, onset),
     )
     alarm = np.where(s.plants.drought, s.alarm_day(), np.nan)
     ok = np.isfinite(alarm)
@@ -836,7 +838,7 @@ def space_tables(
     if not files:
         return {}, 'not computed: no features file of the study is there'
     try:
-        return feature_tables(files, e.days, e.plants), 'computed'
+        return feature_tables(files, e.days, with_role(facts_of(out), e.plants)), 'computed'
     except BadInput as err:
         return {}, f'not computed: {err}'
 

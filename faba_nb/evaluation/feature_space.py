@@ -154,7 +154,7 @@ def separation(
     rng = np.random.default_rng(seed)
     rows = []
     for d, at in keys.groupby('dag').indices.items():
-        y = (keys.treatment.to_numpy()[at] == 'WHC-30').astype(float)
+        y = (keys.role.to_numpy()[at] == 'stress').astype(float)
         g = keys.genotype.to_numpy()[at]
         if len(at) < least or y.min() == y.max() or len(np.unique(g)) < 3:
             continue

@@ -79,7 +79,7 @@ def slower_than_controls(
     known = growth.dropna().astype(types).sort_values('dag')
     got = pd.merge_asof(want.sort_values('dag'), known, on='dag', by='plant_id')
     own = got.set_index('index').sort_index().rgr.to_numpy(float)
-    control = (s.steps.treatment == 'WHC-80').to_numpy() & np.isfinite(own)
+    control = (s.steps.role == 'control').to_numpy() & np.isfinite(own)
     out = np.zeros(len(own))
     for day in np.unique(s.dag):
         today = np.flatnonzero((s.dag == day) & np.isfinite(own))

@@ -71,7 +71,7 @@ def drought_probability(
     "Probability that a plant is under drought, from its size up to the day, genotypes left out"
     z = beside_others(size_up_to(s, shape), s.dag, s.g)
     x = np.hstack([z, z * (s.dag / s.dag.max())[:, None]])
-    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    drought = s.steps.role.to_numpy() == 'stress'
     out = np.empty(len(z))
     for j in range(len(s.genotypes)):
         at = s.g == j

@@ -103,7 +103,7 @@ def daily_wins(
 ) -> list[tuple]:  # (onset day passed, (runs, G, G) wins, (G, G) pairs) over drought plants
     "How often steps of g score above steps of h on a day; days between two onsets together"
     p, _ = s.normalised()
-    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    drought = s.steps.role.to_numpy() == 'stress'
     G = len(s.genotypes)
     onsets = np.unique(genotype_onsets(s))
     onsets = onsets[np.isfinite(onsets)]

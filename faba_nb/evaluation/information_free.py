@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from ..core.errors import BadInput
 from ..experiment.experiment_folder import Experiment
+from ..experiment.facts import Facts, built_in, with_role
 from ..experiment.plan import design, plan_rounds, read_plant_table, read_round_table
 from .predictions import Scores, step_columns, with_labels
 from faba_nb.evaluation.power import (
@@ -209,7 +210,7 @@ def information_free(
     s: Scores,  # of any arm: its steps and folds are used
 ) -> list[Scores]:
     "The rules that know the plan and nothing of the plants"
-    drought = s.steps.treatment.to_numpy() == 'WHC-30'
+    drought = s.steps.role.to_numpy() == 'stress'
     share = clock_share(s.steps)
     n = np.bincount(s.g)
     k = np.bincount(s.g, s.y)
@@ -230,7 +231,7 @@ def on_all_days(
     "The published grid: each plant on each day on which any plant was measured"
     p = s.plants
     days = np.unique(s.dag)
-    about = ['genotype', 'plant_id', 'treatment', 'replicate', 'onset_dag']
+    about = ['genotype', 'plant_id', 'treatment', 'role', 'replicate', 'onset_dag']
     t = p.loc[p.index.repeat(len(days)), about].reset_index(drop=True)
     t = with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[step_columns]
     return t.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
@@ -241,7 +242,7 @@ def rule_on_all_days(
 ) -> Scores | None:  # Scores, or None where the rule needs more than the day and the treatment
     "The same rule on the published grid"
     steps = on_all_days(y)
-    drought = steps.treatment.to_numpy() == 'WHC-30'
+    drought = steps.role.to_numpy() == 'stress'
     share = clock_share(steps)
     late = steps.dag.to_numpy() >= median_onset(steps)
     rules = dict(
@@ -262,7 +263,7 @@ def rule_on_all_days(
 def planned() -> tuple[pd.DataFrame, pd.DataFrame]:
     "The plan in `data/design`: its plants with their rounds, and its rounds"
     rounds, groups = plan_rounds(), _planned_rounds()
-    treatments, rows = ['WHC-80', 'WHC-30'], []
+    treatments, rows = list(built_in().treatments), []
     genotypes = enumerate(design('accessions').itertuples())
     for (i, g), (h, t), r in product(genotypes, enumerate(treatments), (1, 2, 3)):
         rows.append(
@@ -348,9 +349,10 @@ def plan_steps(
     plants: pd.DataFrame,  # from `read_plant_table`
     rounds: pd.DataFrame,  # from `read_round_table`
     merge: bool = True,  # one step per day; False keeps two rounds of one day apart, as published
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> pd.DataFrame:  # plant-days with labels
     "Plant-days of a plan: a row per plant and photographed round"
-    r = plants.drop(columns='onset_dag')
+    r = with_role(facts or built_in(), plants.drop(columns='onset_dag'))
     r = r.assign(onset_dag=plants.onset_dag, round=plants.available_timepoints)
     r = r.explode('round').dropna(subset='round').astype({'round': int})
     r = r.merge(rounds[['round', 'dag']], on='round', how='left')
@@ -378,12 +380,13 @@ def plan_scores(
 def score_plan(
     plants: pd.DataFrame | Path,  # the table, or a CSV in the form of plant_metadata.csv
     rounds: pd.DataFrame | Path,  # the table, or a CSV in the form of timepoint_metadata.csv
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> pd.DataFrame:
     "What the rules score on a plan, as rows of `metrics.csv`"
     plants, rounds = _plan_tables(plants, rounds)
     rows = []
     for group, merge in [('published', False), ('measured', True)]:
-        s = plan_scores(plan_steps(plants, rounds, merge))
+        s = plan_scores(plan_steps(plants, rounds, merge, facts))
         for y in [*information_free(s), perfect_alarm(s)]:
             rows += _plan_rows(y, group)
     return pd.DataFrame(rows)
@@ -468,7 +471,7 @@ def difference_sd(
     y = s.y[keep]
     G = len(s.genotypes)
     plant = pd.factorize(s.plant[keep])[0]
-    base = np.where(s.steps.treatment == 'WHC-30', (clock_share(s.steps) - 0.5) * 6, -4)[keep]
+    base = np.where(s.steps.role == 'stress', (clock_share(s.steps) - 0.5) * 6, -4)[keep]
     member = np.eye(G)[g]
     out = []
     for _ in range(draws):

@@ -12,6 +12,7 @@ import pandas as pd
 from ..core.files import check_seal, read_csv, read_json
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
+from ..experiment.facts import facts_of
 from .predictions import read_predictions, scores
 from .information import information
 
@@ -25,16 +26,16 @@ def deal_values(
     hint: str = 'remove this file and run `faba train` again',  # for a file that has changed
 ) -> pd.DataFrame:  # columns `SCORED`, a row per deal, protocol and statistic
     "Concordance, skill and AUC within a day of every arm with dealt onsets"
-    folder = StudyFolder(out)
+    folder, facts = StudyFolder(out), facts_of(out)
     rows = []
     for name, arm in study.arms.items():
         path = folder.arm(name).predictions
         if not arm.dealt or not path.is_file():
             continue
-        df = read_predictions(check_seal(path, hint))
+        df = read_predictions(check_seal(path, hint), facts)
         about = dict(arm=name, deal=int(arm.labels.partition(':')[2]))
         for protocol in arm.protocols:
-            known = information(scores(df, protocol, name), 0)
+            known = information(scores(df, protocol, name, facts=facts), 0)
             at = about | dict(protocol=protocol)
             rows += [at | dict(statistic=k, value=v[0]) for k, v in known.items()]
     return pd.DataFrame(rows, columns=SCORED)

@@ -11,11 +11,12 @@ __all__ = ['text_columns', 'number_columns', 'key_columns', 'step_columns', 'all
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #9e767b64
 import numpy as np
 import pandas as pd
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from ..core.errors import BadInput
 from ..core.files import read_csv
+from ..experiment.facts import Facts, built_in, with_role
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #58b501b0
 text_columns = ['protocol', 'split', 'genotype', 'plant_id', 'treatment']
@@ -35,6 +36,7 @@ step_columns = [
     'genotype',
     'plant_id',
     'treatment',
+    'role',
     'replicate',
     'round',
     'dag',
@@ -46,7 +48,6 @@ step_columns = [
 allowed_values = dict(
     protocol=['retrospective', 'online', 'plan'],
     split=['test', 'validation', 'train', 'inner'],
-    treatment=['WHC-80', 'WHC-30'],
     label=[0, 1],
 )
 
@@ -64,14 +65,17 @@ def with_labels(
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a2529b4d
 def _row(
-    mask: 'Sequence[bool]',  # True where a row is wrong
+    mask: 'pd.Series | np.ndarray',  # True where a row is wrong; a series of rows as numbered in the file
 ) -> int:  # the first such row as a reader of the file counts it, header = 1
-    return int(np.flatnonzero(np.asarray(mask))[0]) + 2
+    if isinstance(mask, pd.Series):
+        return int(mask.index[mask][0]) + 2
+    return int(np.flatnonzero(mask)[0]) + 2
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #3c2fc633
 def check_columns(
     df: pd.DataFrame,  # a table of predictions
     where: str,  # file, for the message
+    facts: Facts,  # of the experiment
     extra: 'Sequence[str]' = (),  # more columns that must be there
 ) -> None:
     "Refuse missing columns, text in number columns and values that are not allowed"
@@ -93,7 +97,8 @@ def check_columns(
                 where=f'{where}, row {_row(bad)}',
                 hint='write a number',
             )
-    for c, allowed in allowed_values.items():
+    named = dict(treatment=list(facts.treatments))
+    for c, allowed in (allowed_values | named).items():
         bad = ~df[c].isin(allowed)
         if bad.any():
             raise BadInput(
@@ -109,7 +114,7 @@ def check_values(
 ) -> None:
     "Refuse missing or impossible values"
     for c in [*text_columns, *number_columns]:
-        bad = df[c].isna() & ((c != 'onset_dag') | (df.treatment == 'WHC-30'))
+        bad = df[c].isna() & ((c != 'onset_dag') | (df.role == 'stress'))
         if bad.any():
             raise BadInput(
                 f'{c} is missing',
@@ -198,9 +203,12 @@ def check_facts(
 def check_predictions(
     df: pd.DataFrame,  # a table of predictions
     where: str = 'predictions',  # file, for the messages
-) -> pd.DataFrame:  # the same table, with columns added that may be absent
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
+) -> pd.DataFrame:  # the same table and the `role` of each row's treatment
     "All refusals, cheap ones first"
-    check_columns(df, where)
+    facts = facts or built_in()
+    check_columns(df, where, facts)
+    df = with_role(facts, df)
     df = df.astype({c: float for c in ['onset_dag', 'probability']})
     check_values(df, where)
     check_folds(df, where)
@@ -210,12 +218,13 @@ def check_predictions(
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #c213ab85
 def read_predictions(
     path: Path,  # OUT/arms/<arm>/predictions.csv
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> pd.DataFrame:
     "Read and check a table of predictions; genotypes and plant ids stay text"
     path = Path(path)
     if not path.exists():
         raise BadInput('not there', where=str(path), hint='train the arm first')
-    return check_predictions(_read(path), str(path))
+    return check_predictions(_read(path), str(path), facts)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -226,10 +235,11 @@ def _read(path: Path) -> pd.DataFrame:
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #d31b3c72
 def read_rounds(
     path: Path,  # OUT/arms/<arm>/predictions_all_rounds.csv
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> pd.DataFrame:
     "Read and check predictions on all rounds, a row per plant and round"
-    df = _read(path)
-    check_columns(df, str(path), ['measured'])
+    facts, df = facts or built_in(), _read(path)
+    check_columns(df, str(path), facts, ['measured'])
     bad = df.duplicated([*key_columns, 'round'])
     if bad.any():
         raise BadInput(
@@ -237,7 +247,7 @@ def read_rounds(
             where=f'{path}, row {_row(bad)}',
             hint='keep one row per key',
         )
-    check_predictions(merge_days(df), str(path))
+    check_predictions(merge_days(df), str(path), facts)
     test = df[(df.split == 'test') & (df.measured == 1)]
     rows = test.groupby(['protocol', 'split_seed', 'init_seed']).size()
     if rows.groupby(level=0).nunique().gt(1).any():
@@ -259,9 +269,10 @@ def merge_days(
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #29a80a19
 def check_all_rounds(
     path: Path,  # OUT/arms/<arm>/predictions_all_rounds.csv
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> pd.DataFrame:
     "Read and check predictions on all rounds, a row per plant and day"
-    return check_predictions(merge_days(read_rounds(path)), str(path))
+    return check_predictions(merge_days(read_rounds(path, facts)), str(path), facts)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a561e3ae
 @dataclass
@@ -280,6 +291,7 @@ class Scores:
     threshold: float = 0.5  # stressed is said above it
     note: str = ''  # what a reader must know beside its numbers
     counted: 'Scores' = None  # of all rounds: the measured rows, counted round by round
+    facts: Facts = field(default_factory=built_in)  # of the experiment
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
 def _cached(
@@ -325,13 +337,14 @@ def plants(self) -> pd.DataFrame:
         'plant_id',
         'genotype',
         'treatment',
+        'role',
         'replicate',
         'onset_dag',
         'label_low_dag',
         'label_high_dag',
     ]
     p = self.steps.drop_duplicates('plant_id')[cols].reset_index(drop=True)
-    return p.assign(g=pd.factorize(p.genotype)[0], drought=p.treatment == 'WHC-30')
+    return p.assign(g=pd.factorize(p.genotype)[0], drought=p.role == 'stress')
 
 
 @_cached(Scores)
@@ -357,11 +370,15 @@ def scores(
     arm: str = '',  # name
     kind: str = 'arm',  # arm, baseline, imported or yardstick
     backbone: str = '',  # of the arm
+    facts: Facts | None = None,  # of the experiment; the built-in one where None
 ) -> Scores | None:
     "Arrange the test predictions of one protocol as a matrix of runs by steps"
     df = df[df.protocol == protocol]
     if not len(df):
         return None
+    facts = facts or built_in()
+    if 'role' not in df:
+        df = with_role(facts, df)
     for c in ['label_low_dag', 'label_high_dag']:
         if c not in df:
             df = df.assign(**{c: np.nan})
@@ -380,4 +397,5 @@ def scores(
         held=df[df.split != 'test'],
         kind=kind,
         backbone=backbone,
+        facts=facts,
     )

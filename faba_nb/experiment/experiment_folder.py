@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OBSERVATIONS', 'ENV', 'DRY', 'WATER', 'Experiment', 'own', 'table', 'marks', 'rounds', 'observations', 'plants',
            'days', 'plant_rounds', 'listing', 'images', 'image_path', 'fluor', 'fluor_known', 'vi', 'measured',
-           'env_daily', 'mean_until', 'env', 'water', 'shape', 'outliers', 'simulated', 'fingerprint']
+           'env_daily', 'mean_until', 'env', 'water', 'shape', 'outliers', 'facts', 'simulated', 'fingerprint']
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #ae2a3432
 import hashlib, os
@@ -16,6 +16,7 @@ import numpy as np, pandas as pd, yaml
 from ..core.errors import BadInput
 from ..core.files import read_json, sha256
 from ..core.places import data_folder
+from .facts import Facts, built_in
 from .images import list_images
 from .labels import label_steps, merge_on_dag
 from .marks import excluded, read_marks
@@ -401,6 +402,12 @@ def outliers(self) -> pd.DataFrame:
     "plant_id, round, view (`fluor` for a fluorescence row), remark: rows the observers marked"
     marked = self.observations.query('outlier')
     return self._kept(marked[['plant_id', 'round', 'view', 'remark']].drop_duplicates())
+
+# %% ../../nbs/10_experiment/70_experiment_folder.ipynb #662376c1
+@table
+def facts(self) -> Facts:
+    "Species, how days are counted, and what each treatment is for"
+    return built_in()
 
 # %% ../../nbs/10_experiment/70_experiment_folder.ipynb #7ae31cb1
 @table

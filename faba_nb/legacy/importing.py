@@ -370,6 +370,7 @@ def _write_study(study: Study, source: Source, experiment: Experiment, out: Path
         data=str(experiment.folder),
         features=str(source.features.parent) if source.features else '',
         simulated=experiment.simulated or {},
+        experiment=to_dict(experiment.facts),
         genotypes=int(experiment.plants.genotype.nunique()),
     )
     write_text(study.to_yaml(), folder.study)

@@ -702,11 +702,47 @@ def train(a: argparse.Namespace) -> None:
     _run(a, ['train'], {'train': options})
 
 
-@verb(MAYBE, DATA, OUT, FEATURES, SET)
+@verb(
+    MAYBE,
+    DATA,
+    OUT,
+    FEATURES,
+    SET,
+    arg(
+        '--predictions',
+        metavar='FILE',
+        help='first make the study of --out from a table of predictions of any system '
+        '(default: the study is there)',
+    ),
+    arg(
+        '--description',
+        metavar='FILE',
+        help='with --predictions: YAML that says what each treatment is for '
+        '(default: the column `role` of the table)',
+    ),
+)
 def evaluate(a: argparse.Namespace) -> None:
     "make the tables from the predictions"
+    if a.predictions:
+        _bring(a)
+    elif a.description:
+        raise BadInput('--description goes with --predictions', None, 'name the table, too')
     _run(a, ['evaluate'])
     show_comparison(a.out)
+
+
+def _bring(a: argparse.Namespace) -> None:
+    "The study of a table of predictions; what followed from other columns is said"
+    from faba_nb.evaluation.other_systems import bring
+
+    if a.study or a.data or not a.out:
+        raise BadInput(
+            'predictions of another system make a study of their own',
+            '--predictions',
+            'give --out DIR for it, and no study and no data',
+        )
+    if made := bring(a.predictions, a.out, a.description):
+        print(f'{a.predictions}: filled in {", ".join(made)}', file=sys.stderr)
 
 # %% ../../nbs/60_running/07_cli.ipynb #fe0431c5
 @verb(
@@ -1081,7 +1117,7 @@ def show_comparison(
     console = _console()
     wide = console.width >= 165
     caption = (
-        'MAE in days; published: on all rounds, never = DAG 38; '
+        'MAE in days; published: on all rounds, never = the last day; '
         'measured: first alarm at a plant-day'
     )
     if wide:

@@ -390,6 +390,7 @@ def _describe(data: str | Path, features: str | Path, out: Path) -> dict[str, st
             'data': str(data),
             'features': str(features),
             'simulated': experiment.simulated or {},
+            'experiment': to_dict(experiment.facts),
             'genotypes': int(experiment.plants.genotype.nunique()),
         },
         StudyFolder(out).run,

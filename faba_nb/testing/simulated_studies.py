@@ -92,7 +92,7 @@ def with_dealt_onsets(
     "The same predictions under onsets permuted over the genotypes"
     own = s.plants[s.plants.drought].groupby('genotype').onset_dag.first()
     dealt = dict(zip(own.index, rng.permutation(own.to_numpy())))
-    onset = np.where(s.steps.treatment == 'WHC-30', s.steps.genotype.map(dealt), np.nan)
+    onset = np.where(s.steps.role == 'stress', s.steps.genotype.map(dealt), np.nan)
     bare = s.steps.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
     steps = with_labels(bare.assign(onset_dag=onset))[step_columns]
     steps = steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
