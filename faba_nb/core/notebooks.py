@@ -213,8 +213,8 @@ def _engine(folder: Path, env: dict[str, str], log: BinaryIO) -> type:
 # %% ../../nbs/00_core/13_notebooks.ipynb #94314a0b
 def _papermill(
     notebook: str | Path, parameters: dict, folder: Path, env: dict[str, str]
-) -> int | None:
-    "Run `notebook` in `folder`; the kernel's exit code comes back when it died"
+) -> int | str | None:
+    "Run `notebook` in `folder`; the kernel's exit code comes back when it died, where it is known"
     import papermill as pm
     from nbclient.exceptions import DeadKernelError
     from papermill.engines import papermill_engines
@@ -235,7 +235,8 @@ def _papermill(
         except RuntimeError as e:
             if not isinstance(e, DeadKernelError) and 'Kernel died' not in str(e):
                 raise
-            return engine.kernels.exit_code
+            code = engine.kernels.exit_code
+            return 'unknown' if code is None else code  # never None, which is success
     return None
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #1504fccf
@@ -264,7 +265,7 @@ def _as_ours(e: Exception, notebook: str | Path, name: str, out: str | Path) -> 
     return StepFailed(f'{name}: {cell} failed with {fault}; see {executed}')
 
 # %% ../../nbs/00_core/13_notebooks.ipynb #9cff93ad
-def _as_killed(code: int | None, name: str, out: str | Path) -> StepFailed:
+def _as_killed(code: int | str, name: str, out: str | Path) -> StepFailed:
     "What it means when a kernel was killed"
     log = StudyFolder(out).kernel_log(name)
     if code == -signal.SIGKILL:
