@@ -361,7 +361,7 @@ def resampler_of(
     seed: int = 0,  # of both
 ) -> tuple[list[str], dict]:  # genotypes in common order; draws, jack, signs
     "Draws common to all comparisons of a protocol"
-    names = sorted({g for e in arms for g in e.genotypes})
+    names = list(dict.fromkeys(g for e in arms for g in e.genotypes))
     runs = max(len(e.counts['tp']) for e in arms)
     resampler = dict(
         draws=bootstrap_draws(len(names), runs, draws, seed),

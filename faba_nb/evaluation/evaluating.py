@@ -970,8 +970,9 @@ def sensor_tables(
     if e is None:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
+    plants = with_role(e.facts, e.plants)
     tables = presymptomatic_tables(
-        e.fluor, e.plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
+        e.fluor, plants, e.fluor_known, e.shape, e.vi, online, min(draws, 1000)
     )
     return tables | dict(
         fluorescence_order=parameter_order(tables['fluorescence_effects']),

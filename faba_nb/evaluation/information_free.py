@@ -18,7 +18,7 @@ from ..core.errors import BadInput
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts, built_in, with_role
 from ..experiment.plan import design, plan_rounds, read_plant_table, read_round_table
-from .predictions import Scores, step_columns, with_labels
+from .predictions import Scores, like, step_columns, with_labels
 from faba_nb.evaluation.power import (
     correlations,
     detectable_difference,
@@ -234,7 +234,7 @@ def on_all_days(
     about = ['genotype', 'plant_id', 'treatment', 'role', 'replicate', 'onset_dag']
     t = p.loc[p.index.repeat(len(days)), about].reset_index(drop=True)
     t = with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[step_columns]
-    return t.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
+    return like(s, t)
 
 # %% ../../nbs/40_evaluation/04_information_free.ipynb #3fb08399
 def rule_on_all_days(

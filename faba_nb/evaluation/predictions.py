@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['text_columns', 'number_columns', 'key_columns', 'step_columns', 'allowed_values', 'with_labels', 'check_columns',
            'check_values', 'check_folds', 'check_facts', 'check_predictions', 'read_predictions', 'read_rounds',
-           'merge_days', 'check_all_rounds', 'Scores', 'y', 'dag', 'g', 'genotypes', 'plants', 'plant', 'grid',
+           'merge_days', 'check_all_rounds', 'Scores', 'y', 'dag', 'g', 'genotypes', 'plants', 'plant', 'grid', 'like',
            'scores']
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #9e767b64
@@ -281,7 +281,9 @@ class Scores:
 
     arm: str  # name
     protocol: str  # retrospective, online or plan
-    steps: pd.DataFrame  # a row per plant-day, sorted by genotype, plant, DAG
+    steps: (
+        pd.DataFrame
+    )  # a row per plant-day, genotypes by fold, plants of a genotype together, days rising
     runs: pd.DataFrame  # split_seed, init_seed
     p: np.ndarray  # (runs, steps) probabilities
     fold: np.ndarray  # (steps,) the fold in which a step was tested
@@ -363,6 +365,46 @@ def grid(self) -> np.ndarray:
     grid[self.plant, step - start[self.plant]] = step
     return grid
 
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #31b46a89
+def _placed(
+    test: pd.DataFrame,  # test rows of one protocol
+    facts: Facts,
+) -> pd.DataFrame:  # with a column `place`, a number per plant
+    "The rows with the place of their plant"
+    sums = dict(fold=('fold', 'min'), said=('probability', 'sum'), rows=('dag', 'size'))
+    about = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    plants = test.groupby('plant_id', sort=False).agg(**sums).round(6)
+    plants = plants.reset_index().merge(test[about].drop_duplicates('plant_id'), on='plant_id')
+    plants['dose'] = plants.treatment.map({t: i for i, t in enumerate(facts.treatments)})
+    of_genotype = plants.groupby('genotype')
+    plants['fold'] = of_genotype.fold.transform('min')
+    plants['all_rows'] = of_genotype['rows'].transform('sum')
+    plants['all_said'] = of_genotype.said.transform('sum').round(5)
+    order = [
+        'fold',
+        'all_rows',
+        'all_said',
+        'genotype',
+        'dose',
+        'replicate',
+        'onset_dag',
+        'rows',
+        'said',
+    ]
+    plants = plants.sort_values([*order, 'plant_id'], ignore_index=True)
+    return test.assign(place=test.plant_id.map(dict(zip(plants.plant_id, plants.index))))
+
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #ba94bd26
+def like(
+    s: Scores,  # whose order is taken
+    steps: pd.DataFrame,  # rows of the same plants
+) -> pd.DataFrame:
+    "The rows in the order of plants in `s`, days rising"
+    place = dict(zip(s.plants.plant_id, s.plants.index))
+    placed = steps.assign(place=steps.plant_id.map(place))
+    placed = placed.sort_values(['place', 'dag'], kind='stable', ignore_index=True)
+    return placed.drop(columns='place')
+
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #de7cd4d6
 def scores(
     df: pd.DataFrame,  # a checked table of predictions
@@ -382,8 +424,9 @@ def scores(
     for c in ['label_low_dag', 'label_high_dag']:
         if c not in df:
             df = df.assign(**{c: np.nan})
-    order = ['split_seed', 'init_seed', 'genotype', 'plant_id', 'dag']
-    test = df[df.split == 'test'].sort_values(order, kind='stable')
+    test = _placed(df[df.split == 'test'], facts)
+    order = ['split_seed', 'init_seed', 'place', 'dag']
+    test = test.sort_values(order, kind='stable')
     runs = test[['split_seed', 'init_seed']].drop_duplicates().reset_index(drop=True)
     n = len(test) // len(runs)
     steps = test.iloc[:n].reset_index(drop=True)

@@ -38,9 +38,9 @@ def _drawn_middles(days: np.ndarray, rng: np.random.Generator, draws: int) -> np
 def _by_accession(alarms: pd.DataFrame) -> dict[str, np.ndarray]:
     "Genotype to alarm days (plants × runs)"
     found = {}
-    for genotype, q in alarms.groupby('genotype'):
+    for genotype, q in alarms.groupby('genotype', sort=False):
         wide = q.pivot(index='plant_id', columns='seed', values='alarm_dag')
-        found[genotype] = wide.to_numpy()
+        found[genotype] = wide.reindex(q.plant_id.unique()).to_numpy()
     return found
 
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #a8ab72ff
@@ -62,7 +62,7 @@ def ranking(
 
     out = dict(
         genotype=list(days),
-        onset_dag=alarms.groupby('genotype').onset_dag.first().to_numpy(),
+        onset_dag=alarms.groupby('genotype', sort=False).onset_dag.first().to_numpy(),
         day=[middle_day(x) for x in days.values()],
         day_low=at(middles, 0.025),
         day_high=at(middles, 0.975),
@@ -156,7 +156,7 @@ def _wide(
     by: str,  # seed, replicate or arm
 ) -> pd.DataFrame:  # genotypes in rows, levels in columns
     "The day of every genotype at every level"
-    names = sorted(alarms.genotype.unique())
+    names = alarms.genotype.unique()
     days = alarms.groupby(['genotype', by]).alarm_dag.agg(middle_day)
     return days.unstack().reindex(names)
 
@@ -165,7 +165,7 @@ def _with_onset(
     alarms: pd.DataFrame,  # from `alarm_days`, one arm
 ) -> pd.DataFrame:  # genotypes in rows, two columns
     "The day of every genotype beside its annotated onset"
-    of = alarms.groupby('genotype')
+    of = alarms.groupby('genotype', sort=False)
     days = dict(day=of.alarm_dag.agg(middle_day), onset=of.onset_dag.first())
     return pd.DataFrame(days)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..twin.design import planned_plants, planned_rounds, values
 from ..twin.latent import course, with_onsets
 from ..twin.writing import measure_fluorescence
-from ..evaluation.predictions import Scores, scores, step_columns, with_labels
+from ..evaluation.predictions import Scores, like, scores, step_columns, with_labels
 from ..evaluation.metrics import rates
 from ..evaluation.resampling import sign_flip, signs
 from ..evaluation.information import information, permutation_table
@@ -95,8 +95,7 @@ def with_dealt_onsets(
     onset = np.where(s.steps.role == 'stress', s.steps.genotype.map(dealt), np.nan)
     bare = s.steps.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
     steps = with_labels(bare.assign(onset_dag=onset))[step_columns]
-    steps = steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
-    return replace(s, steps=steps)
+    return replace(s, steps=like(s, steps))
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #9f74fe27
 def clock_models(
