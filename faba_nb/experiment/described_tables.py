@@ -6,11 +6,10 @@
 __all__ = ['EMPTY', 'OURS', 'PLANT_KEYS', 'UNSTATED', 'IMAGE_KEYS', 'BOX', 'SUFFIXES', 'MASKS', 'MODALITY_KEYS', 'CLASSES',
            'PLANTS_FIRST', 'Keyed', 'with_keys', 'Grown', 'read_grown', 'read_dates', 'find_day_zero', 'days_of',
            'one_day', 'last_session', 'read_photographs', 'photograph_rows', 'modality_columns', 'modality_rows',
-           'onset_thirds', 'onsets_of', 'DescribedTables', 'day_zero', 'whole', 'rounds', 'whole_as', 'plants',
-           'images', 'listing', 'modality', 'modalities', 'clocks', 'measured', 'days', 'observations', 'marks',
-           'remarks', 'fingerprint']
+           'onset_thirds', 'onsets_of', 'DescribedTables', 'day_zero', 'rounds', 'plants', 'images', 'listing',
+           'modality', 'modalities', 'clocks', 'measured', 'days', 'observations', 'marks', 'remarks', 'fingerprint']
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #d602fe98
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #2dbbd2bd
 import hashlib, os, re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ import numpy as np, pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.files import sha256
 from .cleaning import is_missing, tidy_dates, tidy_text, tidy_times, tidy_yes
-from .description import FILE, Description, TableSource, a_date, read_description
+from .description import FILE, About, Description, TableSource
+from .description import a_date, about, read_description
 from .labels import label_steps
 from .marks import COLUMNS
 from .plain_tables import WORDS, PlainTable, files_like, find_keys, is_numeric
-from .plain_tables import is_pattern, read_numbers, read_plain, say_rows
+from .plain_tables import counted, is_pattern, read_numbers, read_plain, say_rows
 from .sheets import Finding, find_file
 
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #884cac6c
@@ -90,7 +90,7 @@ def _needed(keyed: Keyed, names: Sequence[str]) -> None:
             hint = f'write rename: {{HEADING: {name}}}, the headings are {headings}'
             raise BadInput(f'no column is the {name}', keyed.table.place(), hint)
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #01340480
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #fb6ffead
 def _without_empty(keyed: Keyed) -> set[str]:
     "Drop the rows of empty places and of no plant; returns the ids of the empty places"
     rows = keyed.rows
@@ -99,7 +99,7 @@ def _without_empty(keyed: Keyed) -> set[str]:
     nobody = rows.plant_id.map(is_missing)
     places = set(rows.plant_id[empty & ~nobody])
     if empty.any():
-        what = f'{empty.sum()} rows are of {len(places)} empty places'
+        what = f'{counted(empty.sum(), "row")} of {counted(len(places), "empty place")}'
         keyed.table.say(what, 'dropped', empty.index[empty][0], 'info')
     say = lambda i: 'there is no plant_id'
     say_rows(keyed.table, list(rows.index[nobody & ~empty]), say, 'the row is skipped')
@@ -119,7 +119,7 @@ def _one_row(keyed: Keyed, facts: pd.DataFrame, fixed: Sequence[str]) -> pd.Data
     kept = ['plant_id', *constant.index[constant]]
     return facts[kept].drop_duplicates('plant_id')
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #f9f5d26e
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #d97e6d09
 OURS = (  # columns of the plant table with a meaning of their own
     'accession_num', 'role', 'group', 'onset_dag', 'onset_class', 'genotype_onset_dag',
     'fw_g', 'dw_g', 'is_dead', 'round', 'dag', 'label',
@@ -135,10 +135,15 @@ def _further(keyed: Keyed) -> pd.DataFrame:
         if c in OURS[:6] + OURS[9:] or c.startswith('@'):
             keyed.table.say(f'column "{c}" has a name used here', 'ignored')
         elif is_numeric(cells[c]):
-            out[c] = read_numbers(_silent(keyed, cells), c)
+            out[c] = _as_whole(read_numbers(_silent(keyed, cells), c))
         else:
             out[c] = cells[c].map(tidy_text).astype(object)
     return pd.DataFrame(out, index=cells.index)
+
+
+def _as_whole(numbers: pd.Series) -> pd.Series:
+    "Numbers as integers where all of them are"
+    return numbers.astype(int) if (numbers == numbers.round()).all() else numbers
 
 
 def _silent(keyed: Keyed, cells: pd.DataFrame) -> PlainTable:
@@ -181,7 +186,7 @@ def read_grown(
     facts = _one_row(keyed, facts, fixed).sort_values('plant_id', kind='stable')
     return Grown(keyed, _with_groups(keyed, facts, d), empty)
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #3c2ef9bf
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #42eda647
 def _check_treatments(keyed: Keyed, d: Description) -> None:
     "Refuse a treatment without a role; report a role without a plant"
     said = keyed.rows.treatment
@@ -191,7 +196,7 @@ def _check_treatments(keyed: Keyed, d: Description) -> None:
     if strange.any():
         row = strange.index[strange][0]
         where = keyed.table.place(row, keyed.heading('treatment'))
-        raise unknown(f'treatment (none of {FILE})', said[row], d.treatments, where)
+        raise unknown('treatment', said[row], d.treatments, where)
     for value in d.treatments:
         if value not in set(said):
             keyed.table.say(f'no plant has the treatment {value!r} of {FILE}', 'nothing follows')
@@ -333,14 +338,14 @@ def one_day(
         )
     return float((a_date(said) - zero).days)
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #601d7847
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #80beaa14
 def _of_plants(keyed: Keyed, plants: Sequence[str], empty: set[str]) -> None:
     "Keep the rows about plants of the plant table; count the others"
     rows, table = keyed.rows, keyed.table
     known = rows.plant_id.isin(plants)
     vacant = rows.plant_id.isin(empty)
     if vacant.any():
-        what = f'{vacant.sum()} rows are of {rows.plant_id[vacant].nunique()} empty places'
+        what = f'{counted(vacant.sum(), "row")} of {counted(rows.plant_id[vacant].nunique(), "empty place")}'
         table.say(what, 'dropped', rows.index[vacant][0], 'info')
     strange = rows[~known & ~vacant]
     names = strange.plant_id.unique()
@@ -349,13 +354,15 @@ def _of_plants(keyed: Keyed, plants: Sequence[str], empty: set[str]) -> None:
         what = f'no row is about a plant of the plant table, but about {", ".join(names[:3])} …'
         raise BadInput(what, table.place(0, keyed.heading('plant_id')), hint)
     if len(names):
+        who = ', '.join(names[:3]) + ' …' * (len(names) > 3)
+        others = counted(len(names), 'plant')
         what = (
-            f'{len(strange)} rows are about {len(names)} plants that the plant table does not have'
+            f'{counted(len(strange), "row")} of {others} that the plant table does not have: {who}'
         )
-        table.say(f'{what}: {", ".join(names[:3])} …', 'ignored', strange.index[0])
+        table.say(what, 'ignored', strange.index[0])
     keyed.rows = rows[known]
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #d2e90c8c
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #038e9ca0
 def last_session(
     rows: pd.DataFrame,  # plant_id, day, stamp and, where there are, round and view
 ) -> pd.DataFrame:
@@ -372,13 +379,18 @@ def last_session(
     return order.drop_duplicates(by, keep='last').sort_values('place').drop(columns='place')
 
 
+def _dated_rows(keyed: Keyed, moments: pd.DataFrame) -> pd.DataFrame:
+    "The rows with day and stamp instead of what was written"
+    return keyed.rows.drop(columns=['day', 'date', 'time'], errors='ignore').join(moments)
+
+
 def _sessions(keyed: Keyed, rows: pd.DataFrame) -> pd.DataFrame:
     "The last sessions; what is left out is said"
     kept = last_session(rows)
     if len(kept) < len(rows):
         again = rows.loc[rows.index.difference(kept.index)]
         days = len(again.drop_duplicates(['plant_id', 'day']))
-        what = f'{days} plant-days have more than one session or row'
+        what = f'{counted(days, "plant-day")} with more than one session or row'
         keyed.table.say(what, 'the last one counts', again.index[0], 'info')
     return kept
 
@@ -454,7 +466,7 @@ def _file_fault(path: Path) -> tuple[int, str]:
         return 0, f'cannot be read ({e.strerror})'
     return size, '' if size else 'is empty'
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #a37c3529
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #b065fa68
 def photograph_rows(
     keyed: Keyed,  # of known plants
     folder: str | Path,  # the experiment's folder
@@ -462,7 +474,7 @@ def photograph_rows(
     moments: pd.DataFrame,  # day and stamp of each row
 ) -> pd.DataFrame:  # plant_id, day, stamp, view, path, bytes, outlier, mask and boxes
     "The photographs that can be used, one per plant, day and view"
-    rows = keyed.rows.join(moments)
+    rows = _dated_rows(keyed, moments)
     if 'view' not in rows:
         rows['view'] = 'view'
     rows['view'] = rows['view'].str.replace('/', '_').mask(rows['view'] == '', 'view')
@@ -522,7 +534,7 @@ def modality_columns(
         )
     return numeric
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #924e05d6
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #71014ea9
 def modality_rows(
     keyed: Keyed,  # the table, of known plants where it has plants
     columns: Sequence[str],  # to take
@@ -530,7 +542,7 @@ def modality_rows(
 ) -> pd.DataFrame:  # plant_id, day and the columns; without plant_id for a clock
     "One row per plant-day, or per day where the table holds for all plants"
     numbers = {c: read_numbers(keyed.table, c).loc[keyed.rows.index] for c in columns}
-    rows = pd.concat([keyed.rows.join(moments), pd.DataFrame(numbers)], axis=1)
+    rows = pd.concat([_dated_rows(keyed, moments), pd.DataFrame(numbers)], axis=1)
     lost = rows.day.isna()
     say_rows(keyed.table, list(rows.index[lost]), lambda i: 'there is no day', 'the row is skipped')
     rows = rows[~lost]
@@ -729,42 +741,28 @@ def _seen(self) -> pd.DataFrame:
     by = seen.groupby(['plant_id', 'day'], as_index=False)
     return by.stamp.min()
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #549c88af
-def whole(
-    days: pd.Series,  # float
-) -> pd.Series:  # int where all are whole
-    "Days as whole numbers where they are"
-    return days.astype(int) if (days == days.round()).all() else days
-
-
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #d1f91fbb
 @_table
 def rounds(self) -> pd.DataFrame:
     "round, dag, published_dag, date (NaT where unknown): the days on which anything was measured"
     days = pd.Series(np.sort(self._seen.day.unique()))
-    zero = pd.NaT if self.day_zero is None else self.day_zero
-    dates = zero + pd.to_timedelta(days, 'D')
+    dates = pd.Series(pd.NaT, days.index, dtype='datetime64[s]')
+    if self.day_zero is not None:
+        dates = self.day_zero + pd.to_timedelta(days, 'D')
     numbers = np.arange(1, len(days) + 1)
-    dag = whole(days)
-    return pd.DataFrame(dict(round=numbers, dag=dag, published_dag=dag, date=pd.to_datetime(dates)))
+    dag = _as_whole(days)
+    return pd.DataFrame(dict(round=numbers, dag=dag, published_dag=dag, date=dates))
 
 
 def _numbered(self, frame: pd.DataFrame) -> pd.DataFrame:
     "plant_id, round and dag in front, instead of day"
     of = pd.Series(self.rounds['round'].to_numpy(), self.rounds.dag.astype(float))
     out = frame.assign(
-        round=frame.day.map(of).astype(int), dag=whole_as(frame.day, self.rounds.dag)
+        round=frame.day.map(of).astype(int), dag=frame.day.astype(self.rounds.dag.dtype)
     )
     rest = [c for c in frame if c not in ('plant_id', 'day')]
     out = out[['plant_id', 'round', 'dag', *rest]].astype({'plant_id': object})
     return out.sort_values(['plant_id', 'round'], ignore_index=True, kind='stable')
-
-
-def whole_as(
-    days: pd.Series,  # float
-    like: pd.Series,  # days of the whole experiment
-) -> pd.Series:
-    "Days with the type that they have in the whole experiment"
-    return days.astype(like.dtype)
 
 
 DescribedTables._numbered = _numbered
@@ -891,6 +889,14 @@ def observations(self) -> pd.DataFrame:
 def marks(self) -> pd.DataFrame:
     "No marks: they are kept for the built-in layout alone"
     return pd.DataFrame(columns=COLUMNS, dtype=object)
+
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #9704ae99
+def _about(self) -> About:
+    "What the description says to the rest of the project"
+    return about(self.description, self.day_zero is not None, self.clocks)
+
+
+DescribedTables.about = property(_about)
 
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #e125cdd8
 @_table
