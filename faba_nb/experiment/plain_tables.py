@@ -7,7 +7,7 @@ __all__ = ['WORDS', 'SEPARATORS', 'find_keys', 'PlainTable', 'counted', 'say_row
            'heading_at', 'pattern_regex', 'is_pattern', 'files_like', 'result_rows', 'read_plain', 'read_numbers',
            'is_numeric']
 
-# %% ../../nbs/10_experiment/67_plain_tables.ipynb #778f2183
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #1e9eb802
 import csv, io, json, os, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.errors import BadInput
-from .cleaning import same_name, tidy_numbers, tidy_text
+from .cleaning import is_missing, same_name, tidy_numbers, tidy_text
 from .description import TableSource
 from .sheets import Finding, find_column, find_file, read_sheet
 
@@ -441,7 +441,7 @@ def _parts(form: re.Pattern, text: str) -> dict[str, str]:
     m = form.fullmatch(text)
     return m.groupdict() if m else dict.fromkeys(form.groupindex, '')
 
-# %% ../../nbs/10_experiment/67_plain_tables.ipynb #41d483fd
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #e9bda26f
 _GROUPED = {
     ',': re.compile(r'[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?'),
     '.': re.compile(r'[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?'),
@@ -466,15 +466,17 @@ def read_numbers(
     if table.decimal:
         cells = cells.map(lambda x: _by_mark(x, table.decimal))
     values, bad = tidy_numbers(cells)
+    bad &= ~cells.map(is_missing).to_numpy()
     rows = list(cells.index[bad])
     say = lambda i: f'{column} holds {tidy_text(table.cells.at[i, column])!r}'
     say_rows(table, rows, say, action)
     return pd.Series(values, cells.index)
 
-# %% ../../nbs/10_experiment/67_plain_tables.ipynb #accfda8f
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #0ebf355d
 def is_numeric(
     cells: pd.Series,  # as written
 ) -> bool:
     "Whether a column holds more numbers than anything else, and at least one"
     values, bad = tidy_numbers(cells.to_numpy())
+    bad &= ~cells.map(is_missing).to_numpy()
     return bool(np.isfinite(values).sum() > bad.sum())
