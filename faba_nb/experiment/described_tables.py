@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EMPTY', 'OURS', 'RESERVED', 'PLANT_KEYS', 'UNSTATED', 'IMAGE_KEYS', 'BOX', 'SUFFIXES', 'MASKS', 'MODALITY_KEYS',
-           'CLASSES', 'PLANTS_FIRST', 'Keyed', 'with_keys', 'Grown', 'read_grown', 'read_dates', 'find_day_zero',
-           'days_of', 'one_day', 'last_session', 'read_photographs', 'photograph_rows', 'modality_columns',
-           'modality_rows', 'onset_thirds', 'onsets_of', 'DescribedTables', 'day_zero', 'rounds', 'plants',
-           'controls_for', 'images', 'listing', 'modality', 'modalities', 'clocks', 'measured', 'days', 'observations',
-           'marks', 'remarks', 'fingerprint']
+           'CLASSES', 'PLANTS_FIRST', 'FEWEST', 'Keyed', 'with_keys', 'Grown', 'read_grown', 'read_dates',
+           'find_day_zero', 'days_of', 'one_day', 'last_session', 'tiles', 'read_photographs', 'photograph_rows',
+           'modality_columns', 'modality_rows', 'onset_thirds', 'onsets_of', 'DescribedTables', 'day_zero', 'rounds',
+           'plants', 'controls_for', 'whole_groups', 'better_columns', 'images', 'listing', 'modality', 'modalities',
+           'clocks', 'measured', 'days', 'observations', 'marks', 'remarks', 'fingerprint']
 
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #2dbbd2bd
 import hashlib, os, re
@@ -401,10 +401,34 @@ def _sessions(keyed: Keyed, rows: pd.DataFrame) -> pd.DataFrame:
         keyed.table.say(what, 'the last one counts', again.index[0], 'info')
     return kept
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #e65de9fc
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #a71c381a
 IMAGE_KEYS = ['plant_id', 'day', 'date', 'time', 'round', 'view', 'path']
 BOX = ['left', 'top', 'right', 'bottom']  # pixels of a photograph with several plants
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp'}
+
+
+_TILE = re.compile(r'(?P<view>[A-Z]+_[A-Z]+_?\d*)_.*|(?P<whole>.+)')
+
+
+def tiles(
+    table: PlainTable,  # LemnaTec's SnapshotInfo.csv: a row per snapshot, its pictures in `tiles`
+    folder: str | Path,  # in which it lies
+) -> None:
+    "Give each picture a row with its path and view"
+    cells = table.cells
+    names = cells['tiles'].map(lambda x: [t for t in tidy_text(x).split(';') if t])
+    apart = cells.assign(tile=names).explode('tile').dropna(subset=['tile'])
+    below = Path(table.file).parent
+    ids = apart['id'].map(tidy_text) if 'id' in apart else pd.Series('', apart.index)
+    found = {}
+    for snapshot, tile in set(zip(ids, apart.tile)):
+        places = [below / f'snapshot{snapshot}', below]
+        ways = [p / f'{tile}{s}' for p in places for s in ('.png', '.jpg', '.tif')]
+        there = (w.as_posix() for w in ways if (Path(folder) / w).is_file())
+        found[snapshot, tile] = next(there, ways[0].as_posix())
+    paths = [found[key] for key in zip(ids, apart.tile)]
+    views = apart.tile.map(lambda t: (m := _TILE.fullmatch(t))['view'] or m['whole'])
+    table.cells = apart.assign(path=paths, view=views).astype(object)
 
 
 def read_photographs(
@@ -419,6 +443,8 @@ def read_photographs(
         table = PlainTable('images', source.table, found)
     else:
         table = read_plain(folder, source, 'images')
+        if 'tiles' in table.cells:
+            tiles(table, folder)
     keyed = with_keys(table, source, IMAGE_KEYS)
     _needed(keyed, ['plant_id', 'path'])
     return keyed
@@ -820,6 +846,30 @@ def controls_for(
     for column, value in experiment.about.sharing.get(treatment, {}).items():
         fits &= plants[column].map(tidy_text) == tidy_text(value)
     return plants[fits]
+
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #db06f416
+FEWEST = 5  # groups, so that some can be kept for validation
+
+
+def whole_groups(
+    plants: pd.DataFrame,  # with role
+    column: str,  # that makes the groups
+) -> list[str]:
+    "The groups with plants of both roles"
+    roles = plants[plants.role != 'other'].groupby(column).role.nunique()
+    return list(roles.index[roles == 2])
+
+
+def better_columns(
+    plants: pd.DataFrame,  # with role
+    taken: str,  # column that makes the groups now
+) -> list[str]:
+    "Other columns of the plant table whose groups are enough, the fewest groups first"
+    own = ['plant_id', 'treatment', 'role', 'group', 'flags', 'accession_num', taken]
+    rest = [c for c in plants if c not in own and 'onset' not in c and c not in ('fw_g', 'dw_g')]
+    sizes = {c: len(whole_groups(plants, c)) for c in rest}
+    enough = {c: n for c, n in sizes.items() if FEWEST <= n <= len(plants) / 4}
+    return sorted(enough, key=lambda c: (enough[c], c == 'replicate'))
 
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #0df6b5cb
 @_table

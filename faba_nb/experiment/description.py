@@ -18,7 +18,7 @@ from ..core.errors import BadInput, unknown
 from ..core.files import shown
 from .cleaning import tidy_dates, tidy_text
 
-# %% ../../nbs/10_experiment/66_description.ipynb #ece9a737
+# %% ../../nbs/10_experiment/66_description.ipynb #4b1de185
 PER = Literal['plant', 'experiment']
 
 
@@ -39,6 +39,8 @@ class TableSource:
     decimal: str = ''  # decimal mark, `.` or `,`; both are read where it is not given
     encoding: str = ''  # of the text; guessed where it is not given
     sheet: str = ''  # of a workbook; the one with most known headings where it is not given
+    names: str = ''  # column of what was measured, where each value has a row of its own
+    values: str = ''  # column of the values then
     per: PER | None = None  # `experiment`: the same for every plant; by the columns if not given
 
 # %% ../../nbs/10_experiment/66_description.ipynb #56fde497

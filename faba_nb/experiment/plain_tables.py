@@ -7,14 +7,14 @@ __all__ = ['WORDS', 'SEPARATORS', 'find_keys', 'PlainTable', 'counted', 'say_row
            'heading_at', 'pattern_regex', 'is_pattern', 'files_like', 'result_rows', 'read_plain', 'read_numbers',
            'is_numeric']
 
-# %% ../../nbs/10_experiment/67_plain_tables.ipynb #1e9eb802
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #8c906ebd
 import csv, io, json, os, re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd
-from ..core.errors import BadInput
+from ..core.errors import BadInput, unknown
 from .cleaning import is_missing, same_name, tidy_numbers, tidy_text
 from .description import TableSource
 from .sheets import Finding, find_column, find_file, read_sheet
@@ -397,7 +397,28 @@ def _results(table: PlainTable, folder: Path, source: TableSource) -> PlainTable
     table.cells = pd.DataFrame(rows, dtype=object, index=range(1, len(rows) + 1))
     return table
 
-# %% ../../nbs/10_experiment/67_plain_tables.ipynb #45649d80
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #ecf616e9
+def _laid_out(table: PlainTable, source: TableSource) -> PlainTable:
+    "One column per name instead of one row per value; a row keeps the number of its first value"
+    cells = table.cells
+    for column in (source.names, source.values):
+        if column not in cells:
+            raise unknown('column', column, cells, table.place())
+    keys = find_keys(list(cells), _KEYS_OF_VALUES, source.rename, table.place())
+    by = list(keys.values())
+    first = cells.assign(row=cells.index).groupby(by, sort=False, dropna=False)['row'].min()
+    again = cells.duplicated([*by, source.names])
+    say = lambda i: f'{cells.at[i, source.names]} has a second value'
+    say_rows(table, list(cells.index[again]), say, 'the first counts')
+    single = cells[~again].set_index([*by, source.names])[source.values]
+    wide = single.unstack(source.names).reindex(first.index).reset_index()
+    table.cells = wide.set_index(first.to_numpy()).astype(object).rename_axis(columns=None)
+    return table
+
+
+_KEYS_OF_VALUES = ['plant_id', 'day', 'date', 'time', 'round', 'view']
+
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #b925e1a6
 _READERS = {'.xlsx': _workbook, '.xlsm': _workbook, '.xls': _workbook, '.parquet': _parquet}
 
 
@@ -416,7 +437,8 @@ def read_plain(
         raise BadInput('a pattern of files serves photographs and results in JSON', name)
     path = find_file(folder, source.table)
     read = _READERS.get(path.suffix.lower(), _text_table)
-    return _split(read(table, path, source), source)
+    table = read(table, path, source)
+    return _split(_laid_out(table, source) if source.names else table, source)
 
 # %% ../../nbs/10_experiment/67_plain_tables.ipynb #b2fc28bb
 def _split(table: PlainTable, source: TableSource) -> PlainTable:
