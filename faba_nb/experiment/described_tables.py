@@ -401,7 +401,7 @@ def _sessions(keyed: Keyed, rows: pd.DataFrame) -> pd.DataFrame:
         keyed.table.say(what, 'the last one counts', again.index[0], 'info')
     return kept
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #a71c381a
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #3818ded6
 IMAGE_KEYS = ['plant_id', 'day', 'date', 'time', 'round', 'view', 'path']
 BOX = ['left', 'top', 'right', 'bottom']  # pixels of a photograph with several plants
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp'}
@@ -414,7 +414,7 @@ def tiles(
     table: PlainTable,  # LemnaTec's SnapshotInfo.csv: a row per snapshot, its pictures in `tiles`
     folder: str | Path,  # in which it lies
 ) -> None:
-    "Give each picture a row with its path and view"
+    "Give each picture a row with its path and view; row numbers count the pictures then"
     cells = table.cells
     names = cells['tiles'].map(lambda x: [t for t in tidy_text(x).split(';') if t])
     apart = cells.assign(tile=names).explode('tile').dropna(subset=['tile'])
@@ -428,7 +428,8 @@ def tiles(
         found[snapshot, tile] = next(there, ways[0].as_posix())
     paths = [found[key] for key in zip(ids, apart.tile)]
     views = apart.tile.map(lambda t: (m := _TILE.fullmatch(t))['view'] or m['whole'])
-    table.cells = apart.assign(path=paths, view=views).astype(object)
+    cells = apart.assign(path=paths, view=views).astype(object)
+    table.cells = cells.set_axis(range(1, len(cells) + 1))
 
 
 def read_photographs(
@@ -499,7 +500,7 @@ def _file_fault(path: Path) -> tuple[int, str]:
         return 0, f'cannot be read ({e.strerror})'
     return size, '' if size else 'is empty'
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #b065fa68
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #c4f66dc8
 def photograph_rows(
     keyed: Keyed,  # of known plants
     folder: str | Path,  # the experiment's folder
@@ -523,9 +524,9 @@ def photograph_rows(
         rows = rows.join(boxes)
         fault = fault.mask(fault == '', _box_faults(boxes))
     bad = list(rows.index[fault != ''])
-    say_rows(
-        keyed.table, bad, lambda i: f'{rows.path[i]}: {fault[i]}', 'the photograph is left out'
-    )
+    for _, alike in fault[bad].groupby(fault[bad], sort=False):
+        say = lambda i: f'{rows.path[i]}: {fault[i]}'
+        say_rows(keyed.table, list(alike.index), say, 'the photograph is left out')
     rows = rows.drop(index=bad)
     if rows.empty:
         raise BadInput('there is no photograph', keyed.table.place(bad[0]), f'{fault[bad[0]]}')

@@ -198,7 +198,7 @@ def factors_of(
     shared = {v: {n: p[i] for i, n in names.items()} for v, p in zip(values, parts)}
     return Factors(pattern, shared)
 
-# %% ../../nbs/10_experiment/75_guessing.ipynb #04f12dbb
+# %% ../../nbs/10_experiment/75_guessing.ipynb #2eaf7754
 _DATED = re.compile(r'(?<!\d)(?:\d{4}-\d{2}-\d{2}|(?:19|20)\d{2}[01]\d[0-3]\d)(?!\d)')
 _DAYS = re.compile(
     r'(?<![A-Za-z])((?:DAS|DAG|DAT|DAP|day|d|t)[-_]?)(\d+(?:\.\d+)?)(?![A-Za-z\d])', re.I
@@ -235,23 +235,45 @@ def guess_pattern(
     sizes = [len(t) for t in templates]
     usual = max(set(sizes), key=sizes.count)
     columns = list(zip(*[t for t in templates if len(t) == usual]))
-    kinds = [sorted(set(column)) for column in columns]
-    vary = [i for i, k in enumerate(kinds) if len(k) > 1]
-    views = [i for i in vary if len(kinds[i]) <= MOST_VIEWS and '{' not in ''.join(kinds[i])]
-    last = len(columns) - 1
-    view = next((i for i in reversed(views) if i != last), None)
-    keyed = lambda i: max(set(columns[i]), key=columns[i].count)
-    parts = [_part(i, kinds[i], i == view, keyed(i)) for i in range(len(columns))]
-    pattern = ''.join(parts)
-    form = pattern_regex(pattern)
-    return pattern, sum(bool(form.fullmatch(p)) for p in paths)
+    best = _described_by(columns, range(0), paths)
+    for number, span in enumerate(_view_spans(columns)):
+        if number and best[1] == best[2]:
+            break
+        wider = _described_by(columns, span, paths)
+        if wider[1:] > best[1:] or not number:
+            best = wider
+    return best[0], best[2]
 
 
-def _part(i: int, kinds: list[str], is_view: bool, usual: str) -> str:
+def _part(column: Sequence[str], i: int, span: range) -> str:
     "One part of a pattern"
-    if len(kinds) == 1 or '{' in usual:
-        return kinds[0] if len(kinds) == 1 else usual
-    return '{view}' if is_view else '*'
+    if i in span:
+        return '{view}' if i == span.start else ''
+    usual = max(set(column), key=column.count)
+    return usual if len(set(column)) == 1 or '{' in usual else '*'
+
+# %% ../../nbs/10_experiment/75_guessing.ipynb #6a23df6b
+def _described_by(columns: list[tuple], span: range, paths: Sequence[str]) -> tuple[str, int, int]:
+    "The pattern with a view, how many photographs it tells apart, and how many it fits"
+    pattern = ''.join(_part(column, i, span) for i, column in enumerate(columns))
+    form = pattern_regex(pattern)
+    found = [m.groups() for p in paths if (m := form.fullmatch(p))]
+    return pattern, len(set(found)), len(found)
+
+
+def _view_spans(columns: list[tuple]) -> Iterator[range]:
+    "Which parts of a name may be the view: from the part with the fewest values on"
+    kinds = [set(column) for column in columns]
+    keyed = {i for i, k in enumerate(kinds) if '{' in ''.join(k)}
+    last = len(columns) - 1
+    most = min(MOST_VIEWS, len(columns[0]) // 2)  # each view twice at least
+    fits = lambda i: 1 < len(kinds[i]) <= most and i not in keyed and i != last
+    span = range(0)
+    for i in sorted(filter(fits, range(len(columns))), key=lambda i: (len(kinds[i]), -i)):
+        wider = range(min([*span, i]), max([*span, i]) + 1)
+        if not keyed & set(wider):
+            span = wider
+            yield span
 
 # %% ../../nbs/10_experiment/75_guessing.ipynb #4a5d3d0e
 def plant_table(
@@ -340,17 +362,23 @@ def _why(seen: Seen, names: Sequence[str]) -> str:
     more = f'; also possible: {", ".join(other)}' if other else ''
     return ', '.join(said) + more
 
-# %% ../../nbs/10_experiment/75_guessing.ipynb #8c0ae82b
+# %% ../../nbs/10_experiment/75_guessing.ipynb #88ab4d60
 def _write_plants(guess: Guess, seen: Seen) -> dict[str, str]:
     "Write plants and treatments; returns the role of each treatment"
     source = _written(seen)
     columns = treatment_columns(seen)
+    if (
+        not columns
+        and 'treatment' in seen.keys
+        and _per_plant(seen, seen.keys['treatment']) is not None
+    ):
+        columns = [seen.keys['treatment']]
     rename, why = {}, _why(seen, ['plant_id', 'genotype', 'replicate'])
     if columns and columns[0] != seen.keys.get('treatment'):
         rename[columns[0]] = 'treatment'
         why += f'; "{columns[0]}" by its values'
     values = _per_plant(seen, columns[0]) if columns else pd.Series(dtype=object)
-    treatments = values.value_counts(sort=False).sort_index()
+    treatments = values[values != ''].value_counts(sort=False).sort_index()
     factors = factors_of(list(treatments.index)) if len(treatments) else None
     if rename:
         source['rename'] = rename
@@ -432,7 +460,7 @@ def _write_groups(guess: Guess, seen: Seen, roles: dict[str, str]) -> None:
         guess.write('leave_out: genotype', why)
         guess.undecided.append(f'{counted(len(groups), "group")} to leave out, too few for a study')
 
-# %% ../../nbs/10_experiment/75_guessing.ipynb #d20a0fb4
+# %% ../../nbs/10_experiment/75_guessing.ipynb #65c9816e
 def days_seen(
     seen: Seen,  # a table with a day or a date
 ) -> str:  # in words, '' where nothing can be read
@@ -465,8 +493,6 @@ def _write_days(guess: Guess, tables: Sequence[Seen]) -> None:
         guess.write(
             '# day_zero: {date: 2024-05-01}', 'needed where some tables have days and some dates'
         )
-    if not with_days and not with_dates:
-        guess.undecided.append('no table has a day or a date')
 
 # %% ../../nbs/10_experiment/75_guessing.ipynb #bc83610f
 def _write_images(
@@ -583,7 +609,7 @@ def _write_modalities(
         guess.write(f'  {name}: {inline(source)}', why)
     return len(made)
 
-# %% ../../nbs/10_experiment/75_guessing.ipynb #6e9b90fa
+# %% ../../nbs/10_experiment/75_guessing.ipynb #98d16600
 BUILT_IN = ('00-Misc', 'TimeCourse Datasets', 'plant_metadata.csv')
 
 
@@ -621,6 +647,9 @@ def guess_description(
     _write_days(guess, tables)
     _write_images(guess, folder, tables, files, ids)
     number = _write_modalities(guess, tables, files, set(ids))
+    dated = any({'day', 'date'} & set(s.keys) for s in tables) or '{da' in guess.text
+    if not dated and not any(f.endswith('.json') for f in files):
+        guess.undecided.append('no table has a day or a date')
     guess.write('# source: {licence: "", citation: "", contact: ""}')
     if not number and not any(line.startswith('images:') for line in guess.lines):
         guess.undecided.append(
