@@ -10,7 +10,7 @@ from conftest import ROOT
 from faba_nb.running.cli import VERBS as KNOWN, main
 
 VERBS = (
-    'twin check yardsticks backbones fetch features verify-features import study '
+    'twin init check yardsticks backbones fetch features verify-features import study '
     'run train evaluate report submit status verify sites'
 ).split()
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'PLACE', 'ARMS', 'SHARD', 'WORKERS',
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
-           'place_of', 'twin', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_', 'study',
-           'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites', 'show_frame',
-           'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
+           'place_of', 'twin', 'init', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_',
+           'study', 'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites',
+           'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -348,17 +348,37 @@ def twin(a: argparse.Namespace) -> None:
     )
     print(f'{a.folder}: {a.genotypes} genotypes, world {a.world}, seed {a.seed}')
 
+# %% ../../nbs/60_running/07_cli.ipynb #e04dc83c
+@verb(arg('folder', metavar='DIR', help='folder with tables, photographs or both'))
+def init(a: argparse.Namespace) -> None:
+    "write a first description of an experiment, experiment.yaml, from its tables and file names"
+    from faba_nb.experiment.guessing import write_guess
+
+    path, guess = write_guess(a.folder)
+    for note in guess.notes:
+        print(note)
+    for open_ in guess.undecided:
+        print(f'undecided: {open_}')
+    print(f'{path}: look it over, then `faba check {shlex.quote(str(a.folder))}`')
+
 # %% ../../nbs/60_running/07_cli.ipynb #cb21d1fc
 @verb(
-    arg('folder', metavar='DIR', help='folder that holds img, 00-Misc, TimeCourse Datasets, …'),
+    arg(
+        'folder',
+        metavar='DIR',
+        help='folder that holds experiment.yaml, or img, 00-Misc, TimeCourse Datasets, …',
+    ),
     FEATURES,
 )
 def check(a: argparse.Namespace) -> None:
-    "read a raw tree and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
+    "read an experiment's folder and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
     from faba_nb.core.places import data_folder
+    from faba_nb.experiment.description import is_described
     from faba_nb.experiment.raw_tree import check
 
     folder = data_folder(a.folder)
+    if is_described(folder):
+        return _check_described(folder)
     found = check(folder)
     print(found.text(verdict=found.fatal))
     print()
@@ -367,6 +387,18 @@ def check(a: argparse.Namespace) -> None:
     raise BadInput(
         'the pipeline cannot go on with this folder', a.folder, 'correct what is marked fatal above'
     )
+
+# %% ../../nbs/60_running/07_cli.ipynb #8a320f91
+def _check_described(folder: Path) -> None:
+    "Print what was found out about an experiment that describes itself; refuse what cannot run"
+    from faba_nb.experiment.described_check import check_described
+
+    found = check_described(folder)
+    print(found.text())
+    print()
+    if found.fatal:
+        what = 'no study can run on this experiment'
+        raise BadInput(what, folder, 'correct what is marked fatal above')
 
 # %% ../../nbs/60_running/07_cli.ipynb #5f14a67d
 def _ready(experiment: 'Experiment', features: str | None) -> None:
