@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['genotype_rule', 'never_words', 'LONGEST_LEAD', 'COST', 'rules', 'inner_controls', 'Rule', 'middle_day',
-           'plant_alarms', 'matched', 'days_early', 'in_time', 'utility_of', 'utility', 'utility_table', 'false_alarms',
-           'false_alarm_rows', 'alarm_rows', 'alarm_curve']
+           'plant_alarms', 'matched', 'days_early', 'in_time', 'conformal_level', 'utility_of', 'best_utility',
+           'utility', 'utility_table', 'false_alarms', 'false_alarm_rows', 'alarm_rows', 'conformal_table',
+           'conformal_line', 'alarm_curve']
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #6eb1d677
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from scipy import stats
 from .predictions import Scores, _cached
 from .metrics import by_genotype, ratio, streak
-from .resampling import Draws, bca, drawn_ratio
+from .resampling import drawn_ratio
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #2f3eea1e
 @patch
@@ -220,6 +220,17 @@ def in_time(
     out['lead'] = np.where(both, lead, 0), both
     return out
 
+# %% ../../nbs/40_evaluation/07_alarms.ipynb #257a7376
+def conformal_level(
+    others: int,  # other genotypes with a control, G
+    alpha: float,  # share of new genotypes that may have a falsely alarmed control, 0–1
+) -> tuple[int, float]:  # rank among the others, level promised; NaN where no threshold can
+    "Which of the other genotypes' largest control scores is the threshold, and what it promises"
+    rank = int(np.ceil((others + 1) * (1 - alpha) - 1e-9))
+    if rank > others:
+        return rank, np.nan
+    return rank, 1 - rank / (others + 1)
+
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #group1
 @patch
 def group_conformal(
@@ -239,9 +250,8 @@ def group_conformal(
     theta = np.full(largest.shape, np.inf)
     for j in range(G):
         others = has & (np.arange(G) != j)
-        n = others.sum()
-        rank = int(np.ceil((n + 1) * (1 - alpha)))
-        if 0 < rank <= n:
+        rank, level = conformal_level(others.sum(), alpha)
+        if rank and np.isfinite(level):
             theta[:, j] = np.sort(largest[:, others], axis=1)[:, rank - 1]
     return theta
 
@@ -258,13 +268,24 @@ def utility_of(
     return np.where(np.asarray(delay) < -14, -cost, earned)
 
 
+def best_utility(
+    s: Scores,  # of one arm in one protocol
+) -> np.ndarray:  # (plants,) from 0 to 1; 0 for controls, which are best left alone
+    "What the best alarm on a plant-day of each plant is worth"
+    drought = s.plants.drought.to_numpy()
+    onset = np.where(drought, s.plants.onset_dag.to_numpy(float), 0)
+    days = s.on_grid(s.dag, np.inf)
+    earned = utility_of(days - onset[:, None], 0).max(1)
+    return np.where(drought, earned, 0)
+
+# %% ../../nbs/40_evaluation/07_alarms.ipynb #util1b
 def utility(
     s: Scores,  # of one arm in one protocol
     theta: np.ndarray,  # (runs, genotypes)
     k: int,  # consecutive plant-days
     cost: float = COST,  # of a false alarm
 ) -> tuple[float, 'Callable']:  # the utility, and a function of Draws for its interval
-    "Utility of the alarms of all plants, divided by the number of drought plants"
+    "Utility of the alarms of all plants, divided by that of the best alarms"
     g = s.plants.g.to_numpy()
     drought = s.plants.drought.to_numpy()
     alarm = s.alarm_day(theta[:, g], k)
@@ -272,7 +293,7 @@ def utility(
     onset = np.where(drought, s.plants.onset_dag.to_numpy(float), 0)
     worth = np.where(drought, utility_of(late - onset, cost), -cost * np.isfinite(late))
     a = by_genotype(worth, g)
-    b = by_genotype(np.broadcast_to(drought, worth.shape), g)
+    b = by_genotype(np.broadcast_to(best_utility(s), worth.shape), g)
     return ratio(a.sum(1), b.sum(1)).mean(), lambda d: drawn_ratio(a, b, d)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #util3
@@ -284,10 +305,11 @@ def utility_table(
     "Utility over the cost of a false alarm"
     rows = []
     for k, target in rules:
-        theta, _ = s.thresholds(k, target)
+        theta, how = s.thresholds(k, target)
         for c in costs:
             value, drawn = utility(s, theta, k, c)
             about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol, k=k, target=target, cost=c)
+            about['note'] = f'thresholds {how}; 1 = the best alarms on these plant-days'
             rows.append(about | resampler.row(value, drawn, few=True))
     return pd.DataFrame(rows)
 
@@ -383,9 +405,43 @@ def _group_note(
     "What the group-conformal threshold promises"
     others = len(s.genotypes) - 1
     promise = f'at most {alpha:.0%} of new genotypes have any falsely alarmed control'
-    if np.ceil((others + 1) * (1 - alpha)) > others:
+    if np.isnan(conformal_level(others, alpha)[1]):
         return f'{k} consecutive steps; {others} other genotypes are too few for "{promise}": no alarms'
     return f'{k} consecutive steps, group-conformal threshold: {promise} (approximate: networks differ between folds)'
+
+# %% ../../nbs/40_evaluation/07_alarms.ipynb #conformal1
+def conformal_table(
+    s: Scores,  # online
+    resampler: 'Resampler',  # with boot and jack (Draws), and `row`
+) -> pd.DataFrame:  # a row per rule
+    "Share of genotypes with a falsely alarmed control: promised, realised, and without a promise"
+    about = dict(arm=s.arm, kind=s.kind, protocol=s.protocol)
+    rows = []
+    for k, alpha in rules:
+        others = len(s.genotypes) - 1
+        rank, promised = conformal_level(others, alpha)
+        level = dict(k=k, alpha=alpha, other_genotypes=others, rank=rank, promised=promised)
+        own = false_alarm_rows(s, s.group_conformal(k, alpha), k, resampler)[1]
+        plain = false_alarm_rows(s, s.thresholds(k, alpha)[0], k, resampler)[1]
+        realised = {c: own[c] for c in ('value', 'low', 'high', 'no_interval')}
+        row = about | level | realised | dict(per_plant=plain['value'])
+        rows.append(row | dict(note=conformal_line(row)))
+    return pd.DataFrame(rows)
+
+
+def conformal_line(
+    row: dict,  # alpha, other_genotypes, rank, promised, value (realised) and per_plant
+) -> str:
+    "Promise and outcome of a threshold for genotypes in one line"
+    if np.isnan(row['promised']):
+        return (
+            f'no threshold of {row["other_genotypes"]} other genotypes can promise '
+            f'{row["alpha"]:.0%}: rank {row["rank"]} of {row["other_genotypes"]}; no alarms'
+        )
+    return (
+        f'promised {row["promised"]:.1%} of new genotypes, realised {row["value"]:.1%}; '
+        f'the threshold for {row["alpha"]:.0%} of control plants: {row["per_plant"]:.1%}'
+    )
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #a4d1d568
 def _mean_lead(
