@@ -194,7 +194,7 @@ def middle_of(
     "The estimate with the middle 95 % of its draws, or why there is no interval"
     why = 'one draw' if len(drawn) < 2 else ''
     if len(drawn) > 1 and np.all(drawn == drawn[0]):
-        why = 'all draws are equal'
+        why = 'all draws equal'
     low = high = np.nan
     if not why:
         low, high = np.quantile(drawn, [0.025, 0.975], method='inverted_cdf')
@@ -274,5 +274,5 @@ def _without_spread(
     "Bands of no width taken away, with the reason"
     flat = t.low == t.high
     ends = t[['low', 'high']].mask(flat)
-    reason = np.where(flat, 'all draws are equal', '')
+    reason = np.where(flat, 'all draws equal', '')
     return t.assign(low=ends.low, high=ends.high, no_interval=reason)

@@ -178,7 +178,7 @@ def why_no_interval(
         (not np.isfinite(value), 'the value is undefined'),
         (len(jack) < 2, 'one genotype'),
         (len(known) < 2, 'undefined draws'),
-        (len(known) > 1 and np.ptp(known) == 0, 'all draws are equal'),
+        (len(known) > 1 and np.ptp(known) == 0, 'all draws equal'),
         (not np.isfinite(jack).any(), 'undefined without one genotype'),
     ]
     return next((reason for holds, reason in reasons if holds), '')
