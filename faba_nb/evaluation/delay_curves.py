@@ -59,7 +59,9 @@ def delay_intervals(
 
     def between(plants):
         "(2, runs, drought plants) ends of the delay"
-        return np.stack([before[:, plants] - high[d], at[:, plants] - low[d]])
+        above = before[:, plants] - high[d]
+        below = at[:, plants] - low[d]
+        return np.stack([above, below])
 
     of_controls = np.where(control >= 0, between(control), np.nan)
     g = self.plants.g.to_numpy()[d]

@@ -20,7 +20,6 @@ from ..core.places import root
 from ..core.studies import Study, read_study
 from ..core.study_folder import StudyFolder
 from ..evaluation.predictions import Scores, read_predictions, scores
-from ..evaluation.resampling import GENERAL_REASON
 from ..experiment.plants import FLAGS
 
 # %% ../../nbs/50_reporting/15_results.ipynb #5e01e43c
@@ -331,7 +330,7 @@ def interval_text(
     "An interval in brackets, or why there is none"
     ends = number(low, digits, sign), number(high, digits, sign)
     if '–' in ends:
-        return f'[no interval: {why or GENERAL_REASON}]'
+        return f'[no interval: {why or "no reason given"}]'
     return f'[{ends[0]}, {ends[1]}]'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7917dbef
