@@ -1,13 +1,33 @@
 "Alarms in time: what a lead, an onset error, a utility and a false-alarm rate may say"
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from faba_nb.evaluation.alarms import alarm_rows, days_early, false_alarms, in_time, utility
+from faba_nb.evaluation.alarms import (
+    alarm_rows,
+    best_utility,
+    conformal_level,
+    conformal_table,
+    days_early,
+    false_alarms,
+    in_time,
+    utility,
+    utility_of,
+)
+from faba_nb.evaluation.delay_curves import (
+    Delays,
+    delay_tables,
+    median_delay,
+    middle_of,
+    restricted_mean,
+)
 from faba_nb.evaluation.evaluating import Resampler, measured_rows
 from faba_nb.evaluation.predictions import scores
+from faba_nb.evaluation.resampling import bootstrap_draws, with_reasons
 from faba_nb.testing.example_predictions import toy_predictions, toy_steps
 
 
@@ -78,9 +98,26 @@ def test_skill_is_that_of_the_fair_rival_on_the_same_plants():
     assert np.isnan(nothing['value']) and 'fair rival' in nothing['note']
 
 
+def test_the_best_alarms_have_utility_1_also_where_plants_are_seldom_measured():
+    "The day before the onset is measured for no plant: 1 is still in reach"
+    table = toy_predictions(toy_steps(12), 0.6, 1.0, 'online')
+    close = (table.onset_dag - table.dag).between(0, 9)
+    sparse = table[~close].reset_index(drop=True)
+    best = utility_of(sparse.dag - sparse.onset_dag.fillna(1e9), 0)
+    largest = pd.Series(best).groupby(sparse.plant_id).transform('max')
+    ideal = sparse.onset_dag.notna() & (best == largest) & (best > 0)
+    s = scores(sparse.assign(probability=np.where(ideal, 0.9, 0.1)), 'online', 'toy')
+    drought = s.plants.drought.to_numpy()
+    assert best_utility(s)[drought].mean() < 0.95
+    assert worth(s) == pytest.approx(1)
+
+
 def test_utility_of_perfect_late_and_false_alarms():
     perfect = alarmed_after(0)
     assert worth(perfect) > 0.8  # the first plant-day at or after the onset
+    loud = said(lambda t: 1.0)
+    costs = [utility(loud, np.full((len(loud.runs), 12), 0.5), 1, c)[0] for c in (0, 0.5, 1)]
+    assert costs[0] > costs[1] > costs[2] and costs[1] < 0
     assert worth(alarmed_after(15)) == pytest.approx(0)
     false = said(lambda t: np.where(t.onset_dag.isna(), 0.9, 0.1))
     assert worth(false) == pytest.approx(-0.5)
@@ -100,23 +137,54 @@ def test_false_alarms_of_one_genotype_say_little_of_the_next():
     assert row['low'] == pytest.approx(0) and row['high'] > 0.4
 
 
-def test_at_most_alpha_of_new_genotypes_are_falsely_alarmed():
-    "1 000 experiments of 20 genotypes whose controls have a level of their genotype"
-    rng = np.random.default_rng(3)
-    G, alpha, n = 20, 0.1, 1000
-    level = rng.normal(0, 1, (n, G + 1, 1))
-    largest = (level + rng.normal(0, 0.5, (n, G + 1, 3))).max(2)
-    rank = int(np.ceil((G + 1) * (1 - alpha)))
-    theta = np.sort(largest[:, :G], axis=1)[:, rank - 1]
-    alarmed = int((largest[:, G] > theta).sum())
-    assert stats.binomtest(alarmed, n, alpha, 'greater').pvalue > 0.01
-    s = said(lambda t: rng.uniform(0, 1, len(t)), G=12)
-    ours = s.group_conformal(1, 0.2)
+def experiments(n, G, rng):
+    "n experiments of G genotypes, a run each, whose controls have a level of their genotype"
+    steps = toy_steps(G)
+    code = pd.factorize(steps.genotype)[0]
+    plant = pd.factorize(steps.plant_id)[0]
+    parts = []
+    for run in range(n):
+        level = rng.normal(0, 1, G)[code] + rng.normal(0, 0.5, plant.max() + 1)[plant]
+        noise = rng.normal(0, 0.5, len(steps))
+        parts.append(stats.norm.cdf(level + noise))
+    table = toy_predictions(steps, 0.6, 1.0, 'online', init_seeds=(1,), validation=0)
+    s = scores(table[table.split == 'test'], 'online', 'toy')
+    order = [s.steps.plant_id, s.steps.dag]
+    place = steps.reset_index().set_index(['plant_id', 'dag'])['index'].loc[list(zip(*order))]
+    runs = pd.DataFrame(dict(split_seed=1, init_seed=np.arange(n)))
+    return replace(s, p=np.array(parts)[:, place.to_numpy()], runs=runs)
+
+
+@pytest.mark.parametrize('alpha', [0.05, 0.1, 0.25])
+def test_at_most_alpha_of_new_genotypes_are_falsely_alarmed(alpha):
+    "1 000 experiments; in each the first of 21 genotypes is new"
+    n, G = 1000, 21
+    s = experiments(n, G, np.random.default_rng(3))
+    alarmed, plants = false_alarms(s, s.group_conformal(1, alpha), 1)
+    new = int((alarmed[:, 0] > 0).sum())
+    promised = conformal_level(G - 1, alpha)[1]
+    assert 0.5 * alpha < promised <= alpha
+    assert stats.binomtest(new, n, promised, 'greater').pvalue > 0.01
+    # a threshold for plants promises nothing of genotypes, and breaks it
+    plain, _ = false_alarms(s, s.cross_fitted_threshold(1, alpha), 1)
+    broken = int((plain[:, 0] > 0).sum())
+    assert stats.binomtest(broken, n, alpha, 'greater').pvalue < 0.01
+
+
+def test_a_threshold_for_genotypes_says_what_it_promises():
+    s = said(lambda t: t.probability, G=12)
     score = s.alarm_score(1)
     control, g = ~s.plants.drought.to_numpy(), s.plants.g.to_numpy()
     others = [score[0, control & (g == j)].max() for j in range(12) if j != 4]
-    assert ours[0, 4] == np.sort(others)[int(np.ceil(12 * 0.8)) - 1]
+    assert s.group_conformal(1, 0.2)[0, 4] == np.sort(others)[int(np.ceil(12 * 0.8)) - 1]
     assert np.isinf(s.group_conformal(1, 0.01)).all()
+    t = conformal_table(s, Resampler(12, len(s.runs), 200, 0)).set_index(['k', 'alpha'])
+    impossible, possible = t.loc[(1, 0.05)], t.loc[(1, 0.1)]
+    assert np.isnan(impossible.promised) and impossible.value == 0
+    assert 'no threshold of 11 other genotypes can promise 5%' in impossible.note
+    assert possible.promised == pytest.approx(1 / 12)
+    assert f'realised {possible.value:.1%}' in possible.note
+    assert f'{possible.per_plant:.1%}' in possible.note
 
 
 def test_rows_of_every_rule_and_no_interval_without_spread():
@@ -127,3 +195,96 @@ def test_rows_of_every_rule_and_no_interval_without_spread():
     few = t[t.stratum.str.contains('group=0.05')].note
     assert few.str.contains('too few').all()
     assert t[t.metric == 'lead'].low.isna().all()
+    assert (t[t.metric == 'lead'].no_interval == 'all draws equal').all()
+
+
+def test_a_missing_interval_always_has_a_reason():
+    t = pd.DataFrame(dict(value=[1.0, 0.0], low=[0.5, np.nan], high=[1.5, np.nan]))
+    assert with_reasons(t).no_interval.tolist()[0] == ''
+    assert with_reasons(t).no_interval.tolist()[1] != ''
+    one = Resampler(1, 2, 200, 0).row(0.4, lambda d: np.full(len(d.genotype), 0.4))
+    assert one['no_interval'] == 'one genotype' and np.isnan(one['low'])
+
+
+LOOKS = (2, 5)  # days between two looks, from and below
+
+
+def planted(rng, G=44, plants=3, middle=3.0, spread=4.0, shared=2.0):
+    "Delays between two days each, of plants that are looked at every second to fourth day"
+    g = np.repeat(np.arange(G), plants)
+    onset = rng.uniform(12, 26, G)[g]
+    own = rng.normal(0, spread, G * plants)
+    alarm = onset + middle + rng.normal(0, shared, G)[g] + own
+    ends = []
+    for o, a in zip(onset, alarm):
+        days = np.cumsum(rng.integers(*LOOKS, 20)) + rng.integers(0, 4)
+        looks = np.r_[0, days[days <= 38]]
+        low, high = looks[looks < o].max(), looks[looks >= o].min()
+        late = looks[looks >= a]
+        at = late.min() if len(late) else np.inf
+        ends.append((looks[looks < a].max(initial=0) - high, at - low))
+    return Delays(np.array(ends, float).T[:, None], g, G)
+
+
+def test_planted_delays_come_back():
+    "The truth: median 3 d, and the mean of normal delays between 0 and 14 d"
+    drawn = np.random.default_rng(0).normal(3, np.hypot(4, 2), 100_000)
+    truth = dict(median=3.0, mean=np.clip(drawn, 0, 14).mean())
+    held, values = dict(median=[], mean=[]), dict(median=[], mean=[])
+    for i in range(40):
+        d = planted(np.random.default_rng(i))
+        resampled = d.drawn_shares(bootstrap_draws(44, 1, 200, i))
+        for name, f in dict(median=median_delay, mean=restricted_mean).items():
+            value = f(d.shares, d.left, d.right)[0]
+            row = middle_of(value, f(resampled, d.left, d.right))
+            held[name].append(row['low'] <= truth[name] <= row['high'])
+            values[name].append(value)
+    for name in truth:
+        assert np.mean(held[name]) >= 0.8, name
+        assert np.mean(values[name]) == pytest.approx(truth[name], abs=0.3)
+
+
+def test_the_days_between_looks_do_not_shift_the_median():
+    "The look of an alarm is a day later than the alarm on average; the estimate is not"
+    d = planted(np.random.default_rng(1), middle=0.0, spread=0.5, shared=0.0)
+    at = median_delay(d.shares, d.left, d.right)[0]
+    assert abs(at) < 0.7
+
+
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_estimate_beside_lifelines(seed):
+    npmle = pytest.importorskip('lifelines.fitters.npmle', reason='lifelines is not installed')
+    rng = np.random.default_rng(seed)
+    left = rng.integers(-10, 15, 90).astype(float)
+    right = left + rng.integers(1, 8, 90)
+    right[rng.random(90) < 0.2] = np.inf
+    d = Delays(np.stack([left, right])[:, None], np.arange(90) % 30, 30)
+    theirs, sets = npmle.npmle(left + 1e-3, right - 1e-3, tol=1e-10)
+    np.testing.assert_allclose(d.left, [s.left - 1e-3 for s in sets])
+    np.testing.assert_allclose(np.cumsum(d.shares[0]), np.cumsum(theirs), atol=3e-3)
+
+
+def test_an_arm_without_alarms_is_censored_and_not_at_once():
+    mute = said(lambda t: 0.0)
+    t = delay_tables(mute, bootstrap_draws(12, len(mute.runs), 100))
+    summary = t['delay_summary'].set_index(['k', 'target', 'statistic'])
+    median = summary.loc[(1, 0.05, 'median')]
+    assert np.isinf(median.value) and 'not reached' in median.note
+    assert summary.loc[(1, 0.05, 'restricted_mean')].value == 14
+    assert (summary.no_interval == 'all draws equal').all()
+    assert (t['delay'].detected == 0).all() and (t['delay'].no_interval != '').all()
+    assert (summary.draws == 100).all()
+
+
+def test_the_delay_of_an_alarm_lies_between_two_looks():
+    "By hand: the look before the alarm less the look after the onset, and the other way round"
+    s = alarmed_after(0)
+    x = s.delay_intervals(s.alarm_day(0.5))
+    drought = s.plants[s.plants.drought]
+    width = (drought.label_high_dag - drought.label_low_dag).to_numpy()
+    np.testing.assert_allclose(x['drought'][1, 0], width)
+    np.testing.assert_allclose(x['drought'][0, 0], -width)
+    last = s.steps.groupby('plant_id').dag.max()[drought.plant_id].to_numpy()
+    never = s.delay_intervals(np.full((len(s.runs), len(s.plants)), np.nan))['drought']
+    np.testing.assert_allclose(never[0, 0], last - drought.label_high_dag)
+    assert np.isinf(never[1]).all()

@@ -16,7 +16,7 @@ from ..core.stopping import raise_if_stopping
 from ..core.studies import Study, imported
 from ..core.study_folder import StudyFolder
 from .metrics import overall, rates, ratio
-from .resampling import bca, bootstrap_draws, drawn_mean, jackknife_draws
+from .resampling import bca_row, bootstrap_draws, drawn_mean, jackknife_draws
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #24180fd7
 KEYS = ['protocol', 'split_seed', 'init_seed', 'fold']
@@ -76,7 +76,7 @@ def _interval(
     cells: dict[tuple, float],  # by split seed, init seed and fold
     draws: int,  # of the bootstrap
     seed: int,  # of it
-) -> dict[str, float]:  # loss, low, high, n
+) -> dict:  # loss, low, high, no_interval, n
     "Mean over genotypes with its 95 % interval"
     v = pd.Series(cells).unstack().to_numpy()
     R, G = v.shape
@@ -87,8 +87,8 @@ def _interval(
 
     value = overall(v)
     boot = bootstrap_draws(G, R, draws, seed).recentred(drawn, value)
-    low, high = bca(value, boot, drawn(jackknife_draws(G)))
-    return dict(loss=value, low=low, high=high, n=G)
+    row = bca_row(value, boot, drawn(jackknife_draws(G)))
+    return dict(loss=value) | row | dict(n=G)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #1148658b
 def arm_importance(
@@ -112,7 +112,19 @@ def arm_importance(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/40_evaluation/14_importance.ipynb #b4f100ca
-COLUMNS = ['arm', 'protocol', 'modality', 'how', 'metric', 'loss', 'low', 'high', 'n', 'available']
+COLUMNS = [
+    'arm',
+    'protocol',
+    'modality',
+    'how',
+    'metric',
+    'loss',
+    'low',
+    'high',
+    'no_interval',
+    'n',
+    'available',
+]
 WRITE_AGAIN = 'run `faba train` again: it writes this file anew'
 
 

@@ -226,7 +226,8 @@ def _calibration_rows(
 ) -> list[dict]:  # calibration_error, calibration_intercept, calibration_slope
     "Calibration error, slope and intercept"
     error = np.mean([calibration_error(p, q.y) for p in q.p])
-    rows = [dict(metric='calibration_error', value=error, low=np.nan, high=np.nan)]
+    nothing = dict(low=np.nan, high=np.nan, no_interval='not resampled')
+    rows = [dict(metric='calibration_error', value=error) | nothing]
     note = f'{note}; cluster-robust interval' if note else 'cluster-robust interval'
     for k, (v, low, high) in slope_intercept(q).items():
         rows.append(dict(metric=k, value=v, low=low, high=high, note=note))

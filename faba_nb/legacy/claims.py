@@ -339,32 +339,37 @@ def _early_row(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]
 
 @check
 def early(results: Results, claim: tuple) -> Found:
-    "Alarms before onset beyond those of the matched controls"
+    "A statement that alarms come before the onset: judged by the lead"
     r, arm, row = _early_row(results, claim)
-    gap = with_interval(row.value, row.low, row.high, 2, sign=True)
+    now = _lead_words(row)
     instead = (
-        f'{begin(RULE.words)}: {nice(arm)} alarmed '
-        f'{"more" if row.low > 0 else "not demonstrably more"} drought plants before the '
-        'annotated onset than matched controls '
-        f'(difference of shares {gap}).'
+        f'{begin(RULE.words)}: the alarms of {nice(arm)} came '
+        f'{"earlier" if row.low > 0 else "not demonstrably earlier"} before the annotated onset '
+        f'than those of the matched controls (lead {now}).'
     )
     return Found(
         STANDS if row.low > 0 else CANNOT,
-        gap,
-        '0',
+        now,
+        '0 d',
         instead,
         (
-            'Only the online protocol is used for statements about time, '
-            'and alarms are set against the matched controls.'
+            'Only the online protocol is used for statements about time; an alarm at or after '
+            'the onset has a lead of 0, and the lead of the matched control is subtracted.'
         ),
     )
+
+
+def _lead_words(row: pd.Series) -> str:
+    "A lead with its interval, or why there is none"
+    why = row.get('no_interval', '')
+    return with_interval(row.value, row.low, row.high, 1, True, why) + ' d'
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #cedfd29e
 @check
 def lead(results: Results, claim: tuple) -> Found:
     "A number of days by which the model leads"
     r, arm, row = _early_row(results, claim)
-    now = with_interval(row.value, row.low, row.high, 1, sign=True) + ' d'
+    now = _lead_words(row)
     verdict = STANDS if found_again(claim.printed, row.value) else WEAKER
     if not row.low > 0:
         verdict = CANNOT
@@ -515,16 +520,21 @@ def order(results: Results, claim: tuple) -> Found:
 
     r, (arm,) = locate(results, [claim.arm])
     t = dates(r, arm)
+    if 'fluorescence' not in set(r.table('presymptomatic_dates').signal):
+        raise NotThere('There are no dates of fluorescence, so no order can be counted.')
+    row = r.metric(arm, 'lead', 'earliness', 'online', STRATUM)
+    leads = row is not None and row.low > 0
     n, k = len(t), int(((t.fluor_alarm_dag < t.alarm_dag) & (t.alarm_dag < t.onset_dag)).sum())
     return Found(
-        STANDS if k > 0.9 * n else CANNOT,
+        STANDS if leads and k > 0.9 * n else CANNOT,
         f'{k} of {n} genotypes',
         f'{number(n / 6, 0)} of {n} in a random order',
         (
             f'The order fluorescence, alarm, annotation held in {k} of {n} genotypes '
             f'({genotype_rule.words}).'
         ),
-        'The order is counted genotype by genotype instead of being read off mean dates.',
+        'The order is counted genotype by genotype instead of being read off mean dates, '
+        'and a model leads only where its lead beyond the matched controls is above 0.',
     )
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #8a25a09c

@@ -181,13 +181,14 @@ def metric_frame(
     metrics: dict[str, tuple[str, str]],  # {column: (group, metric)}
     protocol: str = 'retrospective',  # which protocol
 ) -> pd.DataFrame:
-    "One line per arm with value, low and high of each metric"
+    "One line per arm with value, low and high of each metric, and why an interval is missing"
     columns = {'arm': list(arms)}
     for key, (group, metric) in metrics.items():
         rows = [results.metric(a, metric, group, protocol) for a in arms]
         columns[key] = [_part(r, 'value') for r in rows]
         columns[f'{key}_low'] = [_part(r, 'low') for r in rows]
         columns[f'{key}_high'] = [_part(r, 'high') for r in rows]
+        columns[f'{key}_no_interval'] = [_reason(r) for r in rows]
     return pd.DataFrame(columns)
 
 
@@ -199,6 +200,13 @@ def _part(
     if row is None or row[part] == '':
         return float('nan')
     return float(row[part])
+
+
+def _reason(
+    row: pd.Series | None,  # of a metric
+) -> str:  # '' where there is an interval
+    "Why a metric has no interval"
+    return '' if row is None else str(row.get('no_interval', ''))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9893dc22
 def grouped(
@@ -466,6 +474,7 @@ def _pairs(results: Results, stated: bool, metric: str, protocol: str) -> pd.Dat
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
         difference_low=c.low,
         difference_high=c.high,
+        difference_no_interval=c.no_interval,
         verdict=c.verdict.map(verdict_words),
     ).reset_index(drop=True)
 
@@ -546,6 +555,7 @@ def rivals_table(
         pair=[f'{nice(a)} − {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)],
         difference_low=c.low,
         difference_high=c.high,
+        difference_no_interval=c.no_interval,
         protocol=c.protocol.str.capitalize(),
         verdict=c.verdict.map(verdict_words),
     ).reset_index(drop=True)

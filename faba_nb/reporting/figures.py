@@ -173,7 +173,8 @@ def pair_panel(
     )
     told = listed(
         f'{nice(r.arm_a)} minus {nice(r.arm_b)} '
-        f'{with_interval(r.difference, r.low, r.high, 3, sign=True)}, {verdict_words(r.verdict)}'
+        f'{with_interval(r.difference, r.low, r.high, 3, True, r.no_interval)}, '
+        f'{verdict_words(r.verdict)}'
         for r in pairs.itertuples()
     )
     return fig, f'{told}.'

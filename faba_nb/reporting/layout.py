@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup, escape
 from ..core.files import write_csv, write_text
-from .results import begin, number
+from .results import begin, interval_text, number
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #0bbb8760
 @dataclass(frozen=True)
@@ -50,20 +50,27 @@ def cell(
     row: pd.Series,  # a row of the frame
     column: Column,  # which cell of it
 ) -> tuple[str, str]:
-    "The text of a cell and, for numbers with an interval, the interval's text"
+    "The text of a cell and, for numbers with an interval, the interval's text or why there is none"
     v = row[column.key]
     if column.format:
         return column.format(v), ''
     if column.digits is None:
         nothing = v is None or v != v
         return '' if nothing else str(v), ''
-    show = lambda x: number(x, column.digits, column.sign)
-    text = show(v)
+    text = number(v, column.digits, column.sign)
     if not column.interval:
         return text, ''
-    low = show(row.get(f'{column.key}_low'))
-    high = show(row.get(f'{column.key}_high'))
-    return text, '' if '–' in (text, low, high) else f'[{low}, {high}]'
+    if text == '–':
+        return text, ''
+    low, high = (row.get(f'{column.key}_{end}') for end in ('low', 'high'))
+    why = row.get(f'{column.key}_no_interval', '')
+    return text, interval_text(low, high, column.digits, column.sign, why)
+
+
+def _interval_lines(interval: str) -> list[str]:
+    "An interval on one line, the reason of a missing one on two"
+    start, colon, why = interval.partition(': ')
+    return [start + colon.strip(), why] if colon else [interval]
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #9990b260
 ENV = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -204,7 +211,8 @@ def letters(
     for i, c in enumerate(table.columns):
         texts = [c.title, *textwrap.wrap(c.unit, 14)]
         for line in cells:
-            texts += line[i][2:]
+            text, interval = line[i][2:]
+            texts += [text, *_interval_lines(interval)]
         longest = max(map(len, texts))
         out.append((longest, longest if c.digits is not None else min(longest, 18)))
     return out
@@ -254,7 +262,7 @@ def _cell_lines(
 ) -> int:
     "Printed lines of a cell"
     if not share:
-        return 1 + bool(interval)
+        return 1 + bool(interval) + (': ' in interval)
     return -(-len(text) // max(1, int(share * space)))
 
 
@@ -366,7 +374,7 @@ def _latex_block(title: str, lines: list[tuple], k: int) -> str:
 
 def _latex_cell(marked: bool, text: str, interval: str) -> str:
     "A cell with its interval below, bold where its row is marked"
-    shown = _stacked([text, interval])
+    shown = _stacked([text, *_interval_lines(interval)])
     return f'\\textbf{{{shown}}}' if marked and shown else shown
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bba9c9f6
@@ -377,7 +385,8 @@ def plain_frame(
     keep = [table.groups] if table.groups else []
     for c in table.columns:
         keep.append(c.key)
-        ends = [f'{c.key}_low', f'{c.key}_high'] if c.interval else []
+        parts = ('low', 'high', 'no_interval') if c.interval else ()
+        ends = [f'{c.key}_{part}' for part in parts]
         keep += [e for e in ends if e in table.frame]
     return table.frame[list(dict.fromkeys(keep))]
 

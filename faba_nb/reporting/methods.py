@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from ..backbones.registry import get_backbone
 from ..core.places import root
 from ..core.studies import Arm, Study
+from ..evaluation.delay_curves import DRAWS, HORIZON
 from ..evaluation.comparing import margin, rope
 from ..experiment.plan import design
 from .drawing import Drawn
@@ -348,7 +349,19 @@ def statistics_text(results: Results) -> str:
         f'the Bayesian signed rank test with a region of practical equivalence of {rope} F1 '
         f'[@benavoli2017], and two one-sided tests with a margin of {margin} F1, a choice [@lakens2017]. '
         'Alarm thresholds and calibration for a genotype are fitted on the predictions for all '
-        f'others{_within(results)}. ' + power(results)
+        f'others{_within(results)}. {_delays()} ' + power(results)
+    )
+
+
+def _delays() -> str:
+    "How delays of alarms are estimated, and what a utility is"
+    return (
+        'Onset and alarm each lie between two plant-days, so the delay of an alarm is '
+        'interval-censored, and right-censored where no alarm was given; its distribution is '
+        'the nonparametric maximum likelihood estimate [@turnbull1976], reported as median and '
+        f'mean restricted to {HORIZON:g} d after the onset, with percentile intervals '
+        f'from at most {DRAWS} draws of genotypes. '
+        'The utility of alarms is divided by that of the best alarms on the same plant-days.'
     )
 
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CLASSIC', 'KINDS_OF_PLANT', 'KIND', 'EARLY', 'fluorescence_effects', 'fluorescence_heatmap', 'responsive',
            'temporal_curves', 'gate_weights', 'class_curves', 'dates', 'timeline', 'leads_table', 'leads_sentence',
-           'agreement_table', 'delays', 'alarm_tradeoff', 'earliness_table', 'earliness_sentence', 'old_controls']
+           'agreement_table', 'delays', 'alarm_tradeoff', 'earliness_table', 'utility_curves', 'earliness_sentence',
+           'old_controls']
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #659b72bd
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ..evaluation.alarms import Rule, genotype_rule, never_words
+from ..evaluation.alarms import COST, Rule, genotype_rule, never_words
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, dagger, plants_shown
 from .layout import Column, Table
@@ -22,6 +23,7 @@ from faba_nb.reporting.results import (
     Results,
     counted,
     in_doubt,
+    interval_text,
     listed,
     number,
     p_value,
@@ -393,7 +395,7 @@ def leads_table(
         Column('effect', 'Full change', 'control SD', 1, sign=True),
         Column('explained', 'Explained', 'share of the variance', 2),
     ]
-    span = lambda r: f'{number(r.low, 1)} to {number(r.high, 1)}'
+    span = lambda r: interval_text(r.low, r.high, 1, why=r.no_interval)
     return Table(
         t.assign(interval=[span(r) for r in t.itertuples()]),
         columns,
@@ -418,7 +420,7 @@ def leads_sentence(
     yes, no = t[t.follows_onset == 1], t[t.follows_onset != 1]
     line = lambda r: (
         f'{NAMES.get(r["signal"], r["signal"])} '
-        f'{with_interval(r["lead_d"], r["low"], r["high"], 1)}'
+        f'{with_interval(r["lead_d"], r["low"], r["high"], 1, why=r["no_interval"])}'
     )
     if yes.empty:
         return (
@@ -498,6 +500,20 @@ def _compared(
     control = 'matched control' if matched else 'control plant'
     return f'{counted(len(dry), "drought plant")} and {counted(len(wet), control)}'
 
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #20c92b1f
+def _at_rule(t: pd.DataFrame, k: int, target: float) -> pd.DataFrame:
+    "The rows of one rule"
+    return t[(t.k == k) & np.isclose(t.target, target)]
+
+
+def _median_words(r: pd.Series) -> str:
+    "A median delay with its interval; what was not reached is said so"
+    if np.isinf(r.value):
+        return 'not reached, fewer than half of the drought plants were alarmed'
+    if np.isinf(r.high):
+        return f'{number(r.value, 1)} d [{number(r.low, 1)}, not reached]'
+    return f'{with_interval(r.value, r.low, r.high, 1, why=r.no_interval)} d'
+
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #4314be54
 def delays(
     results: Results,  # the study
@@ -507,38 +523,35 @@ def delays(
 ) -> Drawn:
     "Share of drought plants alarmed by each day around onset, and of their matched controls"
     t = results.table('delay')
-    t = t[(t.k == k) & np.isclose(t.target, target)]
+    t = _at_rule(t, k, target)
     arms = _with_alarms(results, t)
     fig, axes = panels(len(arms), width, sharex=True, sharey=True)
     for ax, a in zip(axes, arms):
         _delay(ax, t[t.arm == a], nice(a), arm_tone(results, a))
     label_panels(axes, 'Days from annotated onset', 'Share of plants alarmed')
-    onset = {a: t[(t.arm == a) & (t.delay_d == 0)].iloc[0] for a in arms}
-    told = listed(
-        f'{nice(a)}: {number(100 * r.detected, 0)} % of drought plants and '
-        f'{number(100 * r.matched_control, 0)} % of matched controls alarmed by the onset'
-        for a, r in onset.items()
-    )
+    summary = _at_rule(results.table('delay_summary'), k, target).set_index(['arm', 'statistic'])
+    told = listed(f'{nice(a)}: {_median_words(summary.loc[(a, "median")])}' for a in arms)
     return Drawn(
         fig,
         (
             f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; '
-            'a plant that is never alarmed stays among those without): drought plants, '
-            'Kaplan–Meier with 95 % intervals, and matched controls on the same days; '
+            'a plant that is never alarmed stays among those without): drought plants, with '
+            f'95 % intervals from {spread(t.draws, "draw")} of genotypes, and matched controls; '
+            'Turnbull’s estimate, since onset and alarm each lie between two plant-days; '
             f'n = {_compared(results, arms, True)}.'
         ),
-        f'{told}.',
+        f'Median delay of the alarm: {told}.',
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e2887ed7
 def _delay(ax: Axes, t: pd.DataFrame, title: str, tone: str) -> None:
     "One arm"
     t = t.sort_values('delay_d')
-    ax.fill_between(t.delay_d, t.low, t.high, step='post', color=tone, alpha=0.2, lw=0)
-    ax.step(t.delay_d, t.detected, where='post', color=tone, label='drought')
+    ax.fill_between(t.delay_d, t.low, t.high, color=tone, alpha=0.2, lw=0)
+    ax.plot(t.delay_d, t.detected, color=tone, label='drought')
     tone = colour('WHC-80')
-    dashed = dict(where='post', ls='--', label='matched controls')
-    ax.step(t.delay_d, t.matched_control, color=tone, **dashed)
+    dashed = dict(ls='--', label='matched controls')
+    ax.plot(t.delay_d, t.matched_control, color=tone, **dashed)
     ax.axvline(0, color=colour('ink'), lw=0.8)
     ax.set(title=title, ylim=(-0.03, 1.03))
 
@@ -632,6 +645,14 @@ EARLY = {
         interval=True,
         sign=True,
     ),
+    'utility': Column(
+        'utility',
+        'Utility',
+        f'c = {COST:g}',
+        2,
+        interval=True,
+        help='1 for the best alarms on these plant-days, 0 for silence; a false alarm costs c',
+    ),
 }
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #cutearliness_table
@@ -670,6 +691,7 @@ def earliness_table(
         note=(
             'A lead counts only beyond the matched controls: same genotype, replicate and days. '
             'An alarm at or after the onset, or none, has a lead of 0.'
+            f'{_promises(results, k, target)}'
         ),
     )
 
@@ -682,11 +704,57 @@ def _group_of(metric: str) -> str:
 def _with_ends(
     metric: str,  # its name
     hit: pd.Series | None,  # its row
-) -> dict[str, float]:
-    "Value, lower and upper end under the names of their columns"
+) -> dict:
+    "Value, ends and the reason of a missing interval under the names of their columns"
     if hit is None or hit.value == '':
         return {metric: np.nan, f'{metric}_low': np.nan, f'{metric}_high': np.nan}
-    return {metric: hit.value, f'{metric}_low': hit.low, f'{metric}_high': hit.high}
+    ends = {f'{metric}_{part}': hit[part] for part in ('low', 'high', 'no_interval')}
+    return {metric: hit.value} | ends
+
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #8f4f83ed
+def _promises(results: Results, k: int, alpha: float) -> str:
+    "Per arm: what the group-conformal threshold promised and what was realised"
+    t = results.table('conformal')
+    t = t[(t.k == k) & np.isclose(t.alpha, alpha)]
+    t = t[t.arm.isin(results.arms)]
+    if t.empty:
+        return ''
+    if t.promised.isna().all():
+        return f' Genotypes with a falsely alarmed control: {t.note.iloc[0]}.'
+    lines = [f'{nice(r.arm)} {r.note}' for r in t.itertuples()]
+    return f' Genotypes with a falsely alarmed control: {"; ".join(lines)}.'
+
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #1e6f3384
+def utility_curves(
+    results: Results,  # the study
+    width: float,  # mm
+    k: int = 2,  # consecutive steps an alarm needs
+    target: float = 0.05,  # share of control plants falsely alarmed on the other genotypes
+) -> Drawn:
+    "Utility of the alarms over the cost of a false one"
+    t = _at_rule(results.table('utility'), k, target)
+    arms = _with_alarms(results, t)
+    fig, axes = panels(len(arms), width, sharex=True, sharey=True)
+    for ax, a in zip(axes, arms):
+        q = t[t.arm == a].sort_values('cost')
+        tone = arm_tone(results, a)
+        ax.fill_between(q.cost, q.low, q.high, color=tone, alpha=0.2, lw=0)
+        ax.plot(q.cost, q.value, '.-', color=tone)
+        ax.axhline(0, color=colour('ink'), lw=0.8)
+        ax.set(title=nice(a))
+    label_panels(axes, 'Cost c of a false alarm', 'Utility')
+    at = t[np.isclose(t.cost, COST)].set_index('arm')
+    words = lambda r: with_interval(r.value, r.low, r.high, 2, why=r.no_interval)
+    told = listed(f'{nice(a)} {words(at.loc[a])}' for a in arms)
+    return Drawn(
+        fig,
+        (
+            f'Utility of the alarms ({Rule("online", target, k=k).words}) with 95 % intervals: '
+            '1 for the best alarms on the same plant-days, 0 for silence; '
+            f'n = {_compared(results, arms)}.'
+        ),
+        f'At a cost of {COST:g}: {told}.',
+    )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #26926b78
 def earliness_sentence(
@@ -698,7 +766,9 @@ def earliness_sentence(
     yes = t[t.pre_onset_excess_low > 0]
     no = t[~(t.pre_onset_excess_low > 0)]
     key = 'pre_onset_excess'
-    excess = lambda r: with_interval(r[key], r[f'{key}_low'], r[f'{key}_high'], 2, sign=True)
+    excess = lambda r: with_interval(
+        r[key], r[f'{key}_low'], r[f'{key}_high'], 2, True, r.get(f'{key}_no_interval', '')
+    )
     line = lambda r: f'{r["name"]} ({excess(r)})'
     yes = told(yes.to_dict('records'), key, line)
     no = told(no.to_dict('records'), key, line)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'NUMBERS', 'PLAIN', 'OUTLIER', 'NotThere', 'Nothing', 'Results', 'called', 'number', 'with_interval',
-           'p_value', 'p_equals', 'counted', 'listed', 'spread', 'names_only', 'begin', 'doubts', 'in_doubt']
+           'interval_text', 'p_value', 'p_equals', 'counted', 'listed', 'spread', 'names_only', 'begin', 'doubts',
+           'in_doubt']
 
 # %% ../../nbs/50_reporting/15_results.ipynb #3bf619d4
 import math, re
@@ -310,12 +311,27 @@ def with_interval(
     high: float | None = None,  # upper end
     digits: int = 3,  # digits after the point
     sign: bool = False,  # write + before positive numbers
+    why: str = '',  # why there is no interval
 ) -> str:
-    "A value and its 95 % interval"
+    "A value and its 95 % interval, or why there is none"
     text = number(value, digits, sign)
-    if text == '–' or number(low, digits) == '–' or number(high, digits) == '–':
+    if text == '–':
         return text
-    return f'{text} [{number(low, digits, sign)}, {number(high, digits, sign)}]'
+    return f'{text} {interval_text(low, high, digits, sign, why)}'
+
+
+def interval_text(
+    low: float | None,  # lower end of the 95 % interval
+    high: float | None,  # upper end
+    digits: int = 3,  # digits after the point
+    sign: bool = False,  # write + before positive numbers
+    why: str = '',  # why there is no interval
+) -> str:
+    "An interval in brackets, or why there is none"
+    ends = number(low, digits, sign), number(high, digits, sign)
+    if '–' in ends:
+        return f'[no interval: {why or "no reason given"}]'
+    return f'[{ends[0]}, {ends[1]}]'
 
 # %% ../../nbs/50_reporting/15_results.ipynb #7917dbef
 def p_value(

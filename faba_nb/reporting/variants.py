@@ -172,11 +172,12 @@ def _gap_to(results: Results, arm: str, ref: str) -> dict:
     "Difference of F1 from the base, with interval, p and verdict"
     row = difference(results, arm, ref) if arm != ref else None
     if not row:
-        return dict(d=np.nan, d_low=np.nan, d_high=np.nan, p=np.nan, verdict='')
+        return dict(d=np.nan, d_low=np.nan, d_high=np.nan, d_no_interval='', p=np.nan, verdict='')
     return dict(
         d=row['difference'],
         d_low=row['low'],
         d_high=row['high'],
+        d_no_interval=row['no_interval'],
         p=row['p_adjusted'],
         verdict=verdict_words(row['verdict']),
     )
@@ -227,6 +228,7 @@ def main_table(
             value=r[m],
             value_low=r[f'{m}_low'],
             value_high=r[f'{m}_high'],
+            why=r[f'{m}_no_interval'],
             clock=_clock(results, m),
             digits=METRICS[m][2],
         )
@@ -235,7 +237,7 @@ def main_table(
     ]
     frame = pd.DataFrame(lines)
     shown = list(frame.itertuples())
-    interval = lambda x: with_interval(x.value, x.value_low, x.value_high, x.digits)
+    interval = lambda x: with_interval(x.value, x.value_low, x.value_high, x.digits, why=x.why)
     frame = frame.assign(
         text=[interval(x) for x in shown],
         clock_text=[number(x.clock, x.digits) for x in shown],
