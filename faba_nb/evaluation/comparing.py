@@ -21,6 +21,7 @@ from .power import detectable, first_step, level
 from .information_free import fair_rival
 from faba_nb.evaluation.resampling import (
     bca,
+    bca_row,
     bootstrap_draws,
     drawn_mean,
     drawn_ratio,
@@ -170,7 +171,8 @@ def compare_mean(
     ok = np.isfinite(d)
     test = 'sign-flip permutation'
     if not ok.any():
-        return dict(difference=np.nan, low=np.nan, high=np.nan, p=np.nan, test=test, n=0)
+        nothing = dict.fromkeys(['difference', 'low', 'high', 'p'], np.nan)
+        return nothing | dict(no_interval='no genotype has both values', test=test, n=0)
     x, y = (np.where(ok, e.values[metric], np.nan) for e in (a, b))
 
     def drawn(t):
@@ -191,13 +193,12 @@ def _with_interval(
     value: float,  # the estimate
     drawn: 'Callable',  # function of Draws giving (draws,) values
     resampler: dict,  # draws, jack
-) -> dict:  # difference, low, high, and what an interval at another level is made of
+) -> dict:  # difference, low, high, no_interval, and what an interval at another level is made of
     "Estimate and 95 % interval"
     boot = resampler['draws'].recentred(drawn, value)
     jack = drawn(resampler['jack'])
-    low, high = bca(value, boot, jack)
     again = (value, boot, jack)
-    return dict(difference=value, low=low, high=high, resampled=again)
+    return dict(difference=value, resampled=again) | bca_row(value, boot, jack)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #592d608c
 def _correlation(
@@ -401,7 +402,7 @@ def _compare(
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #5255a2e9
 ROW = ['family', 'arm_a', 'arm_b', 'stated', 'protocol', 'metric']
-ROW += ['difference', 'low', 'high', 'p', 'test', 'n', 'best']
+ROW += ['difference', 'low', 'high', 'no_interval', 'p', 'test', 'n', 'best']
 
 
 def contrasts(
@@ -604,9 +605,11 @@ def sentence(
     num = lambda x: _number(x, r.metric)
     start = f'{r.arm_a} against {r.arm_b}, {metric} ({r.protocol}; {kind_words(r)}): '
     start += f'difference {num(r.difference)}'
-    interval = f'95 % interval {num(r.low)} to {num(r.high)}' if np.isfinite(r.low) else ''
+    interval = f'no interval: {r.no_interval}'
+    if np.isfinite(r.low):
+        interval = f'95 % interval {num(r.low)} to {num(r.high)}'
     if r.verdict == 'not tested':
-        return f'{start} ({interval or "no interval"}): {_why_untested(r)}.'
+        return f'{start} ({interval}): {_why_untested(r)}.'
     p = f'p = {r.p_adjusted:.2g} after {r.adjustment} over {r.tests:.0f}'
     ends = dict(
         better=f'{r.arm_a} is better',
@@ -615,7 +618,7 @@ def sentence(
         undecided='undecided',
     )
     end = ends[r.verdict] + _power_words(r) + _small_words(r) + _disagreement(r)
-    return f'{start} ({interval}{", " if interval else ""}{p}): {end}.'
+    return f'{start} ({interval}, {p}): {end}.'
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #28d8ad33
 def _why_untested(

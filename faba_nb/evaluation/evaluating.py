@@ -58,7 +58,8 @@ from faba_nb.evaluation.information import (
     information,
     permutation_table,
 )
-from .alarms import alarm_curve, alarm_rows, delay_table, utility_table
+from .alarms import alarm_curve, alarm_rows, conformal_table, utility_table
+from .delay_curves import delay_tables
 from faba_nb.evaluation.probabilities import (
     calibration_table,
     decision_curve,
@@ -67,13 +68,14 @@ from faba_nb.evaluation.probabilities import (
     scaled,
 )
 from faba_nb.evaluation.resampling import (
-    bca,
+    bca_row,
     bootstrap_draws,
     drawn_average_precision,
     drawn_mean,
     drawn_pairs,
     drawn_ratio,
     jackknife_draws,
+    with_reasons,
 )
 from .comparing import Entry, contrast_tests, contrasts, decide, tests_made
 from .power import observed_power
@@ -140,7 +142,8 @@ def summary_rows(
         return []
     check_seal(path, IMPORT_AGAIN)
     empty = dict(backbone='', stratum='', unit='', note='')
-    return [read_csv(path, dtype=dict.fromkeys(empty, object)).fillna(empty)]
+    t = read_csv(path, dtype=dict.fromkeys(empty, object)).fillna(empty)
+    return [t.assign(no_interval=np.where(t.low.isna(), 'none was imported', ''))]
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53cd2807
 def read_all_rounds(
@@ -246,13 +249,14 @@ class Resampler:
         value: float,  # the estimate
         drawn: 'Callable',  # function of Draws giving (draws,) values
         few: bool = False,  # True: 2000 draws, for statistics that need a sort
-    ) -> dict[str, float]:  # value, low, high
-        "Estimate with its BCa interval"
+    ) -> dict:  # value, low, high, no_interval
+        "Estimate with its BCa interval, or why there is none"
         if not np.isfinite(value):
-            return dict(value=np.nan, low=np.nan, high=np.nan)
+            nothing = dict.fromkeys(['value', 'low', 'high'], np.nan)
+            return nothing | dict(no_interval='the value is undefined')
         draws = self.few if few else self.boot
-        low, high = bca(value, draws.recentred(drawn, value), drawn(self.jack))
-        return dict(value=value, low=low, high=high)
+        boot = draws.recentred(drawn, value)
+        return dict(value=value) | bca_row(value, boot, drawn(self.jack))
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #cdce9e2c
 units = dict(
@@ -304,6 +308,7 @@ def _skill_row(
     "Share of the fair rival's restricted error that the model avoids"
     if rival is None:
         nothing = dict.fromkeys(['value', 'low', 'high'], np.nan)
+        nothing['no_interval'] = 'the value is undefined'
         return nothing | dict(note='the fair rival cannot be made of these data')
     c = np.broadcast_to(_restricted(rival).mean(0), e.shape)
     value = 1 - float(ratio(e.sum(), c.sum()))
@@ -467,6 +472,7 @@ def metric_rows(
         value=np.nan,
         low=np.nan,
         high=np.nan,
+        no_interval='',
         n=resampler.G,
         undefined=0,
         note='',
@@ -486,8 +492,9 @@ def curve_tables(
     calibration = [calibration_table(s, 'as predicted'), calibration_table(t, 'scaled')]
     out = dict(calibration=pd.concat(calibration), decision=decision_curve(t))
     if s.protocol == 'online':
-        out |= dict(delay=delay_table(s, resampler.few), alarm_curve=alarm_curve(s))
-        out['utility'] = utility_table(s, resampler)
+        out |= delay_tables(s, resampler.few)
+        out |= dict(alarm_curve=alarm_curve(s), utility=utility_table(s, resampler))
+        out['conformal'] = conformal_table(s, resampler)
     return out
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #a1d8bd39
@@ -803,7 +810,7 @@ def write_tables(
     "OUT/tables/<name>.csv for every table, sealed"
     folder = StudyFolder(out)
     for name, t in tables.items():
-        write_csv(t, folder.table(name))
+        write_csv(with_reasons(t), folder.table(name))
     seal(*(folder.table(name) for name in tables))
     return {name: len(t) for name, t in tables.items()}
 
@@ -937,8 +944,10 @@ per_protocol = [
     'calibration',
     'decision',
     'delay',
+    'delay_summary',
     'alarm_curve',
     'utility',
+    'conformal',
 ]
 
 
