@@ -82,7 +82,7 @@ from .inferred import inferred_clock
 from .growth_curve import growth_rival, measured_size
 from .robustness import robustness_table
 from .variance import variance_split
-from .signal_dates import presymptomatic_tables
+from .signal_tables import presymptomatic_tables
 from .importance import importance_table
 from .ranking import ranking_tables
 from .no_information import no_information_tables
@@ -1036,7 +1036,7 @@ TESTS = [
     (
         'fluorescence_effects',
         'fluorescence by day',
-        'normal test',
+        'signs of genotypes flipped',
         ['parameter', 'dag'],
         'p',
         'p_bh',
@@ -1045,7 +1045,7 @@ TESTS = [
     (
         'fluorescence_effects',
         'fluorescence within a day',
-        'normal test',
+        'signs of genotypes flipped',
         ['parameter', 'dag'],
         'p',
         'p_holm',
@@ -1054,7 +1054,7 @@ TESTS = [
     (
         'fluorescence_divergence',
         'fluorescence, all days',
-        'largest effect',
+        'largest change, signs of genotypes flipped',
         ['parameter'],
         'p',
         'p_adjusted',
