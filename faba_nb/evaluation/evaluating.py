@@ -965,7 +965,7 @@ def sensor_tables(
     draws: int,  # of the bootstrap
 ) -> dict[str, pd.DataFrame]:
     "When the sensors change before symptoms are visible, where the experiment is within reach"
-    if e is None:
+    if e is None or not e.fluor_known:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
     tables = presymptomatic_tables(
