@@ -10,6 +10,7 @@ __all__ = ['PLACES', 'FEWEST', 'FLIPS', 'LEAST_UNITS', 'LEVEL', 'LAST_DAY_ONLY',
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0003
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 import numpy as np
 import pandas as pd
@@ -105,7 +106,14 @@ class _Reduced:
     xy: np.ndarray  # (fixed,) X'V⁻¹y
     yy: float  # y'V⁻¹y
     logdet: float  # log |V|
-    among: np.ndarray  # (fixed, levels) what the crossed levels take from X
+    root: np.ndarray  # (levels, levels) Cholesky factor of the crossed levels
+    out: np.ndarray  # (levels, fixed + 1) what they take from X and y
+    wide: np.ndarray  # (levels,) their relative standard deviations
+
+    @property
+    def among(self) -> np.ndarray:  # (fixed, levels)
+        "The part of X that each crossed level takes"
+        return solve_triangular(self.root, self.out[:, :-1], lower=True, trans='T').T * self.wide
 
 
 def _reduced(
@@ -122,8 +130,7 @@ def _reduced(
     out = solve_triangular(root, wide[:, None] * gram[level][:, kept], lower=True)
     left = gram[np.ix_(kept, kept)] - out.T @ out
     logdet = np.log1p(sd[0] ** 2 * s.counts).sum() + 2 * np.log(np.diag(root)).sum()
-    among = solve_triangular(root, out[:, :-1], lower=True, trans='T').T * wide
-    return _Reduced(left[:-1, :-1], left[:-1, -1], left[-1, -1], logdet, among)
+    return _Reduced(left[:-1, :-1], left[:-1, -1], left[-1, -1], logdet, root, out, wide)
 
 
 def _deviance(
@@ -234,6 +241,7 @@ def unit_changes(
 FLIPS = 10_000  # random sign patterns where there are too many for all
 
 
+@lru_cache
 def sign_patterns(
     units: int,  # number of genotypes
     draws: int = FLIPS,  # random patterns, where all were more
