@@ -113,7 +113,9 @@ class _Reduced:
     @property
     def among(self) -> np.ndarray:  # (fixed, levels)
         "The part of X that each crossed level takes"
-        return solve_triangular(self.root, self.out[:, :-1], lower=True, trans='T').T * self.wide
+        taken = self.out[:, :-1]
+        solved = solve_triangular(self.root, taken, lower=True, trans='T')
+        return solved.T * self.wide
 
 
 def _reduced(
@@ -126,10 +128,12 @@ def _reduced(
     wide = np.repeat(sd[1:], s.sizes)
     level = slice(s.fixed, s.fixed + len(wide))
     kept = [*range(s.fixed), len(gram) - 1]
-    root = cholesky(np.eye(len(wide)) + wide[:, None] * gram[level, level] * wide, lower=True)
+    within = wide[:, None] * gram[level, level] * wide
+    root = cholesky(np.eye(len(wide)) + within, lower=True)
     out = solve_triangular(root, wide[:, None] * gram[level][:, kept], lower=True)
     left = gram[np.ix_(kept, kept)] - out.T @ out
-    logdet = np.log1p(sd[0] ** 2 * s.counts).sum() + 2 * np.log(np.diag(root)).sum()
+    logdet = np.log1p(sd[0] ** 2 * s.counts).sum()
+    logdet += 2 * np.log(np.diag(root)).sum()
     return _Reduced(left[:-1, :-1], left[:-1, -1], left[-1, -1], logdet, root, out, wide)
 
 
