@@ -690,24 +690,6 @@ def test_net_benefit_by_hand():
     )
 
 
-def test_simultaneous_band_beside_scipy():
-    "The quantile of the largest |t| under the correlation of the days: scipy's multivariate normal puts 95 % inside"
-    from faba_nb.evaluation.signal_dates import day_model, treatment_effects
-    from faba_nb.testing.example_signals import toy_signal
-
-    t, plants = toy_signal(real_onsets[::6], dict(QY=8), days={1: [5, 12, 19], 2: [6], 3: [7]})
-    d = t.merge(plants, on='plant_id').assign(
-        y=lambda q: q.QY, drought=lambda q: (q.treatment == 'WHC-30').astype(float)
-    )
-    e, (_, _, cov) = treatment_effects(d), day_model(d)
-    wide, se = ((e.band_high - e.effect) / e.se).iloc[0], np.sqrt(np.diag(cov))
-    inside = stats.multivariate_normal(
-        np.zeros(5), cov / np.outer(se, se), allow_singular=True
-    ).cdf(np.full(5, wide), lower_limit=np.full(5, -wide))
-    assert inside == pytest.approx(0.95, abs=0.004)
-    assert 1.96 < wide < stats.norm.isf(0.025 / 5) + 0.02  # between one day alone and Bonferroni
-
-
 def test_lead_is_the_least_squares_fit_of_scipy():
     "The grid finds what scipy's curve_fit finds, to its grid of a quarter of a day"
     from scipy.optimize import curve_fit

@@ -110,7 +110,8 @@ def grown(twin, tmp_path_factory):
         from faba_nb.core.files import seal, write_csv, write_json, write_text
         from faba_nb.evaluation.evaluating import evaluate_study
         from faba_nb.evaluation.predictions import read_predictions, scores
-        from faba_nb.evaluation.signal_dates import alarm_dates, deviation_scores
+        from faba_nb.evaluation.signal_alarms import deviation_scores
+        from faba_nb.evaluation.signal_dates import alarm_dates
         from faba_nb.experiment.experiment_folder import Experiment
         from faba_nb.testing.example_studies import EXAMPLE, example_predictions
 
