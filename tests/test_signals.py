@@ -233,11 +233,11 @@ def tartu(folder, name, column, light):
     "Values and plants of one light: water and light stand in the tray's name, day 0 is the first"
     d = pd.read_csv(folder / 'tartu' / f'{name}.csv', sep=';', decimal=',')
     d = d[(d.genotype != 'empty') & d.tray_id.str.endswith(light)]
-    water = d.tray_id.str.extract('_(HW|LW)_')[0].map(dict(HW='WHC-80', LW='WHC-30'))
+    water = d.tray_id.str.extract('_(HW|LW)_')[0].map(dict(HW='control', LW='stress'))
     day = (pd.to_datetime(d.date) - pd.Timestamp('2018-07-31')).dt.days
-    d = d.assign(dag=day, treatment=water, tray=d.tray_id, replicate=1, signal=d[column])
-    onset = np.where(d.treatment == 'WHC-30', 0.0, np.nan)  # exposed from day 0 on
-    keep = ['plant_id', 'genotype', 'treatment', 'tray', 'position', 'replicate', 'onset_dag']
+    d = d.assign(dag=day, role=water, treatment=water, tray=d.tray_id, replicate=1, signal=d[column])
+    onset = np.where(d.role == 'stress', 0.0, np.nan)  # exposed from day 0 on
+    keep = ['plant_id', 'genotype', 'treatment', 'role', 'tray', 'position', 'replicate', 'onset_dag']
     plants = d.assign(onset_dag=onset)[keep].drop_duplicates('plant_id', ignore_index=True)
     return d[['plant_id', 'dag', 'signal']], plants
 

@@ -84,7 +84,7 @@ from .inferred import inferred_clock
 from .growth_curve import growth_rival, measured_size
 from .robustness import robustness_table
 from .variance import variance_split
-from .signal_dates import presymptomatic_tables
+from .signal_tables import presymptomatic_tables
 from .importance import importance_table
 from .ranking import ranking_tables
 from .no_information import no_information_tables
@@ -976,7 +976,7 @@ def sensor_tables(
     draws: int,  # of the bootstrap
 ) -> dict[str, pd.DataFrame]:
     "When the sensors change before symptoms are visible, where the experiment is within reach"
-    if e is None:
+    if e is None or not e.fluor_known:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
     plants = with_role(e.facts, e.plants)
@@ -1048,7 +1048,7 @@ TESTS = [
     (
         'fluorescence_effects',
         'fluorescence by day',
-        'normal test',
+        'signs of genotypes flipped',
         ['parameter', 'dag'],
         'p',
         'p_bh',
@@ -1057,7 +1057,7 @@ TESTS = [
     (
         'fluorescence_effects',
         'fluorescence within a day',
-        'normal test',
+        'signs of genotypes flipped',
         ['parameter', 'dag'],
         'p',
         'p_holm',
@@ -1066,7 +1066,7 @@ TESTS = [
     (
         'fluorescence_divergence',
         'fluorescence, all days',
-        'largest effect',
+        'largest change, signs of genotypes flipped',
         ['parameter'],
         'p',
         'p_adjusted',

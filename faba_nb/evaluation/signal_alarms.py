@@ -83,7 +83,7 @@ def _direction_scores(
 # %% ../../nbs/40_evaluation/22_signal_alarms.ipynb #02fa7cfd
 def signal_steps(
     table: pd.DataFrame,  # plant_id, dag, parameters
-    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, role, replicate, onset_dag
     names: list[str],  # parameters
     allowance: float = ALLOWANCE,  # subtracted from each day's deviation
 ) -> pd.DataFrame:  # the rows, sorted by genotype, plant and DAG, with `cusum`
@@ -92,7 +92,7 @@ def signal_steps(
     d = d.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
     x, day = d[names].to_numpy(float), d.dag.to_numpy(float)
     plant, g = pd.factorize(d.plant_id)[0], pd.factorize(d.genotype)[0]
-    drought = d.treatment.to_numpy() == 'WHC-30'
+    drought = d.role.to_numpy() == 'stress'
     later = (d.groupby('plant_id').cumcount() > 0).to_numpy()
     late = day >= last_third(day)
     z = np.zeros(len(d))
@@ -108,7 +108,7 @@ def signal_steps(
 
 def deviation_scores(
     table: pd.DataFrame,  # plant_id, dag, parameters
-    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, role, replicate, onset_dag
     names: list[str],  # parameters
     allowance: float = ALLOWANCE,  # subtracted from each day's deviation
     arm: str = 'fluorescence',  # name of the signal

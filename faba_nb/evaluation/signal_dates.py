@@ -20,18 +20,18 @@ from .comparing import adjust
 # %% ../../nbs/40_evaluation/13_signal_dates.ipynb #141e13a1
 def pair_differences(
     table: pd.DataFrame,  # plant_id, dag and the columns of `names`
-    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate
+    plants: pd.DataFrame,  # plant_id, genotype, role, replicate
     names: list[str],  # columns to take
 ) -> tuple[
     np.ndarray, list[str], np.ndarray
 ]:  # differences (genotypes, days, names), genotypes, days
     "Drought minus control of a genotype, replicate and day, over the day's SD between controls"
-    about = plants[['plant_id', 'genotype', 'treatment', 'replicate']]
+    about = plants[['plant_id', 'genotype', 'role', 'replicate']]
     d = table[['plant_id', 'dag', *names]].merge(about, on='plant_id')
     keys = ['genotype', 'dag', 'replicate']
-    side = {t: q.groupby(keys)[names].mean() for t, q in d.groupby('treatment')}
-    spread = side['WHC-80'].groupby('dag').std().replace(0, np.nan).mean()
-    diff = ((side['WHC-30'] - side['WHC-80']) / spread).dropna(how='all')
+    side = {t: q.groupby(keys)[names].mean() for t, q in d.groupby('role')}
+    spread = side['control'].groupby('dag').std().replace(0, np.nan).mean()
+    diff = ((side['stress'] - side['control']) / spread).dropna(how='all')
     diff = diff.groupby(['genotype', 'dag']).mean()
     genotypes = sorted(diff.index.unique('genotype'))
     days = sorted(diff.index.unique('dag'))
@@ -262,7 +262,7 @@ classic = 'Fo Fm QY_max Fv/Fm_Lss QY_Lss NPQ_Lss qN_Lss qP_Lss Rfd_Lss'.split()
 
 def signal_differences(
     tables: dict[str, tuple],  # kind -> (table, names): fluorescence, shape, index
-    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, genotype_onset_dag
+    plants: pd.DataFrame,  # plant_id, genotype, role, replicate, genotype_onset_dag
 ) -> tuple[dict, dict]:  # name -> (D, days, onset), name -> kind
     "Pair differences of every signal, all on the genotypes that have both treatments"
     onset = plants.groupby('genotype').genotype_onset_dag.first().dropna().sort_index()

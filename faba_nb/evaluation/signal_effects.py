@@ -40,14 +40,14 @@ def _compared(d: pd.DataFrame) -> pd.DataFrame:
 
 def signal_rows(
     table: pd.DataFrame,  # plant_id, dag and the column `name`
-    plants: pd.DataFrame,  # plant_id, genotype, treatment; tray and position where known
+    plants: pd.DataFrame,  # plant_id, genotype, role; tray and position where known
     name: str,  # column to take
 ) -> pd.DataFrame:  # y (control SD), dag, drought (0/1), genotype, plant_id, places; may be empty
     "The known values of one signal with what they share"
-    about = plants[['plant_id', 'genotype', 'treatment', *shared_places(plants)]]
+    about = plants[['plant_id', 'genotype', 'role', *shared_places(plants)]]
     d = table[['plant_id', 'dag', name]].dropna().merge(about, on='plant_id')
     value = d.pop(name)
-    d['drought'] = (d.pop('treatment') == 'WHC-30').astype(float)
+    d['drought'] = (d.pop('role') == 'stress').astype(float)
     spread = value[d.drought == 0].groupby(d.dag).std().mean()
     d['y'] = (value - value.mean()) / spread
     if not spread > 0 or len(d) < FEWEST:
@@ -464,7 +464,7 @@ def unit_lead(
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #95fbb771
 def fluorescence_change(
     fluor: pd.DataFrame,  # plant_id, dag, parameters
-    plants: pd.DataFrame,  # plant_id, genotype, treatment; tray and position where known
+    plants: pd.DataFrame,  # plant_id, genotype, role; tray and position where known
     names: list[str],  # parameters
 ) -> tuple[
     pd.DataFrame, pd.DataFrame

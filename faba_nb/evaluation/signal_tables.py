@@ -21,7 +21,7 @@ from faba_nb.evaluation.signal_dates import (
 from .signal_effects import fluorescence_change
 
 # %% ../../nbs/40_evaluation/23_signal_tables.ipynb #23aa0007
-ABOUT = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+ABOUT = ['plant_id', 'genotype', 'treatment', 'role', 'replicate', 'onset_dag']
 
 
 def sensor_alarms(

@@ -63,7 +63,8 @@ def fluorescence_heatmap(
         f'{counted(int(parting.n_genotypes.max()), "genotype")}, '
         'from a mixed model per parameter. '
         f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: '
-        'the day from which drought and control plants part (simultaneous 95 % band). '
+        'the day from which drought and control plants part to the end '
+        '(change since the first day, 95 % band over genotypes). '
         'Rows are ordered by the likeness of their courses.',
         _heat_alt(t),
     )
@@ -457,11 +458,10 @@ def agreement_table(
             Column('pair', 'Signals'),
             Column('r_dates', 'Dates', 'rank correlation', 2),
             Column('p_dates', 'p', digits=3, format=p_value),
-            Column('r_leads', 'Leads', 'correlation', 2),
             Column(
                 'null',
-                'Leads',
-                'of unrelated dates',
+                'Dates',
+                'by chance',
                 help='95 % of correlations when the dates of one signal are permuted',
             ),
             Column('n', 'Genotypes', digits=0),
@@ -471,8 +471,8 @@ def agreement_table(
             f'beside every other, up to {counted(int(t.n.max()), "genotype")}.'
         ),
         note=(
-            'A correlation of leads inside the range of unrelated dates shows the shared onset, '
-            'and nothing else. p values are not adjusted; they describe.'
+            'Dates are compared, not leads: two leads before one onset share it and agree anyway. '
+            'p values are not adjusted; they describe.'
         ),
     )
 

@@ -9,6 +9,7 @@ __all__ = ['fluor_days', 'toy_signal']
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
+from ..experiment.facts import built_in, with_role
 
 # %% ../../nbs/18_testing/35_example_signals.ipynb #49865642
 fluor_days = {
@@ -44,6 +45,6 @@ def toy_signal(
                     noise = rng.normal(0, 1, len(when))
                     row[name] = own[i] + effect / done * drought + noise
                 rows.append(pd.DataFrame(row))
-    return pd.concat(rows, ignore_index=True), pd.DataFrame(
-        plants, columns=['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
-    )
+    columns = ['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']
+    about = with_role(built_in(), pd.DataFrame(plants, columns=columns))
+    return pd.concat(rows, ignore_index=True), about
