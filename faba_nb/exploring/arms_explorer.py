@@ -288,7 +288,8 @@ def _metrics(self: ArmsExplorer, m: pd.DataFrame) -> str:
     ]
     if m.empty:
         return f'<p>no {self.group.value} metrics under the {self.protocol.value} protocol</p>'
-    m = m.assign(text=[with_interval(r.value, r.low, r.high) for r in m.itertuples()])
+    words = lambda r: with_interval(r.value, r.low, r.high, why=r.get('no_interval', ''))
+    m = m.assign(text=m.apply(words, axis=1))
     rows = [*self.arms.value, *m.arm[m.kind == 'yardstick'].unique()]
     shape = dict(index='arm', columns='metric', values='text')
     wide = m.pivot_table(**shape, aggfunc='first', sort=False)

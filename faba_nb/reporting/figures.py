@@ -111,8 +111,10 @@ def scores(
     for ax, m in zip(axes.flat, metrics):
         score_panel(ax, results, frame, m, marks)
     first = metrics[0]
-    parts = frame.loc[arms + marks, [first, f'{first}_low', f'{first}_high']]
-    told = [f'{nice(a)} {with_interval(*r, 2)}' for a, r in parts.iterrows()]
+    ends = [first, f'{first}_low', f'{first}_high']
+    parts = frame.loc[arms + marks]
+    why = parts[f'{first}_no_interval']
+    told = [f'{nice(a)} {with_interval(*r, 2, why=why[a])}' for a, r in parts[ends].iterrows()]
     return Drawn(
         fig,
         _scores_caption(results, fig, marks),

@@ -115,7 +115,8 @@ def against_clock(
 ) -> str:
     "The arm with the highest F1 and the time-and-treatment baseline, F1 as published"
     best, row = best_arm(results)
-    text = f'The highest F1 is {with_interval(row.value, row.low, row.high, 2)} ({nice(best)}).'
+    interval = with_interval(row.value, row.low, row.high, 2, why=row.get('no_interval', ''))
+    text = f'The highest F1 is {interval} ({nice(best)}).'
     clock = results.metric('treatment_clock', 'f1')
     if clock is None:
         return text

@@ -367,10 +367,12 @@ def importance_table(
     if t.empty:
         raise NotThere('No network of this study was read again with a sensor disturbed.')
     key = ['arm', 'protocol', 'modality']
-    wide = t.pivot_table(index=key, columns='how', values=['loss', 'low', 'high'], sort=False)
+    ends = ['loss', 'low', 'high', 'no_interval']
+    wide = t.pivot_table(index=key, columns='how', values=ends, aggfunc='first', sort=False)
     parts = {}
     for h in [h for h in DISTURBED if h in set(t.how)]:
-        parts |= {h: wide['loss', h], f'{h}_low': wide['low', h], f'{h}_high': wide['high', h]}
+        parts[h] = wide['loss', h]
+        parts |= {f'{h}_{end}': wide[end, h] for end in ends[1:]}
     frame = pd.DataFrame(parts).reset_index()
     frame = frame.assign(
         name=frame.modality.map(lambda m: MODALITIES.get(m, m)),
@@ -415,7 +417,8 @@ def importance_sentence(
     trained = f'{nice(arm)}, as trained and read {seen},'
     t = t[t.protocol == protocol]
     line = lambda rows: listed(
-        f'{MODALITIES.get(r.modality, r.modality)} ({with_interval(r.loss, r.low, r.high, 3)})'
+        f'{MODALITIES.get(r.modality, r.modality)} '
+        f'({with_interval(r.loss, r.low, r.high, 3, why=r.no_interval)})'
         for r in rows.itertuples()
     )
     yes, no = t[t.low > 0], t[~(t.low > 0)]
@@ -446,7 +449,8 @@ def main_results(
     for ax, m in zip(axes.flat, ('f1', mae)):
         _forest(ax, results, v, y, m, labels=ax is axes.flat[0] or shape[0] == 2)
     told = listed(
-        f'{r["name"]} {with_interval(r["f1"], r["f1_low"], r["f1_high"], 2)}'
+        f'{r["name"]} '
+        f'{with_interval(r["f1"], r["f1_low"], r["f1_high"], 2, why=r["f1_no_interval"])}'
         for r in v.to_dict('records')
     )
     return Drawn(
