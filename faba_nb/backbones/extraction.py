@@ -397,7 +397,11 @@ def _replace(self: FeatureJob, rows: pd.DataFrame, ok: pd.DataFrame, features: n
         _write_part(self, rows, features)
     manifest = manifest_path(self.path)
     write_csv(rows, manifest)
-    papers = dict(manifest_sha256=sha256(manifest), experiment=self.experiment)
+    papers = dict(
+        manifest_sha256=sha256(manifest),
+        experiment=self.experiment,
+        licence=self.backbone.licence,
+    )
     write_features(self.path, ok, features, self.attrs | papers)
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #56a48834

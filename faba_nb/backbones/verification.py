@@ -16,7 +16,7 @@ from .framing import Framing, framed, layout
 from .fetching import find_weights
 from .manifests import expected_images
 from .photographs import BadImage, read_bytes, read_photograph
-from .registry import backbones as known_backbones, get_backbone
+from .registry import backbones as known_backbones, get_backbone, installed
 from .store import FeatureFile, KEYS
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #55cb8ac9
@@ -246,7 +246,7 @@ def verify_features(
 def _here(b: 'Backbone') -> bool:
     "Can this backbone be loaded?"
     try:
-        return bool(b.build or find_weights(b))
+        return installed(b) if b.build else bool(find_weights(b))
     except BadInput:
         return False
 

