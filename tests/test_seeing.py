@@ -1,6 +1,8 @@
 "Encoders that really see: a trained network from the package index, and features of the plant's own pixels"
 
-import importlib.util, re, sys
+import importlib.util, io, re, sys
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np, pandas as pd, PIL.Image
@@ -8,10 +10,14 @@ import pytest, torch
 from scipy.stats import spearmanr
 
 from faba_nb.backbones import encoders, registry
-from faba_nb.backbones.encoders import load_encoder
-from faba_nb.backbones.extraction import extract
+from faba_nb.backbones.encoders import Encoder, load_encoder
+from faba_nb.backbones.extraction import extract, summary_text
+from faba_nb.backbones.framing import Framing, cell_shares, framed, layout
+from faba_nb.backbones.manifests import manifest_path
+from faba_nb.backbones.photographs import read_photograph
 from faba_nb.backbones.registry import get_backbone
 from faba_nb.backbones.store import FeatureFile, feature_path
+from faba_nb.backbones.verification import verify_features
 from faba_nb.core.errors import BadInput
 
 LITE = 'effnet_lite0'
@@ -108,3 +114,217 @@ def test_photographs_of_near_days_are_alike(shared, tmp_path):
     one = plant & view
     assert spearmanr(like[one], days[one])[0] < -0.5
     assert like[plant & ~view & (days == 0)].mean() > like[plant & (days >= 14)].mean() + 0.3
+
+
+def drawn(path, where, size=(64, 64), colour=(90, 150, 60), rest=(0, 0, 0, 0)):
+    "A picture with one rectangle of plant; `rest` is what lies around it"
+    mode = 'RGBA' if len(rest) == 4 else 'RGB'
+    im = PIL.Image.new(mode, size, rest)
+    im.paste((*colour, 255)[: len(rest)], where)
+    im.save(path)
+    return path
+
+
+def manifest(folder, files):
+    "A table of photographs, one plant each"
+    rows = [
+        dict(plant_id=f'p{i}', round=2, view='side_000', path=str(f)) for i, f in enumerate(files)
+    ]
+    pd.DataFrame(rows).to_csv(folder / 'm.csv', index=False)
+    return folder / 'm.csv'
+
+
+def patches(side, width=5):
+    "An encoder that sees each patch of `side` pixels alone: a convolution, then the mean"
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, width, side, stride=side).eval().requires_grad_(False)
+
+    def forward(model, x, pool=None):
+        cells = model(x).flatten(2).transpose(1, 2)
+        return dict(mean=cells.mean(1)) | (dict(plant=pool(cells)) if pool else {})
+
+    fit = Framing('pad', 64, 64)
+    return Encoder('patches', conv, forward, fit, (0.5,) * 3, (0.5,) * 3, None, grid=64 // side)
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_shares_are_exact_at_the_borders_of_cells(seed):
+    "Each share beside a count of every pixel by the part of it that lies in the cell, in fractions"
+    r = np.random.default_rng(seed)
+    w, h = (int(v) for v in r.integers(20, 90, 2))
+    framing = [Framing('pad', 32, 32), Framing('shortest', 36, 32), Framing('squash', 32, 32)][
+        seed % 3
+    ]
+    a = np.zeros((h, w, 4), np.uint8)
+    a[r.random((h, w)) < 0.3] = (90, 150, 60, 255)
+    b = io.BytesIO()
+    PIL.Image.fromarray(a).save(b, 'PNG')
+    photo, n = read_photograph(b.getvalue()), int(r.integers(1, 8))
+    (pw, ph), (dx, dy), (nw, nh), (left, top, right, bottom) = layout(framing, (w, h))
+
+    def overlaps(place, size, picture, scaled, begin, end):
+        edges = [
+            (begin + Fraction((end - begin) * k, n)) * Fraction(picture, scaled) - place
+            for k in range(n + 1)
+        ]
+        part = lambda i, k: max(Fraction(0), min(edges[k + 1], i + 1) - max(edges[k], i))
+        return [[part(i, k) for i in range(size)] for k in range(n)], edges[1] - edges[0]
+
+    across, wide = overlaps(dx, w, pw, nw, left, right)
+    down, high = overlaps(dy, h, ph, nh, top, bottom)
+    ys, xs = np.nonzero(a[..., 3])
+    want = [[sum(d[y] * c[x] for y, x in zip(ys, xs)) for c in across] for d in down]
+    found = cell_shares(photo, framing, n) * float(wide * high)
+    assert np.allclose(found, np.array(want, float), rtol=0, atol=1e-9)
+    if framing.mode != 'shortest':
+        assert found.sum() == pytest.approx(len(ys), abs=1e-7)
+
+
+def test_what_lies_behind_the_plant_does_not_matter():
+    "Cells without plant may hold anything: the layer is equal to the last bit, the mean is not"
+    r, e = np.random.default_rng(1), patches(1)
+    shares = (r.random((1, 64, 64)) < 0.2).astype(float)
+    one = r.integers(0, 255, (1, 64, 64, 3), dtype=np.uint8)
+    other = np.where(shares[..., None] > 0, one, r.integers(0, 255, one.shape, dtype=np.uint8))
+    a, b = e.layers(one, shares), e.layers(other, shares)
+    assert np.array_equal(a['plant'], b['plant'])
+    assert np.abs(a['mean'] - b['mean']).max() > 1e-3
+
+
+def test_rows_and_columns_are_not_exchanged(tmp_path):
+    "A plant in one cell gives the feature of that cell, from the photograph to the layer"
+    e = patches(16)
+    for row, column in ((0, 3), (2, 1), (3, 0)):
+        box = [16 * column, 16 * row, 16 * column + 16, 16 * row + 16]
+        photo = read_photograph(drawn(tmp_path / 'a.png', box))
+        shares, pixels = cell_shares(photo, e.framing, 4), framed(photo, e.framing)
+        assert shares.argmax() == 4 * row + column and shares.sum() == 1
+        cell = torch.tensor(np.full((1, 3, 16, 16), 0.0, np.float32))
+        cell[:] = (torch.tensor([90, 150, 60.0]) / 255)[None, :, None, None] * 2 - 1
+        want = e.model(cell).flatten().numpy()
+        assert np.allclose(e.layers(pixels[None].copy(), shares[None])['plant'][0], want, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['random_vit', LITE])
+def test_one_cell_alone_is_its_own_token(name):
+    e = load_encoder(name, 'cpu')
+    pixels = np.random.default_rng(0).integers(0, 255, (1, 224, 224, 3), dtype=np.uint8)
+    seen = []
+    with torch.inference_mode():
+        e.forward(e.model, e.prepare(pixels), lambda c: seen.append(c) or c.mean(1))
+    for i, j in ((0, 0), (2, 5), (6, 6)):
+        shares = np.zeros((1, e.grid, e.grid))
+        shares[0, i, j] = 0.3
+        plant = e.layers(pixels, shares)['plant'][0]
+        assert np.allclose(plant, seen[0][0, i * e.grid + j].numpy(), atol=1e-5)
+    assert np.allclose(e.layers(pixels, np.ones((1, 7, 7)))['plant'], seen[0].mean(1), atol=1e-5)
+
+
+def test_all_layers_from_one_forward(tmp_path, monkeypatch):
+    "Four files with their manifests, one pass through the network, the same numbers as one by one"
+    from test_backbones import written
+
+    m, calls = written(tmp_path / 'd', 6), []
+    real = encoders.timm_layers
+    monkeypatch.setattr(encoders, 'timm_layers', lambda *a: calls.append(len(a[1])) or real(*a))
+    s = extract(m, tmp_path / 'f', 'random_vit', layer='cls,norm,mean,plant', workers=0)
+    assert calls == [1, 6] and len(s['made']) == 4 and s['decoded'] == 6  # 1: widths are measured
+    for layer in ('cls', 'norm', 'mean', 'plant'):
+        f = FeatureFile(feature_path(tmp_path / 'f', 'random_vit', layer))
+        assert f.attrs['layer'] == layer and manifest_path(f.path).is_file()
+        extract(m, tmp_path / layer, 'random_vit', layer=layer, workers=0)
+        alone = FeatureFile(feature_path(tmp_path / layer, 'random_vit', layer))
+        assert np.array_equal(alone.features, f.features)
+        found = verify_features(f.path, m, backbones=['random_vit'], device='cpu')
+        assert found.matches and found.table.layer[0] == layer, found.text
+    assert f.attrs['preprocess']['cells'] == 7
+    again = extract(m, tmp_path / 'f', 'random_vit', layer='cls,norm,mean,plant', workers=0)
+    assert again['decoded'] == 0 and len(calls) == 2 + 2 * 4 + 4 * 2
+
+
+def test_photographs_without_a_mask_are_refused(tmp_path):
+    "All of them: one line before any work. One among others: it is named, and fine at the other layers"
+    room = lambda name: drawn(tmp_path / name, (20, 20, 40, 40), rest=(140, 140, 150))
+    files = [room('0.png'), room('1.png')]
+    m = manifest(tmp_path, files)
+    run = lambda out: extract(m, tmp_path / out, 'random_vit', layer='mean,plant', workers=0)
+    one_line(lambda: run('f'), 'no mask', '0.png', 'the layer plant', 'such as mean')
+    assert not list((tmp_path / 'f').glob('*.h5'))
+    drawn(files[1], (20, 20, 40, 40), rest=(3, 0, 2))  # cut out on nearly black
+    s = run('f')
+    assert s['counts']['no mask'] == 1 and s['counts']['used'] == 1
+    assert [b['path'] for b in s['bad']] == [str(files[0])]
+    assert 'no mask' in summary_text(s)
+    n = {
+        v: len(FeatureFile(feature_path(tmp_path / 'f', 'random_vit', v)).index)
+        for v in ('mean', 'plant')
+    }
+    assert n == dict(mean=2, plant=1)
+    assert run('f')['decoded'] == 0  # settled: not tried anew
+    drawn(files[0], (20, 20, 40, 40))
+    s = run('f')
+    assert s['decoded'] == 1 and not s['bad'] and s['counts']['used'] == 2
+
+
+def test_a_plant_that_the_framing_cuts_away_is_named(tmp_path):
+    files = [
+        drawn(tmp_path / '0.png', (5, 5, 60, 12), (64, 200)),
+        drawn(tmp_path / '1.png', (5, 90, 60, 130), (64, 200)),
+    ]
+    run = lambda how: extract(
+        manifest(tmp_path, files), tmp_path, LITE, layer='plant', framing=how, workers=0
+    )
+    s = run('published')
+    assert [b['reason'] for b in s['bad']] == ['no plant found: none of it within the framing']
+    assert s['counts']['used'] == 1 and s['counts']['no plant found'] == 1
+    assert run('published')['decoded'] == 0 and not run('padded')['bad']
+
+
+def test_a_network_without_cells_has_no_layer_plant(tmp_path, monkeypatch):
+    from test_backbones import written
+
+    real = encoders.timm_layers
+    without = lambda model, x, pool=None: real(model, x)
+    monkeypatch.setattr(encoders, 'timm_layers', without)
+    e = get_backbone('random_vit')
+    monkeypatch.setitem(registry._REGISTRY, 'random_vit', replace(e, layers={}))
+    m = written(tmp_path / 'd', 2)
+    one_line(
+        lambda: extract(m, tmp_path / 'f', 'random_vit', layer='plant', workers=0),
+        "no layer 'plant'",
+        'it has cls, norm, mean',
+    )
+
+
+def test_the_study_asks_for_one_pass_and_for_masks(twin, tmp_path):
+    from faba_nb.core.studies import read_study
+    from faba_nb.experiment.experiment_folder import Experiment
+    from faba_nb.running.pipeline import feature_passes
+    from faba_nb.running.preconditions import preconditions
+    from faba_nb.running.submitting import workload_of
+
+    study, e = read_study('plant-pixels'), Experiment(twin)
+    assert feature_passes(study) == [(['mean', 'plant'], 'padded', [LITE])]
+    assert preconditions(study, e, tmp_path) == []
+    w = workload_of(study, twin, tmp_path)
+    assert w.passes == 1 and [Path(f).name for _, f in w.missing] == [
+        f'{LITE}.mean.padded_features.h5',
+        f'{LITE}.plant.padded_features.h5',
+    ]
+    file = drawn(tmp_path / 'room.png', (20, 20, 40, 40), rest=(140, 140, 150))
+    e.images = e.images.assign(path=str(file))
+    found = preconditions(study, e, tmp_path)
+    assert len(found) == 1 and 'no mask' in str(found[0])
+    assert preconditions(read_study('plant-pixels', ['arms.plant.layer=mean']), e, tmp_path) == []
+
+
+def test_layers_on_the_command_line(tmp_path, capsys):
+    from faba_nb.running.cli import main
+    from test_backbones import written
+
+    m = written(tmp_path / 'd', 2)
+    call = ['features', '--data', str(m), '--features', str(tmp_path / 'f'), '--backbones', LITE]
+    assert main([*call, '--layer', 'mean,plant']) == 0
+    assert 'made effnet_lite0.plant.published_features.h5' in capsys.readouterr().out
+    assert main([*call, '--layer', 'mean,plnt']) == 2
+    assert "unknown layer 'plnt'; did you mean 'plant'?" in capsys.readouterr().err

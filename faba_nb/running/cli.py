@@ -728,7 +728,17 @@ def report(a: argparse.Namespace) -> None:
     print(StudyFolder(a.out).report / 'index.html')
 
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0
-LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
+LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'plant', 'measures')
+
+
+@kind_of
+def _layers(text: str) -> str:
+    "Layers, several with commas between them"
+    names = _parts(text) or [text]
+    for n in names:
+        if n not in LAYERS:
+            raise unknown('layer', n, LAYERS)
+    return ','.join(dict.fromkeys(names))
 
 
 @verb(
@@ -743,10 +753,10 @@ LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
     ),
     arg(
         '--layer',
-        type=one_of('layer', LAYERS),
-        metavar='LAYER',
+        type=_layers,
+        metavar='A,B',
         default='published',
-        help=f'{" ".join(LAYERS)} (default: published)',
+        help=f'{" ".join(LAYERS)}; several are read in one pass (default: published)',
     ),
     arg(
         '--framing',
@@ -789,8 +799,8 @@ def _extract(a: argparse.Namespace) -> Any:
     from faba_nb.backbones.extraction import extract
     from faba_nb.backbones.registry import get_backbone
 
-    for b in a.backbones:
-        get_backbone(b).layer(a.layer)
+    for b in map(get_backbone, a.backbones):
+        [b.layer(v) for v in a.layer.split(',')]
     data = Path(_photographs(a))
     folder = data.parent if data.is_file() else data
     features = Path(a.features) if a.features else folder / 'features'

@@ -141,7 +141,7 @@ def feature_problems(
     "Why features that a study needs are neither there nor can be made, as a list of `BadInput`"
     from faba_nb.backbones.store import feature_path
 
-    found, lacking = [], []
+    found, lacking, masks = [], [], False
     for (layer, framing), names in image_groups(study).items():
         for name in names:
             try:
@@ -151,7 +151,9 @@ def feature_problems(
                 continue
             if not path.is_file():
                 lacking.append((name, path))
-    return found + _not_there(lacking, experiment, only, weights)
+                masks |= layer == 'plant'
+    found += _not_there(lacking, experiment, only, weights)
+    return found + (_no_masks(experiment) if masks and 'features' in only else [])
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #80decbf0
 def _not_there(
@@ -210,6 +212,18 @@ def _not_installed(names: list[str]) -> list[BadInput]:
             return [BadInput(what, b.name, f'pip install {b.package}')]
     return []
 
+# %% ../../nbs/60_running/02_preconditions.ipynb #763532dd
+def _no_masks(experiment: 'Experiment') -> list[BadInput]:
+    "Why the layer `plant` cannot be read: photographs without a mask"
+    from faba_nb.backbones.manifests import check_masks, checked
+
+    if not _photographs(experiment):
+        return []
+    try:
+        check_masks(checked(experiment.images, experiment.folder))
+    except BadInput as e:
+        return [e]
+    return []
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #e539dc29
 def preconditions(
