@@ -328,3 +328,81 @@ def test_layers_on_the_command_line(tmp_path, capsys):
     assert 'made effnet_lite0.plant.published_features.h5' in capsys.readouterr().out
     assert main([*call, '--layer', 'mean,plnt']) == 2
     assert "unknown layer 'plnt'; did you mean 'plant'?" in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def explained(tmp_path_factory, twin):
+    "A small study of one network on sensors, trained, and the folder it lies in"
+    from faba_nb.core.files import write_json, write_text
+    from faba_nb.core.studies import study_from
+    from faba_nb.training.study_training import train_study
+
+    out = tmp_path_factory.mktemp('explained')
+    arms = {'net': {'modalities': ['fluor', 'env', 'vi'], 'max_epochs': 25, 'lr': 2e-3}}
+    study = study_from(
+        {'name': 'why', 'arms': arms | {'plain': arms['net'] | {'estimator': 'logistic'}}}
+    )
+    write_text(study.to_yaml(), out / 'study.yaml')
+    write_json(dict(data=str(twin), features=str(twin / 'features')), out / 'run.json')
+    train_study(study, twin, twin / 'features', out, ['net'], workers=1, device='cpu')
+    return out
+
+
+def test_parts_of_an_alarm_add_up(explained, capsys):
+    "Tables through the command line: the sum of parts is all less nothing, and the stored log-odds is all"
+    from faba_nb.running.cli import main
+
+    assert main(['explain', str(explained), '--arm', 'net']) == 0
+    paths = [Path(p) for p in capsys.readouterr().out.split()]
+    assert [p.relative_to(explained).as_posix() for p in paths] == [
+        'explanations/net/modalities.csv',
+        'explanations/net/days.csv',
+    ]
+    t, days = map(pd.read_csv, paths)
+    one = t.groupby('plant_id')
+    assert 1 <= len(one) <= 12 and set(t.modality) == {'fluor', 'env', 'vi'} and t.alarmed.all()
+    assert np.allclose(one.part.sum(), one.log_odds.first() - one.without_any.first(), atol=1e-9)
+    p = pd.read_csv(explained / 'arms' / 'net' / 'predictions.csv')
+    p = p[(p.protocol == 'online') & (p.split == 'test')].merge(
+        one.first().reset_index()[['plant_id', 'dag', 'log_odds']]
+    )
+    assert len(p) == len(one)
+    assert np.allclose(np.log(p.probability / (1 - p.probability)), p.log_odds, atol=1e-3)
+    assert (p.probability >= 0.5).all() and (days.day < days.dag).all() and len(days)
+
+
+def test_parts_are_of_the_fit_that_was_trained(explained):
+    "With weights drawn anew the parts change: rank correlation below 0.3"
+    from faba_nb.core.files import read_json
+    from faba_nb.core.studies import read_study
+    from faba_nb.training.explanations import alarm_days, explained_by
+    from faba_nb.training.fits import fit_path, load_fit
+    from faba_nb.training.network import blueprint, initialise
+    from faba_nb.training.study_training import BundleCache, arm_trainings
+
+    study = read_study(explained / 'study.yaml')
+    data = read_json(explained / 'run.json')['data']
+    work = arm_trainings(study, BundleCache(data, None), explained, ['net'])[0]
+    days = alarm_days(pd.read_csv(work.folder.predictions))
+    bp, real, drawn = blueprint(work.arm, work.bundle.widths()), [], []
+    for fit in work.fingerprints:
+        weights = load_fit(fit_path(work.folder.fits, fit), bp)
+        real.append(explained_by(work, fit, weights, days)[0])
+        drawn.append(explained_by(work, fit, initialise(bp, [(9, *fit.key)]), days)[0])
+    a, b = (pd.concat(x).part.to_numpy() for x in (real, drawn))
+    assert abs(spearmanr(a, b)[0]) < 0.3 and np.abs(b).mean() < np.abs(a).mean() / 3
+
+
+def test_what_cannot_be_explained_is_refused(explained, tmp_path, capsys):
+    from faba_nb.running.cli import main
+
+    def refused(*args):
+        assert main(['explain', str(explained), *args]) == 2
+        said = capsys.readouterr().err
+        assert said.count('\n') == 1
+        return said
+
+    assert "unknown arm 'nett'; did you mean 'net'?" in refused('--arm', 'nett')
+    assert 'only networks' in refused('--arm', 'plain')
+    assert 'unknown plant' in refused('--arm', 'net', '--plants', '24_FabaDr_999')
+    assert main(['explain', str(tmp_path), '--arm', 'net']) == 2

@@ -6,8 +6,8 @@
 __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'PLACE', 'ARMS', 'SHARD', 'WORKERS',
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'twin', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_', 'study',
-           'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites', 'show_frame',
-           'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
+           'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status', 'verify', 'sites',
+           'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -726,6 +726,33 @@ def report(a: argparse.Namespace) -> None:
     "render the pages from the tables"
     _run(a, ['report'], {'report': {'only': a.only}})
     print(StudyFolder(a.out).report / 'index.html')
+
+# %% ../../nbs/60_running/07_cli.ipynb #ebb86768
+@verb(
+    PLACE,
+    arg('--arm', required=True, metavar='NAME', help='a network of the study, trained here'),
+    arg(
+        '--plants',
+        type=_names,
+        metavar='A,B',
+        help='these plants (default: up to 12 drought plants that were alarmed)',
+    ),
+    DATA,
+    FEATURES,
+)
+def explain(a: argparse.Namespace) -> None:
+    "how the log-odds of alarms change when a sensor or a day is left out, as tables"
+    from faba_nb.training.explanations import explain_arm
+
+    a.out = _folder(a)
+    a.named = _held(a.out)
+    study = _read(a.named, ())
+    if a.arm not in study.arms:
+        raise unknown('arm', a.arm, study.arms, '--arm')
+    data, features = _places(a, True)
+    features = features or Path(data) / 'features'
+    for path in explain_arm(study, data, features, a.out, a.arm, a.plants):
+        print(path)
 
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0
 LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'plant', 'measures')
