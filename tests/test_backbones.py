@@ -209,7 +209,7 @@ def test_adding_a_backbone_changes_no_other_file(hub, towers, tmp_path, monkeypa
         "Another untrained transformer"
         return registry.Backbone(
             'embedded:second_vit',
-            dict(cls=192, norm=192, mean=192),
+            dict(cls=192, norm=192, mean=192, plant=192),
             build='faba_nb.backbones.encoders.untrained_vit',
         )
 
@@ -408,10 +408,10 @@ def test_memory_that_runs_out_halves_the_batch(monkeypatch, capsys):
     want = e.encode(pixels, 'norm', 64)
     inner = e.forward
 
-    def small_memory(model, x):
+    def small_memory(model, x, pool=None):
         if len(x) > 3:
             raise torch.OutOfMemoryError('full')
-        return inner(model, x)
+        return inner(model, x, pool)
 
     e = load_encoder('random_vit', 'cpu')
     e.forward = small_memory

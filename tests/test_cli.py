@@ -11,7 +11,7 @@ from faba_nb.running.cli import VERBS as KNOWN, main
 
 VERBS = (
     'twin init check yardsticks backbones fetch features verify-features import study '
-    'run train evaluate report submit status verify sites'
+    'run train evaluate report explain submit status verify sites'
 ).split()
 
 
@@ -573,7 +573,7 @@ def test_encoders_weights_and_photographs(twin, tmp_path, monkeypatch):
     lacking = preconditions(demo, twin, tmp_path / 'features', only=('train',))
     assert (
         len(lacking) == 1
-        and 'there are no features of morphology, random_vit' in str(lacking[0])
+        and 'there are no features of morphology, effnet_lite0, random_vit' in str(lacking[0])
         and 'faba features --data' in str(lacking[0])
     )
     table = can_run(twin, tmp_path / 'features').set_index('study')['can run']

@@ -628,7 +628,7 @@ def test_nothing_there_is_said_and_how_to_mend_it(tmp_path, data, study):
     shutil.rmtree(half / 'tables')
     e = ArmsExplorer(data, half)  # trained, not evaluated
     assert 'faba evaluate demo' in e.notice.value and 'plant-day above 0.5' in e.alarmed.value
-    assert 'No predictions yet of random_vit: faba train demo' in e.notice.value
+    assert 'No predictions yet of effnet_lite0, random_vit: faba train demo' in e.notice.value
     (half / 'arms' / 'no_image' / 'predictions.csv').write_text('half a tab')
     e = ArmsExplorer(data, half)
     assert 'no_image/predictions.csv' in e.notice.value and 'morphology' in e.alarmed.value

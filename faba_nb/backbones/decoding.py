@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from fastcore.basics import patch
 from loky import ProcessPoolExecutor
-from .framing import framed, kept
+from .framing import cell_shares, framed, kept
 from .photographs import BadImage, read_bytes, read_photograph
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #66f71c8b
@@ -24,6 +24,7 @@ class DecodeSpec:
 
     framings: tuple = ()  # of `Framing`: squares for encoders
     measures: tuple = ()  # dotted names of functions of a `Photograph`, such as morphology's
+    grids: tuple = ()  # (framing, cells along a side) each: how much of every cell is plant
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #26747f74
 @dataclass
@@ -42,6 +43,8 @@ class Prepared:
     pixels: dict = field(default_factory=dict)  # framing to 8-bit square
     kept: dict = field(default_factory=dict)  # framing to share of plant pixels
     measures: dict = field(default_factory=dict)  # dotted name to vector
+    has_mask: bool = False  # does the file say where the plant is?
+    shares: dict = field(default_factory=dict)  # (framing, cells) to shares; 0 without a mask
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #fb8826f2
 def prepare(
@@ -80,6 +83,9 @@ def _decode(p: Prepared, photo: 'Photograph', spec: DecodeSpec) -> None:
         p.pixels[c], p.kept[c] = framed(photo, c), kept(photo, c)
     for name in spec.measures:
         p.measures[name] = pkgutil.resolve_name(name)(photo)
+    p.has_mask = bool(spec.grids) and photo.has_mask
+    for c, n in spec.grids:
+        p.shares[c, n] = cell_shares(photo, c, n) if p.has_mask else np.zeros((n, n))
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #8485c351
 def _begin(parent: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
-from .framing import Framing, framed
+from .framing import Framing, cell_shares, framed
 from .extraction import extract
 from .manifests import expected_images
 from .photographs import read_photograph
@@ -70,11 +70,43 @@ def _encoder_promises(
     ours = encoder.prepare(pixels).float().cpu().numpy()
     off = np.abs(ours - theirs).max()
     yield "input equals the library's own transform", f'differs by {off:.2g}', off == 0
-    many, one = encoder.layers(pixels), encoder.layers(pixels[:1])
+    shares = _shares(encoder, photos)
+    many = encoder.layers(pixels, shares)
+    one = encoder.layers(pixels[:1], shares[:1] if encoder.grid else None)
     off = max(_off(many[t][0], one[t][0]) for t in many)
     yield 'one photograph alone or among others', f'differs by {off:.1e}', off < 1e-4
     apart = min(np.abs(x[0] - x[1]).max() / np.abs(x).max() for x in many.values())
     yield 'different plants give different features', f'differ by {apart:.2f}', apart > 1e-3
+    if encoder.grid:
+        off = _off(many['plant'], _by_loop(encoder, pixels, shares))
+        yield 'layer plant equals a loop over cells', f'differs by {off:.1e}', off < 1e-6
+        none = encoder.layers(pixels, 0 * shares)['plant']
+        found = f'{np.isfinite(none).sum()} numbers'
+        yield 'without plant, layer plant gives nothing', found, bool(np.isnan(none).all())
+
+
+def _shares(encoder: 'Encoder', photos: list) -> np.ndarray | None:
+    "How much of every cell is plant, (N, grid, grid)"
+    if not encoder.grid:
+        return None
+    return np.stack([cell_shares(p, encoder.framing, encoder.grid) for p in photos])
+
+
+def _by_loop(encoder: 'Encoder', pixels: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    "The layer `plant`, its cells weighted and added one by one in double precision"
+    import torch
+
+    def pool(cells: torch.Tensor) -> torch.Tensor:
+        "The weighted mean of the cells of each photograph"
+        total = torch.zeros_like(cells[:, 0], dtype=torch.float64)
+        flat = torch.from_numpy(shares.reshape(len(shares), -1)).to(cells.device)
+        for i in range(cells.shape[1]):
+            total += flat[:, i, None] * cells[:, i]
+        return (total / flat.sum(1)[:, None]).to(cells.dtype)
+
+    with torch.inference_mode():
+        found = encoder.forward(encoder.model, encoder.prepare(pixels), pool)
+    return found['plant'].float().cpu().numpy()
 
 # %% ../../nbs/20_backbones/13_encoder_check.ipynb #43cc8150
 def _file_promises(

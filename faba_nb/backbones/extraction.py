@@ -24,6 +24,7 @@ from .leftovers import alone, leftovers, sweep, writing
 from faba_nb.backbones.manifests import (
     FACTS,
     check_experiment,
+    check_masks,
     expected_images,
     experiment_of,
     looked_at,
@@ -32,7 +33,7 @@ from faba_nb.backbones.manifests import (
     read_facts,
     to_do,
 )
-from .photographs import NO_PLANT, form_of
+from .photographs import NO_MASK, NO_PLANT, OUT_OF_FRAME, form_of
 from .registry import backbones as known_backbones, get_backbone
 from .verification import verify_features
 from faba_nb.backbones.store import (
@@ -64,6 +65,11 @@ class FeatureJob:
     held: pd.MultiIndex = None  # what an earlier file holds already, when only its gaps are wanted
     earlier: Path = None  # that earlier file
     experiment: str = ''  # fingerprint of the experiment
+
+    @property
+    def cells(self) -> tuple | None:
+        "(framing, cells along a side) of which shares of plant are needed"
+        return (self.fit, self.encoder.grid) if self.layer == 'plant' else None
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #2c326bf9
 def wanted(
@@ -123,13 +129,15 @@ def load(
     if b.size:
         from faba_nb.backbones.encoders import load_encoder
 
-        e = self.encoder = load_encoder(b, device, dtype)
+        e = self.encoder = self.encoder or load_encoder(b, device, dtype)
+        self._has_layer()
         fit = e.framing
         if self.framing == 'padded':
             fit = Framing('pad', fit.size, fit.size, fit.filter)
         self.fit = replace(fit, exact=exact)
         papers = e.papers
         how = asdict(self.fit) | dict(mean=e.mean, std=e.std)
+        how |= dict(cells=e.grid) if self.layer == 'plant' else {}
     else:
         papers = dict(revision='definition 1', weights_sha256='', activation='')
         how = {}
@@ -148,6 +156,27 @@ def load(
     self._same_as_before()
     self.parts = self.path.with_name(f'.{self.path.stem}.{fingerprint(self.attrs)}.parts')
     return self
+
+# %% ../../nbs/20_backbones/12_extraction.ipynb #97d741f7
+@patch
+def _has_layer(self: FeatureJob) -> None:
+    "Refuse a layer that a network, which nobody registered, turns out not to have"
+    widths = self.encoder.widths
+    if self.layer not in widths:
+        raise BadInput(
+            f'{self.backbone.name} has no layer {self.layer!r}', hint=f'it has {", ".join(widths)}'
+        )
+
+
+def _loaded(
+    jobs: list[FeatureJob], device: str | None, dtype: str, exact: bool
+) -> list[FeatureJob]:
+    "The jobs with their encoders, one for all layers and framings of a backbone"
+    encoders = {}
+    for w in jobs:
+        w.encoder = encoders.get(w.backbone.name)
+        encoders[w.backbone.name] = w.load(device, dtype, exact).encoder
+    return jobs
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #a7d5cf72
 @patch
@@ -269,14 +298,19 @@ def expected_forms(
     return [forms.get(v) for v in table['view']]
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #29ac10b4
-def _features(w: FeatureJob, good: 'list[Prepared]', batch: int | None) -> np.ndarray:
-    "Features of prepared photographs, float32 (N, D)"
+def _features(
+    same: list[FeatureJob], good: 'list[Prepared]', batch: int | None
+) -> dict[str, np.ndarray]:
+    "Features of prepared photographs at the layers of jobs that are alike, float32 (N, D) each"
+    w = same[0]
     if not good:
-        return np.zeros((0, 0), np.float32)
+        return {v.layer: np.zeros((0, 0), np.float32) for v in same}
     if w.encoder is None:
-        return np.stack([p.measures[w.backbone.build] for p in good])
+        return {w.layer: np.stack([p.measures[w.backbone.build] for p in good])}
+    cells = next((v.cells for v in same if v.cells), None)
+    shares = np.stack([p.shares[cells] for p in good]) if cells else None
     pixels = np.stack([p.pixels[w.fit] for p in good])
-    return w.encoder.encode(pixels, w.layer, batch or w.backbone.batch)
+    return w.encoder.encode_layers(pixels, batch or w.backbone.batch, shares)
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #4bd18969
 def _facts(w: FeatureJob, p: 'Prepared', row: tuple) -> dict:
@@ -295,17 +329,23 @@ def _facts(w: FeatureJob, p: 'Prepared', row: tuple) -> dict:
         kept=round(share, 4),
     )
 
+# %% ../../nbs/20_backbones/12_extraction.ipynb #be65ac22
+def _fault_of(w: FeatureJob, p: 'Prepared') -> dict[str, str]:
+    "Status and reason of a photograph whose features are not finite"
+    why = f'{w.backbone.name} gives values that are not finite'
+    if w.cells and not p.has_mask:
+        why = f'{NO_MASK}: neither transparent around the plant nor cut out on black'
+    elif w.cells and not p.shares[w.cells].any():
+        why = OUT_OF_FRAME
+    return dict(status='corrupt', reason=why)
 
-def _save(
-    w: FeatureJob, prepared: 'list[Prepared]', table: pd.DataFrame, batch: int | None
-) -> None:
-    "Encode one unit for one backbone and put it on disk"
+
+def _save(w: FeatureJob, prepared: 'list[Prepared]', x: np.ndarray, table: pd.DataFrame) -> None:
+    "Put one unit of one job on disk; `x` has a row for each photograph that is ok"
     good = [p for p in prepared if p.status == 'ok']
-    x = _features(w, good, batch)
     finite = np.isfinite(x).all(1)
-    fault = dict(status='corrupt', reason=f'{w.backbone.name} gives values that are not finite')
-    odd = {p.row for p, fine in zip(good, finite) if not fine}
-    said = [replace(p, **fault) if p.row in odd else p for p in prepared]
+    odd = {p.row: _fault_of(w, p) for p, fine in zip(good, finite) if not fine}
+    said = [replace(p, **odd.get(p.row, {})) for p in prepared]
     expected = table.iloc[[p.row for p in prepared]].itertuples(index=False)
     rows = [_facts(w, p, row) for p, row in zip(said, expected)]
     _write_part(w, pd.DataFrame(rows), x[finite])
@@ -328,6 +368,7 @@ def _pass(
     spec = DecodeSpec(
         tuple(dict.fromkeys(w.fit for w in jobs if w.fit)),
         tuple(dict.fromkeys(w.backbone.build for w in jobs if not w.fit)),
+        tuple(dict.fromkeys(w.cells for w in jobs if w.cells)),
     )
     forms = expected_forms(table)
     tasks = [(r, table.file[r], forms[r]) for r in rows]
@@ -351,13 +392,26 @@ def _unit(
     batch: int | None,
     progress: Progress,
 ) -> None:
-    "One unit through every encoder that lacks it"
-    for w, n in zip(jobs, need):
-        mine = [p for p in prepared if n[p.row]]
-        if mine:
-            _save(w, mine, table, batch)
+    "One unit through every encoder that lacks it, once for all its layers"
+    for same in _alike(jobs, need):
+        due = [p for p in prepared if any(n[p.row] for _, n in same)]
+        good = [p for p in due if p.status == 'ok']
+        x = _features([w for w, _ in same], good, batch) if due else {}
+        for w, n in same:
+            mine = [p for p in due if n[p.row]]
+            at = [i for i, p in enumerate(good) if n[p.row]]
+            if mine:
+                _save(w, mine, x[w.layer][at], table)
     progress.update(len(prepared))
     raise_if_stopping('units that are finished are on disk')
+
+
+def _alike(jobs: list[FeatureJob], need: list[np.ndarray]) -> 'Iterable[list[tuple]]':
+    "Jobs and what they need, those together that differ in the layer alone"
+    found = {}
+    for w, n in zip(jobs, need):
+        found.setdefault((w.backbone.name, w.fit), []).append((w, n))
+    return found.values()
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #ca4ed0d9
 @patch
@@ -397,7 +451,11 @@ def _replace(self: FeatureJob, rows: pd.DataFrame, ok: pd.DataFrame, features: n
         _write_part(self, rows, features)
     manifest = manifest_path(self.path)
     write_csv(rows, manifest)
-    papers = dict(manifest_sha256=sha256(manifest), experiment=self.experiment)
+    papers = dict(
+        manifest_sha256=sha256(manifest),
+        experiment=self.experiment,
+        licence=self.backbone.licence,
+    )
     write_features(self.path, ok, features, self.attrs | papers)
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #56a48834
@@ -408,7 +466,7 @@ def extract(
     data: str | Path,  # an experiment's folder, or a manifest CSV (plant, round, view, path)
     features: str | Path | None = None,  # folder for the files; `DATA/features`
     backbones: 'str | Sequence[str]' = PUBLISHED,  # names or sources, a list or separated by commas
-    layer: str = 'published',  # where in the encoders
+    layer: 'str | Sequence[str]' = 'published',  # where in the encoders; several from one pass
     framing: str = 'published',  # how photographs are fitted: 'published' or 'padded'
     shard: tuple[int, int] = (0, 1),  # (i, n): every n-th unit, beginning with the i-th
     workers: int | None = None,  # decoding processes; as many as cores
@@ -424,13 +482,18 @@ def extract(
     table = looked_at(expected_images(data))
     experiment = experiment_of(data)
     folder = Path(features or Path(data) / 'features')
-    names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
-    named = [wanted(folder, b, layer, framing) for b in names]
+    layers = _parts(layer)
+    named = [wanted(folder, b, v, framing) for b in _parts(backbones) for v in layers]
     jobs = {w.path: replace(w, experiment=experiment) for w in named}
     jobs = [_with_earlier(_usable(w, data), table, fill_gaps, data) for w in jobs.values()]
     return _work(folder, jobs, table, shard, workers, batch, dtype, strict, merge, device, exact)
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #6d836dfc
+def _parts(names: 'str | Sequence[str]') -> list[str]:
+    "Names in a list, or with commas between them"
+    return [n.strip() for n in names.split(',')] if isinstance(names, str) else list(names)
+
+
 def _usable(w: FeatureJob, data: str | Path) -> FeatureJob:
     "The job, its file looked at: a damaged one is set aside, one of another experiment refused"
     for path in (w.path, manifest_path(w.path)):
@@ -515,9 +578,11 @@ def _work(
     todo = [w for w in jobs if not w.finished(table)]
     if not todo and not _lying_about(folder, jobs):
         return _summary(jobs, [], [], table, 0, 0.0, time.monotonic() - start, strict)
+    if any(w.layer == 'plant' for w in todo):
+        check_masks(table)
     with writing(folder) as me:
         sweep(folder, me)
-        working = [w.load(device, dtype, exact) for w in todo]
+        working = _loaded(todo, device, dtype, exact)
         need = [to_do(table, w.known(table)[0]) & w.expected(table) for w in working]
         n, waited = _pass(working, need, table, shard, workers, batch, me) if working else (0, 0.0)
         made = [w for w in working if merge and w.merge(table)]
@@ -619,7 +684,7 @@ def _held_by(
 ) -> FeatureJob:
     "The backbone, layer and framing that gave an earlier file's vectors"
     named = file.name.split('_features')[0].split('.')[0]
-    names = [b.strip() for b in backbones.split(',')] if isinstance(backbones, str) else backbones
+    names = _parts(backbones) if backbones else None
     names = names or ([named] if named in known_backbones().index else None)
     found = verify_features(file, table, backbones=names, n=5, device=device)
     if not found.tried:
@@ -669,9 +734,11 @@ def _counts(
             good |= keys.isin(earlier_file(w.earlier))
         used &= good
     no_plant = bad.reason.str.startswith(NO_PLANT)
-    kinds = bad.status.where(~no_plant, NO_PLANT).value_counts()
+    no_mask = bad.reason.str.startswith(NO_MASK)
+    kinds = bad.status.where(~no_plant, NO_PLANT).where(~no_mask, NO_MASK).value_counts()
     counts = dict(used=int(used.sum()))
-    counts |= {k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT)}
+    more = [NO_MASK] if no_mask.any() else []
+    counts |= {k: int(kinds.get(k, 0)) for k in ('corrupt', 'missing', NO_PLANT, *more)}
     left = len(table) - sum(counts.values())
     return counts | {'without features': left}
 
@@ -745,6 +812,6 @@ def _list(head: str, items: list[str], most: int) -> list[str]:
 
 def _kind(b: dict) -> str:
     "Status and reason of a bad photograph, in words"
-    if b['reason'].startswith(NO_PLANT):
+    if b['reason'].startswith((NO_PLANT, NO_MASK)):
         return b['reason']
     return f'{b["status"]}, {b["reason"]}'

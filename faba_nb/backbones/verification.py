@@ -12,11 +12,11 @@ import pandas as pd
 import pkgutil
 from PIL import Image
 from ..core.errors import BadInput
-from .framing import Framing, framed, layout
+from .framing import Framing, cell_shares, framed, layout
 from .fetching import find_weights
 from .manifests import expected_images
 from .photographs import BadImage, read_bytes, read_photograph
-from .registry import backbones as known_backbones, get_backbone
+from .registry import backbones as known_backbones, get_backbone, installed
 from .store import FeatureFile, KEYS
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #55cb8ac9
@@ -68,7 +68,8 @@ def _resampled_by_timm(b: 'Backbone', device: str | None) -> 'Encoder':
 
     e = load_encoder(replace(b, adjust=''), device)
     e.model.set_input_size((224, 224))
-    return replace(e, framing=Framing('shortest', 256, 224))
+    grid = e.model.patch_embed.grid_size[0]
+    return replace(e, framing=Framing('shortest', 256, 224), grid=grid)
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #d3dc06cf
 def _mistaken(
@@ -95,15 +96,23 @@ def _transparent(data: bytes, framing: Framing) -> np.ndarray:
 
 def _pictures(
     encoder: 'Encoder', data: list[bytes], photos: 'list[Photograph]'
-) -> 'Iterator[tuple[str, str, np.ndarray]]':
-    "Squares in every way they may have been made: (framing, mistake, pixels)"
-    square = Framing('pad', encoder.framing.size, encoder.framing.size, encoder.framing.filter)
-    yield 'published', '', np.stack([framed(p, encoder.framing) for p in photos])
-    if encoder.framing.mode != 'pad':
-        yield 'padded', '', np.stack([framed(p, square) for p in photos])
-    if encoder.framing.mode != 'pad' and any(p.alpha is not None for p in photos):
-        pixels = np.stack([_transparent(d, encoder.framing) for d in data])
-        yield 'published', 'RGBA into the transform', pixels
+) -> 'Iterator[tuple[str, Framing, str, np.ndarray]]':
+    "Squares in every way they may have been made: (framing, fit, mistake, pixels)"
+    own = encoder.framing
+    square = Framing('pad', own.size, own.size, own.filter)
+    yield 'published', own, '', np.stack([framed(p, own) for p in photos])
+    if own.mode != 'pad':
+        yield 'padded', square, '', np.stack([framed(p, square) for p in photos])
+    if own.mode != 'pad' and any(p.alpha is not None for p in photos):
+        pixels = np.stack([_transparent(d, own) for d in data])
+        yield 'published', own, 'RGBA into the transform', pixels
+
+
+def _shares(encoder: 'Encoder', photos: 'list[Photograph]', fit: Framing) -> np.ndarray | None:
+    "How much of every cell is plant; None where a photograph has no mask"
+    if not encoder.grid or not all(p.has_mask for p in photos):
+        return None
+    return np.stack([cell_shares(p, fit, encoder.grid) for p in photos])
 
 # %% ../../nbs/20_backbones/10_verification.ipynb #10f2d139
 def _likeness(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -125,15 +134,15 @@ def _ways(
 ) -> list[dict]:
     "One row for every way in which this encoder could have given `want`"
     rows = []
-    for framing, mistake, pixels in _pictures(e, data, photos):
+    for framing, fit, mistake, pixels in _pictures(e, data, photos):
         here = dict(
             backbone=b.name,
             activation=built if 'GELU' in built else e.papers['activation'],
             framing=b.framing(framing),
             variant=', '.join(v for v in (built, mistake) if v),
         )
-        for layer, x in e.layers(pixels).items():
-            if x.shape[1] == want.shape[1]:
+        for layer, x in e.layers(pixels, _shares(e, photos, fit)).items():
+            if x.shape[1] == want.shape[1] and np.isfinite(x).all():
                 rows.append(here | dict(layer=layer) | _compared(want, x))
     return rows
 
@@ -246,7 +255,7 @@ def verify_features(
 def _here(b: 'Backbone') -> bool:
     "Can this backbone be loaded?"
     try:
-        return bool(b.build or find_weights(b))
+        return installed(b) if b.build else bool(find_weights(b))
     except BadInput:
         return False
 

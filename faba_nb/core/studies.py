@@ -154,7 +154,9 @@ class Arm:
     "One model variant of a study, every setting named"
 
     backbone: Text = 'dinov2'  # name in the registry, or a spec such as `timm:NAME`
-    layer: Literal['published', 'cls', 'norm', 'proj', 'mean'] = 'published'  # place in the encoder
+    layer: Literal['published', 'cls', 'norm', 'proj', 'mean', 'plant'] = (
+        'published'  # place in the encoder
+    )
     framing: Literal['published', 'padded'] = 'published'  # how photographs become square
     modalities: Sensors = MODALITIES[:4]  # what the model is given
     preparation: Literal['published', 'clean'] = 'clean'  # scaling and imputation

@@ -155,6 +155,12 @@ def all_tables(self: StudyFolder) -> list[Path]:  # those that are there, sorted
     "The tables of evaluation"
     return sorted(self.tables.glob('*.csv'))
 
+
+@patch(as_prop=True)
+def explanations(self: StudyFolder) -> Path:  # a folder
+    "What sensors and days do to the alarms of an arm, a folder for each"
+    return self.path / 'explanations'
+
 # %% ../../nbs/00_core/04_study_folder.ipynb #7582fcf5
 @patch(as_prop=True)
 def report_tables(self: StudyFolder) -> Path:  # a folder

@@ -134,6 +134,7 @@ NAMES = {
     'bioclip': 'BioCLIP',
     'bioclip2': 'BioCLIP 2',
     'random_vit': 'untrained ViT',
+    'effnet_lite0': 'EfficientNet-Lite0',
     'no_image': 'no images',
     'no_vi': 'no indices',
     'only_vi': 'only indices',

@@ -178,6 +178,8 @@ LAYERS = {
     'cls': 'the class token before the last normalisation',
     'norm': 'the class token after the last normalisation',
     'proj': 'the projection of the class token into the space shared with text',
+    'mean': 'the mean of the patches or cells after the last normalisation',
+    'plant': 'the mean of the patches or cells, each weighted by its share of plant pixels',
 }
 
 

