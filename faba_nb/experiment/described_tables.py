@@ -775,7 +775,7 @@ def _seen(self) -> pd.DataFrame:
     by = seen.groupby(['plant_id', 'day'], as_index=False)
     return by.stamp.min()
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #d1f91fbb
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #ca785220
 @_table
 def rounds(self) -> pd.DataFrame:
     "round, dag, published_dag, date (NaT where unknown): the days on which anything was measured"
@@ -794,7 +794,7 @@ def _numbered(self, frame: pd.DataFrame) -> pd.DataFrame:
     out = frame.assign(
         round=frame.day.map(of).astype(int), dag=frame.day.astype(self.rounds.dag.dtype)
     )
-    rest = [c for c in frame if c not in ('plant_id', 'day')]
+    rest = [c for c in frame if c not in ('plant_id', 'day', 'round')]
     out = out[['plant_id', 'round', 'dag', *rest]].astype({'plant_id': object})
     return out.sort_values(['plant_id', 'round'], ignore_index=True, kind='stable')
 
