@@ -463,7 +463,7 @@ def _parts(form: re.Pattern, text: str) -> dict[str, str]:
     m = form.fullmatch(text)
     return m.groupdict() if m else dict.fromkeys(form.groupindex, '')
 
-# %% ../../nbs/10_experiment/67_plain_tables.ipynb #ea3b1725
+# %% ../../nbs/10_experiment/67_plain_tables.ipynb #4cf37c64
 _GROUPED = {
     ',': re.compile(r'[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?'),
     '.': re.compile(r'[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?'),
@@ -499,11 +499,11 @@ def read_numbers(
 
 def _plain_numbers(cells: pd.Series, decimal: str) -> pd.Series:
     "The numbers that are digits with at most one mark, all at once; NaN for any other cell"
-    form = rf'[+-]?\d+(?:[{decimal or ".,"}]\d+)?'
-    plain = cells.astype(object).str.fullmatch(form).fillna(False).astype(bool)
-    values = pd.Series(np.nan, cells.index)
-    values[plain] = cells[plain].str.replace(',', '.').astype(float)
-    return values
+    form = re.compile(rf'[+-]?\d+(?:[{decimal or ".,"}]\d+)?', re.ASCII)
+    plain = [
+        x.replace(',', '.') if isinstance(x, str) and form.fullmatch(x) else None for x in cells
+    ]
+    return pd.Series(np.array(plain, float), cells.index)
 
 # %% ../../nbs/10_experiment/67_plain_tables.ipynb #ca5b9713
 LOOKED_AT = 500  # cells, spread over the column
