@@ -391,7 +391,7 @@ def check_described(
         check.remarks.append(Finding('description', said, '', 'fatal', str(e.where or FILE)))
     return check
 
-# %% ../../nbs/10_experiment/82_described_check.ipynb #b4470593
+# %% ../../nbs/10_experiment/82_described_check.ipynb #2d86102b
 def counts(
     check: DescribedCheck,  # of an experiment whose tables could be read
 ) -> pd.DataFrame:
@@ -418,7 +418,10 @@ def _headline(check: DescribedCheck) -> str:
     xp, facts = check.xp, check.xp.facts
     days, plants = xp.rounds.dag, xp.plants
     groups = counted(plants.group.nunique(), f'{facts.leave_out} group')
-    treatments = ', '.join(f'{facts.labels[t]} ({r})' for t, r in facts.roles.items())
+    named = {t: facts.labels[t] for t in facts.roles}
+    treatments = ', '.join(
+        f'{n} ({facts.roles[t]})' * (n != facts.roles[t]) or n for t, n in named.items()
+    )
     steps = f'{counted(len(xp.measured), "plant-day")}, {xp.measured.label.sum()} of them stressed'
     span = f'{counted(len(days), "day")} from {days.min():g} to {days.max():g} ({facts.day_label})'
     return '\n'.join(

@@ -121,7 +121,7 @@ def _one_row(keyed: Keyed, facts: pd.DataFrame, fixed: Sequence[str]) -> pd.Data
     kept = ['plant_id', *constant.index[constant]]
     return facts[kept].drop_duplicates('plant_id')
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #bc621fdc
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #e5b94cbf
 OURS = ('round', 'dag', 'day', 'date', 'time')  # of a row, never of a plant
 RESERVED = (  # columns of the plant table that are made here
     'accession_num', 'role', 'group', 'onset_dag', 'onset_class', 'genotype_onset_dag', 'label',
@@ -132,8 +132,10 @@ def _further(keyed: Keyed) -> pd.DataFrame:
     "The columns of the plant table that are no keys: numbers where they are numbers, else text"
     cells = keyed.table.cells.loc[keyed.rows.index]
     taken = {h for k, h in keyed.keys.items() if k != 'replicate'} | set(keyed.rows)
+    by = cells.groupby(keyed.rows.plant_id)
+    constant = by.nunique(dropna=False).max() == 1
     out = {}
-    for c in cells.columns.difference(list(taken), sort=False):
+    for c in cells.columns[constant].difference(list(taken), sort=False):
         if c in OURS:
             continue
         if c in RESERVED or c.startswith('@'):
@@ -776,7 +778,7 @@ def _seen(self) -> pd.DataFrame:
     by = seen.groupby(['plant_id', 'day'], as_index=False)
     return by.stamp.min()
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #d1f91fbb
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #ca785220
 @_table
 def rounds(self) -> pd.DataFrame:
     "round, dag, published_dag, date (NaT where unknown): the days on which anything was measured"
@@ -795,7 +797,7 @@ def _numbered(self, frame: pd.DataFrame) -> pd.DataFrame:
     out = frame.assign(
         round=frame.day.map(of).astype(int), dag=frame.day.astype(self.rounds.dag.dtype)
     )
-    rest = [c for c in frame if c not in ('plant_id', 'day')]
+    rest = [c for c in frame if c not in ('plant_id', 'day', 'round')]
     out = out[['plant_id', 'round', 'dag', *rest]].astype({'plant_id': object})
     return out.sort_values(['plant_id', 'round'], ignore_index=True, kind='stable')
 
@@ -969,13 +971,17 @@ def _facts(self) -> Facts:
 
 DescribedTables.facts = property(_facts)
 
-# %% ../../nbs/10_experiment/68_described_tables.ipynb #e125cdd8
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #da4079dd
 @_table
 def remarks(self) -> list[Finding]:
     "Everything that was found out while all tables were read"
     self.measured, self._measures, self._shots
     tables = [self._grown.keyed.table, *(k.table for k in self._sources.values())]
-    return [f for table in tables for f in table.findings]
+    found = [f for table in tables for f in table.findings]
+    if (self.folder / 'marks.csv').exists():
+        what = 'marks are kept for the built-in layout alone'
+        found.append(Finding('marks', what, 'not read', 'suspicious', 'marks.csv'))
+    return found
 
 
 def _files(self) -> list[Path]:

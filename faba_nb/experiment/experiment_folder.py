@@ -499,6 +499,8 @@ class DescribedExperiment(DescribedTables, Experiment):
         "A modality by its name"
         if name in self._names():
             return self.modality(name)
+        if hasattr(type(self), name):
+            return object.__getattribute__(self, name)  # for its own error
         raise AttributeError(f'{type(self).__name__} has no {name!r}')
 
     def _names(self) -> tuple[str, ...]:

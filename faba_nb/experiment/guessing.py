@@ -144,15 +144,19 @@ def roles_of(
             return {v: 'control' if v in zero else 'stress' for v in values}, 'a dose of zero'
     return roles, 'by its words, as far as they say'
 
-# %% ../../nbs/10_experiment/75_guessing.ipynb #5c2a850b
+# %% ../../nbs/10_experiment/75_guessing.ipynb #63da0434
 MOST_TREATMENTS = 16
 
 
 def _per_plant(seen: Seen, column: str) -> pd.Series | None:
     "The texts of a column by plant, None where a plant has several"
-    frame = pd.DataFrame(dict(p=seen.values('plant_id'), v=seen.cells[column].map(tidy_text)))
-    frame = frame[~frame.v.str.casefold().isin(EMPTY) & ~frame.p.map(is_missing)].drop_duplicates()
-    return None if frame.p.duplicated().any() else frame.set_index('p').v
+    values = seen.cells[column].map(tidy_text)
+    frame = pd.DataFrame(dict(p=seen.values('plant_id'), v=values))
+    vacant = frame.v.str.casefold().isin(EMPTY)
+    nobody = frame.p.map(is_missing)
+    frame = frame[~vacant & ~nobody].drop_duplicates()
+    several = frame.p.duplicated().any()
+    return None if several else frame.set_index('p').v
 
 
 def treatment_columns(

@@ -332,13 +332,20 @@ def _home_of(study: 'Study') -> str:
         default=320,
         help='of a side view, 32 to 3476 pixels (default: 320)',
     ),
+    arg(
+        '--tidy',
+        action='store_true',
+        help='as plain tables with a description, as other experiments come',
+    ),
     WORKERS,
 )
 def twin(a: argparse.Namespace) -> None:
     "write a simulated experiment in the layout of the real one"
+    from faba_nb.twin.tidy_layout import write_tidy_twin
     from faba_nb.twin.writing import write_twin
 
-    write_twin(
+    write = write_tidy_twin if a.tidy else write_twin
+    write(
         a.folder,
         genotypes=a.genotypes,
         seed=a.seed,
@@ -371,7 +378,7 @@ def init(a: argparse.Namespace) -> None:
     FEATURES,
 )
 def check(a: argparse.Namespace) -> None:
-    "read an experiment's folder and report what is there, missing, suspicious, and which studies can run on it; changes nothing"
+    "say what an experiment's folder holds and lacks, what is suspicious, and which studies can run on it"
     from faba_nb.core.places import data_folder
     from faba_nb.experiment.description import is_described
     from faba_nb.experiment.raw_tree import check
