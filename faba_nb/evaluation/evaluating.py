@@ -333,14 +333,15 @@ def measured_rows(
     never = missed.sum(1).mean()
     base = dict(group='measured', undefined=int(missed.sum()))
     of = f'of {drought.sum():.0f}'
+    plants = f'{drought.sum():.0f} {s.facts.stress_word} plants'
     note = (
         f'over detected plants of all runs; {never:.1f} {of} never detected (mean over runs); '
         'silence lowers it, so no verdict is taken from it'
     )
     all_plants = np.broadcast_to(drought, e.shape)
     restricted = _restricted(s)
-    told_all = f'over all {drought.sum():.0f} drought plants; an alarm further than 14 d away, or none, counts as 14 d'
-    told = f'{of} drought plants, mean over runs'
+    told_all = f'over all {plants}; an alarm further than 14 d away, or none, counts as 14 d'
+    told = f'of {plants}, mean over runs'
     return [
         base | dict(metric='mae_measured', unit='d', note=note) | _pooled_row(e, n, resampler),
         base

@@ -14,7 +14,7 @@ import pyvips
 from fastcore.basics import patch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
-from .charts import COLOURS, TREATMENT, scatter, words
+from .charts import COLOURS, scatter, treatment_colours, words
 from .picture import Picture
 from .sources import Explorer, Sources, note, series_names
 from ..reporting.results import OUTLIER, doubts
@@ -142,11 +142,12 @@ NONE = '#cccccc'
 
 def colours(
     values: pd.Series,  # a value of every point
+    named: dict[str, str],  # treatment -> its colour
 ) -> pd.Series:
     "One colour per point"
     values = values.reset_index(drop=True)
-    if set(values.dropna().unique()) <= set(TREATMENT):
-        return values.map(TREATMENT).fillna(NONE)
+    if set(values.dropna().unique()) <= set(named):
+        return values.map(named).fillna(NONE)
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > 6:
         return _ramp(values)
     names = sorted(values.dropna().map(str).unique())
@@ -176,9 +177,10 @@ def _ramp(v: pd.Series) -> pd.Series:
 def legend(
     values: pd.Series,  # a value of every point
     name: str,  # what it is
+    named: dict[str, str],  # treatment -> its colour
 ) -> str:
     "HTML that says what colours mean"
-    c = colours(values)
+    c = colours(values, named)
     v = values.reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(v) and v.nunique() > 6:
         places = v.idxmin(), (v - v.median()).abs().idxmin(), v.idxmax()
@@ -242,7 +244,7 @@ def _controls(self: FeaturesExplorer) -> None:
         value=(days.min(), days.max()),
         min=days.min(),
         max=days.max(),
-        description='DAG',
+        description=self.src.facts.day_word,
         layout=wide,
     )
     self.pass_on = w.Button(
@@ -304,24 +306,24 @@ def draw(self: FeaturesExplorer) -> None:
         self.picture.html = note(str(e))
         return
     value = value_of(self.src, t, self.colour.value)
-    name = self.colour.label
+    name, named = self.colour.label, treatment_colours(self.src.facts)
     a, b = (f'pc{i}' for i in self.axes.value)
-    t = t.assign(x=t[a], y=t[b], colour=list(colours(value)))
-    t['title'] = _titles(t, value, name)
+    t = t.assign(x=t[a], y=t[b], colour=list(colours(value, named)))
+    t['title'] = _titles(t, value, name, self.src.facts.day_word)
     limits = t.x.min(), t.x.max(), t.y.min(), t.y.max()
     if self.unit.value == 'plant-days':
         t = t[t.dag.between(*self.days.value)]
     names = tuple(f'component {i}, {share[i - 1]:.0%} of the variance' for i in self.axes.value)
-    self.legend.value = legend(value, name)
+    self.legend.value = legend(value, name, named)
     stamp = words(self.src.simulated, 630, 18, 'end', fill='#3b6fb6') + '</svg>'
     drawn = scatter(t, 640, 470, names, self.selected, limits)
     self.picture.html = drawn.replace('</svg>', stamp)
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #e12fa4fc
-def _titles(t: pd.DataFrame, value: pd.Series, name: str) -> pd.Series:
+def _titles(t: pd.DataFrame, value: pd.Series, name: str, word: str) -> pd.Series:
     "What the mouse is told about every point"
     day = t.dag.map('{:.0f}'.format)
-    day = np.where(t.dag.isna(), '', ', DAG ' + day)
+    day = np.where(t.dag.isna(), '', f', {word} ' + day)
     genotype = t.genotype.map(str)
     treatment = t.treatment.map(str)
     said = value.map(lambda v: f'{v:.3g}' if isinstance(v, float) else str(v))
@@ -352,7 +354,7 @@ def show(
 @patch
 def _large(self: FeaturesExplorer, r: pd.Series) -> str:
     "HTML of a photograph, with what is in doubt about its plant"
-    alt = f'{r.plant_id}, DAG {r.dag}'
+    alt = f'{r.plant_id}, {self.src.facts.day_word} {r.dag}'
     try:
         source = data_uri(reduce_photograph(self.src.xp.image_path(r), 430))
         body = f'<img style="display:block;max-height:430px" alt="{alt}" src="{source}">'

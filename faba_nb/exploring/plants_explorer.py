@@ -15,12 +15,14 @@ import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..evaluation.alarms import Rule, genotype_rule, never_words
+from ..experiment.facts import label_of
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
-from .charts import TREATMENT, svg
+from .charts import svg, treatment_colours
 from .sources import Explorer, Sources, later, note, plain, series_names
 from ..reporting.results import OUTLIER, doubts
+from ..reporting.words import in_order, stressed
 from .thumbnails import Thumbnails, data_uri, reduce_photograph
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #60f98e9e
@@ -102,7 +104,7 @@ def _controls(self: PlantsExplorer) -> None:
         continuous_update=False,
     )
     self.treatment = w.Dropdown(
-        options=['both', *sorted(p.treatment.unique(), reverse=True)], description='treatment'
+        options=['both', *(t for t in in_order(self.src.facts) if t in set(p.treatment))], description='treatment'
     )
     self.replicate = w.ToggleButtons(
         options=sorted(p.replicate.unique().tolist()),
@@ -276,11 +278,12 @@ def _step(self: PlantsExplorer, key: str) -> None:
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #73fdaf16
 @patch
 def pair(self: PlantsExplorer) -> pd.DataFrame:
-    "Control and droughted plant, or the chosen one of them, as rows of the plant table"
+    "Control and stressed plant, or the chosen one of them, as rows of the plant table"
     p = self.src.xp.plants
     genotype, replicate = self.at
     p = p[(p.genotype == genotype) & (p.replicate == replicate)]
-    p = p.sort_values('treatment', ascending=False)
+    place = p.treatment.map(in_order(self.src.facts).index)
+    p = p.loc[place.sort_values(kind='stable').index]
     if self.treatment.value == 'both':
         return p
     return p[p.treatment == self.treatment.value]
@@ -375,14 +378,15 @@ def _dates(self: PlantsExplorer) -> str:
             days[arm] = d.alarm_dag.get(self.at[0], np.nan)
     if not days:
         return ''
-    told = [f'{a} ' + (f'DAG {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()]
+    word = self.src.facts.day_word
+    told = [f'{a} ' + (f'{word} {d:g}' if np.isfinite(d) else 'no date') for a, d in days.items()]
     rules = [Rule(p, None, self.threshold.value) for p in self._chosen()['protocols']]
     marks = ' and '.join(rule.words for rule in rules)
     name = escape(self.at[0])
     said = escape('; '.join(told))
     return (
         f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {name}: {said}</b> '
-        f'({genotype_rule.words}; median over drought plants and runs, {never_words}). '
+        f'({genotype_rule.words}; median over {stressed(self.src.facts)}s and runs, {never_words}). '
         f'Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
     )
 
@@ -520,16 +524,18 @@ def _same_day(self: PlantsExplorer) -> 'Iterator[pd.Series]':
 def _large(self: PlantsExplorer, r: pd.Series) -> str:
     "HTML of one enlarged photograph, with what is in doubt about its plant"
     p = self.src.xp.plants.set_index('plant_id').loc[r.plant_id]
+    day = f'{self.src.facts.day_word} {r.dag}'
     frame = '#e0a800' if r.path == self.photo.path else 'transparent'
     style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
     try:
         source = data_uri(reduce_photograph(self.src.xp.image_path(r), 700))
-        body = f'<img style="{style}" src="{source}" alt="{r.plant_id}, DAG {r.dag}">'
+        body = f'<img style="{style}" src="{source}" alt="{r.plant_id}, {day}">'
     except pyvips.Error as e:
         body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
-    colour = TREATMENT.get(p.treatment, '#222')
-    name = f'<b style="color:{colour}">{r.plant_id} {p.treatment}</b>'
-    name += f', DAG {r.dag}, round {r["round"]}, {r["view"]}'
+    colour = treatment_colours(self.src.facts)[p.treatment]
+    treatment = escape(label_of(self.src.facts, p.treatment))
+    name = f'<b style="color:{colour}">{r.plant_id} {treatment}</b>'
+    name += f', {day}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
     return f'<div>{name}<div style="color:#b00;min-height:1.2em">{escape(doubt)}</div>{body}</div>'
 

@@ -20,6 +20,7 @@ from ..core.study_folder import StudyFolder
 from ..evaluation.signal_dates import alarm_dates
 from ..evaluation.predictions import read_predictions, scores
 from ..experiment.experiment_folder import Experiment
+from ..experiment.facts import Facts, built_in
 from ..experiment.marks import COLUMNS
 from ..experiment.plan import design
 from ..experiment.tables import FLUOR
@@ -144,6 +145,14 @@ def images(self: Sources) -> pd.DataFrame:
 
 
 @patch(as_prop=True)
+def facts(self: Sources) -> Facts:
+    "What the experiment calls its treatments and days"
+    if self.xp is not None:
+        return self.xp.facts
+    return self.results.facts if self.results else built_in()
+
+
+@patch(as_prop=True)
 def simulated(self: Sources) -> str:
     "What a simulated experiment says about itself, '' for a real one"
     facts = None
@@ -254,7 +263,8 @@ def frame(
     "All predictions of an arm, checked; None where they cannot be used"
     if arm not in self._frames:
         try:
-            self._frames[arm] = read_predictions(StudyFolder(self.out).arm(arm).predictions)
+            path = StudyFolder(self.out).arm(arm).predictions
+            self._frames[arm] = read_predictions(path, self.facts)
         except BadInput as e:
             self._frames[arm] = None
             self.miss(str(e))
@@ -271,7 +281,7 @@ def scores(
     at = arm, protocol
     if at not in self._scores:
         f = self.frame(arm)
-        self._scores[at] = None if f is None else scores(f, protocol, arm)
+        self._scores[at] = None if f is None else scores(f, protocol, arm, facts=self.facts)
     return self._scores[at]
 
 

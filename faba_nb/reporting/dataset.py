@@ -11,6 +11,7 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 from matplotlib.axes import Axes
 from ..experiment.experiment_folder import Experiment
+from ..experiment.facts import Facts, label_of
 from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import plant_strip
@@ -26,6 +27,7 @@ from faba_nb.reporting.results import (
     number,
 )
 from .style import new_figure, colour
+from .words import class_tones, day_axis, in_order, kept_weight, kind, since, treatment_colour
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
 def counts_table(
@@ -62,7 +64,7 @@ def counts_table(
         (
             'Steps per plant',
             round(len(m) / m.plant_id.nunique(), 1),
-            f'days {int(m.dag.min())} to {int(m.dag.max())} after germination',
+            f'days {int(m.dag.min())} to {int(m.dag.max())}{since(results.facts)}',
         ),
     ]
     return Table(
@@ -116,7 +118,7 @@ def calendar(
         yticks=range(len(lines)),
         yticklabels=[f'{s}, rep. {r}' for s, r in lines],
         ylim=(len(lines) - 0.4, -0.6),
-        xlabel='Days after germination',
+        xlabel=day_axis(results.facts),
     )
     ax.grid(axis='x', color=colour('rule'))
     caption = (
@@ -218,12 +220,12 @@ def onsets(
     if p.empty:
         raise NotThere('No genotype has an annotated onset.')
     fig, ax = new_figure(width, 42)
-    for k in ('Early', 'Mid', 'Late'):
+    for k, c in class_tones(results.facts).items():
         n = p[p.onset_class == k].genotype_onset_dag.value_counts().sort_index()
-        ax.bar(n.index, n.values, width=0.8, color=colour(k), label=f'{k} ({n.sum()})')
+        ax.bar(n.index, n.values, width=0.8, color=c, label=f'{k} ({n.sum()})')
     median = p.genotype_onset_dag.median()
     ax.axvline(median, color=colour('ink'), ls='--', lw=0.9)
-    ax.set(xlabel='Annotated onset (days after germination)', ylabel='Genotypes')
+    ax.set(xlabel=f'Annotated onset ({results.facts.day_label})', ylabel='Genotypes')
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
     days = p.genotype_onset_dag.value_counts().sort_index()
@@ -231,7 +233,7 @@ def onsets(
     return Drawn(
         fig,
         (
-            f'Annotated onset of drought symptoms, n = {counted(len(p), "genotype")}, '
+            f'Annotated onset of {results.facts.stress_word} symptoms, n = {counted(len(p), "genotype")}, '
             'one value each; how it was annotated is not documented. '
             f'Dashed: median, day {number(median, 0)}.'
         ),
@@ -243,7 +245,7 @@ def biomass(
     results: Results,  # the study
     width: float,  # mm
 ) -> Drawn:
-    "Fresh weight by treatment, and what drought left of it"
+    "Fresh weight by treatment, and what the stress left of it"
     p = results.experiment.plants.dropna(subset=['fw_g'])
     if p.empty:
         raise NotThere('No fresh weights were found.')
@@ -254,53 +256,55 @@ def biomass(
     else:
         fig, axes = new_figure(width, 105, 2, 1)
         one, other = 'Above', 'below'
-    _weights(axes[0], p)
-    ratio = _ratios(axes[1], mean, p)
+    facts = results.facts
+    _weights(axes[0], p, facts)
+    ratio = _ratios(axes[1], mean, p, facts)
     medians = p.groupby('treatment').fw_g.median()
-    told = listed(f'{number(v, 0)} g at {t}' for t, v in medians.items())
+    told = listed(f'{number(v, 0)} g at {label_of(facts, t)}' for t, v in medians.items())
     most = p.groupby(['genotype', 'treatment']).size().max()
     caption = (
         f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; '
-        f'{other}: fresh weight under drought as a share of the control, '
+        f'{other}: fresh weight under {facts.stress_word} as a share of the control, '
         f'mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "genotype")}, '
         'against annotated onset.'
     )
     alt = (
         f'Median fresh weight {told}; '
-        f'drought leaves between {number(100 * ratio.min(), 0)} and '
+        f'{facts.stress_word} leaves between {number(100 * ratio.min(), 0)} and '
         f'{number(100 * ratio.max(), 0)} % of the control.'
     )
     return Drawn(fig, caption + in_doubt(p), alt)
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #6870fdd4
-def _weights(ax: Axes, p: pd.DataFrame) -> None:
+def _weights(ax: Axes, p: pd.DataFrame, facts: Facts) -> None:
     "A jittered strip per treatment"
     rng = np.random.default_rng(0)
-    for i, t in enumerate(('WHC-80', 'WHC-30')):
+    names = in_order(facts)
+    for i, t in enumerate(names):
         w = p.fw_g[p.treatment == t]
-        ax.scatter(i + rng.uniform(-0.18, 0.18, len(w)), w, s=9, color=colour(t), alpha=0.6, lw=0)
+        ax.scatter(i + rng.uniform(-0.18, 0.18, len(w)), w, s=9, color=treatment_colour(facts, t), alpha=0.6, lw=0)
         ax.hlines(w.median(), i - 0.3, i + 0.3, color=colour('ink'), lw=1.5)
     ax.set(
-        xticks=[0, 1],
-        xticklabels=['WHC-80 (control)', 'WHC-30 (drought)'],
+        xticks=range(len(names)),
+        xticklabels=[f'{label_of(facts, t)} ({kind(facts, t)})' for t in names],
         ylabel='Fresh weight (g)',
-        xlim=(-0.6, 1.6),
+        xlim=(-0.6, len(names) - 0.4),
         ylim=(0, None),
     )
 
 
-def _ratios(ax: Axes, mean: pd.DataFrame, p: pd.DataFrame) -> pd.Series:
-    "Drought over control by annotated onset"
-    if not {'WHC-30', 'WHC-80'} <= set(mean):
+def _ratios(ax: Axes, mean: pd.DataFrame, p: pd.DataFrame, facts: Facts) -> pd.Series:
+    "Stress over control by annotated onset"
+    ratio = kept_weight(mean, facts)
+    if ratio is None:
         raise NotThere('One treatment has no fresh weights, so there is no ratio.')
-    ratio = (mean['WHC-30'] / mean['WHC-80']).dropna()
-    facts = p.drop_duplicates('genotype').set_index('genotype')
-    for k in ('Early', 'Mid', 'Late'):
-        of = ratio[[g for g in ratio.index if facts.onset_class[g] == k]]
-        ax.scatter(facts.genotype_onset_dag[of.index], of, s=16, color=colour(k), label=k)
+    known = p.drop_duplicates('genotype').set_index('genotype')
+    for k, c in class_tones(facts).items():
+        of = ratio[[g for g in ratio.index if known.onset_class[g] == k]]
+        ax.scatter(known.genotype_onset_dag[of.index], of, s=16, color=c, label=k)
     ax.set(
-        xlabel='Annotated onset (days after germination)',
-        ylabel='Fresh weight, drought / control',
+        xlabel=f'Annotated onset ({facts.day_label})',
+        ylabel=f'Fresh weight, {facts.stress_word} / control',
         ylim=(0, None),
     )
     ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
@@ -352,7 +356,7 @@ def class_strip(
     onset_class: str = 'Mid',  # Early, Mid or Late
     replicate: int = 1,  # 1, 2 or 3
 ) -> Drawn:
-    "Side views of a control and a drought plant of a typical genotype of an onset class"
+    "Side views of a control and a stressed plant of a typical genotype of an onset class"
     p = results.experiment.plants
     of = (
         p[(p.onset_class == onset_class) & (p.replicate == replicate)]

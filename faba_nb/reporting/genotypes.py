@@ -17,9 +17,11 @@ from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, cut, dagger, plants_shown
 from .layout import Column, Table
-from .results import NotThere, Results, counted, in_doubt, listed, number, spread
+from .results import NotThere, Results, begin, counted, in_doubt, listed, number, spread
 from .style import new_figure, colour
 from .comparison_tables import nice
+from ..experiment.facts import Facts, names_of
+from .words import day_axis, in_order, kept_weight, stressed, treatment_colour
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #ff9b7447
 def ranking(
@@ -44,22 +46,22 @@ def ranking_figure(
     arm = arm or results.arms[0]
     r = ranking(results, arm)
     results.keep('ranking', r.replace(np.inf, np.nan))
-    plants = plants_shown(results, _drought_plants(results, arm))
+    plants = plants_shown(results, _stressed_plants(results, arm))
     fig, ax = new_figure(width, 18 + 3.3 * len(r))
     names = [g + dagger(plants[plants.genotype == g]) for g in r.genotype]
-    _ranks(ax, r, arm_tone(results, arm), names)
+    _ranks(ax, r, arm_tone(results, arm), names, day_axis(results.facts))
     fig.legend(loc='outside upper right', ncols=2)
-    return Drawn(fig, _ranking_caption(fig, r, nice(arm)) + in_doubt(plants), _ranking_alt(r))
+    return Drawn(fig, _ranking_caption(fig, r, nice(arm), stressed(results.facts)) + in_doubt(plants), _ranking_alt(r))
 
 
-def _drought_plants(results: Results, arm: str) -> pd.Series:
-    "Ids of the drought plants that the arm read online"
+def _stressed_plants(results: Results, arm: str) -> pd.Series:
+    "Ids of the plants under stress that the arm read online"
     p = results.table('plants')
     p = p[(p.arm == arm) & (p.protocol == genotype_rule.protocol)]
-    return p.plant_id[p.treatment == 'WHC-30']
+    return p.plant_id[p.treatment.isin(names_of(results.facts, 'stress'))]
 
 
-def _ranks(ax: Axes, r: pd.DataFrame, tone: str, names: list[str]) -> None:
+def _ranks(ax: Axes, r: pd.DataFrame, tone: str, names: list[str], days: str) -> None:
     "A mark, an interval and the onset of every genotype; an interval without end goes to the edge"
     y = np.arange(len(r))
     edge = 1 + np.nanmax([*r.day, *r.onset_dag, 1])
@@ -74,20 +76,20 @@ def _ranks(ax: Axes, r: pd.DataFrame, tone: str, names: list[str]) -> None:
         yticklabels=names,
         ylim=(len(r) - 0.3, -0.7),
         xlim=(None, edge),
-        xlabel='Days after germination',
+        xlabel=days,
     )
     ax.tick_params(axis='y', labelsize=6)
     ax.grid(axis='x', color=colour('rule'))
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #d6827a6a
-def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str) -> str:
+def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str, noun: str) -> str:
     "What a date is, how many genotypes have one, how sure their places are"
     n, wide = how_many(fig, 'dated genotype'), np.median(r.rank_high - r.rank_low)
     return (
         f'Genotypes by alarm day, {name}: {genotype_rule.words}; '
-        f'median over drought plants and runs, {never_words}. '
+        f'median over {noun}s and runs, {never_words}. '
         f'{n} of {counted(len(r), "genotype")} have a date, with '
-        f'{spread(r.plants, "drought plant")} each. '
+        f'{spread(r.plants, noun)} each. '
         'Lines: 95 % intervals over plants, to the right edge where they have no end. '
         f'Half of the genotypes could stand within {number(wide, 0)} ranks or more '
         'of where they stand.'
@@ -181,14 +183,15 @@ def genotype_table(
     t = g.groupby('genotype')[['onset_dag', 'onset_class']].first().join(f1)
     t = t.join([_dates(results, arms[0]), _harvest(results), _doubts(results)])
     t = t.rename_axis('genotype').sort_values(['onset_dag']).reset_index()
+    day = results.facts.day_word
     more = dict(
-        alarm=Column('alarm', 'Alarm', f'DAG, {nice(arms[0])}', 1),
-        kept=Column('kept', 'Fresh weight', 'drought / control', 2),
+        alarm=Column('alarm', 'Alarm', f'{day}, {nice(arms[0])}', 1),
+        kept=Column('kept', 'Fresh weight', f'{results.facts.stress_word} / control', 2),
         doubt=Column('doubt', 'In doubt'),
     )
     columns = [
         Column('genotype', 'Genotype'),
-        Column('onset_dag', 'Onset', 'DAG', 0),
+        Column('onset_dag', 'Onset', day, 0),
         Column('onset_class', 'Class'),
         *(Column(a, nice(a), 'F1', 2) for a in arms),
         *(c for k, c in more.items() if k in t),
@@ -197,7 +200,7 @@ def genotype_table(
     if 'alarm' in t:
         caption += (
             f' Alarm day of {nice(arms[0])}: {genotype_rule.words}; '
-            f'median over drought plants and runs, {never_words}.'
+            f'median over {stressed(results.facts)}s and runs, {never_words}.'
         )
     note = ''
     if len(results.arms) > most:
@@ -214,15 +217,16 @@ def _dates(results: Results, arm: str) -> pd.DataFrame:
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #620831c1
 def _harvest(results: Results) -> pd.DataFrame:
-    "Fresh weight under drought as a share of the control, where the weights are at hand"
+    "Fresh weight under stress as a share of the control, where the weights are at hand"
     try:
         p = results.experiment.plants
     except NotThere:
         return pd.DataFrame(index=[])
     w = p.pivot_table(index='genotype', columns='treatment', values='fw_g')
-    if not {'WHC-30', 'WHC-80'} <= set(w):
+    kept = kept_weight(w, results.facts)
+    if kept is None:
         return pd.DataFrame(index=[])
-    return pd.DataFrame({'kept': w['WHC-30'] / w['WHC-80']})
+    return pd.DataFrame({'kept': kept})
 
 
 def _doubts(results: Results) -> pd.DataFrame:
@@ -237,13 +241,23 @@ def _doubts(results: Results) -> pd.DataFrame:
     return pd.Series(said, name='doubt').to_frame()
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #53060dfc
+def _columns(
+    wide: bool,
+    pictures: bool,  # whether there are photographs
+) -> list[float]:
+    "Widths of the columns: plants, where there is room a plant over time, curves"
+    if not pictures:
+        return [0.25, 1]
+    return [1.15, 1.15, 1] if wide else [1.1, 1]
+
+
 def genotype_rows(
     results: Results,  # the study
     width: float,  # mm
     arm: str | None = None,  # the study's first arm by default
-    most: int = 44,  # genotypes shown, in the order of onset
+    most: int = 44,  # genotypes shown, in the order of onset; more make a page too long
 ) -> Drawn:
-    "One row per genotype: its plants, a drought plant over time, probability curves, errors"
+    "One row per genotype: its plants, a stressed plant over time, probability curves, errors"
     arm = arm or results.arms[0]
     test = results.predictions(arm)
     key = ['genotype', 'treatment', 'plant_id', 'dag']
@@ -254,8 +268,9 @@ def genotype_rows(
     plants = plants_shown(results, probs.plant_id[probs.genotype.isin(names)])
     pictures = _photographs(results, names)
     wide = width > 120
-    ratios = [1.15, 1.15, 1] if wide else [1.1, 1]
-    label = 'Days after germination' if wide else 'Days after\ngermination'
+    ratios = _columns(wide, bool(pictures))
+    label = day_axis(results.facts)
+    label = label if wide else textwrap.fill(label, 12)
     height = 14 + 17 * len(names)
     fig, axes = new_figure(
         width, height, len(names), len(ratios), width_ratios=ratios, squeeze=False
@@ -265,13 +280,14 @@ def genotype_rows(
         title = textwrap.fill(g + dagger(plants[plants.genotype == g]), 18)
         together, over_time = pictures.get(g, ([], []))
         _plants(row[0], together, f'{title}\nonset {number(onset[g], 0)}')
-        if wide:
+        if len(row) == 3:
             _plants(row[1], over_time, '')
         of = probs[probs.genotype == g]
-        _lines(row[-1], of, onset[g], errors.get(g, ''), label, last=g == names[-1])
+        _lines(row[-1], of, onset[g], errors.get(g, ''), label, g == names[-1], results.facts)
+    caption = _rows_caption(fig, axes, nice(arm), probs.genotype.nunique(), results)
     return Drawn(
         fig,
-        _rows_caption(fig, axes, nice(arm), probs.genotype.nunique()) + in_doubt(plants),
+        caption + in_doubt(plants),
         _rows_alt(fig, names, onset),
     )
 
@@ -279,23 +295,24 @@ def genotype_rows(
 CURVES = Rule('retrospective', None, 0.5, 1)  # what is said above the curves
 
 
-def _rows_caption(fig: Figure, axes: np.ndarray, name: str, n: int) -> str:
+def _rows_caption(fig: Figure, axes: np.ndarray, name: str, n: int, results: Results) -> str:
     "What stands in the columns, counted in them"
+    facts = results.facts
     first = how_many_in(axes[:, 0])
     strip = how_many_in(axes[:, 1:-1])
     all_ = 'Every genotype' if len(axes) == n else f'{len(axes)} of {n} genotypes'
     seen = 'From the left: ' if first or strip else ''
     seen += 'its plants on their last day, controls first; ' if first else ''
-    seen += 'one drought plant over time; ' if strip else ''
-    photos = ' No photographs are at hand.'
+    seen += f'one {stressed(facts)} over time; ' if strip else ''
+    photos = '' if results.predictions_only else ' No photographs are at hand.'
     if first or strip:
         photos = f' {counted(first + strip, "photograph")}, one scale.'
     curves = spread([how_many(ax, 'curve') for ax in axes[:, -1]], 'curve')
     return (
-        f'{all_} in the order of annotated onset. {seen}the '
+        f'{all_} in the order of annotated onset. {begin(seen + "the")} '
         f'probability of stress of {name}, retrospective, mean over seeds, {curves} each '
-        '(blue: control, orange: drought, vertical line: annotated onset, dotted: 0.5). '
-        f'Above the curves: days from onset to the alarm of each drought plant ({CURVES.words}; '
+        f'(blue: control, orange: {facts.stress_word}, vertical line: annotated onset, dotted: 0.5). '
+        f'Above the curves: days from onset to the alarm of each {stressed(facts)} ({CURVES.words}; '
         f'median over runs, “never” where half of them or more never alarm).{photos}'
     )
 
@@ -311,14 +328,16 @@ def _rows_alt(fig: Figure, names: list[str], onset: pd.Series) -> str:
     "Rows and photographs, and where they begin and end"
     say = lambda g: f'{g} (onset day {number(onset[g], 0)})'
     rows = counted(len(names), 'row')
-    photographs = counted(how_many(fig, 'photograph'), 'photograph')
-    return f'{rows} with {photographs}, from {say(names[0])} to {say(names[-1])}.'
+    n = how_many(fig, 'photograph')
+    photographs = f' with {counted(n, "photograph")}' if n else ''
+    return f'{rows}{photographs}, from {say(names[0])} to {say(names[-1])}.'
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #167b2bac
 def _errors(results: Results, arm: str) -> dict[str, str]:
-    "{genotype: days from onset to the alarm of each drought plant, median over runs}"
+    "{genotype: days from onset to the alarm of each stressed plant, median over runs}"
     p = results.table('plants')
-    p = p[(p.arm == arm) & (p.protocol == CURVES.protocol) & (p.treatment == 'WHC-30')]
+    p = p[(p.arm == arm) & (p.protocol == CURVES.protocol)]
+    p = p[p.treatment.isin(names_of(results.facts, 'stress'))]
     days = pd.to_numeric(p.error_d, errors='coerce')
     days = days.groupby([p.genotype, p.replicate]).agg(middle_day)
     say = lambda v: 'never' if v != v else f'{number(v, 0, sign=True)} d'
@@ -326,7 +345,7 @@ def _errors(results: Results, arm: str) -> dict[str, str]:
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #ab5f4255
 def _photographs(results: Results, names: list[str]) -> dict[str, tuple[list, list]]:
-    "{genotype: (plants on the last day, one drought plant over time)}, as far as they are there"
+    "{genotype: (plants on the last day, one stressed plant over time)}, as far as they are there"
     try:
         e = results.experiment
     except NotThere:
@@ -337,13 +356,14 @@ def _photographs(results: Results, names: list[str]) -> dict[str, tuple[list, li
 def _read_photographs(e: Experiment, names: list[str]) -> dict[str, tuple[list, list]]:
     "The pictures of all genotypes, cut to one common frame"
     side = e.images[e.images['view'] == 'side_000'].sort_values(['plant_id', 'dag'])
-    order = dict(by=['genotype', 'treatment', 'replicate'], ascending=[True, False, True])
-    p = e.plants[e.plants.genotype.isin(names)].sort_values(**order)
+    p = e.plants[e.plants.genotype.isin(names)]
+    place = p.treatment.map(in_order(e.facts).index)
+    p = p.assign(place=place).sort_values(['genotype', 'place', 'replicate'])
     last = side.groupby('plant_id').path.last()
     paths = []  # genotype; 0 on the last day, 1 over time; path
     for r in p[p.plant_id.isin(last.index)].itertuples():
         paths.append((r.genotype, 0, last[r.plant_id]))
-    for r in p[p.treatment == 'WHC-30'].drop_duplicates('genotype').itertuples():
+    for r in p[p.treatment.isin(names_of(e.facts, 'stress'))].drop_duplicates('genotype').itertuples():
         of = side[side.plant_id == r.plant_id].path.to_numpy()
         at = np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int)
         paths += [(r.genotype, 1, of[i]) for i in np.unique(at)]
@@ -367,11 +387,17 @@ def _plants(ax: Axes, images: list[np.ndarray], name: str) -> None:
 
 
 def _lines(
-    ax: Axes, probs: pd.DataFrame, onset: float, errors: str, label: str, last: bool
+    ax: Axes,
+    probs: pd.DataFrame,
+    onset: float,
+    errors: str,
+    label: str,
+    last: bool,
+    facts: Facts,
 ) -> None:
     "A curve per plant, the errors over them"
     for (t, _), one in probs.groupby(['treatment', 'plant_id']):
-        shows(ax.plot(one.dag, one.probability, color=colour(t), lw=0.8)[0], 'curve')
+        shows(ax.plot(one.dag, one.probability, color=treatment_colour(facts, t), lw=0.8)[0], 'curve')
     if onset == onset:
         ax.axvline(onset, 0, 0.78, color=colour('ink'), lw=0.8)
     ax.axhline(0.5, color=colour('muted'), lw=0.5, ls=':')

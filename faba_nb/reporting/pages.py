@@ -18,7 +18,7 @@ from ..core.files import write_text
 from ..core.notebooks import done
 from ..core.stopping import raise_if_stopping
 from ..core.study_folder import StudyFolder
-from .results import NotThere, Results
+from .results import NoSubject, NotThere, Results
 from .site import FRONT, reports
 from .style import use_style
 
@@ -51,7 +51,7 @@ def _show(page: Page, make: Callable, quiet: bool = False) -> None:
     try:
         html = make()
     except NotThere as e:
-        if quiet:
+        if quiet or isinstance(e, NoSubject):
             return
         html = _gap(page, e)
     display(HTML(str(html)))
@@ -169,9 +169,10 @@ def banner(self: Page) -> None:
     notice = Markup(
         '<p class="simulated"><b>Simulated data.</b> No plant was grown for these numbers: '
         'plants, photographs and sensor tables were drawn by a program{}. '
-        'Nothing on this page is a statement about faba bean.</p>'
+        'Nothing on this page is a statement about {}.</p>'
     )
-    display(HTML(str(notice.format(f' ({facts})' if facts else ''))))
+    subject = self.results.facts.species or 'real plants'
+    display(HTML(str(notice.format(f' ({facts})' if facts else '', subject))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #3586dc63
 @patch

@@ -21,6 +21,7 @@ from .drawing import css_name
 from .results import Results, _read
 from .site import FRONT, Report, reports
 from .style import PALETTE
+from .words import filled
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #0518425c
 def style_sheet() -> str:
@@ -45,7 +46,7 @@ def _without_title(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "The notebook without its title, subtitle and papermill's parameter cells"
     for c in nb.cells:
         if c.cell_type == 'markdown' and re.match(r'#\s', c.source):
-            c.source = re.sub(r'^#\s+.*\n*(>.*\n*)?(Needs `.*`.*)?', '', c.source)
+            c.source = re.sub(r'^#\s+.*\n*(>.*\n*)?(\s*Needs `.*`.*)*', '', c.source)
             break
     hidden = {'parameters', 'injected-parameters'}
     nb.cells = [c for c in nb.cells if not hidden & set(c.metadata.get('tags', []))]
@@ -57,6 +58,23 @@ def _sections(html: str) -> list[tuple[str, str]]:
     tag = r'<a class="anchor-link".*?</a>|<[^>]+>'
     found = re.findall(r'<h2[^>]*id="([^"]+)"[^>]*>(.*?)</h2>', html, flags=re.S)
     return [(i, html_module.unescape(re.sub(tag, '', text)).strip()) for i, text in found]
+
+# %% ../../nbs/50_reporting/90_rendering.ipynb #1fbd217f
+def _shows_something(cell: nbformat.NotebookNode) -> bool:
+    "Whether a cell shows HTML"
+    return any('text/html' in o.get('data', {}) for o in cell.get('outputs', []))
+
+
+def _without_empty_sections(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    "The notebook without texts whose cells, as far as the next text, show nothing"
+    parts = []
+    for c in nb.cells:
+        if c.cell_type == 'markdown' or not parts:
+            parts.append([])
+        parts[-1].append(c)
+    keep = lambda text, *cells: not cells or any(map(_shows_something, [text, *cells]))
+    nb.cells = [c for part in parts if keep(*part) for c in part]
+    return nb
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #220137e8
 TOGETHER = [
@@ -91,6 +109,10 @@ def to_page(
         'highlight': lambda s: Markup(Highlight2HTML()(s)),
     }
     nb = _without_title(nbformat.read(executed, as_version=4))
+    nb = _without_empty_sections(nb)
+    for c in nb.cells:
+        if c.cell_type == 'markdown':
+            c.source = filled(c.source, facts['experiment'])
     make = lambda sections: env.get_template('page.html.j2').render(
         nb=nb, page={**facts, 'sections': sections}
     )
@@ -110,6 +132,7 @@ def page_facts(
         title=title,
         subtitle=report.subtitle,
         study=study.name,
+        experiment=results.facts,
         pages=pages,
         fingerprint=mark,
         style=style_sheet(),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERBS', 'CONSERVATIVE', 'stated', 'answer', 'best_arm', 'against_clock', 'told', 'verdicts', 'robust', 'facts',
-           'power', 'information', 'retrained', 'provenance', 'studies_with']
+           'power', 'information', 'retrained', 'limits', 'provenance', 'studies_with']
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f6979f74
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..evaluation.alarms import Rule
 from ..evaluation.comparing import margin
 from ..evaluation.information_free import fair_rival
 from ..evaluation.robustness import holds_in
+from ..experiment.facts import names_of
 from ..core.provenance import read_log
 from ..core.studies import studies, read_study
 from faba_nb.reporting.results import (
@@ -27,7 +28,8 @@ from faba_nb.reporting.results import (
     p_equals,
     with_interval,
 )
-from .comparison_tables import difference, genotypes, nice
+from .comparison_tables import difference, genotypes, nice, no_contrast
+from .words import in_words, stressed, suffers_first, who
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #7e86d51c
 VERBS = {
@@ -122,8 +124,8 @@ def against_clock(
         return text
     told = _after_selection(results, best)
     return (
-        f'{text} The time-and-treatment baseline, which is told who was watered and sees no plant, '
-        f'scores {number(clock.value, 2)}; {told}.'
+        f'{text} The time-and-treatment baseline, which is told {who(results.facts)} and sees no '
+        f'plant, scores {number(clock.value, 2)}; {told}.'
     )
 
 
@@ -163,7 +165,7 @@ def verdicts(
     "The stated contrasts, a line each"
     c = stated(results)
     if c.empty:
-        raise NotThere('The study states no contrast.')
+        raise no_contrast(results, 'The study states no contrast.')
     line = Markup('<li class="{}">{}</li>')
     lines = [line.format(r.verdict, begin(_with_nice_names(r))) for r in c.itertuples()]
     return Markup('<ul class="verdicts">{}</ul>').format(Markup('').join(lines))
@@ -190,15 +192,29 @@ def robust(
     told = [holds_in(table, r.arm_a, r.arm_b, nice) for r in stated(results).itertuples()]
     told = [begin(t) for t in told if t]
     if not told:
-        raise NotThere('No stated contrast was computed with its decisions taken otherwise.')
+        why = 'No stated contrast was computed with its decisions taken otherwise.'
+        raise no_contrast(results, why)
     return told
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #f624373b
+def _brought(results: Results) -> str:
+    "A study of predictions that were made elsewhere, in a sentence"
+    title, species = results.facts.title, results.facts.species
+    of = f' of {species}' if species else ''
+    return (
+        f'{title + ": p" if title else "P"}redictions of {counted(len(results.arms), "arm")} '
+        f'({listed(map(nice, results.arms))}) that were trained elsewhere, '
+        f'{counted(genotypes(results), "genotype")}{of}.'
+    )
+
+
 def facts(
     results: Results,  # the study
 ) -> str:
     "The study in a sentence or two"
     arms = results.study.arms
+    if not arms:
+        return _brought(results)
     n = genotypes(results)
     fits = sum(a.fits(n) for a in arms.values())
     seeds = sorted({(len(a.split_seeds), len(a.init_seeds)) for a in arms.values()})
@@ -216,6 +232,19 @@ def facts(
     return f'{text} No results: {without}; evaluation found no predictions.'
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #c1568275
+def _by_chance(
+    results: Results,
+    row: pd.Series,  # of the power table
+) -> str:
+    "How often identical arms lie as far apart as those of the earlier paper, where there is one"
+    if not results.is_built_in:
+        return ''
+    return (
+        f', and {int(row.n_arms)} arms that are in truth identical show a gap of '
+        f'{number(row.gap, 3)} or more with probability {number(row.prob_gap, 2)}'
+    )
+
+
 def power(
     results: Results,  # the study
 ) -> str:
@@ -228,9 +257,7 @@ def power(
         f'Arms agree over genotypes with a correlation of {number(row.correlation, 2)} ({how}). '
         f'So {counted(int(row.n_genotypes), "genotype")} find a difference of '
         f'{number(row.detectable_difference_80, 3)} F1 with 80 % power at the level '
-        f'{row.alpha:.2g} (the first step of Holm), '
-        f'and {int(row.n_arms)} arms that are in truth identical show a gap of '
-        f'{number(row.gap, 3)} or more with probability {number(row.prob_gap, 2)}.'
+        f'{row.alpha:.2g} (the first step of Holm){_by_chance(results, row)}.'
     )
     c = stated(results)
     if c.empty:
@@ -267,7 +294,7 @@ def information(
         )
     if no:
         texts.append(
-            f'In the {protocol} protocol, nothing beyond chance about which genotype dries first '
+            f'In the {protocol} protocol, nothing beyond chance about which genotype {suffers_first(results.facts)} '
             f'is seen in {no}{"" if yes else rule}.'
         )
     return texts + retrained(results, protocol)
@@ -304,6 +331,44 @@ def retrained(
                 f'the range of the deals for {told_of}.'
             )
     return texts if set(results.arms) <= set(t.arm) else [*texts, CONSERVATIVE]
+
+# %% ../../nbs/50_reporting/50_sentences.ipynb #06d8fe00
+def limits(
+    results: Results,  # the study
+) -> Markup:
+    "What no score of this study can show"
+    known = results.facts
+    plants = results.table('plants')
+    dry = plants[plants.treatment.isin(names_of(known, 'stress'))].drop_duplicates('plant_id')
+    same = in_words(dry.groupby('genotype').size(), stressed(known))
+    made = ', and its making is not documented' if results.is_built_in else ''
+    stress = known.stress_word
+    best = 'a backbone' if results.is_built_in else 'an arm'
+    points = {
+        f'Whether a model detected {stress} before symptoms were visible.': Markup(
+            'Retrospective predictions read the whole series, the last day included. '
+            'Only the online protocol may speak of <em>early</em>, and only beyond the alarms of '
+            'the matched controls.'
+        ),
+        'When stress began.': (
+            f'The onset is one annotated day per genotype, the same for its {same}{made}. '
+            'Plants were looked at every few days.'
+        ),
+        f'That {best} is better on other plants.': _one_experiment(results),
+        'That a high score needs plant information.': (
+            f'{begin(stress)} onset follows the calendar; the clock among the information-free '
+            'baselines shows how far the calendar alone leads.'
+        ),
+    }
+    line = Markup('<li><strong>{}</strong> {}</li>')
+    return Markup('<ul>{}</ul>').format(Markup('').join(line.format(*x) for x in points.items()))
+
+
+def _one_experiment(results: Results) -> str:
+    "How much of the world was seen"
+    if results.is_built_in:
+        return 'One species, one chamber, one season, one dose of drought.'
+    return 'These are the plants of one experiment.'
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #faace8c0
 def provenance(

@@ -26,8 +26,8 @@ INK = {
 
 # %% ../../nbs/50_reporting/10_style.ipynb #9bc7de0b
 THINGS = {
-    'WHC-80': ('#0068a8', '#58b0ea'),
-    'WHC-30': ('#c9510c', '#f2935a'),
+    'control': ('#0068a8', '#58b0ea'),
+    'stress': ('#c9510c', '#f2935a'),
     'Early': ('#6a1f7a', '#cf8be0'),
     'Mid': ('#a8447f', '#e58fc0'),
     'Late': ('#c77ba4', '#f5c3dd'),
@@ -57,7 +57,7 @@ PALETTE = {**INK, **THINGS, **BACKBONES}
 
 
 def colour(
-    name: str,  # a key of `PALETTE`: 'WHC-30', 'fluor', 'dinov2', 'ink', …
+    name: str,  # a key of `PALETTE`: 'stress', 'fluor', 'dinov2', 'ink', …
     dark: bool = False,  # the tone for dark paper instead
 ) -> str:
     "The colour of a thing, as `#rrggbb`"

@@ -1275,8 +1275,8 @@ def _parser() -> _Parser:
     common.add_argument('--debug', action='store_true', help='show the traceback of an error')
     p = _Parser(
         'faba',
-        description='Drought in faba beans through frozen vision backbones: '
-        'from photographs to an honest report.',
+        description='Stress of plants through frozen vision backbones: '
+        'from photographs, or predictions of any system, to an honest report.',
         parents=[common],
         allow_abbrev=False,
         epilog='exit codes: 0 done, 1 a run failed or files are not as recorded, 2 bad input, '

@@ -42,8 +42,8 @@ def plain_tables(
     images['outlier'] = images.outlier.map(yes)
     images['path'] = [plain_path(r) for r in xp.images.itertuples()]
     out = {'plants': plants, 'images': images[IMAGE_COLUMNS]}
-    for name in xp.about.modalities:
-        frame = xp.env_daily if name in xp.about.clocks else getattr(xp, name)
+    for name in xp.facts.modalities:
+        frame = xp.env_daily if name in xp.facts.clocks else getattr(xp, name)
         out[name] = frame.rename(columns={'dag': 'day'})
     return out
 
@@ -59,19 +59,19 @@ def plain_description(
     xp: Experiment,  # in the built-in layout
 ) -> dict:
     "What `experiment.yaml` says of it"
-    about = xp.about
-    treatments = {t: {'role': r, 'label': about.labels[t]} for t, r in about.roles.items()}
-    tables = {n: {'table': f'{n}.csv'} for n in about.modalities}
-    for name in about.clocks:
+    facts = xp.facts
+    treatments = {t: {'role': r, 'label': facts.labels[t]} for t, r in facts.roles.items()}
+    tables = {n: {'table': f'{n}.csv'} for n in facts.modalities}
+    for name in facts.clocks:
         tables[name]['per'] = 'experiment'
     return dict(
-        title=f'{about.title} (simulated)',
-        species=about.species,
-        day_label=about.day_label,
+        title=f'{facts.title} (simulated)',
+        species=facts.species,
+        day_label=facts.day_label,
         plants='plants.csv',
         treatments=treatments,
         onset={'from': 'plants'},
-        leave_out=about.leave_out,
+        leave_out=facts.leave_out,
         images={'table': 'images.csv', 'mask': 'alpha'},
         modalities=tables,
     )
