@@ -10,7 +10,7 @@ __all__ = ['WIDTH', 'X', 'TOP', 'SMALL', 'FLAG', 'marked', 'widths', 'strip', 'd
 from html import escape
 from itertools import product
 import numpy as np, pandas as pd
-from ..experiment.facts import Facts, label_of
+from ..experiment.facts import Facts
 from ..experiment.marks import excluded
 from .charts import COLOURS, el, group, line, panel, scale, svg
 from .charts import treatment_colours, words
@@ -126,7 +126,7 @@ def strip(
         'rect', x=float(X(1.5)), y=top, width=float(X(39.3) - X(1.5)), height=SMALL[1], fill='#111'
     )
     name = words(
-        label_of(facts, treatment),
+        facts.labels[treatment],
         0,
         0,
         'middle',
@@ -186,7 +186,7 @@ def heading(
     ]
     flags = []
     for i, r in enumerate(pair.itertuples()):
-        who = f'{r.plant_id} {label_of(facts, r.treatment)}'
+        who = f'{r.plant_id} {facts.labels[r.treatment]}'
         tone = treatment_colours(facts)[r.treatment]
         parts.append(words(who, 400 + 190 * i, 14, fill=tone))
         if doubts(r.flags):
@@ -211,7 +211,7 @@ def probabilities(
             continue
         dashed = protocol == 'retrospective'
         colour = treatment_colours(src.facts)[p.treatment]
-        treatment = label_of(src.facts, p.treatment)
+        treatment = src.facts.labels[p.treatment]
         name = f'{treatment} {protocol}'
         label = treatment if protocol == protocols[0] else ''
         lines.append(line(name, q.dag, q.probability, colour, dashed, label, word))
@@ -245,7 +245,7 @@ def gates(
 def _measured(facts: Facts, treatment: str, days: np.ndarray, values: np.ndarray) -> dict:
     "The line of what was measured on a plant of a treatment"
     colour = treatment_colours(facts)[treatment]
-    return line(label_of(facts, treatment), days, values, colour, day=facts.day_word)
+    return line(facts.labels[treatment], days, values, colour, day=facts.day_word)
 
 
 def charts(

@@ -15,7 +15,6 @@ import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..evaluation.alarms import Rule, genotype_rule, never_words
-from ..experiment.facts import label_of
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
@@ -533,7 +532,7 @@ def _large(self: PlantsExplorer, r: pd.Series) -> str:
     except pyvips.Error as e:
         body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
     colour = treatment_colours(self.src.facts)[p.treatment]
-    treatment = escape(label_of(self.src.facts, p.treatment))
+    treatment = escape(self.src.facts.labels[p.treatment])
     name = f'<b style="color:{colour}">{r.plant_id} {treatment}</b>'
     name += f', {day}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))

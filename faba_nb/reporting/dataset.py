@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 from matplotlib.axes import Axes
 from ..experiment.experiment_folder import Experiment
-from ..experiment.facts import Facts, label_of
+from ..experiment.facts import Facts
 from ..experiment.plan import design
 from .drawing import Drawn
 from .figures import plant_strip
@@ -260,7 +260,7 @@ def biomass(
     _weights(axes[0], p, facts)
     ratio = _ratios(axes[1], mean, p, facts)
     medians = p.groupby('treatment').fw_g.median()
-    told = listed(f'{number(v, 0)} g at {label_of(facts, t)}' for t, v in medians.items())
+    told = listed(f'{number(v, 0)} g at {facts.labels[t]}' for t, v in medians.items())
     most = p.groupby(['genotype', 'treatment']).size().max()
     caption = (
         f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; '
@@ -286,7 +286,7 @@ def _weights(ax: Axes, p: pd.DataFrame, facts: Facts) -> None:
         ax.hlines(w.median(), i - 0.3, i + 0.3, color=colour('ink'), lw=1.5)
     ax.set(
         xticks=range(len(names)),
-        xticklabels=[f'{label_of(facts, t)} ({kind(facts, t)})' for t in names],
+        xticklabels=[f'{facts.labels[t]} ({kind(facts, t)})' for t in names],
         ylabel='Fresh weight (g)',
         xlim=(-0.6, len(names) - 0.4),
         ylim=(0, None),

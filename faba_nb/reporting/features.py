@@ -16,7 +16,7 @@ from .layout import Column, Table
 from .results import NotThere, Results, counted, listed, number
 from .style import BACKBONES, new_figure, colour, label_panels, panels
 from .comparison_tables import nice
-from ..experiment.facts import Facts, label_of, names_of
+from ..experiment.facts import Facts, names_of
 from .words import class_tones, day_axis, in_order, stressed, treatment_colour
 from ..core.study_folder import StudyFolder
 
@@ -60,7 +60,7 @@ def groups(
 ) -> dict[str, tuple[str, str]]:  # written name -> how it is called, its colour
     "The groups that points are coloured by"
     if by == 'treatment':
-        return {t: (label_of(facts, t), treatment_colour(facts, t)) for t in in_order(facts)}
+        return {t: (facts.labels[t], treatment_colour(facts, t)) for t in in_order(facts)}
     return {k: (k, c) for k, c in class_tones(facts).items()}
 
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ..evaluation.comparing import margin, rope, verdict_words
 from ..experiment.experiment_folder import Experiment
-from ..experiment.facts import Facts, label_of
+from ..experiment.facts import Facts
 from .drawing import Drawn, how_many, shows
 from faba_nb.reporting.results import (
     NotThere,
@@ -394,7 +394,7 @@ def _curves(
                 color=treatment_colour(facts, t),
                 lw=1.1,
                 alpha=0.9 if style == '-' else 0.5,
-                label=label_of(facts, t) if first else None,
+                label=facts.labels[t] if first else None,
             )[0]
             if protocol == 'retrospective':
                 shows(curve, f'{kind(facts, t)} plant')
@@ -412,7 +412,7 @@ def _curves_alt(df: pd.DataFrame, chosen: dict[str, str], arm: str, facts: Facts
     for k, g in chosen.items():
         m = last[last.genotype == g].groupby('treatment').probability.mean()
         parts.append(
-            f'{g}: ' + listed(f'{label_of(facts, t)} ends at {number(p, 2)}' for t, p in m.items())
+            f'{g}: ' + listed(f'{facts.labels[t]} ends at {number(p, 2)}' for t, p in m.items())
         )
     return f'Mean probability of {nice(arm)} on the last day of a genotype. {"; ".join(parts)}.'
 
@@ -520,7 +520,7 @@ def _strip(
         title = f'day {d} ●' if d >= onset else f'day {d}'
         ax.set_title(title, loc='center', fontsize=7, weight='normal')
     for ax, t in zip(axes[:, 0], rows):
-        name = label_of(e.facts, t) + dagger(pair.loc[[t]])
+        name = e.facts.labels[t] + dagger(pair.loc[[t]])
         ax.set_ylabel(name, color=treatment_colour(e.facts, t), weight='bold')
     return Drawn(
         fig,
@@ -540,7 +540,7 @@ def _strip_photo(ax: Axes, image: np.ndarray, photo: tuple) -> None:
 # %% ../../nbs/50_reporting/45_figures.ipynb #fd1c8e19
 def _strip_caption(genotype: str, rows: dict[str, pd.DataFrame], onset: float, facts: Facts) -> str:
     "Which plants are in the rows, and what the dots say"
-    who = listed(f'one {kind(facts, t)} plant ({label_of(facts, t)})' for t in rows)
+    who = listed(f'one {kind(facts, t)} plant ({facts.labels[t]})' for t in rows)
     same = ' of the same replicate on the same days' if len(rows) > 1 else ' on days'
     dots = (
         f' ● annotated onset of the {stressed(facts)} (day {number(onset, 0)}) has passed.'

@@ -24,7 +24,6 @@ from ..core.places import root
 from ..core.studies import Arm, Study
 from ..evaluation.delay_curves import DRAWS, HORIZON
 from ..evaluation.comparing import margin, rope
-from ..experiment.facts import label_of
 from ..experiment.plan import design
 from .drawing import Drawn
 from .layout import Column, Table, latex_text
@@ -178,7 +177,7 @@ def _plants_seen(results: Results) -> str:
     species = f' of {facts.species}' if facts.species else ''
     of = lambda t: plants[plants.treatment == t].groupby('genotype').size()
     each = [
-        f'{label_of(facts, t)} ({kind(facts, t)}, {in_words(of(t), "plant")} per genotype)'
+        f'{facts.labels[t]} ({kind(facts, t)}, {in_words(of(t), "plant")} per genotype)'
         for t in in_order(facts)
         if len(of(t))
     ]
@@ -626,7 +625,7 @@ def checklist_facts(
     seeds = {(len(a.split_seeds), len(a.init_seeds)) for a in s.arms.values()}
     return dict(
         accessions=counted(n, 'genotype'),
-        treatments=listed(label_of(known, t) for t in in_order(known)),
+        treatments=listed(known.labels[t] for t in in_order(known)),
         stress=known.stress_word,
         contrasts=listed(f'{nice(a)} against {nice(b)}' for a, b in s.contrasts) or 'none',
         data=data,

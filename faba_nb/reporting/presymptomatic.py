@@ -34,7 +34,7 @@ from faba_nb.reporting.results import (
 )
 from .style import new_figure, colour, label_panels, panels
 from .sentences import told
-from ..experiment.facts import Facts, label_of
+from ..experiment.facts import Facts
 from .words import class_tones, day_axis, in_order, stressed, treatment_colour
 from .comparison_tables import KINDS, MODALITIES, NAMES, genotypes, nice
 
@@ -190,7 +190,7 @@ def _parameter(ax: Axes, courses: pd.DataFrame, name: str, parting: float, facts
         low = g['mean'] - 1.96 * g['sem']
         high = g['mean'] + 1.96 * g['sem']
         ax.fill_between(g.index, low, high, color=treatment_colour(facts, t), alpha=0.2, lw=0)
-        ax.plot(g.index, g['mean'], color=treatment_colour(facts, t), label=label_of(facts, t))
+        ax.plot(g.index, g['mean'], color=treatment_colour(facts, t), label=facts.labels[t])
     if parting == parting:
         shows(ax.axvline(parting, color=colour('ink'), ls=':', lw=0.9), 'day of divergence')
     ax.set_title(name)
@@ -214,7 +214,7 @@ def gate_weights(
     treatments = in_order(results.facts)
     fig, axes = panels(len(treatments), width, 50, (1, 2), sharex=True, sharey=True)
     for ax, t in zip(axes, treatments):
-        _gates(ax, g[g.treatment == t], names, label_of(results.facts, t))
+        _gates(ax, g[g.treatment == t], names, results.facts.labels[t])
     ncols = len(names) if width > 120 else 2
     label_panels(axes, day_axis(results.facts), 'Gate weight (share)', ncols)
     average = lambda rows: np.average(rows.weight, weights=rows.n)

@@ -10,7 +10,7 @@ __all__ = ['TOLD', 'FIRST', 'WORDS', 'day_axis', 'since', 'treatment_colour', 'k
 import numpy as np
 import pandas as pd
 from collections.abc import Iterable
-from ..experiment.facts import CLASSES, Facts, built_in, label_of, names_of
+from ..experiment.facts import CLASSES, Facts, built_in, names_of
 from .results import begin
 from .style import colour
 
