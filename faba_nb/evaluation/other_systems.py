@@ -16,6 +16,7 @@ from ..core.files import read_csv, seal, sha256, write_csv, write_json, write_te
 from ..core.provenance import log_event
 from ..core.studies import Study, check_name
 from ..core.study_folder import StudyFolder
+from ..experiment.description import describe, facts_from_description
 from ..experiment.facts import Facts, facts_from
 from .predictions import check_predictions, text_columns, with_labels
 
@@ -94,7 +95,9 @@ def facts_for(
 
 def _described(path: Path, names: list[str]) -> Facts:
     "The facts of a file, which must know every treatment of the table"
-    facts = facts_from(read_yaml(path), path)
+    told = read_yaml(path)
+    whole = isinstance(told, dict) and 'plants' in told  # of an experiment with tables of its own
+    facts = facts_from_description(describe(told, path), False) if whole else facts_from(told, path)
     for name in names:
         if name not in facts.treatments:
             raise unknown('treatment', name, facts.treatments, f'{path}, treatments')

@@ -166,16 +166,16 @@ def facts_from_description(
     clocks: tuple[str, ...] = (),  # modalities without plants
 ) -> Facts:
     "What a description says to the rest of the project"
-    stresses = [t.label or v for v, t in d.treatments.items() if t.role == 'stress']
+    treatments = {
+        v: facts.Treatment(role=t.role, label=t.label, shares=t.with_)
+        for v, t in d.treatments.items()
+    }
     return Facts(
-        treatments={
-            v: facts.Treatment(role=t.role, label=t.label or v, shares=t.with_)
-            for v, t in d.treatments.items()
-        },
+        treatments=treatments,
         title=d.title,
         species=d.species,
         day_label=day_words(d, dated),
-        stress_word=stresses[0] if len(stresses) == 1 else 'stress',
+        stress_word=facts.stress_word(treatments),
         leave_out=d.leave_out,
         onset_from=d.onset.from_,
         task=TASKS[d.onset.from_],
