@@ -104,7 +104,8 @@ def _controls(self: PlantsExplorer) -> None:
         continuous_update=False,
     )
     self.treatment = w.Dropdown(
-        options=['both', *(t for t in in_order(self.src.facts) if t in set(p.treatment))], description='treatment'
+        options=['both', *(t for t in in_order(self.src.facts) if t in set(p.treatment))],
+        description='treatment',
     )
     self.replicate = w.ToggleButtons(
         options=sorted(p.replicate.unique().tolist()),

@@ -288,7 +288,7 @@ def model_text(results: Results) -> str:
         f'{inputs} In a network, each modality is projected to 128 dimensions and fused by '
         f'{common(net, "fusion", FUSION.get)}; over time stands '
         f'{common(net, "temporal", TIME.get)} [@vaswani2017], '
-        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. '
+        f'with {common(net, "attention", SIGHT.get)}; {results.facts.day_label} enter as sinusoids. '
         'The head gives a probability of stress for every plant-day.'
     )
 

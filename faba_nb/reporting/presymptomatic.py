@@ -137,9 +137,7 @@ def temporal_curves(
     parting = results.table('fluorescence_divergence').set_index('parameter').divergence_dag
     courses = results.table('fluorescence_courses')
     for ax, p in zip(axes, names):
-        _parameter(
-            ax, courses[courses.parameter == p], p, pd.to_numeric(parting[p]), results.facts
-        )
+        _parameter(ax, courses[courses.parameter == p], p, pd.to_numeric(parting[p]), results.facts)
     label_panels(axes, day_axis(results.facts), 'Mean, in the instrument’s units')
     some = e.fluor[e.fluor[names].notna().any(axis=1)]
     replicates = some.merge(e.plants[['plant_id', 'replicate']], on='plant_id')
@@ -245,7 +243,6 @@ def kinds_of_plant(
     "Controls, and stressed plants by onset class"
     tones = class_tones(results.facts)
     return {'control': colour('control')} | {k.lower(): c for k, c in tones.items()}
-
 
 
 def class_curves(
