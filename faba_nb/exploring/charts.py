@@ -84,7 +84,6 @@ def treatment_colours(
     return {name: ROLE[t.role] for name, t in facts.treatments.items()}
 
 
-
 def scale(
     low: float,
     high: float,  # range of the data

@@ -17,7 +17,16 @@ from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, cut, dagger, plants_shown
 from .layout import Column, Table
-from .results import NotThere, Results, begin, counted, in_doubt, listed, number, spread
+from faba_nb.reporting.results import (
+    NotThere,
+    Results,
+    begin,
+    counted,
+    in_doubt,
+    listed,
+    number,
+    spread,
+)
 from .style import new_figure, colour
 from .comparison_tables import nice
 from ..experiment.facts import Facts, names_of
@@ -51,7 +60,11 @@ def ranking_figure(
     names = [g + dagger(plants[plants.genotype == g]) for g in r.genotype]
     _ranks(ax, r, arm_tone(results, arm), names, day_axis(results.facts))
     fig.legend(loc='outside upper right', ncols=2)
-    return Drawn(fig, _ranking_caption(fig, r, nice(arm), stressed(results.facts)) + in_doubt(plants), _ranking_alt(r))
+    return Drawn(
+        fig,
+        _ranking_caption(fig, r, nice(arm), stressed(results.facts)) + in_doubt(plants),
+        _ranking_alt(r),
+    )
 
 
 def _stressed_plants(results: Results, arm: str) -> pd.Series:
@@ -247,7 +260,7 @@ def _columns(
 ) -> list[float]:
     "Widths of the columns: plants, where there is room a plant over time, curves"
     if not pictures:
-        return [0.25, 1]
+        return [0.15, 1]
     return [1.15, 1.15, 1] if wide else [1.1, 1]
 
 
@@ -363,7 +376,9 @@ def _read_photographs(e: Experiment, names: list[str]) -> dict[str, tuple[list, 
     paths = []  # genotype; 0 on the last day, 1 over time; path
     for r in p[p.plant_id.isin(last.index)].itertuples():
         paths.append((r.genotype, 0, last[r.plant_id]))
-    for r in p[p.treatment.isin(names_of(e.facts, 'stress'))].drop_duplicates('genotype').itertuples():
+    for r in (
+        p[p.treatment.isin(names_of(e.facts, 'stress'))].drop_duplicates('genotype').itertuples()
+    ):
         of = side[side.plant_id == r.plant_id].path.to_numpy()
         at = np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int)
         paths += [(r.genotype, 1, of[i]) for i in np.unique(at)]
@@ -397,7 +412,9 @@ def _lines(
 ) -> None:
     "A curve per plant, the errors over them"
     for (t, _), one in probs.groupby(['treatment', 'plant_id']):
-        shows(ax.plot(one.dag, one.probability, color=treatment_colour(facts, t), lw=0.8)[0], 'curve')
+        shows(
+            ax.plot(one.dag, one.probability, color=treatment_colour(facts, t), lw=0.8)[0], 'curve'
+        )
     if onset == onset:
         ax.axvline(onset, 0, 0.78, color=colour('ink'), lw=0.8)
     ax.axhline(0.5, color=colour('muted'), lw=0.5, ls=':')
