@@ -32,11 +32,11 @@ from faba_nb.evaluation.evaluating import evaluate_study
 from faba_nb.evaluation.information import alarm_order, concordance, error_matrices, genotype_onsets
 from faba_nb.evaluation.metrics import fold_values, overall, reference_rank
 from faba_nb.evaluation.predictions import (
-    key_columns,
-    number_columns,
+    KEY_COLUMNS,
+    NUMBER_COLUMNS,
     read_predictions,
     scores,
-    text_columns,
+    TEXT_COLUMNS,
     with_labels,
 )
 from faba_nb.testing.example_predictions import real_onsets, toy_predictions, toy_steps
@@ -232,7 +232,7 @@ def study_of(folder, contrasts=(('a', 'b'),), **arms):
 def evaluated(tmp_path_factory):
     "Two arms and another system's predictions, which bring the needed columns and nothing else"
     theirs = (
-        table(8, skill=0.9)[[*text_columns, *number_columns]]
+        table(8, skill=0.9)[[*TEXT_COLUMNS, *NUMBER_COLUMNS]]
         .query("protocol == 'retrospective'")
         .sample(frac=1, random_state=0)
     )
@@ -704,9 +704,9 @@ def test_lead_is_the_least_squares_fit_of_scipy():
     )
     xx, xy, _ = lead_sums(D[..., 0], days, real_onsets)
     keep = slice(3 * 177, 4 * 177)  # the width of 2.5 days
-    from faba_nb.evaluation.signal_dates import leads, widths
+    from faba_nb.evaluation.signal_dates import leads, WIDTHS
 
-    assert widths[3] == 2.5 and len(leads) == 177
+    assert WIDTHS[3] == 2.5 and len(leads) == 177
     gain = xy.sum(0)[keep] ** 2 / xx.sum(0)[keep]
     i = gain.argmax()
     assert leads[i] == pytest.approx(lead, abs=0.13) and xy.sum(0)[keep][i] / xx.sum(0)[keep][

@@ -20,7 +20,7 @@ from faba_nb.evaluation.comparing import (
     equivalence_p,
     holm,
     leaves_out_zero,
-    margin,
+    MARGIN,
 )
 from faba_nb.evaluation.evaluating import (
     TESTS,
@@ -406,7 +406,7 @@ def test_the_90_percent_interval_is_what_the_equivalence_test_looks_at():
     for shift in (0.0, 0.02, 0.06):
         d = rng.normal(shift, 0.08, 44)
         low, high, smallest = equivalence_interval(d)
-        assert (equivalence_p(d) <= 0.05) == (-margin < low and high < margin)
+        assert (equivalence_p(d) <= 0.05) == (-MARGIN < low and high < MARGIN)
         assert equivalence_p(d, smallest) == pytest.approx(0.05)
         assert stats.t.interval(0.9, 43, d.mean(), stats.sem(d)) == pytest.approx((low, high))
 

@@ -250,7 +250,7 @@ def test_left_and_right_are_above_and_below_where_they_are(grown):
 
 def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
     "The tables of evaluation, the pages of genotypes and dates, and the explorer: same day, same words"
-    from faba_nb.evaluation.alarms import genotype_rule, never_words
+    from faba_nb.evaluation.alarms import genotype_rule, NEVER_WORDS
     from faba_nb.exploring.plants_explorer import PlantsExplorer
     from faba_nb.reporting import genotypes, presymptomatic
     from faba_nb.reporting.results import Results
@@ -274,13 +274,13 @@ def test_the_alarm_day_of_an_accession_is_one_number(grown, monkeypatch):
             f'alarm day of {g}: dinov2 {"DAG %g" % day[g] if day[g] == day[g] else "no date"}'
             in e.dates.value
         )
-        assert genotype_rule.words in e.dates.value and never_words in e.dates.value
+        assert genotype_rule.words in e.dates.value and NEVER_WORDS in e.dates.value
     for caption in (
         genotypes.ranking_figure(r, 190).caption,
         genotypes.genotype_table(r).caption,
         presymptomatic.timeline(r, 190).caption,
     ):
-        assert genotype_rule.words in caption and never_words in caption
+        assert genotype_rule.words in caption and NEVER_WORDS in caption
     last = genotypes.ranking(r, 'dinov2')
     assert last.day.isna().iloc[-1] and not last.day.isna().iloc[0]  # never alarmed stands last
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .predictions import Scores
-from .alarms import LONGEST_LEAD, rules
+from .alarms import LONGEST_LEAD, RULES
 from .resampling import Draws, with_reasons
 
 # %% ../../nbs/40_evaluation/24_delay_curves.ipynb #d48d8c3d
@@ -210,7 +210,7 @@ def each_rule(
     g = s.plants.g.to_numpy()
     G = len(s.genotypes)
     found = {}
-    for k, target in rules:
+    for k, target in RULES:
         theta, _ = s.thresholds(k, target)
         x = s.delay_intervals(s.alarm_day(theta[:, g], k))
         found[k, target] = tuple(Delays(x[part], x['g'], G) for part in ('drought', 'control'))

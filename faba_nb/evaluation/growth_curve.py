@@ -9,15 +9,15 @@ __all__ = ['RATES', 'MIDDLES', 'LEAST', 'measured_size', 'prefix_fits', 'relativ
 import numpy as np
 import pandas as pd
 from .predictions import Scores
-from .information_free import as_information_free, notes, with_cross_fitted
-from .inferred import shape_columns
+from .information_free import as_information_free, NOTES, with_cross_fitted
+from .inferred import SHAPE_COLUMNS
 
 # %% ../../nbs/40_evaluation/18_growth_curve.ipynb #356e4b7c
 def measured_size(
     shape: pd.DataFrame,  # tidy table: plant_id, dag, and some of `shape_columns`
 ) -> pd.DataFrame:  # plant_id, dag, size (log), a row per plant and day; empty where none is known
     "The size that was measured most often"
-    cols = [c for c in shape_columns if c in shape and (shape[c] > 0).any()]
+    cols = [c for c in SHAPE_COLUMNS if c in shape and (shape[c] > 0).any()]
     if not cols:
         return pd.DataFrame(columns=['plant_id', 'dag', 'size'])
     best = max(cols, key=lambda c: (shape[c] > 0).sum())
@@ -100,4 +100,4 @@ def growth_rival(
     if sizes.empty:
         return None
     p = slower_than_controls(s, relative_growth(sizes))
-    return with_cross_fitted(as_information_free(s, 'growth_curve', p, note=notes['growth_curve']))
+    return with_cross_fitted(as_information_free(s, 'growth_curve', p, note=NOTES['growth_curve']))

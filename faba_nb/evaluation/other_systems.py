@@ -18,7 +18,7 @@ from ..core.studies import Study, check_name
 from ..core.study_folder import StudyFolder
 from ..experiment.description import describe, facts_from_description
 from ..experiment.facts import Facts, facts_from
-from .predictions import check_predictions, text_columns, with_labels
+from .predictions import check_predictions, TEXT_COLUMNS, with_labels
 
 # %% ../../nbs/40_evaluation/38_other_systems.ipynb #816f995f
 NEEDED = [
@@ -116,7 +116,7 @@ def _arms_in(df: pd.DataFrame, path: Path) -> dict[str, pd.DataFrame]:
 
 def _text(path: Path) -> pd.DataFrame:
     "A table of predictions with its names as text"
-    names = dict.fromkeys(['study', 'arm', 'backbone', 'role', *text_columns], str)
+    names = dict.fromkeys(['study', 'arm', 'backbone', 'role', *TEXT_COLUMNS], str)
     return read_csv(path, dtype=names, keep_default_na=False, na_values=[''], low_memory=False)
 
 # %% ../../nbs/40_evaluation/38_other_systems.ipynb #ffab1bc4

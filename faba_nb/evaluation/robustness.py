@@ -16,9 +16,9 @@ from faba_nb.evaluation.comparing import (
     adjust,
     compare_mean,
     equivalence_of,
-    metric_words,
+    METRIC_WORDS,
     on_genotypes,
-    primary,
+    PRIMARY,
     resampler_of,
     verdict,
     verdict_words,
@@ -135,7 +135,7 @@ def _entry(
     "F1 of one arm"
     c = s.counts(threshold)
     counts = {k: c[k] for k in ('tp', 'fp', 'fn')}
-    return Entry(s.arm, {primary: rates(c)['f1']}, counts, list(s.genotypes), s.kind)
+    return Entry(s.arm, {PRIMARY: rates(c)['f1']}, counts, list(s.genotypes), s.kind)
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #55d0d620
 def _one_analysis(
@@ -156,8 +156,8 @@ def _one_analysis(
         notes = dict.fromkeys(n for n in (arms[a][2], arms[b][2]) if n)
         row = dict(arm_a=a, arm_b=b, note='; '.join(notes))
         if a in by and b in by:
-            row |= compare_mean(by[a], by[b], primary, resampler)
-            d = run_means(by[a].values[primary]) - run_means(by[b].values[primary])
+            row |= compare_mean(by[a], by[b], PRIMARY, resampler)
+            d = run_means(by[a].values[PRIMARY]) - run_means(by[b].values[PRIMARY])
             row |= equivalence_of(d)
         rows.append(row)
     t = pd.DataFrame(rows)
@@ -202,7 +202,7 @@ def robustness_table(
         of = {a: q.get(name, (None, None, 'not computed')) for a, q in arms.items()}
         t = _decided(_one_analysis(of, pairs, draws, seed))
         parts.append(t.assign(analysis=name))
-    out = pd.concat(parts, ignore_index=True).assign(metric=primary, protocol=protocol)
+    out = pd.concat(parts, ignore_index=True).assign(metric=PRIMARY, protocol=protocol)
     return _beside_primary(out, pairs).reindex(columns=COLUMNS)
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #e40ad4a5
@@ -234,7 +234,7 @@ def holds_in(
     if not len(main) or not len(made) or main.verdict.iloc[0] == 'not computed':
         return ''
     same = int((made.same_as_primary == 1).sum())
-    metric = metric_words[main.metric.iloc[0]]
+    metric = METRIC_WORDS[main.metric.iloc[0]]
     text = f'{name(a)} against {name(b)} in {metric}, “{verdict_words(main.verdict.iloc[0])}”: '
     text += f'holds in {same} of {len(made)} analyses'
     other = made.same_as_primary == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from . import alarms  # gives Scores its thresholds
-from .predictions import Scores, step_columns, with_labels
+from .predictions import Scores, STEP_COLUMNS, with_labels
 
 # %% ../../nbs/40_evaluation/22_signal_alarms.ipynb #e4f95655
 def beside_reference(
@@ -116,13 +116,13 @@ def deviation_scores(
     "The sequential test of a signal as alarms"
     d = signal_steps(table, plants, names, allowance)
     steps = with_labels(d.assign(round=d.get('round', 0)).drop(columns=names))
-    steps = steps[step_columns + ['cusum']]
+    steps = steps[STEP_COLUMNS + ['cusum']]
     steps = steps.sort_values(['genotype', 'plant_id', 'dag'], ignore_index=True)
     p = 1 - np.exp(-steps.cusum.to_numpy() / 5)
     return Scores(
         arm=arm,
         protocol='online',
-        steps=steps[step_columns],
+        steps=steps[STEP_COLUMNS],
         runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
         p=p[None],
         fold=pd.factorize(steps.genotype)[0],

@@ -14,7 +14,7 @@ from faba_nb.evaluation.signal_dates import (
     agreement_table,
     alarm_dates,
     classic,
-    image_signals,
+    IMAGE_SIGNALS,
     lead_table,
     signal_differences,
 )
@@ -66,7 +66,7 @@ def presymptomatic_tables(
     tables = dict(fluorescence=(fluor, known))
     for kind, table in [('shape', shape), ('index', vi)]:
         if table is not None:
-            tables[kind] = table, image_signals[kind]
+            tables[kind] = table, IMAGE_SIGNALS[kind]
     signals, kinds = signal_differences(tables, plants)
     shown = [k for k in signals if kinds[k] != 'fluorescence' or k in classic]
     single, pairs = lead_table({k: signals[k] for k in shown}, kinds, draws)

@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
-from ..evaluation.alarms import Rule, genotype_rule, never_words
+from ..evaluation.alarms import Rule, genotype_rule, NEVER_WORDS
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
@@ -103,7 +103,8 @@ def _controls(self: PlantsExplorer) -> None:
         continuous_update=False,
     )
     self.treatment = w.Dropdown(
-        options=['both', *(t for t in in_order(self.src.facts) if t in set(p.treatment))], description='treatment'
+        options=['both', *(t for t in in_order(self.src.facts) if t in set(p.treatment))],
+        description='treatment',
     )
     self.replicate = w.ToggleButtons(
         options=sorted(p.replicate.unique().tolist()),
@@ -385,7 +386,7 @@ def _dates(self: PlantsExplorer) -> str:
     said = escape('; '.join(told))
     return (
         f'<div style="font-size:12px;line-height:1.4"><b>alarm day of {name}: {said}</b> '
-        f'({genotype_rule.words}; median over {stressed(self.src.facts)}s and runs, {never_words}). '
+        f'({genotype_rule.words}; median over {stressed(self.src.facts)}s and runs, {NEVER_WORDS}). '
         f'Triangles: {marks}, mean over runs; none where the plant is never alarmed.</div>'
     )
 

@@ -18,7 +18,7 @@ from ..core.errors import BadInput, unknown
 from ..core.places import root
 from ..core.studies import Arm
 from ..evaluation.alarms import Rule, genotype_rule
-from ..evaluation.comparing import margin
+from ..evaluation.comparing import MARGIN
 from ..reporting.layout import Column, Table, latex_text
 from faba_nb.reporting.results import (
     NotThere,
@@ -242,7 +242,7 @@ def _equivalent(row: dict) -> str:
     "Equivalence with metric, margin and interval"
     interval = f'{number(row["low_90"], 3)} to {number(row["high_90"], 3)}'
     return (
-        f'equivalent in F1 within ± {margin}, a chosen margin (90 % interval of '
+        f'equivalent in F1 within ± {MARGIN}, a chosen margin (90 % interval of '
         f'{nice(row["arm_a"])} minus {nice(row["arm_b"])} {interval})'
     )
 
@@ -282,18 +282,18 @@ def equivalent(results: Results, claim: tuple) -> Found:
     "A matches B"
     r, a, b, row = _pair(results, claim, claim.arm, claim.other)
     verdict = STANDS if row['verdict'] == 'equivalent' else CANNOT
-    were = f'could not be shown to be equivalent in F1 within ± {margin}, a chosen margin'
+    were = f'could not be shown to be equivalent in F1 within ± {MARGIN}, a chosen margin'
     if verdict == STANDS:
         were = f'were {_equivalent(row)}'
     instead = f'{nice(a)} and {nice(b)} {were}: difference {_gap(row)}.'
     return Found(
         verdict,
         _gap(row),
-        f'±{margin}',
+        f'±{MARGIN}',
         instead,
         (
             'The absence of a significant difference is not equivalence; '
-            f'equivalence in F1 is now tested with a margin of ± {margin}, which is a choice.'
+            f'equivalence in F1 is now tested with a margin of ± {MARGIN}, which is a choice.'
         ),
     )
 

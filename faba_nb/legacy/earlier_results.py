@@ -18,7 +18,7 @@ from ..backbones.registry import get_backbone
 from ..core.files import read_json
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
-from ..evaluation.comparing import level, margin, verdict_words
+from ..evaluation.comparing import level, MARGIN, verdict_words
 from ..evaluation.power import gap_probability
 from ..reporting.drawing import Drawn
 from ..reporting.figures import adjusted_words, pair_panel
@@ -363,7 +363,7 @@ def pairs_table(
         ),
         note=(
             f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than '
-            f'{margin} in F1, a chosen margin. '
+            f'{MARGIN} in F1, a chosen margin. '
             'Undecided: neither; the order of such a pair is not a result.'
         ),
     )
@@ -380,7 +380,7 @@ def pairs_figure(
         fig,
         (
             'Pairs of imported arms, the higher rank first, with 95 % intervals over '
-            f'{counted(int(p.n.max()), "genotype")}. Band: ±{margin} F1, the margin of '
+            f'{counted(int(p.n.max()), "genotype")}. Band: ±{MARGIN} F1, the margin of '
             f'equivalence, which is a choice.{adjusted_words(p)} '
             'An interval that crosses zero is an order that could turn round.'
         ),
@@ -490,7 +490,7 @@ def can_say(
     results: Results,  # the study
 ) -> Markup:
     "What the imported results carry"
-    same = f'equivalent in F1 within ± {margin}, a chosen margin, to'
+    same = f'equivalent in F1 within ± {MARGIN}, a chosen margin, to'
     words = {'better': 'better than', 'equivalent': same}
     lines = [
         f'{nice(r.arm_a)} is {words[r.verdict]} {nice(r.arm_b)}: {_gap(r)}.'

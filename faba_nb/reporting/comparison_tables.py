@@ -16,7 +16,7 @@ from ..core.files import read_csv
 from ..core.provenance import read_log
 from ..core.studies import Arm
 from ..core.study_folder import StudyFolder
-from ..evaluation.comparing import margin, rope, verdict_words
+from ..evaluation.comparing import MARGIN, ROPE, verdict_words
 from ..experiment.plan import design
 from .layout import Column, Table
 from faba_nb.reporting.results import (
@@ -479,7 +479,7 @@ MORE = [
     Column(
         'p_equivalence_adjusted',
         'p equivalence',
-        f'margin ± {margin} F1',
+        f'margin ± {MARGIN} F1',
         3,
         format=p_value,
         help='Two one-sided tests, adjusted',
@@ -490,9 +490,9 @@ MORE = [
         'prob_better',
         'P(better)',
         digits=2,
-        help=f'Bayesian signed rank: better by more than {rope}',
+        help=f'Bayesian signed rank: better by more than {ROPE}',
     ),
-    Column('prob_equal', 'P(equal)', f'within ±{rope}', 2),
+    Column('prob_equal', 'P(equal)', f'within ±{ROPE}', 2),
     Column('prob_worse', 'P(worse)', digits=2),
 ]
 DETECTABLE = Column(
@@ -562,7 +562,7 @@ def contrasts_table(
         note=(
             f'Adjusted after {listed(sorted(set(c.adjustment)))}. '
             f'Detectable: at the smallest level that this uses, {listed(sorted(_levels(c)))}. '
-            f'Equivalent: a margin of ± {margin} F1, which is a choice. '
+            f'Equivalent: a margin of ± {MARGIN} F1, which is a choice. '
             'Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; '
             'skewed differences make it slightly liberal.'
         ),
@@ -620,7 +620,7 @@ def rivals_table(
         groups='protocol',
         note=(
             f'{_rivals(results)} An arm that does not pass its rival has shown nothing. '
-            f'Equivalent: a margin of ± {margin} F1, which is a choice.'
+            f'Equivalent: a margin of ± {MARGIN} F1, which is a choice.'
         ),
     )
 

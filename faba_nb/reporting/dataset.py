@@ -27,7 +27,15 @@ from faba_nb.reporting.results import (
     number,
 )
 from .style import new_figure, colour
-from .words import class_tones, day_axis, in_order, kept_weight, kind, since, treatment_colour
+from faba_nb.reporting.words import (
+    class_tones,
+    day_axis,
+    in_order,
+    kept_weight,
+    kind,
+    since,
+    treatment_colour,
+)
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #c426e7e5
 def counts_table(
@@ -282,7 +290,14 @@ def _weights(ax: Axes, p: pd.DataFrame, facts: Facts) -> None:
     names = in_order(facts)
     for i, t in enumerate(names):
         w = p.fw_g[p.treatment == t]
-        ax.scatter(i + rng.uniform(-0.18, 0.18, len(w)), w, s=9, color=treatment_colour(facts, t), alpha=0.6, lw=0)
+        ax.scatter(
+            i + rng.uniform(-0.18, 0.18, len(w)),
+            w,
+            s=9,
+            color=treatment_colour(facts, t),
+            alpha=0.6,
+            lw=0,
+        )
         ax.hlines(w.median(), i - 0.3, i + 0.3, color=colour('ink'), lw=1.5)
     ax.set(
         xticks=range(len(names)),

@@ -16,7 +16,7 @@ import pyvips
 from PIL import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ..evaluation.comparing import margin, rope, verdict_words
+from ..evaluation.comparing import MARGIN, ROPE, verdict_words
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts
 from .drawing import Drawn, how_many, shows
@@ -154,7 +154,7 @@ def pair_panel(
     results: Results,  # the study
     pairs: pd.DataFrame,  # rows of the contrasts: arm_a, arm_b, difference, low, high, verdict
     width: float,  # mm
-    bands: Sequence[float] = (margin,),  # half widths of the shaded bands, F1
+    bands: Sequence[float] = (MARGIN,),  # half widths of the shaded bands, F1
 ) -> tuple[Figure, str]:
     "A difference with interval and verdict per pair of arms"
     fig, ax = new_figure(width, 20 + 7 * len(pairs))
@@ -167,7 +167,7 @@ def pair_panel(
         ax.plot([r.low, r.high], [i, i], color=colour('ink'), lw=1.6)
         ax.plot(r.difference, i, 'o', color=arm_tone(results, r.arm_a), mec=colour('ink'), ms=6)
         ax.annotate(
-            f'equivalent\nwithin ± {margin}' if r.verdict == 'equivalent' else r.verdict,
+            f'equivalent\nwithin ± {MARGIN}' if r.verdict == 'equivalent' else r.verdict,
             (1, i),
             xycoords=('axes fraction', 'data'),
             xytext=(4, 0),
@@ -216,13 +216,13 @@ def contrasts(
     c = c[c.primary == 1]
     if c.empty:
         raise NotThere('The study states no contrast that could be drawn.')
-    fig, alt = pair_panel(results, c, width, (margin, rope))
+    fig, alt = pair_panel(results, c, width, (MARGIN, ROPE))
     return Drawn(
         fig,
         (
             'Stated contrasts: difference of genotype-mean F1 with 95 % intervals '
-            f'({spread(c.n, "genotype")}). Dark band: ±{rope}, practically equal; '
-            f'light band: ±{margin} F1, the margin of equivalence, which is a choice.'
+            f'({spread(c.n, "genotype")}). Dark band: ±{ROPE}, practically equal; '
+            f'light band: ±{MARGIN} F1, the margin of equivalence, which is a choice.'
             f'{adjusted_words(c)}'
         ),
         f'Differences: {alt}',

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ..evaluation.alarms import Rule, genotype_rule, middle_day, never_words
+from ..evaluation.alarms import Rule, genotype_rule, middle_day, NEVER_WORDS
 from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, cut, dagger, plants_shown
@@ -100,7 +100,7 @@ def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str, noun: str) -> str:
     n, wide = how_many(fig, 'dated genotype'), np.median(r.rank_high - r.rank_low)
     return (
         f'Genotypes by alarm day, {name}: {genotype_rule.words}; '
-        f'median over {noun}s and runs, {never_words}. '
+        f'median over {noun}s and runs, {NEVER_WORDS}. '
         f'{n} of {counted(len(r), "genotype")} have a date, with '
         f'{spread(r.plants, noun)} each. '
         'Lines: 95 % intervals over plants, to the right edge where they have no end. '
@@ -213,7 +213,7 @@ def genotype_table(
     if 'alarm' in t:
         caption += (
             f' Alarm day of {nice(arms[0])}: {genotype_rule.words}; '
-            f'median over {stressed(results.facts)}s and runs, {never_words}.'
+            f'median over {stressed(results.facts)}s and runs, {NEVER_WORDS}.'
         )
     note = ''
     if len(results.arms) > most:

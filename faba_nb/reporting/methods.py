@@ -23,7 +23,7 @@ from ..backbones.registry import get_backbone
 from ..core.places import root
 from ..core.studies import Arm, Study
 from ..evaluation.delay_curves import DRAWS, HORIZON
-from ..evaluation.comparing import margin, rope
+from ..evaluation.comparing import MARGIN, ROPE
 from ..experiment.plan import design
 from .drawing import Drawn
 from .layout import Column, Table, latex_text
@@ -290,7 +290,7 @@ def model_text(results: Results) -> str:
         f'{inputs} In a network, each modality is projected to 128 dimensions and fused by '
         f'{common(net, "fusion", FUSION.get)}; over time stands '
         f'{common(net, "temporal", TIME.get)} [@vaswani2017], '
-        f'with {common(net, "attention", SIGHT.get)}; days after germination enter as sinusoids. '
+        f'with {common(net, "attention", SIGHT.get)}; {results.facts.day_label} enter as sinusoids. '
         'The head gives a probability of stress for every plant-day.'
     )
 
@@ -408,8 +408,8 @@ def statistics_text(results: Results) -> str:
         'before they are read, the draws are moved by what mixing the seeds of different '
         'genotypes alone does to a ratio. '
         'Beside the primary test stand the corrected resampled t test [@nadeau2003], '
-        f'the Bayesian signed rank test with a region of practical equivalence of {rope} F1 '
-        f'[@benavoli2017], and two one-sided tests with a margin of {margin} F1, a choice [@lakens2017]. '
+        f'the Bayesian signed rank test with a region of practical equivalence of {ROPE} F1 '
+        f'[@benavoli2017], and two one-sided tests with a margin of {MARGIN} F1, a choice [@lakens2017]. '
         'Alarm thresholds and calibration for a genotype are fitted on the predictions for all '
         f'others{_within(results)}. {_delays()} ' + power(results)
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ..evaluation.alarms import COST, Rule, genotype_rule, never_words
+from ..evaluation.alarms import COST, Rule, genotype_rule, NEVER_WORDS
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, dagger, plants_shown
 from .layout import Column, Table
@@ -139,9 +139,7 @@ def temporal_curves(
     parting = results.table('fluorescence_divergence').set_index('parameter').divergence_dag
     courses = results.table('fluorescence_courses')
     for ax, p in zip(axes, names):
-        _parameter(
-            ax, courses[courses.parameter == p], p, pd.to_numeric(parting[p]), results.facts
-        )
+        _parameter(ax, courses[courses.parameter == p], p, pd.to_numeric(parting[p]), results.facts)
     label_panels(axes, day_axis(results.facts), 'Mean, in the instrument’s units')
     some = e.fluor[e.fluor[names].notna().any(axis=1)]
     replicates = some.merge(e.plants[['plant_id', 'replicate']], on='plant_id')
@@ -247,7 +245,6 @@ def kinds_of_plant(
     "Controls, and stressed plants by onset class"
     tones = class_tones(results.facts)
     return {'control': colour('control')} | {k.lower(): c for k, c in tones.items()}
-
 
 
 def class_curves(
@@ -368,7 +365,7 @@ def _timeline_caption(t: pd.DataFrame, name: str, noun: str) -> str:
     none = lambda days: counted(int(days.isna().sum()), 'genotype')
     return (
         f'Alarm day of each genotype, n = {len(t)}: {genotype_rule.words}; '
-        f'median over {noun}s and runs, {never_words} ({none(t.alarm_dag)} for {name}, '
+        f'median over {noun}s and runs, {NEVER_WORDS} ({none(t.alarm_dag)} for {name}, '
         f'{none(t.fluor_alarm_dag)} for fluorescence). '
         'Bar: annotated onset (grey: from the last look before it to the first after it). '
         f'Circle: {name}; square: fluorescence alone; the line goes from '

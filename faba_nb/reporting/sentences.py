@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from markupsafe import Markup
 import pandas as pd
 from ..evaluation.alarms import Rule
-from ..evaluation.comparing import margin
+from ..evaluation.comparing import MARGIN
 from ..evaluation.information_free import fair_rival
 from ..evaluation.robustness import holds_in
 from ..experiment.facts import names_of
@@ -35,7 +35,7 @@ from .words import in_words, stressed, suffers_first, who
 VERBS = {
     'better': 'is better than',
     'worse': 'is worse than',
-    'equivalent': f'is equivalent in F1 within ± {margin}, a chosen margin, to',
+    'equivalent': f'is equivalent in F1 within ± {MARGIN}, a chosen margin, to',
     'undecided': 'cannot be told from',
 }
 

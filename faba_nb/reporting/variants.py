@@ -382,9 +382,7 @@ def importance_table(
     t = results.table('importance')
     t = t[t.metric == metric]
     if t.empty:
-        raise _not_run(
-            results, 'No network of this study was read again with a sensor disturbed.'
-        )
+        raise _not_run(results, 'No network of this study was read again with a sensor disturbed.')
     key = ['arm', 'protocol', 'modality']
     ends = ['loss', 'low', 'high', 'no_interval']
     wide = t.pivot_table(index=key, columns='how', values=ends, aggfunc='first', sort=False)

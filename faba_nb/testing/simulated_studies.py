@@ -13,11 +13,11 @@ from dataclasses import replace
 from ..twin.design import planned_plants, planned_rounds, values
 from ..twin.latent import course, with_onsets
 from ..twin.writing import measure_fluorescence
-from ..evaluation.predictions import Scores, like, scores, step_columns, with_labels
+from ..evaluation.predictions import Scores, like, scores, STEP_COLUMNS, with_labels
 from ..evaluation.metrics import rates
 from ..evaluation.resampling import sign_flip, signs
 from ..evaluation.information import information, permutation_table
-from ..evaluation.information_free import clock_share, noise
+from ..evaluation.information_free import clock_share, NOISE
 from faba_nb.evaluation.signal_dates import (
     lead_table,
     onset_lead,
@@ -66,15 +66,15 @@ def drawn_arms(
     for i in range(studies):
         shared = (
             base
-            + rng.normal(0, noise['genotype'], 44)[g]
-            + rng.normal(0, noise['plant'], plant.max() + 1)[plant]
-            + rng.normal(0, noise['step'], n)
+            + rng.normal(0, NOISE['genotype'], 44)[g]
+            + rng.normal(0, NOISE['plant'], plant.max() + 1)[plant]
+            + rng.normal(0, NOISE['step'], n)
         )
         z = (
             shared
-            + rng.normal(0, noise['arm'], (arms, 1, 44))[..., g]
-            + rng.normal(0, noise['fit'], (arms, runs, 44))[..., g]
-            + rng.normal(0, noise['fit_step'], (arms, runs, n))
+            + rng.normal(0, NOISE['arm'], (arms, 1, 44))[..., g]
+            + rng.normal(0, NOISE['fit'], (arms, runs, 44))[..., g]
+            + rng.normal(0, NOISE['fit_step'], (arms, runs, n))
         )
         said = z > 0
         tp = (said & (y == 1)).astype(np.float32) @ of
@@ -94,7 +94,7 @@ def with_dealt_onsets(
     dealt = dict(zip(own.index, rng.permutation(own.to_numpy())))
     onset = np.where(s.steps.role == 'stress', s.steps.genotype.map(dealt), np.nan)
     bare = s.steps.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
-    steps = with_labels(bare.assign(onset_dag=onset))[step_columns]
+    steps = with_labels(bare.assign(onset_dag=onset))[STEP_COLUMNS]
     return replace(s, steps=like(s, steps))
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #9f74fe27
