@@ -67,6 +67,7 @@ def as_information_free(
         p=np.asarray(p, float)[None],
         fold=s.fold,
         kind='yardstick',
+        facts=s.facts,
         threshold=threshold,
         note=note,
     )

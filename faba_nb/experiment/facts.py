@@ -38,7 +38,9 @@ class Facts:
     day_label: str = 'days'  # of axes, such as 'days after germination'
     day_word: str = 'day'  # before a number, such as 'DAG'
     stress_word: str = 'stress'  # what the stress is called in text, such as 'drought'
-    onset_classes: dict[str, float] = field(default_factory=dict)  # name -> first day; terciles where empty
+    onset_classes: dict[str, float] = field(
+        default_factory=dict
+    )  # name -> first day; terciles where empty
     senescence_day: float | None = None  # from which day controls age visibly, where it is known
 
 # %% ../../nbs/10_experiment/25_facts.ipynb #14457c6e
