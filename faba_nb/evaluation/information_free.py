@@ -67,6 +67,7 @@ def as_information_free(
         p=np.asarray(p, float)[None],
         fold=s.fold,
         kind='yardstick',
+        facts=s.facts,
         threshold=threshold,
         note=note,
     )
@@ -177,7 +178,7 @@ def fair_rival(
 # %% ../../nbs/40_evaluation/04_information_free.ipynb #c8f01d9b
 NOTES = dict(
     treatment_clock=(
-        'told the treatment: share of the other genotypes past onset for drought plants, '
+        'told the treatment: share of the other genotypes past onset for plants under stress, '
         '0 for controls'
     ),
     clock='not told the treatment: half that share for every plant',

@@ -40,7 +40,8 @@ class Facts:
     day_label: str = 'days'  # of axes, such as 'days after germination'
     day_word: str = 'day'  # before a number, such as 'DAG'
     stress_word: str = 'stress'  # what the stress is called in text, such as 'drought'
-    onset_classes: dict = field(default_factory=dict)  # name -> first day; terciles where empty
+    # name -> first day; terciles where empty
+    onset_classes: dict[str, float] = field(default_factory=dict)
     senescence_day: float | None = None  # from which day controls age visibly, where it is known
     leave_out: str = 'genotype'  # what a group of plants is: genotype, block, …
     onset_from: Literal['plants', 'exposure', 'unknown'] = 'plants'  # where onsets come from
