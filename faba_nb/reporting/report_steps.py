@@ -50,7 +50,14 @@ def page_inputs(
         'pages': fingerprint([(r.title, r.subtitle) for r in reports(out=out).values()]),
         'code': state_of_code(*rooms_of('report'), 'reports/site'),
         'experiment': fingerprint(*sorted((root() / 'data' / 'design').glob('*.csv'))),
+        'texts': fingerprint(*_texts()),
     }
+
+
+def _texts() -> list[Path]:
+    "Works, checklist and glossary, which pages print"
+    files = (root() / 'reports').iterdir()
+    return sorted(p for p in files if p.suffix in ('.bib', '.csv'))
 
 # %% ../../nbs/50_reporting/95_report_steps.ipynb #69e81ba4
 ONE_THREAD = {
