@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'SEEDS', 'DEALS', 'SEED', 'LIMITS', 'MODALITIES', 'PROTOCOLS', 'Text', 'Sensors', 'Protocols', 'Seeds',
-           'Labels', 'Named', 'BASES', 'RENAMED', 'Within', 'Arm', 'Registration', 'Study', 'study_from',
-           'present_names', 'renamed_words', 'studies', 'read_study', 'imported']
+           'Labels', 'Parts', 'Named', 'BASES', 'RENAMED', 'STARTER', 'Within', 'ordered_modalities', 'Arm',
+           'Registration', 'Study', 'study_from', 'present_names', 'renamed_words', 'studies', 'read_study',
+           'changed_study', 'imported']
 
 # %% ../../nbs/00_core/06_studies.ipynb #6817d1fe
-import sys
+import re, sys
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields, replace
 from datetime import date
@@ -67,6 +68,7 @@ LIMITS = {
     ),
     'clip_norm': Within(1e-6, 1e6, 'the highest clips nothing'),
     'dropout': Within(0.0, 0.99, 'at 1 nothing is left'),
+    'folds': Within(0, 10_000, '0 is a fold for each group; more folds than groups cannot be'),
     'split_seeds': SEED,
     'init_seeds': SEED,
 }
@@ -74,6 +76,15 @@ LIMITS = {
 # %% ../../nbs/00_core/06_studies.ipynb #5c0b0006
 MODALITIES = ('image', 'fluor', 'env', 'vi', 'water', 'shape')
 PROTOCOLS = ('retrospective', 'online')
+_WORD = re.compile('[A-Za-z][A-Za-z0-9_-]{0,39}')
+
+
+def ordered_modalities(
+    names: Iterable[str],  # in any order
+) -> tuple[str, ...]:  # each once
+    "Those of the built-in layout in its order, then the others as they come"
+    known = [m for m in MODALITIES if m in names]
+    return tuple(dict.fromkeys([*known, *names]))
 
 
 def _distinct(v: tuple) -> tuple:
@@ -109,9 +120,10 @@ def _title(text: str) -> str:
 
 
 def _modality(name: str) -> str:
-    "The name of a sensor"
-    if name not in MODALITIES:
-        raise unknown('modality', name, MODALITIES)
+    "The name of a modality; whether an experiment has it is asked there"
+    if not _WORD.fullmatch(name):
+        what = f'{shown(name)} cannot name a modality'
+        raise BadInput(what, hint='a letter, then at most 39 letters, digits, _ or -')
     return name
 
 
@@ -149,6 +161,16 @@ Seeds = Annotated[
 Labels = Annotated[str, AfterValidator(_labels)]
 
 
+def _parts(folds: int) -> int:
+    "A number of parts; one part would leave nobody to learn from"
+    if folds == 1:
+        raise BadInput('one part would be everybody', hint='write 2 or more, or 0')
+    return folds
+
+
+Parts = Annotated[int, LIMITS['folds'], AfterValidator(_parts)]
+
+
 @settings
 class Arm:
     "One model variant of a study, every setting named"
@@ -172,6 +194,7 @@ class Arm:
     nested: bool = False  # thresholds and calibration from five folds within each
     protocols: Protocols = PROTOCOLS
     labels: Labels = 'published'  # onsets it is trained and scored on; dealt:K is the K-th deal
+    folds: Parts = 0  # parts that the groups are dealt into; 0: a fold for each group
     split_seeds: Seeds = (42,)  # draws of the validation genotypes
     init_seeds: Seeds = (42,)  # initialisations
     max_epochs: Annotated[int, LIMITS['max_epochs']] = 100
@@ -188,12 +211,13 @@ class Arm:
 @patch
 def fits(
     self: Arm,
-    genotypes: int,  # how many the experiment has
+    groups: int,  # how many the experiment has, genotypes or what else is left out
 ) -> int:  # models
-    "Models to train: one per genotype, split seed and init seed, and up to five more when nested"
-    folds = genotypes * len(self.split_seeds) * len(self.init_seeds)
-    within = min(5, max(0, genotypes - 4)) if self.nested else 0
-    return folds * (1 + within)
+    "Models to train: one per fold, split seed and init seed, and up to five more when nested"
+    folds = min(self.folds or groups, groups)
+    rest = max(0, groups - -(-groups // max(1, folds)) - 3)
+    within = min(5, rest) if self.nested else 0
+    return folds * len(self.split_seeds) * len(self.init_seeds) * (1 + within)
 
 # %% ../../nbs/00_core/06_studies.ipynb #257dad42
 def _date(text: str) -> str:
@@ -524,6 +548,9 @@ def _no_key(name: str, where: str, top: list[str]) -> BadInput:
     return BadInput(f'unknown key {name!r}', where, hint)
 
 # %% ../../nbs/00_core/06_studies.ipynb #22a6752c
+STARTER = 'starter'  # a study that is made from the experiment it is run on
+
+
 def studies() -> list[str]:
     "The names of the studies that come with the repository"
     folder = root() / 'data' / 'studies'
@@ -535,7 +562,7 @@ def _study_file(name: str | Path) -> Path:
     if Path(name).suffix in ('.yaml', '.yml'):
         return regular_file(name, absent='there is no such study file')
     if str(name) not in studies():
-        raise unknown('study', str(name)[:80], studies())
+        raise unknown('study', str(name)[:80], [*studies(), STARTER])
     return root() / 'data' / 'studies' / f'{name}.yaml'
 
 
@@ -545,10 +572,19 @@ def read_study(
 ) -> Study:  # what was asked for
     "The study with every arm written out in full"
     path = _study_file(name)
-    d = _with_present_names(read_yaml(path), path.name)
+    return changed_study(read_yaml(path), settings, path)
+
+
+def changed_study(
+    d: Any,  # the content of a study file
+    settings: Iterable[str],  # `KEY=VALUE` texts that change single settings
+    where: str | Path,  # its path, or its name
+) -> Study:  # every arm in full
+    "A study from plain values after these changes"
+    d = _with_present_names(d, Path(where).name)
     for s in settings if isinstance(d, dict) else ():
         d = _apply(d, s)
-    return study_from(d, path)
+    return study_from(d, where)
 
 # %% ../../nbs/00_core/06_studies.ipynb #55c271d8
 @patch

@@ -395,16 +395,19 @@ def _says(out: Path, code: dict, data: str | Path, features: str | Path) -> bool
 
 def _describe(data: str | Path, features: str | Path, out: Path) -> dict[str, str]:
     "Write `run.json`; the experiment's own fingerprint comes back"
+    from faba_nb.experiment.described_tables import whole_groups
     from faba_nb.experiment.experiment_folder import Experiment
 
     experiment = Experiment(data)
+    plants = experiment.plants
+    groups = whole_groups(plants, 'group') if 'group' in plants else plants.genotype.unique()
     write_json(
         {
             'data': str(data),
             'features': str(features),
             'simulated': experiment.simulated or {},
             'experiment': to_dict(experiment.facts),
-            'genotypes': int(experiment.plants.genotype.nunique()),
+            'genotypes': len(groups),
         },
         StudyFolder(out).run,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from ..core.errors import BadInput
-from ..core.studies import MODALITIES, Arm
+from ..core.studies import MODALITIES, Arm, ordered_modalities
 from .bundle import Bundle, scaling
 from .engine import Fit
 from .folds import members
@@ -36,7 +36,7 @@ def step_inputs(
     "(plants, steps, k) what an estimator is given"
     g, parts = getattr(bundle, grid), []
     values = g.values | (bundle.online.get(grid, {}) if online else {})
-    for m in (m for m in MODALITIES if m in scales):
+    for m in ordered_modalities(scales):
         shift, rate = scales[m]
         if m == 'image':
             x = _mean_view(bundle, g, shift, rate)

@@ -16,6 +16,7 @@ import torch
 from ..core.errors import BadInput, unknown
 from ..core.files import read_csv, write_csv
 from ..core.study_folder import StudyFolder
+from ..experiment.facts import facts_of, names_of
 from .bundle import BatchSource, scaling
 from .fits import fit_path, load_fit
 from .folds import members
@@ -172,14 +173,16 @@ def _over_fits(parts: list[pd.DataFrame], keys: list[str], days: pd.DataFrame) -
 MOST = 12  # plants that are explained where none are named
 
 
-def _chosen(days: pd.DataFrame, plants: 'Sequence[str] | None', arm: str) -> pd.DataFrame:
-    "The rows of the plants asked for; else the first drought plants that were alarmed"
+def _chosen(
+    days: pd.DataFrame, plants: 'Sequence[str] | None', arm: str, stress: list[str]
+) -> pd.DataFrame:
+    "The rows of the plants asked for; else the first plants under stress that were alarmed"
     for name in plants or ():
         if name not in set(days.plant_id):
             raise unknown('plant', name, days.plant_id, arm)
     if plants:
         return days[days.plant_id.isin(list(plants))]
-    return days[days.alarmed & (days.treatment == 'WHC-30')].head(MOST)
+    return days[days.alarmed & days.treatment.isin(stress)].head(MOST)
 
 # %% ../../nbs/30_training/14_explanations.ipynb #e8779110
 def explain_arm(
@@ -188,7 +191,7 @@ def explain_arm(
     features: str | Path,  # folder of features
     out: str | Path,  # folder of the study
     name: str,  # of an arm whose fits are all on disk
-    plants: 'Sequence[str] | None' = None,  # names; else up to `MOST` alarmed drought plants
+    plants: 'Sequence[str] | None' = None,  # names; else up to `MOST` alarmed plants under stress
 ) -> list[Path]:  # the two tables
     "Write what sensors and days do to the log-odds of alarms, below OUT/explanations"
     found = arm_trainings(study, BundleCache(data, features), out, [name])
@@ -197,7 +200,8 @@ def explain_arm(
         raise BadInput('only networks that were trained here are explained', name)
     if work.queue or not work.folder.predictions.is_file():
         raise BadInput('its fits are not all there', name, f'run `faba train {out}` first')
-    days = _chosen(alarm_days(read_csv(work.folder.predictions)), plants, name)
+    stress = names_of(facts_of(out), 'stress')
+    days = _chosen(alarm_days(read_csv(work.folder.predictions)), plants, name, stress)
     if days.empty:
         raise BadInput('no drought plant was alarmed', name, 'name plants with --plants')
     bp, parts = blueprint(work.arm, work.bundle.widths()), []

@@ -35,6 +35,8 @@ def fit_fingerprint(
     "Sixteen hexadecimal digits that change when the fit would come out differently"
     other = 'split_seeds init_seeds protocols nested teacher backbone layer framing labels'.split()
     settings = {k: v for k, v in to_dict(arm).items() if k not in other}
+    if not arm.folds:
+        del settings['folds']  # as before there were parts, so that those fits stay
     return fingerprint(NUMERICS, settings, fit.key, digest, teacher)
 
 # %% ../../nbs/30_training/09_fits.ipynb #9cac19db

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from fastcore.basics import patch
-from ..core.studies import MODALITIES
+from ..core.studies import MODALITIES, ordered_modalities
 from faba_nb.training.stacked import (
     add_norm,
     gelu_drop,
@@ -51,12 +51,13 @@ def blueprint(
     widths: dict[str, int],  # modality to input width
 ) -> Blueprint:
     "The blueprint of an arm on data of these widths"
-    used = [m for m in MODALITIES if m in arm.modalities]
-    gates = [m for m in MODALITIES if m in MODALITIES[:4] or m in used]
+    used = ordered_modalities(arm.modalities)
+    original = MODALITIES[:4] if {*used} <= {*MODALITIES} else ()
+    gates = ordered_modalities([*original, *used])
     bare = ('env', 'vi') if arm.preparation == 'published' else ()
     return Blueprint(
         tuple((m, widths[m]) for m in used),
-        tuple(gates),
+        gates,
         tuple(m for m in used if m not in bare),
         arm.fusion,
         arm.temporal,

@@ -45,7 +45,7 @@ def arm_fits(
     "All fits of an arm; a shard holds the same addresses in every arm"
     fits = []
     for split in arm.split_seeds:
-        folds = make_folds(plants, split)
+        folds = make_folds(plants, split, arm.folds)
         for s in arm.init_seeds:
             fits += [Fit(name, f, s) for f in folds]
     if shard is not None:
@@ -70,9 +70,10 @@ def check_folds(
             y = bundle.label[at][observed[at]]
             needed = part == 'train' or (part == 'validation' and len(at) > 0)
             if needed and len(set(y)) < 2:
+                names = ', '.join(fold.left_out)
                 lacking = 'unstressed' if y.sum() else 'stressed'
                 raise BadInput(
-                    f'fold {fold.number} (without {fold.test}): '
+                    f'fold {fold.number} (without {names[:80]}): '
                     f'its {part} plants have no {lacking} step',
                     'plant-days',
                     'check the onsets',
@@ -109,7 +110,7 @@ def _round_facts(work: ArmTraining) -> pd.DataFrame:
     t = t.iloc[plant].reset_index(drop=True)
     t = t.assign(
         round=b.rounds.round[plant, step],
-        dag=b.rounds.dag[plant, step].astype(int),
+        dag=b.rounds.dag[plant, step].astype(b.facts.dag.dtype),
         measured=b.rounds.observed[plant, step].astype(int),
     )
     t['label'] = (t.dag >= t.onset_dag).astype(int)
