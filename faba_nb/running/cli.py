@@ -147,7 +147,8 @@ def _encoders(text: str) -> list[str]:
 STUDY = arg(
     'study',
     metavar='STUDY',
-    help='a study in data/studies, the path of a YAML file, or the folder of a study that was run',
+    help='a study in data/studies, starter (made from what the experiment has), the path of a '
+    'YAML file, or the folder of a study that was run',
 )
 DATA = arg(
     '--data',
@@ -259,9 +260,9 @@ def place_of(
 # %% ../../nbs/60_running/07_cli.ipynb #59980fd5
 def _known(name: str) -> bool:
     "Is this the name of a study that comes with the repository?"
-    from faba_nb.core.studies import studies
+    from faba_nb.core.studies import STARTER, studies
 
-    return name in studies()
+    return name in studies() or name == STARTER
 
 
 def _own(path: Path, out: str | None) -> tuple[str | Path, str | None]:
@@ -274,7 +275,7 @@ def _own(path: Path, out: str | None) -> tuple[str | Path, str | None]:
 
 def _nothing(given: str, path: Path) -> BadInput:
     "The error for what is neither a study nor a folder"
-    from faba_nb.core.studies import studies
+    from faba_nb.core.studies import STARTER, studies
 
     if path.exists():
         return BadInput(
@@ -286,14 +287,28 @@ def _nothing(given: str, path: Path) -> BadInput:
             given,
             "give the --out folder of `faba run`, or a study's name",
         )
-    return unknown('study', given, studies())
+    return unknown('study', given, [*studies(), STARTER])
 
 # %% ../../nbs/60_running/07_cli.ipynb #63dc3107
-def _read(study: str | Path, settings: Iterable[str]) -> 'Study':
+def _read(study: str | Path, settings: Iterable[str], data: str | None = None) -> 'Study':
     "A study with its settings applied"
-    from faba_nb.core.studies import read_study
+    from faba_nb.core.studies import STARTER, read_study
 
+    if study == STARTER:
+        return _starter(settings, data or os.environ.get('FABA_DATA'))
     return read_study(study, settings)
+
+
+def _starter(settings: Iterable[str], data: str | None) -> 'Study':
+    "The study that follows from what an experiment has"
+    from faba_nb.core.places import data_folder
+    from faba_nb.experiment.experiment_folder import Experiment
+    from faba_nb.training.starter import starter_study
+
+    if not data:
+        what = 'the study starter is made from what an experiment has'
+        raise BadInput(what, '--data', 'give its folder with `faba run`, or set FABA_DATA')
+    return starter_study(Experiment(data_folder(data)), settings)
 
 
 def _home_of(study: 'Study') -> str:
@@ -634,7 +649,8 @@ def _study(a: argparse.Namespace) -> 'Study':
             'neither a study nor its folder is named', f'faba {a.verb}', 'give STUDY or --out DIR'
         )
     a.named, a.out = place_of(a.study, a.out)
-    study = _read(a.named, a.set)
+    data = getattr(a, 'data', None) or (a.out and _recorded(a.out).get('data'))
+    study = _read(a.named, a.set, data)
     a.out = a.out or _home_of(study)
     return study
 
