@@ -128,7 +128,7 @@ def permuted_within_day(
     onset: np.ndarray,  # (draws, G) DAG
 ) -> np.ndarray:  # (draws,) AUC within a day, mean over runs
     "AUC within a day among drought plants for given onsets"
-    right = total = 0
+    right = total = np.zeros(len(onset))  # as it stays where all onsets are equal
     for d, w, n in wins:
         z = (onset <= d).astype(float)
         right = right + ((z @ w.mean(0)) * (1 - z)).sum(1)
