@@ -365,7 +365,13 @@ def validate(self: Stack) -> torch.Tensor:
     if not self.validation.shape[1]:
         return torch.full((len(self.fits),), torch.nan)
     logits, label, counts = self.answers(self.validation)
-    return mean_loss(step_losses(logits, label, self.arm.pos_weight), counts)
+    losses = step_losses(logits, label, self.arm.pos_weight)
+    own = [len(m['validation']) for m in self.plants]
+    if len(set(own)) == 1:
+        return mean_loss(losses, counts)
+    # a sum's last bit depends on its length: each over its own plants, as when it is alone
+    each = [mean_loss(x[None, :n], c[None, :n]) for x, c, n in zip(losses, counts, own)]
+    return torch.cat(each)
 
 # %% ../../nbs/30_training/07_engine.ipynb #997197a4
 @patch
