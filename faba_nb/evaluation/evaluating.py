@@ -7,10 +7,10 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
            'arms_of', 'summary_rows', 'read_all_rounds', 'read_arm', 'wide_scores', 'counted_like', 'Resampler',
            'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables',
            'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
-           'resampler_maker', 'experiment_of', 'flagged_steps', 'without_inner', 'rules_on', 'protocols_of',
-           'write_tables', 'sensors_replaced', 'space_tables', 'order_tables', 'write_summaries', 'clocks_on',
-           'evaluate_protocols', 'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'every_test',
-           'evaluate_study']
+           'resampler_maker', 'experiment_of', 'built_in_tables', 'plant_sizes', 'flagged_steps', 'without_inner',
+           'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables', 'order_tables',
+           'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of', 'sensor_tables',
+           'compare_study', 'every_test', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
@@ -24,7 +24,7 @@ from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
-from ..experiment.experiment_folder import Experiment
+from ..experiment.experiment_folder import DescribedExperiment, Experiment
 from ..experiment.facts import Facts, facts_of, onset_classes, with_role
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #126f8a48
@@ -701,6 +701,21 @@ def experiment_of(
         data = read_json(path).get('data')
     return Experiment(data) if data and Path(data).is_dir() else None
 
+
+def built_in_tables(
+    e: Experiment | None,  # the raw experiment
+) -> Experiment | None:  # None where it has other tables than those of the built-in layout
+    "The experiment, where plant sizes and fluorescence are under the names of the built-in layout"
+    return None if isinstance(e, DescribedExperiment) else e
+
+
+def plant_sizes(
+    e: Experiment | None,  # the raw experiment
+) -> pd.DataFrame | None:  # its table `shape`; None where there is none of the built-in layout
+    "What a growth curve is fitted to"
+    known = built_in_tables(e)
+    return None if known is None else known.shape
+
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #20c125a7
 # flags of plants whose labels or pictures may be another plant's
 DOUBTFUL = {'dead', 'treatment_swapped', 'weights_swapped'}
@@ -914,7 +929,7 @@ def evaluate_protocols(
     flagged = flagged_steps(e)
     resampler_for = resampler_maker(draws, seed)
     done = []
-    shape = None if e is None else e.shape
+    shape = plant_sizes(e)
     rows = _counted_rows(found)
     for s, wide in Progress(found, 'evaluating', unit='protocols'):
         raise_if_stopping()
@@ -977,7 +992,7 @@ def sensor_tables(
     draws: int,  # of the bootstrap
 ) -> dict[str, pd.DataFrame]:
     "When the sensors change before symptoms are visible, where the experiment is within reach"
-    if e is None or not e.fluor_known:
+    if built_in_tables(e) is None or not e.fluor_known:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
     plants = with_role(e.facts, e.plants)
@@ -1113,7 +1128,7 @@ def evaluate_study(
     whole = read_study(StudyFolder(out).study)
     study = whole.without_deals()  # arms with dealt onsets are no arms to compare
     e = experiment_of(out, data)
-    found, clocks, gates, absent = protocols_of(out, whole, None if e is None else e.shape)
+    found, clocks, gates, absent = protocols_of(out, whole, plant_sizes(e))
     done = evaluate_protocols(found, clocks, e, draws, seed)
     tables = (
         tables_of(out, found, done)
