@@ -310,7 +310,7 @@ def comparison_table(
 
 def _sight(results: Results) -> str:
     "From what retrospective predictions can tell the treatment"
-    if results.predictions_only:
+    if not results.sees_photographs:
         return 'The models may see the whole series and can tell from it'
     return 'The models see the late photographs and can tell from them'
 
@@ -340,7 +340,7 @@ def _ranges(results: Results, table: str, protocol: str) -> dict[str, str]:
     except NotThere:
         return {}
     p = p[(p.statistic == 'concordance') & (p.protocol == protocol)]
-    p = p.rename(columns={'null_low': 'low', 'null_high': 'high'})
+    p = p.rename(columns={'null_low': 'low', 'null_high': 'high'}).dropna(subset=['low', 'high'])
     return {r.arm: f'{number(r.low, 2)} to {number(r.high, 2)}' for r in p.itertuples()}
 
 
@@ -627,7 +627,7 @@ def rivals_table(
 
 def _rivals(results: Results) -> str:
     "Why the fair rivals are what they are"
-    if results.predictions_only:
+    if not results.sees_photographs:
         return (
             'Retrospective predictions may read the treatment off the whole series, '
             'so their rival is told it; where sizes of plants are known, the rival of online '

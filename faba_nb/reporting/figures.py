@@ -21,6 +21,7 @@ from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts
 from .drawing import Drawn, how_many, shows
 from faba_nb.reporting.results import (
+    NoSubject,
     NotThere,
     Results,
     begin,
@@ -478,7 +479,8 @@ def plant_strip(
     at = np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int)
     days = [days[i] for i in np.unique(at)]
     if not days:
-        raise NotThere(f'There are no photographs of {genotype}, replicate {replicate}.')
+        kind_of = NotThere if len(results.experiment.images) else NoSubject
+        raise kind_of(f'There are no photographs of {genotype}, replicate {replicate}.')
     return _strip(e, rows, days, width, genotype, pair)
 
 

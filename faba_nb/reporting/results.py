@@ -107,6 +107,14 @@ def predictions_only(self: Results) -> bool:
     "Whether predictions are all there is of another experiment: no photograph, no raw table"
     return not self.is_built_in and not self.run.get('data')
 
+
+@patch(as_prop=True)
+def sees_photographs(self: Results) -> bool:
+    "Whether an arm of the study is given photographs"
+    if self.is_built_in:
+        return True
+    return any('image' in a.modalities for a in self.study.arms.values())
+
 # %% ../../nbs/50_reporting/15_results.ipynb #25280e0b
 @patch
 def table(

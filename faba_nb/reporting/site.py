@@ -32,6 +32,7 @@ FRONT = ORDER[0]
 NEEDS = {
     'raw data': lambda results: not results.predictions_only,
     'published values': lambda results: results.is_built_in,
+    'photographs': lambda results: results.sees_photographs,
 }
 
 

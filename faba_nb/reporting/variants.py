@@ -274,7 +274,7 @@ def _not_run(
     why: str,
 ) -> NotThere:
     "Why arms are missing; where nothing was trained, no arm is missed"
-    return NoSubject(why) if results.predictions_only else NotThere(why)
+    return NotThere(why) if results.is_built_in else NoSubject(why)
 
 
 def baselines_table(
