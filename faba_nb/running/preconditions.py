@@ -258,6 +258,8 @@ def preconditions(
     weights: bool = True,  # also ask whether weights are in the cache
 ) -> list[BadInput]:
     "Why a study cannot run: a list of `BadInput`, empty when nothing stands in its way"
+    from faba_nb.training.bundle import NoModality
+
     bundles = data
     if not hasattr(data, 'experiment'):
         found = folder_problems(data_folder(getattr(data, 'folder', data)))
@@ -271,9 +273,11 @@ def preconditions(
     if found := described_problems(bundles.experiment):
         return found
     problems = arm_problems(study, bundles, out, arms)
+    lost = {n for e, names in problems.items() if isinstance(e, NoModality) for n in names}
     found = [_with_arms(e, names, study) for e, names in problems.items()]
     own = without_imported(study, out) if out else study
-    wanted = {n: a for n, a in own.arms.items() if n in (arms or own.arms)}
+    asked = {*(arms or own.arms)} - lost
+    wanted = {n: a for n, a in own.arms.items() if n in asked}
     own = replace(own, arms=wanted)
     features = features or folder / 'features'
     return found + feature_problems(own, bundles.experiment, features, only, weights)

@@ -1,0 +1,282 @@
+"Training on experiments that describe themselves: groups, modalities, parts, batches of unequal size, a first study"
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_description import SMALL, TARTU, made
+
+from faba_nb.core.errors import BadInput
+from faba_nb.core.studies import Arm, study_from
+from faba_nb.evaluation.evaluating import evaluate_study
+from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.running.pipeline import write_study
+from faba_nb.running.preconditions import preconditions
+from faba_nb.testing.example_bundles import invented
+from faba_nb.training.bundle import load_bundle, relabelled
+from faba_nb.training.engine import Fit, Stack
+from faba_nb.training.folds import make_folds, members
+from faba_nb.training.starter import default_encoder, starter_study
+from faba_nb.training.study_training import arm_fits, check_folds, train_study
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+SIZE = Arm(modalities=('size',), max_epochs=1)
+DOSES = SMALL.replace(
+    '{wet: control, dry: {role: stress, label: drought}}',
+    '{d0: control, d50: {role: stress, from: 2}, d100: stress}',
+).replace('{from: exposure, day: 3}', 'unknown')
+
+
+def in_blocks(folder):
+    "Two genotypes in eight blocks, of which a block is left out"
+    rows = [f'{g}{t}{b},{g},{t},{b}' for g in 'AB' for t in ('wet', 'dry') for b in range(1, 9)]
+    sizes = [f'{r.split(",")[0]},{d},{d + i % 7}' for i, r in enumerate(rows) for d in (0, 2, 4)]
+    tables = {
+        'plants.csv': '\n'.join(['plant,genotype,treatment,block', *rows]),
+        'size.csv': '\n'.join(['plant,day,area', *sizes]),
+    }
+    return made(folder, SMALL + 'leave_out: block\n', tables=tables)
+
+
+def run(folder, out, *settings):
+    "The starter study, trained and evaluated; its predictions and its table of metrics"
+    study = starter_study(Experiment(folder), ['defaults.max_epochs=1', *settings])
+    assert preconditions(study, folder) == []
+    write_study(study, folder, folder / 'features', out)
+    done = train_study(study, folder, folder / 'features', out, workers=1)
+    assert sorted(done['complete']) == sorted(study.arms)
+    evaluate_study(out, draws=100)
+    arm = next(iter(study.arms))
+    found = pd.read_csv(out / 'arms' / arm / 'predictions.csv', dtype={'genotype': str})
+    return found, pd.read_csv(out / 'tables' / 'metrics.csv')
+
+
+def value(metrics, metric, arm='size_alone'):
+    "The first value of a metric"
+    of = metrics[(metrics.arm == arm) & (metrics.metric == metric)]
+    return of.value.iloc[0]
+
+
+# ---- made experiments, from tables to tables ----
+def test_blocks_are_left_out(tmp_path):
+    found, metrics = run(in_blocks(tmp_path / 'x'), tmp_path / 'out')
+    assert sorted(found.genotype.unique()) == list('12345678')
+    test = found[(found.split == 'test') & (found.protocol == 'online')]
+    assert test.groupby('genotype').plant_id.nunique().eq(4).all()
+    assert test.groupby('genotype').fold.unique().map(len).eq(1).all()
+    assert np.isfinite(value(metrics, 'f1'))
+
+
+def test_doses_are_detected_from_their_day(tmp_path):
+    folder = made(tmp_path / 'x', DOSES, treatments=('d0', 'd50', 'd100'))
+    found, metrics = run(folder, tmp_path / 'out')
+    labels = found.groupby('treatment').apply(lambda t: set(t.dag[t.label == 1]))
+    assert labels.to_dict() == {'d0': set(), 'd50': {2, 4}, 'd100': {0, 2, 4}}
+    assert np.isfinite(value(metrics, 'f1'))
+
+
+def test_days_stay_as_they_are(tmp_path):
+    folder = made(tmp_path / 'x', days=(0.5, 7.0, 7.5, 14.5))
+    found, metrics = run(folder, tmp_path / 'out')
+    assert sorted(found.dag.unique()) == [0.5, 7.0, 7.5, 14.5]
+    bundle = load_bundle(SIZE, Experiment(folder))
+    assert bundle.steps.dag[0].tolist() == [0.5, 7.0, 7.5, 14.5]
+
+
+def test_hundreds_of_groups_in_parts(tmp_path):
+    folder = made(tmp_path / 'x', groups=120, days=(0, 2, 4))
+    study = starter_study(Experiment(folder), ['defaults.estimator=logistic'])
+    arm = study.arms['size_alone']
+    assert arm.folds == 44 and arm.fits(120) == 44
+    assert preconditions(study, folder) == []
+    done = train_study(study, folder, tmp_path, tmp_path / 'out', workers=1)
+    assert done['fits'] == 44
+    found = pd.read_csv(tmp_path / 'out' / 'arms' / 'size_alone' / 'predictions.csv')
+    test = found[(found.split == 'test') & (found.protocol == 'online')]
+    assert test.genotype.nunique() == 120 and not test.duplicated(['plant_id', 'dag']).any()
+    assert test.groupby('fold').genotype.nunique().isin([2, 3]).all()
+
+
+# ---- refused in one line ----
+REFUSED = {
+    'no control': (SMALL.replace('wet: control', 'wet: stress'), {}, 'no plant with the role contr'),
+    'one day': (SMALL, {'days': (3,)}, 'one day (3)'),
+    'two groups': (SMALL, {'groups': 2}, '2 groups (genotype)'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_cannot_be_trained_is_refused(tmp_path, case):
+    text, more, line = REFUSED[case]
+    folder = made(tmp_path / 'x', text, **more)
+    found = preconditions(study_from({'name': 's', 'arms': {'a': {'modalities': ['size']}}}), folder)
+    assert line in str(found[0]) and '\n' not in str(found[0])
+
+
+ASKED = {
+    'sise': ({'modalities': ['sise']}, "no modality 'sise' (arm b); did you mean 'size'"),
+    'image': ({'modalities': ['size', 'image']}, "no modality 'image' (arm b); there are: size"),
+    'built-in': ({}, "no modality 'image'"),
+    'published': (
+        {'modalities': ['size'], 'preparation': 'published'},
+        'the published preparation is that of the built-in layout (arm b)',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', ASKED)
+def test_a_modality_that_is_not_there(tmp_path, case):
+    arm, line = ASKED[case]
+    arms = {'a': {'modalities': ['size']}, 'b': arm}
+    found = preconditions(study_from({'name': 's', 'arms': arms}), made(tmp_path / 'x'))
+    assert [line in str(e) for e in found] == [True], found
+    assert '\n' not in str(found[0])
+
+
+def test_no_control_on_the_command_line(tmp_path, faba):
+    folder = made(tmp_path / 'x', SMALL.replace('wet: control', 'wet: stress'))
+    done = faba('run', 'starter', '--data', folder, '--out', tmp_path / 'out')
+    assert done.returncode == 2 and done.stderr.count('\n') == 1
+    assert 'no plant with the role control' in done.stderr and not (tmp_path / 'out').exists()
+
+
+def test_starter_needs_an_experiment(faba, tmp_path):
+    done = faba('study', 'starter', env={'PATH': '', 'HOME': str(tmp_path)})
+    assert done.returncode == 2 and 'made from what an experiment has' in done.stderr
+
+
+# ---- what is loaded ----
+def test_clocks_are_off_unless_asked_for(tmp_path):
+    text = SMALL.replace('{size: size.csv}', '{size: size.csv, weather: w.csv}')
+    folder = made(tmp_path / 'x', text, tables={'w.csv': 'day,light\n0,100\n2,90\n4,50\n'})
+    xp = Experiment(folder)
+    assert list(starter_study(xp).arms) == ['size_alone']
+    asked = load_bundle(Arm(modalities=('size', 'weather')), xp)
+    assert asked.widths() == {'size': 1, 'weather': 1}
+    assert asked.steps.values['weather'][:, :, 0].std(axis=0).max() == 0
+
+
+def test_starter_of_photographs(tmp_path):
+    from PIL import Image
+
+    text = SMALL.replace('onset:', 'images: "{plant_id}_d{day}.png"\nonset:').replace(
+        '{size: size.csv}', '{size: size.csv, leaf: leaf.csv}'
+    )
+    sizes = made(tmp_path / 'x') / 'size.csv'
+    folder = made(tmp_path / 'x', text, tables={'leaf.csv': sizes.read_text()})
+    ids = pd.read_csv(folder / 'plants.csv').plant_id
+    for plant in ids:
+        Image.new('RGB', (16, 16), 'white').save(folder / f'{plant}_d0.png')
+    arms = starter_study(Experiment(folder)).arms
+    assert list(arms) == ['image_alone', 'size_alone', 'leaf_alone', 'all', 'without_images']
+    assert arms['image_alone'].backbone == default_encoder()
+    for plant in ids:  # cut out on black
+        picture = Image.new('RGB', (16, 16))
+        picture.paste((40, 160, 40), (4, 4, 12, 12))
+        picture.save(folder / f'{plant}_d0.png')
+    arms = starter_study(Experiment(folder)).arms
+    assert arms['morphology'].backbone == 'morphology' and 'image_alone' in arms
+
+
+def test_treatments_without_a_role_are_no_input(tmp_path):
+    text = SMALL.replace('{wet: control,', '{wet: control, salt: other,')
+    xp = Experiment(made(tmp_path / 'x', text, treatments=('wet', 'dry', 'salt')))
+    bundle = load_bundle(SIZE, xp)
+    assert set(bundle.plants.treatment) == {'wet', 'dry'} and len(bundle.plants) == 24
+
+
+def test_a_group_without_a_control_is_never_left_out(tmp_path):
+    folder = made(tmp_path / 'x')
+    plants = pd.read_csv(folder / 'plants.csv')
+    plants[~((plants.genotype == 'g2') & (plants.treatment == 'wet'))].to_csv(
+        folder / 'plants.csv', index=False
+    )
+    bundle = load_bundle(SIZE, Experiment(folder))
+    folds = make_folds(bundle.plants)
+    assert [f.test for f in folds] == ['g1', 'g3', 'g4', 'g5', 'g6']
+    assert not any('g2' in f.validation for f in folds)
+    learned = members(folds[0], bundle.plants.genotype)['train']
+    assert 'g2' in set(bundle.plants.genotype.iloc[learned])
+    check_folds(arm_fits('a', SIZE, bundle.plants), bundle)
+
+
+def test_classes_are_thirds_where_each_has_two_groups(tmp_path):
+    folder = made(tmp_path / 'x', SMALL.replace('{from: exposure, day: 3}', '{from: plants}'))
+    plants = pd.read_csv(folder / 'plants.csv')
+    day = plants.genotype.str[1:].astype(int)
+    plants['onset_day'] = (day / 2 + 0.5).where(plants.treatment == 'dry')
+    plants.to_csv(folder / 'plants.csv', index=False)
+    bundle = load_bundle(SIZE, Experiment(folder))
+    classes = bundle.plants.drop_duplicates('genotype').set_index('genotype').onset_class
+    assert classes.value_counts().eq(2).all()
+    for f in make_folds(bundle.plants):
+        assert [classes[v] for v in f.validation] == ['Early', 'Mid', 'Late']
+    again = relabelled(bundle, bundle.plants.set_index('plant_id').onset_dag)
+    assert again.plants.onset_class.equals(bundle.plants.onset_class)
+    made(tmp_path / 'x', groups=5)
+    plants[plants.genotype != 'g6'].to_csv(folder / 'plants.csv', index=False)
+    (folder / 'experiment.yaml').write_text(
+        SMALL.replace('{from: exposure, day: 3}', '{from: plants}')
+    )
+    five = make_folds(load_bundle(SIZE, Experiment(folder)).plants)
+    assert {len(f.validation) for f in five} == {1}
+
+
+# ---- engine ----
+def test_unequal_groups_do_not_see_each_other():
+    "Other numbers of batches and of validation plants: to the bit as alone"
+    b = invented(12, 47)
+    large = {f'Bean {i:02d}': 'Bean 00' for i in range(5)}
+    b.plants = b.plants.assign(onset_class='', genotype=b.plants.genotype.replace(large))
+    arm = Arm(batch_size=7)
+    fits = [Fit('a', f, 1) for f in make_folds(b.plants)]
+
+    def trained(some):
+        stack = Stack(b, arm)
+        stack.add(some)
+        for _ in range(3):
+            stack.epoch()
+        return stack
+
+    def losses(stack, row):
+        return [(e['train'], e['validation']) for e in stack.state.logs[row]]
+
+    together = trained(fits)
+    assert len(set(together.steps)) == 2 and len({len(f.fold.validation) for f in fits}) == 1
+    for i, f in enumerate(fits):
+        alone = trained([f])
+        assert losses(alone, 0) == losses(together, i), f.name
+        for n, x in alone.state.weights.items():
+            assert torch.equal(x[0], together.state.weights[n][i]), (f.name, n)
+
+
+def test_parts_change_the_fingerprint_and_nothing_else_does():
+    from faba_nb.training.fits import fit_fingerprint
+
+    b = invented(9)
+    fit = arm_fits('a', Arm(), b.plants)[0]
+    whole = fit_fingerprint(fit, Arm(), 'data')
+    assert fit_fingerprint(fit, Arm(folds=3), 'data') != whole
+    parts = arm_fits('a', Arm(folds=3), b.plants.assign(onset_class=''))
+    assert [len(f.fold.left_out) for f in parts] == [3, 3, 3]
+    test = [members(f.fold, b.plants.genotype)['test'] for f in parts]
+    assert sorted(np.concatenate(test)) == list(range(54))
+
+
+def test_one_part_is_refused():
+    with pytest.raises(BadInput, match='one part would be everybody'):
+        study_from({'arms': {'a': {'folds': 1}}})
+
+
+# ---- a real experiment ----
+@pytest.mark.full
+def test_tartu(shared, tmp_path, faba):
+    (tmp_path / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
+    settings = ('--set', 'defaults.max_epochs=3', '--only', 'train,evaluate')
+    done = faba('run', 'starter', '--data', tmp_path, '--out', tmp_path / 'out', *settings)
+    assert done.returncode == 0, done.stderr
+    metrics = pd.read_csv(tmp_path / 'out' / 'tables' / 'metrics.csv')
+    arms = {'thermal_alone', 'rosette_alone', 'weight_alone', 'all'}
+    assert arms <= set(metrics.arm)
+    assert np.isfinite([value(metrics, 'auc', a) for a in arms]).all()
