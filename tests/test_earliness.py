@@ -1,7 +1,5 @@
 "Alarms in time: what a lead, an onset error, a utility and a false-alarm rate may say"
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,17 +27,13 @@ from faba_nb.evaluation.evaluating import Resampler, measured_rows
 from faba_nb.evaluation.predictions import scores
 from faba_nb.evaluation.resampling import bootstrap_draws, with_reasons
 from faba_nb.testing.example_predictions import toy_predictions, toy_steps
+from faba_nb.testing.simulated_studies import alarmed_after, new_genotypes
 
 
 def said(p, G=12, skill=0.6, seed=0):
     "Online scores of 12 genotypes with the probabilities that `p` makes of the table"
     table = toy_predictions(toy_steps(G), skill, 1.0, 'online', seed=seed)
     return scores(table.assign(probability=p(table)), 'online', 'toy')
-
-
-def alarmed_after(days):
-    "A model whose drought plants alarm from so many days after the onset, controls never"
-    return said(lambda t: np.where(t.dag >= t.onset_dag.fillna(1e9) + days, 0.9, 0.1))
 
 
 def lead(s, threshold=0.5):
@@ -137,29 +131,11 @@ def test_false_alarms_of_one_genotype_say_little_of_the_next():
     assert row['low'] == pytest.approx(0) and row['high'] > 0.4
 
 
-def experiments(n, G, rng):
-    "n experiments of G genotypes, a run each, whose controls have a level of their genotype"
-    steps = toy_steps(G)
-    code = pd.factorize(steps.genotype)[0]
-    plant = pd.factorize(steps.plant_id)[0]
-    parts = []
-    for run in range(n):
-        level = rng.normal(0, 1, G)[code] + rng.normal(0, 0.5, plant.max() + 1)[plant]
-        noise = rng.normal(0, 0.5, len(steps))
-        parts.append(stats.norm.cdf(level + noise))
-    table = toy_predictions(steps, 0.6, 1.0, 'online', init_seeds=(1,), validation=0)
-    s = scores(table[table.split == 'test'], 'online', 'toy')
-    order = [s.steps.plant_id, s.steps.dag]
-    place = steps.reset_index().set_index(['plant_id', 'dag'])['index'].loc[list(zip(*order))]
-    runs = pd.DataFrame(dict(split_seed=1, init_seed=np.arange(n)))
-    return replace(s, p=np.array(parts)[:, place.to_numpy()], runs=runs)
-
-
 @pytest.mark.parametrize('alpha', [0.05, 0.1, 0.25])
 def test_at_most_alpha_of_new_genotypes_are_falsely_alarmed(alpha):
     "1 000 experiments; in each the first of 21 genotypes is new"
     n, G = 1000, 21
-    s = experiments(n, G, np.random.default_rng(3))
+    s = new_genotypes(n, G)
     alarmed, plants = false_alarms(s, s.group_conformal(1, alpha), 1)
     new = int((alarmed[:, 0] > 0).sum())
     promised = conformal_level(G - 1, alpha)[1]

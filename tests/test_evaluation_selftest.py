@@ -9,11 +9,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from faba_nb.evaluation.comparing import equivalence_p, holm
+from faba_nb.evaluation import comparing
+from faba_nb.evaluation.comparing import equivalence_p, families, holm
+from faba_nb.evaluation.ranking import alarm_days, stability
 from faba_nb.evaluation.resampling import sign_flip, signs
+from faba_nb.evaluation.variance import variance_split
 from faba_nb.testing.simulated_studies import (
+    alarmed_after,
     clock_models,
     drawn_arms,
+    false_verdicts,
     lead_worlds,
     twin_signals,
     twin_truth,
@@ -120,6 +125,50 @@ def test_the_simulated_experiment(world):
         and ((pairs.low <= d) & (d <= pairs.high)).all()
         and pairs.both_follow_onset.all()
     )
+
+
+@pytest.mark.parametrize('studies', [60, pytest.param(600, marks=pytest.mark.full)])
+def test_equal_arms_are_told_apart_in_5_percent_of_studies_in_each_family(studies, monkeypatch):
+    "Through the whole decision, pooled F1 among the other pairs included"
+    # the Bayesian test decides nothing and takes nearly all of the time
+    monkeypatch.setattr(comparing, 'signed_rank_probabilities', lambda d: (np.nan,) * 3)
+    claimed = false_verdicts(studies, seed=studies)
+    assert set(claimed) == set(families) and len(claimed) == studies
+    for family in families:
+        assert not_above(claimed[family].sum(), studies), family
+
+
+def days_of(order):
+    "Alarm days of 12 genotypes, drawn by a function of their number"
+    days = alarm_days([alarmed_after(0)])
+    days['alarm_dag'] = order(len(days))
+    return stability(days).set_index('against').loc['another replicate']
+
+
+def test_the_same_alarm_for_all_is_no_stable_ranking():
+    "A constant alarm, and days that were drawn: within the ranking's own range by chance"
+    same = days_of(lambda n: np.full(n, 24.0))
+    assert same.tau == 0 and same.null_low <= same.tau <= same.null_high
+    drawn = [days_of(np.random.default_rng(i).permutation) for i in range(40)]
+    assert not_above(sum(not r.null_low <= r.tau <= r.null_high for r in drawn), 40)
+    assert all(-0.4 < r.null_low < -0.1 < 0.1 < r.null_high < 0.4 for r in drawn)
+    assert days_of(lambda n: np.arange(n) // 6).tau > 0.9  # genotype after genotype
+
+
+@pytest.mark.parametrize(
+    'inits, splits, unknown',
+    [([42], [1, 2, 3], 'init'), ([1, 2, 3], [42], 'split')],
+    ids=['one initialisation', 'one split'],
+)
+def test_a_source_with_one_level_is_not_estimable(inits, splits, unknown):
+    places = pd.MultiIndex.from_product([list('ab'), range(12), splits, inits])
+    folds = places.to_frame(index=False, name=['arm', 'genotype', 'split_seed', 'init_seed'])
+    rng = np.random.default_rng(0)
+    folds['f1'] = 0.6 + rng.normal(0, 0.2, 12)[folds.genotype] + rng.normal(0, 0.05, len(folds))
+    t = variance_split(folds).set_index('component')
+    assert t.estimable.eq(0).pipe(lambda x: list(x[x].index)) == [unknown]
+    assert np.isnan(t.variance[unknown]) and t.note[unknown].startswith('not estimable')
+    assert t.variance.drop(unknown).notna().all()
 
 
 # ---- longer ----

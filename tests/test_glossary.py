@@ -97,7 +97,9 @@ def test_every_head_of_the_first_page_is_explained(shown):
 def test_the_words_of_the_project_and_of_its_statistics_are_there():
     assert not unknown(OWN + STATISTICS)
     readme = (root() / 'README.md').read_text(encoding='utf-8')
-    listed = re.findall(r'^\| ([\w ,-]+) \| ', readme.split('## Glossary')[1].split('\n## ')[0], re.M)
+    listed = re.findall(
+        r'^\| ([\w ,-]+) \| ', readme.split('## Glossary')[1].split('\n## ')[0], re.M
+    )
     assert set(OWN) <= set(listed)
 
 
@@ -106,7 +108,9 @@ def test_one_meaning_per_word_in_alphabetical_order():
     terms = words.term.str.lower()
     assert terms.is_unique and terms.is_monotonic_increasing
     assert (words.meaning.str.strip() == words.meaning).all()
-    assert words.meaning.str.endswith('.').all() and words.meaning.str[0].str.match('[A-Z0-9]').all()
+    assert (
+        words.meaning.str.endswith('.').all() and words.meaning.str[0].str.match('[A-Z0-9]').all()
+    )
     assert not re.search('faba|bean|chamber|beforehand', ' '.join(words.meaning))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from faba_nb.core.places import root
 from faba_nb.reporting import methods
+from faba_nb.reporting.site import reports
 
 NEEDED = """turnbull1976 page1954 westfall1993 vickers2006 clopper1934 platt1999 rubin1987
 krippendorff2019 dunn2023 nadeau2003 benavoli2017 holm1979 benjamini1995 efron1987 kapoor2024
@@ -67,3 +68,33 @@ def test_the_checklist_has_every_item_of_reforms():
     assert (f != '').all(axis=None)
     text = ' '.join(f.answer).lower()
     assert not [w for w in ('faba bean', 'climate chamber', 'fixed beforehand') if w in text]
+
+
+def test_the_checklist_has_the_topics_of_reforms():
+    "Numbered as in its table 1; the words are ours"
+    f = pd.read_csv(root() / 'reports' / 'checklist.csv', dtype=str).set_index('number')
+    topics = {
+        '1a': 'population',
+        '2e': 'script',
+        '3b': 'sampling frame',
+        '3e': 'number of samples',
+        '3f': 'missing',
+        '4b': 'corrupt',
+        '5d': 'selected',
+        '5f': 'baselines',
+        '6a': 'training data alone',
+        '6b': 'duplicates',
+        '6c': 'legitimate',
+        '7c': 'assumptions',
+        '8a': 'external validity',
+        '8b': 'not expected to hold',
+    }
+    assert not {n for n, word in topics.items() if word not in f.item[n].lower()}
+    assert list(f.section.unique())[-1] == 'Generalizability and limitations'
+
+
+def test_the_checklist_sends_readers_to_pages_that_exist():
+    f = pd.read_csv(root() / 'reports' / 'checklist.csv', dtype=str)
+    titles = {r.title for r in reports().values()}
+    named = f['where'].str.extract('^pages? (.+)$')[0].dropna().str.split(' and ')
+    assert len(named) > 20 and not {page for pages in named for page in pages} - titles

@@ -27,22 +27,9 @@ from faba_nb.evaluation.signal_effects import (
 )
 from faba_nb.testing.example_predictions import real_onsets
 from faba_nb.testing.example_signals import toy_signal
+from faba_nb.testing.simulated_studies import without_effect
 
 DAYS = {r: list(range(3, 39, 4)) for r in (1, 2, 3)}
-
-
-def without_effect(genotypes, seed, tray=0.0):
-    """No mean effect of drought; plants differ for good, each genotype drifts in its own way under
-    drought, and the trays of drought plants are off from the first day by `tray`"""
-    rng = np.random.default_rng(seed)
-    onsets = np.full(genotypes, 20.0)
-    table, plants = toy_signal(onsets, dict(y=0), effect=0, days=DAYS, seed=seed)
-    drought = plants.treatment == 'WHC-30'
-    drift = dict(zip(plants.genotype.unique(), rng.normal(0, 1, genotypes)))
-    own = dict(zip(plants.plant_id, rng.normal(0, 1, len(plants)) + tray * drought))
-    steep = dict(zip(plants.plant_id, drought * plants.genotype.map(drift)))
-    table['y'] += table.plant_id.map(own) + table.plant_id.map(steep) * table.dag / 38
-    return table, plants
 
 
 # ---- the mixed model ----
@@ -235,9 +222,20 @@ def tartu(folder, name, column, light):
     d = d[(d.genotype != 'empty') & d.tray_id.str.endswith(light)]
     water = d.tray_id.str.extract('_(HW|LW)_')[0].map(dict(HW='control', LW='stress'))
     day = (pd.to_datetime(d.date) - pd.Timestamp('2018-07-31')).dt.days
-    d = d.assign(dag=day, role=water, treatment=water, tray=d.tray_id, replicate=1, signal=d[column])
+    d = d.assign(
+        dag=day, role=water, treatment=water, tray=d.tray_id, replicate=1, signal=d[column]
+    )
     onset = np.where(d.role == 'stress', 0.0, np.nan)  # exposed from day 0 on
-    keep = ['plant_id', 'genotype', 'treatment', 'role', 'tray', 'position', 'replicate', 'onset_dag']
+    keep = [
+        'plant_id',
+        'genotype',
+        'treatment',
+        'role',
+        'tray',
+        'position',
+        'replicate',
+        'onset_dag',
+    ]
     plants = d.assign(onset_dag=onset)[keep].drop_duplicates('plant_id', ignore_index=True)
     return d[['plant_id', 'dag', 'signal']], plants
 
