@@ -112,7 +112,9 @@ def grown(twin, tmp_path_factory):
         from faba_nb.evaluation.predictions import read_predictions, scores
         from faba_nb.evaluation.signal_alarms import deviation_scores
         from faba_nb.evaluation.signal_dates import alarm_dates
+        from faba_nb.evaluation.signal_tables import ABOUT
         from faba_nb.experiment.experiment_folder import Experiment
+        from faba_nb.experiment.facts import with_role
         from faba_nb.testing.example_studies import EXAMPLE, example_predictions
 
         e, arms = Experiment(twin), ('dinov2', 'clip')
@@ -129,7 +131,7 @@ def grown(twin, tmp_path_factory):
         evaluate_study(out, draws=60)
         f = deviation_scores(
             e.fluor,
-            e.plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']],
+            with_role(e.facts, e.plants)[ABOUT],
             e.fluor_known,
         )
         models = [

@@ -142,6 +142,8 @@ def run_report(
 ) -> int:  # how many steps ran
     "Make the pages whose inputs have changed, two at a time, and the workbook of all tables"
     *pages, book = report_steps(out, only)
+    if only is None:
+        _drop_others(out, pages)
     StudyFolder(out).step_record('report').unlink(missing_ok=True)  # of all pages, once one step
     old = [s for s in pages if reason(s, out)]
     for s in pages:
@@ -154,6 +156,15 @@ def run_report(
     ran = run_step(book, out)
     _raise_first([j.exception() for j in jobs])
     return ran + sum(j.result() for j in jobs)
+
+
+def _drop_others(out: Path, pages: list[Step]) -> None:
+    "Remove pages of an earlier report for which the study has no subject any more"
+    known = {s.words for s in pages}
+    for page in StudyFolder(out).report.glob('*.html'):
+        if page.name not in known:
+            page.unlink()
+            StudyFolder(out).step_record(f'report-{page.stem}').unlink(missing_ok=True)
 
 
 def _side_by_side(steps: list[Step], out: Path) -> list[Future]:
