@@ -11,9 +11,10 @@ import pandas as pd
 from ..core.places import root
 from .layout import Column, Table
 from .results import Results, _read, counted
+from .site import NEEDS
 
 # %% ../../nbs/50_reporting/87_glossary.ipynb #gloss005
-def glossary() -> pd.DataFrame:  # term, meaning
+def glossary() -> pd.DataFrame:  # term, meaning, and what a study needs to have for the term to occur
     "Every term and what it means, in alphabetical order"
     return _read(root() / 'reports' / 'glossary.csv')
 
@@ -30,9 +31,10 @@ def meaning(
 
 # %% ../../nbs/50_reporting/87_glossary.ipynb #gloss013
 def glossary_table(
-    results: Results,  # the study, whose words do not depend on it
+    results: Results,  # the study: what it has not, it needs no word for
 ) -> Table:
     "All terms as a printed table"
     words = glossary()
+    words = words[[not n or NEEDS[n](results) for n in words.needs]].reset_index(drop=True)
     columns = [Column('term', 'Term'), Column('meaning', 'Meaning')]
     return Table(words, columns, f'{counted(len(words), "term")} of these pages.')
