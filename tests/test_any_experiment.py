@@ -100,7 +100,11 @@ def test_hundreds_of_groups_in_parts(tmp_path):
 
 # ---- refused in one line ----
 REFUSED = {
-    'no control': (SMALL.replace('wet: control', 'wet: stress'), {}, 'no plant with the role contr'),
+    'no control': (
+        SMALL.replace('wet: control', 'wet: stress'),
+        {},
+        'no plant with the role contr',
+    ),
     'one day': (SMALL, {'days': (3,)}, 'one day (3)'),
     'two groups': (SMALL, {'groups': 2}, '2 groups (genotype)'),
 }
@@ -110,7 +114,9 @@ REFUSED = {
 def test_what_cannot_be_trained_is_refused(tmp_path, case):
     text, more, line = REFUSED[case]
     folder = made(tmp_path / 'x', text, **more)
-    found = preconditions(study_from({'name': 's', 'arms': {'a': {'modalities': ['size']}}}), folder)
+    found = preconditions(
+        study_from({'name': 's', 'arms': {'a': {'modalities': ['size']}}}), folder
+    )
     assert line in str(found[0]) and '\n' not in str(found[0])
 
 

@@ -783,6 +783,9 @@ class Changed:
     def __getattr__(self, name):
         return self.tables[name] if name in self.tables else getattr(self.e, name)
 
+    def modality(self, name):
+        return self.tables[name] if name in self.tables else self.e.modality(name)
+
 
 class Features:
     "A file of features in memory"

@@ -57,7 +57,13 @@ def _folders(path: str | Path) -> list[os.DirEntry]:
 def amount(
     data: str | Path,  # the data folder, possibly not visible from here
 ) -> tuple[int, int]:
-    "Photographs and genotypes"
+    "Photographs and genotypes, or what else is left out"
+    from faba_nb.experiment.description import is_described
+    from faba_nb.experiment.experiment_folder import Experiment
+
+    if is_described(data):
+        experiment = Experiment(data)
+        return len(experiment.images), experiment.plants.group.nunique()
     views = _folders(Path(data) / 'img')
     if not views:
         return PHOTOGRAPHS, GENOTYPES
