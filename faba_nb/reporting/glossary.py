@@ -14,7 +14,9 @@ from .results import Results, _read, counted
 from .site import NEEDS
 
 # %% ../../nbs/50_reporting/87_glossary.ipynb #gloss005
-def glossary() -> pd.DataFrame:  # term, meaning, and what a study needs to have for the term to occur
+def glossary() -> (
+    pd.DataFrame
+):  # term, meaning, and what a study needs to have for the term to occur
     "Every term and what it means, in alphabetical order"
     return _read(root() / 'reports' / 'glossary.csv')
 
