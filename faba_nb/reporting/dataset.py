@@ -160,6 +160,11 @@ def _few_lines(v: pd.DataFrame) -> pd.DataFrame:
     return v.groupby(['sensor', 'dag']).plants.sum().reset_index().assign(replicate=0)
 
 
+def _who(v: pd.DataFrame) -> str:
+    "What a line of the calendar is about"
+    return 'plants' if v.replicate.eq(0).all() else 'replicate'
+
+
 def _whose(v: pd.DataFrame) -> str:
     "Whose plants a square stands for"
     return 'all' if v.replicate.eq(0).all() else 'the replicate’s'
@@ -188,7 +193,7 @@ def calendar(
     )
     ax.grid(axis='x', color=colour('rule'))
     caption = (
-        f'Which {"plants" if v.replicate.eq(0).all() else "replicate"} met which sensor, {counted(v.dag.nunique(), "day")}, '
+        f'Which {_who(v)} met which sensor, {counted(v.dag.nunique(), "day")}, '
         f'n = {counted(_met(results.experiment), "plant")}. '
         f'The area of a square is the share of {_whose(v)} plants. {_together(v)}'
     )

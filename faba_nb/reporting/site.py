@@ -108,4 +108,7 @@ def reports(
 
 def _told(pages: dict[str, Report], facts: Facts) -> dict[str, Report]:
     "The pages, their subtitles in the words of the experiment"
-    return {n: replace(r, subtitle=filled(r.subtitle, facts)) for n, r in pages.items()}
+    told = {}
+    for name, page in pages.items():
+        told[name] = replace(page, subtitle=filled(page.subtitle, facts))
+    return told
