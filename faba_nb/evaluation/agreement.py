@@ -123,7 +123,8 @@ def with_interval(
 
     def of(d):
         "(draws,) the measure of resampled genotypes"
-        return measure((d.copies(G) @ flat).reshape(-1, *sums.shape[1:]))
+        drawn = d.copies(G) @ flat
+        return measure(drawn.reshape(-1, *sums.shape[1:]))
 
     value = float(measure(sums.sum(0)))
     return dict(value=value, **bca_row(value, of(draws), of(jackknife_draws(G))))
