@@ -18,7 +18,7 @@ from ..backbones.registry import get_backbone
 from ..core.files import read_json
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
-from ..evaluation.comparing import level, MARGIN, verdict_words
+from ..evaluation.comparing import LEVEL, MARGIN, verdict_words
 from ..evaluation.power import gap_probability
 from ..reporting.drawing import Drawn
 from ..reporting.figures import adjusted_words, pair_panel
@@ -362,7 +362,7 @@ def pairs_table(
             f'{counted(int(p.n.max()), "genotype")}.'
         ),
         note=(
-            f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than '
+            f'Better: p adjusted ≤ {LEVEL}. Equivalent: shown to differ by less than '
             f'{MARGIN} in F1, a chosen margin. '
             'Undecided: neither; the order of such a pair is not a result.'
         ),
