@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from faba_nb.evaluation import comparing
-from faba_nb.evaluation.comparing import equivalence_p, families, holm
+from faba_nb.evaluation.comparing import equivalence_p, FAMILIES, holm
 from faba_nb.evaluation.ranking import alarm_days, stability
 from faba_nb.evaluation.resampling import sign_flip, signs
 from faba_nb.evaluation.variance import variance_split
@@ -133,8 +133,8 @@ def test_equal_arms_are_told_apart_in_5_percent_of_studies_in_each_family(studie
     # the Bayesian test decides nothing and takes nearly all of the time
     monkeypatch.setattr(comparing, 'signed_rank_probabilities', lambda d: (np.nan,) * 3)
     claimed = false_verdicts(studies, seed=studies)
-    assert set(claimed) == set(families) and len(claimed) == studies
-    for family in families:
+    assert set(claimed) == set(FAMILIES) and len(claimed) == studies
+    for family in FAMILIES:
         assert not_above(claimed[family].sum(), studies), family
 
 

@@ -117,4 +117,4 @@ def test_one_meaning_per_word_in_alphabetical_order():
 def test_the_page_of_methods_ends_with_it():
     *_, head, last = cells(root() / 'reports' / 'methods.ipynb')
     assert head == '## Words' and 'glossary.glossary_table' in last and 'page.finish()' in last
-    assert len(glossary_table(Results(root())).frame) == len(glossary())
+    assert len(glossary_table().frame) == len(glossary())

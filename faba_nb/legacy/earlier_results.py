@@ -18,7 +18,7 @@ from ..backbones.registry import get_backbone
 from ..core.files import read_json
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
-from ..evaluation.comparing import level, MARGIN, verdict_words
+from ..evaluation.comparing import LEVEL, MARGIN, verdict_words
 from ..evaluation.power import gap_probability
 from ..reporting.drawing import Drawn
 from ..reporting.figures import adjusted_words, pair_panel
@@ -362,7 +362,7 @@ def pairs_table(
             f'{counted(int(p.n.max()), "genotype")}.'
         ),
         note=(
-            f'Better: p adjusted ≤ {level}. Equivalent: shown to differ by less than '
+            f'Better: p adjusted ≤ {LEVEL}. Equivalent: shown to differ by less than '
             f'{MARGIN} in F1, a chosen margin. '
             'Undecided: neither; the order of such a pair is not a result.'
         ),
@@ -412,7 +412,7 @@ def side_by_side(
     frame = grouped(results, frame, have)
     return Table(
         frame,
-        [Column('name', 'Arm'), *map(_side_column, have)],
+        [Column('name', 'Arm'), *(_side_column(results, m) for m in have)],
         (
             f'The old definition and plant-days, side by side, {protocol} protocol, '
             f'{counted(genotypes(results), "genotype")}.'
@@ -428,12 +428,12 @@ def side_by_side(
     )
 
 
-def _side_column(metric: str) -> Column:
+def _side_column(results: Results, metric: str) -> Column:
     "The column of a metric that says by which definition"
     old = metric in ('f1', 'auc', 'mae_published')
     unit = METRICS[metric][1].split(',')[0]
     told = ', '.join(filter(None, (unit, 'as published' if old else 'plant-days')))
-    return metric_column(metric, interval=metric in ('f1', 'mae_measured'), unit=told)
+    return metric_column(results, metric, interval=metric in ('f1', 'mae_measured'), unit=told)
 
 # %% ../../nbs/55_legacy/70_earlier_results.ipynb #8aec6489
 PLACES = {

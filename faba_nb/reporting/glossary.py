@@ -33,10 +33,11 @@ def meaning(
 
 # %% ../../nbs/50_reporting/87_glossary.ipynb #gloss013
 def glossary_table(
-    results: Results,  # the study: what it has not, it needs no word for
+    results: Results | None = None,  # the study: what it has not, it needs no word for; None: all
 ) -> Table:
     "All terms as a printed table"
     words = glossary()
-    words = words[[not n or NEEDS[n](results) for n in words.needs]].reset_index(drop=True)
+    met = [not n or results is None or NEEDS[n](results) for n in words.needs]
+    words = words[met].reset_index(drop=True)
     columns = [Column('term', 'Term'), Column('meaning', 'Meaning')]
     return Table(words, columns, f'{counted(len(words), "term")} of these pages.')
