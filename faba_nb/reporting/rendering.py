@@ -17,6 +17,7 @@ import faba_nb
 from ..core.files import check_seal, whole_file, write_text
 from ..core.places import root
 from ..core.study_folder import StudyFolder
+from ..experiment.facts import Facts
 from .drawing import css_name
 from .results import Results, _read
 from .site import FRONT, Report, reports
@@ -94,6 +95,18 @@ def unbroken(
         html = re.sub(pattern, text, html)
     return html
 
+# %% ../../nbs/50_reporting/90_rendering.ipynb #09de0b1f
+def _of_a_study(
+    nb: nbformat.NotebookNode,  # of a page
+    known: Facts,  # of the experiment
+) -> nbformat.NotebookNode:
+    "The notebook without sections that show nothing, its prose in the words of the experiment"
+    nb = _without_empty_sections(nb)
+    for c in nb.cells:
+        if c.cell_type == 'markdown':
+            c.source = filled(c.source, known)
+    return nb
+
 # %% ../../nbs/50_reporting/90_rendering.ipynb #58a5d30f
 def to_page(
     executed: Path,  # an executed report notebook
@@ -109,10 +122,8 @@ def to_page(
         'highlight': lambda s: Markup(Highlight2HTML()(s)),
     }
     nb = _without_title(nbformat.read(executed, as_version=4))
-    nb = _without_empty_sections(nb)
-    for c in nb.cells:
-        if c.cell_type == 'markdown':
-            c.source = filled(c.source, facts['experiment'])
+    if 'experiment' in facts:
+        nb = _of_a_study(nb, facts['experiment'])
     make = lambda sections: env.get_template('page.html.j2').render(
         nb=nb, page={**facts, 'sections': sections}
     )
