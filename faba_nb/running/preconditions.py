@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOWHERE', 'NO_PHOTOGRAPHS', 'NotFetched', 'endless_links', 'folder_problems', 'table_bundles', 'described_problems',
-           'arm_problems', 'feature_problems', 'preconditions', 'require', 'can_run']
+           'arm_problems', 'feature_problems', 'preconditions', 'require', 'can_run', 'starts_here']
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #336bfbf6
 import os, shlex
@@ -15,7 +15,7 @@ from ..core.errors import BadInput
 
 from ..core.places import data_folder
 from ..core.steps import reason
-from ..core.studies import Study, imported, read_study, studies
+from ..core.studies import STARTER, Study, imported, read_study, studies
 from ..experiment.description import FILE
 from faba_nb.running.pipeline import (
     STEPS,
@@ -323,7 +323,7 @@ def can_run(
     data: 'Experiment | str | Path',  # the experiment or its folder
     features: str | Path | None = None,  # folder of the features; DATA/features by default
 ) -> 'pd.DataFrame':
-    "A row per shipped study: can it run here, why not, what would do"
+    "A row per study that comes with the repository: can it run here, why not, what would do"
     import pandas as pd
 
     found = folder_problems(data_folder(getattr(data, 'folder', data)))
@@ -332,6 +332,8 @@ def can_run(
     except BadInput as e:
         found = [e]
     rows = [_row(n, found or preconditions(read_study(n), bundles, features)) for n in studies()]
+    if not found and starts_here(bundles.experiment):
+        rows.insert(0, _row(STARTER, _starter_problems(bundles, features)))
     return pd.DataFrame(rows, columns=['study', 'can run', 'why not', 'what would do'])
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #d213c511
@@ -353,3 +355,23 @@ def _row(name: str, found: list[BadInput]) -> tuple[str, str, str, str]:
 def _what_and_where(p: BadInput) -> str:
     "A reason without what would do"
     return f'{p.where}: {p.what}' if p.where else str(p.what)
+
+# %% ../../nbs/60_running/02_preconditions.ipynb #a51c0d02
+def starts_here(
+    experiment: 'Experiment',  # of any layout
+) -> bool:
+    "Is the study that is made from an experiment the first to be run on it?"
+    from faba_nb.experiment.described_tables import DescribedTables
+
+    return isinstance(experiment, DescribedTables)
+
+
+def _starter_problems(bundles: 'BundleCache', features: str | Path | None) -> list[BadInput]:
+    "Why the study that is made from an experiment can neither be made nor run"
+    from faba_nb.training.starter import starter_study
+
+    try:
+        study = starter_study(bundles.experiment)
+    except BadInput as e:
+        return [e]
+    return preconditions(study, bundles, features)
