@@ -161,9 +161,11 @@ def feature_problems(
     weights: bool = True,  # also ask whether weights are in the cache
 ) -> list[BadInput]:
     "Why features that a study needs are neither there nor can be made, as a list of `BadInput`"
+    from faba_nb.backbones.manifests import mask_user
+    from faba_nb.backbones.registry import get_backbone
     from faba_nb.backbones.store import feature_path
 
-    found, lacking, masks = [], [], False
+    found, lacking, needs = [], [], {}
     for (layer, framing), names in image_groups(study).items():
         for name in names:
             try:
@@ -173,9 +175,10 @@ def feature_problems(
                 continue
             if not path.is_file():
                 lacking.append((name, path))
-                masks |= layer == 'plant'
+                needs[mask_user(get_backbone(name), layer)] = True
     found += _not_there(lacking, experiment, only, weights)
-    return found + (_no_masks(experiment) if masks and 'features' in only else [])
+    needs = [n for n in needs if n and 'features' in only]
+    return found + _no_masks(experiment, needs)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #80decbf0
 def _not_there(
@@ -235,14 +238,14 @@ def _not_installed(names: list[str]) -> list[BadInput]:
     return []
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #763532dd
-def _no_masks(experiment: 'Experiment') -> list[BadInput]:
-    "Why the layer `plant` cannot be read: photographs without a mask"
+def _no_masks(experiment: 'Experiment', needs: list[str]) -> list[BadInput]:
+    "Why what needs to know where the plant is cannot be had: photographs without a mask"
     from faba_nb.backbones.manifests import check_masks, checked
 
-    if not _photographs(experiment):
+    if not needs or not _photographs(experiment):
         return []
     try:
-        check_masks(checked(experiment.images, experiment.folder))
+        check_masks(checked(experiment.images, experiment.folder), needs[0])
     except BadInput as e:
         return [e]
     return []
