@@ -460,9 +460,21 @@ def test_nothing_is_changed_and_the_fingerprint_follows(tmp_path):
 
 
 def test_check_on_the_command_line(tmp_path, faba):
-    done = faba('check', made(tmp_path / 'x'))
-    assert done.returncode == 0 and done.stdout.rstrip().endswith(
-        'nothing stands in the way of a study'
+    text = SMALL.replace('{size: size.csv}', '{size: size.csv, leaf: leaf.csv}')
+    sizes = (made(tmp_path / 'x') / 'size.csv').read_text()
+    done = faba('check', made(tmp_path / 'x', text, tables={'leaf.csv': sizes}))
+    assert done.returncode == 0 and 'nothing stands in the way' not in done.stdout
+    assert "no modality 'image'" in done.stdout  # of the studies that come with the repository
+    ready, arms = done.stdout.rstrip().splitlines()[-2:]
+    assert ready == 'ready: starter'
+    assert arms.endswith(
+        f'compares size_alone, leaf_alone, all: faba run starter --data {tmp_path / "x"}'
     )
+    clock = SMALL.replace('size.csv', 'w.csv')
+    weather = {'w.csv': 'day,light\n0,100\n2,90\n4,50\n'}
+    refused = faba('check', made(tmp_path / 'z', clock, tables=weather))
+    assert refused.returncode == 2 and refused.stderr.count('\n') == 1
+    assert 'nothing was measured on a plant' in refused.stdout
+    assert 'faba run starter' not in refused.stdout
     failed = faba('check', made(tmp_path / 'y', days=(3,)))
     assert failed.returncode == 2 and failed.stderr.count('\n') == 1 and 'one day' in failed.stdout

@@ -13,12 +13,14 @@ from faba_nb.backbones import encoders, registry
 from faba_nb.backbones.encoders import Encoder, load_encoder
 from faba_nb.backbones.extraction import extract, summary_text
 from faba_nb.backbones.framing import Framing, cell_shares, framed, layout
-from faba_nb.backbones.manifests import manifest_path
+from faba_nb.backbones.manifests import manifest_path, read_facts
+from faba_nb.backbones.morphology import NAMES
 from faba_nb.backbones.photographs import read_photograph
 from faba_nb.backbones.registry import get_backbone
 from faba_nb.backbones.store import FeatureFile, feature_path
 from faba_nb.backbones.verification import verify_features
 from faba_nb.core.errors import BadInput
+from faba_nb.core.studies import study_from
 
 LITE = 'effnet_lite0'
 
@@ -278,6 +280,102 @@ def test_a_plant_that_the_framing_cuts_away_is_named(tmp_path):
     assert [b['reason'] for b in s['bad']] == ['no plant found: none of it within the framing']
     assert s['counts']['used'] == 1 and s['counts']['no plant found'] == 1
     assert run('published')['decoded'] == 0 and not run('padded')['bad']
+
+
+TRAY = """plant_id,day,path,left,top,right,bottom,mask
+1wet1,0,a.png,0,0,64,64,excess_green
+1dry1,0,a.png,64,0,128,64,excess_green
+1wet2,0,b.png,,,,,black
+1dry2,0,c.png,,,,,
+"""
+
+
+def tray(folder):
+    "An experiment with two plants of different size in one photograph of soil, and two cut out"
+    from test_description import PHOTOGRAPHED, made
+
+    text = PHOTOGRAPHED.replace('{table: i.csv, mask: excess_green}', 'i.csv')
+    made(folder, text, tables={'i.csv': TRAY})
+    soil = np.random.default_rng(0).normal((110, 95, 80), 6, (64, 128, 3))
+    im = PIL.Image.fromarray(soil.clip(0, 255).astype(np.uint8))
+    im.paste((60, 150, 50), (10, 20, 26, 44))
+    im.paste((60, 150, 50), (70, 4, 118, 60))
+    im.save(folder / 'a.png')
+    drawn(folder / 'b.png', (20, 20, 30, 40), rest=(0, 0, 0))
+    drawn(folder / 'c.png', (20, 20, 30, 40))
+    return folder
+
+
+def features_of(folder, backbone='morphology', **how):
+    "Features by plant, and the summary of making them"
+    s = extract(folder, folder / 'features', backbone, workers=0, device='cpu', **how)
+    f = FeatureFile(feature_path(folder / 'features', backbone, **how))
+    return dict(zip(f.index.plant_id, f.features)), s
+
+
+def test_boxes_and_mask_rules_reach_the_features(tmp_path):
+    "Each plant is measured in its own box and by its own rule; a rule that changes is looked at anew"
+    folder = tray(tmp_path / 'x')
+    x, s = features_of(folder)
+    assert s['counts']['used'] == 4
+    area = {p: round(float(v[NAMES.index('area')] * 64) ** 2) for p, v in x.items()}
+    assert area == {'1wet1': 16 * 24, '1dry1': 48 * 56, '1wet2': 200, '1dry2': 200}
+    assert x['1dry1'][NAMES.index('width')] == 48 / 64
+    said = read_facts(manifest_path(feature_path(folder / 'features', 'morphology')))
+    assert said.form[said.plant_id == '1dry1'].tolist() == [
+        'RGB 128×64, box 64 0 128 64, excess_green'
+    ]
+    assert features_of(folder)[1]['decoded'] == 0
+    (folder / 'i.csv').write_text(TRAY.replace('64,0,128', '64,0,94').replace('black', 'alpha'))
+    y, s = features_of(folder)
+    assert s['decoded'] == 2 and y['1dry1'][NAMES.index('width')] == 24 / 64
+    assert (y['1wet1'] == x['1wet1']).all() and '1wet2' not in y
+    assert [b['reason'] for b in s['bad']] == ['no mask: nothing in it is transparent']
+    assert features_of(folder)[1]['decoded'] == 0
+
+
+def test_a_box_is_what_the_encoder_sees(tmp_path):
+    "The box of a tray and a file that holds nothing else give the same features, at every layer"
+    folder = tray(tmp_path / 'x')
+    for p, box in {'1wet1': (0, 0, 64, 64), '1dry1': (64, 0, 128, 64)}.items():
+        PIL.Image.open(folder / 'a.png').crop(box).save(folder / f'{p}.png')
+    whole = pd.DataFrame(dict(plant_id=['1wet1', '1dry1'], round=0, view='view'))
+    whole = whole.assign(path=[str(folder / f'{p}.png') for p in whole.plant_id])
+    alone, _ = features_from(whole, tmp_path / 'alone')
+    x, _ = features_of(folder, LITE, framing='padded')
+    for p, v in alone.items():
+        np.testing.assert_allclose(x[p], v, atol=1e-5)
+    plant, _ = features_of(folder, LITE, layer='plant', framing='padded')
+    assert set(plant) == {'1wet1', '1dry1', '1wet2', '1dry2'}
+
+
+def features_from(table, folder):
+    "Features by plant of the photographs of a table"
+    s = extract(table, folder, LITE, framing='padded', workers=0, device='cpu')
+    f = FeatureFile(feature_path(folder, LITE, framing='padded'))
+    return dict(zip(f.index.plant_id, f.features)), s
+
+
+def test_the_frame_is_not_measured(tmp_path):
+    "Photographs of which nothing says what is plant: one line before any work, and no arm of starter"
+    from faba_nb.experiment.experiment_folder import Experiment
+    from faba_nb.running.preconditions import feature_problems
+    from faba_nb.training.starter import starter_study
+
+    folder = tray(tmp_path / 'x')
+    rows = TRAY.replace('excess_green', '').replace('black', '')
+    (folder / 'i.csv').write_text(re.sub(r'[bc]\.png', 'a.png', rows))
+    refused = lambda: extract(folder, folder / 'features', 'morphology', workers=0)
+    one_line(refused, 'a.png', 'no mask', 'as morphology needs it', 'mask: excess_green')
+    assert not list((folder / 'features').glob('*.h5'))
+    arm = {'backbone': 'morphology', 'modalities': ['image']}
+    study = study_from({'name': 's', 'arms': {'a': arm}})
+    found = feature_problems(study, Experiment(folder), folder / 'features')
+    assert len(found) == 1 and 'as morphology needs it' in str(found[0])
+    assert 'morphology' not in starter_study(Experiment(folder)).arms
+    (folder / 'i.csv').write_text(TRAY)
+    assert feature_problems(study, Experiment(folder), folder / 'features') == []
+    assert 'morphology' in starter_study(Experiment(folder)).arms
 
 
 def test_a_network_without_cells_has_no_layer_plant(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from loky import ProcessPoolExecutor
 from .framing import cell_shares, framed, kept
-from .photographs import BadImage, read_bytes, read_photograph
+from .photographs import WHOLE, BadImage, Cut, read_bytes, read_photograph
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #66f71c8b
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Prepared:
     sha256: str = ''  # of the file
     status: str = 'ok'  # 'ok', 'missing' or 'corrupt'
     reason: str = ''  # why it is not ok
-    form: str = ''  # mode and size as in the file, upright
+    form: str = ''  # mode and size as in the file, upright; box and mask rule where stated
     orientation: int = 0  # as in the file, 1 to 8; 0 where it could not be read
     range: str = ''  # smallest and largest value of the colours
     pixels: dict = field(default_factory=dict)  # framing to 8-bit square
     kept: dict = field(default_factory=dict)  # framing to share of plant pixels
     measures: dict = field(default_factory=dict)  # dotted name to vector
-    has_mask: bool = False  # does the file say where the plant is?
+    unmasked: str = ''  # why it is not known where the plant is, where that was asked
     shares: dict = field(default_factory=dict)  # (framing, cells) to shares; 0 without a mask
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #fb8826f2
@@ -52,6 +52,7 @@ def prepare(
     file: str,  # its path
     spec: DecodeSpec,  # what is made of it
     form: str | None = None,  # what the file's mode and size should be, if known
+    cut: Cut = WHOLE,  # the part of it that counts, and what shows the plant
 ) -> Prepared:
     "Read one photograph and make of it what is wished"
     p = Prepared(row)
@@ -59,8 +60,8 @@ def prepare(
         p.mtime_ns = _changed(file)
         data = read_bytes(file)
         p.bytes, p.sha256 = len(data), hashlib.sha256(data).hexdigest()
-        photo = read_photograph(data)
-        p.form, p.orientation, p.range = photo.form, photo.orientation, photo.range
+        photo = read_photograph(data, cut)
+        p.form, p.orientation, p.range = f'{photo.form}{cut}', photo.orientation, photo.range
         if form and photo.form != form:
             raise BadImage(f'{photo.form} where the other photographs of this view are {form}')
         _decode(p, photo, spec)
@@ -83,9 +84,10 @@ def _decode(p: Prepared, photo: 'Photograph', spec: DecodeSpec) -> None:
         p.pixels[c], p.kept[c] = framed(photo, c), kept(photo, c)
     for name in spec.measures:
         p.measures[name] = pkgutil.resolve_name(name)(photo)
-    p.has_mask = bool(spec.grids) and photo.has_mask
+    if spec.measures or spec.grids:
+        p.unmasked = photo.unmasked
     for c, n in spec.grids:
-        p.shares[c, n] = cell_shares(photo, c, n) if p.has_mask else np.zeros((n, n))
+        p.shares[c, n] = cell_shares(photo, c, n) if not p.unmasked else np.zeros((n, n))
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #8485c351
 def _begin(parent: int) -> None:
@@ -113,7 +115,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _batch(tasks: list[tuple], spec: DecodeSpec) -> list[Prepared]:
     "What several photographs become"
-    return [prepare(row, file, spec, form) for row, file, form in tasks]
+    return [prepare(row, file, spec, *how) for row, file, *how in tasks]
 
 # %% ../../nbs/20_backbones/09_decoding.ipynb #17683d0b
 def cores() -> int:
@@ -144,7 +146,7 @@ class Decoder:
 @patch
 def __call__(
     self: Decoder,
-    tasks: list[tuple],  # (row, file, form or None) each
+    tasks: list[tuple],  # (row, file, form or None, perhaps a `Cut`) each
 ) -> 'Iterator[Prepared]':
     "Yield a `Prepared` for every task, in order"
     chunks = iter([tasks[i : i + self.chunk] for i in range(0, len(tasks), self.chunk)])

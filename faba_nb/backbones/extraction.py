@@ -25,10 +25,12 @@ from faba_nb.backbones.manifests import (
     FACTS,
     check_experiment,
     check_masks,
+    cuts,
     expected_images,
     experiment_of,
     looked_at,
     manifest_path,
+    mask_user,
     outdated,
     read_facts,
     to_do,
@@ -65,6 +67,11 @@ class FeatureJob:
     held: pd.MultiIndex = None  # what an earlier file holds already, when only its gaps are wanted
     earlier: Path = None  # that earlier file
     experiment: str = ''  # fingerprint of the experiment
+
+    @property
+    def needs_mask(self) -> str:
+        "What of it needs to know where the plant is; '' where nothing does"
+        return mask_user(self.backbone, self.layer)
 
     @property
     def cells(self) -> tuple | None:
@@ -297,6 +304,12 @@ def expected_forms(
             forms[view] = seen.index[0]
     return [forms.get(v) for v in table['view']]
 
+
+def _tasks(table: pd.DataFrame, rows: np.ndarray) -> list[tuple]:
+    "What a decoder is to read: number, file, expected form and cut of each row"
+    forms, cut = expected_forms(table), cuts(table)
+    return [(r, table.file[r], forms[r], cut[r]) for r in rows]
+
 # %% ../../nbs/20_backbones/12_extraction.ipynb #29ac10b4
 def _features(
     same: list[FeatureJob], good: 'list[Prepared]', batch: int | None
@@ -331,10 +344,10 @@ def _facts(w: FeatureJob, p: 'Prepared', row: tuple) -> dict:
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #be65ac22
 def _fault_of(w: FeatureJob, p: 'Prepared') -> dict[str, str]:
-    "Status and reason of a photograph whose features are not finite"
+    "Status and reason of a photograph that has no features: no mask, no plant, or not finite"
     why = f'{w.backbone.name} gives values that are not finite'
-    if w.cells and not p.has_mask:
-        why = f'{NO_MASK}: neither transparent around the plant nor cut out on black'
+    if w.needs_mask and p.unmasked:
+        why = p.unmasked
     elif w.cells and not p.shares[w.cells].any():
         why = OUT_OF_FRAME
     return dict(status='corrupt', reason=why)
@@ -343,12 +356,13 @@ def _fault_of(w: FeatureJob, p: 'Prepared') -> dict[str, str]:
 def _save(w: FeatureJob, prepared: 'list[Prepared]', x: np.ndarray, table: pd.DataFrame) -> None:
     "Put one unit of one job on disk; `x` has a row for each photograph that is ok"
     good = [p for p in prepared if p.status == 'ok']
-    finite = np.isfinite(x).all(1)
-    odd = {p.row: _fault_of(w, p) for p, fine in zip(good, finite) if not fine}
+    unknown = np.array([bool(w.needs_mask and p.unmasked) for p in good], bool)
+    fine = np.isfinite(x).all(1) & ~unknown
+    odd = {p.row: _fault_of(w, p) for p, f in zip(good, fine) if not f}
     said = [replace(p, **odd.get(p.row, {})) for p in prepared]
     expected = table.iloc[[p.row for p in prepared]].itertuples(index=False)
     rows = [_facts(w, p, row) for p, row in zip(said, expected)]
-    _write_part(w, pd.DataFrame(rows), x[finite])
+    _write_part(w, pd.DataFrame(rows), x[fine])
 
 # %% ../../nbs/20_backbones/12_extraction.ipynb #6e45d5ff
 def _pass(
@@ -370,8 +384,7 @@ def _pass(
         tuple(dict.fromkeys(w.backbone.build for w in jobs if not w.fit)),
         tuple(dict.fromkeys(w.cells for w in jobs if w.cells)),
     )
-    forms = expected_forms(table)
-    tasks = [(r, table.file[r], forms[r]) for r in rows]
+    tasks = _tasks(table, rows)
     decoder = Decoder(spec, 0 if len(rows) <= 32 else workers)
     progress = Progress(total=len(rows), label='features', unit='photographs')
     try:
@@ -578,8 +591,8 @@ def _work(
     todo = [w for w in jobs if not w.finished(table)]
     if not todo and not _lying_about(folder, jobs):
         return _summary(jobs, [], [], table, 0, 0.0, time.monotonic() - start, strict)
-    if any(w.layer == 'plant' for w in todo):
-        check_masks(table)
+    for needs in dict.fromkeys(w.needs_mask for w in todo if w.needs_mask):
+        check_masks(table, needs)
     with writing(folder) as me:
         sweep(folder, me)
         working = _loaded(todo, device, dtype, exact)
@@ -610,10 +623,9 @@ def _tried_again(jobs: list[FeatureJob], table: pd.DataFrame, workers: int | Non
     table = table.reset_index(drop=True).assign(again='')
     if not len(rows):
         return table
-    forms = expected_forms(table)
     decoder = Decoder(DecodeSpec(), 0 if len(rows) <= 32 else workers)
     try:
-        found = list(decoder([(r, table.file[r], forms[r]) for r in rows]))
+        found = list(decoder(_tasks(table, rows)))
     finally:
         decoder.close()
     table.loc[rows, 'again'] = [f'{p.status}: {p.reason}' for p in found]

@@ -14,7 +14,7 @@ from PIL import Image
 from ..core.errors import BadInput
 from .framing import Framing, cell_shares, framed, layout
 from .fetching import find_weights
-from .manifests import expected_images
+from .manifests import cuts, expected_images
 from .photographs import BadImage, read_bytes, read_photograph
 from .registry import backbones as known_backbones, get_backbone, installed
 from .store import FeatureFile, KEYS
@@ -33,11 +33,11 @@ def _sample(
 ) -> 'tuple[pd.DataFrame, list[bytes], list[Photograph]]':
     "Up to `n` readable photographs that the file holds: their rows, bytes and pictures"
     both = table.merge(held.index[KEYS], on=KEYS)
-    found = []
+    found, cut = [], cuts(both)
     for i in _spread(len(both), 2 * n):
         try:
             data = read_bytes(both.file[i])
-            found.append((i, data, read_photograph(data)))
+            found.append((i, data, read_photograph(data, cut[i])))
         except BadImage:
             continue
     if not found:

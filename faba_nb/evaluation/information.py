@@ -158,11 +158,17 @@ def information(
     at = np.concatenate([g[None], at])
     wins = daily_wins(s)
     out = {k: [] for k in ['concordance', 'mae_skill', 'auc_within_day_drought']}
-    for part in np.array_split(at, max(1, len(at) // max(1, min(1000, PAIRS // G**2)))):
+    for part in _parts(at, PAIRS // G**2):
         out['concordance'].append(concordance(order, pairs, onset[part])[:, 0])
+    for part in _parts(at):
         out['mae_skill'].append(1 - ratio(e[g, part].sum(1), c[g, part].sum(1)))
         out['auc_within_day_drought'].append(permuted_within_day(wins, onset[part]))
     return {k: np.concatenate(v) for k, v in out.items()}
+
+
+def _parts(at: np.ndarray, most: int = 1000) -> list[np.ndarray]:
+    "Permutations in parts of about `most`, at the most 1000"
+    return np.array_split(at, max(1, len(at) // max(1, min(1000, most))))
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #d44ff9f2
 def permutation_table(

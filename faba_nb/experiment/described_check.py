@@ -183,9 +183,7 @@ def _look_at_masks(check: DescribedCheck, images: pd.DataFrame, kinds: dict) -> 
     bare = [p for p in read if not rules[p] and p not in with_alpha]
     if bare:
         what = f'nothing says what is plant in {len(bare)} of {len(read)} photographs looked at'
-        would = (
-            'write mask: black or excess_green, or sizes from photographs are those of the frame'
-        )
+        would = 'write mask: black or excess_green; what is not known as plant is not measured'
         check.add('images', what, would)
     wrong = [p for p in read if rules[p] == 'alpha' and p not in with_alpha]
     if wrong:

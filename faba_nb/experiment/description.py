@@ -53,7 +53,7 @@ MASK = Literal['alpha', 'black', 'excess_green']
 class ImageSource(TableSource):
     "Where the photographs lie, and what in them is plant"
 
-    mask: MASK | None = None  # what shows the plant; a photograph without it counts as all plant
+    mask: MASK | None = None  # what shows the plant; without it, transparency or black around it
 
 # %% ../../nbs/10_experiment/66_description.ipynb #d0c36fed
 ROLE = Literal['control', 'stress', 'other']

@@ -10,6 +10,7 @@ import zlib
 import numpy as np, pandas as pd
 from numpy.random import Generator, Philox
 from ..core.errors import BadInput, unknown
+from .facts import built_in, roles_of
 from .plan import onset_class, read_plant_table, read_round_table
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #26fe9387
@@ -38,9 +39,9 @@ def merge_on_dag(
 # %% ../../nbs/10_experiment/60_labels.ipynb #649e415f
 def label_steps(
     steps: pd.DataFrame,  # plant_id, round, dag: one row per plant-day
-    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls)
+    plants: pd.DataFrame,  # plant_id, genotype, treatment, replicate, onset_dag (NaN for controls); perhaps role
 ) -> pd.DataFrame:  # columns `MEASURED`
-    "The steps with label 0 or 1 and, for drought plants, the two measured days around onset"
+    "The steps with label 0 or 1 and, for stressed plants, the two measured days around onset"
     _refuse_unknown_onsets(plants)
     facts = plants[['plant_id', 'genotype', 'treatment', 'replicate', 'onset_dag']]
     out = (
@@ -57,14 +58,15 @@ def label_steps(
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #3a3e2da2
 def _refuse_unknown_onsets(plants: pd.DataFrame) -> None:
-    "A drought plant without an onset would pass as healthy to the end"
-    lost = plants.loc[(plants.treatment == 'WHC-30') & plants.onset_dag.isna(), 'genotype'].unique()
+    "A stressed plant without an onset would pass as healthy to the end"
+    role = plants.role if 'role' in plants else roles_of(built_in(), plants.treatment)
+    lost = plants.genotype[(role == 'stress') & plants.onset_dag.isna()].unique()
     if len(lost):
         names = ', '.join(lost)
         raise BadInput(
-            f'no onset is known of {names}, and their drought plants would count as healthy',
+            f'no onset is known of {names}, and their plants under stress would count as healthy',
             'the plant table',
-            'write one day after germination for each',
+            'write one day for each',
         )
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #d966d325

@@ -400,7 +400,7 @@ def check(a: argparse.Namespace) -> None:
 
     folder = data_folder(a.folder)
     if is_described(folder):
-        return _check_described(folder)
+        return _check_described(folder, a.features)
     found = check(folder)
     print(found.text(verdict=found.fatal))
     print()
@@ -411,16 +411,33 @@ def check(a: argparse.Namespace) -> None:
     )
 
 # %% ../../nbs/60_running/07_cli.ipynb #8a320f91
-def _check_described(folder: Path) -> None:
+def _check_described(folder: Path, features: str | None) -> None:
     "Print what was found out about an experiment that describes itself; refuse what cannot run"
     from faba_nb.experiment.described_check import check_described
 
     found = check_described(folder)
-    print(found.text())
+    print(found.text(verdict=found.fatal))
     print()
     if found.fatal:
         what = 'no study can run on this experiment'
         raise BadInput(what, folder, 'correct what is marked fatal above')
+    _ready(found.xp, features)
+    _say_arms(found.xp)
+
+
+def _say_arms(experiment: 'Experiment') -> None:
+    "Print what the study that is made from an experiment compares, and how it is run"
+    from faba_nb.core.studies import STARTER
+    from faba_nb.training.starter import starter_study
+
+    try:
+        arms = ', '.join(starter_study(experiment).arms)
+    except BadInput:
+        return  # the table says why
+    data = shlex.quote(str(experiment.folder))
+    print(
+        f'{STARTER}, made from this experiment, compares {arms}: faba run {STARTER} --data {data}'
+    )
 
 # %% ../../nbs/60_running/07_cli.ipynb #5f14a67d
 def _ready(experiment: 'Experiment', features: str | None) -> None:

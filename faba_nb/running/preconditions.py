@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOWHERE', 'NO_PHOTOGRAPHS', 'NotFetched', 'endless_links', 'folder_problems', 'table_bundles', 'described_problems',
-           'arm_problems', 'feature_problems', 'preconditions', 'require', 'can_run']
+           'arm_problems', 'feature_problems', 'preconditions', 'require', 'can_run', 'starts_here']
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #336bfbf6
 import os, shlex
@@ -15,7 +15,7 @@ from ..core.errors import BadInput
 
 from ..core.places import data_folder
 from ..core.steps import reason
-from ..core.studies import Study, imported, read_study, studies
+from ..core.studies import STARTER, Study, imported, read_study, studies
 from ..experiment.description import FILE
 from faba_nb.running.pipeline import (
     STEPS,
@@ -161,9 +161,11 @@ def feature_problems(
     weights: bool = True,  # also ask whether weights are in the cache
 ) -> list[BadInput]:
     "Why features that a study needs are neither there nor can be made, as a list of `BadInput`"
+    from faba_nb.backbones.manifests import mask_user
+    from faba_nb.backbones.registry import get_backbone
     from faba_nb.backbones.store import feature_path
 
-    found, lacking, masks = [], [], False
+    found, lacking, needs = [], [], {}
     for (layer, framing), names in image_groups(study).items():
         for name in names:
             try:
@@ -173,9 +175,10 @@ def feature_problems(
                 continue
             if not path.is_file():
                 lacking.append((name, path))
-                masks |= layer == 'plant'
+                needs[mask_user(get_backbone(name), layer)] = True
     found += _not_there(lacking, experiment, only, weights)
-    return found + (_no_masks(experiment) if masks and 'features' in only else [])
+    needs = [n for n in needs if n and 'features' in only]
+    return found + _no_masks(experiment, needs)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #80decbf0
 def _not_there(
@@ -235,14 +238,14 @@ def _not_installed(names: list[str]) -> list[BadInput]:
     return []
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #763532dd
-def _no_masks(experiment: 'Experiment') -> list[BadInput]:
-    "Why the layer `plant` cannot be read: photographs without a mask"
+def _no_masks(experiment: 'Experiment', needs: list[str]) -> list[BadInput]:
+    "Why what needs to know where the plant is cannot be had: photographs without a mask"
     from faba_nb.backbones.manifests import check_masks, checked
 
-    if not _photographs(experiment):
+    if not needs or not _photographs(experiment):
         return []
     try:
-        check_masks(checked(experiment.images, experiment.folder))
+        check_masks(checked(experiment.images, experiment.folder), needs[0])
     except BadInput as e:
         return [e]
     return []
@@ -323,7 +326,7 @@ def can_run(
     data: 'Experiment | str | Path',  # the experiment or its folder
     features: str | Path | None = None,  # folder of the features; DATA/features by default
 ) -> 'pd.DataFrame':
-    "A row per shipped study: can it run here, why not, what would do"
+    "A row per study that comes with the repository: can it run here, why not, what would do"
     import pandas as pd
 
     found = folder_problems(data_folder(getattr(data, 'folder', data)))
@@ -332,6 +335,8 @@ def can_run(
     except BadInput as e:
         found = [e]
     rows = [_row(n, found or preconditions(read_study(n), bundles, features)) for n in studies()]
+    if not found and starts_here(bundles.experiment):
+        rows.insert(0, _row(STARTER, _starter_problems(bundles, features)))
     return pd.DataFrame(rows, columns=['study', 'can run', 'why not', 'what would do'])
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #d213c511
@@ -353,3 +358,23 @@ def _row(name: str, found: list[BadInput]) -> tuple[str, str, str, str]:
 def _what_and_where(p: BadInput) -> str:
     "A reason without what would do"
     return f'{p.where}: {p.what}' if p.where else str(p.what)
+
+# %% ../../nbs/60_running/02_preconditions.ipynb #a51c0d02
+def starts_here(
+    experiment: 'Experiment',  # of any layout
+) -> bool:
+    "Is the study that is made from an experiment the first to be run on it?"
+    from faba_nb.experiment.described_tables import DescribedTables
+
+    return isinstance(experiment, DescribedTables)
+
+
+def _starter_problems(bundles: 'BundleCache', features: str | Path | None) -> list[BadInput]:
+    "Why the study that is made from an experiment can neither be made nor run"
+    from faba_nb.training.starter import starter_study
+
+    try:
+        study = starter_study(bundles.experiment)
+    except BadInput as e:
+        return [e]
+    return preconditions(study, bundles, features)
