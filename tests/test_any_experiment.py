@@ -279,7 +279,7 @@ def test_one_part_is_refused():
 @pytest.mark.full
 def test_tartu(shared, tmp_path, faba):
     (tmp_path / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
-    settings = ('--set', 'defaults.max_epochs=3', '--only', 'train,evaluate')
+    settings = ('--set', 'defaults.max_epochs=1', '--only', 'train,evaluate')
     done = faba('run', 'starter', '--data', tmp_path, '--out', tmp_path / 'out', *settings)
     assert done.returncode == 0, done.stderr
     metrics = pd.read_csv(tmp_path / 'out' / 'tables' / 'metrics.csv')

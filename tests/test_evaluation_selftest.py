@@ -127,7 +127,7 @@ def test_the_simulated_experiment(world):
     )
 
 
-@pytest.mark.parametrize('studies', [60, pytest.param(600, marks=pytest.mark.full)])
+@pytest.mark.parametrize('studies', [60, pytest.param(200, marks=pytest.mark.full)])
 def test_equal_arms_are_told_apart_in_5_percent_of_studies_in_each_family(studies, monkeypatch):
     "Through the whole decision, pooled F1 among the other pairs included"
     # the Bayesian test decides nothing and takes nearly all of the time
