@@ -82,6 +82,8 @@ def lines(change):
 
     def mutate(rng, b):
         rows = b.split(b'\n')
+        if len(rows) < 3:
+            return b + b'\n'  # a heading alone: no line to lose, a blank one to gain
         return b'\n'.join(change(rng, rows) or rows)
 
     mutate.__name__ = change.__name__
