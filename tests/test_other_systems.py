@@ -174,3 +174,65 @@ def test_a_missing_description_is_one_line(tmp_path, faba):
         r = faba(*asked, *more)
         assert r.returncode == 2 and len(r.stderr.strip().splitlines()) == 1, r.stderr
         assert said in r.stderr and not (tmp_path / 'out').exists()
+
+
+def brought_to(tmp_path, text=DESCRIPTION):
+    "A folder made of predictions, and the files it was made of"
+    from faba_nb.evaluation.other_systems import bring
+
+    (tmp_path / 'other.yaml').write_text(text, encoding='utf-8')
+    predictions().to_csv(tmp_path / 'other.csv', index=False)
+    files = tmp_path / 'other.csv', tmp_path / 'other.yaml'
+    return bring, files
+
+
+@pytest.mark.parametrize('study', ['name: mine\narms: {a: {}}\n', ''])
+def test_a_folder_of_another_study_is_left_as_it_is(study, tmp_path):
+    "A study that was trained or imported keeps its settings and its arms"
+    from faba_nb.core.errors import BadInput
+
+    bring, (table, description) = brought_to(tmp_path)
+    out = tmp_path / 'out'
+    (out / 'arms' / 'a').mkdir(parents=True)
+    (out / 'arms' / 'a' / 'imported.json').write_text('{}')
+    if study:
+        (out / 'study.yaml').write_text(study)
+    before = sorted((p, p.read_bytes()) for p in out.rglob('*') if p.is_file())
+    with pytest.raises(BadInput, match='another'):
+        bring(table, out, description)
+    assert before == sorted((p, p.read_bytes()) for p in out.rglob('*') if p.is_file())
+
+
+def test_other_words_for_the_experiment_are_refused(tmp_path):
+    from faba_nb.core.errors import BadInput
+
+    bring, (table, description) = brought_to(tmp_path)
+    bring(table, tmp_path / 'out', description)
+    description.write_text(DESCRIPTION.replace('title: ', 'title: not '), encoding='utf-8')
+    with pytest.raises(BadInput, match='other words'):
+        bring(table, tmp_path / 'out', description)
+
+
+def test_a_table_without_one_role_is_refused(tmp_path):
+    "Nothing can be compared where no control, or no plant under stress, has predictions"
+    from faba_nb.core.errors import BadInput
+
+    bring, (table, description) = brought_to(tmp_path)
+    whole = predictions()
+    for name, role in (('S0', 'stress'), ('S9', 'control')):
+        whole[whole.treatment == name].to_csv(table, index=False)
+        with pytest.raises(BadInput, match=f'no plant has the role {role}'):
+            bring(table, tmp_path / 'out', description)
+        assert not (tmp_path / 'out').exists()
+
+
+def test_a_row_is_named_as_the_file_counts_it(tmp_path):
+    "Also in the second of two arms"
+    from faba_nb.core.errors import BadInput
+
+    bring, (table, description) = brought_to(tmp_path)
+    whole = predictions().reset_index(drop=True)
+    whole.loc[len(whole) - 1, 'probability'] = 1.5
+    whole.to_csv(table, index=False)
+    with pytest.raises(BadInput, match=f'row {len(whole) + 1}: probability 1.5'):
+        bring(table, tmp_path / 'out', description)
