@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['LARGEST_FILE', 'LARGEST', 'SMALLEST', 'NEARLY_BLACK', 'DIMMEST', 'NO_PLANT', 'OUT_OF_FRAME', 'EXCESS_GREEN', 'MASKS',
            'WHOLE', 'NO_MASK', 'FREE_EDGE', 'BadImage', 'read_bytes', 'form_of', 'lies', 'decode', 'Photograph',
-           'on_black', 'Cut', 'read_photograph', 'excess_green', 'otsu']
+           'on_black', 'Cut', 'read_photograph', 'excess_green', 'otsu', 'mask', 'plant']
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #f15fc28f
 import hashlib, os, stat
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 import numpy as np
 import pyvips
 from PIL import Image
 from fastcore.basics import patch
+from ..core.kept import kept_in
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #9cfa0ee6
 class BadImage(Exception):
@@ -358,7 +358,8 @@ def _greener(image: Image.Image) -> np.ndarray:
     return lit & (index > max(otsu(index[lit]), 0))
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #49ca1b9f
-def _mask(self) -> np.ndarray:
+@kept_in(Photograph)
+def mask(self) -> np.ndarray:
     "Where there is something to see in `box`, boolean"
     if self.rule == EXCESS_GREEN:
         return _greener(self.image)
@@ -366,21 +367,14 @@ def _mask(self) -> np.ndarray:
         return self.alpha > 0
     return _lit(self.image)
 
-
-Photograph.mask = cached_property(_mask)
-Photograph.mask.__set_name__(Photograph, 'mask')
-
 # %% ../../nbs/20_backbones/02_photographs.ipynb #f8bae187
-def _plant(self) -> np.ndarray:
+@kept_in(Photograph)
+def plant(self) -> np.ndarray:
     "Where the colour is that of a leaf or a stem, boolean; all of the mask where there is none"
     _, g, b = (np.asarray(c) for c in self.image.split())
     coloured = g - np.minimum(g, b) > (g >> 4)
     leaf = self.mask & coloured
     return leaf if leaf.any() else self.mask
-
-
-Photograph.plant = cached_property(_plant)
-Photograph.plant.__set_name__(Photograph, 'plant')
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #38e5ffb7
 NO_MASK = 'no mask'

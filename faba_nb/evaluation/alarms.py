@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .predictions import Scores, _cached
+from ..core.kept import kept_in
+from .predictions import Scores
 from .metrics import by_genotype, ratio, streak
 from .resampling import drawn_ratio
 
@@ -47,7 +48,7 @@ def cross_fitted_threshold(
     return out
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #eeac1cef
-@_cached(Scores)
+@kept_in(Scores)
 def inner_controls(self) -> tuple[pd.DataFrame, np.ndarray] | None:
     "Fit and probabilities (plants, steps) of every control plant in an inner fold, or None"
     keys = ['split_seed', 'init_seed', 'fold']
@@ -163,7 +164,7 @@ def plant_alarms(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/07_alarms.ipynb #1b6c36b6
-@_cached(Scores)
+@kept_in(Scores)
 def matched(self) -> np.ndarray:
     "(plants,) index of the control of the same genotype and replicate, -1 for none"
     p = self.plants

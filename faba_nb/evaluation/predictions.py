@@ -12,10 +12,10 @@ __all__ = ['TEXT_COLUMNS', 'NUMBER_COLUMNS', 'KEY_COLUMNS', 'STEP_COLUMNS', 'ALL
 import numpy as np
 import pandas as pd
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from ..core.errors import BadInput
 from ..core.files import read_csv
+from ..core.kept import kept_in
 from ..experiment.facts import Facts, built_in, with_role
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #58b501b0
@@ -306,44 +306,32 @@ class Scores:
     counted: 'Scores' = None  # of all rounds: the measured rows, counted round by round
     facts: Facts = field(default_factory=built_in)  # of the experiment
 
-# %% ../../nbs/40_evaluation/01_predictions.ipynb #de4b07c9
-def _cached(
-    cls,  # class to which the property belongs
-) -> 'Callable':  # decorator: like `cached_property`, for classes that grow in several cells
-    def add(f):
-        prop = cached_property(f)
-        prop.__set_name__(cls, f.__name__)
-        setattr(cls, f.__name__, prop)
-        return f
-
-    return add
-
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #a9a54a33
-@_cached(Scores)
+@kept_in(Scores)
 def y(self) -> np.ndarray:
     "Whether each step is stressed"
     return self.steps.label.to_numpy(bool)
 
 
-@_cached(Scores)
+@kept_in(Scores)
 def dag(self) -> np.ndarray:
     "DAG of each step"
     return self.steps.dag.to_numpy(float)
 
 
-@_cached(Scores)
+@kept_in(Scores)
 def g(self) -> np.ndarray:
     "Code of the genotype of each step"
     return pd.factorize(self.steps.genotype)[0]
 
 
-@_cached(Scores)
+@kept_in(Scores)
 def genotypes(self) -> np.ndarray:
     "Names of the genotypes, in the order of their codes"
     return self.steps.genotype.unique().astype(object)
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #935afa26
-@_cached(Scores)
+@kept_in(Scores)
 def plants(self) -> pd.DataFrame:
     "A row per plant"
     cols = [
@@ -360,13 +348,13 @@ def plants(self) -> pd.DataFrame:
     return p.assign(g=pd.factorize(p.genotype)[0], drought=p.role == 'stress')
 
 
-@_cached(Scores)
+@kept_in(Scores)
 def plant(self) -> np.ndarray:
     "Row of `plants` of each step"
     return pd.factorize(self.steps.plant_id)[0]
 
 
-@_cached(Scores)
+@kept_in(Scores)
 def grid(self) -> np.ndarray:
     "(plants, steps of a plant) numbers of the steps in time order, -1 for none"
     count = np.bincount(self.plant)

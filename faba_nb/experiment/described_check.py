@@ -21,7 +21,7 @@ from .description import FILE
 from .experiment_folder import Experiment
 from .images import png_fault
 from .plain_tables import counted
-from .raw_tree import SEVERITIES, TITLES, line
+from .raw_tree import SEVERITIES, told, verdict_of
 from .sheets import Finding
 
 # %% ../../nbs/10_experiment/82_described_check.ipynb #521872ec
@@ -440,15 +440,8 @@ def text(
     parts = [str(self.xp.folder)]
     if not broken:
         parts += [_headline(self), counts(self).to_string(index=False)]
-    found = self.findings
-    for severity in SEVERITIES:
-        if len(some := found[found.severity == severity]):
-            lines = ['  ' + line(r) for r in some.itertuples()]
-            parts.append(f'{TITLES[severity]} ({len(some)})\n' + '\n'.join(lines))
-    if verdict:
-        ready = 'ready: nothing stands in the way of a study'
-        parts.append('fatal: correct these first' if self.fatal else ready)
-    return '\n\n'.join(parts)
+    parts += told(self.findings)
+    return '\n\n'.join([*parts, verdict_of(self.fatal)] if verdict else parts)
 
 
 DescribedCheck.text = text

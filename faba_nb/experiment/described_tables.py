@@ -12,13 +12,14 @@ __all__ = ['EMPTY', 'OURS', 'RESERVED', 'PLANT_KEYS', 'UNSTATED', 'IMAGE_KEYS', 
 
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #2dbbd2bd
 import hashlib, os, re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.files import sha256
+from ..core.kept import kept_in
 from .cleaning import is_missing, tidy_dates, tidy_text, tidy_times, tidy_yes
 from .description import FILE, Description, TableSource
 from .description import a_date, facts_from_description, read_description
@@ -692,12 +693,7 @@ class DescribedTables:
         return out
 
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #928e6e3e
-def _table(f: Callable) -> cached_property:
-    "Add a property to `DescribedTables`, made at first use and then kept"
-    made = cached_property(f)
-    made.__set_name__(DescribedTables, f.__name__)
-    setattr(DescribedTables, f.__name__, made)
-    return made
+_table = kept_in(DescribedTables)
 
 
 @_table

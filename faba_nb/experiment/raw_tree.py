@@ -8,7 +8,7 @@ __all__ = ['HARM', 'SPOILT', 'KEPT', 'MEASURED_IN', 'FIRST', 'THEN', 'SEVERITIES
            'look_at_owners_table', 'look_at_keys', 'look_at_days', 'look_for_long_rounds', 'expected_rounds',
            'look_for_gaps', 'look_for_views', 'look_at_log', 'look_at_measures', 'look_at_outliers', 'look_at_files',
            'look_at_folders', 'look_at_climate', 'look_at_dose', 'look_for_lost_marks', 'look_at_marks',
-           'look_at_steps', 'look_at_modalities', 'check', 'findings', 'summary', 'line', 'text']
+           'look_at_steps', 'look_at_modalities', 'check', 'findings', 'summary', 'line', 'told', 'verdict_of', 'text']
 
 # %% ../../nbs/10_experiment/80_raw_tree.ipynb #80b5bac9
 import os, re
@@ -1046,22 +1046,34 @@ def _headline(check: Check) -> str:
     steps = f'{len(m)} plant-days, {m.label.sum()} of them stressed'
     return first + f'\n{grown}, {m.dag.nunique()} days; {steps}'
 
-# %% ../../nbs/10_experiment/80_raw_tree.ipynb #e3006028
+# %% ../../nbs/10_experiment/80_raw_tree.ipynb #a3c1c00e
 TITLES = dict(fatal='The study cannot run', suspicious='Somebody should look', info='Good to know')
 
 
+def told(
+    findings: pd.DataFrame,  # of a check
+) -> list[str]:  # a block of lines for every severity that there is, the gravest first
+    "Findings as text"
+    blocks = []
+    for severity in SEVERITIES:
+        some = findings[findings.severity == severity]
+        if len(some):
+            lines = ['  ' + line(r) for r in some.itertuples()]
+            blocks.append(f'{TITLES[severity]} ({len(some)})\n' + '\n'.join(lines))
+    return blocks
+
+
+def verdict_of(
+    fatal: bool,  # whether something stands in the way
+) -> str:
+    "The last line of a check"
+    return 'fatal: correct these first' if fatal else 'ready: nothing stands in the way of a study'
+
+# %% ../../nbs/10_experiment/80_raw_tree.ipynb #e3006028
 def text(self, verdict: bool = True) -> str:
     "The whole page as text; the last line is the verdict"
-    parts = [_headline(self), summary(self).to_string(index=False)]
-    f = self.findings
-    for s in SEVERITIES:
-        if len(g := f[f.severity == s]):
-            lines = ['  ' + line(r) for r in g.itertuples()]
-            parts.append(f'{TITLES[s]} ({len(g)})\n' + '\n'.join(lines))
-    if verdict:
-        ready = 'ready: nothing stands in the way of a study'
-        parts.append('fatal: correct these first' if self.fatal else ready)
-    return '\n\n'.join(parts)
+    parts = [_headline(self), summary(self).to_string(index=False), *told(self.findings)]
+    return '\n\n'.join([*parts, verdict_of(self.fatal)] if verdict else parts)
 
 
 Check.text = text
