@@ -542,7 +542,7 @@ def _levels(c: pd.DataFrame) -> set[str]:
     "Levels at which a single difference is found"
     return {f'{a:.2g}' for a in c.alpha.dropna()}
 
-
+# %% ../../nbs/50_reporting/40_comparison_tables.ipynb #8bf2d09a
 def contrasts_table(
     results: Results,  # the study
     stated: bool = True,  # the stated contrasts, or all other pairs of arms
@@ -724,7 +724,7 @@ def preparations_table(
         ),
     )
 
-
+# %% ../../nbs/50_reporting/40_comparison_tables.ipynb #8e49b7eb
 def _how(arm: Arm) -> dict[str, str]:
     "What an arm is, and how it was prepared"
     image = 'image' in arm.modalities
@@ -899,7 +899,7 @@ def cost_table(
         note=_extraction(results),
     )
 
-
+# %% ../../nbs/50_reporting/40_comparison_tables.ipynb #d67db415
 def _extraction(results: Results) -> str:
     "What it took to encode the photographs, where this study did it"
     done = [

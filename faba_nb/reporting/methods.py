@@ -276,7 +276,7 @@ SIGHT = {
     'causal': 'attention on earlier steps only, the class token included',
 }
 
-
+# %% ../../nbs/50_reporting/85_methods.ipynb #7160bd8a
 def model_text(results: Results) -> str:
     "The model and its inputs"
     net = networks(results.study)
@@ -305,7 +305,7 @@ def estimators_text(results: Results) -> str:
         f'{listed(nice(n) for n in found)}.'
     )
 
-
+# %% ../../nbs/50_reporting/85_methods.ipynb #665e5e16
 def preparation_text(results: Results) -> str:
     "What was done to the inputs"
     arms = {}
@@ -377,7 +377,7 @@ def _protocols_brought(results: Results) -> str:
         f'{listed(map(nice, results.information_free))}.'
     )
 
-
+# %% ../../nbs/50_reporting/85_methods.ipynb #5d9fbe78
 def _basis(c: pd.DataFrame) -> str:
     "On what the stated contrasts rest"
     signed = c[c.basis == 'registered']
@@ -437,7 +437,7 @@ def _within(results: Results) -> str:
         'within its fold, each trained without a fifth of the fold’s training genotypes'
     )
 
-
+# %% ../../nbs/50_reporting/85_methods.ipynb #d5c27dab
 def distillation_text(results: Results) -> str:
     "Distillation, where the study has any"
     arms = [n for n, a in results.study.arms.items() if a.distillation != 'none']
