@@ -530,7 +530,7 @@ def test_arms_agree_with_the_tables_of_the_evaluation(data, study):
             )
             assert np.isclose(now['F1 of steps'], table['published', 'f1'])
             assert np.isclose(
-                36 * (1 - now['drought plants found']), table['measured', 'never_detected']
+                36 * (1 - now['stressed plants found']), table['measured', 'never_detected']
             )
     assert (
         'treatment_clock' in e.numbers.value and 'morphology against no_image' in e.sentences.value
@@ -557,7 +557,7 @@ def test_threshold_and_k_move_everything(data, study):
     e.k.value = 3
     assert all(a != b for a, b in zip(pictures, (e.picture.html, e.delays.html, e.alarmed.value)))
     assert (
-        alarms_at(s, 0.5, 3)['drought plants found'] <= alarms_at(s, 0.5, 1)['drought plants found']
+        alarms_at(s, 0.5, 3)['stressed plants found'] <= alarms_at(s, 0.5, 1)['stressed plants found']
     )
     e.first.value, e.second.value, e.differ.value = 'no_image', 'morphology', 'auc'
     assert (

@@ -112,6 +112,8 @@ def test_printed_tables_speak_of_their_own_experiment_only(brought):
     texts = {p.name: p.read_text(encoding='utf-8') for p in files}
     metrics = pd.read_csv(brought / 'study' / 'tables' / 'metrics.csv', dtype=str)
     texts['notes of metrics.csv'] = '\n'.join(metrics.note.dropna())
+    undefined = pd.read_csv(brought / 'study' / 'tables' / 'undefined.csv', dtype=str)
+    texts['reasons in undefined.csv'] = '\n'.join(undefined.reason.dropna())
     for name, text in texts.items():
         for word in FOREIGN[:-1]:
             hit = re.search(f'.{{0,60}}(?:{word}).{{0,60}}', text, re.I)

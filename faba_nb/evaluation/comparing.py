@@ -345,7 +345,7 @@ METRIC_WORDS = dict(
     mae_published='MAE (published, d)',
     pooled_f1='pooled F1',
     log_loss='log-loss',
-    log_loss_drought='log-loss on drought plants',
+    log_loss_drought='log-loss on stressed plants',
 )
 COMPARED = (
     'f1',

@@ -188,7 +188,7 @@ NOTES = dict(
         'told the treatment, one clock for all genotypes, its own included: for ranking metrics'
     ),
     inferred_treatment_clock=(
-        'sees the size of the plant: probability of drought from morphology up to the day, '
+        'sees the size of the plant: probability of stress from morphology up to the day, '
         'times the clock'
     ),
     growth_curve=(
@@ -334,7 +334,7 @@ def _plan_tables(
         raise BadInput(
             f'{which} an onset',
             where or 'plan',
-            'a clock needs two, with drought plants',
+            'a clock needs two, with plants under stress',
         )
     unknown = sorted({r for t in plants.available_timepoints for r in t} - set(rounds['round']))
     if unknown:

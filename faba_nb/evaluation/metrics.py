@@ -273,7 +273,7 @@ def undefined_values(
         auc=(np.isnan(values['auc']), 'one class only', 'left out of the mean'),
         mae_measured=(
             np.isnan(values['mae_measured']),
-            'no drought plant detected',
+            'no stressed plant detected',
             'left out of the mean',
         ),
     )

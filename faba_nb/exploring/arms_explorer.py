@@ -36,7 +36,7 @@ def alarms_at(
 
     return {
         'controls alarmed': mean(np.isfinite(day[:, ~drought])),
-        'drought plants found': mean(found),
+        'stressed plants found': mean(found),
         'found by onset + 3 d': mean(found & (delay <= 3)),
         'alarm before onset': mean(found & (delay < 0)),
         'median delay, d': float(np.median(delay[found])) if found.any() else np.nan,
@@ -190,7 +190,7 @@ def draw(self: ArmsExplorer) -> None:
     t = self.threshold.value
     now = {a: alarms_at(s, t, k) for a, _, s in have}
     all_ = {a: self._sweep(a, s) for a, _, s in have}
-    x, y, z = 'controls alarmed', 'drought plants found', 'median delay, d'
+    x, y, z = 'controls alarmed', 'stressed plants found', 'median delay, d'
 
     def lines(v):
         "Curves over the share of controls, each with a ring at the chosen threshold"
@@ -203,7 +203,7 @@ def draw(self: ArmsExplorer) -> None:
 
     days = np.concatenate([all_[a][z].dropna() for a in all_] or [np.zeros(1)])
     stamp = words(self.src.simulated, 405, 258, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
-    axes = ('share of controls alarmed', 'share of drought plants found')
+    axes = ('share of controls alarmed', 'share of stressed plants found')
     self.picture.html = curves(lines(y), axes, (0, 1, 0, 1)).replace('</svg>', stamp)
     axes = ('share of controls alarmed', 'median delay after the onset, d')
     low = min(days.min(initial=0), 0) - 1

@@ -523,7 +523,7 @@ def _at_rule(t: pd.DataFrame, k: int, target: float) -> pd.DataFrame:
 def _median_words(r: pd.Series) -> str:
     "A median delay with its interval; what was not reached is said so"
     if np.isinf(r.value):
-        return 'not reached, fewer than half of the drought plants were alarmed'
+        return 'not reached, fewer than half of the stressed plants were alarmed'
     if np.isinf(r.high):
         return f'{number(r.value, 1)} d [{number(r.low, 1)}, not reached]'
     return f'{with_interval(r.value, r.low, r.high, 1, why=r.no_interval)} d'
