@@ -557,7 +557,8 @@ def test_threshold_and_k_move_everything(data, study):
     e.k.value = 3
     assert all(a != b for a, b in zip(pictures, (e.picture.html, e.delays.html, e.alarmed.value)))
     assert (
-        alarms_at(s, 0.5, 3)['stressed plants found'] <= alarms_at(s, 0.5, 1)['stressed plants found']
+        alarms_at(s, 0.5, 3)['stressed plants found']
+        <= alarms_at(s, 0.5, 1)['stressed plants found']
     )
     e.first.value, e.second.value, e.differ.value = 'no_image', 'morphology', 'auc'
     assert (
