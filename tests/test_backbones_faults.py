@@ -275,7 +275,7 @@ def test_other_peoples_manifests(tmp_path, shared):
 
 
 def test_formats_of_other_cabinets(tmp_path, shared):
-    "Palette with transparency, 16 bit, grey JPEG, colour JPEG, mask: read, none refused"
+    "Palette with transparency, 16 bit, grey JPEG, colour JPEG, mask: all are read; a plant is measured where it is cut out"
     files = sorted(
         p for p in (shared / 'images' / 'formats').iterdir() if p.suffix in ('.png', '.jpg')
     ) + sorted((shared / 'images' / 'masks').rglob('*.png'))
@@ -283,13 +283,25 @@ def test_formats_of_other_cabinets(tmp_path, shared):
         'plant,round,view,path\n' + '\n'.join(f'{i},1,view_{i},{p}' for i, p in enumerate(files))
     )
     s = extract(tmp_path / 'm.csv', tmp_path / 'f', BOTH, workers=0, device='cpu')
-    forms = read_facts(manifest_path(tmp_path / 'f' / 'morphology_features.h5'))
-    assert (
-        len(files) == 19
-        and [b["path"].rsplit("/")[-1] for b in s["bad"]] == ["FLUO_TV_dark.png"]
-        and "values" in s["bad"][0]["reason"]
-    )  # a dark frame
-    assert {f.rsplit(' ', 1)[0] for f in forms.form} >= {"RGBA", "RGB", "L", "LA"}
+    encoded, measured = (
+        read_facts(manifest_path(tmp_path / 'f' / f'{b}_features.h5'))
+        for b in ('random_vit', 'morphology')
+    )
+    refused = lambda facts: {Path(p).name for p in facts.path[facts.status != 'ok']}
+    dark, walls = (
+        'FLUO_TV_dark.png',
+        {
+            'NIR_SV_0_z1_h1_g0_e65_117779.jpg',
+            'VIS_SV_0_z1_h1_g0_e82_117770.jpg',
+            'setaria_small_plant_rgb.png',
+        },
+    )
+    assert len(files) == 19 and refused(encoded) == {dark}
+    assert refused(measured) == {dark} | walls
+    why = {Path(b['path']).name: b['reason'] for b in s['bad']}
+    assert 'values' in why.pop(dark) and set(why) == walls
+    assert all(reason.startswith('no mask') for reason in why.values())
+    assert {f.rsplit(' ', 1)[0] for f in encoded.form} >= {'RGBA', 'RGB', 'L', 'LA'}
 
 
 RUN = '''import sys

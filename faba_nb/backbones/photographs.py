@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_FILE', 'LARGEST', 'SMALLEST', 'NEARLY_BLACK', 'DIMMEST', 'NO_PLANT', 'OUT_OF_FRAME', 'EXCESS_GREEN', 'MASKS',
-           'WHOLE', 'NO_MASK', 'FREE_EDGE', 'BadImage', 'read_bytes', 'form_of', 'lies', 'decode', 'Photograph',
+           'WHOLE', 'NO_MASK', 'RIM', 'FREE_RIM', 'BadImage', 'read_bytes', 'form_of', 'lies', 'decode', 'Photograph',
            'on_black', 'Cut', 'read_photograph', 'excess_green', 'otsu', 'mask', 'plant']
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #f15fc28f
@@ -298,6 +298,12 @@ def _cropped(a: np.ndarray, box: tuple | None) -> np.ndarray:
         raise BadImage(f'the box {here} holds less than {SMALLEST} pixels of {a.shape[1]}×{len(a)}')
     return np.ascontiguousarray(part)
 
+# %% ../../nbs/20_backbones/02_photographs.ipynb #71b15a83
+def _telling(a: np.ndarray) -> np.ndarray:
+    "Pixels without an alpha channel that is opaque everywhere"
+    opaque = a.shape[2] in (2, 4) and a[..., -1].min() == 255
+    return np.ascontiguousarray(a[..., :-1]) if opaque else a
+
 # %% ../../nbs/20_backbones/02_photographs.ipynb #985b901f
 def read_photograph(
     source: str | Path | bytes,  # path of a file, or its bytes
@@ -307,7 +313,7 @@ def read_photograph(
     data = source if isinstance(source, bytes) else read_bytes(source)
     mode, a, orientation, values = _decoded(data)
     form = _form(mode, (a.shape[1], a.shape[0]))
-    a = _cropped(a, cut.box)
+    a = _cropped(_telling(a), cut.box)
     box = _visible(a)
     if box is None:
         raise BadImage(_no_plant(mode, values, 'nothing visible, all black or transparent'))
@@ -378,7 +384,17 @@ def plant(self) -> np.ndarray:
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #38e5ffb7
 NO_MASK = 'no mask'
-FREE_EDGE = 0.5  # of the outermost pixels: least share of background around a plant on black
+RIM = 0.05  # width of a photograph's rim, as a share of its shorter side
+FREE_RIM = 0.5  # least share of background in the rim around a plant on black
+
+
+def _covered_rim(self) -> float:
+    "Share of the photograph's rim that is not background, 0 to 1"
+    (l, t, r, b), (w, h) = self.box, self.size
+    d = max(1, round(RIM * min(w, h)))
+    inner = self.mask[max(d - t, 0) : max(h - d - t, 0), max(d - l, 0) : max(w - d - l, 0)]
+    rim = w * h - max(w - 2 * d, 0) * max(h - 2 * d, 0)
+    return (np.count_nonzero(self.mask) - np.count_nonzero(inner)) / rim
 
 
 def _has_mask(self) -> bool:
@@ -390,10 +406,7 @@ def _has_mask(self) -> bool:
     (l, t, r, b), (w, h) = self.box, self.size
     if self.alpha is not None and self.rule != 'black':
         return bool(self.alpha.min() == 0) or (r - l, b - t) != (w, h)
-    m = self.mask
-    sides = [(l == 0, m[:, 0]), (r == w, m[:, -1]), (t == 0, m[0]), (b == h, m[-1])]
-    covered = sum(np.count_nonzero(line) for touches, line in sides if touches)
-    return covered <= (1 - FREE_EDGE) * 2 * (w + h)
+    return bool(_covered_rim(self) <= 1 - FREE_RIM)
 
 
 Photograph.has_mask = property(_has_mask)
