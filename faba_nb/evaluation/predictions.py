@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TEXT_COLUMNS', 'NUMBER_COLUMNS', 'KEY_COLUMNS', 'STEP_COLUMNS', 'ALLOWED_VALUES', 'with_labels', 'check_numbers',
-           'check_columns', 'check_values', 'check_folds', 'check_facts', 'check_predictions', 'read_predictions',
-           'read_names', 'read_rounds', 'merge_days', 'check_all_rounds', 'Scores', 'y', 'dag', 'g', 'genotypes',
-           'plants', 'plant', 'grid', 'like', 'scores']
+           'check_columns', 'check_values', 'check_folds', 'check_facts', 'check_plant_days', 'check_predictions',
+           'read_predictions', 'read_names', 'read_rounds', 'merge_days', 'check_all_rounds', 'Scores', 'y', 'dag', 'g',
+           'genotypes', 'plants', 'plant', 'grid', 'like', 'scores']
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #9e767b64
 import numpy as np
@@ -208,6 +208,33 @@ def check_facts(
                 hint='the fits are not complete: train what is missing',
             )
 
+# %% ../../nbs/40_evaluation/01_predictions.ipynb #cc43fb7e
+def check_plant_days(
+    df: pd.DataFrame,  # a table with the right facts
+    where: str,  # file, for the message
+) -> None:
+    "Refuse a plant whose days differ between protocols, or between validation and test"
+    tested = df[df.split == 'test'].groupby(['protocol', 'plant_id']).dag.agg(frozenset)
+    for plant, days in tested.groupby(level='plant_id'):
+        if days.nunique() > 1 or len(days) < df.protocol.nunique():
+            raise BadInput(
+                f'plant {plant} is tested on other days in one protocol than in another',
+                where=where,
+                hint='give every protocol the same plants and days',
+            )
+    run = ['protocol', 'plant_id', 'split_seed', 'init_seed', 'fold', 'split']
+    beside = df[df.split != 'test'].groupby(run).dag.agg(frozenset)
+    known = tested.reindex(beside.index.droplevel(run[2:]))
+    bad = beside.to_numpy() != known.to_numpy()
+    if bad.any():
+        protocol, plant, _, _, fold, split = beside.index[bad.argmax()]
+        raise BadInput(
+            f'plant {plant} has other days as {split} in fold {fold:g} than it is tested on '
+            f'({protocol})',
+            where=where,
+            hint='give a plant the same days wherever it is read',
+        )
+
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #b4cdf2ef
 def check_predictions(
     df: pd.DataFrame,  # a table of predictions
@@ -222,6 +249,7 @@ def check_predictions(
     check_values(df, where)
     check_folds(df, where)
     check_facts(df, where)
+    check_plant_days(df, where)
     return df
 
 # %% ../../nbs/40_evaluation/01_predictions.ipynb #c213ab85
