@@ -214,20 +214,25 @@ def check_plant_days(
     where: str,  # file, for the message
 ) -> None:
     "Refuse a plant whose days differ between protocols, or between validation and test"
-    tested = df[df.split == 'test'].groupby(['protocol', 'plant_id']).dag.agg(frozenset)
-    for plant, days in tested.groupby(level='plant_id'):
-        if days.nunique() > 1 or len(days) < df.protocol.nunique():
-            raise BadInput(
-                f'plant {plant} is tested on other days in one protocol than in another',
-                where=where,
-                hint='give every protocol the same plants and days',
-            )
+    test = df.split == 'test'
+    days = df.loc[test, ['protocol', 'plant_id', 'dag']].drop_duplicates()
+    read = days.groupby(['plant_id', 'dag']).size()
+    short = read[read < df.protocol.nunique()]
+    if len(short):
+        plant, dag = short.index[0]
+        raise BadInput(
+            f'plant {plant} on DAG {dag:g} is tested in one protocol and not in another',
+            where=where,
+            hint='give every protocol the same plants and days',
+        )
     run = ['protocol', 'plant_id', 'split_seed', 'init_seed', 'fold', 'split']
-    beside = df[df.split != 'test'].groupby(run).dag.agg(frozenset)
-    known = tested.reindex(beside.index.droplevel(run[2:]))
-    bad = beside.to_numpy() != known.to_numpy()
+    beside = df[~test].merge(days, on=['protocol', 'plant_id', 'dag'], how='left', indicator='in')
+    known = (beside['in'] == 'both').groupby([beside[c] for c in run]).agg(['sum', 'size'])
+    tested = days.groupby(['protocol', 'plant_id']).size()
+    asked = tested.reindex(known.index.droplevel(run[2:])).to_numpy()
+    bad = (known['sum'].to_numpy() != asked) | (known['size'].to_numpy() != asked)
     if bad.any():
-        protocol, plant, _, _, fold, split = beside.index[bad.argmax()]
+        protocol, plant, _, _, fold, split = known.index[bad.argmax()]
         raise BadInput(
             f'plant {plant} has other days as {split} in fold {fold:g} than it is tested on '
             f'({protocol})',
