@@ -11,7 +11,7 @@ from PIL import Image
 from faba_nb.backbones import extraction
 from faba_nb.backbones.decoding import Decoder, DecodeSpec
 from faba_nb.backbones.extraction import extract, manifest_path, read_facts, summary_text
-from faba_nb.backbones.store import FeatureFile
+from faba_nb.backbones.store import FeatureFile, write_features
 from faba_nb.core.errors import BadInput, Stopped
 
 BOTH = 'morphology,random_vit'
@@ -387,3 +387,31 @@ def test_memory_stays_flat(tmp_path, capsys):
             end='',
         )
     assert parent[1] + 2 * worker[1] < 1.1 * (parent[0] + 2 * worker[0])
+
+
+FLIPPED = '''import sys
+from pathlib import Path
+from faba_nb.backbones.store import _attrs
+from faba_nb.core.errors import BadInput
+path = Path(sys.argv[1])
+whole, refused = path.read_bytes(), 0
+for at in range(len(whole)):
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 128]) + whole[at + 1 :])
+    try:
+        _attrs(path)
+    except BadInput:
+        refused += 1
+print(refused)'''
+
+
+def test_no_single_bit_keeps_a_reader_busy(tmp_path):
+    "A file of features with one bit changed, wherever it lies, is opened or refused, at once"
+    path = tmp_path / 'm_features.h5'
+    papers = {f'told_{i}': 'some words ' * 20 for i in range(4)} | dict(preprocess={'size': 224})
+    index = pd.DataFrame(dict(plant_id=['a'], round=[1], view=['x']))
+    write_features(path, index, np.ones((1, 2)), papers)
+    done = subprocess.run(
+        [sys.executable, '-c', FLIPPED, path], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100

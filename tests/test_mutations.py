@@ -6,7 +6,7 @@ for input that is ambiguous also accepted and named.
 Never allowed: other numbers without a word, a hang, a library's error, an exit code that is not agreed upon.
 """
 
-import contextlib, functools, io, json, os, random, re, shutil, signal, subprocess, sys, time
+import contextlib, faulthandler, functools, io, json, os, random, re, shutil, signal, subprocess, sys, time
 from collections import Counter
 from pathlib import Path
 
@@ -151,6 +151,8 @@ def said_by(*args):
 
     said, before = io.StringIO(), signal.signal(signal.SIGALRM, bark)
     signal.alarm(PATIENCE)
+    # a library that never comes back hears no signal: then this process ends, and says where
+    faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
@@ -162,6 +164,7 @@ def said_by(*args):
             except BaseException as e:
                 code, _ = 'raised', print(f'{type(e).__name__}: {e}')
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     return code, said.getvalue()

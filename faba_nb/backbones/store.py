@@ -61,6 +61,15 @@ def gaps_path(
     stem = path.name.removesuffix(_END) if path.name.endswith(_END) else path.stem
     return path.with_name(f'{stem}.gaps{_END}')
 
+# %% ../../nbs/20_backbones/07_store.ipynb #94cb93e5
+def _fixed(v: object) -> object:
+    "An attribute as HDF5 can guard it: texts, and what is told as JSON, of fixed length"
+    text = json.dumps(v) if isinstance(v, (dict, list, tuple)) else v
+    if not isinstance(text, str):
+        return text
+    data = text.encode()
+    return np.array(data, h5py.string_dtype('utf-8', max(1, len(data))))
+
 # %% ../../nbs/20_backbones/07_store.ipynb #af0655ed
 KEYS = ['plant_id', 'round', 'view']
 
@@ -85,7 +94,7 @@ def write_features(
         with h5py.File(tmp, 'w', libver=('v110', 'v110')) as f:
             _datasets(f, index, features)
             for k, v in (facts | attrs).items():
-                f.attrs[k] = json.dumps(v) if isinstance(v, (dict, list, tuple)) else v
+                f.attrs[k] = _fixed(v)
             f.attrs['complete'] = True
         _verify(tmp, path, len(index), features.shape[1])
 
