@@ -1,5 +1,9 @@
-"Permutations and bootstrap of a full-size comparison, and everything about one arm"
+"Permutations and bootstrap of a full-size comparison, everything about one arm, and its growth"
 
+import json
+import resource
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -56,6 +60,52 @@ def by_loops(a, b, draws):
         pooled[0] - pooled[1]
 
 
+def in_parts(genotypes):
+    "An online arm of two runs whose genotypes were left out in at most 44 parts"
+    import pandas as pd
+
+    from faba_nb.evaluation.predictions import check_predictions, scores
+    from faba_nb.testing.example_predictions import toy_logits, toy_steps
+
+    steps = toy_steps(genotypes)
+    part = {g: i % 44 for i, g in enumerate(steps.genotype.unique())}
+    about = dict(protocol='online', split='test', split_seed=42, fold=steps.genotype.map(part))
+    rng = np.random.default_rng(0)
+    runs = []
+    for seed in range(2):
+        z = toy_logits(steps, 0.3) + rng.normal(0, 1, len(steps))
+        runs.append(steps.assign(**about, init_seed=seed, probability=1 / (1 + np.exp(-z))))
+    return scores(check_predictions(pd.concat(runs, ignore_index=True)), 'online', 'toy')
+
+
+def one_size(genotypes, draws):
+    "CPU seconds of everything about one arm, and the most memory this process had (MB)"
+    from faba_nb.evaluation.evaluating import evaluate_scores, resampler_maker
+    from faba_nb.evaluation.information_free import information_free
+
+    s = in_parts(genotypes)
+    clocks = {y.arm: y for y in information_free(s)}
+    _, cpu, _ = seconds(evaluate_scores, s, None, clocks, resampler_maker(draws, 0))
+    return cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def growth(sizes, draws):
+    "The same at several sizes, each in a process of its own, and the exponents"
+    rows, found = [], []
+    for n in sizes:
+        command = [sys.executable, __file__, str(n), str(draws)]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        cpu, peak = json.loads(said.splitlines()[-1])
+        found.append((n, cpu, peak))
+        name = f'everything about one arm, {n} genotypes, {6 * n} plants, {draws} draws'
+        rows.append(dict(name=name, value=cpu, unit=f's of CPU, {peak:.0f} MB'))
+    n, cpu, peak = np.log(np.array(found)).T
+    for what, x in [('seconds', cpu), ('memory', peak)]:
+        name = f'  exponent of the {what} from {sizes[0]} to {sizes[-1]} genotypes'
+        rows.append(dict(name=name, value=float(np.polyfit(n, x, 1)[0]), beside='1 is linear'))
+    return rows
+
+
 def bench(short=False):
     from faba_nb.evaluation.comparing import contrasts, decide
     from faba_nb.evaluation.evaluating import evaluate_scores, resampler_maker
@@ -86,7 +136,7 @@ def bench(short=False):
         ),
     ]
     if short:
-        return rows
+        return rows + growth((12, 24), 200)
     wall, _, _ = seconds(information, models[0])
     rows.append(dict(name='10 000 permutations of onsets, three statistics', value=wall, unit='s'))
     clocks = {y.arm: y for y in information_free(models[0])}
@@ -94,4 +144,9 @@ def bench(short=False):
     return rows + [
         dict(name='everything about one arm in one reading, 10 000 draws', value=wall, unit='s'),
         dict(name='  of CPU', value=cpu, unit='s'),
+        *growth((44, 132, 440), 10_000),
     ]
+
+
+if __name__ == '__main__':
+    print(json.dumps(one_size(*map(int, sys.argv[1:]))))

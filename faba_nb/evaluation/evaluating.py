@@ -16,6 +16,7 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
 import numpy as np
 import pandas as pd
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from ..core.errors import BadInput
 from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write_json
@@ -238,11 +239,24 @@ class Resampler:
         seed: int,  # of both
     ):
         self.G = G
+        self.R = R
         self.draws = draws
         self.seed = seed
-        self.boot = bootstrap_draws(G, R, draws, seed)
-        self.few = bootstrap_draws(G, R, min(draws, 2000), seed)
-        self.jack = jackknife_draws(G)
+
+    @cached_property
+    def boot(self) -> 'Draws':
+        "All draws"
+        return bootstrap_draws(self.G, self.R, self.draws, self.seed)
+
+    @cached_property
+    def few(self) -> 'Draws':
+        "Draws for statistics that need a sort"
+        return bootstrap_draws(self.G, self.R, min(self.draws, 2000), self.seed)
+
+    @cached_property
+    def jack(self) -> 'Draws':
+        "Each genotype left out once"
+        return jackknife_draws(self.G)
 
     def row(
         self,

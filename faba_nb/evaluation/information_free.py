@@ -203,8 +203,9 @@ def median_onset(
 ) -> np.ndarray:  # (rows,) DAG
     "Median onset of the genotypes other than the row's own"
     onset = steps.groupby('genotype').onset_dag.first()
-    others = {g: onset.drop(g).median() for g in onset.index}
-    return steps.genotype.map(others).to_numpy(float)
+    one = onset.drop_duplicates()  # genotypes of one onset have the same others
+    others = {day: onset.drop(g).median() for g, day in one.items()}
+    return steps.genotype.map(onset.map(others)).to_numpy(float)
 
 
 def information_free(

@@ -12,7 +12,7 @@ import pandas as pd
 from dataclasses import replace
 from scipy.special import expit, logit
 from .predictions import Scores
-from .metrics import by_genotype, ratio
+from .metrics import TOGETHER, by_genotype, members, ratio
 from .resampling import drawn_ratio
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #5bc476b1
@@ -50,7 +50,6 @@ def scaled(
     s: Scores,  # of one arm in one protocol
 ) -> Scores:  # Scores with scaled probabilities
     "Each genotype's probabilities corrected by what unseen predictions of the other genotypes need"
-    others = 1.0 - np.eye(len(s.genotypes))[:, s.g]
     nested = {}
     if s.held is not None:
         inner = s.held[s.held.split == 'inner']
@@ -58,9 +57,18 @@ def scaled(
     p = np.empty_like(s.p)
     for i, (q, run) in enumerate(zip(s.p, s.runs.itertuples())):
         x = logits(q)
-        beta = _from_within(s, run, nested) if nested else fit_scaling(x, s.y, others)[s.g]
+        beta = _from_within(s, run, nested) if nested else _from_others(x, s.y, s.g)[s.g]
         p[i] = expit(beta[:, 0] + beta[:, 1] * x)
     return replace(s, p=p)
+
+
+def _from_others(x: np.ndarray, y: np.ndarray, g: np.ndarray) -> np.ndarray:
+    "(genotypes, 2) intercept and slope fitted on the steps of all other genotypes"
+    parts = []
+    for first in range(0, g.max() + 1, TOGETHER):
+        fits = np.arange(first, min(first + TOGETHER, g.max() + 1))
+        parts.append(fit_scaling(x, y, 1.0 - (fits[:, None] == g)))
+    return np.concatenate(parts)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #05007fa9
 def _from_within(s: Scores, run: tuple, nested: dict[tuple, pd.DataFrame]) -> np.ndarray:
@@ -146,7 +154,8 @@ def slope_intercept(
         z = np.stack([np.ones_like(x), x], 1)
         p = expit(z @ beta)
         bread = np.linalg.pinv(z.T @ (z * (p * (1 - p))[:, None]))
-        score = np.eye(s.g.max() + 1)[s.g].T @ (z * (s.y - p)[:, None])
+        residual = z * (s.y - p)[:, None]
+        score = np.concatenate([member.T @ residual[at] for at, member in members(s.g)])
         G = len(score)
         var = bread @ (score.T @ score) @ bread * G / (G - 1)
         parts.append((beta, np.sqrt(np.diag(var).clip(0))))
