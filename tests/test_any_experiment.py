@@ -9,6 +9,14 @@ from test_description import SMALL, TARTU, made
 from faba_nb.core.errors import BadInput
 from faba_nb.core.studies import Arm, study_from
 from faba_nb.evaluation.evaluating import evaluate_study
+from faba_nb.evaluation.own_signals import (
+    comparisons,
+    own_columns,
+    own_effects,
+    own_leads,
+    own_signal_tables,
+    places_of,
+)
 from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.running.pipeline import write_study
 from faba_nb.running.preconditions import preconditions
@@ -273,6 +281,82 @@ def test_parts_change_the_fingerprint_and_nothing_else_does():
 def test_one_part_is_refused():
     with pytest.raises(BadInput, match='one part would be everybody'):
         study_from({'arms': {'a': {'folds': 1}}})
+
+
+# ---- signals of its own modalities ----
+def test_signals_are_of_the_groups_that_are_left_out(tmp_path):
+    folder = in_blocks(tmp_path / 'x')
+    sizes = pd.read_csv(folder / 'size.csv')
+    noise = np.random.default_rng(0).normal(0, 1, len(sizes))
+    dry = sizes.plant.str.contains('dry')
+    sizes['area'] = 10 + noise - 4 * (dry & (sizes.day > 0))
+    sizes.to_csv(folder / 'size.csv', index=False)
+    xp = Experiment(folder)
+    assert [(c.treatment, c.unit) for c in comparisons(xp)] == [('dry', 'block')]
+    one = own_signal_tables(xp, 20)['signal_divergence'].iloc[0]
+    assert one.n_groups == 8 and one.divergence_dag == 2 and one.sd_block >= 0
+
+
+def test_every_dose_is_compared_with_the_controls(tmp_path):
+    xp = Experiment(made(tmp_path / 'x', DOSES, treatments=('d0', 'd50', 'd100')))
+    found = comparisons(xp)
+    assert [c.treatment for c in found] == ['d50', 'd100']
+    assert [set(c.plants.treatment) for c in found] == [{'d0', 'd50'}, {'d0', 'd100'}]
+
+
+def test_places_are_shared_and_not_decided_by_treatment_or_genotype():
+    n = 24
+    plants = pd.DataFrame(
+        dict(
+            genotype=np.repeat(list('abcdef'), 4),
+            treatment=np.tile(['wet', 'dry'], 12),
+            tray=np.tile(range(4), 6),
+            same_tray=np.tile(list('wxyz'), 6),
+            water=np.tile(['much', 'little'], 12),
+            country=np.repeat(['x', 'y', 'z'], 8),
+            mass=np.arange(n) % 3 / 2,
+            label=[f'L{i}' for i in range(n)],
+        )
+    )
+    assert places_of(plants) == ['tray']
+
+
+def test_a_weather_table_and_a_constant_are_no_signals(tmp_path):
+    text = SMALL.replace('{size: size.csv}', '{size: size.csv, weather: w.csv}')
+    weather = 'day,light\n0,100\n2,90\n4,50\n'
+    xp = Experiment(made(tmp_path / 'x', text, tables={'w.csv': weather}))
+    assert own_columns(xp) == {'size': ['area']}
+    assert own_signal_tables(xp, 20) == {}  # sizes grow alike to the last digit
+
+
+@pytest.fixture(scope='module')
+def high_light(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('tartu')
+    (folder / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
+    xp = Experiment(folder)
+    return xp, next(c for c in comparisons(xp) if c.treatment.endswith('HL'))
+
+
+def test_tartu_temperature_leads_rosette_area(high_light):
+    "High light: temperature from day 12, area from day 16; six genotypes, so p is 2 of 64"
+    xp, c = high_light
+    assert c.places == ('tray_id', 'position')
+    day = {m: own_effects(xp, c, m)[1].set_index('column') for m in ('thermal', 'rosette')}
+    assert day['thermal'].divergence_dag['Temp-avg'] == 12
+    assert day['rosette'].divergence_dag['AREA_MM'] == 16
+    leads = own_leads(xp, c).set_index(['first', 'second'])
+    lead = leads.loc[('Temp-avg', 'AREA_MM')]
+    assert lead.low > 2 and lead.low < 4 < lead.high and lead.p == 2 / 64
+    assert leads.leading['Temp-avg', 'AREA_PX'] == 1 and lead.leading == 0
+
+
+def test_tartu_tray_offset_is_no_divergence(high_light):
+    "Cooler trays on day 0, and so on day 6"
+    t, one = own_effects(*high_light, 'thermal')
+    at = t[t['column'] == 'Temp-avg'].set_index('dag')
+    assert at.effect[0] < -0.5 and at.effect[6] < -0.5 and abs(at.change[6]) < 0.5
+    first = one.set_index('column').loc['Temp-avg']
+    assert first.first_high < 0 and at.change[first.divergence_dag] > 0
 
 
 # ---- a real experiment ----

@@ -84,6 +84,7 @@ from .inferred import inferred_clock
 from .growth_curve import growth_rival, measured_size
 from .robustness import robustness_table
 from .variance import variance_split
+from .own_signals import own_signal_tables
 from .signal_tables import presymptomatic_tables
 from .importance import importance_table
 from .ranking import ranking_tables
@@ -992,7 +993,9 @@ def sensor_tables(
     draws: int,  # of the bootstrap
 ) -> dict[str, pd.DataFrame]:
     "When the sensors change before symptoms are visible, where the experiment is within reach"
-    if built_in_tables(e) is None or not e.fluor_known:
+    if isinstance(e, DescribedExperiment):
+        return own_signal_tables(e, draws)
+    if e is None or not e.fluor_known:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
     plants = with_role(e.facts, e.plants)
@@ -1087,6 +1090,42 @@ TESTS = [
         'p',
         'p_adjusted',
         'Holm',
+    ),
+    (
+        'signal_effects',
+        'columns by day',
+        'signs of groups flipped',
+        ['comparison', 'modality', 'column', 'dag'],
+        'p',
+        'p_bh',
+        'Benjamini-Hochberg in each modality and comparison',
+    ),
+    (
+        'signal_effects',
+        'columns within a day',
+        'signs of groups flipped',
+        ['comparison', 'modality', 'column', 'dag'],
+        'p',
+        'p_holm',
+        'Holm in each day, modality and comparison',
+    ),
+    (
+        'signal_divergence',
+        'columns, all days',
+        'largest change, signs of groups flipped',
+        ['comparison', 'modality', 'column'],
+        'p',
+        'p_adjusted',
+        'Holm in each modality and comparison',
+    ),
+    (
+        'signal_leads',
+        'which column changes first',
+        'signs of groups flipped',
+        ['comparison', 'first', 'second'],
+        'p',
+        'p_holm',
+        'Holm in each comparison',
     ),
     (
         'presymptomatic_leads',
