@@ -7,8 +7,9 @@ import torch
 from test_description import SMALL, TARTU, made
 
 from faba_nb.core.errors import BadInput
+from faba_nb.core.provenance import read_log
 from faba_nb.core.studies import Arm, study_from
-from faba_nb.evaluation.evaluating import evaluate_study
+from faba_nb.evaluation.evaluating import evaluate_study, plant_sizes
 from faba_nb.evaluation.own_signals import (
     comparisons,
     own_columns,
@@ -18,6 +19,7 @@ from faba_nb.evaluation.own_signals import (
     places_of,
 )
 from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.experiment.plant_size import plant_size
 from faba_nb.running.pipeline import write_study
 from faba_nb.running.preconditions import preconditions
 from faba_nb.testing.example_bundles import invented
@@ -357,6 +359,63 @@ def test_tartu_tray_offset_is_no_divergence(high_light):
     assert at.effect[0] < -0.5 and at.effect[6] < -0.5 and abs(at.change[6]) < 0.5
     first = one.set_index('column').loc['Temp-avg']
     assert first.first_high < 0 and at.change[first.divergence_dag] > 0
+
+
+# ---- baselines that see the size of plants ----
+def logged(out):
+    "Which size the evaluation took, in words"
+    return [e['plant_size'] for e in read_log(out) if 'plant_size' in e][-1]
+
+
+def test_a_size_column_makes_the_growth_curve(tmp_path):
+    folder = made(tmp_path / 'x', days=(0, 2, 4, 6))
+    found, metrics = run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    assert {'growth_curve', 'inferred_treatment_clock'} <= set(metrics.arm)
+    assert logged(tmp_path / 'out').startswith('area of size, the first column with area')
+
+
+def test_without_a_size_the_growth_curve_is_absent_with_a_reason(tmp_path):
+    folder = made(tmp_path / 'x')
+    sizes = pd.read_csv(folder / 'size.csv').rename(columns={'area': 'colour'})
+    sizes.to_csv(folder / 'size.csv', index=False)
+    found, metrics = run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    assert 'growth_curve' not in set(metrics.arm)
+    assert 'no table has a size' in logged(tmp_path / 'out')
+    (folder / 'experiment.yaml').write_text(SMALL + 'size: colour\n')
+    evaluate_study(tmp_path / 'out', draws=100)
+    assert logged(tmp_path / 'out') == 'colour of size, as the description says'
+    (folder / 'experiment.yaml').write_text(SMALL + 'size: color\n')
+    with pytest.raises(BadInput, match="did you mean 'colour'"):
+        evaluate_study(tmp_path / 'out', draws=100)
+
+
+def test_photographs_of_plants_give_a_size(tmp_path, faba):
+    from PIL import Image
+
+    text = SMALL.replace('onset:', 'images: "{plant_id}_d{day}.png"\nonset:').replace(
+        'modalities: {size: size.csv}\n', ''
+    )
+    folder = made(tmp_path / 'x', text)
+    for plant in pd.read_csv(folder / 'plants.csv').plant_id:
+        for day in (0, 2, 4):
+            picture = Image.new('RGB', (32, 32))
+            picture.paste((40, 160, 40), (8, 8, 16 + day, 24))
+            picture.save(folder / f'{plant}_d{day}.png')
+    xp = Experiment(folder)
+    assert plant_sizes(xp, tmp_path)[1].endswith('and no features of `morphology` are there')
+    done = faba('features', '--data', folder, '--backbones', 'morphology')
+    assert done.returncode == 0, done.stderr
+    table, words = plant_sizes(xp, folder / 'features')
+    assert 'morphology' in words and len(table) == 24 * 3
+    mean = table.groupby('dag')['size'].mean()
+    assert mean[4] / mean[0] == pytest.approx(12 / 8, rel=0.05)
+
+
+def test_sizes_are_compared_where_the_light_is_the_same(shared, tmp_path):
+    (tmp_path / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
+    size = plant_size(Experiment(tmp_path))
+    assert size.words.startswith('AREA_PX of rosette')
+    assert sorted(size.table.stratum.unique()) == ['light=HL', 'light=LL']
 
 
 # ---- a real experiment ----

@@ -7,16 +7,18 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
            'arms_of', 'summary_rows', 'read_all_rounds', 'read_arm', 'wide_scores', 'counted_like', 'Resampler',
            'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables',
            'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
-           'resampler_maker', 'experiment_of', 'built_in_tables', 'plant_sizes', 'flagged_steps', 'without_inner',
-           'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables', 'order_tables',
-           'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of', 'sensor_tables',
-           'compare_study', 'every_test', 'evaluate_study']
+           'resampler_maker', 'experiment_of', 'features_of', 'plant_sizes', 'seen_sizes', 'flagged_steps',
+           'without_inner', 'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables',
+           'order_tables', 'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of',
+           'sensor_tables', 'compare_study', 'every_test', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
 import pandas as pd
 from dataclasses import replace
 from pathlib import Path
+from ..backbones.morphology import NAMES
+from ..backbones.store import FeatureFile, feature_path
 from ..core.errors import BadInput
 from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write_json
 from ..core.progress import Progress
@@ -25,6 +27,7 @@ from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import DescribedExperiment, Experiment
+from ..experiment.plant_size import plant_size, shared_stratum
 from ..experiment.facts import Facts, facts_of, onset_classes, with_role
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #126f8a48
@@ -703,19 +706,50 @@ def experiment_of(
     return Experiment(data) if data and Path(data).is_dir() else None
 
 
-def built_in_tables(
-    e: Experiment | None,  # the raw experiment
-) -> Experiment | None:  # None where it has other tables than those of the built-in layout
-    "The experiment, where plant sizes and fluorescence are under the names of the built-in layout"
-    return None if isinstance(e, DescribedExperiment) else e
+def features_of(
+    out: Path,  # the study's output folder
+) -> str:  # '' where none is recorded
+    "The folder of the features behind a study"
+    path = StudyFolder(out).run
+    return (read_json(path).get('features') or '') if path.is_file() else ''
 
 
 def plant_sizes(
     e: Experiment | None,  # the raw experiment
-) -> pd.DataFrame | None:  # its table `shape`; None where there is none of the built-in layout
+    features: str | Path = '',  # folder of features, for those of `morphology`
+) -> tuple[pd.DataFrame | None, str]:  # a table of sizes or None; which size, or why there is none
     "What a growth curve is fitted to"
-    known = built_in_tables(e)
-    return None if known is None else known.shape
+    if e is None:
+        return None, 'none: raw data are not within reach'
+    if not isinstance(e, DescribedExperiment):
+        return e.shape, 'height, area or digital biomass, whichever was measured most often'
+    found = plant_size(e)
+    if found.table is not None:
+        return found.table, found.words
+    seen = seen_sizes(e, features)
+    if seen is None:
+        return None, f'none: {found.words}, and no features of `morphology` are there'
+    return seen, 'area of the plant on its photographs, from the features of `morphology`'
+
+
+def seen_sizes(
+    e: DescribedExperiment,  # the raw experiment
+    features: str | Path,  # folder of features
+) -> pd.DataFrame | None:  # plant_id, dag, size, stratum; None where there are no such features
+    "Areas on photographs, means over views"
+    path = Path(feature_path(features, 'morphology')) if features else None
+    if path is None or not path.is_file():
+        return None
+    from faba_nb.evaluation.feature_space import plant_features  # loads scikit-learn
+
+    try:
+        keys, x = plant_features(FeatureFile(path), e.days, e.plants)
+    except BadInput:  # not complete
+        return None
+    side = x[:, NAMES.index('area')].astype(float)  # the root of a share of the frame
+    table = keys[['plant_id', 'dag']].assign(size=side**2)
+    table['stratum'] = table.plant_id.map(shared_stratum(e)).fillna('')
+    return table[table['size'] > 0].reset_index(drop=True)
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #20c125a7
 # flags of plants whose labels or pictures may be another plant's
@@ -852,8 +886,7 @@ def space_tables(
     e: Experiment | None,  # the raw experiment
 ) -> tuple[dict[str, pd.DataFrame], str]:  # tables or nothing, a note for the log
     "How plants lie in feature space, where features files and experiment are within reach"
-    path = StudyFolder(out).run
-    folder = read_json(path).get('features') if path.is_file() else None
+    folder = features_of(out)
     if e is None or not folder or not Path(folder).is_dir():
         return {}, 'not computed: raw data or features are not within reach'
     from faba_nb.evaluation.feature_space import feature_files, feature_tables  # loads scikit-learn
@@ -925,12 +958,12 @@ def evaluate_protocols(
     e: Experiment | None,  # the raw experiment
     draws: int,  # of bootstrap and permutation
     seed: int,  # of both
+    shape: pd.DataFrame | None = None,  # table of plant sizes
 ) -> list[dict]:
     "Every protocol beside the information-free baselines on its own steps"
     flagged = flagged_steps(e)
     resampler_for = resampler_maker(draws, seed)
     done = []
-    shape = plant_sizes(e)
     rows = _counted_rows(found)
     for s, wide in Progress(found, 'evaluating', unit='protocols'):
         raise_if_stopping()
@@ -1167,8 +1200,9 @@ def evaluate_study(
     whole = read_study(StudyFolder(out).study)
     study = whole.without_deals()  # arms with dealt onsets are no arms to compare
     e = experiment_of(out, data)
-    found, clocks, gates, absent = protocols_of(out, whole, plant_sizes(e))
-    done = evaluate_protocols(found, clocks, e, draws, seed)
+    shape, size_words = plant_sizes(e, features_of(out))
+    found, clocks, gates, absent = protocols_of(out, whole, shape)
+    done = evaluate_protocols(found, clocks, e, draws, seed, shape)
     tables = (
         tables_of(out, found, done)
         | dict(gates=gates)
@@ -1187,6 +1221,7 @@ def evaluate_study(
         step='evaluate',
         arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}),
         without_predictions=absent,
+        plant_size=size_words,
         importance=note,
         feature_space=space_note,
         draws=draws,
