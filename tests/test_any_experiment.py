@@ -18,8 +18,11 @@ from faba_nb.evaluation.own_signals import (
     own_signal_tables,
     places_of,
 )
+from faba_nb.evaluation.strata import factors_of
 from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.experiment.plant_size import plant_size
+from faba_nb.reporting.comparison_tables import strata_table
+from faba_nb.reporting.results import Results
 from faba_nb.running.pipeline import write_study
 from faba_nb.running.preconditions import preconditions
 from faba_nb.testing.example_bundles import invented
@@ -416,6 +419,26 @@ def test_sizes_are_compared_where_the_light_is_the_same(shared, tmp_path):
     size = plant_size(Experiment(tmp_path))
     assert size.words.startswith('AREA_PX of rosette')
     assert sorted(size.table.stratum.unique()) == ['light=HL', 'light=LL']
+
+
+# ---- parts by factors of its own ----
+def test_light_is_a_factor_and_water_is_none(high_light):
+    factors = factors_of(high_light[0].plants)
+    assert list(factors) == ['light'] and factors.light.value_counts().tolist() == [216, 216]
+
+
+def test_every_level_of_a_factor_is_scored(tmp_path):
+    folder = made(tmp_path / 'x')
+    plants = pd.read_csv(folder / 'plants.csv')
+    plants['light'] = plants.block.map({1: 'low', 2: 'high'})
+    plants.drop(columns='block').to_csv(folder / 'plants.csv', index=False)
+    _, metrics = run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    of = metrics[(metrics.arm == 'size_alone') & (metrics.group == 'strata')]
+    f1 = of[of.metric == 'f1'].stratum
+    assert {'light=low', 'light=high'} <= set(f1)
+    table = strata_table(Results(tmp_path / 'out'))
+    assert sorted(set(table.frame.level)) == ['light high', 'light low']
+    assert set(table.frame.n) == {6}
 
 
 # ---- a real experiment ----

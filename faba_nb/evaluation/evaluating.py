@@ -82,7 +82,7 @@ from faba_nb.evaluation.resampling import (
 )
 from .comparing import Entry, contrast_tests, contrasts, decide, tests_made
 from .power import observed_power
-from .strata import strata_rows
+from .strata import factors_of, strata_rows
 from .inferred import inferred_clock
 from .growth_curve import growth_rival, measured_size
 from .robustness import robustness_table
@@ -452,6 +452,7 @@ def metric_rows(
     clocks: dict,  # Scores of the information-free baselines on the same steps
     resampler_for: 'Callable',  # function of Scores giving Resampler
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+    factors: pd.DataFrame | None = None,  # from `factors_of`
 ) -> pd.DataFrame:  # rows of metrics.csv
     "Every group of metrics"
     resampler = resampler_for(s)
@@ -464,7 +465,7 @@ def metric_rows(
     rows += probability_rows(s, t, clocks.get(fair_rival(s.protocol)), resampler)
     if s.protocol == 'online':
         rows += alarm_rows(s, resampler)
-    rows += strata_rows(s, resampler_for, flagged)
+    rows += strata_rows(s, resampler_for, flagged, factors)
     base = dict(
         arm=s.arm,
         kind=s.kind,
@@ -510,6 +511,7 @@ def evaluate_scores(
     resampler_for: 'Callable',  # function of Scores giving Resampler
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
     counted: Scores | None = None,  # on the rows counted as published, if `all_rounds` lacks them
+    factors: pd.DataFrame | None = None,  # from `factors_of`
 ) -> dict:  # tables, and the Entry for comparing
     "Everything about one arm under one protocol"
     resampler = resampler_for(s)
@@ -526,7 +528,7 @@ def evaluate_scores(
         kind=s.kind,
     )
     return dict(
-        metrics=metric_rows(s, t, v, permuted, clocks, resampler_for, flagged),
+        metrics=metric_rows(s, t, v, permuted, clocks, resampler_for, flagged, factors),
         folds=fold_table(s, v),
         undefined=undefined_values(as_counted(s, all_rounds, counted), v),
         genotypes=genotype_table(s, v),
@@ -962,6 +964,7 @@ def evaluate_protocols(
 ) -> list[dict]:
     "Every protocol beside the information-free baselines on its own steps"
     flagged = flagged_steps(e)
+    factors = factors_of(e.plants) if isinstance(e, DescribedExperiment) else None
     resampler_for = resampler_maker(draws, seed)
     done = []
     rows = _counted_rows(found)
@@ -969,7 +972,8 @@ def evaluate_protocols(
         raise_if_stopping()
         counted = counted_like(s, rows.get(s.protocol)) if s.kind == 'yardstick' else None
         mine = clocks_on(s, clocks, shape)
-        done.append(evaluate_scores(s, wide, mine, resampler_for, flagged, counted))
+        scored = evaluate_scores(s, wide, mine, resampler_for, flagged, counted, factors)
+        done.append(scored)
     return done
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #e7c06238
