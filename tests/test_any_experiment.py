@@ -7,9 +7,22 @@ import torch
 from test_description import SMALL, TARTU, made
 
 from faba_nb.core.errors import BadInput
+from faba_nb.core.provenance import read_log
 from faba_nb.core.studies import Arm, study_from
-from faba_nb.evaluation.evaluating import evaluate_study
+from faba_nb.evaluation.evaluating import evaluate_study, plant_sizes
+from faba_nb.evaluation.own_signals import (
+    comparisons,
+    own_columns,
+    own_effects,
+    own_leads,
+    own_signal_tables,
+    places_of,
+)
+from faba_nb.evaluation.strata import factors_of
 from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.experiment.plant_size import plant_size
+from faba_nb.reporting.comparison_tables import strata_table
+from faba_nb.reporting.results import Results
 from faba_nb.running.pipeline import write_study
 from faba_nb.running.preconditions import preconditions
 from faba_nb.testing.example_bundles import invented
@@ -273,6 +286,159 @@ def test_parts_change_the_fingerprint_and_nothing_else_does():
 def test_one_part_is_refused():
     with pytest.raises(BadInput, match='one part would be everybody'):
         study_from({'arms': {'a': {'folds': 1}}})
+
+
+# ---- signals of its own modalities ----
+def test_signals_are_of_the_groups_that_are_left_out(tmp_path):
+    folder = in_blocks(tmp_path / 'x')
+    sizes = pd.read_csv(folder / 'size.csv')
+    noise = np.random.default_rng(0).normal(0, 1, len(sizes))
+    dry = sizes.plant.str.contains('dry')
+    sizes['area'] = 10 + noise - 4 * (dry & (sizes.day > 0))
+    sizes.to_csv(folder / 'size.csv', index=False)
+    xp = Experiment(folder)
+    assert [(c.treatment, c.unit) for c in comparisons(xp)] == [('dry', 'block')]
+    one = own_signal_tables(xp, 20)['signal_divergence'].iloc[0]
+    assert one.n_groups == 8 and one.divergence_dag == 2 and one.sd_block >= 0
+
+
+def test_every_dose_is_compared_with_the_controls(tmp_path):
+    xp = Experiment(made(tmp_path / 'x', DOSES, treatments=('d0', 'd50', 'd100')))
+    found = comparisons(xp)
+    assert [c.treatment for c in found] == ['d50', 'd100']
+    assert [set(c.plants.treatment) for c in found] == [{'d0', 'd50'}, {'d0', 'd100'}]
+
+
+def test_places_are_shared_and_not_decided_by_treatment_or_genotype():
+    n = 24
+    plants = pd.DataFrame(
+        dict(
+            genotype=np.repeat(list('abcdef'), 4),
+            treatment=np.tile(['wet', 'dry'], 12),
+            tray=np.tile(range(4), 6),
+            same_tray=np.tile(list('wxyz'), 6),
+            water=np.tile(['much', 'little'], 12),
+            country=np.repeat(['x', 'y', 'z'], 8),
+            mass=np.arange(n) % 3 / 2,
+            label=[f'L{i}' for i in range(n)],
+        )
+    )
+    assert places_of(plants) == ['tray']
+
+
+def test_a_weather_table_and_a_constant_are_no_signals(tmp_path):
+    text = SMALL.replace('{size: size.csv}', '{size: size.csv, weather: w.csv}')
+    weather = 'day,light\n0,100\n2,90\n4,50\n'
+    xp = Experiment(made(tmp_path / 'x', text, tables={'w.csv': weather}))
+    assert own_columns(xp) == {'size': ['area']}
+    assert own_signal_tables(xp, 20) == {}  # sizes grow alike to the last digit
+
+
+@pytest.fixture(scope='module')
+def high_light(shared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('tartu')
+    (folder / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
+    xp = Experiment(folder)
+    return xp, next(c for c in comparisons(xp) if c.treatment.endswith('HL'))
+
+
+def test_tartu_temperature_leads_rosette_area(high_light):
+    "High light: temperature from day 12, area from day 16; six genotypes, so p is 2 of 64"
+    xp, c = high_light
+    assert c.places == ('tray_id', 'position')
+    day = {m: own_effects(xp, c, m)[1].set_index('column') for m in ('thermal', 'rosette')}
+    assert day['thermal'].divergence_dag['Temp-avg'] == 12
+    assert day['rosette'].divergence_dag['AREA_MM'] == 16
+    leads = own_leads(xp, c).set_index(['first', 'second'])
+    lead = leads.loc[('Temp-avg', 'AREA_MM')]
+    assert lead.low > 2 and lead.low < 4 < lead.high and lead.p == 2 / 64
+    assert leads.leading['Temp-avg', 'AREA_PX'] == 1 and lead.leading == 0
+
+
+def test_tartu_tray_offset_is_no_divergence(high_light):
+    "Cooler trays on day 0, and so on day 6"
+    t, one = own_effects(*high_light, 'thermal')
+    at = t[t['column'] == 'Temp-avg'].set_index('dag')
+    assert at.effect[0] < -0.5 and at.effect[6] < -0.5 and abs(at.change[6]) < 0.5
+    first = one.set_index('column').loc['Temp-avg']
+    assert first.first_high < 0 and at.change[first.divergence_dag] > 0
+
+
+# ---- baselines that see the size of plants ----
+def logged(out):
+    "Which size the evaluation took, in words"
+    return [e['plant_size'] for e in read_log(out) if 'plant_size' in e][-1]
+
+
+def test_a_size_column_makes_the_growth_curve(tmp_path):
+    folder = made(tmp_path / 'x', days=(0, 2, 4, 6))
+    found, metrics = run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    assert {'growth_curve', 'inferred_treatment_clock'} <= set(metrics.arm)
+    assert logged(tmp_path / 'out').startswith('area of size, the first column with area')
+
+
+def test_without_a_size_the_growth_curve_is_absent_with_a_reason(tmp_path):
+    folder = made(tmp_path / 'x')
+    sizes = pd.read_csv(folder / 'size.csv').rename(columns={'area': 'colour'})
+    sizes.to_csv(folder / 'size.csv', index=False)
+    found, metrics = run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    assert 'growth_curve' not in set(metrics.arm)
+    assert 'no table has a size' in logged(tmp_path / 'out')
+    (folder / 'experiment.yaml').write_text(SMALL + 'size: colour\n')
+    evaluate_study(tmp_path / 'out', draws=100)
+    assert logged(tmp_path / 'out') == 'colour of size, as the description says'
+    (folder / 'experiment.yaml').write_text(SMALL + 'size: color\n')
+    with pytest.raises(BadInput, match="did you mean 'colour'"):
+        evaluate_study(tmp_path / 'out', draws=100)
+
+
+def test_photographs_of_plants_give_a_size(tmp_path, faba):
+    from PIL import Image
+
+    text = SMALL.replace('onset:', 'images: "{plant_id}_d{day}.png"\nonset:').replace(
+        'modalities: {size: size.csv}\n', ''
+    )
+    folder = made(tmp_path / 'x', text)
+    for plant in pd.read_csv(folder / 'plants.csv').plant_id:
+        for day in (0, 2, 4):
+            picture = Image.new('RGB', (32, 32))
+            picture.paste((40, 160, 40), (8, 8, 16 + day, 24))
+            picture.save(folder / f'{plant}_d{day}.png')
+    xp = Experiment(folder)
+    assert plant_sizes(xp, tmp_path)[1].endswith('and no features of `morphology` are there')
+    done = faba('features', '--data', folder, '--backbones', 'morphology')
+    assert done.returncode == 0, done.stderr
+    table, words = plant_sizes(xp, folder / 'features')
+    assert 'morphology' in words and len(table) == 24 * 3
+    mean = table.groupby('dag')['size'].mean()
+    assert mean[4] / mean[0] == pytest.approx(12 / 8, rel=0.05)
+
+
+def test_sizes_are_compared_where_the_light_is_the_same(shared, tmp_path):
+    (tmp_path / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
+    size = plant_size(Experiment(tmp_path))
+    assert size.words.startswith('AREA_PX of rosette')
+    assert sorted(size.table.stratum.unique()) == ['light=HL', 'light=LL']
+
+
+# ---- parts by factors of its own ----
+def test_light_is_a_factor_and_water_is_none(high_light):
+    factors = factors_of(high_light[0].plants)
+    assert list(factors) == ['light'] and factors.light.value_counts().tolist() == [216, 216]
+
+
+def test_every_level_of_a_factor_is_scored(tmp_path):
+    folder = made(tmp_path / 'x')
+    plants = pd.read_csv(folder / 'plants.csv')
+    plants['light'] = plants.block.map({1: 'low', 2: 'high'})
+    plants.drop(columns='block').to_csv(folder / 'plants.csv', index=False)
+    _, metrics = run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    of = metrics[(metrics.arm == 'size_alone') & (metrics.group == 'strata')]
+    f1 = of[of.metric == 'f1'].stratum
+    assert {'light=low', 'light=high'} <= set(f1)
+    table = strata_table(Results(tmp_path / 'out'))
+    assert sorted(set(table.frame.level)) == ['light high', 'light low']
+    assert set(table.frame.n) == {6}
 
 
 # ---- a real experiment ----

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from .predictions import Scores
 from .information_free import as_information_free, NOTES, with_cross_fitted
-from .inferred import SHAPE_COLUMNS
+from .inferred import SHAPE_COLUMNS, stratum_codes
 
 # %% ../../nbs/40_evaluation/18_growth_curve.ipynb #356e4b7c
 def measured_size(
@@ -71,6 +71,7 @@ def relative_growth(
 def slower_than_controls(
     s: Scores,  # of one arm in one protocol
     growth: pd.DataFrame,  # from `relative_growth`
+    stratum: np.ndarray | int = 0,  # (steps,) plants that may be compared have the same number
 ) -> np.ndarray:  # (steps,) between 0 and 1
     "Share of the other genotypes' controls of the day that grow faster"
     want = s.steps[['plant_id', 'dag']].reset_index()
@@ -81,9 +82,10 @@ def slower_than_controls(
     own = got.set_index('index').sort_index().rgr.to_numpy(float)
     control = (s.steps.role == 'control').to_numpy() & np.isfinite(own)
     out = np.zeros(len(own))
-    for day in np.unique(s.dag):
-        today = np.flatnonzero((s.dag == day) & np.isfinite(own))
-        ref = np.flatnonzero((s.dag == day) & control)
+    same = pd.factorize(s.dag, sort=True)[0] * (np.max(stratum) + 1) + stratum
+    for code in np.unique(same):
+        today = np.flatnonzero((same == code) & np.isfinite(own))
+        ref = np.flatnonzero((same == code) & control)
         other = s.g[today][:, None] != s.g[ref]
         faster = (own[ref] > own[today][:, None]) & other
         out[today] = faster.sum(1) / np.maximum(other.sum(1), 1)
@@ -99,5 +101,5 @@ def growth_rival(
     sizes = sizes[sizes.plant_id.isin(s.plants.plant_id)]
     if sizes.empty:
         return None
-    p = slower_than_controls(s, relative_growth(sizes))
+    p = slower_than_controls(s, relative_growth(sizes), stratum_codes(s, shape))
     return with_cross_fitted(as_information_free(s, 'growth_curve', p, note=NOTES['growth_curve']))

@@ -106,6 +106,7 @@ class Description:
     day_label: str = ''  # what days are called on an axis; from day zero's event where not given
     species: str = ''  # its Latin name
     leave_out: str = 'genotype'  # column whose groups are left out one at a time
+    size: str = ''  # column of a modality that says how large a plant is; else one is looked for
     source: dict[str, str] = field(default_factory=dict)  # licence, citation, contact
     published: str = ''  # table of values to stand beside
     claims: str = ''  # table of sentences to be judged

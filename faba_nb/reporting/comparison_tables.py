@@ -6,7 +6,8 @@
 __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABLE', 'SENSITIVITIES', 'PARTS', 'metric_words',
            'metric_column', 'nice', 'metric_frame', 'grouped', 'genotypes', 'published_values', 'comparison_table',
            'measured_table', 'difference', 'no_contrast', 'contrasts_table', 'tests_table', 'rivals_table',
-           'power_table', 'preparations_table', 'sensitivity_table', 'variance_table', 'undefined_table', 'cost_table']
+           'power_table', 'preparations_table', 'sensitivity_table', 'strata_table', 'variance_table',
+           'undefined_table', 'cost_table']
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b9fe1df1
 from collections.abc import Iterable, Sequence
@@ -784,6 +785,50 @@ def sensitivity_table(
             f'{METRICS[metric][0]} under other decisions, {protocol} protocol, '
             f'{counted(genotypes(results), "genotype")}.'
         ),
+    )
+
+# %% ../../nbs/50_reporting/40_comparison_tables.ipynb #4bcd682a
+def _factor_strata(
+    results: Results,  # the study
+    protocol: str,
+) -> list[str]:  # labels such as 'light=LL'
+    "The strata that are levels of factors"
+    m = results.table('metrics')
+    labels = m.stratum[(m.group == 'strata') & (m.protocol == protocol)].unique()
+    own = ('onset_class=', 'dag=', 'controls,', 'replicate=')
+    return [label for label in labels if label and not label.startswith(own)]
+
+
+def strata_table(
+    results: Results,  # the study
+    protocol: str = 'online',  # which protocol
+) -> Table:
+    "F1 and false positives of every arm at each level of the experiment's own factors"
+    labels = _factor_strata(results, protocol)
+    if not labels:
+        raise NoSubject('The plants of this experiment have no factor beside treatment and group.')
+    rows = []
+    for arm in results.arms:
+        for label in labels:
+            row = dict(block=nice(arm), level=label.replace('=', ' '))
+            for metric in ('f1', 'false_positive_rate'):
+                hit = results.metric(arm, metric, 'strata', protocol, label)
+                row[metric] = np.nan if hit is None else hit.value
+                for end in ('low', 'high', 'no_interval'):
+                    row[f'{metric}_{end}'] = np.nan if hit is None else hit[end]
+            row['n'] = np.nan if hit is None else hit.n
+            rows.append(row)
+    return Table(
+        pd.DataFrame(rows),
+        [
+            Column('level', 'Part'),
+            Column('f1', 'F1', digits=3, interval=True),
+            Column('false_positive_rate', 'False positives', 'share of control steps', 3, True),
+            Column('n', begin(f'{results.facts.leave_out}s'), digits=0),
+        ],
+        f'Parts of the experiment by its own factors, {protocol} protocol.',
+        groups='block',
+        note='Each part is scored alone; parts were not tested against each other.',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #480a19bc

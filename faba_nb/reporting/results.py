@@ -152,6 +152,11 @@ NAMES = {
     'backbone',
     'study',
     'name',
+    'comparison',
+    'modality',
+    'column',
+    'first_modality',
+    'second_modality',
 }
 # columns that hold numbers also where every cell is empty
 NUMBERS = {

@@ -23,6 +23,7 @@ ORDER = [
     'main_results',
     'dataset',
     'features',
+    'signals',
     'presymptomatic',
     'genotypes',
     'claims',
