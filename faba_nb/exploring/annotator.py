@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BOX', 'SURE', 'ASK', 'HELP', 'numbers', 'said_so_far', 'progress', 'Annotator']
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #56f7551a
+# %% ../../nbs/70_exploring/90_annotator.ipynb #3dd811ed
 from functools import partial
+from html import escape
 from pathlib import Path
 import ipywidgets as w
 import pyvips
@@ -19,7 +20,7 @@ from .picture import Picture
 from .rating_session import KEYS, Session
 from .sources import Explorer, Sources, note
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #755e558d
+# %% ../../nbs/70_exploring/90_annotator.ipynb #9e8c41e4
 BOX = 'display:inline-block;box-sizing:border-box;text-align:center;font:14px/24px sans-serif;'
 
 
@@ -37,7 +38,7 @@ def numbers(
         cells.append(f'<span data-key="{i}" style="{style}">{i}</span>')
     return f'<div data-shown="{shown}" style="white-space:nowrap">{"".join(cells)}</div>'
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #86373a5f
+# %% ../../nbs/70_exploring/90_annotator.ipynb #7f004b5a
 SURE = 'How sure? 1 a little, 2 rather, 3 very'
 ASK = {
     'whole': '← → to the first look with symptoms, n none to the end, c cannot say',
@@ -60,7 +61,7 @@ def said_so_far(
     said = words.get(here.said, f'First symptoms at look {here.look}')
     return f'{said}. {SURE}'
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #48e4b3a9
+# %% ../../nbs/70_exploring/90_annotator.ipynb #5866e744
 def progress(
     session: Session,  # of the rater
 ) -> str:  # HTML
@@ -70,9 +71,10 @@ def progress(
     time = '' if left is None or not session.place else f', about {max(1, round(left))} min left'
     bar = f'<div style="width:{100 * share:.1f}%;height:6px;background:#3b6fb6"></div>'
     ground = f'<div style="width:400px;background:#ddd;margin:4px 0">{bar}</div>'
-    return f'<div style="font:13px sans-serif">{share:.1%} done{time}{ground}</div>'
+    who = f'{escape(session.rater)}, mode {session.mode}'
+    return f'<div style="font:13px sans-serif">{who}: {share:.1%} done{time}{ground}</div>'
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #67d47c27
+# %% ../../nbs/70_exploring/90_annotator.ipynb #6696a6e0
 class Annotator(Explorer):
     "Asks one rater about one plant after another"
 
@@ -88,7 +90,9 @@ class Annotator(Explorer):
         self.session = None
         self.notice, self.trouble = w.HTML(), w.HTML()
         self.done, self.asked = w.HTML(), w.HTML()
-        self.name = w.Text(value=rater, placeholder='your name', description='rater')
+        hint = 'your name'
+        # sent as a whole when the field is left, else a click may overtake the last letters
+        self.name = w.Text(rater, placeholder=hint, description='rater', continuous_update=False)
         self.mode = w.ToggleButtons(options=MODES, value=mode, description='mode')
         self.start = w.Button(description='begin', button_style='primary')
         self.start.on_click(lambda _: self.begin())
@@ -100,16 +104,25 @@ class Annotator(Explorer):
 @patch
 def _look_for_photographs(self: Annotator) -> None:
     "Say what is missing; without photographs nobody can begin"
-    self.pictures = None
-    if self.src.xp is not None and len(self.src.xp.images):
-        self.pictures = BlindPictures(self.src.xp.images, self.src.xp.folder)
+    self.pictures = self._pictures()
+    if self.pictures is not None:
         said = self.src.simulated
         self.notice.value = note(said[0].upper() + said[1:], '#e8eefc') if said else ''
         return
     self.notice.value = self.src.notice()
     self.start.disabled = True
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #1ef3dc3a
+
+@patch
+def _pictures(self: Annotator) -> BlindPictures | None:
+    "The pictures of the experiment; None without photographs, and what is missing is said"
+    xp = self.src.xp
+    try:
+        return BlindPictures(xp.images, xp.folder) if xp is not None and len(xp.images) else None
+    except BadInput as e:
+        self.src.miss(str(e))
+
+# %% ../../nbs/70_exploring/90_annotator.ipynb #4cd318ee
 HELP = (
     'u undo, z enlarge, p pause; every answer is kept, so the page may be closed at any time. '
     'Should keys do nothing, click the picture.'
@@ -129,7 +142,8 @@ def begin(self: Annotator) -> None:
         self.trouble.value = note(str(e), '#fde0e0')
         return
     self.enlarged, self.count = False, 0
-    self.image = w.Image(format='jpeg', layout=w.Layout(width='auto', height='auto'))
+    own = w.Layout(align_self='flex-start')  # one pixel of the picture is one of the screen
+    self.image = w.Image(format='jpeg', layout=own)
     self.picture = Picture(keys=[*KEYS, 'z'], first=True)
     self.picture.children = [self.image, *self.picture.children]
     self.picture.listen('pressed', self.press)
@@ -139,7 +153,7 @@ def begin(self: Annotator) -> None:
     self.children = [self.notice, self.trouble, self.done, self.asked, self.picture, help]
     self.show()
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #1ac2a5b9
+# %% ../../nbs/70_exploring/90_annotator.ipynb #b3911f30
 @patch
 def _picture(self: Annotator) -> bytes:
     "JPEG of what is to be seen now; empty for nothing"
@@ -184,7 +198,7 @@ def _prepare(self: Annotator) -> None:
         near = [(plant, i) for i in (at - 1, at + 1) if 1 <= i <= last]
         self.pictures.prepare(near, enlarged=True)
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #5012b682
+# %% ../../nbs/70_exploring/90_annotator.ipynb #c683ced2
 @patch
 def press(
     self: Annotator,
@@ -220,7 +234,7 @@ def _acted(
     else:
         self.trouble.value = ''
 
-# %% ../../nbs/70_exploring/90_annotator.ipynb #a345b8e7
+# %% ../../nbs/70_exploring/90_annotator.ipynb #d3b57d2c
 @patch
 def still(self: Annotator) -> 'Image | None':
     "The first plant of somebody's order, at half the size; None without photographs"
