@@ -7,7 +7,7 @@ import psutil
 import pytest
 from conftest import ROOT, once
 from test_exploring import linked
-from test_exploring_browser import opened, own_cache, says, serve, shot
+from test_exploring_browser import PATIENCE, opened, own_cache, says, serve, shot
 
 from faba_nb.experiment.annotations import left_of, plan_of, read_annotations
 from faba_nb.experiment.experiment_folder import Experiment
@@ -261,3 +261,45 @@ def test_what_the_browser_gets_names_no_plant(browser, voila, small):
     large = Counter(len(f) for f in frames if len(f) > 100_000)
     assert sum(large.values()) >= 7 and max(large) - min(large) < 200, large
     page.close()
+
+
+def test_in_jupyterlab(browser, small, tmp_path):
+    "One pass in JupyterLab: its own shortcuts keep away from the keys of a rater"
+    shutil.copy(ROOT / 'nbs' / '90_explore' / 'annotate.ipynb', tmp_path)
+    own = dict(
+        JUPYTERLAB_SETTINGS_DIR=str(tmp_path / 'settings'),
+        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / 'workspaces'),
+        JUPYTER_CONFIG_DIR=str(tmp_path / 'config'),
+        FABA_DATA=str(small),
+        FABA_OUT=str(tmp_path / 'none'),
+    )
+    lab = ['jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.token=']
+    lab += ['--ServerApp.password=', f'--ServerApp.root_dir={tmp_path}']
+    server, url = serve(lab, '/api', tmp_path / 'lab.log', **own)
+    try:
+        page, errors = opened(browser, f'{url}/lab/tree/annotate.ipynb', '.jp-CodeCell')
+        page.locator('.jp-Notebook .jp-CodeCell').first.click()
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+        page.wait_for_selector('input[placeholder="your name"]', timeout=PATIENCE)
+        page.locator('input[placeholder="your name"]').fill('Lempi')
+        page.get_by_role('button', name='begin').click()
+        page.wait_for_selector('[data-shown="1"]')
+        page.wait_for_function('document.activeElement.classList.contains("faba-picture")')
+        for key in ['ArrowLeft', 'ArrowLeft']:
+            page.keyboard.press(key)
+        says(page, 'First symptoms at look 10')
+        page.keyboard.press('2')
+        page.wait_for_selector('[data-shown="2"]')
+        page.keyboard.press('c')
+        says(page, 'Cannot say')
+        page.keyboard.press('1')
+        page.wait_for_selector('[data-shown="3"]')
+        page.wait_for_timeout(1500)
+        shot(page, 'annotate-lab')
+        said = read_annotations(small).query('rater == "Lempi"')
+        assert said.answer.tolist() == ['onset', 'unclear']
+        assert not errors, '\n'.join(errors)
+        page.close()
+    finally:
+        kill(server)

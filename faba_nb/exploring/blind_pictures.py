@@ -6,7 +6,7 @@
 __all__ = ['MOST', 'WIDER', 'EMPTY', 'WIDTH', 'HEIGHT', 'LINE', 'ENLARGED', 'MEASURED', 'MARGIN', 'BYTES', 'KEPT', 'looks_of',
            'cut_out', 'in_cell', 'Form', 'cell_size', 'scales_of', 'form_of', 'encoded', 'BlindPictures']
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #5a3ad6f5
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #3666077d
 import hashlib, threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +23,7 @@ from ..core.errors import BadInput
 from ..core.files import read_json, write_json
 from ..core.places import cache_folder
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #2cd76ee3
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #55771241
 MOST = 0.9  # share of the plants of which every look is shown
 
 
@@ -35,7 +35,7 @@ def looks_of(
     most = int(np.quantile(days.map(len), MOST, method='higher'))
     return {plant: own[-most:] for plant, own in days.items()}
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #1f99a2fb
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #a974aaef
 WIDER = 0.05  # of the plant's larger extent, on each side
 
 
@@ -57,7 +57,7 @@ def cut_out(
     right, bottom = min(x[-1] + more, photo.image.width), min(y[-1] + more, photo.image.height)
     return photo.image.crop((left, top, right, bottom))
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #c6d99bb7
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #a2db5094
 def in_cell(
     plant: Image.Image | None,  # from `cut_out`; None is an empty place
     scale: float,  # pixels of the cell for a pixel of the photograph
@@ -77,7 +77,7 @@ def in_cell(
 
 EMPTY = (70, 70, 70)  # colour of a place without a photograph
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #6bfcfac5
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #30681189
 WIDTH = 1320  # pixels of the whole picture
 HEIGHT = 640  # pixels, as far as cells stay large enough to be seen
 LINE = 2  # pixels between cells
@@ -107,7 +107,7 @@ def cell_size(
     height = int(np.clip(HEIGHT // views, 110, 320))
     return width - LINE, height - LINE
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #48704492
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #2b806d1d
 MEASURED = 40  # plants
 MARGIN = 1.15
 
@@ -133,7 +133,7 @@ def _size(file: str, cut: Cut) -> tuple[int, int]:
     plant = cut_out(file, cut)
     return plant.size if plant else (1, 1)
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #15d9b376
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #e9124ce6
 def form_of(
     shots: pd.DataFrame,  # plant_id, dag, view, file, cut
     looks: dict[str, list[float]],  # from `looks_of`
@@ -148,8 +148,8 @@ def form_of(
         write_json(scales_of(shots, cell_size(len(views), columns)), kept)
     return Form(views, columns, read_json(kept))
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #2d71d599
-BYTES = 0.4  # of a pixel
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #941de70d
+BYTES = 0.22  # of a pixel; twice what a strip of plants on black takes
 
 
 def encoded(
@@ -164,7 +164,7 @@ def encoded(
             return jpeg.ljust(room, b'\0')
     raise BadInput('a picture cannot be made small enough', 'the photographs of a plant')
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #84d22ff7
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #0093a313
 KEPT = 8  # plants whose cells stay in memory, and four times as many pictures
 
 
@@ -188,7 +188,7 @@ class BlindPictures:
         self._pool = ThreadPoolExecutor(2)
         self._readers = ThreadPoolExecutor(min(8, cores()))
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #8cc9f5be
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #52196b10
 @patch
 def _read(
     self: BlindPictures,
@@ -208,7 +208,7 @@ def _read(
 
     return list(self._readers.map(one, wanted))
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #cabe675e
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #cc50d8d1
 @patch
 def _of(
     self: BlindPictures,
@@ -229,7 +229,7 @@ def _forget(kept: OrderedDict, most: int) -> None:
     while len(kept) > most:
         kept.popitem(last=False)
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #10f7f051
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #8a75518f
 def _arranged(columns: list[list[np.ndarray]]) -> np.ndarray:
     "One picture of columns of cells, with lines between them"
     tall = lambda column: np.vstack([_lined(c) for c in column])
@@ -258,7 +258,7 @@ def _large(self: BlindPictures, plant: str, look: int) -> bytes:
     day = self.looks[plant][look - 1]
     return encoded(_arranged([[c] for c in self._read(plant, [day], ENLARGED)]))
 
-# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #416e18ae
+# %% ../../nbs/70_exploring/86_blind_pictures.ipynb #559e4c73
 @patch
 def _later(
     self: BlindPictures,
