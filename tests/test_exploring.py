@@ -655,7 +655,7 @@ print(len([j for j in small.values() if j]), t.path)
     ] == [Path(said[0][1]).name]
 
 
-@pytest.mark.parametrize('name', ['plants', 'features', 'arms'])
+@pytest.mark.parametrize('name', ['plants', 'features', 'arms', 'annotate'])
 def test_notebooks_are_committed_clean_with_a_picture(name):
     import json
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'MODES', 'ANSWERS', 'HASH', 'NUMBERS', 'TIME', 'ANSWERED', 'FILE', 'PATIENCE', 'TWICE', 'hash_of_shown',
-           'annotation_faults', 'read_annotations', 'standing', 'add_annotation', 'plan_of', 'left_of']
+           'annotation_faults', 'read_lines', 'read_annotations', 'standing', 'add_annotation', 'plan_of', 'left_of']
 
 # %% ../../nbs/10_experiment/57_annotations.ipynb #3d5d69b5
 import hashlib, re, zlib
@@ -155,7 +155,9 @@ def _unknown_plants(t: pd.DataFrame, plants: list[str]) -> list[tuple[int, BadIn
 FILE = 'annotations.csv'
 
 
-def _lines(folder: str | Path) -> pd.DataFrame:
+def read_lines(
+    folder: str | Path,  # the experiment's folder; the file may be absent
+) -> pd.DataFrame:  # columns `COLUMNS`
     "The lines of the file as they stand there, all of them text"
     path = Path(folder) / FILE
     if not path.is_file():
@@ -183,7 +185,7 @@ def read_annotations(
     pd.DataFrame
 ):  # columns `COLUMNS`; order, days (NaN = none), confidence and seconds are numbers
     "All answers in the order written; the first wrong line is named"
-    lines = _lines(folder)
+    lines = read_lines(folder)
     _refuse(annotation_faults(lines, plants))
     whole = {'order': int, 'confidence': int}
     return _numbers(lines).astype(whole)
@@ -228,7 +230,7 @@ def _cell(value: object) -> str:
 
 def _appended(path: Path, new: pd.DataFrame) -> bool:
     "Write the line behind the others, unless it stands there; nobody else writes meanwhile"
-    lines = _lines(path.parent)
+    lines = read_lines(path.parent)
     both = pd.concat([lines, new], ignore_index=True)
     _refuse(annotation_faults(both))
     if _stands(lines, new.iloc[0]):

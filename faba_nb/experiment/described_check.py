@@ -22,6 +22,7 @@ from .experiment_folder import Experiment
 from .images import png_fault
 from .plain_tables import counted
 from .raw_tree import SEVERITIES, told, verdict_of
+from .raters import look_at_annotations
 from .sheets import Finding
 
 # %% ../../nbs/10_experiment/82_described_check.ipynb #521872ec
@@ -371,6 +372,7 @@ LOOKS = (
     look_at_pairs,
     look_at_photographs,
     look_for_shifts,
+    look_at_annotations,
 )
 
 

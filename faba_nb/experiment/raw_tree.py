@@ -37,6 +37,7 @@ from faba_nb.experiment.plants import (
     swapped_treatments,
     swapped_weights,
 )
+from .raters import look_at_annotations
 from .sheets import Finding
 from .tables import Table, read_table, table_key
 from .workbooks import Absent
@@ -914,6 +915,7 @@ THEN = [
     look_at_dose,
     look_at_steps,
     look_at_modalities,
+    look_at_annotations,
 ]
 
 
