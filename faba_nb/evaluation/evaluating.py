@@ -7,10 +7,10 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
            'arms_of', 'summary_rows', 'read_all_rounds', 'read_arm', 'wide_scores', 'counted_like', 'Resampler',
            'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables',
            'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
-           'resampler_maker', 'experiment_of', 'built_in_tables', 'plant_sizes', 'flagged_steps', 'without_inner',
-           'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables', 'order_tables',
-           'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of', 'sensor_tables',
-           'compare_study', 'every_test', 'evaluate_study']
+           'resampler_maker', 'experiment_of', 'features_of', 'plant_sizes', 'seen_sizes', 'flagged_steps',
+           'without_inner', 'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables',
+           'order_tables', 'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of',
+           'sensor_tables', 'compare_study', 'every_test', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
@@ -18,6 +18,8 @@ import pandas as pd
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from ..backbones.morphology import NAMES
+from ..backbones.store import FeatureFile, feature_path
 from ..core.errors import BadInput
 from ..core.files import check_seal, read_csv, read_json, seal, write_csv, write_json
 from ..core.progress import Progress
@@ -26,6 +28,7 @@ from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import DescribedExperiment, Experiment
+from ..experiment.plant_size import plant_size, shared_stratum
 from ..experiment.facts import Facts, facts_of, onset_classes, with_role
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #126f8a48
@@ -80,11 +83,12 @@ from faba_nb.evaluation.resampling import (
 )
 from .comparing import Entry, contrast_tests, contrasts, decide, tests_made
 from .power import observed_power
-from .strata import strata_rows
+from .strata import factors_of, strata_rows
 from .inferred import inferred_clock
 from .growth_curve import growth_rival, measured_size
 from .robustness import robustness_table
 from .variance import variance_split
+from .own_signals import own_signal_tables
 from .signal_tables import presymptomatic_tables
 from .importance import importance_table
 from .ranking import ranking_tables
@@ -462,6 +466,7 @@ def metric_rows(
     clocks: dict,  # Scores of the information-free baselines on the same steps
     resampler_for: 'Callable',  # function of Scores giving Resampler
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
+    factors: pd.DataFrame | None = None,  # from `factors_of`
 ) -> pd.DataFrame:  # rows of metrics.csv
     "Every group of metrics"
     resampler = resampler_for(s)
@@ -474,7 +479,7 @@ def metric_rows(
     rows += probability_rows(s, t, clocks.get(fair_rival(s.protocol)), resampler)
     if s.protocol == 'online':
         rows += alarm_rows(s, resampler)
-    rows += strata_rows(s, resampler_for, flagged)
+    rows += strata_rows(s, resampler_for, flagged, factors)
     base = dict(
         arm=s.arm,
         kind=s.kind,
@@ -520,6 +525,7 @@ def evaluate_scores(
     resampler_for: 'Callable',  # function of Scores giving Resampler
     flagged: pd.DataFrame | None = None,  # plant_id and round of steps that look wrong
     counted: Scores | None = None,  # on the rows counted as published, if `all_rounds` lacks them
+    factors: pd.DataFrame | None = None,  # from `factors_of`
 ) -> dict:  # tables, and the Entry for comparing
     "Everything about one arm under one protocol"
     resampler = resampler_for(s)
@@ -536,7 +542,7 @@ def evaluate_scores(
         kind=s.kind,
     )
     return dict(
-        metrics=metric_rows(s, t, v, permuted, clocks, resampler_for, flagged),
+        metrics=metric_rows(s, t, v, permuted, clocks, resampler_for, flagged, factors),
         folds=fold_table(s, v),
         undefined=undefined_values(as_counted(s, all_rounds, counted), v),
         genotypes=genotype_table(s, v),
@@ -716,19 +722,50 @@ def experiment_of(
     return Experiment(data) if data and Path(data).is_dir() else None
 
 
-def built_in_tables(
-    e: Experiment | None,  # the raw experiment
-) -> Experiment | None:  # None where it has other tables than those of the built-in layout
-    "The experiment, where plant sizes and fluorescence are under the names of the built-in layout"
-    return None if isinstance(e, DescribedExperiment) else e
+def features_of(
+    out: Path,  # the study's output folder
+) -> str:  # '' where none is recorded
+    "The folder of the features behind a study"
+    path = StudyFolder(out).run
+    return (read_json(path).get('features') or '') if path.is_file() else ''
 
 
 def plant_sizes(
     e: Experiment | None,  # the raw experiment
-) -> pd.DataFrame | None:  # its table `shape`; None where there is none of the built-in layout
+    features: str | Path = '',  # folder of features, for those of `morphology`
+) -> tuple[pd.DataFrame | None, str]:  # a table of sizes or None; which size, or why there is none
     "What a growth curve is fitted to"
-    known = built_in_tables(e)
-    return None if known is None else known.shape
+    if e is None:
+        return None, 'none: raw data are not within reach'
+    if not isinstance(e, DescribedExperiment):
+        return e.shape, 'height, area or digital biomass, whichever was measured most often'
+    found = plant_size(e)
+    if found.table is not None:
+        return found.table, found.words
+    seen = seen_sizes(e, features)
+    if seen is None:
+        return None, f'none: {found.words}, and no features of `morphology` are there'
+    return seen, 'area of the plant on its photographs, from the features of `morphology`'
+
+
+def seen_sizes(
+    e: DescribedExperiment,  # the raw experiment
+    features: str | Path,  # folder of features
+) -> pd.DataFrame | None:  # plant_id, dag, size, stratum; None where there are no such features
+    "Areas on photographs, means over views"
+    path = Path(feature_path(features, 'morphology')) if features else None
+    if path is None or not path.is_file():
+        return None
+    from faba_nb.evaluation.feature_space import plant_features  # loads scikit-learn
+
+    try:
+        keys, x = plant_features(FeatureFile(path), e.days, e.plants)
+    except BadInput:  # not complete
+        return None
+    side = x[:, NAMES.index('area')].astype(float)  # the root of a share of the frame
+    table = keys[['plant_id', 'dag']].assign(size=side**2)
+    table['stratum'] = table.plant_id.map(shared_stratum(e)).fillna('')
+    return table[table['size'] > 0].reset_index(drop=True)
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #20c125a7
 # flags of plants whose labels or pictures may be another plant's
@@ -865,8 +902,7 @@ def space_tables(
     e: Experiment | None,  # the raw experiment
 ) -> tuple[dict[str, pd.DataFrame], str]:  # tables or nothing, a note for the log
     "How plants lie in feature space, where features files and experiment are within reach"
-    path = StudyFolder(out).run
-    folder = read_json(path).get('features') if path.is_file() else None
+    folder = features_of(out)
     if e is None or not folder or not Path(folder).is_dir():
         return {}, 'not computed: raw data or features are not within reach'
     from faba_nb.evaluation.feature_space import feature_files, feature_tables  # loads scikit-learn
@@ -938,18 +974,20 @@ def evaluate_protocols(
     e: Experiment | None,  # the raw experiment
     draws: int,  # of bootstrap and permutation
     seed: int,  # of both
+    shape: pd.DataFrame | None = None,  # table of plant sizes
 ) -> list[dict]:
     "Every protocol beside the information-free baselines on its own steps"
     flagged = flagged_steps(e)
+    factors = factors_of(e.plants) if isinstance(e, DescribedExperiment) else None
     resampler_for = resampler_maker(draws, seed)
     done = []
-    shape = plant_sizes(e)
     rows = _counted_rows(found)
     for s, wide in Progress(found, 'evaluating', unit='protocols'):
         raise_if_stopping()
         counted = counted_like(s, rows.get(s.protocol)) if s.kind == 'yardstick' else None
         mine = clocks_on(s, clocks, shape)
-        done.append(evaluate_scores(s, wide, mine, resampler_for, flagged, counted))
+        scored = evaluate_scores(s, wide, mine, resampler_for, flagged, counted, factors)
+        done.append(scored)
     return done
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #e7c06238
@@ -1006,7 +1044,9 @@ def sensor_tables(
     draws: int,  # of the bootstrap
 ) -> dict[str, pd.DataFrame]:
     "When the sensors change before symptoms are visible, where the experiment is within reach"
-    if built_in_tables(e) is None or not e.fluor_known:
+    if isinstance(e, DescribedExperiment):
+        return own_signal_tables(e, draws)
+    if e is None or not e.fluor_known:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
     plants = with_role(e.facts, e.plants)
@@ -1103,6 +1143,42 @@ TESTS = [
         'Holm',
     ),
     (
+        'signal_effects',
+        'columns by day',
+        'signs of groups flipped',
+        ['comparison', 'modality', 'column', 'dag'],
+        'p',
+        'p_bh',
+        'Benjamini-Hochberg in each modality and comparison',
+    ),
+    (
+        'signal_effects',
+        'columns within a day',
+        'signs of groups flipped',
+        ['comparison', 'modality', 'column', 'dag'],
+        'p',
+        'p_holm',
+        'Holm in each day, modality and comparison',
+    ),
+    (
+        'signal_divergence',
+        'columns, all days',
+        'largest change, signs of groups flipped',
+        ['comparison', 'modality', 'column'],
+        'p',
+        'p_adjusted',
+        'Holm in each modality and comparison',
+    ),
+    (
+        'signal_leads',
+        'which column changes first',
+        'signs of groups flipped',
+        ['comparison', 'first', 'second'],
+        'p',
+        'p_holm',
+        'Holm in each comparison',
+    ),
+    (
         'presymptomatic_leads',
         'signals that follow the onset',
         'onsets permuted',
@@ -1142,8 +1218,9 @@ def evaluate_study(
     whole = read_study(StudyFolder(out).study)
     study = whole.without_deals()  # arms with dealt onsets are no arms to compare
     e = experiment_of(out, data)
-    found, clocks, gates, absent = protocols_of(out, whole, plant_sizes(e))
-    done = evaluate_protocols(found, clocks, e, draws, seed)
+    shape, size_words = plant_sizes(e, features_of(out))
+    found, clocks, gates, absent = protocols_of(out, whole, shape)
+    done = evaluate_protocols(found, clocks, e, draws, seed, shape)
     tables = (
         tables_of(out, found, done)
         | dict(gates=gates)
@@ -1162,6 +1239,7 @@ def evaluate_study(
         step='evaluate',
         arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}),
         without_predictions=absent,
+        plant_size=size_words,
         importance=note,
         feature_space=space_note,
         draws=draws,
