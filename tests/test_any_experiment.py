@@ -1,5 +1,9 @@
 "Training on experiments that describe themselves: groups, modalities, parts, batches of unequal size, a first study"
 
+import html
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,11 +22,24 @@ from faba_nb.evaluation.own_signals import (
     own_signal_tables,
     places_of,
 )
+from faba_nb.evaluation.robustness import analysis_words
 from faba_nb.evaluation.strata import factors_of
+from faba_nb.experiment.description import TASKS
 from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.experiment.facts import facts_from
 from faba_nb.experiment.plant_size import plant_size
-from faba_nb.reporting.comparison_tables import strata_table
+from faba_nb.reporting.comparison_tables import (
+    METRICS,
+    SENSITIVITIES,
+    metric_name,
+    nice,
+    strata_table,
+)
+from faba_nb.reporting.glossary import glossary
+from faba_nb.reporting.methods import labels_text
 from faba_nb.reporting.results import Results
+from faba_nb.reporting.site import NEEDS
+from faba_nb.reporting.words import filled, label_words
 from faba_nb.running.pipeline import write_study
 from faba_nb.running.preconditions import preconditions
 from faba_nb.testing.example_bundles import invented
@@ -441,14 +458,66 @@ def test_every_level_of_a_factor_is_scored(tmp_path):
     assert set(table.frame.n) == {6}
 
 
+# ---- words where no onset is known ----
+def told(onset_from, results):
+    "Texts of pages in the words of an experiment"
+    task = TASKS[onset_from]
+    treatments = dict(wet='control', dry=dict(role='stress', label='drought'))
+    facts = facts_from(dict(treatments=treatments, onset_from=onset_from, task=task))
+    results.facts = facts
+    texts = [metric_name(m, facts) for m in METRICS]
+    words = glossary(facts)
+    has = [not need or onset_from == 'plants' for need in words.needs.replace('photographs', '')]
+    texts += [nice('constant_onset', facts), labels_text(results), *words.meaning[has]]
+    texts += [filled(text, facts) for text in SENSITIVITIES.values()]
+    return [*texts, analysis_words('not_within_3d', label_words(facts)['onset'])]
+
+
+@pytest.mark.parametrize('onset_from', ['exposure', 'unknown'])
+def test_no_onset_is_spoken_of_where_none_is_known(onset_from):
+    texts = told(onset_from, SimpleNamespace())
+    assert [t for t in texts if 'onset' in t.lower()] == []
+    assert 'Treatment to alarm' in texts and 'constant alarm day' in texts
+
+
+def test_onsets_are_spoken_of_where_they_are_known():
+    texts = told('plants', SimpleNamespace())
+    for words in ('Onset MAE', 'Mean onset error', 'constant onset day', 'onset one round later'):
+        assert words in texts
+    assert 'steps within 3 d of the onset not scored' in texts
+    assert not any('start of treatment' in text for text in texts)
+    assert any('symptoms were annotated as one day' in text for text in texts)
+
+
+def test_words_of_onsets_are_left_out_of_the_glossary():
+    needed = glossary().term[glossary().needs == 'onsets']
+    assert set(needed) == {'lead', 'onset', 'utility'}
+    for onset_from, task in TASKS.items():
+        facts = SimpleNamespace(task=task)
+        assert NEEDS['onsets'](SimpleNamespace(facts=facts)) == (onset_from == 'plants')
+
+
+def seen(page):
+    "The visible text of a page, without the code that made it"
+    text = re.sub('<(script|style).*?</\\1>|<pre.*?</pre>', '', page.read_text(), flags=re.S)
+    return re.sub(r'\s+', ' ', html.unescape(re.sub('<[^>]+>', ' ', text)))
+
+
 # ---- a real experiment ----
 @pytest.mark.full
 def test_tartu(shared, tmp_path, faba):
     (tmp_path / 'experiment.yaml').write_text(TARTU.format(shared / 'tartu'))
-    settings = ('--set', 'defaults.max_epochs=1', '--only', 'train,evaluate')
+    settings = ('--set', 'defaults.max_epochs=1')
     done = faba('run', 'starter', '--data', tmp_path, '--out', tmp_path / 'out', *settings)
     assert done.returncode == 0, done.stderr
     metrics = pd.read_csv(tmp_path / 'out' / 'tables' / 'metrics.csv')
     arms = {'thermal_alone', 'rosette_alone', 'weight_alone', 'all'}
     assert arms <= set(metrics.arm)
     assert np.isfinite([value(metrics, 'auc', a) for a in arms]).all()
+    pages = {p.name: seen(p) for p in (tmp_path / 'out' / 'report').glob('*.html')}
+    assert {'index.html', 'presymptomatic.html', 'methods.html', 'signals.html'} <= set(pages)
+    assert [name for name, text in pages.items() if 'onset' in text.lower()] == []
+    early = pages['presymptomatic.html']
+    assert 'Days from treatment to alarm' in early and 'Treatment detection' in early
+    assert re.search('at a threshold that alarms 5 % of the control plants', early)
+    assert 'when symptoms began is not known' in pages['methods.html']

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from faba_nb.core.places import root
+from faba_nb.experiment.facts import built_in
 from faba_nb.reporting import comparison_tables
-from faba_nb.reporting.comparison_tables import METRICS
+from faba_nb.reporting.comparison_tables import METRICS, metric_name
 from faba_nb.reporting.glossary import glossary, glossary_table, meaning
 from faba_nb.reporting.layout import Table
 from faba_nb.reporting.results import NotThere, Results
@@ -54,7 +55,7 @@ def written_heads():
         if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'Column':
             if len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
                 yield node.args[1].value
-    yield from (name for name, *_ in METRICS.values())
+    yield from (metric_name(m, built_in()) for m in METRICS)
 
 
 @pytest.fixture(scope='module')

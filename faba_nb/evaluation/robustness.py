@@ -31,22 +31,23 @@ THRESHOLDS = (0.3, 0.7)  # instead of 0.5
 MOST_DRAWS = 2000  # bootstrap draws of an interval here; the table says how many
 MOVES = {'onset_one_round_earlier': -1, 'onset_one_round_later': 1}
 ANALYSIS_WORDS = dict(
-    not_within_3d=f'steps within {NEAR} d of the onset not scored',
-    onset_one_round_earlier='onset one round earlier',
-    onset_one_round_later='onset one round later',
+    not_within_3d=f'steps within {NEAR} d of the {{onset}} not scored',
+    onset_one_round_earlier='{onset} one round earlier',
+    onset_one_round_later='{onset} one round later',
     without_flagged='flagged plants left out',
 )
 
 
 def analysis_words(
     analysis: str,  # its name in the table
+    onset: str = 'onset',  # what the day is called from which labels count
 ) -> str:
     "An analysis in words"
     if analysis.startswith('threshold_'):
         return f'alarm threshold {analysis.removeprefix("threshold_")}'
     if analysis.startswith('without_replicate_'):
         return f'replicate {analysis.removeprefix("without_replicate_")} left out'
-    return ANALYSIS_WORDS.get(analysis, analysis)
+    return ANALYSIS_WORDS.get(analysis, analysis).format(onset=onset)
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #f2f8a38a
 def cannot_move(
@@ -225,6 +226,7 @@ def holds_in(
     a: str,  # the first arm of a stated contrast
     b: str,  # the second
     name: 'Callable' = str,  # an arm as it is printed
+    onset: str = 'onset',  # what the day is called from which labels count
 ) -> str:  # '' where nothing was computed
     "In how many analyses the verdict is the same, and in which it is not"
     q = table[(table.arm_a == a) & (table.arm_b == b)]
@@ -240,9 +242,10 @@ def holds_in(
     other = made.same_as_primary == 0
     if other.any():
         rows = made[other].itertuples()
-        told = [f'{analysis_words(r.analysis)} ({verdict_words(r.verdict)})' for r in rows]
+        told = [f'{analysis_words(r.analysis, onset)} ({verdict_words(r.verdict)})' for r in rows]
         text += f'; not in: {", ".join(told)}'
     lacking = q[q.same_as_primary.isna()]
     if len(lacking):
-        text += f'; not computed: {", ".join(map(analysis_words, lacking.analysis))}'
+        told = [analysis_words(a, onset) for a in lacking.analysis]
+        text += f'; not computed: {", ".join(told)}'
     return f'{text}.'

@@ -111,16 +111,18 @@ def look_at_onsets(check: DescribedCheck) -> None:
     "What is known of onsets, and what follows"
     facts, plants = check.xp.facts, check.xp.plants
     onset = plants.onset_dag.dropna()
+    start = 'start of treatment' if facts.task == 'treatment detection' else 'onset'
     if facts.onset_from == 'unknown':
         what = 'no onset is known, and the task is treatment detection'
-        check.add('plants', what, 'results are days to alarm, never an onset error', 'info')
+        check.add('plants', what, 'results are days from treatment to alarm', 'info')
     elif len(onset) and onset.nunique() == 1:
-        what = f'all plants under stress have the same onset, day {onset.iloc[0]:g}'
+        what = f'all plants under stress have the same {start}, day {onset.iloc[0]:g}'
         check.add('plants', what, 'groups for validation are drawn at random', 'info')
     early = (onset <= check.xp.rounds.dag.min()).sum()
     if len(onset) and early == len(onset):
         what = (
-            'every onset is on or before the first measurement, and no stressed plant has a before'
+            f'every {start} is on or before the first measurement, '
+            'and no stressed plant has a before'
         )
         check.add('plants', what, 'earliness counts from the first day', 'info')
     never = set(plants.plant_id) - set(check.xp._seen.plant_id)

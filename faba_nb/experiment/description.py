@@ -144,7 +144,9 @@ def _onset(said: Any, where: str) -> Onset:
     return onset
 
 # %% ../../nbs/10_experiment/66_description.ipynb #a35977de
-TASKS = dict(plants='onset detection', exposure='onset detection', unknown='treatment detection')
+TASKS = dict(
+    plants='onset detection', exposure='treatment detection', unknown='treatment detection'
+)
 
 
 def day_words(

@@ -30,7 +30,7 @@ from faba_nb.reporting.results import (
     p_equals,
     with_interval,
 )
-from ..reporting.comparison_tables import METRICS, difference, nice
+from ..reporting.comparison_tables import METRICS, difference, metric_name, nice
 
 # %% ../../nbs/55_legacy/80_claims.ipynb #1ec776b2
 COLUMNS = [
@@ -140,7 +140,7 @@ def _value(results: Results, claim: tuple) -> tuple[Results, str, pd.Series]:
     row = r.metric(arm, claim.metric, claim.group, claim.protocol)
     if row is None or row.value == '' or row.value != row.value:
         raise NotThere(
-            f'{METRICS[claim.metric][0]} of {nice(arm)} was not computed in the study '
+            f'{metric_name(claim.metric, results.facts)} of {nice(arm)} was not computed in the study '
             f'“{r.study.name}”.'
         )
     return r, arm, row
@@ -175,7 +175,8 @@ def value(results: Results, claim: tuple) -> Found:
     "A printed number against its interval and the clock"
     r, arm, row = _value(results, claim)
     clock = r.metric('treatment_clock', claim.metric, claim.group, claim.protocol)
-    name, unit, digits, _ = METRICS[claim.metric]
+    name = metric_name(claim.metric, results.facts)
+    _, unit, digits, _ = METRICS[claim.metric]
     again = found_again(claim.printed, row.value, claim.decimals)
     reached = _clock_reaches(row.value, clock, claim.metric)
     unit = f' {unit}' if unit else ''

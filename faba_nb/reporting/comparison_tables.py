@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABLE', 'SENSITIVITIES', 'PARTS', 'metric_words',
-           'metric_column', 'nice', 'metric_frame', 'grouped', 'genotypes', 'published_values', 'comparison_table',
-           'measured_table', 'difference', 'no_contrast', 'contrasts_table', 'tests_table', 'rivals_table',
-           'power_table', 'preparations_table', 'sensitivity_table', 'strata_table', 'variance_table',
+           'metric_column', 'metric_name', 'nice', 'metric_frame', 'grouped', 'genotypes', 'published_values',
+           'comparison_table', 'measured_table', 'difference', 'no_contrast', 'contrasts_table', 'tests_table',
+           'rivals_table', 'power_table', 'preparations_table', 'sensitivity_table', 'strata_table', 'variance_table',
            'undefined_table', 'cost_table']
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b9fe1df1
@@ -32,7 +32,8 @@ from faba_nb.reporting.results import (
     number,
     p_value,
 )
-from .words import paper, who
+from ..experiment.facts import Facts
+from .words import detects_treatment, filled, label_words, paper, who
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #08b4c4dd
 METRICS = {
@@ -47,32 +48,32 @@ METRICS = {
     'precision': ('Precision', '', 3, 'Share of alarms that were right'),
     'recall': ('Recall', '', 3, 'Share of stressed steps that were found'),
     'mae_published': (
-        'Onset MAE',
+        '{mae}',
         'd',
         1,
-        'First of all {rounds} above 0.5 against the annotated onset; never = {last}',
+        'First of all {rounds} above 0.5 against the {annotated}; never = {last}',
     ),
     'onset_error_published': (
-        'Mean onset error',
+        '{mean_error}',
         'd',
         1,
         'Same, with its sign: negative is too early',
     ),
     'mae_measured': (
-        'Onset MAE',
+        '{mae}',
         'd, measured',
         1,
         (
-            'First plant-day above 0.5 against the annotated onset; '
+            'First plant-day above 0.5 against the {annotated}; '
             'plants never detected are left out and counted'
         ),
     ),
     'restricted_mae': (
-        'Onset MAE',
+        '{mae}',
         'd, restricted',
         1,
         (
-            'First plant-day above 0.5 against the annotated onset; an error above 14 days, '
+            'First plant-day above 0.5 against the {annotated}; an error above 14 days, '
             'or no alarm, counts as 14 days'
         ),
     ),
@@ -92,7 +93,7 @@ METRICS = {
         'Skill',
         '',
         2,
-        '1 − restricted onset error / that of the fair rival on the same plants',
+        '1 − restricted {error} / that of the fair rival on the same plants',
     ),
     'pooled_f1': ('Pooled F1', '', 3, 'From hits and false alarms summed over folds'),
     'auprc': (
@@ -113,7 +114,7 @@ METRICS = {
         3,
         (
             'Share of pairs of {stress} plants whose alarms (first plant-day above 0.5) come '
-            'in the order of their onsets'
+            'in the order of their {onsets}'
         ),
     ),
 }
@@ -122,9 +123,10 @@ METRICS = {
 def metric_words(
     results: Results,  # the study
 ) -> dict[str, str]:
-    "What stands in the gaps of METRICS: the stress, how many rounds, the last day"
+    "What stands in the gaps of METRICS: the stress, words for onsets, rounds, the last day"
     stress = results.facts.stress_word
-    return dict(stress=stress, Stress=begin(stress), **_rounds(results))
+    words = label_words(results.facts)
+    return dict(stress=stress, Stress=begin(stress), **words, **_rounds(results))
 
 
 def _rounds(results: Results) -> dict[str, str]:
@@ -151,12 +153,22 @@ def metric_column(
     "The column that prints a metric"
     name, unit, digits, help = METRICS.get(metric, (metric.replace('_', ' '), '', 3, ''))
     words = metric_words(results)
-    unit, help = (text.format(**words) for text in (unit, help))
+    name, unit, help = (text.format(**words) for text in (name, unit, help))
     return Column(
         key or metric,
-        title or name,
+        title or begin(name),
         **{'unit': unit, 'digits': digits, 'interval': interval, 'help': help, **kwargs},
     )
+
+# %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b12b1fae
+def metric_name(
+    metric: str,  # a key of METRICS, or another metric
+    facts: Facts,  # of the experiment
+) -> str:
+    "The name of a metric at the head of a column"
+    if metric not in METRICS:
+        return metric
+    return begin(METRICS[metric][0].format(**label_words(facts)))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b6a45b6d
 NAMES = {
@@ -202,8 +214,11 @@ KINDS = {
 
 def nice(
     name: str,  # an arm or information-free baseline
+    facts: Facts | None = None,  # of the experiment, where the name depends on them
 ) -> str:
     "The name as printed"
+    if name == 'constant_onset' and facts and detects_treatment(facts):
+        return 'constant alarm day'
     return NAMES.get(name, str(name).replace('_', ' '))
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #9458e9bf
@@ -250,7 +265,9 @@ def grouped(
     m = results.table('metrics')
     kinds = dict(zip(m.arm, m.kind))
     frame = frame[frame[keep].notna().any(axis=1)].reset_index(drop=True)
-    return frame.assign(name=frame.arm.map(nice), kind=[KINDS[kinds[a]] for a in frame.arm])
+    return frame.assign(
+        name=[nice(a, results.facts) for a in frame.arm], kind=[KINDS[kinds[a]] for a in frame.arm]
+    )
 
 
 def genotypes(
@@ -289,8 +306,8 @@ def comparison_table(
     none = frame.mae_published[frame.arm.isin(results.arms)].isna().all()
     if none and not results.predictions_only:
         rounds = (
-            ' The published onset error needs predictions for rounds that were never measured; '
-            'only the published preparation makes them.'
+            f' The published {label_words(results.facts)["error"]} needs predictions '
+            'for rounds that were never measured; only the published preparation makes them.'
         )
     return Table(
         frame,
@@ -345,10 +362,17 @@ def _ranges(results: Results, table: str, protocol: str) -> dict[str, str]:
     return {r.arm: f'{number(r.low, 2)} to {number(r.high, 2)}' for r in p.itertuples()}
 
 
-def _range_columns(permuted: dict[str, str], retrained: dict[str, str]) -> list[Column]:
+def _range_columns(
+    permuted: dict[str, str], retrained: dict[str, str], facts: Facts
+) -> list[Column]:
     "The two ranges of the concordance, as far as there are any"
-    fixed = 'Onsets permuted over genotypes, predictions unchanged: mean 0.50, conservative'
-    anew = 'The arm trained again with onsets dealt anew over genotypes: 95 % of the deals'
+    words = label_words(facts)
+    fixed = (
+        f'{words["Onsets"]} permuted over genotypes, predictions unchanged: mean 0.50, conservative'
+    )
+    anew = (
+        f'The arm trained again with {words["onsets"]} dealt anew over genotypes: 95 % of the deals'
+    )
     columns = []
     if permuted:
         columns.append(Column('permuted', 'Concordance', 'permutation range', help=fixed))
@@ -397,14 +421,14 @@ def measured_table(
             metric_column(results, k, digits=0) if k in whole else metric_column(results, k)
             for k in have
         ),
-        *_range_columns(permuted, retrained),
+        *_range_columns(permuted, retrained, results.facts),
     ]
     return Table(
         frame,
         columns,
         (
             f'On plant-days, {protocol} protocol, {counted(genotypes(results), "genotype")}. '
-            'Onset MAE: an alarm more than 14 days off, or none, counts as 14 days.'
+            f'{metric_name("restricted_mae", results.facts)}: an alarm more than 14 days off, or none, counts as 14 days.'
         ),
         groups='kind',
         note=(
@@ -557,7 +581,7 @@ def contrasts_table(
         c,
         [*PAIR, DETECTABLE, Column('verdict', 'Verdict')],
         (
-            f'{what}: difference of genotype-mean {METRICS.get(metric, (metric,))[0]}, '
+            f'{what}: difference of genotype-mean {metric_name(metric, results.facts)}, '
             f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
         ),
         note=(
@@ -588,7 +612,7 @@ def tests_table(
         c,
         [PAIR[0], *have],
         (
-            f'Other tests of the stated contrasts, {METRICS.get(metric, (metric,))[0]}, '
+            f'Other tests of the stated contrasts, {metric_name(metric, results.facts)}, '
             f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
         ),
         note='They do not decide; they show whether the verdict depends on the test.',
@@ -750,9 +774,9 @@ def _how(arm: Arm) -> dict[str, str]:
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #80eb5dd3
 SENSITIVITIES = {
     '': 'as reported',
-    'not_within_3d': 'without steps within 3 d of onset',
-    'onset_one_round_earlier': 'onset one round earlier',
-    'onset_one_round_later': 'onset one round later',
+    'not_within_3d': 'without steps within 3 d of {the_onset}',
+    'onset_one_round_earlier': '{onset} one round earlier',
+    'onset_one_round_later': '{onset} one round later',
     'without_flagged': 'without suspicious plants',
 }
 
@@ -775,14 +799,16 @@ def sensitivity_table(
     have = [s for s in SENSITIVITIES if s and f[s].notna().any()] if len(f) else []
     if not have:
         raise NotThere('The analysis was not repeated under other decisions.')
+    facts = results.facts
+    name = metric_name(metric, facts)
     return Table(
         f.rename(columns={'': 'base'}),
         [
             Column('name', 'Arm'),
-            *(Column(s or 'base', METRICS[metric][0], SENSITIVITIES[s], 3) for s in ['', *have]),
+            *(Column(s or 'base', name, filled(SENSITIVITIES[s], facts), 3) for s in ['', *have]),
         ],
         (
-            f'{METRICS[metric][0]} under other decisions, {protocol} protocol, '
+            f'{name} under other decisions, {protocol} protocol, '
             f'{counted(genotypes(results), "genotype")}.'
         ),
     )
@@ -881,9 +907,9 @@ def undefined_table(
     )
     n = n.sort_values('protocol', ascending=False, kind='stable').reset_index(drop=True)
     n = n.assign(
-        name=n.arm.map(nice),
+        name=[nice(a, results.facts) for a in n.arm],
         protocol=n.protocol.str.capitalize(),
-        what=[METRICS.get(m, (m,))[0] for m in n.metric],
+        what=[metric_name(m, results.facts) for m in n.metric],
     )
     return Table(
         n,

@@ -33,9 +33,11 @@ from .style import new_figure, colour
 from faba_nb.reporting.words import (
     class_tones,
     day_axis,
+    detects_treatment,
     in_order,
     kept_weight,
     kind,
+    label_words,
     since,
     treatment_colour,
 )
@@ -293,17 +295,19 @@ def onsets(
     "Genotypes by annotated day of onset"
     p = results.experiment.plants.drop_duplicates('genotype').dropna(subset=['genotype_onset_dag'])
     if p.empty:
-        raise NotThere('No genotype has an annotated onset.')
+        day = 'a start of treatment' if detects_treatment(results.facts) else 'an annotated onset'
+        raise NotThere(f'No genotype has {day}.')
     if not results.is_built_in and p.genotype_onset_dag.nunique() == 1:
         day = number(p.genotype_onset_dag.iloc[0], 0)
         raise Nothing(f'{_onset_of(results.facts)}: day {day} for every genotype.')
+    words = label_words(results.facts)
     fig, ax = new_figure(width, 42)
     for k, c in class_tones(results.facts).items():
         n = p[p.onset_class == k].genotype_onset_dag.value_counts().sort_index()
         ax.bar(n.index, n.values, width=0.8, color=c, label=f'{k} ({n.sum()})')
     median = p.genotype_onset_dag.median()
     ax.axvline(median, color=colour('ink'), ls='--', lw=0.9)
-    ax.set(xlabel=f'Onset ({results.facts.day_label})', ylabel='Genotypes')
+    ax.set(xlabel=f'{words["Onset"]} ({results.facts.day_label})', ylabel='Genotypes')
     ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(title='Onset class', loc='center left', bbox_to_anchor=(1, 0.5))
     days = p.genotype_onset_dag.value_counts().sort_index()
@@ -314,7 +318,7 @@ def onsets(
             f'{_onset_of(results.facts)}, n = {counted(len(p), "genotype")}, one value each. '
             f'Dashed: median, day {number(median, 0)}.'
         ),
-        f'Genotypes by onset: {told}.',
+        f'Genotypes by {words["onset"]}: {told}.',
     )
 
 
@@ -323,8 +327,8 @@ def _onset_of(facts: Facts) -> str:
     return {
         'plants': f'Annotated onset of {facts.stress_word} symptoms, as the plant table has it '
         '(how it was annotated is not documented)',
-        'exposure': 'First day of exposure, which stands for the onset',
-        'unknown': 'First day of the treatment: the onset of symptoms is not known',
+        'exposure': 'First day of exposure; when symptoms began is not known',
+        'unknown': 'First day of the treatment; when symptoms began is not known',
     }[facts.onset_from]
 
 # %% ../../nbs/50_reporting/60_dataset.ipynb #dab63f70
@@ -354,7 +358,7 @@ def biomass(
         f'{one}: fresh weight at harvest, n = {counted(len(p), "plant")}; line: median; '
         f'{other}: fresh weight under {facts.stress_word} as a share of the control, '
         f'mean of up to {counted(most, "plant")} each, n = {counted(len(ratio), "genotype")}, '
-        'against annotated onset.'
+        f'against {label_words(facts)["the_annotated"]}.'
     )
     alt = (
         f'Median fresh weight {told}; '
@@ -398,7 +402,7 @@ def _ratios(ax: Axes, mean: pd.DataFrame, p: pd.DataFrame, facts: Facts) -> pd.S
         of = ratio[[g for g in ratio.index if known.onset_class[g] == k]]
         ax.scatter(known.genotype_onset_dag[of.index], of, s=16, color=c, label=k)
     ax.set(
-        xlabel=f'Annotated onset ({facts.day_label})',
+        xlabel=f'{label_words(facts)["Annotated"]} ({facts.day_label})',
         ylabel=f'Fresh weight, {facts.stress_word} / control',
         ylim=(0, None),
     )

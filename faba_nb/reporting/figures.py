@@ -38,8 +38,10 @@ from faba_nb.reporting.words import (
     class_tones,
     classes,
     day_axis,
+    detects_treatment,
     in_order,
     kind,
+    label_words,
     paper,
     since,
     stressed,
@@ -49,6 +51,7 @@ from faba_nb.reporting.comparison_tables import (
     METRICS,
     genotypes,
     metric_frame,
+    metric_name,
     nice,
     no_contrast,
     published_values,
@@ -66,9 +69,10 @@ def arm_tone(
 
 def axis_label(
     metric: str,  # a key of METRICS
+    facts: Facts,  # of the experiment
 ) -> str:
     "Name and unit of a metric on an axis"
-    name, unit = METRICS[metric][:2]
+    name, unit = metric_name(metric, facts), METRICS[metric][1]
     return f'{name} ({unit})' if unit else name
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #d55397d6
@@ -93,7 +97,7 @@ def score_panel(
     for y, style in zip(marks, ('--', ':')):
         ax.axvline(frame.loc[y, metric], color=colour('ink'), ls=style, lw=0.9)
     ax.set(
-        xlabel=axis_label(metric),
+        xlabel=axis_label(metric, results.facts),
         yticks=range(len(arms)),
         yticklabels=[nice(a) for a in arms],
         ylim=(len(arms) - 0.5, -0.5),
@@ -132,7 +136,7 @@ def scores(
     return Drawn(
         fig,
         _scores_caption(results, fig, marks),
-        f'{METRICS[first][0]}: {listed(told)}.',
+        f'{metric_name(first, results.facts)}: {listed(told)}.',
     )
 
 
@@ -262,12 +266,14 @@ def genotype_differences(
         for a, b in pairs
     ]
     fig.supxlabel('Difference of F1')
+    coloured = 'Colours: onset class, dark early to light late. '
+    coloured = '' if detects_treatment(results.facts) else coloured
     return Drawn(
         fig,
         (
             'Difference of F1 for every genotype (mean over seeds), '
-            'in the order of annotated onset (day beside the name). '
-            f'Colours: onset class, dark early to light late. {begin("; ".join(better))}.'
+            f'in the order of {label_words(results.facts)["the_annotated"]} '
+            f'(day beside the name). {coloured}{begin("; ".join(better))}.'
         ),
         begin('; '.join(better)) + '.',
     )
@@ -341,7 +347,7 @@ def _curves_caption(
         f'Predictions of {nice(arm)} for {counted(len(axes), "typical genotype")}, '
         f'each left out of training: {control} and {stress} a panel, '
         f'mean over {counted(n, "run", "runs of other seeds")}. Solid: retrospective{online}. '
-        'Vertical line: annotated onset; horizontal line: probability 0.5.'
+        f'Vertical line: {label_words(facts)["the_annotated"]}; horizontal line: probability 0.5.'
     )
 
 
@@ -545,7 +551,7 @@ def _strip_caption(genotype: str, rows: dict[str, pd.DataFrame], onset: float, f
     who = listed(f'one {kind(facts, t)} plant ({facts.labels[t]})' for t in rows)
     same = ' of the same replicate on the same days' if len(rows) > 1 else ' on days'
     dots = (
-        f' ● annotated onset of the {stressed(facts)} (day {number(onset, 0)}) has passed.'
+        f' ● {label_words(facts)["annotated"]} of the {stressed(facts)} (day {number(onset, 0)}) has passed.'
         if onset == onset
         else ''
     )

@@ -12,13 +12,19 @@ from ..core.places import root
 from .layout import Column, Table
 from .results import Results, _read, counted
 from .site import NEEDS
+from ..experiment.facts import Facts, built_in
+from .words import label_words
 
 # %% ../../nbs/50_reporting/87_glossary.ipynb #gloss005
-def glossary() -> (
-    pd.DataFrame
-):  # term, meaning, and what a study needs to have for the term to occur
+def glossary(
+    facts: Facts | None = None,  # of the experiment; the built-in one by default
+) -> pd.DataFrame:  # term, meaning, and what a study needs to have for the term to occur
     "Every term and what it means, in alphabetical order"
-    return _read(root() / 'reports' / 'glossary.csv')
+    words = _read(root() / 'reports' / 'glossary.csv')
+    gaps = label_words(facts or built_in())
+    for column in ('term', 'meaning'):
+        words[column] = [text.format(**gaps) for text in words[column]]
+    return words.sort_values('term', key=lambda t: t.str.lower(), ignore_index=True)
 
 # %% ../../nbs/50_reporting/87_glossary.ipynb #gloss009
 def meaning(
@@ -36,7 +42,8 @@ def glossary_table(
     results: Results | None = None,  # the study: what it has not, it needs no word for; None: all
 ) -> Table:
     "All terms as a printed table"
-    words = glossary()
+    facts = built_in() if results is None else results.facts
+    words = glossary(facts)
     met = [not n or results is None or NEEDS[n](results) for n in words.needs]
     words = words[met].reset_index(drop=True)
     columns = [Column('term', 'Term'), Column('meaning', 'Meaning')]

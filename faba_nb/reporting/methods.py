@@ -41,7 +41,15 @@ from faba_nb.reporting.results import (
 )
 from .sentences import power, stated
 from .style import new_figure, colour
-from .words import in_order, in_words, kind, since
+from ..experiment.facts import Facts
+from faba_nb.reporting.words import (
+    detects_treatment,
+    in_order,
+    in_words,
+    kind,
+    label_words,
+    since,
+)
 from .comparison_tables import genotypes, nice
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #0fe0885c
@@ -193,6 +201,12 @@ def _plants_seen(results: Results) -> str:
 def labels_text(results: Results) -> str:
     "Labels and their limits"
     stress = begin(results.facts.stress_word)
+    if detects_treatment(results.facts):
+        return (
+            f'{stress} plants count as stressed from the start of their treatment on, control '
+            'plants never; when symptoms began is not known. Results are repeated with steps '
+            'within three days of the start of treatment left out and with it moved by one round.'
+        )
     return (
         f'{stress} symptoms were annotated as one day per genotype. '
         f'{stress} plants count as stressed from that day on, control plants never. '
@@ -367,7 +381,7 @@ RULES_IN_WORDS = dict(
         'the time-and-treatment baseline with the treatment inferred from size'
     ),
     growth_curve='a growth curve of each plant beside those of controls',
-    constant_onset='a constant onset',
+    constant_onset='a constant {constant}',
     prevalence='the prevalence',
 )
 
@@ -375,7 +389,9 @@ RULES_IN_WORDS = dict(
 def _rules_told(results: Results) -> str:
     "The rules that were scored"
     there = results.information_free
-    return listed(words for name, words in RULES_IN_WORDS.items() if name in there)
+    constant = 'alarm day' if detects_treatment(results.facts) else 'onset'
+    told = {name: words.format(constant=constant) for name, words in RULES_IN_WORDS.items()}
+    return listed(words for name, words in told.items() if name in there)
 
 
 def _size_told(results: Results) -> str:
@@ -440,19 +456,21 @@ def statistics_text(results: Results) -> str:
         f'the Bayesian signed rank test with a region of practical equivalence of {ROPE} F1 '
         f'[@benavoli2017], and two one-sided tests with a margin of {MARGIN} F1, a choice [@lakens2017]. '
         'Alarm thresholds and calibration for a genotype are fitted on the predictions for all '
-        f'others{_within(results)}. {_delays()} ' + power(results)
+        f'others{_within(results)}. {_delays(results.facts)} ' + power(results)
     )
 
 
-def _delays() -> str:
+def _delays(facts: Facts) -> str:
     "How delays of alarms are estimated, and what a utility is"
+    words = label_words(facts)
+    utility = 'The utility of alarms is divided by that of the best alarms on the same plant-days.'
     return (
-        'Onset and alarm each lie between two plant-days, so the delay of an alarm is '
+        f'{words["Between"]}, so the delay of an alarm is '
         'interval-censored, and right-censored where no alarm was given; its distribution is '
         'the nonparametric maximum likelihood estimate [@turnbull1976], reported as median and '
-        f'mean restricted to {HORIZON:g} d after the onset, with percentile intervals '
-        f'from at most {DRAWS} draws of genotypes. '
-        'The utility of alarms is divided by that of the best alarms on the same plant-days.'
+        f'mean restricted to {HORIZON:g} d after the {words["onset"]}, with percentile intervals '
+        f'from at most {DRAWS} draws of genotypes.'
+        f'{"" if detects_treatment(facts) else " " + utility}'
     )
 
 
@@ -662,7 +680,7 @@ def checklist_facts(
         code=f'faba_nb, commit {p["commit"]}' if p.get('commit') else 'commit not recorded',
         versions=', '.join(f'{k} {v}' for k, v in p.get('versions', {}).items()) or 'not recorded',
         dates=_dates(results),
-        rules=listed(map(nice, results.information_free)),
+        rules=listed(nice(a, known) for a in results.information_free),
         plants=plants,
         steps=steps,
         power=could,
@@ -674,6 +692,24 @@ def checklist_facts(
             for k, i in sorted(seeds)
         ),
         simulated='The data are simulated.' if results.simulated is not None else '',
+        **_of_labels(known),
+        **label_words(known),
+    )
+
+
+def _of_labels(facts: Facts) -> dict[str, str]:
+    "Where labels come from and what they are"
+    if detects_treatment(facts):
+        return dict(
+            labels='labels follow the days of the treatments',
+            outcome='Start of treatment,',
+            outcome_elsewhere='Start of treatment',
+        )
+    symptoms = f'Annotated day of first {facts.stress_word} symptoms'
+    return dict(
+        labels='the onsets are annotations whose making is not documented',
+        outcome=f'{symptoms}, one per genotype,',
+        outcome_elsewhere=symptoms,
     )
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #cutchecklist_table
@@ -706,6 +742,7 @@ def checklist_table(
     if results.predictions_only:
         f = _elsewhere(f)
     f['answer'] = [a.format(**facts) for a in f.answer]
+    f['where'] = [w.format(**facts) for w in f['where']]
     return Table(
         f,
         [

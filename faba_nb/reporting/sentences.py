@@ -15,7 +15,7 @@ from ..evaluation.alarms import Rule
 from ..evaluation.comparing import MARGIN
 from ..evaluation.information_free import fair_rival
 from ..evaluation.robustness import holds_in
-from ..experiment.facts import names_of
+from ..experiment.facts import Facts, names_of
 from ..core.provenance import read_log
 from ..core.studies import studies, read_study
 from faba_nb.reporting.results import (
@@ -29,7 +29,14 @@ from faba_nb.reporting.results import (
     with_interval,
 )
 from .comparison_tables import difference, genotypes, nice, no_contrast
-from .words import in_words, stressed, suffers_first, who
+from faba_nb.reporting.words import (
+    detects_treatment,
+    in_words,
+    label_words,
+    stressed,
+    suffers_first,
+    who,
+)
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #7e86d51c
 VERBS = {
@@ -189,7 +196,8 @@ def robust(
 ) -> list[str]:
     "In how many analyses each stated verdict holds, and in which it does not"
     table = results.table('robustness')
-    told = [holds_in(table, r.arm_a, r.arm_b, nice) for r in stated(results).itertuples()]
+    onset = label_words(results.facts)['onset']
+    told = [holds_in(table, r.arm_a, r.arm_b, nice, onset) for r in stated(results).itertuples()]
     told = [begin(t) for t in told if t]
     if not told:
         why = 'No stated contrast was computed with its decisions taken otherwise.'
@@ -286,11 +294,12 @@ def information(
     yes = told(p[p.value > p.null_high].to_dict('records'), 'value', line)
     no = told(p[p.value <= p.null_high].to_dict('records'), 'value', line)
     rule = f' ({Rule(protocol, None).words})'
+    onsets = label_words(results.facts)['onsets']
     texts = []
     if yes:
         texts.append(
-            f'In the {protocol} protocol, alarms{rule} come in the order of the genotypes’ onsets '
-            f'more often than permuted onsets allow for {yes}.'
+            f'In the {protocol} protocol, alarms{rule} come in the order of the genotypes’ '
+            f'{onsets} more often than permuted {onsets} allow for {yes}.'
         )
     if no:
         texts.append(
@@ -321,13 +330,15 @@ def retrained(
         f'{nice(r["arm"])} ({number(r["value"], 2)}, no-information range {number(r["low"], 2)} '
         f'to {number(r["high"], 2)}, {p_equals(r["p"])}, {counted(r["deals"], "deal")})'
     )
+    onsets = label_words(results.facts)['onsets']
     parts = ((t.value > t.high, 'above'), (t.value.between(t.low, t.high), 'within'))
     texts = []
     for which, where in (*parts, (t.value < t.low, 'below')):
         if which.any():
             told_of = told(t[which].to_dict('records'), 'value', line)
             texts.append(
-                f'Trained again with onsets dealt anew over the genotypes, concordance lies {where} '
+                f'Trained again with {onsets} dealt anew over the genotypes, '
+                f'concordance lies {where} '
                 f'the range of the deals for {told_of}.'
             )
     return texts if set(results.arms) <= set(t.arm) else [*texts, CONSERVATIVE]
@@ -351,12 +362,11 @@ def limits(
             'the matched controls.'
         ),
         'When stress began.': (
-            f'The onset is one annotated day per genotype, the same for its {same}{made}. '
-            'Plants were looked at every few days.'
+            f'{_labels_begin(known, same, made)} Plants were looked at every few days.'
         ),
         f'That {best} is better on other plants.': _one_experiment(results),
         'That a high score needs plant information.': (
-            f'{begin(stress)} onset follows the calendar; the clock among the information-free '
+            f'{begin(_follows(known))} follows the calendar; the clock among the information-free '
             'baselines shows how far the calendar alone leads.'
         ),
     }
@@ -369,6 +379,21 @@ def _one_experiment(results: Results) -> str:
     if results.is_built_in:
         return 'One species, one chamber, one season, one dose of drought.'
     return 'These are the plants of one experiment.'
+
+
+def _labels_begin(facts: Facts, same: str, made: str) -> str:
+    "From which day a plant counts as stressed"
+    if detects_treatment(facts):
+        return (
+            'A plant counts as stressed from the start of its treatment; '
+            'when symptoms began is not known.'
+        )
+    return f'The onset is one annotated day per genotype, the same for its {same}{made}.'
+
+
+def _follows(facts: Facts) -> str:
+    "What follows the calendar"
+    return 'the treatment' if detects_treatment(facts) else f'{facts.stress_word} onset'
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #faace8c0
 def provenance(

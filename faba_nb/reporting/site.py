@@ -14,7 +14,7 @@ from ..core.places import root
 from ..core.study_folder import StudyFolder
 from ..experiment.facts import Facts, facts_of
 from .results import Results
-from .words import filled
+from .words import detects_treatment, filled
 
 # %% ../../nbs/50_reporting/33_site.ipynb #e86c2ba8
 ORDER = [
@@ -34,6 +34,7 @@ NEEDS = {
     'raw data': lambda results: not results.predictions_only,
     'published values': lambda results: results.is_built_in,
     'photographs': lambda results: results.sees_photographs,
+    'onsets': lambda results: not detects_treatment(results.facts),
 }
 
 
@@ -108,8 +109,9 @@ def reports(
 
 
 def _told(pages: dict[str, Report], facts: Facts) -> dict[str, Report]:
-    "The pages, their subtitles in the words of the experiment"
+    "The pages, their titles and subtitles in the words of the experiment"
     told = {}
     for name, page in pages.items():
-        told[name] = replace(page, subtitle=filled(page.subtitle, facts))
+        title, subtitle = (filled(text, facts) for text in (page.title, page.subtitle))
+        told[name] = replace(page, title=title, subtitle=subtitle)
     return told

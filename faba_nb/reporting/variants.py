@@ -33,7 +33,7 @@ from faba_nb.reporting.results import (
 )
 from .style import new_figure, colour
 from ..evaluation.comparing import verdict_words
-from .words import paper
+from .words import label_words, paper
 from faba_nb.reporting.comparison_tables import (
     METRICS,
     MODALITIES,
@@ -41,6 +41,7 @@ from faba_nb.reporting.comparison_tables import (
     genotypes,
     metric_column,
     metric_frame,
+    metric_name,
     nice,
 )
 
@@ -230,7 +231,7 @@ def main_table(
     r = v.iloc[0]
     lines = [
         dict(
-            metric=axis_label(m),
+            metric=axis_label(m, results.facts),
             value=r[m],
             value_low=r[f'{m}_low'],
             value_high=r[f'{m}_high'],
@@ -396,7 +397,7 @@ def importance_table(
         block=frame.arm.map(nice) + ', ' + frame.protocol.map(SEEN),
         available=100 * t.groupby(key, sort=False).available.first().to_numpy(),
     )
-    title = METRICS[metric][0] if metric in METRICS else 'Log-loss'
+    title = metric_name(metric, results.facts) if metric in METRICS else 'Log-loss'
     lost = lambda h: Column(h, title, f'lost, {DISTURBED[h]}', 3, interval=True, sign=True)
     columns = [
         Column('name', 'Sensor'),
@@ -484,8 +485,9 @@ def _forest_caption(
     shown = [r for r in results.family if called(results, r) in set(v.study)]
     n = spread([genotypes(r) for r in shown], 'genotype')
     line = '; dashed: time-and-treatment baseline' if how_many(fig, 'clock') else ''
+    error = f' and {label_words(results.facts)["error"]}' if mae else ''
     return (
-        f'{METRICS["f1"][0]}{" and onset error" if mae else ""} of '
+        f'{METRICS["f1"][0]}{error} of '
         f'{counted(how_many(ax, "arm"), "arm")} from '
         f'{counted(v.study.nunique(), "study", "studies")}, n = {n}. '
         f'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals{line}.'
@@ -509,7 +511,7 @@ def _forest(
         shows(ax.axvline(level, color=colour('ink'), ls='--', lw=0.9), 'clock')
     starts = np.flatnonzero(v.group.ne(v.group.shift()))
     ax.set(
-        xlabel=axis_label(metric),
+        xlabel=axis_label(metric, results.facts),
         ylim=(y[-1] + 0.7, y[0] - 1.3),
         yticks=[*y, *(y[starts] - 0.9)],
     )
