@@ -14,7 +14,9 @@ from faba_nb.evaluation.agreement import agreement_table, alpha_of, alpha_sums, 
 from faba_nb.evaluation.label_uncertainty import rubin
 from faba_nb.experiment.annotations import add_annotation, left_of, plan_of, read_annotations
 from faba_nb.experiment.onset_sets import consensus, imputed
+from faba_nb.running.cli import main
 from faba_nb.testing.example_annotations import Eye, toy_annotations, toy_plants
+from faba_nb.twin.raters import seen_days
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,3 +177,44 @@ def test_imputed_sets_carry_what_raters_do_not_know():
         share.append(result.label_share)
     assert np.mean(held) >= 0.9 > 0.7 > np.mean(alone)
     assert np.median(share) > 0.5
+
+
+# ---- simulated raters ----
+
+
+@pytest.fixture(scope='module')
+def rated(tmp_path_factory):
+    "A small twin in the built-in layout that three simulated raters have rated"
+    folder = tmp_path_factory.mktemp('rated') / 'twin'
+    size = ['--genotypes', '6', '--height', '32', '--workers', '1']
+    assert main(['twin', str(folder), *size, '--raters', '3']) == 0
+    return folder
+
+
+def test_a_twin_is_rated_in_both_layouts_alike(rated, tmp_path, capsys):
+    "The same answers; a second call changes nothing, other raters are refused, no truth in the file"
+    size = ['--genotypes', '6', '--height', '32', '--workers', '1']
+    tidy = tmp_path / 'tidy'
+    assert main(['twin', str(tidy), *size, '--tidy', '--raters', '3']) == 0
+    said = (rated / 'annotations.csv').read_bytes()
+    assert (tidy / 'annotations.csv').read_bytes() == said
+    assert main(['twin', str(rated), *size, '--raters', '3']) == 0
+    assert main(['twin', str(rated), *size, '--raters', '2']) == 2
+    assert 'holds other annotations already' in capsys.readouterr().err
+    assert (rated / 'annotations.csv').read_bytes() == said
+    truth = pd.read_csv(rated / 'truth' / 'raters.csv')
+    assert len(truth) == 4 and truth.tires.gt(0).sum() == 1
+    assert set(truth.name) == set(read_annotations(rated).rater)
+
+
+def test_simulated_raters_see_what_was_planted():
+    "Bias, noise, misses and false onsets of many plants are those of the eye"
+    random = np.random.default_rng(3)
+    onset = np.where(np.arange(6000) % 2, np.nan, 20.0)
+    eye = Eye('x', bias=1.5, noise=2.0, misses=0.1, false=0.05)
+    day = seen_days(eye, onset, [3, 38], random)
+    sick = day[~np.isnan(onset)]
+    seen = sick[np.isfinite(sick)]
+    assert seen.mean() == pytest.approx(21.5, abs=0.2) and seen.std() == pytest.approx(2, abs=0.1)
+    assert np.isinf(sick).mean() == pytest.approx(0.1, abs=0.02)
+    assert np.isfinite(day[np.isnan(onset)]).mean() == pytest.approx(0.05, abs=0.015)

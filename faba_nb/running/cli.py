@@ -352,6 +352,13 @@ def _home_of(study: 'Study') -> str:
         action='store_true',
         help='as plain tables with a description, as other experiments come',
     ),
+    arg(
+        '--raters',
+        type=number('number of raters', 0, 26),
+        metavar='N',
+        default=0,
+        help='with annotations.csv by N simulated raters, 0 to 26 (default: 0)',
+    ),
     WORKERS,
 )
 def twin(a: argparse.Namespace) -> None:
@@ -368,7 +375,17 @@ def twin(a: argparse.Namespace) -> None:
         height=a.height,
         workers=a.workers,
     )
+    if a.raters:
+        _rated(a)
     print(f'{a.folder}: {a.genotypes} genotypes, world {a.world}, seed {a.seed}')
+
+
+def _rated(a: argparse.Namespace) -> None:
+    "Let simulated raters rate the twin"
+    from faba_nb.twin.raters import write_raters
+
+    path = write_raters(a.folder, a.raters, a.seed)
+    print(f'{path}: answers of {a.raters} simulated raters')
 
 # %% ../../nbs/60_running/07_cli.ipynb #e04dc83c
 @verb(arg('folder', metavar='DIR', help='folder with tables, photographs or both'))
