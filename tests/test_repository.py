@@ -202,7 +202,7 @@ from faba_nb.core.errors import BadInput
 from faba_nb.reporting.report_steps import run_report
 from faba_nb.reporting.site import reports
 from faba_nb.testing.example_studies import example_results
-assert len(reports()) == 7
+assert len(reports()) == 8
 out = example_results(Path(sys.argv[1]), draws=60)
 run_report(out, 'main_results')
 assert (out / 'report' / 'main_results.html').is_file()

@@ -170,7 +170,7 @@ def _grids(work: ArmTraining) -> dict[str, Path]:
 
 def _permuted(work: ArmTraining) -> list[Path]:
     "The file of a network's predictions with a modality replaced; none of other arms"
-    if work.arm.estimator != 'network' or work.arm.dealt:
+    if work.arm.estimator != 'network' or work.arm.dealt or work.arm.annotated:
         return []
     return [work.folder.predictions_permuted]
 
