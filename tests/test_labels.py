@@ -439,6 +439,7 @@ def test_every_stressed_plant_and_no_control_has_a_day(rated, twin, labels):
     assert other.same_inputs(b) and other.digest() != b.digest()
     assert (other.facts.label == (other.facts.dag >= other.facts.onset_dag)).all()
     assert label_set(rated, labels).equals(onset)
+    assert make_folds(relabelled(b, onset, same_folds=True).plants) == make_folds(b.plants)
 
 
 def test_where_a_set_of_onsets_cannot_be_had(rated, tmp_path):

@@ -76,7 +76,7 @@ def _kinds(said: pd.DataFrame, plants: pd.DataFrame, facts: Facts) -> np.ndarray
     among = plants.onset_dag if 'onset_dag' in plants else said.high_dag
     names = list(class_starts(facts, among))
     classes = onset_classes(facts, said.high_dag, among)
-    codes = pd.Categorical(classes, names).codes
+    codes = pd.Index(names, dtype=object).get_indexer(classes)
     none = len(names) if names else -1
     return np.where(said.answer == 'none', none, codes)
 
