@@ -34,6 +34,7 @@ NEEDS = {
     'raw data': lambda results: not results.predictions_only,
     'published values': lambda results: results.is_built_in,
     'photographs': lambda results: results.sees_photographs,
+    'other labels': lambda results: results.has_other_labels,
 }
 
 
