@@ -10,11 +10,16 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from faba_nb.core.errors import BadInput
+from faba_nb.core.study_folder import StudyFolder
 from faba_nb.evaluation.agreement import agreement_table, alpha_of, alpha_sums, kappa_of, kappa_sums
+from faba_nb.evaluation.annotation_tables import genotype_onsets, plant_variance
 from faba_nb.evaluation.label_uncertainty import rubin
 from faba_nb.experiment.annotations import add_annotation, left_of, plan_of, read_annotations
-from faba_nb.experiment.onset_sets import consensus, imputed
+from faba_nb.experiment.onset_sets import consensus, fit_raters, imputed
+from faba_nb.reporting.annotation_page import RatedResults, summary
+from faba_nb.running.cli import main
 from faba_nb.testing.example_annotations import Eye, toy_annotations, toy_plants
+from faba_nb.twin.raters import seen_days
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,3 +180,159 @@ def test_imputed_sets_carry_what_raters_do_not_know():
         share.append(result.label_share)
     assert np.mean(held) >= 0.9 > 0.7 > np.mean(alone)
     assert np.median(share) > 0.5
+
+
+# ---- simulated raters ----
+
+
+@pytest.fixture(scope='module')
+def rated(tmp_path_factory):
+    "A small twin in the built-in layout that three simulated raters have rated"
+    folder = tmp_path_factory.mktemp('rated') / 'twin'
+    size = ['--genotypes', '6', '--height', '32', '--workers', '1']
+    assert main(['twin', str(folder), *size, '--raters', '3']) == 0
+    return folder
+
+
+def test_a_twin_is_rated_in_both_layouts_alike(rated, tmp_path, capsys):
+    "The same answers; a second call changes nothing, other raters are refused, no truth in the file"
+    size = ['--genotypes', '6', '--height', '32', '--workers', '1']
+    tidy = tmp_path / 'tidy'
+    assert main(['twin', str(tidy), *size, '--tidy', '--raters', '3']) == 0
+    said = (rated / 'annotations.csv').read_bytes()
+    assert (tidy / 'annotations.csv').read_bytes() == said
+    assert main(['twin', str(rated), *size, '--raters', '3']) == 0
+    assert main(['twin', str(rated), *size, '--raters', '2']) == 2
+    assert 'holds other annotations already' in capsys.readouterr().err
+    assert (rated / 'annotations.csv').read_bytes() == said
+    truth = pd.read_csv(rated / 'truth' / 'raters.csv')
+    assert len(truth) == 4 and truth.tires.gt(0).sum() == 1
+    assert set(truth.name) == set(read_annotations(rated).rater)
+
+
+def test_simulated_raters_see_what_was_planted():
+    "Bias, noise, misses and false onsets of many plants are those of the eye"
+    random = np.random.default_rng(3)
+    onset = np.where(np.arange(6000) % 2, np.nan, 20.0)
+    eye = Eye('x', bias=1.5, noise=2.0, misses=0.1, false=0.05)
+    day = seen_days(eye, onset, [3, 38], random)
+    sick = day[~np.isnan(onset)]
+    seen = sick[np.isfinite(sick)]
+    assert seen.mean() == pytest.approx(21.5, abs=0.2) and seen.std() == pytest.approx(2, abs=0.1)
+    assert np.isinf(sick).mean() == pytest.approx(0.1, abs=0.02)
+    assert np.isfinite(day[np.isnan(onset)]).mean() == pytest.approx(0.05, abs=0.015)
+
+
+# ---- faba annotations ----
+
+
+@pytest.fixture(scope='module')
+def page(rated, tmp_path_factory):
+    "The folder that `faba annotations` fills, and what it printed"
+    import contextlib, io
+
+    out, printed = tmp_path_factory.mktemp('raters') / 'out', io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(['annotations', str(rated), '--out', str(out)]) == 0
+    return out, printed.getvalue()
+
+
+def test_annotations_say_where_they_are_and_what_they_found(page, rated):
+    "Every sentence is on the page, which says that its data are simulated; nothing is missing"
+    out, printed = page
+    html = (out / 'report' / 'annotations.html').read_text()
+    assert 'Simulated data' in html and 'class="gap"' not in html
+    assert f'page: {out}' in printed and f'tables: {out}' in printed
+    tables = {p.stem for p in StudyFolder(out).all_tables()}
+    for name in ('completeness', 'agreement', 'differences', 'false_onsets', 'consensus'):
+        assert name in tables
+    assert {'raters', 'genotype_means', 'plant_variance'} <= tables
+    for figure in ('fig_rater_differences', 'fig_consensus'):
+        assert (out / 'figures' / f'{figure}_190mm.pdf').is_file()
+    said = summary(RatedResults(out))
+    assert len(said) >= 6 and all(sentence in printed for sentence in said)
+    assert not list(rated.glob('report*')) and not (rated / 'tables').exists()
+
+
+def test_annotations_are_refused_in_one_line(page, rated, tmp_path, capsys):
+    "Nobody has rated; a study lies where the page should go"
+    out, _ = page
+    size = ['--genotypes', '3', '--height', '32', '--workers', '1']
+    assert main(['twin', str(tmp_path / 'twin'), *size]) == 0
+    capsys.readouterr()
+    assert main(['annotations', str(tmp_path / 'twin'), '--out', str(tmp_path / 'out')]) == 2
+    assert 'nobody has rated these plants' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+    (tmp_path / 'study').mkdir()
+    (tmp_path / 'study' / 'study.yaml').write_text('name: x')
+    assert main(['annotations', str(rated), '--out', str(tmp_path / 'study')]) == 2
+    assert 'this folder holds a study' in capsys.readouterr().err
+
+
+def test_words_follow_the_tables(page, tmp_path):
+    "A difference whose interval holds 0 is not called later; a rater alone has no consensus"
+    import shutil
+
+    from faba_nb.core.files import seal
+
+    out = tmp_path / 'copy'
+    shutil.copytree(page[0], out)
+    path = StudyFolder(out).table('agreement')
+    t = pd.read_csv(path)
+    pair = t.statistic.eq('mean_difference') & t.comparison.isin(
+        ['between raters', 'whole against forward']
+    )
+    for value, low, high in ((2.0, 1.0, 3.0), (-2.0, -3.0, -1.0), (0.2, -1.0, 1.4)):
+        t.loc[pair, ['value', 'low', 'high']] = value, low, high
+        t.to_csv(path, index=False)
+        seal(path)
+        text = ' '.join(summary(RatedResults(out)))
+        words = {
+            w: f'd {w} than' in text or f'd {w} day by day' in text for w in ('later', 'earlier')
+        }
+        assert words == {'later': low > 0, 'earlier': high < 0}
+        assert ('none has a mean difference' in text) == (low < 0 < high)
+    for name in ('raters', 'consensus', 'genotype_means', 'plant_variance'):
+        StudyFolder(out).table(name).unlink()
+    assert 'there is no consensus' in summary(RatedResults(out))[-1]
+
+
+def test_variance_between_plants_of_a_genotype():
+    "What was planted lies in its interval, and genotype means are held by theirs"
+    held, means = [], []
+    for seed in range(6):
+        plants = toy_plants(seed=seed, within=3.0)
+        said = toy_annotations(plants, EYES, seed=seed)
+        row = plant_variance(fit_raters(said), plants, 400, seed).iloc[0]
+        onset = plants.dropna(subset='onset').groupby('genotype').onset
+        within = onset.var().mean()
+        share = within / (within + onset.mean().var() - within / 3)
+        held.append(row.low <= share <= row.high)
+        found = genotype_onsets(said, plants, seed).set_index('genotype')
+        means.append(found.low.le(onset.mean()) & found.high.ge(onset.mean()))
+    assert sum(held) >= 5
+    assert np.mean(means) >= 0.9
+
+
+@pytest.mark.full
+def test_a_study_of_labels_from_raters_to_page(rated, tmp_path):
+    "Few epochs, two sets; the page says what the label does; the study is refused without raters"
+    out = tmp_path / 'out'
+    small = ['max_epochs=2', 'init_seeds=[42]', 'backbone=morphology', 'layer=published']
+    small = [f'defaults.{s}' for s in small]
+    small += ['arms.full.sets=2', 'arms.no_image.sets=2']
+    sets = [part for s in small for part in ('--set', s)]
+    data = ['--data', str(rated), '--features', str(tmp_path / 'features')]
+    assert main(['run', 'labels', *data, '--out', str(out), *sets]) == 0
+    table = pd.read_csv(StudyFolder(out).table('label_contrasts'))
+    found = {'published', 'consensus', 'imputed:1', 'imputed:2', 'imputed'}
+    assert set(table.labels) == found and set(table.arm_a) == {'full'}
+    html = (out / 'report' / 'index.html').read_text()
+    assert 'of the variance is the label’s' in html and 'tab_labels' in html
+    arms = {p.parent.name for p in out.glob('arms/*/predictions.csv')}
+    assert len(arms) == 8
+    onset = pd.read_csv(StudyFolder(out).arm('full_consensus').predictions)
+    assert onset.groupby('genotype').onset_dag.nunique().max() > 1
+    before = {p: p.stat().st_mtime_ns for p in out.rglob('*.csv')}
+    assert main(['run', 'labels', *data, '--out', str(out), *sets]) == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob('*.csv')} == before

@@ -10,7 +10,7 @@ from conftest import ROOT
 from faba_nb.running.cli import VERBS as KNOWN, main
 
 VERBS = (
-    'twin init check yardsticks backbones fetch features verify-features import study '
+    'twin init check annotations yardsticks backbones fetch features verify-features import study '
     'run train evaluate report explain submit status verify sites'
 ).split()
 

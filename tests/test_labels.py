@@ -1,4 +1,4 @@
-"Onsets dealt anew over genotypes: what a deal is, what is trained on it, and what is said about it"
+"Other onsets than the published ones: dealt anew over genotypes, or said by raters; what is trained, scored and said"
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,10 @@ from faba_nb.evaluation.no_information import deal_tables, deals_beside, range_r
 from faba_nb.evaluation.predictions import scores, with_labels
 from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.experiment.labels import dealt_onsets, label_set
+from faba_nb.reporting.comparison_tables import labels_table
+from faba_nb.reporting.results import NoSubject
+from faba_nb.running.pipeline import state_of_data
+from faba_nb.twin.raters import answers_of, twin_eyes
 from faba_nb.reporting import sentences
 from faba_nb.reporting.comparison_tables import measured_table
 from faba_nb.reporting.results import Results
@@ -100,7 +104,7 @@ def test_a_deal_depends_on_its_number_alone():
     experiment = SimpleNamespace(plants=plants)
     assert label_set(experiment, 'dealt:7').to_numpy() == pytest.approx(later, nan_ok=True)
     with pytest.raises(BadInput, match='unknown set of onsets'):
-        label_set(experiment, 'rater:anna')
+        label_set(experiment, 'anna')
     with pytest.raises(BadInput, match='all genotypes have the same onset'):
         dealt_onsets(
             plants.assign(onset_dag=plants.onset_dag.where(plants.onset_dag.isna(), 20)), 1
@@ -400,3 +404,176 @@ def test_words_follow_the_value(studies, tmp_path):
         seal(path)
         text = ' '.join(sentences.retrained(Results(out)))
         assert [w for w in ('above', 'within', 'below') if f'lies {w}' in text] == [where]
+
+
+# ---- onsets that raters said ----
+
+
+@pytest.fixture(scope='module')
+def rated(twin, tmp_path_factory):
+    "The simulated experiment as three raters saw it, their answers in a folder beside it"
+    e, folder = Experiment(twin), tmp_path_factory.mktemp('rated')
+    truth = pd.read_csv(twin / 'truth' / 'plants.csv')
+    onset = truth.responds_dag.where(np.isfinite(truth.responds_dag))
+    plants = truth[['plant_id', 'treatment']].assign(onset=onset)
+    looks = {p: np.unique(d.to_numpy(float)) for p, d in e.measured.groupby('plant_id').dag}
+    said = [answers_of(eye, 'whole', plants, looks, 1) for eye in twin_eyes(3, 1)]
+    write_csv(pd.concat(said), folder / 'annotations.csv')
+    own = dict(folder=folder, plants=e.plants, facts=e.facts, measured=e.measured)
+    return SimpleNamespace(**own)
+
+
+ANNOTATED = ['consensus', 'rater:simulated-1', 'rater:simulated-3', 'imputed:1', 'imputed:7']
+
+
+@pytest.mark.parametrize('labels', ANNOTATED)
+def test_every_stressed_plant_and_no_control_has_a_day(rated, twin, labels):
+    "A bundle can be made of it, inputs are shared, and a plant's label follows its own day"
+    onset = label_set(rated, labels)
+    stressed = rated.plants.set_index('plant_id').onset_dag.notna()
+    assert (onset.notna() == stressed).all()
+    by = onset.groupby(rated.plants.set_index('plant_id').genotype).nunique()
+    assert by.max() > 1
+    b = load_bundle(Arm(modalities=('fluor',)), Experiment(twin))
+    other = relabelled(b, onset)
+    assert other.same_inputs(b) and other.digest() != b.digest()
+    assert (other.facts.label == (other.facts.dag >= other.facts.onset_dag)).all()
+    assert label_set(rated, labels).equals(onset)
+    assert make_folds(relabelled(b, onset, same_folds=True).plants) == make_folds(b.plants)
+
+
+def test_where_a_set_of_onsets_cannot_be_had(rated, tmp_path):
+    "One line each: no answers, one rater, a rater nobody knows"
+    alone = SimpleNamespace(**vars(rated) | {'folder': tmp_path})
+    for labels in ANNOTATED:
+        with pytest.raises(BadInput, match='nobody has rated these plants'):
+            label_set(alone, labels)
+    said = pd.read_csv(rated.folder / 'annotations.csv', dtype=str, keep_default_na=False)
+    said[said.rater == 'simulated-1'].to_csv(tmp_path / 'annotations.csv', index=False)
+    with pytest.raises(BadInput, match='needs onsets from two raters'):
+        label_set(alone, 'consensus')
+    with pytest.raises(BadInput, match="unknown rater 'simulated-9'"):
+        label_set(alone, 'rater:simulated-9')
+    assert len(label_set(alone, 'rater:simulated-1')) == len(rated.plants)
+    for wrong in ('imputed:0', 'imputed:x', 'rater:', 'rater', 'consensus:1', 'dealt:0'):
+        with pytest.raises(BadInput, match='is not a set of onsets'):
+            Arm(labels=wrong)
+
+
+def test_the_study_of_labels():
+    "Two arms under seven sets of onsets each; a contrast of different labels is refused"
+    s = read_study('labels')
+    assert len(s.arms) == 14 and list(s.compared().arms) == ['full', 'no_image']
+    assert s.arms['full'] == read_study('backbones-clean').arms['dinov2']
+    said = {a.labels for a in s.arms.values()}
+    assert said == {'published', 'consensus', *(f'imputed:{k}' for k in range(1, 6))}
+    assert study_from(read_study_dict(s)).arms == s.arms
+    more = read_study('labels', ['arms.full_anna={labels: rater:anna}'])
+    assert more.arms['full_anna'].same_but_for_labels(more.arms['full'])
+    with pytest.raises(BadInput, match='are scored on different onsets'):
+        read_study('labels', ['contrasts=[[full, full_consensus]]'])
+
+
+def test_published_is_no_new_setting(tmp_path):
+    "Fingerprints of fits do not know of labels; answers of raters are no part of the data's state"
+    from faba_nb.training.fits import fit_fingerprint
+
+    fold = make_folds(invented(9).plants)[0]
+    fit, arm = Fit('a', fold, 1), Arm()
+    same = fit_fingerprint(fit, replace(arm, labels='consensus'), 'digest', None)
+    assert fit_fingerprint(fit, arm, 'digest', None) == same
+    (tmp_path / 'plants.csv').write_text('plant_id')
+    before = state_of_data(tmp_path)
+    (tmp_path / 'annotations.csv').write_text('rater')
+    assert state_of_data(tmp_path) == before
+
+
+def labelled_steps(steps, shift, seed):
+    "Plant-days with another day for every plant"
+    random = np.random.default_rng(seed)
+    plants = steps.plant_id.unique()
+    moved = dict(zip(plants, shift + random.normal(0, 1.5, len(plants))))
+    return with_labels(steps.assign(onset_dag=steps.onset_dag + steps.plant_id.map(moved)))
+
+
+@pytest.fixture(scope='module')
+def judged(tmp_path_factory):
+    "A study with two arms under seven sets of onsets, and the same without the others' onsets"
+    out, steps = tmp_path_factory.mktemp('judged'), toy_steps(12, seed=1)
+    arms, predictions = {}, {}
+    for name, noise in (('good', 0.2), ('bad', 2.5)):
+        arm = Arm(protocols=('retrospective',), lr=1e-3 if name == 'bad' else 1e-4)
+        for k, labels in enumerate(
+            ['published', 'consensus', *(f'imputed:{i}' for i in range(1, 6))]
+        ):
+            own = steps if not k else labelled_steps(steps, 0.5 * (k - 3), k)
+            called = name if not k else f'{name}_{k}'
+            arms[called] = replace(arm, labels=labels)
+            p = toy_predictions(own, 0.5, noise, 'retrospective', (42,), seed=k)
+            predictions[called] = p
+    plain = {n: arms[n] for n in ('good', 'bad')}
+    for folder, some in (('labels', arms), ('plain', plain)):
+        f = written(out / folder, some, {n: predictions[n] for n in some})
+        study = replace(read_study(f.study), contrasts=(('good', 'bad'),))
+        write_text(study.to_yaml(), f.study)
+        evaluate_study(out / folder, draws=200)
+    return out
+
+
+def test_other_labels_change_nothing_of_the_arms_themselves(judged):
+    "All tables are those of the study without them; the contrasts have two columns more"
+    names = {p.stem for p in StudyFolder(judged / 'plain').all_tables()}
+    assert {p.stem for p in StudyFolder(judged / 'labels').all_tables()} == names | {
+        'label_contrasts'
+    }
+    for name in names - {'families', 'contrasts', 'cost'}:
+        one, two = (StudyFolder(judged / f).table(name).read_bytes() for f in ('plain', 'labels'))
+        assert one == two, name
+    one, two = table(judged / 'plain', 'contrasts'), table(judged / 'labels', 'contrasts')
+    assert set(two) - set(one) == {'label_share', 'label_verdict'}
+    pd.testing.assert_frame_equal(two[one.columns], one)
+
+
+def test_rubins_rules_on_differences_of_genotypes(judged):
+    "The combined row is what the single sets give by hand"
+    t = table(judged / 'labels', 'label_contrasts').query('metric == "f1"').set_index('labels')
+    assert list(t.sets) == [1] * 7 + [5] and t.own.tolist() == [1] + [0] * 7
+    sets = t[t.index.str.startswith('imputed:')]
+    row = t.loc['imputed']
+    assert row.difference == pytest.approx(sets.difference.mean())
+    assert 0 <= row.label_share <= 1 and row.low < row.difference < row.high
+    c = table(judged / 'labels', 'contrasts').query('primary == 1').iloc[0]
+    assert c.label_share == pytest.approx(row.label_share)
+    counted = table(judged / 'labels', 'families')
+    counted = counted[counted.family == 'contrasts under other labels']
+    assert len(counted[counted.metric == 'f1']) == 14
+
+
+def test_words_about_labels(judged):
+    "Said where such arms are, nowhere else, and as the verdicts are"
+    import shutil
+
+    from faba_nb.core.files import seal
+
+    with pytest.raises(NoSubject):
+        sentences.labels(Results(judged / 'plain'))
+    with pytest.raises(NoSubject):
+        labels_table(Results(judged / 'plain'))
+    assert len(labels_table(Results(judged / 'labels')).frame) == 3
+    (said,) = sentences.labels(Results(judged / 'labels'))
+    assert '% of the variance is the label’s' in said
+    out = judged / 'copy'
+    shutil.copytree(judged / 'labels', out)
+    path = StudyFolder(out).table('label_contrasts')
+    for verdicts, depends in (
+        (['better'] * 8, False),
+        (['better', 'undecided'] + ['better'] * 6, True),
+    ):
+        t = pd.read_csv(path)
+        t.loc[t.metric == 'f1', 'verdict'] = verdicts
+        write_csv(t, path)
+        seal(path)
+        (said,) = sentences.labels(Results(out))
+        assert ('depends on who annotated' in said) == depends
+        assert ('whoever annotated' in said) == (not depends)
+    shutil.rmtree(out)

@@ -6,11 +6,11 @@ for input that is ambiguous also accepted and named.
 Never allowed: other numbers without a word, a hang, a library's error, an exit code that is not agreed upon.
 """
 
-import contextlib, faulthandler, functools, io, json, os, random, re, shutil, signal, subprocess, sys, time
+import contextlib, copy, faulthandler, functools, io, json, os, random, re, shutil, signal, subprocess, sys, time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import joblib, numpy as np, pandas as pd, pytest
 from conftest import ROOT, once
 
 pytestmark = pytest.mark.full
@@ -270,13 +270,33 @@ def features(tmp_path_factory, twin):
     return once(tmp_path_factory, 'mutated', make)
 
 
+def once_for_each_input(function):
+    "The function, which computes once what it is asked again: the whole content is compared"
+    kept = {}
+
+    @functools.wraps(function)
+    def computed(*args, **more):
+        key = joblib.hash((args, more))
+        if key not in kept:
+            kept[key] = function(*args, **more)
+        return copy.deepcopy(kept[key])
+
+    return computed
+
+
 @pytest.fixture(scope='session', autouse=True)
 def in_process():
-    "Job notebooks run here, bootstraps are short"
+    "Job notebooks run here, bootstraps are short, undamaged sensors and features looked at once"
     from faba_nb.core import steps
-    from faba_nb.evaluation import evaluating
+    from faba_nb.evaluation import evaluating, feature_space, signal_tables
 
     with pytest.MonkeyPatch.context() as m:
+        for module, name in (
+            (signal_tables, 'fluorescence_change'),
+            (feature_space, 'map_tables'),
+            (feature_space, 'separation'),
+        ):
+            m.setattr(module, name, once_for_each_input(getattr(module, name)))
         m.setattr(steps, 'run_notebook', here)
         m.setattr(
             evaluating, 'evaluate_study', functools.partial(evaluating.evaluate_study, draws=DRAWS)

@@ -392,9 +392,11 @@ def _covered_rim(self) -> float:
     "Share of the photograph's rim that is not background, 0 to 1"
     (l, t, r, b), (w, h) = self.box, self.size
     d = max(1, round(RIM * min(w, h)))
-    inner = self.mask[max(d - t, 0) : max(h - d - t, 0), max(d - l, 0) : max(w - d - l, 0)]
-    rim = w * h - max(w - 2 * d, 0) * max(h - 2 * d, 0)
-    return (np.count_nonzero(self.mask) - np.count_nonzero(inner)) / rim
+    rows = slice(max(d - t, 0), max(h - d - t, 0))
+    columns = slice(max(d - l, 0), max(w - d - l, 0))
+    covered = np.count_nonzero(self.mask) - np.count_nonzero(self.mask[rows, columns])
+    inner_height, inner_width = max(h - 2 * d, 0), max(w - 2 * d, 0)
+    return covered / (w * h - inner_height * inner_width)
 
 
 def _has_mask(self) -> bool:

@@ -10,7 +10,7 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
            'resampler_maker', 'experiment_of', 'features_of', 'plant_sizes', 'seen_sizes', 'flagged_steps',
            'without_inner', 'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables',
            'order_tables', 'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of',
-           'sensor_tables', 'compare_study', 'every_test', 'evaluate_study']
+           'sensor_tables', 'compare_study', 'label_entries', 'label_tables', 'every_test', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
@@ -82,6 +82,13 @@ from faba_nb.evaluation.resampling import (
     with_reasons,
 )
 from .comparing import Entry, contrast_tests, contrasts, decide, tests_made
+from faba_nb.evaluation.label_contrasts import (
+    has_other_labels,
+    label_contrasts,
+    label_tests,
+    under_labels,
+    with_label_columns,
+)
 from .power import observed_power
 from .strata import factors_of, strata_rows
 from .inferred import inferred_clock
@@ -129,7 +136,7 @@ def arms_of(
     found = {n for n in there if folder.arm(n).predictions.exists()}
     brought = {n for n in there if folder.arm(n).imported.exists()}
     known, lacking = [], []
-    for n, arm in study.without_deals().arms.items():
+    for n, arm in study.compared().arms.items():
         if n in found:
             known.append((n, _kind(arm, n in brought), _backbone(arm)))
         else:
@@ -335,6 +342,14 @@ def _skill_row(
     return row | dict(note=note)
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #cutmeasured_rows
+def _of_own_days(s: Scores, e: np.ndarray) -> np.ndarray:
+    "(runs, genotypes) summed onset errors, each against the plant's own day where plants differ"
+    stressed = s.plants[s.plants.drought]
+    if stressed.groupby('g').onset_dag.nunique().max() < 2:
+        return e
+    return by_genotype(np.nan_to_num(np.abs(s.measured_error())), s.plants.g.to_numpy())
+
+
 def measured_rows(
     s: Scores,  # of one arm in one protocol
     resampler: Resampler,  # draws for the intervals
@@ -344,7 +359,7 @@ def measured_rows(
     onset = genotype_onsets(s)
     e, _, n = error_matrices(s, onset)
     own = np.arange(len(onset))
-    e = e[:, own, own]
+    e = _of_own_days(s, e[:, own, own])
     signed = by_genotype(np.nan_to_num(s.measured_error()), s.plants.g.to_numpy())
     drought = np.bincount(s.plants.g, s.plants.drought)
     missed = drought - n
@@ -1093,6 +1108,39 @@ def _stated_tests(
     names = {e.arm for e in arms}
     return sum(set(c) <= names for c in study.contrasts) * (protocol == 'retrospective')
 
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #410254a9
+def label_entries(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`, with all its arms
+) -> dict[tuple[str, str], Entry]:  # by name of an arm and protocol
+    "What comparing needs of every stated arm under all of its labels"
+    stated = dict.fromkeys(n for pair in study.contrasts for n in pair)
+    names = dict.fromkeys(n for a in stated for n in under_labels(study, a).values())
+    found = {}
+    for name in names:
+        if not StudyFolder(out).arm(name).predictions.is_file():
+            continue
+        for s, wide in read_arm(out, name)[0]:
+            counts = {k: c for k, c in s.counts().items() if k != 'tn'}
+            found[name, s.protocol] = Entry(name, fold_values(s, wide), counts, list(s.genotypes))
+    return found
+
+
+def label_tables(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`, with all its arms
+    table: pd.DataFrame,  # from `decide`
+    draws: int,  # of bootstrap and permutation
+    seed: int,  # of both
+) -> dict[str, pd.DataFrame]:  # label_contrasts, and contrasts with two columns more; or nothing
+    "The stated contrasts under other labels, where arms are trained under some"
+    if not has_other_labels(study) or not study.contrasts or not len(table):
+        return {}
+    t = label_contrasts(study, label_entries(out, study), table, draws, seed)
+    if not (t.own == 0).any():
+        return {}
+    return dict(label_contrasts=t, contrasts=with_label_columns(table, t))
+
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #3ea66d74
 # table, family, test, columns that say what, p, adjusted p, adjustment
 TESTS = [
@@ -1205,6 +1253,8 @@ def every_test(
     for name, *told in TESTS:
         if name in tables:
             parts.append(tests_made(tables[name], *told))
+    if 'label_contrasts' in tables:
+        parts.append(label_tests(tables['label_contrasts']))
     return pd.concat([t for t in parts if len(t)], ignore_index=True)
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #7eb5efa8
@@ -1216,7 +1266,7 @@ def evaluate_study(
 ) -> dict[str, int]:  # table -> number of rows
     "Write OUT/tables from the study's predictions"
     whole = read_study(StudyFolder(out).study)
-    study = whole.without_deals()  # arms with dealt onsets are no arms to compare
+    study = whole.compared()  # arms with other onsets are no arms to compare
     e = experiment_of(out, data)
     shape, size_words = plant_sizes(e, features_of(out))
     found, clocks, gates, absent = protocols_of(out, whole, shape)
@@ -1228,6 +1278,7 @@ def evaluate_study(
         | sensor_tables(e, found, draws)
     )
     tables |= no_information_tables(out, whole, tables['permutation'])
+    tables |= label_tables(out, whole, tables['contrasts'], draws, seed)
     tables['robustness'] = robustness_table(found, study.contrasts, flagged_steps(e), draws, seed)
     tables['families'] = every_test(tables)
     losses, note = sensors_replaced(out, study, draws, seed)

@@ -50,9 +50,9 @@ def concordance(
 def genotype_onsets(
     s: Scores,  # of one arm in one protocol
 ) -> np.ndarray:  # (G,) DAG, NaN for a genotype without drought plants
-    "Annotated onset per genotype"
+    "Annotated onset per genotype; the middle one where every plant has its own"
     drought = s.plants[s.plants.drought]
-    onset = drought.groupby('g').onset_dag.first()
+    onset = drought.groupby('g').onset_dag.median()
     return onset.reindex(range(len(s.genotypes))).to_numpy(float)
 
 # %% ../../nbs/40_evaluation/06_information.ipynb #198ec1d1

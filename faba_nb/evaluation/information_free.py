@@ -43,7 +43,7 @@ def clock_share(
     leave_out: bool = True,  # without the genotype itself
 ) -> np.ndarray:  # (rows,) between 0 and 1
     "Share of genotypes stressed by the day of each step"
-    onset = steps.groupby('genotype').onset_dag.first()
+    onset = steps.groupby('genotype').onset_dag.median()
     onset = onset.fillna(np.inf)
     g = onset.index.get_indexer(steps.genotype)
     passed = onset.to_numpy()[None] <= steps.dag.to_numpy(float)[:, None]
@@ -202,7 +202,7 @@ def median_onset(
     steps: pd.DataFrame,  # rows with genotype, and onset_dag of the drought plants
 ) -> np.ndarray:  # (rows,) DAG
     "Median onset of the genotypes other than the row's own"
-    onset = steps.groupby('genotype').onset_dag.first()
+    onset = steps.groupby('genotype').onset_dag.median()
     one = onset.drop_duplicates()  # genotypes of one onset have the same others
     others = {day: onset.drop(g).median() for g, day in one.items()}
     return steps.genotype.map(onset.map(others)).to_numpy(float)

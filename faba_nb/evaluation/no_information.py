@@ -126,7 +126,7 @@ def no_information_tables(
         table = read_csv(check_seal(path, 'run `faba evaluate` again for that study'))
         places.append((folder.name, other, table))
     rows = []
-    for name, arm in study.without_deals().arms.items():
+    for name, arm in study.compared().arms.items():
         reference, deals = reference_of(arm, places)
         mine = observed[observed.arm == name].set_index(['protocol', 'statistic']).value
         for key, d in deals.groupby(['protocol', 'statistic'], sort=False):

@@ -62,7 +62,7 @@ def ranking(
 
     out = dict(
         genotype=list(days),
-        onset_dag=alarms.groupby('genotype', sort=False).onset_dag.first().to_numpy(),
+        onset_dag=alarms.groupby('genotype', sort=False).onset_dag.median().to_numpy(),
         day=[middle_day(x) for x in days.values()],
         day_low=at(middles, 0.025),
         day_high=at(middles, 0.975),
@@ -110,7 +110,7 @@ def stability_pairs(
         rows += [('another seed', t) for t in _taus(of, 'seed')]
         rows += [('another replicate', t) for t in _taus(of, 'replicate')]
         day = of.groupby('genotype').alarm_dag.agg(middle_day)
-        onset = of.groupby('genotype').onset_dag.first()
+        onset = of.groupby('genotype').onset_dag.median()
         rows.append(('the annotated onset', _tau(_ordered(day), onset)))
     return pd.DataFrame(rows, columns=['against', 'tau']).dropna(subset=['tau'])
 
@@ -166,7 +166,7 @@ def _with_onset(
 ) -> pd.DataFrame:  # genotypes in rows, two columns
     "The day of every genotype beside its annotated onset"
     of = alarms.groupby('genotype', sort=False)
-    days = dict(day=of.alarm_dag.agg(middle_day), onset=of.onset_dag.first())
+    days = dict(day=of.alarm_dag.agg(middle_day), onset=of.onset_dag.median())
     return pd.DataFrame(days)
 
 

@@ -48,8 +48,8 @@ def strata(
     factors: pd.DataFrame | None = None,  # from `factors_of`
 ) -> dict[str, np.ndarray]:  # label -> (steps,) bool
     "Parts of the experiment by onset class, week, age of controls, replicate and factors"
-    own = s.steps.groupby('genotype').onset_dag.transform('first').to_numpy(float)
-    each = s.steps.groupby('genotype').onset_dag.first()
+    own = s.steps.groupby('genotype').onset_dag.transform('median').to_numpy(float)
+    each = s.steps.groupby('genotype').onset_dag.median()
     cls = onset_classes(s.facts, own, each)
     control = s.steps.role.to_numpy() == 'control'
     out = {f'onset_class={c}': cls == c for c in class_starts(s.facts, each)}

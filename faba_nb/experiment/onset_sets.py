@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'STEP', 'MARGIN', 'ROUNDS', 'QUIETEST', 'GERMINATION', 'Answers', 'Fitted', 'fit_raters', 'consensus',
-           'imputed']
+           'imputed', 'consensus_mode']
 
 # %% ../../nbs/10_experiment/58_onset_sets.ipynb #05527b9c
 import zlib
@@ -189,3 +189,12 @@ def _one_set(said: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
     return drawn[['plant_id', 'rater']].assign(set=number, onset_dag=day)[
         ['set', 'plant_id', 'onset_dag', 'rater']
     ]
+
+# %% ../../nbs/10_experiment/58_onset_sets.ipynb #08e9ce69
+def consensus_mode(
+    annotations: pd.DataFrame,  # from `read_annotations`
+) -> str | None:  # whole, forward, or None where no mode has two raters with onsets
+    "The mode in which a consensus is made"
+    seen = annotations[annotations.answer == 'onset']
+    raters = seen.groupby('mode').rater.nunique()
+    return next((m for m in ('whole', 'forward') if raters.get(m, 0) > 1), None)

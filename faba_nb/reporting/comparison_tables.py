@@ -6,8 +6,8 @@
 __all__ = ['METRICS', 'NAMES', 'MODALITIES', 'KINDS', 'PAIR', 'MORE', 'DETECTABLE', 'SENSITIVITIES', 'PARTS', 'metric_words',
            'metric_column', 'metric_name', 'nice', 'metric_frame', 'grouped', 'genotypes', 'published_values',
            'comparison_table', 'measured_table', 'difference', 'no_contrast', 'contrasts_table', 'tests_table',
-           'rivals_table', 'power_table', 'preparations_table', 'sensitivity_table', 'strata_table', 'variance_table',
-           'undefined_table', 'cost_table']
+           'whose_onsets', 'labels_table', 'rivals_table', 'power_table', 'preparations_table', 'sensitivity_table',
+           'strata_table', 'variance_table', 'undefined_table', 'cost_table']
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #b9fe1df1
 from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ from ..core.provenance import read_log
 from ..core.studies import Arm
 from ..core.study_folder import StudyFolder
 from ..evaluation.comparing import MARGIN, ROPE, verdict_words
+from ..evaluation.label_contrasts import deciding
 from ..experiment.plan import design
 from .layout import Column, Table
 from faba_nb.reporting.results import (
@@ -616,6 +617,51 @@ def tests_table(
             f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
         ),
         note='They do not decide; they show whether the verdict depends on the test.',
+    )
+
+# %% ../../nbs/50_reporting/40_comparison_tables.ipynb #2c4607f6
+def whose_onsets(
+    labels: str,  # published, consensus, rater:NAME, imputed
+    sets: int = 1,  # how many are combined
+) -> str:
+    "Labels as pages call them"
+    kind, _, name = labels.partition(':')
+    if kind == 'rater':
+        return f'{name} alone'
+    if kind == 'imputed':
+        return f'{counted(sets, "imputed set")} together'
+    return {'consensus': 'consensus of the raters'}.get(labels, labels)
+
+
+def labels_table(
+    results: Results,  # the study
+) -> Table:
+    "The stated contrasts under everybody's onsets"
+    if not results.has_other_labels:
+        raise NoSubject('No arm was trained under the onsets of others.')
+    c = deciding(results.table('label_contrasts'))
+    if c.empty:
+        raise NotThere('No stated contrast has results under the onsets of others.')
+    places = zip(c.arm_a, c.arm_b)
+    c = c.assign(
+        pair=[f'{nice(a)} − {nice(b)}' for a, b in places],
+        whose=[whose_onsets(k, n) for k, n in zip(c.labels, c.sets)],
+        share=100 * pd.to_numeric(c.label_share),
+    )
+    c = c.rename(columns={f'{end}': f'difference_{end}' for end in ('low', 'high', 'no_interval')})
+    return Table(
+        c.sort_values('pair', kind='stable', ignore_index=True),
+        [
+            Column('pair', 'Contrast'),
+            Column('whose', 'Onsets'),
+            PAIR[1],
+            PAIR[3],
+            Column('share', 'Label share', '% of variance', 0),
+            Column('verdict', 'Verdict'),
+        ],
+        f'Stated contrasts under the onsets of others, F1, {counted(int(c.n.max()), "genotype")}.',
+        note='Imputed sets are combined by Rubin’s rules on differences of genotypes. '
+        'Each row is adjusted (Holm) over the contrasts under the same onsets.',
     )
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #7858c34d

@@ -29,10 +29,11 @@ class Page:
     def __init__(
         self,
         out: Path,  # the study's output folder
+        kind: type[Results] = Results,  # what reads the folder
     ) -> None:
         use_style()
         self.out = Path(out)
-        self.results = Results(out)
+        self.results = kind(out)
         self.figures = []
         self.tables = []
         self.gaps = []

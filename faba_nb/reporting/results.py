@@ -59,7 +59,7 @@ class Results:
     @cached_property
     def study(self) -> Study:
         "What was asked for"
-        return read_study(StudyFolder(self.out).study).without_deals()
+        return read_study(StudyFolder(self.out).study).compared()
 
     @cached_property
     def run(self) -> dict:
@@ -106,6 +106,12 @@ def is_built_in(self: Results) -> bool:
 def predictions_only(self: Results) -> bool:
     "Whether predictions are all there is of another experiment: no photograph, no raw table"
     return not self.is_built_in and not self.run.get('data')
+
+
+@patch(as_prop=True)
+def has_other_labels(self: Results) -> bool:
+    "Whether stated contrasts were taken again under the onsets of others"
+    return StudyFolder(self.out).table('label_contrasts').is_file()
 
 
 @patch(as_prop=True)

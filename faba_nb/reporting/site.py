@@ -35,6 +35,7 @@ NEEDS = {
     'published values': lambda results: results.is_built_in,
     'photographs': lambda results: results.sees_photographs,
     'onsets': lambda results: not detects_treatment(results.facts),
+    'other labels': lambda results: results.has_other_labels,
 }
 
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'MAYBE', 'PLACE', 'ARMS', 'SHARD', 'WORKERS',
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
-           'place_of', 'twin', 'init', 'check', 'yardsticks', 'backbones', 'fetch', 'verify_features', 'import_',
-           'study', 'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status', 'verify', 'sites',
-           'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
+           'place_of', 'twin', 'init', 'check', 'annotations', 'yardsticks', 'backbones', 'fetch', 'verify_features',
+           'import_', 'study', 'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status',
+           'verify', 'sites', 'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -352,6 +352,13 @@ def _home_of(study: 'Study') -> str:
         action='store_true',
         help='as plain tables with a description, as other experiments come',
     ),
+    arg(
+        '--raters',
+        type=number('number of raters', 0, 26),
+        metavar='N',
+        default=0,
+        help='with annotations.csv by N simulated raters, 0 to 26 (default: 0)',
+    ),
     WORKERS,
 )
 def twin(a: argparse.Namespace) -> None:
@@ -368,7 +375,17 @@ def twin(a: argparse.Namespace) -> None:
         height=a.height,
         workers=a.workers,
     )
+    if a.raters:
+        _rated(a)
     print(f'{a.folder}: {a.genotypes} genotypes, world {a.world}, seed {a.seed}')
+
+
+def _rated(a: argparse.Namespace) -> None:
+    "Let simulated raters rate the twin"
+    from faba_nb.twin.raters import write_raters
+
+    path = write_raters(a.folder, a.raters, a.seed)
+    print(f'{path}: answers of {a.raters} simulated raters')
 
 # %% ../../nbs/60_running/07_cli.ipynb #e04dc83c
 @verb(arg('folder', metavar='DIR', help='folder with tables, photographs or both'))
@@ -478,6 +495,28 @@ def _wide(table: 'pd.DataFrame') -> 'pd.DataFrame':
     wide = wide.reindex(index=keyed.arm.unique())
     shown = [k for k in wanted if k in wide]
     return wide[shown].rename(columns=wanted).reset_index()
+
+# %% ../../nbs/60_running/07_cli.ipynb #fe5a2a3d
+@verb(
+    arg('folder', metavar='DATA', help="the experiment's folder, with annotations.csv in it"),
+    arg(
+        '--out',
+        metavar='DIR',
+        help='where tables and page are written '
+        '(default: results/annotations, below $FABA_RESULTS where that is set)',
+    ),
+)
+def annotations(a: argparse.Namespace) -> None:
+    "who rated what: agreement, consensus, the published label beside them"
+    from faba_nb.core.places import data_folder
+    from faba_nb.reporting.annotation_page import report_annotations
+
+    home = os.path.join(os.environ.get('FABA_RESULTS', 'results'), 'annotations')
+    said, page = report_annotations(data_folder(a.folder), a.out or home)
+    for sentence in said:
+        print(sentence)
+    print(f'tables: {page.parent.parent / "tables"}')
+    print(f'page: {page}')
 
 # %% ../../nbs/60_running/07_cli.ipynb #fda77ade
 @verb(

@@ -367,11 +367,14 @@ def _all_rounds(
 def relabelled(
     bundle: Bundle,  # the experiment as an arm sees it
     onset: pd.Series,  # from `label_set`: d by plant_id, NaN for controls
+    same_folds: bool = False,  # keep the classes, from which validation groups are drawn
 ) -> Bundle:
     "The same bundle with other onsets: their labels, intervals and classes"
     plants = with_onsets(bundle.plants, onset)
     if 'role' in plants:
         plants = _with_classes(plants)
+    if same_folds and 'onset_class' in bundle.plants:
+        plants = plants.assign(onset_class=bundle.plants.onset_class)
     facts = label_steps(bundle.facts, plants)
     label = place(bundle.steps, plants.plant_id.to_numpy(), facts, ['label'], 'labels')
     return replace(bundle, plants=plants, facts=facts, label=np.nan_to_num(label[..., 0]))

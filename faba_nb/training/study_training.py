@@ -170,7 +170,7 @@ def _grids(work: ArmTraining) -> dict[str, Path]:
 
 def _permuted(work: ArmTraining) -> list[Path]:
     "The file of a network's predictions with a modality replaced; none of other arms"
-    if work.arm.estimator != 'network' or work.arm.dealt:
+    if work.arm.estimator != 'network' or work.arm.dealt or work.arm.annotated:
         return []
     return [work.folder.predictions_permuted]
 
@@ -275,7 +275,9 @@ def labelled(
         return self.kept[key]
     own = key, labels
     if own not in self.kept:
-        b = relabelled(self.kept[key][0], label_set(self.experiment, labels))
+        onset = label_set(self.experiment, labels)
+        same_folds = not labels.startswith('dealt:')  # whoever annotated, the split is one
+        b = relabelled(self.kept[key][0], onset, same_folds)
         self.kept[own] = b, b.digest()
     return self.kept[own]
 
