@@ -19,7 +19,7 @@ from faba_nb.experiment.onset_sets import consensus, fit_raters, imputed
 from faba_nb.reporting.annotation_page import RatedResults, summary
 from faba_nb.running.cli import main
 from faba_nb.testing.example_annotations import Eye, toy_annotations, toy_plants
-from faba_nb.twin.raters import seen_days
+from faba_nb.twin.simulated_raters import seen_days
 
 
 ROOT = Path(__file__).resolve().parent.parent

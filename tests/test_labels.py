@@ -22,7 +22,7 @@ from faba_nb.experiment.labels import dealt_onsets, label_set
 from faba_nb.reporting.comparison_tables import labels_table
 from faba_nb.reporting.results import NoSubject
 from faba_nb.running.pipeline import state_of_data
-from faba_nb.twin.raters import answers_of, twin_eyes
+from faba_nb.twin.simulated_raters import answers_of, twin_eyes
 from faba_nb.reporting import sentences
 from faba_nb.reporting.comparison_tables import measured_table
 from faba_nb.reporting.results import Results

@@ -28,7 +28,7 @@ from faba_nb.evaluation.agreement import (
     with_values,
 )
 from .label_uncertainty import rubin
-from .resampling import bootstrap_draws
+from .resampling import bootstrap_draws, with_reasons
 
 # %% ../../nbs/40_evaluation/28_annotation_tables.ipynb #799d50a7
 def difference_table(
@@ -194,4 +194,5 @@ def annotation_tables(
     tables['agreement'] = agreement_table(both, plants, draws, seed, e.facts)
     tables['differences'] = difference_table(both, plants, e.facts)
     tables['false_onsets'] = false_onsets(said, plants, draws, seed)
-    return tables | _consensus_tables(said, plants, draws, seed)
+    tables |= _consensus_tables(said, plants, draws, seed)
+    return {name: with_reasons(t) for name, t in tables.items()}

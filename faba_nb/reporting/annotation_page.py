@@ -24,7 +24,6 @@ from ..core.studies import Study
 from ..core.study_folder import StudyFolder
 from ..evaluation.annotation_tables import annotation_tables
 from ..evaluation.comparing import leaves_out_zero
-from ..evaluation.resampling import with_reasons
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import facts_of
 from .drawing import Drawn
@@ -76,7 +75,7 @@ def write_annotation_tables(
         if old.stem not in tables:
             old.unlink()
     for name, t in tables.items():
-        write_csv(with_reasons(t), folder.table(name))
+        write_csv(t, folder.table(name))
     about = dict(data=str(e.folder), simulated=e.simulated or {}, experiment=to_dict(e.facts))
     write_json(about, folder.run)
     seal(*map(folder.table, tables), folder.run)

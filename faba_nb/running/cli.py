@@ -382,7 +382,7 @@ def twin(a: argparse.Namespace) -> None:
 
 def _rated(a: argparse.Namespace) -> None:
     "Let simulated raters rate the twin"
-    from faba_nb.twin.raters import write_raters
+    from faba_nb.twin.simulated_raters import write_raters
 
     path = write_raters(a.folder, a.raters, a.seed)
     print(f'{path}: answers of {a.raters} simulated raters')

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from ..experiment.annotations import COLUMNS, HASH, plan_of
-from ..twin.raters import Eye, seen_days
+from ..twin.simulated_raters import Eye, seen_days
 
 # %% ../../nbs/18_testing/32_example_annotations.ipynb #5a57a131
 def toy_plants(
