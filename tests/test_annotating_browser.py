@@ -7,7 +7,7 @@ import psutil
 import pytest
 from conftest import ROOT, once
 from test_exploring import linked
-from test_exploring_browser import PATIENCE, opened, own_cache, says, serve, shot
+from test_exploring_browser import PATIENCE, opened, own_cache, run_all_cells, says, serve, shot
 
 from faba_nb.experiment.annotations import left_of, plan_of, read_annotations
 from faba_nb.experiment.experiment_folder import Experiment
@@ -278,9 +278,7 @@ def test_in_jupyterlab(browser, small, tmp_path):
     server, url = serve(lab, '/api', tmp_path / 'lab.log', **own)
     try:
         page, errors = opened(browser, f'{url}/lab/tree/annotate.ipynb', '.jp-CodeCell')
-        page.locator('.jp-Notebook .jp-CodeCell').first.click()
-        page.get_by_role('menuitem', name='Run', exact=True).click()
-        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+        run_all_cells(page)
         page.wait_for_selector('input[placeholder="your name"]', timeout=PATIENCE)
         page.locator('input[placeholder="your name"]').fill('Lempi')
         page.get_by_role('button', name='begin').click()

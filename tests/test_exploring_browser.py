@@ -126,6 +126,15 @@ def shot(page, name):
         page.screenshot(path=f'{folder}/{name}.png', full_page=True)
 
 
+def run_all_cells(page):
+    "JupyterLab's command, once the kernel listens: what is run before is dropped without a word"
+    page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=PATIENCE)
+    page.wait_for_selector('text=/ipykernel.* Idle/', timeout=PATIENCE)
+    page.locator('.jp-Notebook .jp-CodeCell').first.click()
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+
+
 def says(page, text):
     page.wait_for_selector(f'text={text}')
 
@@ -402,10 +411,7 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
     )
     try:
         page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
-        page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=PATIENCE)
-        page.locator('.jp-Notebook .jp-CodeCell').first.click()
-        page.get_by_role('menuitem', name='Run', exact=True).click()
-        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+        run_all_cells(page)
         page.wait_for_selector('.faba-picture image', timeout=PATIENCE)
         says(page, 'height, cm')
         page.locator('.faba-picture g[data-key^="photo|"]').nth(12).click()
