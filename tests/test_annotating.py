@@ -8,6 +8,7 @@ import pytest
 from ipywidgets.embed import dependency_state
 from PIL import Image
 from test_exploring import linked
+from test_exploring_browser import own_cache
 
 from faba_nb.core.errors import BadInput
 from faba_nb.experiment.annotations import (
@@ -25,13 +26,6 @@ from faba_nb.testing.example_experiment import write_example
 
 PLANTS = toy_plants(4)
 DAYS = {p: [3 + i % 3, 7, 10 + i % 2, 14, 19] for i, p in enumerate(PLANTS.plant_id)}
-
-
-@pytest.fixture(scope='module', autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('FABA_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
 
 
 @pytest.fixture(scope='module')

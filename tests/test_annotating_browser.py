@@ -7,7 +7,16 @@ import psutil
 import pytest
 from conftest import ROOT, once
 from test_exploring import linked
-from test_exploring_browser import PATIENCE, opened, own_cache, run_all_cells, says, serve, shot
+from test_exploring_browser import (
+    PATIENCE,
+    jupyterlab,
+    opened,
+    own_cache,
+    run_all_cells,
+    says,
+    serve,
+    shot,
+)
 
 from faba_nb.experiment.annotations import left_of, plan_of, read_annotations
 from faba_nb.experiment.experiment_folder import Experiment
@@ -265,17 +274,8 @@ def test_what_the_browser_gets_names_no_plant(browser, voila, small):
 
 def test_in_jupyterlab(browser, small, tmp_path):
     "One pass in JupyterLab: its own shortcuts keep away from the keys of a rater"
-    shutil.copy(ROOT / 'nbs' / '90_explore' / 'annotate.ipynb', tmp_path)
-    own = dict(
-        JUPYTERLAB_SETTINGS_DIR=str(tmp_path / 'settings'),
-        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / 'workspaces'),
-        JUPYTER_CONFIG_DIR=str(tmp_path / 'config'),
-        FABA_DATA=str(small),
-        FABA_OUT=str(tmp_path / 'none'),
-    )
-    lab = ['jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.token=']
-    lab += ['--ServerApp.password=', f'--ServerApp.root_dir={tmp_path}']
-    server, url = serve(lab, '/api', tmp_path / 'lab.log', **own)
+    own = dict(FABA_DATA=str(small), FABA_OUT=str(tmp_path / 'none'))
+    server, url = jupyterlab('annotate', tmp_path, **own)
     try:
         page, errors = opened(browser, f'{url}/lab/tree/annotate.ipynb', '.jp-CodeCell')
         run_all_cells(page)

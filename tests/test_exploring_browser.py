@@ -126,6 +126,19 @@ def shot(page, name):
         page.screenshot(path=f'{folder}/{name}.png', full_page=True)
 
 
+def jupyterlab(notebook, folder, **env):
+    "A server with one explorer in a folder and nobody's settings, once it answers"
+    shutil.copy(ROOT / 'nbs' / '90_explore' / f'{notebook}.ipynb', folder)
+    own = {
+        'JUPYTERLAB_SETTINGS_DIR': str(folder / 'settings'),
+        'JUPYTERLAB_WORKSPACES_DIR': str(folder / 'workspaces'),
+        'JUPYTER_CONFIG_DIR': str(folder / 'config'),
+    }
+    lab = ['jupyter', 'lab', '--no-browser', '--allow-root', '--ServerApp.token=']
+    lab += ['--ServerApp.password=', f'--ServerApp.root_dir={folder}']
+    return serve(lab, '/api', folder / 'lab.log', **own, **env)
+
+
 def run_all_cells(page):
     "JupyterLab's command, once the kernel listens: what is run before is dropped without a word"
     page.wait_for_selector('.jp-Notebook .jp-CodeCell', timeout=PATIENCE)
@@ -388,27 +401,7 @@ def test_nothing_there(browser, tmp_path):
 
 def test_in_jupyterlab(browser, looked_at, tmp_path):
     "One pass in JupyterLab: run all cells, step, click, mark; its own shortcuts keep away from the picture"
-    shutil.copy(ROOT / 'nbs' / '90_explore' / 'plants.ipynb', tmp_path)
-    own = dict(
-        JUPYTERLAB_SETTINGS_DIR=str(tmp_path / 'settings'),
-        JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / 'workspaces'),
-        JUPYTER_CONFIG_DIR=str(tmp_path / 'config'),
-    )
-    p, url = serve(
-        [
-            'jupyter',
-            'lab',
-            '--no-browser',
-            '--allow-root',
-            '--ServerApp.token=',
-            '--ServerApp.password=',
-            f'--ServerApp.root_dir={tmp_path}',
-        ],
-        '/api',
-        tmp_path / 'lab.log',
-        FABA_OUT=str(looked_at[1]),
-        **own,
-    )
+    p, url = jupyterlab('plants', tmp_path, FABA_OUT=str(looked_at[1]))
     try:
         page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
         run_all_cells(page)

@@ -577,3 +577,26 @@ def test_words_about_labels(judged):
         assert ('depends on who annotated' in said) == depends
         assert ('whoever annotated' in said) == (not depends)
     shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(
+    'labels, days, said',
+    [
+        ('published', [21, 21], 'one annotated day per genotype'),
+        ('published', [21, 24], 'one annotated day per plant'),
+        ('consensus', [21, 24], 'one day per plant, the consensus of several raters'),
+        ('rater:Ada', [21, 21], 'one day per plant, by one rater (Ada)'),
+        ('imputed:2', [21, 24], 'one day per plant, drawn from what several raters said'),
+    ],
+)
+def test_pages_say_whose_onsets_they_are(labels, days, said):
+    "One day for a genotype is claimed only where it is so"
+    from faba_nb.experiment.facts import built_in
+    from faba_nb.reporting.methods import labels_text
+    from faba_nb.reporting.sentences import BY_GENOTYPE, onset_origin
+
+    study = Study('s', arms={'a': Arm(labels=labels)})
+    plants = pd.DataFrame({'genotype': ['x', 'x', 'x'], 'onset_dag': [*days, float('nan')]})
+    results = SimpleNamespace(study=study, table=lambda name: plants, facts=built_in())
+    assert onset_origin(results) == said
+    assert ('one day per genotype' in labels_text(results)) == (said == BY_GENOTYPE)

@@ -9,9 +9,8 @@ __all__ = ['SETS', 'difference_table', 'rater_table', 'genotype_onsets', 'plant_
 from collections.abc import Callable
 import numpy as np
 import pandas as pd
-from ..core.errors import BadInput
-from ..experiment.annotations import FILE, read_annotations, standing
-from ..experiment.facts import Facts, built_in, with_role
+from ..experiment.facts import Facts, built_in
+from ..experiment.labels import rated
 from ..experiment.onset_sets import Fitted, consensus, consensus_mode, fit_raters, imputed
 from faba_nb.evaluation.agreement import (
     DRAWS,
@@ -184,11 +183,7 @@ def annotation_tables(
     seed: int = 0,  # of draws and sets
 ) -> dict[str, pd.DataFrame]:  # by name
     "Everything that is computed about the raters of an experiment"
-    plants = with_role(e.facts, e.plants)
-    said = read_annotations(e.folder, plants.plant_id)
-    if said.empty:
-        what = f'nobody has rated these plants: there is no answer in {FILE}'
-        raise BadInput(what, e.folder, 'rate them with nbs/90_explore/annotate.ipynb')
+    plants, said = rated(e, 'rate them with nbs/90_explore/annotate.ipynb')
     both = _with_published(e, said)
     tables = dict(completeness=completeness(said, plants))
     tables['agreement'] = agreement_table(both, plants, draws, seed, e.facts)

@@ -757,7 +757,10 @@ def plant_sizes(
     found = plant_size(e)
     if found.table is not None:
         return found.table, found.words
-    seen = seen_sizes(e, features)
+    try:
+        seen = seen_sizes(e, features)
+    except BadInput as err:
+        return None, f'none: {found.words}, and {err}'
     if seen is None:
         return None, f'none: {found.words}, and no features of `morphology` are there'
     return seen, 'area of the plant on its photographs, from the features of `morphology`'
@@ -773,10 +776,7 @@ def seen_sizes(
         return None
     from faba_nb.evaluation.feature_space import plant_features  # loads scikit-learn
 
-    try:
-        keys, x = plant_features(FeatureFile(path), e.days, e.plants)
-    except BadInput:  # not complete
-        return None
+    keys, x = plant_features(FeatureFile(path), e.days, e.plants)
     side = x[:, NAMES.index('area')].astype(float)  # the root of a share of the frame
     table = keys[['plant_id', 'dag']].assign(size=side**2)
     table['stratum'] = table.plant_id.map(shared_stratum(e)).fillna('')

@@ -35,8 +35,11 @@ def under_labels(
 ) -> dict[str, str]:  # labels to the name of the arm that has them, itself first
     "The arm under all onsets it was trained on, but for dealt ones"
     own = study.arms[name]
-    same = {n: a for n, a in study.arms.items() if not a.dealt and a.same_but_for_labels(own)}
-    return {own.labels: name} | {a.labels: n for n, a in same.items() if a.labels != own.labels}
+    found = {own.labels: name}
+    for n, a in study.arms.items():
+        if not a.dealt and a.same_but_for_labels(own):
+            found.setdefault(a.labels, n)
+    return found
 
 
 def has_other_labels(

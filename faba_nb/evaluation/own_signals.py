@@ -56,7 +56,9 @@ def comparisons(
 
 def _with_unit(unit: str, places: list[str]) -> tuple[str, ...]:
     "The groups that are left out are a random effect, too"
-    return tuple(dict.fromkeys([*([] if unit == 'genotype' else [unit]), *places]))
+    if unit == 'genotype':
+        return tuple(places)
+    return (unit, *(c for c in places if c != unit))
 
 # %% ../../nbs/40_evaluation/25_own_signals.ipynb #90824055
 MOST_PLACES = 3  # random effects beside genotype and plant

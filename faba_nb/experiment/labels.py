@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEASURED', 'plan_steps', 'merge_on_dag', 'label_steps', 'plant_days', 'dealt_onsets', 'rater_onsets',
-           'consensus_onsets', 'imputed_onsets', 'annotated_onsets', 'label_set', 'with_onsets']
+           'consensus_onsets', 'imputed_onsets', 'rated', 'annotated_onsets', 'label_set', 'with_onsets']
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #cd0fee7a
 import zlib
@@ -159,6 +159,19 @@ def imputed_onsets(
     own = sets[sets['set'] == number].set_index('plant_id')
     return own.onset_dag.fillna(np.inf)
 
+# %% ../../nbs/10_experiment/60_labels.ipynb #379c2190
+def rated(
+    experiment: 'Experiment',  # with annotations in its folder
+    hint: str,  # what to do where there are none
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # plants with their role, answers in the order written
+    "The plants of an experiment and what raters said about them; refused where nobody did"
+    plants = with_role(experiment.facts, experiment.plants)
+    said = read_annotations(experiment.folder, plants.plant_id)
+    if said.empty:
+        what = f'nobody has rated these plants: there is no answer in {FILE}'
+        raise BadInput(what, experiment.folder, hint)
+    return plants, said
+
 # %% ../../nbs/10_experiment/60_labels.ipynb #c42994a4
 def _for_all(onset: pd.Series, plants: pd.DataFrame, end: pd.Series) -> pd.Series:
     "(plants,) d: of stressed plants what was said, else the middle of their genotype's"
@@ -175,11 +188,7 @@ def annotated_onsets(
     labels: str,  # consensus, rater:NAME or imputed:K
 ) -> pd.Series:  # (plants,) d in the order of its plants, NaN for controls
     "Onsets from what raters said"
-    plants = with_role(experiment.facts, experiment.plants)
-    said = read_annotations(experiment.folder, plants.plant_id)
-    if said.empty:
-        what = f'nobody has rated these plants, so there are no onsets {labels}'
-        raise BadInput(what, experiment.folder, 'write labels: published, or rate the plants')
+    plants, said = rated(experiment, 'write labels: published, or rate the plants')
     kind, _, which = labels.partition(':')
     if kind == 'rater':
         onset = rater_onsets(said, which)

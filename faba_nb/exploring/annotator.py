@@ -228,8 +228,10 @@ def _acted(
     self.show()
     try:
         self.session.save()
-    except (BadInput, OSError, Stopped):
-        self.trouble.value = note('the answer could not be written; say it again', '#fde0e0')
+    except (BadInput, OSError, Stopped) as e:  # what a refusal says may name the plant
+        why = f' ({e.strerror})' if isinstance(e, OSError) and e.strerror else ''
+        text = f'the answer could not be written{why}; say it again'
+        self.trouble.value = note(text, '#fde0e0')
         self.show()
     else:
         self.trouble.value = ''

@@ -39,7 +39,7 @@ from faba_nb.reporting.results import (
     listed,
     number,
 )
-from .sentences import power, stated
+from .sentences import BY_GENOTYPE, onset_origin, power, stated
 from .style import new_figure, colour
 from ..experiment.facts import Facts
 from faba_nb.reporting.words import (
@@ -207,9 +207,12 @@ def labels_text(results: Results) -> str:
             'plants never; when symptoms began is not known. Results are repeated with steps '
             'within three days of the start of treatment left out and with it moved by one round.'
         )
+    origin = onset_origin(results)
+    said = f'The onset of {results.facts.stress_word} symptoms is {origin}. '
+    if origin == BY_GENOTYPE:
+        said = f'{stress} symptoms were annotated as one day per genotype. '
     return (
-        f'{stress} symptoms were annotated as one day per genotype. '
-        f'{stress} plants count as stressed from that day on, control plants never. '
+        f'{said}{stress} plants count as stressed from that day on, control plants never. '
         'Plants were looked at every few days, so the annotation is seen between the last '
         'plant-day before it and the first at or after it; '
         'results are repeated with steps within three days of onset left '
