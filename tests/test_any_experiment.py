@@ -481,7 +481,9 @@ def test_no_onset_is_spoken_of_where_none_is_known(onset_from):
 
 
 def test_onsets_are_spoken_of_where_they_are_known():
-    texts = told('plants', SimpleNamespace())
+    study = study_from(dict(name='s', arms={'a': {}}))
+    plants = pd.DataFrame({'genotype': ['x', 'x'], 'onset_dag': [21, 21]})
+    texts = told('plants', SimpleNamespace(study=study, table=lambda name: plants))
     for words in ('Onset MAE', 'Mean onset error', 'constant onset day', 'onset one round later'):
         assert words in texts
     assert 'steps within 3 d of the onset not scored' in texts
