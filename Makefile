@@ -42,7 +42,7 @@ test: setup
 
 # the longest file first, each file by one of the processes: most of these tests wait for something
 test-all: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "full or slurm" tests/test_slurm.py $(filter-out tests/test_slurm.py,$(wildcard tests/test_*.py))
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "full or slurm" tests/test_slurm.py $(filter-out tests/test_slurm.py,$(wildcard tests/test_*.py))
 
 test-slurm: setup
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py

@@ -63,6 +63,17 @@ def shared():
     return folder
 
 
+@pytest.fixture(scope='module', autouse=True)
+def nothing_left_set():
+    "A file of tests leaves this process as it found it: the next one may run in the same"
+    from faba_nb.core import steps
+
+    found = lambda: ({k: v for k, v in os.environ.items() if 'FABA' in k}, steps.run_notebook)
+    before = found()
+    yield
+    assert found() == before, 'this file of tests left something set for the files after it'
+
+
 def once(tmp_path_factory, name, make):
     "A folder made once per test run, whatever the number of worker processes"
     base = tmp_path_factory.getbasetemp()

@@ -284,7 +284,7 @@ def once_for_each_input(function):
     return computed
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def in_process():
     "Job notebooks run here, bootstraps are short, undamaged sensors and features looked at once"
     from faba_nb.core import steps
@@ -354,7 +354,7 @@ class World:
         return {str(p.relative_to(self.out)): p.read_bytes() for p in found if p.name != 'cost.csv'}
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def world(tmp_path_factory, twin, features):
     "Trained and evaluated, and kept aside"
     w = World(tmp_path_factory.mktemp('world'), twin, features)
