@@ -7,7 +7,8 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'twin', 'init', 'check', 'annotations', 'yardsticks', 'backbones', 'fetch', 'verify_features',
            'import_', 'study', 'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status',
-           'verify', 'sites', 'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined', 'parsed', 'main']
+           'verify', 'compare', 'sites', 'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined',
+           'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -1153,6 +1154,29 @@ def verify(a: argparse.Namespace) -> None:
         raise StepFailed(f'{len(found)} {files} not as recorded; the lines above say what to run')
     n = found.attrs.get('files')
     print('all files as recorded' if n is None else f'{n} files as recorded')
+
+# %% ../../nbs/60_running/07_cli.ipynb #fee7f501
+@verb(
+    arg('first', metavar='OUT1', help='the folder of an evaluated study'),
+    arg('second', metavar='OUT2', help='of another one, or of the same study run elsewhere'),
+    arg('--report', metavar='DIR', help='write a page and the tables there (default: none)'),
+)
+def compare(a: argparse.Namespace) -> None:
+    "what changed between two studies or runs, and which numbers moved"
+    from faba_nb.evaluation.two_studies import compare_studies
+    from faba_nb.reporting.comparison_page import came_out, went_in, write_comparison
+
+    apart = compare_studies(*map(_evaluated, (a.first, a.second)))
+    print(*went_in(apart), *came_out(apart), sep='\n')
+    if a.report:
+        print(write_comparison(apart, a.report))
+
+
+def _evaluated(folder: str) -> Path:
+    "A folder that holds a study"
+    if not StudyFolder(folder).study.is_file():
+        raise BadInput('no study is here', folder, 'give the --out folder of `faba run`')
+    return Path(folder)
 
 # %% ../../nbs/60_running/07_cli.ipynb #69101757
 @verb(
