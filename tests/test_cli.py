@@ -11,7 +11,7 @@ from faba_nb.running.cli import VERBS as KNOWN, main
 
 VERBS = (
     'twin init check annotations yardsticks backbones fetch features verify-features import study '
-    'run train evaluate report explain submit status verify sites'
+    'run train evaluate report explain submit status verify compare sites'
 ).split()
 
 
