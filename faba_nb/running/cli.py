@@ -131,9 +131,9 @@ def _worlds() -> Iterable[str]:
 
 def _reports() -> Iterable[str]:
     "Names of reports"
-    from faba_nb.reporting.site import reports
+    from faba_nb.reporting.site import all_pages
 
-    return reports()
+    return all_pages()
 
 # %% ../../nbs/60_running/07_cli.ipynb #1e15fc1d
 @kind_of
