@@ -213,7 +213,7 @@ def plants_sentence(
         raise NoSubject('No arm has predictions of single plants.')
     link = Markup('<a href="{}">{}</a>')
     page = link.format(PLANTS.page, PLANTS.title)
-    text = Markup('The page {} shows every plant day by day, beside the others of its replicate.')
+    text = Markup('The page {} shows every plant day by day.')
     return text.format(page) + _doubtful_plants(results, link)
 
 

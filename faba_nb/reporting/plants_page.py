@@ -422,7 +422,8 @@ def _photograph_note(images: pd.DataFrame, views: list[str], lost: int) -> str:
         'all of them on all days, and are in one scale. Other plants may have another scale.'
     )
     if lost:
-        text += f' Not shown: {counted(lost, "photograph")} that cannot be read or show no plant.'
+        show = 'shows' if lost == 1 else 'show'
+        text += f' Not shown: {counted(lost, "photograph")} that cannot be read or {show} no plant.'
     return text
 
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #217aaaae

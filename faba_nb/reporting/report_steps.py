@@ -109,11 +109,11 @@ def plants_inputs(
     folder, data = StudyFolder(out), Results(out).run.get('data')
     asked = [folder.study, folder.run, *folder.arms.glob('*/imported.json')]
     asked = [p for p in asked if p.is_file()]
-    arms = [folder.arm(a).predictions for a in folder.arms_there()]
+    read = [folder.arm(a).predictions for a in folder.arms_there()] + [folder.table('plants')]
     marks = [p for p in (Path(data or '.', 'marks.csv'),) if data and p.is_file()]
     return {
         'study': fingerprint(file_digests(asked, out)),
-        'predictions': fingerprint(file_digests([p for p in arms if p.is_file()], out)),
+        'predictions': fingerprint(file_digests([p for p in read if p.is_file()], out)),
         'photographs': fingerprint(bool(data) and Path(data).is_dir(), file_digests(marks)),
         **_look(out),
     }
