@@ -127,6 +127,7 @@ def test_pages_about_what_is_not_there_are_not_made(brought):
         'index.html',
         'main_results.html',
         'methods.html',
+        'plants.html',
         'presymptomatic.html',
     }
     for gone in ('Fluorescence', 'What was grown', 'Distillation', 'Old controls', 'Decisions'):

@@ -4,24 +4,28 @@
 
 # %% auto #0
 __all__ = ['ANNOTATED', 'CURVES', 'ranking', 'ranking_figure', 'stability', 'stability_sentence', 'stability_table',
-           'genotype_table', 'genotype_rows', 'how_many_in']
+           'plants_sentence', 'genotype_table', 'genotype_rows', 'how_many_in']
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #abf0dfeb
 import textwrap
+from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from markupsafe import Markup
 from ..evaluation.alarms import Rule, genotype_rule, middle_day, NEVER_WORDS
 from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
 from .figures import arm_tone, cut, dagger, plants_shown
 from .layout import Column, Table
 from faba_nb.reporting.results import (
+    NoSubject,
     NotThere,
     Results,
     begin,
     counted,
+    doubts,
     in_doubt,
     listed,
     number,
@@ -29,6 +33,7 @@ from faba_nb.reporting.results import (
 )
 from .style import new_figure, colour
 from .comparison_tables import nice
+from .site import PLANTS, plant_link
 from ..experiment.facts import Facts, names_of
 from faba_nb.reporting.words import (
     day_axis,
@@ -193,6 +198,37 @@ def stability_table(
         note='1: the same order; 0: no order in common.',
     )
 
+# %% ../../nbs/50_reporting/75_genotypes.ipynb #b5624857
+def _plant_page(results: Results) -> Callable | None:
+    "The address of a genotype's plants; None where they have no page, or other groups are left out"
+    genotypes = results.facts.leave_out == 'genotype'
+    return plant_link if genotypes and PLANTS.belongs(results.out) else None
+
+
+def plants_sentence(
+    results: Results,  # the study
+) -> Markup:
+    "Where single plants are shown, and which of them are in doubt"
+    if not PLANTS.belongs(results.out):
+        raise NoSubject('No arm has predictions of single plants.')
+    link = Markup('<a href="{}">{}</a>')
+    page = link.format(PLANTS.page, PLANTS.title)
+    text = Markup('The page {} shows every plant day by day.')
+    return text.format(page) + _doubtful_plants(results, link)
+
+
+def _doubtful_plants(results: Results, link: Markup) -> Markup:
+    "Links to the plants in doubt, and why; nothing where none is, or no table of plants at hand"
+    try:
+        p = results.experiment.plants
+    except NotThere:
+        return Markup('')
+    why = p.set_index('plant_id')['flags'].map(doubts)
+    said = [Markup('{} ({})').format(link.format(plant_link(k), k), v) for k, v in why.items() if v]
+    if not said:
+        return Markup('')
+    return Markup(' In doubt: {}.').format(Markup('; ').join(said))
+
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #21a960f3
 def genotype_table(
     results: Results,  # the study
@@ -216,7 +252,7 @@ def genotype_table(
         doubt=Column('doubt', 'In doubt'),
     )
     columns = [
-        Column('genotype', 'Genotype'),
+        Column('genotype', 'Genotype', link=_plant_page(results)),
         Column('onset_dag', label_words(results.facts)['Onset'], day, 0),
         Column('onset_class', 'Class'),
         *(Column(a, nice(a), 'F1', 2) for a in arms),

@@ -29,6 +29,7 @@ class Column:
     sign: bool = False  # + before positive numbers
     format: object = None  # function value -> text, instead of digits
     help: str = ''  # what the heading means, shown on hover
+    link: object = None  # function value -> address of a page
 
 # %% ../../nbs/50_reporting/25_layout.ipynb #bb4d062b
 @dataclass
@@ -98,7 +99,13 @@ def _breakable(text: str) -> Markup:
     return Markup(re.sub(r'(\w[:_])(?=\w)', r'\1<wbr>', str(escape(text))))
 
 
-ENV.filters['breakable'] = _breakable
+def _linked(text: str, column: Column, value: object) -> Markup:
+    "The text of a cell, a link where its column has one"
+    text = _breakable(text)
+    return Markup('<a href="{}">{}</a>').format(column.link(value), text) if column.link else text
+
+
+ENV.filters['linked'] = _linked
 HTML = ENV.from_string('''
 <div class="table{{ ' wordy' if long }}" id="{{ id }}">
 <p class="caption" id="{{ id }}-caption"><b>{{ label }}</b> {{ t.caption }} {{ files }}</p>
@@ -116,10 +123,10 @@ HTML = ENV.from_string('''
 <th scope="rowgroup" colspan="{{ t.columns|length }}">{{ block }}</th></tr>
 {% endif %}{% for marked, cells in lines %}<tr{% if marked %} class="marked"{% endif %}>\
 {% for c, value, text, interval in cells %}
-{% if loop.first %}<th scope="row">{{ text | breakable }}</th>{% else %}\
+{% if loop.first %}<th scope="row">{{ text | linked(c, value) }}</th>{% else %}\
 <td class="{{ 'num' if c.digits is not none else 'long' if c.key in long else 'text' }}"\
 {% if long %} data-label="{{ c.title }}"{% endif %} \
-data-value="{{ value if c.digits is not none }}">{{ text | breakable }}\
+data-value="{{ value if c.digits is not none }}">{{ text | linked(c, value) }}\
 {% if interval %} <small>{{ interval }}</small>{% endif %}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}</tbody>
 {% endfor %}</table></div>

@@ -8,7 +8,7 @@ theme.addEventListener('click', () => {
   try { localStorage.setItem('theme', root.dataset.theme) } catch (e) {}
   show()
 })
-code.addEventListener('click', () => {
+code?.addEventListener('click', () => {
   const on = code.getAttribute('aria-pressed') !== 'true'
   code.setAttribute('aria-pressed', on)
   code.textContent = on ? 'Hide code' : 'Show code'
