@@ -461,7 +461,7 @@ def genotype_rows(
     "Concordance of alarm day and onset"
     onset = genotype_onsets(s)
     o = np.nan_to_num(np.sign(onset[None] - onset[:, None]))
-    orders = [alarm_order(a, s.plants, resampler.G) for a in s.alarm_day()]
+    orders = [alarm_order(a, s.plants, resampler.G) for a in s.first_alarm()]
     right = np.stack([(pairs + order * o) / 2 * (o != 0) for order, pairs in orders])
     total = orders[0][1] * (o != 0)
     null = table.set_index('statistic').loc['concordance']

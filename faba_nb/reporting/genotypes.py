@@ -369,7 +369,7 @@ def _errors(results: Results, arm: str) -> dict[str, str]:
     p = p[(p.arm == arm) & (p.protocol == CURVES.protocol)]
     p = p[p.treatment.isin(names_of(results.facts, 'stress'))]
     days = pd.to_numeric(p.error_d, errors='coerce')
-    days = days.groupby([p.genotype, p.replicate]).agg(middle_day)
+    days = days.groupby([p.genotype, p.replicate, p.plant_id]).agg(middle_day)
     say = lambda v: 'never' if v != v else f'{number(v, 0, sign=True)} d'
     return {g: ', '.join(map(say, of)) for g, of in days.groupby(level=0)}
 
