@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from faba_nb.core.errors import BadInput
+from faba_nb.experiment import plain_tables
 from faba_nb.experiment.described_check import check_described
 from faba_nb.experiment.described_tables import controls_for
 from faba_nb.experiment.experiment_folder import DescribedExperiment, Experiment
@@ -266,17 +267,39 @@ def test_workbooks(tmp_path):
     pd.testing.assert_frame_equal(xp.modality('size'), csv.modality('size'))
 
 
-def test_parquet_is_one_clear_line(tmp_path):
-    folder = made(
-        tmp_path / 'x', SMALL.replace('size.csv', 'size.parquet'), tables={'size.parquet': b'PAR1'}
+def parquet(folder, monkeypatch, there, read=None):
+    "A folder with sizes in Parquet, where the package for it is there or not; how it is refused"
+    made(folder, SMALL.replace('size.csv', 'size.parquet'), tables={'size.parquet': b'PAR1'})
+    monkeypatch.setattr(plain_tables, 'find_spec', lambda name: there)
+    monkeypatch.setattr(pd, 'read_parquet', read)
+    return refusal(folder)
+
+
+def test_parquet_without_its_package_is_one_clear_line(tmp_path, monkeypatch):
+    said = parquet(tmp_path / 'x', monkeypatch, None)
+    assert said == (
+        'size.parquet: a Parquet file needs pyarrow, which is not installed; '
+        'pip install pyarrow, or save the table as CSV'
     )
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        assert (
-            'a Parquet file needs pyarrow, which is not installed; save the table as CSV'
-            in refusal(folder)
-        )
+    made(tmp_path / 'x')  # the same folder with CSV
+    assert len(Experiment(tmp_path / 'x').modality('size')) == 72
+
+
+def test_a_broken_parquet_is_one_clear_line(tmp_path, monkeypatch):
+    def broken(path):
+        raise ValueError('no footer\nin this file')
+
+    said = parquet(tmp_path / 'x', monkeypatch, object(), broken)
+    assert 'size.parquet: this is no Parquet file (no footer in this file)' in said
+
+
+def test_parquet_reads_as_the_same_table_in_csv(tmp_path, monkeypatch):
+    made(tmp_path / 'x', SMALL.replace('size.csv', 'size.parquet'), tables={'size.parquet': b''})
+    frame = pd.read_csv(tmp_path / 'x' / 'size.csv')
+    monkeypatch.setattr(plain_tables, 'find_spec', lambda name: object())
+    monkeypatch.setattr(pd, 'read_parquet', lambda path: frame)
+    csv = Experiment(made(tmp_path / 'y')).modality('size')
+    pd.testing.assert_frame_equal(Experiment(tmp_path / 'x').modality('size'), csv)
 
 
 def test_results_of_plantcv(tmp_path):

@@ -281,6 +281,15 @@ def read_dates(
     say_rows(table, list(cells.index[bad]), say, 'taken as missing')
     return pd.Series(values, cells.index, dtype='datetime64[s]')
 
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #07b36c1e
+_CLOCK = re.compile(r'([01]\d|2[0-3])[-.hH_]?([0-5]\d)(?:[-.mM_]?([0-5]\d))?')
+
+
+def _plain_time(x: object) -> object:
+    "A time as it stands in names of files, such as 101500 or 10h15, with colons"
+    m = _CLOCK.fullmatch(x.strip()) if isinstance(x, str) else None
+    return f'{m[1]}:{m[2]}:{m[3] or "00"}' if m else x
+
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #3e514b8d
 def _moments(keyed: Keyed) -> pd.DataFrame:
     "written (day as a number), stamp (date and time) of each row"
@@ -296,7 +305,7 @@ def _moments(keyed: Keyed) -> pd.DataFrame:
     if dated in rows:
         stamp = read_dates(table, keyed.heading(dated), rows[dated])
     if 'time' in rows:
-        seconds, bad = tidy_times(rows.time.to_numpy(object))
+        seconds, bad = tidy_times(rows.time.map(_plain_time).to_numpy(object))
         say = lambda i: f'time is {tidy_text(rows.time[i])!r}'
         say_rows(table, list(rows.index[bad]), say, 'taken as missing')
         clock = pd.Series(seconds, rows.index).fillna(0)
