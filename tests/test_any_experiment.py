@@ -37,7 +37,7 @@ from faba_nb.reporting.comparison_tables import (
     strata_table,
 )
 from faba_nb.reporting.glossary import glossary
-from faba_nb.reporting.methods import labels_text
+from faba_nb.reporting.methods import labels_text, pipeline
 from faba_nb.reporting.presymptomatic import earliness_table
 from faba_nb.reporting.results import Results
 from faba_nb.reporting.signals import alarm_table
@@ -347,17 +347,17 @@ def test_places_are_shared_and_not_decided_by_treatment_or_genotype():
 
 
 def leading(folder):
-    "Onsets in a column of the plant table; heat changes 4 days before them, size 2 days after"
+    "Onsets in a column of the plant table; heat changes 8 days before them, size 2 days after"
     text = SMALL.replace('{from: exposure, day: 3}', '{from: plants}')
     text = text.replace('{size: size.csv}', '{heat: heat.csv, size: size.csv}')
-    made(folder, text, groups=6, days=range(0, 28, 2))
+    made(folder, text, groups=6, days=range(0, 32, 2))
     plants = pd.read_csv(folder / 'plants.csv')
-    onset = 10 + plants.genotype.str[1:].astype(int)
+    onset = 14 + plants.genotype.str[1:].astype(int)
     plants['onset_day'] = onset.where(plants.treatment == 'dry')
     plants.to_csv(folder / 'plants.csv', index=False)
     rng = np.random.default_rng(0)
     keys = pd.read_csv(folder / 'size.csv')[['plant_id', 'day']].merge(plants)
-    for name, after in (('heat', -4), ('size', 2)):
+    for name, after in (('heat', -8), ('size', 2)):
         since = (keys.day - keys.onset_day.fillna(99) - after).clip(0)
         t = keys[['plant_id', 'day']].assign(value=rng.normal(0, 1, len(keys)) + 3 * since)
         t.to_csv(folder / f'{name}.csv', index=False)
@@ -368,7 +368,7 @@ def test_leads_before_an_onset_in_a_column(tmp_path):
     folder = leading(tmp_path / 'x')
     t = own_signal_tables(Experiment(folder), 50)
     [lead] = t['signal_leads'].itertuples()
-    assert lead.low < 6 < lead.high and lead.low > 0
+    assert 0 < lead.low < 10 < lead.high
     after = t['signal_alarms'].set_index('modality').days_after
     assert after['heat'] < 0 < after['size']
     out = tmp_path / 'out'
@@ -380,6 +380,10 @@ def test_leads_before_an_onset_in_a_column(tmp_path):
     alarms = alarm_table(Results(out))
     assert 'Days from onset to the alarm' in alarms.caption
     assert any('Lead' in c.title for c in earliness_table(Results(out)).columns)
+    shown = pipeline(Results(out), 190)
+    boxes = ' '.join(text.get_text() for text in shown.figure.axes[0].texts)
+    assert 'heat, size' in boxes and not re.search('Photo|encoder|fluorescence|sides', boxes)
+    assert 'Photographs' not in shown.alt and 'The sensor tables go into' in shown.alt
 
 
 def test_a_weather_table_and_a_constant_are_no_signals(tmp_path):
