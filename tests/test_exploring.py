@@ -769,6 +769,20 @@ def test_a_name_without_a_number_is_found(described):
     assert 'genotypes match' in described.said.value or described.at[0] == 'g3'
 
 
+def test_pages_show_the_views_and_boxes_of_the_experiment(described):
+    from faba_nb.reporting.figures import cut, main_view, plant_boxes
+
+    images = described.src.images
+    assert main_view(images) == 'nadir_2'
+    tray = images[images.path == 'a.png']
+    assert plant_boxes(tray) == [(0, 0, 40, 40), (0, 0, 40, 40), (40, 0, 80, 40)]
+    files = [described.src.xp.folder / p for p in tray.path]
+    red, _, green = cut(files, 40, plant_boxes(tray))
+    assert red.shape == green.shape and red.shape[1] == red.shape[0]
+    assert red[..., 0].mean() > 200 and green[..., 1].mean() > 120
+    assert green[..., 0].mean() < 50 < red[..., 0].mean()
+
+
 def test_features_of_a_described_experiment(described, tmp_path):
     from faba_nb.exploring.features_explorer import colour_choices
     from faba_nb.exploring.sources import Sources

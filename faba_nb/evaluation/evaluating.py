@@ -404,7 +404,7 @@ REFERENCE_WORDS = dict(
     train="each fold ranked by its training genotypes' controls",
     none='folds as they are: the predictions hold no controls of the same fits',
     validation=(
-        "each fold ranked by its three validation genotypes' controls, "
+        "each fold ranked by its validation genotypes' controls, "
         'since the predictions hold no training rows'
     ),
 )

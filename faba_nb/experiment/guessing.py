@@ -182,7 +182,8 @@ CONTROL_WORDS = (
     'irrigated', 'kontrolle', 'hw', 'highwater', 'ambient', 'healthy', 'ck', 'wellwatered', 'optimal',
 )  # fmt: skip
 STRESS_WORDS = (
-    'drought', 'dry', 'trockenstress', 'trockenheit', 'stress', 'stressed', 'ws', 'wd', 'lw', 'deficit', 'salt', 'nacl', 'heat', 'cold',
+    'drought', 'dry', 'trockenstress', 'trockenheit',
+    'stress', 'stressed', 'ws', 'wd', 'lw', 'deficit', 'salt', 'nacl', 'heat', 'cold',
     'limited', 'infected', 'treated', 'low', 'shade', 'lowwater', 'severe', 'mild', 'moderate',
 )  # fmt: skip
 
@@ -556,7 +557,10 @@ def _write_onset(guess: Guess, seen: Seen) -> None:
             f'onset: {inline({"from": "plants", "column": column})}', f'from column "{column}"'
         )
         return
-    other = 'else {from: plants} with a column onset_day, or {from: exposure, day: 8}'
+    other = (
+        'else {from: plants} with a column onset_day, {from: exposure, day: 8}, '
+        'or annotations once the plants are rated'
+    )
     guess.write(
         'onset: unknown', f'no column is an onset: the task is treatment detection; {other}'
     )

@@ -290,7 +290,7 @@ def all_treatments(self: PlantsExplorer) -> str:
 
 @patch
 def pair(self: PlantsExplorer) -> pd.DataFrame:
-    "The plants of a place, controls first, or those of the chosen treatment; rows of the plant table"
+    "Plants of a place, controls first, or those of one treatment: rows of the plant table"
     p = self.src.xp.plants
     genotype, replicate = self.at
     p = p[(p.genotype == genotype) & (p.replicate == replicate)]

@@ -882,7 +882,7 @@ def report(a: argparse.Namespace) -> None:
         '--plants',
         type=_names,
         metavar='A,B',
-        help='these plants (default: up to 12 drought plants that were alarmed)',
+        help='these plants (default: up to 12 plants under stress that were alarmed)',
     ),
     DATA,
     FEATURES,
