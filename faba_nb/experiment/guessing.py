@@ -119,7 +119,9 @@ def _texts(seen: Seen, column: str) -> set[str]:
 
 def _free(seen: Seen) -> list[str]:
     "Headings that are no key"
-    return [c for c in seen.cells if c not in seen.keys.values() and not c.startswith('@')]
+    taken = set(seen.keys.values())
+    named = [c for c in seen.cells if not c.startswith('@')]
+    return [c for c in named if c not in taken]
 
 
 def _alike(a: set[str], b: set[str]) -> int:
@@ -164,17 +166,30 @@ def find_by_values(
         _first_plants(tables, files)
     known = [_texts(s, s.keys['plant_id']) for s in tables if 'plant_id' in s.keys]
     for seen in tables:
-        shared = lambda c: max((_alike(_texts(seen, c), o) for o in known), default=0)
-        if 'plant_id' not in seen.keys and (column := max(_free(seen), key=shared, default='')):
-            if shared(column):
-                seen.take(column, 'plant_id')
-        once = 'plant_id' in seen.keys and seen.values('plant_id').is_unique
-        if not once and not {'day', 'date'} & set(seen.keys):
-            dates = (
-                c for c in _free(seen) if (t := _texts(seen, c)) and all(map(_A_DATE.match, t))
-            )
-            if (column := next(dates, None)) is not None:
-                seen.take(column, 'date')
+        if 'plant_id' not in seen.keys:
+            _same_plants(seen, known)
+        listed_once = 'plant_id' in seen.keys and seen.values('plant_id').is_unique
+        if not listed_once and not {'day', 'date'} & set(seen.keys):
+            _dates(seen)
+
+
+def _same_plants(seen: Seen, known: Sequence[set[str]]) -> None:
+    "Take the column that holds the plants of other tables"
+    shared = {}
+    for column in _free(seen):
+        own = _texts(seen, column)
+        shared[column] = max((_alike(own, other) for other in known), default=0)
+    column = max(shared, key=shared.get, default='')
+    if shared.get(column):
+        seen.take(column, 'plant_id')
+
+
+def _dates(seen: Seen) -> None:
+    "Take the first column that holds dates alone"
+    for column in _free(seen):
+        texts = _texts(seen, column)
+        if texts and all(map(_A_DATE.match, texts)):
+            return seen.take(column, 'date')
 
 # %% ../../nbs/10_experiment/75_guessing.ipynb #9d86acf1
 CONTROL_WORDS = (
