@@ -13,7 +13,7 @@ from test_description import SMALL, TARTU, made
 from faba_nb.core.errors import BadInput
 from faba_nb.core.provenance import read_log
 from faba_nb.core.studies import Arm, study_from
-from faba_nb.evaluation.evaluating import evaluate_study, plant_sizes
+from faba_nb.evaluation.evaluating import evaluate_study, plant_sizes, read_arm
 from faba_nb.evaluation.own_signals import (
     comparisons,
     own_columns,
@@ -31,13 +31,16 @@ from faba_nb.experiment.plant_size import plant_size
 from faba_nb.reporting.comparison_tables import (
     METRICS,
     SENSITIVITIES,
+    measured_table,
     metric_name,
     nice,
     strata_table,
 )
 from faba_nb.reporting.glossary import glossary
-from faba_nb.reporting.methods import labels_text
+from faba_nb.reporting.methods import labels_text, pipeline
+from faba_nb.reporting.presymptomatic import earliness_table
 from faba_nb.reporting.results import Results
+from faba_nb.reporting.signals import alarm_table
 from faba_nb.reporting.site import NEEDS
 from faba_nb.reporting.words import filled, label_words
 from faba_nb.running.pipeline import write_study
@@ -343,6 +346,46 @@ def test_places_are_shared_and_not_decided_by_treatment_or_genotype():
     assert places_of(plants) == ['tray']
 
 
+def leading(folder):
+    "Onsets in a column of the plant table; heat changes 8 days before them, size 2 days after"
+    text = SMALL.replace('{from: exposure, day: 3}', '{from: plants}')
+    text = text.replace('{size: size.csv}', '{heat: heat.csv, size: size.csv}')
+    made(folder, text, groups=6, days=range(0, 32, 2))
+    plants = pd.read_csv(folder / 'plants.csv')
+    onset = 14 + plants.genotype.str[1:].astype(int)
+    plants['onset_day'] = onset.where(plants.treatment == 'dry')
+    plants.to_csv(folder / 'plants.csv', index=False)
+    rng = np.random.default_rng(0)
+    keys = pd.read_csv(folder / 'size.csv')[['plant_id', 'day']].merge(plants)
+    for name, after in (('heat', -8), ('size', 2)):
+        since = (keys.day - keys.onset_day.fillna(99) - after).clip(0)
+        t = keys[['plant_id', 'day']].assign(value=rng.normal(0, 1, len(keys)) + 3 * since)
+        t.to_csv(folder / f'{name}.csv', index=False)
+    return folder
+
+
+def test_leads_before_an_onset_in_a_column(tmp_path):
+    folder = leading(tmp_path / 'x')
+    t = own_signal_tables(Experiment(folder), 50)
+    [lead] = t['signal_leads'].itertuples()
+    assert 0 < lead.low < 10 < lead.high
+    after = t['signal_alarms'].set_index('modality').days_after
+    assert after['heat'] < 0 < after['size']
+    out = tmp_path / 'out'
+    _, metrics = run(folder, out, 'defaults.estimator=logistic')
+    early = metrics[(metrics.protocol == 'online') & (metrics.stratum == 'k=1,target=0.05')]
+    early = early.set_index(['arm', 'metric']).value
+    assert early['heat_alone', 'lead'] > 0 == early['size_alone', 'lead']
+    assert early['heat_alone', 'pre_onset_excess'] > 0
+    alarms = alarm_table(Results(out))
+    assert 'Days from onset to the alarm' in alarms.caption
+    assert any('Lead' in c.title for c in earliness_table(Results(out)).columns)
+    shown = pipeline(Results(out), 190)
+    boxes = ' '.join(text.get_text() for text in shown.figure.axes[0].texts)
+    assert 'heat, size' in boxes and not re.search('Photo|encoder|fluorescence|sides', boxes)
+    assert 'Photographs' not in shown.alt and 'The sensor tables go into' in shown.alt
+
+
 def test_a_weather_table_and_a_constant_are_no_signals(tmp_path):
     text = SMALL.replace('{size: size.csv}', '{size: size.csv, weather: w.csv}')
     weather = 'day,light\n0,100\n2,90\n4,50\n'
@@ -497,6 +540,28 @@ def test_words_of_onsets_are_left_out_of_the_glossary():
     for onset_from, task in TASKS.items():
         facts = SimpleNamespace(task=task)
         assert NEEDS['onsets'](SimpleNamespace(facts=facts)) == (onset_from == 'plants')
+
+
+def test_days_from_treatment_come_from_the_threshold_of_the_alarms(tmp_path):
+    folder = made(tmp_path / 'x', days=(0, 2, 4, 6, 8))
+    run(folder, tmp_path / 'out', 'defaults.estimator=logistic')
+    out = tmp_path / 'out'
+    [(s, _)] = [f for f in read_arm(out, 'size_alone')[0] if f[0].protocol == 'online']
+    theta, _ = s.thresholds(2, 0.05)
+    level = theta[:, s.plants.g.to_numpy()]
+    expected = np.nanmean(s.restricted_error(level, 2))
+    assert expected != np.nanmean(s.restricted_error(0.5))
+    metrics = pd.read_csv(out / 'tables' / 'metrics.csv')
+    of = metrics[(metrics.arm == 'size_alone') & (metrics.protocol == 'online')]
+    said = of.set_index(['group', 'metric']).value
+    assert said['measured', 'restricted_mae'] == pytest.approx(expected)
+    never = np.isnan(s.alarm_day(level, 2))[:, s.plants.drought].sum(1).mean()
+    assert said['measured', 'never_detected'] == pytest.approx(never)
+    table = measured_table(Results(out), 'online')
+    words = '2 plant-days in a row above a threshold that alarms 5 % of the control plants'
+    assert words in table.caption
+    heads = {c.key: c.help for c in table.columns}
+    assert words in heads['restricted_mae'] and '0.5' not in heads['restricted_mae']
 
 
 def seen(page):

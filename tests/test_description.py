@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 
 from faba_nb.core.errors import BadInput
+from faba_nb.evaluation.annotation_tables import annotation_tables
+from faba_nb.experiment import plain_tables
 from faba_nb.experiment.described_check import check_described
 from faba_nb.experiment.described_tables import controls_for
 from faba_nb.experiment.experiment_folder import DescribedExperiment, Experiment
+from faba_nb.experiment.labels import annotated_onsets
+from faba_nb.testing.example_annotations import Eye, toy_annotations
 
 SMALL = '''
 title: Two lines of peas
@@ -266,17 +270,39 @@ def test_workbooks(tmp_path):
     pd.testing.assert_frame_equal(xp.modality('size'), csv.modality('size'))
 
 
-def test_parquet_is_one_clear_line(tmp_path):
-    folder = made(
-        tmp_path / 'x', SMALL.replace('size.csv', 'size.parquet'), tables={'size.parquet': b'PAR1'}
+def parquet(folder, monkeypatch, there, read=None):
+    "A folder with sizes in Parquet, where the package for it is there or not; how it is refused"
+    made(folder, SMALL.replace('size.csv', 'size.parquet'), tables={'size.parquet': b'PAR1'})
+    monkeypatch.setattr(plain_tables, 'find_spec', lambda name: there)
+    monkeypatch.setattr(pd, 'read_parquet', read)
+    return refusal(folder)
+
+
+def test_parquet_without_its_package_is_one_clear_line(tmp_path, monkeypatch):
+    said = parquet(tmp_path / 'x', monkeypatch, None)
+    assert said == (
+        'size.parquet: a Parquet file needs pyarrow, which is not installed; '
+        'pip install pyarrow, or save the table as CSV'
     )
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        assert (
-            'a Parquet file needs pyarrow, which is not installed; save the table as CSV'
-            in refusal(folder)
-        )
+    made(tmp_path / 'x')  # the same folder with CSV
+    assert len(Experiment(tmp_path / 'x').modality('size')) == 72
+
+
+def test_a_broken_parquet_is_one_clear_line(tmp_path, monkeypatch):
+    def broken(path):
+        raise ValueError('no footer\nin this file')
+
+    said = parquet(tmp_path / 'x', monkeypatch, object(), broken)
+    assert 'size.parquet: this is no Parquet file (no footer in this file)' in said
+
+
+def test_parquet_reads_as_the_same_table_in_csv(tmp_path, monkeypatch):
+    made(tmp_path / 'x', SMALL.replace('size.csv', 'size.parquet'), tables={'size.parquet': b''})
+    frame = pd.read_csv(tmp_path / 'x' / 'size.csv')
+    monkeypatch.setattr(plain_tables, 'find_spec', lambda name: object())
+    monkeypatch.setattr(pd, 'read_parquet', lambda path: frame)
+    csv = Experiment(made(tmp_path / 'y')).modality('size')
+    pd.testing.assert_frame_equal(Experiment(tmp_path / 'x').modality('size'), csv)
 
 
 def test_results_of_plantcv(tmp_path):
@@ -368,7 +394,10 @@ def test_rows_that_fit_no_plant_are_counted(tmp_path):
 REFUSED = {
     'unknown key': (SMALL + 'treatmets: {}\n', "did you mean 'treatments'?"),
     'role': (SMALL.replace('wet: control', 'wet: controls'), "did you mean 'control'?"),
-    'annotations': (SMALL.replace('{from: exposure, day: 3}', 'annotations'), 'not read yet'),
+    'annotations': (
+        SMALL.replace('{from: exposure, day: 3}', 'annotations'),
+        'nobody has rated these plants: annotations.csv has no answer',
+    ),
     'onset column': (
         SMALL.replace('{from: exposure, day: 3}', '{from: plants}'),
         'no column onset_day',
@@ -478,3 +507,58 @@ def test_check_on_the_command_line(tmp_path, faba):
     assert 'faba run starter' not in refused.stdout
     failed = faba('check', made(tmp_path / 'y', days=(3,)))
     assert failed.returncode == 2 and failed.stderr.count('\n') == 1 and 'one day' in failed.stdout
+
+
+# ---- onsets that raters agree on ----
+LOOKS = range(0, 31, 3)
+
+
+def rated(folder, raters, never='1dry1'):
+    "A described experiment whose plants were rated; the truth, endless for one plant"
+    made(folder, SMALL.replace('{from: exposure, day: 3}', '{from: annotations}'), days=LOOKS)
+    plants = pd.read_csv(folder / 'plants.csv')
+    dry = plants.treatment == 'dry'
+    day = (8.5 + 2 * plants.genotype.str[1:].astype(int)).where(dry)
+    truth = plants.assign(onset=day.where(plants.plant_id != never, 99.0))
+    eyes = [Eye(f'rater {i}', bias=0.0, noise=0.5, unclear=0.0) for i in range(raters)]
+    said = toy_annotations(truth, eyes, looks=LOOKS)
+    said.to_csv(folder / 'annotations.csv', index=False)
+    return truth.set_index('plant_id').onset
+
+
+def test_onsets_from_annotations(tmp_path):
+    truth = rated(tmp_path / 'x', 3)
+    xp = Experiment(tmp_path / 'x')
+    assert (xp.facts.task, xp.facts.onset_from) == ('onset detection', 'annotations')
+    onset = xp.plants.set_index('plant_id').onset_dag
+    assert onset[truth.index[truth.isna()]].isna().all()
+    shown = truth[truth < 99]
+    assert (onset[shown.index] - shown).abs().max() <= 2
+    assert onset['1dry1'] > max(LOOKS)  # nothing was seen on it to the end
+    labels = xp.measured.groupby('plant_id').label.max()
+    assert labels['1dry1'] == 0 and labels[shown.index].eq(1).all()
+    agreed = annotated_onsets(xp, 'consensus').set_axis(xp.plants.plant_id)
+    pd.testing.assert_series_equal(agreed, onset, check_names=False)
+    tables = annotation_tables(xp, draws=20)
+    assert tables['consensus'].published_dag.isna().all()
+
+
+def test_new_answers_are_new_data(tmp_path):
+    rated(tmp_path / 'x', 3)
+    before = Experiment(tmp_path / 'x').fingerprint
+    rated(tmp_path / 'x', 2)
+    assert Experiment(tmp_path / 'x').fingerprint != before
+
+
+def test_one_rater_makes_no_consensus(tmp_path):
+    rated(tmp_path / 'x', 1)
+    said = refusal(tmp_path / 'x')
+    assert 'experiment.yaml, onset: a consensus needs onsets from two raters of one mode' in said
+
+
+def test_without_answers_the_check_says_so_in_one_line(tmp_path, faba):
+    made(tmp_path / 'x', SMALL.replace('{from: exposure, day: 3}', 'annotations'))
+    done = faba('check', tmp_path / 'x')
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    said = [l for l in (done.stdout + done.stderr).splitlines() if 'nobody has rated' in l]
+    assert len(said) == 1 and 'write onset: unknown, rate the plants' in said[0]

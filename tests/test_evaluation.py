@@ -29,7 +29,14 @@ from faba_nb.evaluation.comparing import (
     signed_rank_probabilities,
 )
 from faba_nb.evaluation.evaluating import evaluate_study
-from faba_nb.evaluation.information import alarm_order, concordance, error_matrices, genotype_onsets
+from faba_nb.evaluation.information import (
+    alarm_order,
+    concordance,
+    error_matrices,
+    genotype_onsets,
+    permuted_concordance,
+    replicate_alarms,
+)
 from faba_nb.evaluation.metrics import fold_values, overall, reference_rank
 from faba_nb.evaluation.predictions import (
     KEY_COLUMNS,
@@ -661,9 +668,24 @@ def test_concordance_beside_lifelines():
         np.array([13.0, 38, 38, 34, 10, 34, 13, 38, 38, 28, 38, 34]),
         np.array([17.0, np.nan, 17, 12, 24, np.nan, 31, 17, np.nan, 24, 17, 12]),
     )
-    plants = pd.DataFrame(dict(drought=True, replicate=1, g=np.arange(12)))
+    plants = pd.DataFrame(dict(drought=True, replicate=1, treatment='dry', g=np.arange(12)))
     order, pairs = alarm_order(alarm, plants, 12)
     assert concordance(order, pairs, onset[None])[0, 0] == pytest.approx(0.5192307692307693)
+
+
+def test_every_stressed_plant_of_a_replicate_is_compared():
+    "Three doses of two genotypes: each dose with the same dose, the last one no more than the others"
+    rows = [(g, dose) for g in (0, 1) for dose in ('d1', 'd2', 'd3')]
+    plants = pd.DataFrame(rows, columns=['g', 'treatment']).assign(drought=True, replicate=1)
+    alarm = np.array([9.0, 9, 3, 11, 12, 5])  # the second genotype later in each dose
+    for days, order in ((alarm, 3), (np.where(plants.treatment == 'd3', 4, alarm), 2)):
+        made, pairs = alarm_order(days, plants, 2)
+        assert (made[0, 1], pairs[0, 1]) == (order, 3)
+        onset = np.array([1.0, 2])
+        at = np.array([[0, 1]])
+        slow = concordance(made, pairs, onset[None])[0, 0]
+        quick = permuted_concordance(replicate_alarms(days[None], plants, 2), onset, at)
+        assert quick[0] == pytest.approx(slow) == pytest.approx(0.5 + order / 6)
 
 
 def test_calibration_bins_beside_scikit_learn():

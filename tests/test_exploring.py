@@ -667,3 +667,127 @@ def test_notebooks_are_committed_clean_with_a_picture(name):
     assert 'widgets' not in nb['metadata'] and all(
         len(c['source']) <= 6 for c in nb['cells'] if c['cell_type'] == 'code'
     )
+
+
+# ---- a described experiment ----
+TRAY = """plant_id,day,view,path,left,top,right,bottom
+1d02,0,top,a.png,0,0,40,40
+1d502,0,top,a.png,40,0,80,40
+1d02,7.5,top,a.png,0,0,40,40
+1d1002,7.5,nadir_2,b.png,,,,
+2d502,7.5,nadir_2,b.png,,,,
+"""
+
+
+def tray(folder):
+    "Three doses, a genotype without controls, two plants in one photograph, two views"
+    from PIL import Image
+    from test_description import SMALL, made
+
+    text = SMALL.replace(
+        '{wet: control, dry: {role: stress, label: drought}}',
+        '{d0: control, d50: stress, d100: stress}',
+    )
+    doses = ('d0', 'd50', 'd100')
+    made(folder, text + 'images: i.csv\n', groups=3, tables={'i.csv': TRAY}, treatments=doses)
+    table = pd.read_csv(folder / 'plants.csv')
+    table[~((table.genotype == 'g2') & (table.treatment == 'd0'))].to_csv(
+        folder / 'plants.csv', index=False
+    )
+    both = Image.new('RGB', (80, 40), 'red')
+    both.paste((0, 160, 0), (40, 0, 80, 40))
+    both.save(folder / 'a.png')
+    Image.new('RGB', (80, 40), 'blue').save(folder / 'b.png')
+    return folder
+
+
+def colour_of(jpeg):
+    "Which of red, green and blue a small picture is"
+    import io
+
+    from PIL import Image
+
+    picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert('RGB'))
+    return ('red', 'green', 'blue')[picture.mean((0, 1)).argmax()]
+
+
+@pytest.fixture(scope='module')
+def described(tmp_path_factory):
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
+
+    folder = tray(tmp_path_factory.mktemp('described') / 'x')
+    return PlantsExplorer(folder, tmp_path_factory.mktemp('none'))
+
+
+def test_plants_of_a_tray_have_their_own_pictures(described):
+    e = described
+    e.find('g1')
+    e._goto('g1', 2)
+    e.view.value = 'all views'
+    assert e.view.options == ('nadir_2', 'top', 'all views')
+    photos = e.src.images[e.src.images.plant_id.isin(['1d02', '1d502'])]
+    small = e.thumbs.get(photos.photo)
+    seen = {p: colour_of(small[name]) for p, name in zip(photos.plant_id, photos.photo)}
+    assert seen == {'1d02': 'red', '1d502': 'green'}
+    e.draw(np.inf)
+    assert e.picture.html.count('<image') == 4
+    green = photos.photo[photos.plant_id == '1d502'].iloc[0]
+    e.enlarge(f'photo|{green}')
+    assert e.photo.plant_id == '1d502' and '1d502' in e.big.value
+    e.hide()
+
+
+def test_any_number_of_doses_and_no_control(described):
+    e = described
+    assert e.treatment.options == ('all', 'd0', 'd50', 'd100')
+    e._goto('g1', 2)
+    assert e.pair().treatment.tolist() == ['d0', 'd50', 'd100']
+    e._goto('g2', 2)
+    assert e.pair().treatment.tolist() == ['d50', 'd100']
+    e.view.value = 'nadir_2'
+    e.load()
+    e.draw(np.inf)
+    assert e.picture.html.count('<image') == 1 and 'no photographs of this view' in e.picture.html
+    assert e.shown.options == (('area (size)', ('size', 'area')),)
+    assert 'area (size)' in e.charts.html and '<circle' in e.charts.html
+
+
+def test_days_and_words_are_those_of_the_experiment(described):
+    e = described
+    e._goto('g1', 2)
+    e.view.value = 'all views'
+    e.draw(np.inf)
+    html = e.picture.html
+    assert '>7.5<' in html and 'day 7.5' in html
+    assert 'nan' not in html and 'annotated' not in html and 'onset' not in html
+    assert 'stress from day 3' in html
+    assert 'img there' not in ' '.join(e.src.missing)
+
+
+def test_a_name_without_a_number_is_found(described):
+    described.find('3')
+    assert 'genotypes match' in described.said.value or described.at[0] == 'g3'
+
+
+def test_pages_show_the_views_and_boxes_of_the_experiment(described):
+    from faba_nb.reporting.figures import cut, main_view, plant_boxes
+
+    images = described.src.images
+    assert main_view(images) == 'nadir_2'
+    tray = images[images.path == 'a.png']
+    assert plant_boxes(tray) == [(0, 0, 40, 40), (0, 0, 40, 40), (40, 0, 80, 40)]
+    files = [described.src.xp.folder / p for p in tray.path]
+    red, _, green = cut(files, 40, plant_boxes(tray))
+    assert red.shape == green.shape and red.shape[1] == red.shape[0]
+    assert red[..., 0].mean() > 200 and green[..., 1].mean() > 120
+    assert green[..., 0].mean() < 50 < red[..., 0].mean()
+
+
+def test_features_of_a_described_experiment(described, tmp_path):
+    from faba_nb.exploring.features_explorer import colour_choices
+    from faba_nb.exploring.sources import Sources
+
+    src = Sources(described.src.data, tmp_path)
+    choices = [c for _, c in colour_choices(src)]
+    assert {'treatment', 'genotype', 'stressed', ('size', 'area')} <= set(choices)
+    assert not {'fw_g', 'dw_g', ('fluor', 'NPQ_Lss')} & set(choices)

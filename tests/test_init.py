@@ -120,11 +120,100 @@ def photographed(folder):
     return dict(plants=12, days=2, controls={'80%'}, modalities={'climate'}, images=48)
 
 
-FOLDERS = [plantscreen, lemnatec, miappe, plantcv, photographed]
+def german(folder):
+    "A list of plants and two exports of a German spreadsheet, in its own encoding"
+    plants = ['Pflanzen-ID;Genotyp;Behandlung;Wiederholung']
+    values = ['Pflanzen-ID;Datum;Uhrzeit;Blattfläche (cm²);Bemerkung']
+    for i, g in enumerate(GENOTYPES):
+        for t in ('Kontrolle', 'Trockenstress'):
+            plants.append(f'G{i}{t[0]};{g};{t};1')
+            for d in (3, 7, 12):
+                values.append(f'G{i}{t[0]};{d:02d}.05.2023;09:0{i};{d},{i}5;etwas gelb')
+    climate = ['Datum;Lufttemperatur (°C)', *(f'{d:02d}.05.2023;21,{d}' for d in range(1, 15))]
+    for name, lines in (('Liste', plants), ('Messwerte', values), ('Klima', climate)):
+        (folder / f'{name}.csv').write_bytes('\r\n'.join(lines).encode('cp1252'))
+    modalities = {'messwerte', 'klima'}
+    return dict(plants=12, days=3, controls={'Kontrolle'}, modalities=modalities, images=0)
+
+
+def sheets(folder):
+    "One workbook: a note, the plants, and a sheet for each of two measurements"
+    from faba_nb.testing.example_experiment import write_workbook
+
+    plants, height, spad = [], [], []
+    for i, g in enumerate(GENOTYPES):
+        for t in ('WW', 'WS'):
+            plants.append({'Pot no.': len(plants) + 1, 'Accession': g, 'Water regime': t})
+            for d in (14, 21):
+                height.append({'Pot no.': len(plants), 'DAS': d, 'Height (cm)': d + i})
+                spad.append({'Pot no.': len(plants), 'DAS': d + 1, 'SPAD': 40 + i})
+    named = {'Plant list': plants, 'Height': height, 'Chlorophyll': spad}
+    frames = {name: pd.DataFrame(rows) for name, rows in named.items()}
+    note = pd.DataFrame({'Trial 7, glasshouse 3': ['sown in May']})
+    write_workbook(folder / 'trial.xlsx', {'README': note, **frames})
+    modalities = {'height', 'chlorophyll'}
+    return dict(plants=12, days=4, controls={'WW'}, modalities=modalities, images=0)
+
+
+def barcoded(folder):
+    "SnapshotInfo.csv as a weighing and imaging system writes it, and a list with a plural heading"
+    lists = ['Barcodes,Genotype,Water level']
+    head = 'experiment,id,plant barcode,car tag,timestamp,weight before,weight after,tiles'
+    snapshots, number = [head], 0
+    for i, g in enumerate(GENOTYPES):
+        for t in ('100% FC', '33% FC'):
+            plant = f'Hv{i}AA{t[:2]}'
+            lists.append(f'{plant},{g},{t}')
+            for d in (5, 8):
+                number += 1
+                tiles = [f'VIS_SV_0_z500_{number}', f'VIS_TV_z500_{number}']
+                for tile in tiles:
+                    picture(folder / f'snapshot{number}' / f'{tile}.png')
+                when = f'2015-03-0{d} 11:00:11.5'
+                snapshots.append(f'D,{number},{plant},{i},{when},400.5,450,{";".join(tiles)};')
+    snapshots.append(f'D,{number + 1},EMPTY01,99,2015-03-05 12:00:00,-1,-1,;')
+    (folder / 'SnapshotInfo.csv').write_text('\n'.join(snapshots))
+    (folder / 'Genotypes.csv').write_text('\n'.join(lists))
+    return dict(plants=12, days=2, controls={'100% FC'}, modalities=set(), images=48)
+
+
+def table_set(folder):
+    "The tables of a MIAPPE archive, of which two are wanted"
+    units = ['Observation unit ID\tBiological material ID\tObservation Unit factor value']
+    data = ['Observation unit ID\tDate\tLeafArea']
+    events = ['Event type\tDate\tObservation unit ID']
+    material = ['Biological material ID\tGenus\tSpecies']
+    for i, g in enumerate(GENOTYPES):
+        material.append(f'BM{i}\tZea\tmays {g}')
+        for t in ('Well-watered', 'Water deficit'):
+            unit = f'plant:{len(units)}'
+            units.append(f'{unit}\tBM{i}\t{t}')
+            events.append(f'Transplanting\t2019-04-10\t{unit}')
+            for d in (12, 16, 20):
+                data.append(f'{unit}\t2019-04-{d}T10:00:00+02:00\t{d}.{i}')
+    study = ['Study unique ID\tStart date of study', 'VIB1\t2019-04-01']
+    named = dict(units=units, data=data, event=events, material=material, study=study)
+    for name, lines in named.items():
+        (folder / f'{name}.txt').write_text('\n'.join(lines))
+    modalities = {'data'}
+    return dict(plants=12, days=3, controls={'Well-watered'}, modalities=modalities, images=0)
+
+
+FOLDERS = [
+    plantscreen,
+    lemnatec,
+    miappe,
+    plantcv,
+    photographed,
+    german,
+    sheets,
+    barcoded,
+    table_set,
+]
 
 
 @pytest.mark.parametrize('make', FOLDERS, ids=lambda f: f.__name__)
-def test_five_folders(tmp_path, make):
+def test_folders(tmp_path, make):
     wanted = make(tmp_path)
     path, guess = write_guess(tmp_path)
     assert not guess.undecided, guess.undecided
@@ -142,7 +231,7 @@ def test_five_folders(tmp_path, make):
     assert all('  # ' in line for line in reasoned)
 
 
-def test_details_of_the_five(tmp_path):
+def test_details_of_the_folders(tmp_path):
     for make in FOLDERS:
         (tmp_path / make.__name__).mkdir()
         make(tmp_path / make.__name__)
@@ -157,6 +246,54 @@ def test_details_of_the_five(tmp_path):
     assert read['photographed'].facts.clocks == ('climate',)
     assert read['photographed'].rounds.dag.tolist() == [3, 10]
     assert read['photographed'].description.images.mask == 'alpha'
+
+
+def test_a_column_that_may_be_the_treatment_is_asked_about(tmp_path):
+    "Photographs with day and time in their names, and groups A and B without a word for them"
+    rows = ['pot;variety;group;bench']
+    for i, g in enumerate(GENOTYPES):
+        for t in ('A', 'B'):
+            rows.append(f'{t}{i:02d};{g};{t};{i}')
+            for d in (1, 4):
+                name = f'{t}{i:02d}_cam1_2021070{d}T101{i}00.jpg'
+                picture(tmp_path / 'img' / f'2021-07-0{d}' / name, 'green')
+    (tmp_path / 'pots.csv').write_text('\n'.join(rows))
+    path, guess = write_guess(tmp_path)
+    assert [u.partition(':')[0] for u in guess.undecided] == [
+        'whether "group" is the treatment',
+        'the roles of the treatments A, B',
+    ]
+    said = read_yaml(path)
+    assert said['plants']['rename'] == {'group': 'treatment'}
+    for value, role in (('A', 'control'), ('B', 'stress')):
+        said['treatments'][value] = role
+    path.write_text(json.dumps(said))
+    xp = Experiment(tmp_path)
+    assert (len(xp.images), xp.rounds.dag.tolist()) == (24, [0, 3])
+    assert 'time is' not in ' '.join(check_described(tmp_path).findings.what)
+
+
+def test_the_genotype_is_no_treatment(tmp_path):
+    table_set(tmp_path)
+    assert 'may also be' not in write_guess(tmp_path)[1].text
+
+
+def test_a_parquet_table_is_named(tmp_path):
+    miappe(tmp_path)
+    (tmp_path / 'more.parquet').write_bytes(b'PAR1')
+    notes = write_guess(tmp_path)[1].notes
+    assert any(n.startswith('more.parquet is not used: ') for n in notes)
+
+
+def test_tables_of_one_name_are_two_modalities(tmp_path):
+    wanted = miappe(tmp_path)
+    (tmp_path / 'again').mkdir()
+    (tmp_path / 'again' / 'observations.tsv').write_text(
+        (tmp_path / 'observations.tsv').read_text()
+    )
+    write_guess(tmp_path)
+    names = wanted['modalities'] | {'observations_2'}
+    assert set(Experiment(tmp_path).facts.modalities) == names
 
 
 def test_never_writes_over(tmp_path):

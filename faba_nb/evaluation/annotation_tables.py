@@ -189,5 +189,7 @@ def annotation_tables(
     tables['agreement'] = agreement_table(both, plants, draws, seed, e.facts)
     tables['differences'] = difference_table(both, plants, e.facts)
     tables['false_onsets'] = false_onsets(said, plants, draws, seed)
+    if e.facts.onset_from != 'plants':
+        plants = plants.assign(onset_dag=np.nan)  # nothing was published beside the raters
     tables |= _consensus_tables(said, plants, draws, seed)
     return {name: with_reasons(t) for name, t in tables.items()}

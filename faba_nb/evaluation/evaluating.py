@@ -404,7 +404,7 @@ REFERENCE_WORDS = dict(
     train="each fold ranked by its training genotypes' controls",
     none='folds as they are: the predictions hold no controls of the same fits',
     validation=(
-        "each fold ranked by its three validation genotypes' controls, "
+        "each fold ranked by its validation genotypes' controls, "
         'since the predictions hold no training rows'
     ),
 )
@@ -461,7 +461,7 @@ def genotype_rows(
     "Concordance of alarm day and onset"
     onset = genotype_onsets(s)
     o = np.nan_to_num(np.sign(onset[None] - onset[:, None]))
-    orders = [alarm_order(a, s.plants, resampler.G) for a in s.alarm_day()]
+    orders = [alarm_order(a, s.plants, resampler.G) for a in s.first_alarm()]
     right = np.stack([(pairs + order * o) / 2 * (o != 0) for order, pairs in orders])
     total = orders[0][1] * (o != 0)
     null = table.set_index('statistic').loc['concordance']

@@ -10,7 +10,7 @@ __all__ = ['ALLOWANCE', 'beside_reference', 'cusum', 'last_third', 'own_deviatio
 import numpy as np
 import pandas as pd
 from scipy import stats
-from . import alarms  # gives Scores its thresholds
+from . import alarms
 from .predictions import Scores, STEP_COLUMNS, with_labels
 
 # %% ../../nbs/40_evaluation/22_signal_alarms.ipynb #e4f95655

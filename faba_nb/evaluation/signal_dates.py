@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import stats
-from . import alarms  # gives Scores its thresholds
+from . import alarms
 from .predictions import Scores
 from .metrics import ratio
 from .comparing import adjust

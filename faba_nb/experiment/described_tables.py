@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EMPTY', 'OURS', 'RESERVED', 'PLANT_KEYS', 'UNSTATED', 'IMAGE_KEYS', 'BOX', 'SUFFIXES', 'MASKS', 'MODALITY_KEYS',
-           'CLASSES', 'PLANTS_FIRST', 'FEWEST', 'Keyed', 'with_keys', 'Grown', 'read_grown', 'read_dates',
+           'CLASSES', 'UNRATED', 'PLANTS_FIRST', 'FEWEST', 'Keyed', 'with_keys', 'Grown', 'read_grown', 'read_dates',
            'find_day_zero', 'days_of', 'one_day', 'last_session', 'tiles', 'read_photographs', 'photograph_rows',
            'modality_columns', 'modality_rows', 'onset_thirds', 'onsets_of', 'DescribedTables', 'day_zero', 'rounds',
            'plants', 'controls_for', 'whole_groups', 'better_columns', 'images', 'listing', 'modality', 'modalities',
@@ -20,12 +20,14 @@ import numpy as np, pandas as pd
 from ..core.errors import BadInput, unknown
 from ..core.files import sha256
 from ..core.kept import kept_in
+from .annotations import FILE as ANNOTATED, read_annotations
 from .cleaning import is_missing, tidy_dates, tidy_text, tidy_times, tidy_yes
 from .description import FILE, Description, TableSource
 from .description import a_date, facts_from_description, read_description
 from .facts import Facts
-from .labels import label_steps
+from .labels import agreed_onsets, label_steps
 from .marks import COLUMNS
+from .onset_sets import consensus_mode
 from .plain_tables import WORDS, PlainTable, files_like, find_keys, is_numeric
 from .plain_tables import counted, is_pattern, read_numbers, read_plain, say_rows
 from .sheets import Finding, find_file
@@ -281,6 +283,15 @@ def read_dates(
     say_rows(table, list(cells.index[bad]), say, 'taken as missing')
     return pd.Series(values, cells.index, dtype='datetime64[s]')
 
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #07b36c1e
+_CLOCK = re.compile(r'([01]\d|2[0-3])[-.hH_]?([0-5]\d)(?:[-.mM_]?([0-5]\d))?')
+
+
+def _plain_time(x: object) -> object:
+    "A time as it stands in names of files, such as 101500 or 10h15, with colons"
+    m = _CLOCK.fullmatch(x.strip()) if isinstance(x, str) else None
+    return f'{m[1]}:{m[2]}:{m[3] or "00"}' if m else x
+
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #3e514b8d
 def _moments(keyed: Keyed) -> pd.DataFrame:
     "written (day as a number), stamp (date and time) of each row"
@@ -296,7 +307,7 @@ def _moments(keyed: Keyed) -> pd.DataFrame:
     if dated in rows:
         stamp = read_dates(table, keyed.heading(dated), rows[dated])
     if 'time' in rows:
-        seconds, bad = tidy_times(rows.time.to_numpy(object))
+        seconds, bad = tidy_times(rows.time.map(_plain_time).to_numpy(object))
         say = lambda i: f'time is {tidy_text(rows.time[i])!r}'
         say_rows(table, list(rows.index[bad]), say, 'taken as missing')
         clock = pd.Series(seconds, rows.index).fillna(0)
@@ -800,6 +811,25 @@ def _numbered(self, frame: pd.DataFrame) -> pd.DataFrame:
 
 DescribedTables._numbered = _numbered
 
+# %% ../../nbs/10_experiment/68_described_tables.ipynb #bbf835c9
+UNRATED = 'write onset: unknown, rate the plants (nbs/90_explore/annotate.ipynb), then this again'
+
+
+def _agreed(self) -> pd.Series:  # day by the index of `facts`
+    "The onset that raters agree on"
+    facts = self._grown.facts
+    said = read_annotations(self.folder, facts.plant_id)
+    place = f'{FILE}, onset'
+    if said.empty:
+        raise BadInput(f'nobody has rated these plants: {ANNOTATED} has no answer', place, UNRATED)
+    if consensus_mode(said) is None:
+        hint = f'let a second person rate the plants; {UNRATED}'
+        raise BadInput('a consensus needs onsets from two raters of one mode', place, hint)
+    return agreed_onsets(facts, said, self._seen.groupby('plant_id').day.max())
+
+
+DescribedTables._agreed = _agreed
+
 # %% ../../nbs/10_experiment/68_described_tables.ipynb #5387de48
 PLANTS_FIRST = [
     'plant_id', 'genotype', 'accession_num', 'treatment', 'replicate', 'onset_dag', 'onset_class',
@@ -811,7 +841,11 @@ PLANTS_FIRST = [
 def plants(self) -> pd.DataFrame:
     "One row per plant, sorted by plant_id: the columns `PLANTS_FIRST`, then those of its table"
     facts = self._grown.facts
-    onset = onsets_of(self._grown, self.description, self.day_zero, float(self.rounds.dag.min()))
+    if self.description.onset.from_ == 'annotations':
+        onset = self._agreed()
+    else:
+        first = float(self.rounds.dag.min())
+        onset = onsets_of(self._grown, self.description, self.day_zero, first)
     of_group = onset.groupby(facts.group).median()
     own = dict(
         accession_num=pd.factorize(facts.genotype, sort=True)[0] + 1,
@@ -988,6 +1022,8 @@ def _files(self) -> list[Path]:
     several = [s.table for s in d.modalities.values() if is_pattern(s.table)]
     results = [p for pattern in several for p in files_like(self.folder, pattern).path]
     found = [find_file(self.folder, name) for name in plain]
+    if d.onset.from_ == 'annotations':
+        found.append(self.folder / ANNOTATED)
     return [self.folder / FILE, *found, *(self.folder / p for p in results)]
 
 

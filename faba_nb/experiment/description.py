@@ -134,18 +134,14 @@ def _onset(said: Any, where: str) -> Onset:
     "The onset, in either way of writing"
     if isinstance(said, dict) and len(said) == 1 and (inner := said.get('exposure')) is not None:
         said = {'from': 'exposure', **(inner if isinstance(inner, dict) else {'day': inner})}
-    onset = _part(Onset, said, 'from', where)
-    if onset.from_ == 'annotations':
-        raise BadInput(
-            'onsets from annotations are not read yet',
-            where,
-            'write each plant\'s day into the plant table as onset_day, and from: plants',
-        )
-    return onset
+    return _part(Onset, said, 'from', where)
 
 # %% ../../nbs/10_experiment/66_description.ipynb #a35977de
 TASKS = dict(
-    plants='onset detection', exposure='treatment detection', unknown='treatment detection'
+    plants='onset detection',
+    annotations='onset detection',
+    exposure='treatment detection',
+    unknown='treatment detection',
 )
 
 

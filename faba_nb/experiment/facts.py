@@ -44,7 +44,8 @@ class Facts:
     onset_classes: dict[str, float] = field(default_factory=dict)
     senescence_day: float | None = None  # from which day controls age visibly, where it is known
     leave_out: str = 'genotype'  # what a group of plants is: genotype, block, …
-    onset_from: Literal['plants', 'exposure', 'unknown'] = 'plants'  # where onsets come from
+    # where onsets come from
+    onset_from: Literal['plants', 'exposure', 'annotations', 'unknown'] = 'plants'
     task: str = 'onset detection'  # or `treatment detection`, where no onset is known
     modalities: tuple[str, ...] = ()  # names of the tables of measurements
     clocks: tuple[str, ...] = ()  # those of them that are the same for every plant

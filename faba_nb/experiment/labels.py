@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEASURED', 'plan_steps', 'merge_on_dag', 'label_steps', 'plant_days', 'dealt_onsets', 'rater_onsets',
-           'consensus_onsets', 'imputed_onsets', 'rated', 'annotated_onsets', 'label_set', 'with_onsets']
+           'consensus_onsets', 'imputed_onsets', 'rated', 'agreed_onsets', 'annotated_onsets', 'label_set',
+           'with_onsets']
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #cd0fee7a
 import zlib
@@ -182,7 +183,18 @@ def _for_all(onset: pd.Series, plants: pd.DataFrame, end: pd.Series) -> pd.Serie
     middle = day.groupby(plants.genotype).transform('median')
     return day.fillna(middle.where(plants.role == 'stress'))
 
+# %% ../../nbs/10_experiment/60_labels.ipynb #d460d0b4
+def agreed_onsets(
+    plants: pd.DataFrame,  # plant_id, genotype, role
+    said: pd.DataFrame,  # from `read_annotations`
+    end: pd.Series,  # last day (d) on which each plant was seen, by plant_id
+) -> pd.Series:  # (plants,) d, NaN for plants that are not under stress
+    "What raters say together as the onset of every plant under stress"
+    day = _for_all(consensus_onsets(said), plants, end)
+    _refuse_lost(day, plants, 'consensus')
+    return day
 
+# %% ../../nbs/10_experiment/60_labels.ipynb #bf06cfa5
 def annotated_onsets(
     experiment: 'Experiment',  # with annotations in its folder
     labels: str,  # consensus, rater:NAME or imputed:K

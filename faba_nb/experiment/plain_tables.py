@@ -32,6 +32,8 @@ WORDS = dict(
         'pot',
         'pot id',
         'tray id',
+        'pflanze',
+        'pflanzen-id',
     ],
     genotype=[
         'genotype',
@@ -48,6 +50,8 @@ WORDS = dict(
         'variety',
         'line',
         'plant name',
+        'genotyp',
+        'sorte',
     ],
     treatment=[
         'treatment',
@@ -58,8 +62,9 @@ WORDS = dict(
         'observation unit factor value',
         'condition',
         'tray info',
+        'behandlung',
     ],
-    replicate=['replicate', 'rep', 'block'],
+    replicate=['replicate', 'rep', 'block', 'wiederholung'],
     onset_day=['onset_day', 'onset', 'onset day', 'day of onset'],
     day=['day', 'DAS', 'DAG', 'DAT', 'DAP', 'days after sowing', 'days after treatment'],
     date=[
@@ -70,8 +75,9 @@ WORDS = dict(
         'observation date',
         'datetime',
         'date time',
+        'datum',
     ],
-    time=['time', 'measuring time'],
+    time=['time', 'measuring time', 'uhrzeit'],
     round=['round', 'round order'],
     view=['view', 'angle', 'rotation', 'frame', 'camera', 'cam', 'image name'],
     path=['path', 'file', 'filename', 'image path', 'image file', 'image'],
@@ -286,9 +292,13 @@ def _workbook(table: PlainTable, path: Path, source: TableSource) -> PlainTable:
 def _parquet(table: PlainTable, path: Path, source: TableSource) -> PlainTable:
     "Read a Parquet file, where the package for it is installed"
     if find_spec('pyarrow') is None:
-        hint = 'save the table as CSV'
+        hint = 'pip install pyarrow, or save the table as CSV'
         raise BadInput('a Parquet file needs pyarrow, which is not installed', table.file, hint)
-    frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as e:
+        why = ' '.join(str(e).split())
+        raise BadInput(f'this is no Parquet file ({why})', table.file, 'write it again') from None
     table.cells = frame.astype(object).set_axis(range(2, len(frame) + 2))
     return table
 

@@ -14,11 +14,12 @@ import pyvips
 from fastcore.basics import patch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
+from ..experiment.facts import built_in
 from .charts import COLOURS, scatter, treatment_colours, words
 from .picture import Picture
 from .sources import Explorer, Sources, note, series_names
 from ..reporting.results import OUTLIER, doubts
-from .thumbnails import data_uri, reduce_photograph
+from .thumbnails import data_uri, reduced
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #0fa25e34
 def components(
@@ -85,6 +86,16 @@ def points(
     key = table.plant_id + '|' + table['round'].astype(str)
     return table.assign(stressed=stressed, key=key), share
 
+# %% ../../nbs/70_exploring/70_features_explorer.ipynb #10f84a18
+def _own_facts(
+    src: Sources,  # of a described experiment
+) -> list[str]:  # columns that `points` has
+    "What is known of every plant of an experiment that is not the built-in one"
+    own = [f for f in FACTS if f in src.xp.plants or f in ('dag', 'stressed')]
+    own = [f for f in own if f not in src.xp.plants or src.xp.plants[f].nunique() > 1]
+    keys = {*FACTS, 'plant_id', 'onset_dag', 'flags', 'role', 'group', 'is_dead'}
+    return own + [c for c in src.xp.plants if c not in keys]
+
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #6c5c71d7
 FACTS = [
     'treatment',
@@ -104,12 +115,13 @@ def colour_choices(
     src: Sources,  # what there is to show
 ) -> list[tuple]:
     "(label, choice) for the menu; a choice is a column, or where a value comes from"
-    choices = [(f.replace('_', ' '), f) for f in FACTS]
+    known = FACTS if src.facts == built_in() else _own_facts(src)
+    choices = [(f.replace('_', ' '), f) for f in known]
     for arm in src.arms:
         for protocol in ('online', 'retrospective'):
             choice = ('probability', arm, protocol)
             choices.append((f'probability of {arm}, {protocol}', choice))
-    return choices + series_names()
+    return choices + series_names(src.xp)
 
 
 def value_of(
@@ -240,7 +252,8 @@ def _controls(self: FeaturesExplorer) -> None:
     self.axes = w.Dropdown(options=axes, description='axes')
     self.colour = w.Dropdown(options=colour_choices(self.src), description='colour', layout=wide)
     days = self.src.xp.rounds.dag
-    self.days = w.IntRangeSlider(
+    slider = w.IntRangeSlider if (days % 1 == 0).all() else w.FloatRangeSlider
+    self.days = slider(
         value=(days.min(), days.max()),
         min=days.min(),
         max=days.max(),
@@ -322,7 +335,7 @@ def draw(self: FeaturesExplorer) -> None:
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #e12fa4fc
 def _titles(t: pd.DataFrame, value: pd.Series, name: str, word: str) -> pd.Series:
     "What the mouse is told about every point"
-    day = t.dag.map('{:.0f}'.format)
+    day = t.dag.map('{:g}'.format)
     day = np.where(t.dag.isna(), '', f', {word} ' + day)
     genotype = t.genotype.map(str)
     treatment = t.treatment.map(str)
@@ -354,9 +367,9 @@ def show(
 @patch
 def _large(self: FeaturesExplorer, r: pd.Series) -> str:
     "HTML of a photograph, with what is in doubt about its plant"
-    alt = f'{r.plant_id}, {self.src.facts.day_word} {r.dag}'
+    alt = f'{r.plant_id}, {self.src.facts.day_word} {r.dag:g}'
     try:
-        source = data_uri(reduce_photograph(self.src.xp.image_path(r), 430))
+        source = data_uri(reduced(self.src.xp.folder, r.photo, 430))
         body = f'<img style="display:block;max-height:430px" alt="{alt}" src="{source}">'
     except pyvips.Error:
         body = '<i>cannot be read</i>'

@@ -15,6 +15,7 @@ import pyvips
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..evaluation.alarms import Rule, genotype_rule, NEVER_WORDS
+from ..experiment.facts import built_in
 from .marking import Marking, marks_of
 from .pair import WIDTH, measurements, photographs, stacked
 from .picture import Picture
@@ -22,7 +23,7 @@ from .charts import svg, treatment_colours
 from .sources import Explorer, Sources, later, note, plain, series_names
 from ..reporting.results import OUTLIER, doubts
 from ..reporting.words import in_order, stressed
-from .thumbnails import Thumbnails, data_uri, reduce_photograph
+from .thumbnails import Thumbnails, data_uri, reduced
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #60f98e9e
 KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'u', 'Escape')
@@ -56,7 +57,8 @@ class PlantsExplorer(Explorer):
         super().__init__([self.notice])
         if self.src.xp is None:
             return
-        self.thumbs = Thumbnails(self.src.xp.folder)
+        whole = {} if self.src.facts == built_in() else dict(middle=1.0)
+        self.thumbs = Thumbnails(self.src.xp.folder, **whole)
         self.marking = Marking(self.src.xp.folder, self.draw)
         self._places()
         self._controls()
@@ -103,7 +105,10 @@ def _controls(self: PlantsExplorer) -> None:
         continuous_update=False,
     )
     self.treatment = w.Dropdown(
-        options=['both', *(t for t in in_order(self.src.facts) if t in set(p.treatment))],
+        options=[
+            self.all_treatments,
+            *(t for t in in_order(self.src.facts) if t in set(p.treatment)),
+        ],
         description='treatment',
     )
     self.replicate = w.ToggleButtons(
@@ -113,9 +118,9 @@ def _controls(self: PlantsExplorer) -> None:
         style={'button_width': '36px'},
         layout=w.Layout(width='240px'),
     )
-    views = sorted(self.src.images['view'].unique(), key=lambda v: (v == 'top', v))
+    views = sorted(self.src.images['view'].unique(), key=lambda v: ('top' in v.lower(), v))
     self.view = w.Dropdown(options=[*views, 'all views'], description='view')
-    self.shown = w.SelectMultiple(options=series_names(), rows=6, description='measured')
+    self.shown = w.SelectMultiple(options=series_names(self.src.xp), rows=6, description='measured')
     self.arms = w.SelectMultiple(options=arms, value=tuple(arms[:2]), rows=6, description='arms')
     self.protocol = w.Dropdown(options=['both', 'online', 'retrospective'], description='protocol')
     self.threshold = w.FloatSlider(
@@ -210,7 +215,8 @@ def find(
     wanted = plain(text)
     meant = p.plant_id.map(plain) == wanted
     if wanted.isdigit():
-        meant |= p.plant_id.str.extract(r'(\d+)$')[0].astype(int) == int(wanted)
+        numbers = pd.to_numeric(p.plant_id.str.extract(r'(\d+)$')[0])
+        meant |= numbers == int(wanted)
     if meant.any():
         return self._go_to_plant(p[meant].iloc[0])
     names = pd.Series(sorted(p.genotype.unique()))
@@ -276,15 +282,21 @@ def _step(self: PlantsExplorer, key: str) -> None:
     self.at = next((q for q in same if q[1] == replicate), same[0])
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #73fdaf16
+@patch(as_prop=True)
+def all_treatments(self: PlantsExplorer) -> str:
+    "What the menu calls all treatments together"
+    return 'both' if self.src.xp.plants.treatment.nunique() == 2 else 'all'
+
+
 @patch
 def pair(self: PlantsExplorer) -> pd.DataFrame:
-    "Control and stressed plant, or the chosen one of them, as rows of the plant table"
+    "Plants of a place, controls first, or those of one treatment: rows of the plant table"
     p = self.src.xp.plants
     genotype, replicate = self.at
     p = p[(p.genotype == genotype) & (p.replicate == replicate)]
     place = p.treatment.map(in_order(self.src.facts).index)
     p = p.loc[place.sort_values(kind='stable').index]
-    if self.treatment.value == 'both':
+    if self.treatment.value == self.all_treatments:
         return p
     return p[p.treatment == self.treatment.value]
 
@@ -306,7 +318,7 @@ BATCH = 8  # photographs at a time
 def _small(
     self: PlantsExplorer, paths: 'Sequence[str]', patience: float
 ) -> dict[str, bytes | None]:
-    "path -> JPEG bytes of those that are ready"
+    "name -> JPEG bytes of those that are ready"
     out = {}
     end = time.monotonic() + patience
     paths = list(paths)
@@ -331,7 +343,7 @@ def draw(
     if pair.empty:
         return self._nobody()
     im = pd.concat([self.src.rows('images', p) for p in pair.plant_id])
-    paths = im.path[im['view'].isin(self.views())]
+    paths = im.photo[im['view'].isin(self.views())]
     small = self._small(paths, patience)
     self._parts = (
         photographs(self.src, pair, self.views(), small, self._marks()),
@@ -411,6 +423,14 @@ def _marks(self: PlantsExplorer) -> pd.DataFrame:
 FIRST = (('shape', 'height_cm'), ('fluor', 'NPQ_Lss'), ('water', 'whc_before_pct'), ('vi', 'GLI'))
 
 
+def _first_columns(known: 'Sequence[tuple]') -> list[tuple]:  # (modality, column)
+    "The first column of each of the first modalities"
+    of = {}
+    for modality, column in known:
+        of.setdefault(modality, (modality, column))
+    return list(of.values())[: len(FIRST)]
+
+
 @patch
 def load(self: PlantsExplorer) -> None:
     "Show what was measured, and gate weights; done once"
@@ -419,7 +439,8 @@ def load(self: PlantsExplorer) -> None:
     self._loaded = True
     known = [choice for _, choice in self.shown.options]
     with self.hold():
-        self.shown.value = [s for s in FIRST if s in known]
+        first = FIRST if self.src.facts == built_in() else _first_columns(known)
+        self.shown.value = [s for s in first if s in known]
         self.gates.value = bool(self.src.arms)
     self.notice.value = self.src.notice()
 
@@ -441,15 +462,15 @@ def photo(self: PlantsExplorer) -> pd.Series | None:
 @patch
 def enlarge(
     self: PlantsExplorer,
-    key: str,  # 'photo|' and the path of a photograph
+    key: str,  # 'photo|' and the name of a photograph
 ) -> None:
     "Show one day large; a second click on the same photograph hides it"
-    found = self.src.images[self.src.images.path == key.removeprefix('photo|')]
+    found = self.src.images[self.src.images.photo == key.removeprefix('photo|')]
     if found.empty:
         return
     photo = found.iloc[0]
     p = self.src.xp.plants
-    if self.photo is not None and photo.path == self.photo.path:
+    if self.photo is not None and photo.photo == self.photo.photo:
         return self.hide()
     self.marking.about(photo)
     if photo.plant_id in set(self.pair().plant_id):
@@ -500,7 +521,7 @@ def _enlarge(self: PlantsExplorer) -> None:
     "Show the chosen photograph large beside that of the other plant, or nothing"
     if self._held:
         return
-    at = () if self.photo is None else (self.photo.path, *self.pair().plant_id)
+    at = () if self.photo is None else (self.photo.photo, *self.pair().plant_id)
     if at != self._enlarged:
         shown = ''.join(map(self._large, self._same_day())) if at else ''
         self.big.value = f'<div style="display:flex;gap:8px">{shown}</div>' if at else ''
@@ -524,11 +545,11 @@ def _same_day(self: PlantsExplorer) -> 'Iterator[pd.Series]':
 def _large(self: PlantsExplorer, r: pd.Series) -> str:
     "HTML of one enlarged photograph, with what is in doubt about its plant"
     p = self.src.xp.plants.set_index('plant_id').loc[r.plant_id]
-    day = f'{self.src.facts.day_word} {r.dag}'
-    frame = '#e0a800' if r.path == self.photo.path else 'transparent'
+    day = f'{self.src.facts.day_word} {r.dag:g}'
+    frame = '#e0a800' if r.photo == self.photo.photo else 'transparent'
     style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
     try:
-        source = data_uri(reduce_photograph(self.src.xp.image_path(r), 700))
+        source = data_uri(reduced(self.src.xp.folder, r.photo, 700))
         body = f'<img style="{style}" src="{source}" alt="{r.plant_id}, {day}">'
     except pyvips.Error as e:
         body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
@@ -551,6 +572,6 @@ def other_day(
     im = self.src.images
     old = self.photo
     mine = im[(im.plant_id == old.plant_id) & (im['view'] == old['view'])].sort_values('dag')
-    at = list(mine.path).index(self.photo.path) + by
+    at = list(mine.photo).index(self.photo.photo) + by
     if 0 <= at < len(mine):
-        self.enlarge('photo|' + mine.path.iloc[at])
+        self.enlarge('photo|' + mine.photo.iloc[at])

@@ -19,12 +19,14 @@ from ..core.places import root
 from ..core.study_folder import StudyFolder
 from ..evaluation.signal_dates import alarm_dates
 from ..evaluation.predictions import read_predictions, scores
+from ..experiment.description import is_described
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts, built_in
 from ..experiment.marks import COLUMNS
 from ..experiment.plan import design
 from ..experiment.tables import FLUOR
 from .charts import as_png
+from .thumbnails import photo_names
 from ..reporting.results import Results
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #e09f6f06
@@ -65,6 +67,7 @@ class Sources:
         self._frames = {}
         self._scores = {}
         self._means = {}
+        self._images = None
         settle()
         self.out = Path(out or os.environ.get('FABA_OUT') or last_study())
         self.results = self._results()
@@ -103,7 +106,7 @@ def _experiment(self: Sources) -> Experiment | None:
     except BadInput as e:
         self.missing.append(f'{e}. A simulated experiment: faba twin data/twin/demo --genotypes 12')
         return None
-    if not (xp.folder / 'img').is_dir():
+    if not is_described(xp.folder) and not (xp.folder / 'img').is_dir():
         self.missing.append(
             f'There are no photographs in {self.data}: copy or link the folder img there, '
             f'then faba check {self.data}'
@@ -114,11 +117,12 @@ def _experiment(self: Sources) -> Experiment | None:
 @patch
 def table(
     self: Sources,
-    name: str,  # a table of `Experiment`: 'fluor', 'vi', 'water', 'shape', 'env'
+    name: str,  # a table of `Experiment`: 'fluor', 'vi', …; a modality of a described one
 ) -> pd.DataFrame:
     "The table, or an empty one"
     try:
-        return getattr(self.xp, name)
+        described = is_described(self.xp.folder)
+        return self.xp.modality(name) if described else getattr(self.xp, name)
     except BadInput as e:
         self.miss(f'{e}; what the folder holds is listed by: faba check {self.data}')
         types = dict(plant_id=str, round=int, dag=float)
@@ -137,10 +141,19 @@ def miss(
 # %% ../../nbs/70_exploring/40_sources.ipynb #dface267
 @patch(as_prop=True)
 def images(self: Sources) -> pd.DataFrame:
-    "The photographs, as in `Experiment.images`; none where the folder img is missing"
-    if self.xp is not None and (self.xp.folder / 'img').is_dir():
-        return self.xp.images
-    types = dict(plant_id=str, round=int, dag=int, view=str, path=str, outlier=bool)
+    "The photographs, as in `Experiment.images`, each with its name; none where there are none"
+    if self._images is None:
+        self._images = self._found_images()
+    return self._images
+
+
+@patch
+def _found_images(self: Sources) -> pd.DataFrame:
+    "The photographs of the experiment with their names"
+    xp = self.xp
+    if xp is not None and (is_described(xp.folder) or (xp.folder / 'img').is_dir()):
+        return xp.images.assign(photo=photo_names(xp.images))
+    types = dict(plant_id=str, round=int, dag=int, view=str, path=str, outlier=bool, photo=str)
     return pd.DataFrame({c: pd.Series(dtype=t) for c, t in types.items()})
 
 
@@ -203,8 +216,15 @@ WATER = {
 }
 
 
-def series_names() -> list[tuple]:
+def series_names(
+    xp: Experiment | None = None,  # a described one names its own columns
+) -> list[tuple]:
     "(label, (table, column)) of everything that can be shown over time"
+    if xp is not None and is_described(xp.folder):
+        shown = [
+            (m, c) for m, t in xp.modalities.items() for c in t.columns[3:] if m not in xp.clocks
+        ]
+        return [(f'{c} ({m})' if c != m else c, (m, c)) for m, c in shown]
     known = [('shape', SHAPE), ('water', WATER)]
     known += [('vi', _labels('indices')), ('env', _labels('environment'))]
     out = []

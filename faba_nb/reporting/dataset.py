@@ -327,6 +327,8 @@ def _onset_of(facts: Facts) -> str:
     return {
         'plants': f'Annotated onset of {facts.stress_word} symptoms, as the plant table has it '
         '(how it was annotated is not documented)',
+        'annotations': f'Onset of {facts.stress_word} symptoms, as several raters agree on it '
+        '(median of the plants of a genotype)',
         'exposure': 'First day of exposure; when symptoms began is not known',
         'unknown': 'First day of the treatment; when symptoms began is not known',
     }[facts.onset_from]

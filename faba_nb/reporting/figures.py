@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['arm_tone', 'axis_label', 'score_panel', 'scores', 'pair_panel', 'adjusted_words', 'contrasts', 'genotype_differences',
-           'typical_genotypes', 'probability_curves', 'plants_shown', 'dagger', 'photograph', 'plant_box', 'cut',
-           'plant_strip']
+           'typical_genotypes', 'probability_curves', 'plants_shown', 'dagger', 'photograph', 'plant_box', 'main_view',
+           'plant_boxes', 'cut', 'plant_strip']
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #89093416
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,7 @@ from PIL import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ..evaluation.comparing import MARGIN, ROPE, verdict_words
+from ..experiment.described_tables import BOX
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts
 from .drawing import Drawn, how_many, shows
@@ -427,9 +428,16 @@ def _curves_alt(df: pd.DataFrame, chosen: dict[str, str], arm: str, facts: Facts
 def photograph(
     path: Path,  # a photograph
     height: int = 900,  # pixels, at most; never enlarged
+    box: tuple[int, int, int, int] | None = None,  # left, top, right, bottom; pixels, upright
 ) -> Image.Image:
-    "The photograph as a small RGBA picture"
-    image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down')
+    "The photograph, or one plant of a tray, as a small RGBA picture"
+    if box is None:
+        image = pyvips.Image.thumbnail(str(path), 100_000, height=height, size='down')
+    else:
+        left, top, right, bottom = box
+        whole = pyvips.Image.new_from_file(str(path)).autorot()
+        part = whole.crop(left, top, right - left, bottom - top)
+        image = part.thumbnail_image(100_000, height=height, size='down')
     image = image.colourspace('srgb')
     if not image.hasalpha():
         image = image.addalpha()
@@ -447,13 +455,34 @@ def plant_box(
     plant = opaque & (red_or_green > 30) & (blue < red_or_green - 10)
     return Image.fromarray(plant.astype('uint8') * 255).getbbox()
 
+# %% ../../nbs/50_reporting/45_figures.ipynb #d3dd2cf2
+def main_view(
+    images: pd.DataFrame,  # `Experiment.images`
+) -> str:  # '' where there are none
+    "The view that rows of photographs show: the first from the side, else that with the most"
+    number = images['view'].value_counts()
+    order = lambda v: (v != 'side_000', 'top' in v.lower(), -number[v], v)
+    return min(number.index, key=order, default='')
+
+
+def plant_boxes(
+    photos: pd.DataFrame,  # rows of `Experiment.images`
+) -> list[tuple | None]:  # left, top, right, bottom (pixels); None: all of the photograph
+    "The box of the plant in each photograph"
+    if BOX[0] not in photos:
+        return [None] * len(photos)
+    sides = photos[BOX].round().to_numpy(float)
+    return [tuple(int(v) for v in s) if np.isfinite(s).all() else None for s in sides]
+
 # %% ../../nbs/50_reporting/45_figures.ipynb #0014cc64
 def cut(
     paths: Sequence[Path],  # photographs
     height: int,  # pixels of the result, at most; never enlarged
+    boxes: Sequence[tuple | None] | None = None,  # of the plant in each; None: all of them
 ) -> list[np.ndarray]:
     "Photographs in one common frame around all their plants, as RGBA arrays"
-    images = [photograph(p, max(300, 2 * height)) for p in paths]
+    boxes = boxes or [None] * len(paths)
+    images = [photograph(p, max(300, 2 * height), b) for p, b in zip(paths, boxes)]
     boxes = np.array([b for b in map(plant_box, images) if b])
     if not len(boxes):
         raise NotThere('The photographs of this strip show no plant.')
@@ -476,11 +505,13 @@ def plant_strip(
     e = results.experiment
     p = e.plants
     genotype = genotype or _strip_genotype(p)
-    pair = p[(p.genotype == genotype) & (p.replicate == replicate)].set_index('treatment')
-    side = e.images[e.images['view'] == 'side_000']
+    pair = p[(p.genotype == genotype) & (p.replicate == replicate)]
+    pair = pair.drop_duplicates('treatment').set_index('treatment')
+    side = e.images[e.images['view'] == main_view(e.images)]
     of = lambda t: side[side.plant_id == pair.plant_id[t]].sort_values('dag')
     rows = {t: of(t) for t in in_order(results.facts) if t in pair.index}
-    days = sorted(set.intersection(*(set(r.dag) for r in rows.values())))
+    rows = {t: r for t, r in rows.items() if len(r)}
+    days = sorted(set.intersection(*(set(r.dag) for r in rows.values()))) if rows else []
     most = most if width > 120 else max(3, most // 2)
     at = np.linspace(0, len(days) - 1, min(most, len(days))).round().astype(int)
     days = [days[i] for i in np.unique(at)]
@@ -517,7 +548,7 @@ def _strip(
             f'{counted(len(missing), "photograph")} of {genotype} cannot be read, '
             f'for example {missing[0].name}.'
         )
-    images = cut([e.image_path(r) for r in photos.itertuples()], 360)
+    images = cut([e.image_path(r) for r in photos.itertuples()], 360, plant_boxes(photos))
     ratio = images[0].shape[0] / images[0].shape[1]
     height = 8 + len(rows) * min(60, ratio * width / len(days))
     fig, axes = new_figure(width, height, len(rows), len(days), squeeze=False)
@@ -525,14 +556,15 @@ def _strip(
         _strip_photo(ax, image, photo)
     onset = pair.onset_dag.max()
     for ax, d in zip(axes[0], days):
-        title = f'day {d} ●' if d >= onset else f'day {d}'
+        title = f'day {d:g} ●' if d >= onset else f'day {d:g}'
         ax.set_title(title, loc='center', fontsize=7, weight='normal')
     for ax, t in zip(axes[:, 0], rows):
         name = e.facts.labels[t] + dagger(pair.loc[[t]])
         ax.set_ylabel(name, color=treatment_colour(e.facts, t), weight='bold')
     return Drawn(
         fig,
-        _strip_caption(genotype, rows, onset, e.facts) + in_doubt(pair.loc[list(rows)], photos),
+        _strip_caption(genotype, rows, onset, e.facts, photos['view'].iloc[0])
+        + in_doubt(pair.loc[list(rows)], photos),
         _strip_alt(fig, genotype, rows, days, e.facts),
     )
 
@@ -546,7 +578,9 @@ def _strip_photo(ax: Axes, image: np.ndarray, photo: tuple) -> None:
         ax.set_xlabel('†', fontsize=7)
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #fd1c8e19
-def _strip_caption(genotype: str, rows: dict[str, pd.DataFrame], onset: float, facts: Facts) -> str:
+def _strip_caption(
+    genotype: str, rows: dict[str, pd.DataFrame], onset: float, facts: Facts, view: str
+) -> str:
     "Which plants are in the rows, and what the dots say"
     who = listed(f'one {kind(facts, t)} plant ({facts.labels[t]})' for t in rows)
     same = ' of the same replicate on the same days' if len(rows) > 1 else ' on days'
@@ -555,7 +589,8 @@ def _strip_caption(genotype: str, rows: dict[str, pd.DataFrame], onset: float, f
         if onset == onset
         else ''
     )
-    return f'{genotype}, side view, {who}{same}{since(facts)}, in one common scale.{dots}'
+    seen = 'side view' if view.startswith('side') else f'view {view}'
+    return f'{genotype}, {seen}, {who}{same}{since(facts)}, in one common scale.{dots}'
 
 
 def _strip_alt(
@@ -563,10 +598,9 @@ def _strip_alt(
 ) -> str:
     "How many photographs of whom, from when to when"
     n = how_many(fig, 'photograph')
-    who = listed(
-        f'the {kind(facts, t)} plant {where}' for t, where in zip(rows, ('above', 'below'))
-    )
+    places = ('above', 'below') if len(rows) == 2 else [f'in row {i + 1}' for i in range(len(rows))]
+    who = listed(f'the {kind(facts, t)} plant {where}' for t, where in zip(rows, places))
     return (
         f'{counted(n, "photograph")} of {genotype} in {counted(len(rows), "row")}, '
-        f'from day {days[0]} to day {days[-1]}: {who}.'
+        f'from day {days[0]:g} to day {days[-1]:g}: {who}.'
     )

@@ -12,6 +12,7 @@ __all__ = ['VENUES', 'FRAMINGS', 'LAYERS', 'INPUTS', 'PREPARATION', 'FUSION', 'T
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #c47e205b
 import re
+from textwrap import wrap
 import bibtexparser
 from pathlib import Path
 from collections.abc import Callable, Iterable
@@ -50,7 +51,7 @@ from faba_nb.reporting.words import (
     label_words,
     since,
 )
-from .comparison_tables import genotypes, nice
+from .comparison_tables import MODALITIES, genotypes, nice
 
 # %% ../../nbs/50_reporting/85_methods.ipynb #0fe0885c
 def references_bibtex() -> str:
@@ -758,6 +759,36 @@ def checklist_table(
         groups='section',
     )
 
+# %% ../../nbs/50_reporting/85_methods.ipynb #ddad9bfa
+def _sources(
+    results: Results,  # the study
+) -> list[tuple | None]:  # heading, body, colour of photographs, encoder, sensors; None: not there
+    "What the models of a study are made of, box by box"
+    arms = results.study.arms.values()
+    seen = [m for a in arms for m in a.modalities]
+    encoders = sorted({nice(a.backbone) for a in arms if 'image' in a.modalities})
+    views = 'three sides and top\nof every plant and visit'
+    if not results.is_built_in:
+        views = 'every view of\nevery plant and day'
+    names = [MODALITIES.get(m, m.replace('_', ' ')) for m in dict.fromkeys(seen) if m != 'image']
+    sensors = '\n'.join(wrap(', '.join(names), 24, max_lines=2, placeholder=' …'))
+    return [
+        ('Photographs', views, 'image') if encoders else None,
+        ('Frozen encoder', '\n'.join(encoders), 'dinov2') if encoders else None,
+        ('Sensors', sensors, 'fluor') if names else None,
+    ]
+
+
+def _what_goes_in(
+    steps: list,  # from `_sources`, and more
+) -> str:
+    "What goes into the model, as a sentence begins"
+    photographs, _, sensors = steps[:3]
+    through = 'Photographs go through a frozen encoder; its features'
+    if photographs and sensors:
+        return f'{through} and the sensor tables go'
+    return f'{through} go' if photographs else 'The sensor tables go'
+
 # %% ../../nbs/50_reporting/85_methods.ipynb #b9910f74
 def pipeline(
     results: Results,  # the study
@@ -767,13 +798,10 @@ def pipeline(
     if results.predictions_only:
         raise NoSubject('Nothing was trained here.')
     s, n = results.study, genotypes(results)
-    encoders = sorted({nice(a.backbone) for a in s.arms.values() if 'image' in a.modalities})
     fits = sum(a.fits(n) for a in s.arms.values())
     steps = [
-        ('Photographs', 'three sides and top\nof every plant and visit', 'image'),
-        ('Frozen encoder', '\n'.join(encoders) or 'none', 'dinov2'),
-        ('Sensors', 'fluorescence, indices,\nclimate', 'fluor'),
-        ('One small model', 'views pooled, sensors\ngated, days in order', 'ink'),
+        *_sources(results),
+        ('One small model', 'inputs of a plant,\ndays in order', 'ink'),
         ('Leave one out', f'{counted(n, "genotype")},\n{counted(fits, "fit")}', 'ink'),
         ('Honest numbers', 'beside rules that\nsee no plant', 'stress'),
     ]
@@ -783,10 +811,13 @@ def pipeline(
     }[190 if width > 120 else 90]
     arrows = [(0, 1), (1, 3), (2, 3), (3, 4), (4, 5)]
     fig, ax = new_figure(width, 52 if width > 120 else 88)
-    for (head, body, c), (x, y) in zip(steps, places):
-        _box(ax, x, y, head, body, colour(c), width)
+    there = [i for i, step in enumerate(steps) if step]
+    for i in there:
+        head, body, c = steps[i]
+        _box(ax, *places[i], head, body, colour(c), width)
     for a, b in arrows:
-        _arrow(ax, places[a], places[b])
+        if {a, b} <= set(there):
+            _arrow(ax, places[a], places[b])
     right = max(x for x, _ in places)
     top = max(y for _, y in places)
     ax.set(xlim=(-0.5, right + 0.5), ylim=(-0.5, top + 0.5))
@@ -798,7 +829,7 @@ def pipeline(
             f'{counted(n, "genotype")} left out in turn.'
         ),
         (
-            'Photographs go through a frozen encoder; its features and the sensor tables go into '
+            f'{_what_goes_in(steps)} into '
             'one small model, trained once for every left-out genotype; '
             'predictions become numbers beside rules that see no plant.'
         ),

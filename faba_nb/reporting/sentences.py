@@ -404,6 +404,8 @@ def onset_origin(
     kind, _, name = labels.partition(':')
     if kind == 'rater':
         return f'one day per plant, by one rater ({name})'
+    if kind == 'published' and results.facts.onset_from == 'annotations':
+        kind = 'consensus'
     if kind in RATED:
         return RATED[kind]
     days = results.table('plants').groupby('genotype').onset_dag.nunique()

@@ -203,7 +203,7 @@ def explain_arm(
     stress = names_of(facts_of(out), 'stress')
     days = _chosen(alarm_days(read_csv(work.folder.predictions)), plants, name, stress)
     if days.empty:
-        raise BadInput('no drought plant was alarmed', name, 'name plants with --plants')
+        raise BadInput('no plant under stress was alarmed', name, 'name plants with --plants')
     bp, parts = blueprint(work.arm, work.bundle.widths()), []
     for fit in (f for f in work.fingerprints if not f.fold.part):
         weights = load_fit(fit_path(work.folder.fits, fit), bp)
