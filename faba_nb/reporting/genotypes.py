@@ -17,7 +17,7 @@ from markupsafe import Markup
 from ..evaluation.alarms import Rule, genotype_rule, middle_day, NEVER_WORDS
 from ..experiment.experiment_folder import Experiment
 from .drawing import Drawn, how_many, shows
-from .figures import arm_tone, cut, dagger, plants_shown
+from .figures import arm_tone, cut, dagger, main_view, plant_boxes, plants_shown
 from .layout import Column, Table
 from faba_nb.reporting.results import (
     NoSubject,
@@ -405,7 +405,7 @@ def _errors(results: Results, arm: str) -> dict[str, str]:
     p = p[(p.arm == arm) & (p.protocol == CURVES.protocol)]
     p = p[p.treatment.isin(names_of(results.facts, 'stress'))]
     days = pd.to_numeric(p.error_d, errors='coerce')
-    days = days.groupby([p.genotype, p.replicate]).agg(middle_day)
+    days = days.groupby([p.genotype, p.replicate, p.plant_id]).agg(middle_day)
     say = lambda v: 'never' if v != v else f'{number(v, 0, sign=True)} d'
     return {g: ', '.join(map(say, of)) for g, of in days.groupby(level=0)}
 
@@ -421,22 +421,24 @@ def _photographs(results: Results, names: list[str]) -> dict[str, tuple[list, li
 
 def _read_photographs(e: Experiment, names: list[str]) -> dict[str, tuple[list, list]]:
     "The pictures of all genotypes, cut to one common frame"
-    side = e.images[e.images['view'] == 'side_000'].sort_values(['plant_id', 'dag'])
+    side = e.images[e.images['view'] == main_view(e.images)].sort_values(['plant_id', 'dag'])
+    side = side.assign(place=list(zip(side.path, plant_boxes(side))))
     p = e.plants[e.plants.genotype.isin(names)]
     place = p.treatment.map(in_order(e.facts).index)
     p = p.assign(place=place).sort_values(['genotype', 'place', 'replicate'])
-    last = side.groupby('plant_id').path.last()
-    paths = []  # genotype; 0 on the last day, 1 over time; path
+    last = side.groupby('plant_id').place.last()
+    paths = []  # genotype; 0 on the last day, 1 over time; path and box
     for r in p[p.plant_id.isin(last.index)].itertuples():
         paths.append((r.genotype, 0, last[r.plant_id]))
     for r in (
         p[p.treatment.isin(names_of(e.facts, 'stress'))].drop_duplicates('genotype').itertuples()
     ):
-        of = side[side.plant_id == r.plant_id].path.to_numpy()
+        of = side[side.plant_id == r.plant_id].place.to_numpy()
         at = np.linspace(0, len(of) - 1, min(6, len(of))).round().astype(int)
         paths += [(r.genotype, 1, of[i]) for i in np.unique(at)]
-    paths = [x for x in paths if e.image_path(x[2]).is_file()]
-    images = cut([e.image_path(x) for _, _, x in paths], 90) if paths else []
+    paths = [x for x in paths if e.image_path(x[2][0]).is_file()]
+    boxes = [box for _, _, (_, box) in paths]
+    images = cut([e.image_path(x) for _, _, (x, _) in paths], 90, boxes) if paths else []
     out = {}
     for (genotype, kind, _), image in zip(paths, images):
         out.setdefault(genotype, ([], []))[kind].append(image)

@@ -132,9 +132,9 @@ def _worlds() -> Iterable[str]:
 
 def _reports() -> Iterable[str]:
     "Names of reports"
-    from faba_nb.reporting.site import reports
+    from faba_nb.reporting.site import all_pages
 
-    return reports()
+    return all_pages()
 
 # %% ../../nbs/60_running/07_cli.ipynb #1e15fc1d
 @kind_of
@@ -883,7 +883,7 @@ def report(a: argparse.Namespace) -> None:
         '--plants',
         type=_names,
         metavar='A,B',
-        help='these plants (default: up to 12 drought plants that were alarmed)',
+        help='these plants (default: up to 12 plants under stress that were alarmed)',
     ),
     DATA,
     FEATURES,
