@@ -113,8 +113,8 @@ def tidy(
                     a.append(one.astype(np.float32))
                 part = x.sum((1, 2))
                 where = dict(view=view, photograph=_relative(m.day.files[v], data))
-                map_ = dict(method=method, cells=n, map=len(kept[0]) - 1)
-                rows.append(said | where | map_ | dict(part=part.mean(), spread=part.std()))
+                which = dict(method=method, cells=n, row=len(kept[0]) - 1)
+                rows.append(said | where | which | dict(part=part.mean(), spread=part.std()))
     kinds = ('', ' spread', ' plant')
     named = {k + kind: np.stack(a) for k, v in arrays.items() for kind, a in zip(kinds, v)}
     return pd.DataFrame(rows), named
