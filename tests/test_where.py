@@ -137,15 +137,15 @@ def verdict_of(seed, map_of, plants=12):
         shares = rng.random((3, 7, 7)) * (rng.random((3, 7, 7)) < 0.5)
         truth = shares * (rng.random((3, 7, 7)) < 0.4)
         pairs.append(hits(map_of(truth, rng), shares, truth))
-    return judged(dict(test='truth') | paired(*np.array(pairs).T, draws=400))
+    return judged(dict(test='truth') | paired(*np.array(pairs).T, draws=300))
 
 
 def test_the_truth_tells_right_maps_from_wrong_ones():
     assert verdict_of(0, lambda truth, rng: truth) == 'passes'
     assert verdict_of(0, lambda truth, rng: -truth) == 'fails'
     assert verdict_of(0, lambda truth, rng: truth, FEWEST - 1) == 'not known'
-    blind = [verdict_of(i, lambda truth, rng: rng.random(truth.shape)) for i in range(60)]
-    assert blind.count('passes') <= 6  # 2.5 % are expected, somewhat more of few plants
+    blind = [verdict_of(i, lambda truth, rng: rng.random(truth.shape)) for i in range(150)]
+    assert blind.count('passes') <= 12  # 2.5 % are meant, 4 % are expected of so few plants
 
 
 def test_the_top_fifth_holds_plant_only():

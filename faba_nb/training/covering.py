@@ -299,5 +299,7 @@ def cover_parts(
     n: int,  # patches along a side
 ) -> np.ndarray:  # (fits, views, n, n)
     "What each patch adds to the log-odds, as each fit has it"
-    odds = np.stack([q.odds(np.concatenate([day.base[None], covered])) for q in asked])
-    return as_maps(odds[:, :1] - odds[:, 1:], day.shares[n])
+    both = np.concatenate([day.base[None], covered])
+    odds = np.stack([q.odds(both) for q in asked])
+    parts = odds[:, :1] - odds[:, 1:]
+    return as_maps(parts, day.shares[n])
