@@ -106,12 +106,20 @@ def with_drawn(
     draw: int,  # number of the draw
 ) -> 'list[Question]':
     "The same questions to networks whose weights were drawn anew"
-    return [replace(q, weights=initialise(q.bp, [(9 + draw, *q.fit.key)])) for q in asked]
+    drawn = []
+    for q in asked:
+        key = (9 + draw, *q.fit.key)
+        weights = initialise(q.bp, [key])
+        drawn.append(replace(q, weights=weights))
+    return drawn
 
 
 def _on_plant(m: DayMaps, method: str, maps: dict) -> np.ndarray:
     "The numbers of the cells with plant, mean over fits"
-    return maps[method].mean(0)[m.day.shares[m.cells[method]] > 0]
+    n = m.cells[method]
+    plant = m.day.shares[n] > 0
+    mean = maps[method].mean(0)
+    return mean[plant]
 
 
 def likeness(
