@@ -158,8 +158,17 @@ def all_tables(self: StudyFolder) -> list[Path]:  # those that are there, sorted
 
 @patch(as_prop=True)
 def explanations(self: StudyFolder) -> Path:  # a folder
-    "What sensors and days do to the alarms of an arm, a folder for each"
+    "What sensors, days and places on photographs do to alarms, a folder for each arm"
     return self.path / 'explanations'
+
+
+@patch
+def explanation(
+    self: StudyFolder,
+    name: str,  # of the arm
+) -> Path:  # a folder
+    "What explains the alarms of one arm"
+    return self.explanations / name
 
 # %% ../../nbs/00_core/04_study_folder.ipynb #7582fcf5
 @patch(as_prop=True)

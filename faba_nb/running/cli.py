@@ -889,8 +889,9 @@ def report(a: argparse.Namespace) -> None:
     FEATURES,
 )
 def explain(a: argparse.Namespace) -> None:
-    "how the log-odds of alarms change when a sensor or a day is left out, as tables"
-    from faba_nb.training.explanations import explain_arm
+    "how the log-odds of alarms change when a sensor, a day or a part of a photograph is left out"
+    from faba_nb.training.explanations import asked_of, explain_arm
+    from faba_nb.training.where import no_place, where_arm
 
     a.out = _folder(a)
     a.named = _held(a.out)
@@ -899,7 +900,13 @@ def explain(a: argparse.Namespace) -> None:
         raise unknown('arm', a.arm, study.arms, '--arm')
     data, features = _places(a, True)
     features = features or Path(data) / 'features'
-    for path in explain_arm(study, data, features, a.out, a.arm, a.plants):
+    work, days = asked_of(study, data, features, a.out, a.arm, a.plants)
+    for path in explain_arm(work, days, a.out):
+        print(path)
+    if why := no_place(work.arm):
+        print(f'{a.arm}: where on the photograph is not shown, {why}', file=sys.stderr)
+        return
+    for path in where_arm(work, days, a.out, data, features):
         print(path)
 
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEVEL', 'MOST', 'coalitions', 'shapley', 'until', 'log_odds_at', 'coalition_odds', 'day_changes', 'alarm_days',
-           'explained_by', 'explain_arm']
+           'explained_by', 'asked_of', 'explain_arm']
 
 # %% ../../nbs/30_training/14_explanations.ipynb #c75e3c35
 from dataclasses import replace
@@ -185,15 +185,15 @@ def _chosen(
     return days[days.alarmed & days.treatment.isin(stress)].head(MOST)
 
 # %% ../../nbs/30_training/14_explanations.ipynb #e8779110
-def explain_arm(
+def asked_of(
     study: 'Study',  # that was run
     data: str | Path,  # folder of the experiment
     features: str | Path,  # folder of features
     out: str | Path,  # folder of the study
     name: str,  # of an arm whose fits are all on disk
     plants: 'Sequence[str] | None' = None,  # names; else up to `MOST` alarmed plants under stress
-) -> list[Path]:  # the two tables
-    "Write what sensors and days do to the log-odds of alarms, below OUT/explanations"
+) -> 'tuple[ArmTraining, pd.DataFrame]':  # the arm, and the plants with their days
+    "Whose alarms are explained, and the arm that gave them"
     found = arm_trainings(study, BundleCache(data, features), out, [name])
     work = next((w for w in found if w.name == name), None)
     if work is None or work.arm.estimator != 'network':
@@ -204,11 +204,20 @@ def explain_arm(
     days = _chosen(alarm_days(read_csv(work.folder.predictions)), plants, name, stress)
     if days.empty:
         raise BadInput('no plant under stress was alarmed', name, 'name plants with --plants')
+    return work, days
+
+
+def explain_arm(
+    work: 'ArmTraining',  # of a network
+    days: pd.DataFrame,  # from `asked_of`
+    out: str | Path,  # folder of the study
+) -> list[Path]:  # the two tables
+    "Write what sensors and days do to the log-odds of alarms, below OUT/explanations"
     bp, parts = blueprint(work.arm, work.bundle.widths()), []
     for fit in (f for f in work.fingerprints if not f.fold.part):
         weights = load_fit(fit_path(work.folder.fits, fit), bp)
         parts.append(explained_by(work, fit, weights, days))
-    folder = StudyFolder(out).explanations / name
+    folder = StudyFolder(out).explanation(work.name)
     keys = dict(modalities=['plant_id', 'modality'], days=['plant_id', 'day'])
     paths = [folder / f'{k}.csv' for k in keys]
     for path, tables, by in zip(paths, zip(*parts), keys.values()):
