@@ -191,15 +191,15 @@ def test_the_simulated_experiment_with_other_seeds(seed):
 
 @pytest.mark.full
 def test_many_more_studies():
-    "10 000 null studies and 10 000 with a difference, 200 models without information, 200 leads"
+    "4000 null studies and 4000 with a difference, 100 models without information, 100 leads"
     for r, d in POWER.items():
-        assert not_above(np.sum(p_values(10_000, seed=10, correlation=r) <= 0.05), 10_000)
+        assert not_above(np.sum(p_values(4000, seed=10, correlation=r) <= 0.05), 4000)
         assert np.mean(
-            p_values(10_000, seed=11, correlation=r, difference=d, cut=False) <= 0.05
+            p_values(4000, seed=11, correlation=r, difference=d, cut=False) <= 0.05
         ) == pytest.approx(0.8, abs=0.03)  # the table is rounded to 0.001
-    t = clock_models(200, seed=1000)
+    t = clock_models(100, seed=1000)
     for _, q in t.groupby('statistic'):
-        assert not_above(np.sum(q.p <= 0.05), 200)
-    known, dose = lead_worlds(200, seed=1000), lead_worlds(200, dose=True, seed=2000)
-    assert stats.binom.cdf(np.sum((known.low <= 8) & (known.high >= 8)), 200, 0.95) > 0.001
-    assert not_above(np.sum(dose.p_onset <= 0.05), 200)
+        assert not_above(np.sum(q.p <= 0.05), 100)
+    known, dose = lead_worlds(100, seed=1000), lead_worlds(100, dose=True, seed=1000)
+    assert stats.binom.cdf(np.sum((known.low <= 8) & (known.high >= 8)), 100, 0.95) > 0.001
+    assert not_above(np.sum(dose.p_onset <= 0.05), 100)

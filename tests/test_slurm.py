@@ -1238,7 +1238,7 @@ def test_demo_in_one_job(slurm, tmp_path):
     env.update(FABA_RESULTS=str(results), FABA_CACHE=str(tmp_path / 'cache'))
     drawn = ROOT / 'data' / 'twin' / 'demo'  # after `make demo`: the same plants, not drawn again
     if (drawn / 'SIMULATED.txt').is_file():
-        shutil.copytree(drawn, results / 'twin-demo', ignore=shutil.ignore_patterns('features'))
+        shutil.copytree(drawn, results / 'twin-demo')
     r = call(
         env,
         'sbatch',
