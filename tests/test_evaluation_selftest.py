@@ -200,6 +200,6 @@ def test_many_more_studies():
     t = clock_models(100, seed=1000)
     for _, q in t.groupby('statistic'):
         assert not_above(np.sum(q.p <= 0.05), 100)
-    known, dose = lead_worlds(100, seed=1000), lead_worlds(100, dose=True, seed=1000)
+    known, dose = lead_worlds(100, seed=1000), lead_worlds(100, dose=True, seed=2000)
     assert stats.binom.cdf(np.sum((known.low <= 8) & (known.high >= 8)), 100, 0.95) > 0.001
     assert not_above(np.sum(dose.p_onset <= 0.05), 100)

@@ -1319,7 +1319,9 @@ def imported(n):
 
 
 KINDS = {
-    'study YAML': textual('study', lambda w: (w.folder / 'given.yaml', TINY.encode()), STUDY, len(STUDY)),
+    'study YAML': textual(
+        'study', lambda w: (w.folder / 'given.yaml', TINY.encode()), STUDY, len(STUDY)
+    ),
     'site profile': textual(
         'sites',
         lambda w: (w.folder / 'mini.toml', (ROOT / 'slurm' / 'sites' / 'mini.toml').read_bytes()),
