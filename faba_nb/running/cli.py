@@ -892,6 +892,8 @@ def explain(a: argparse.Namespace) -> None:
     "how the log-odds of alarms change when a sensor, a day or a part of a photograph is left out"
     from faba_nb.training.explanations import asked_of, explain_arm
     from faba_nb.training.where import no_place, where_arm
+    from faba_nb.twin.damage import truth_of
+    from faba_nb.twin.writing import simulated
 
     a.out = _folder(a)
     a.named = _held(a.out)
@@ -906,7 +908,8 @@ def explain(a: argparse.Namespace) -> None:
     if why := no_place(work.arm):
         print(f'{a.arm}: where on the photograph is not shown, {why}', file=sys.stderr)
         return
-    for path in where_arm(work, days, a.out, data, features):
+    truth = truth_of if simulated(data) else None
+    for path in where_arm(work, days, a.out, data, features, truth):
         print(path)
 
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0

@@ -6,6 +6,7 @@
 __all__ = ['AROUND', 'FILES', 'no_place', 'photographed_days', 'all_maps', 'tidy', 'where_arm', 'read_where']
 
 # %% ../../nbs/30_training/19_where.ipynb #fc2e7520
+from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -20,8 +21,6 @@ from ..experiment.experiment_folder import Experiment
 from .covering import SIZES, encoder_of, framed_views, questions
 from .covering import why_not_where, with_base
 from .map_tests import day_maps, map_tests, truth_shares
-from ..twin.damage import truth_of
-from ..twin.writing import simulated
 
 # %% ../../nbs/30_training/19_where.ipynb #17a8e37f
 def no_place(
@@ -135,6 +134,8 @@ def where_arm(
     out: str | Path,  # folder of the study
     data: str | Path,  # folder of the experiment
     features: str | Path,  # folder of features
+    truth: Callable
+    | None = None,  # of (data, plant, day, view): its damaged pixels, where simulated
 ) -> list[Path]:  # the files
     "Write where on the photographs alarms come from, below OUT/explanations"
     asked = photographed_days(work.bundle, days)
@@ -144,7 +145,7 @@ def where_arm(
     found = all_maps(job, work, asked, data)
     table, arrays = tidy(asked, found, data)
     main = [m for m, at in zip(found, asked.main) if at]
-    tests = map_tests(job, main, _truths(job, main, data))
+    tests = map_tests(job, main, _truths(job, main, data, truth))
     paths = [StudyFolder(out).explanation(work.name) / name for name in FILES]
     with whole_file(paths[0]) as tmp, open(tmp, 'wb') as f:
         np.savez_compressed(f, **arrays)
@@ -154,15 +155,17 @@ def where_arm(
     return paths
 
 
-def _truths(job: 'FeatureJob', found: list, data: str | Path) -> list | None:
+def _truths(
+    job: 'FeatureJob', found: list, data: str | Path, truth: Callable | None
+) -> list | None:
     "For each plant-day of a simulated experiment, which share of its cells is damaged"
-    if simulated(data) is None:
+    if truth is None:
         return None
 
     def of(m):
         "A function of the cells along a side"
         day = m.day
-        seen = [truth_of(data, day.plant_id, day.dag, v) for v in day.views]
+        seen = [truth(data, day.plant_id, day.dag, v) for v in day.views]
         return lambda n: np.stack([truth_shares(x, job.fit, n) for x in seen])
 
     return [of(m) for m in found]
