@@ -319,6 +319,7 @@ def test_a_study_of_labels_from_raters_to_page(rated, tmp_path):
     "Few epochs, two sets; the page says what the label does; the study is refused without raters"
     out = tmp_path / 'out'
     small = ['max_epochs=2', 'init_seeds=[42]', 'backbone=morphology', 'layer=published']
+    small += ['protocols=[retrospective]']
     small = [f'defaults.{s}' for s in small]
     small += ['arms.full.sets=2', 'arms.no_image.sets=2']
     sets = [part for s in small for part in ('--set', s)]

@@ -539,7 +539,9 @@ def test_words_of_onsets_are_left_out_of_the_glossary():
     assert set(needed) == {'lead', 'onset', 'utility'}
     for onset_from, task in TASKS.items():
         facts = SimpleNamespace(task=task)
-        assert NEEDS['onsets'](SimpleNamespace(facts=facts)) == (onset_from in ('plants', 'annotations'))
+        assert NEEDS['onsets'](SimpleNamespace(facts=facts)) == (
+            onset_from in ('plants', 'annotations')
+        )
 
 
 def test_days_from_treatment_come_from_the_threshold_of_the_alarms(tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, once
 
+pytestmark = pytest.mark.full  # the site is made once, in a minute
+
 spec = importlib.util.spec_from_file_location('docs_build', ROOT / 'nbs' / 'docs' / 'build.py')
 docs = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(docs)
@@ -163,7 +165,6 @@ def opened(browser, page: Path, width=1280, scheme='light'):
     return tab, said
 
 
-@pytest.mark.full
 @pytest.mark.parametrize('name', SEEN)
 @pytest.mark.parametrize(
     'width, scheme',
@@ -187,7 +188,6 @@ def test_page(browser, site, name, width, scheme):
     tab.close()
 
 
-@pytest.mark.full
 def test_every_page_fits_a_phone(browser, site):
     tab, said = opened(browser, site / 'index.html', 390)
     wide = []
@@ -199,7 +199,6 @@ def test_every_page_fits_a_phone(browser, site):
     tab.close()
 
 
-@pytest.mark.full
 def test_search(browser, site):
     "Words are found without a server; a hit opens its section; nonsense finds nothing"
     tab, said = opened(browser, site / 'index.html')
@@ -219,7 +218,6 @@ def test_search(browser, site):
     tab.close()
 
 
-@pytest.mark.full
 def test_buttons(browser, site):
     "Next leads through all pages' order; the choice of dark stays on the next page"
     tab, said = opened(browser, site / PAGES[0].name)

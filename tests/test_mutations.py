@@ -292,7 +292,7 @@ def in_process():
 
     with pytest.MonkeyPatch.context() as m:
         for module, name in (
-            (signal_tables, 'fluorescence_change'),
+            (signal_tables, 'known_change'),
             (feature_space, 'map_tables'),
             (feature_space, 'separation'),
         ):

@@ -21,7 +21,7 @@ from .predictions import Scores
 from .signal_alarms import alarm_lead, deviation_scores
 from faba_nb.evaluation.signal_effects import (
     crossing_days,
-    fluorescence_change,
+    known_change,
     own_changes,
     signal_rows,
     unit_changes,
@@ -136,7 +136,8 @@ def own_effects(
     names = list(column_rows(e, c, modality))
     if not names:
         return pd.DataFrame(), pd.DataFrame()
-    change, one = fluorescence_change(e.modality(modality), c.plants, names, c.unit, c.places)
+    table = e.modality(modality)
+    change, one = known_change(table, c.plants, names, c.unit, c.places)
     first = change.sort_values('dag').groupby('parameter', sort=False).first()
     at_first = first[['dag', 'effect', 'low', 'high', 'p']].add_prefix('first_')
     one = one.merge(at_first, left_on='parameter', right_index=True)

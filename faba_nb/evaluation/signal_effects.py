@@ -6,7 +6,8 @@
 __all__ = ['PLACES', 'FEWEST', 'NO_FACTORS', 'FLIPS', 'LEAST_UNITS', 'LEVEL', 'LAST_DAY_ONLY', 'TOO_FEW', 'CROSSING',
            'shared_places', 'signal_rows', 'own_changes', 'Mixed', 'mixed_model', 'day_columns', 'day_model',
            'unit_effects', 'unit_changes', 'sign_patterns', 'smallest_p', 'flipped_t', 'flip_p', 'unit_errors',
-           'unit_band', 'signal_effects', 'divergence_day', 'crossing_days', 'unit_lead', 'fluorescence_change']
+           'unit_band', 'signal_effects', 'divergence_day', 'crossing_days', 'unit_lead', 'fluorescence_change',
+           'known_change']
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0003
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ import pandas as pd
 from scipy import stats
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
+from ..core.kept import made_once
+from ..core.provenance import fingerprint, versions
+from ..core.steps import state_of_code
 from .comparing import adjust
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0008
@@ -494,3 +498,18 @@ def fluorescence_change(
     t['p_bh'] = adjust(t.p, 'fdr_bh')
     t['p_holm'] = t.groupby('dag').p.transform(lambda p: adjust(p, 'holm'))
     return t, one.assign(p_adjusted=adjust(one.p, 'holm'))
+
+# %% ../../nbs/40_evaluation/21_signal_effects.ipynb #f93cb572
+def known_change(
+    fluor: pd.DataFrame,  # plant_id, dag, parameters
+    plants: pd.DataFrame,  # plant_id, genotype, role; tray and position where known
+    names: list[str],  # parameters
+    unit: str = 'genotype',  # column of what is drawn anew in the next experiment
+    places: Sequence[str] = PLACES,  # columns of the plant table that may be random effects
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # as `fluorescence_change` gives them
+    "The effects and days of divergence, from the cache when the same was asked before"
+    asked = [t.to_csv(index=False) for t in (fluor, plants)]
+    code = state_of_code('faba_nb/evaluation')
+    key = fingerprint(*asked, list(names), unit, list(places), code, versions(), pd.__version__)
+    make = lambda: fluorescence_change(fluor, plants, names, unit, places)
+    return made_once('signals', 'change', key, make)

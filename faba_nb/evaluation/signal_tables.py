@@ -18,7 +18,7 @@ from faba_nb.evaluation.signal_dates import (
     lead_table,
     signal_differences,
 )
-from .signal_effects import fluorescence_change
+from .signal_effects import known_change
 
 # %% ../../nbs/40_evaluation/23_signal_tables.ipynb #23aa0007
 ABOUT = ['plant_id', 'genotype', 'treatment', 'role', 'replicate', 'onset_dag']
@@ -62,7 +62,7 @@ def presymptomatic_tables(
 ) -> dict[str, pd.DataFrame]:
     "Everything about the time before the symptoms"
     known = [k for k in known if k in fluor and fluor[k].notna().any()]
-    change, parting = fluorescence_change(fluor, plants, known)
+    change, parting = known_change(fluor, plants, known)
     tables = dict(fluorescence=(fluor, known))
     for kind, table in [('shape', shape), ('index', vi)]:
         if table is not None:

@@ -6,7 +6,7 @@
 __all__ = ['Finding', 'find_file', 'Raw', 'visible_sheets', 'Sheet', 'read_sheet', 'find_column', 'missing_column', 'parsed_once']
 
 # %% ../../nbs/10_experiment/30_sheets.ipynb #a1cc1c83
-import hashlib, pickle, re, warnings
+import hashlib, re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,8 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.errors import BadInput
-from ..core.files import sha256, whole_file
-from ..core.places import cache_folder, root
+from ..core.files import sha256
+from ..core.kept import made_once
+from ..core.places import root
 from .cleaning import is_missing, same_name, tidy_text, unseen
 from faba_nb.experiment.workbooks import (
     Absent,
@@ -354,30 +355,6 @@ def _reader_version() -> str:
     content = b''.join(p.read_bytes() for p in code + design)
     return hashlib.sha256(content + pd.__version__.encode()).hexdigest()
 
-# %% ../../nbs/10_experiment/30_sheets.ipynb #5f3a0d66
-def _load(path: Path) -> object:
-    "What was kept under `path`, or None when there is nothing whole"
-    try:
-        kept = path.read_bytes()
-    except OSError:
-        return None
-    digest, content = kept[:32], kept[32:]
-    if hashlib.sha256(content).digest() != digest:
-        return None
-    return pickle.loads(content)
-
-# %% ../../nbs/10_experiment/30_sheets.ipynb #06a767bf
-def _keep(value: object, path: Path) -> None:
-    "Keep `value` under `path`; a cache that cannot be written costs time, not the run"
-    content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    try:
-        with whole_file(path) as tmp:
-            tmp.write_bytes(hashlib.sha256(content).digest() + content)
-    except OSError as e:
-        warnings.warn(
-            f'{path.parent}: cannot keep what was read ({e}); set FABA_CACHE to a folder with space'
-        )
-
 # %% ../../nbs/10_experiment/30_sheets.ipynb #d91da124
 def parsed_once(
     path: str | Path,  # the source file
@@ -385,8 +362,4 @@ def parsed_once(
     make: Callable[[], object],  # reads it
 ) -> object:
     "The result of `make`, from the cache when this content was read before"
-    key = hashlib.sha256((sha256(path) + _reader_version()).encode()).hexdigest()
-    kept = cache_folder('tables') / f'{what}-{key[:24]}.pickle'
-    if (value := _load(kept)) is None:
-        _keep(value := make(), kept)
-    return value
+    return made_once('tables', what, sha256(path) + _reader_version(), make)
