@@ -11,7 +11,7 @@ from faba_nb.testing.example_studies import example_results, later_onset
 def two(tmp_path_factory):
     "A study, and the same one with a later onset of one genotype"
     folder = tmp_path_factory.mktemp('two')
-    example_results(folder / 'first', arms=['dinov2', 'no_image'], draws=60)
+    example_results(folder / 'first', arms=['dinov2', 'no_image'], draws=60, genotypes=6)
     later_onset(folder / 'first', folder / 'second', days=4, draws=60)
     return folder / 'first', folder / 'second'
 
@@ -47,7 +47,7 @@ def test_a_page_and_its_tables(two, capsys, tmp_path):
 def test_an_arm_of_one_study_alone_and_a_setting(two, capsys, tmp_path):
     "Named; and nothing is called unexplained"
     other = tmp_path / 'other'
-    example_results(other, arms=['dinov2'], draws=60)
+    example_results(other, arms=['dinov2'], draws=60, genotypes=6)
     path = StudyFolder(other).study
     path.write_text(path.read_text().replace('clip:     {backbone', 'clip2:    {backbone'))
     path.write_text(path.read_text().replace('[clip, dinov2]', '[clip2, dinov2]'))

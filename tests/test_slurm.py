@@ -1234,7 +1234,9 @@ def test_lines_typed_by_hand_are_accepted(mini, tmp_path):
 @on_slurm
 def test_demo_in_one_job(slurm, tmp_path):
     "`sbatch slurm/study.sbatch demo` simulates its own plants and ends with the report"
-    env, few, results = by_hand(slurm), ('--set', 'defaults.max_epochs=2'), tmp_path / 'results'
+    short = ('max_epochs=2', 'protocols=[retrospective]')
+    few = [part for s in short for part in ('--set', f'defaults.{s}')]
+    env, results = by_hand(slurm), tmp_path / 'results'
     env.update(FABA_RESULTS=str(results), FABA_CACHE=str(tmp_path / 'cache'))
     drawn = ROOT / 'data' / 'twin' / 'demo'  # after `make demo`: the same plants, not drawn again
     if (drawn / 'SIMULATED.txt').is_file():
