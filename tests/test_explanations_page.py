@@ -11,7 +11,7 @@ from faba_nb.core.files import read_json, seal, write_csv, write_json
 from faba_nb.core.study_folder import StudyFolder
 from faba_nb.reporting import explanations_page as page
 from faba_nb.reporting.report_steps import page_inputs, run_report
-from faba_nb.reporting.results import Nothing, NotThere, Results
+from faba_nb.reporting.results import NotThere, Results
 from faba_nb.reporting.site import reports
 from faba_nb.testing.example_explanations import GRIDS, example_explanations, example_tests
 
@@ -57,7 +57,7 @@ def test_a_method_fails_in_words_exactly_where_its_verdict_does(explained):
         for method, n in GRIDS.items():
             said = judged_as(explained, {method: [test]})
             name = page.way(method, n)
-            assert f'{name} fails 1 of 4 tests ({page.TESTS[test]})' in said
+            assert f'{name} fails 1 of 4 tests (“{page.TESTS[test]}”)' in said
             assert said.count('fails') == 2  # the method, and what that means
             assert 'Of 3 methods' in said and ' 2 pass all tests' in said
             others = [page.way(m, k) for m, k in GRIDS.items() if m != method]
@@ -80,7 +80,7 @@ def test_too_few_plants_leave_a_test_open(explained):
     write_csv(t, path)
     seal(path)
     said = ' '.join(page.verdict_sentences(Results(explained), 'dinov2'))
-    assert said.count('is not known to pass 1 of 4 tests (top fifth counts)') == 3
+    assert said.count('is not known to pass 1 of 4 tests (“top fifth counts”)') == 3
     assert 'fail' not in said and 'none passes' in said
 
 
@@ -91,8 +91,8 @@ def test_words_of_the_table_are_those_that_were_written(explained):
 
 
 def test_an_arm_without_photographs_has_no_place_to_show(explained):
-    with pytest.raises(Nothing, match='sees no photographs'):
-        page.verdict_sentences(Results(explained), 'no_image')
+    said = page.verdict_sentences(Results(explained), 'no_image')
+    assert said == ['Arm no_image sees no photographs, so there is no place to show.']
     with pytest.raises(NotThere):
         page.where_figure(Results(explained), 190, 'no_image')
 
@@ -116,7 +116,11 @@ def test_sentences_of_sensors_and_days_follow_from_the_tables(explained):
     t = page._read(results, 'dinov2', 'modalities.csv')
     t['part'] = np.where(t.modality == 'fluor', 1.0, -0.5)
     said = page.sensor_sentence(results, 'dinov2')
-    assert 'fluorescence adds most to the log-odds in 4 of 4 plants, and +1.00 on average' in said
+    assert said.endswith('is fluorescence in 4 of 4 plants.')
+    first = t.plant_id == t.plant_id.iloc[0]
+    t.loc[first & (t.modality == 'image'), 'part'] = 2.0
+    said = page.sensor_sentence(results, 'dinov2')
+    assert said.endswith('is fluorescence in 3 and photographs in 1 of 4 plants.')
     t['part'] = -1.0
     assert page.sensor_sentence(results, 'dinov2') == ''
     days = page._read(results, 'dinov2', 'days.csv')
@@ -142,7 +146,9 @@ def test_a_map_is_laid_over_the_photograph_cell_by_cell():
     photo[:16] = 100
     picture = page.overlay(np.array([[0.0, 2.0], [-1.0, 0.0]]), 2.0, photo)
     grey, fall, rise, nothing = picture[0, 0], picture[0, -1], picture[-1, 0], picture[-1, -1]
-    assert np.allclose(grey, [100 / 255] * 3 + [1]) and nothing[3] == 0
+    assert (
+        np.allclose(grey, [page.LIFT + (1 - page.LIFT) * 100 / 255] * 3 + [1]) and nothing[3] == 0
+    )
     assert fall[0] > fall[2] and rise[2] > rise[0] and fall[3] == 1
     assert np.isclose(rise[3], page.OPAQUE / 2)
 
@@ -207,7 +213,7 @@ def test_other_pages_do_not_depend_on_explanations(explained):
 def test_the_page_is_made_once_and_again_when_its_files_change(explained):
     assert run_report(explained, NAME) == 2  # the page, the workbook
     html = (explained / 'report' / f'{NAME}.html').read_text(encoding='utf-8')
-    assert 'Simulated data' in html and 'class="gap"' in html
+    assert 'Simulated data' in html and 'class="gap"' not in html
     assert 'taking the feature apart fails 1 of 4' in html and 'sees no photographs' in html
     first = html.index('taking the feature apart fails')
     assert first < html.index('id="tab_where_tests_dinov2"') < html.index('<svg')
@@ -216,5 +222,5 @@ def test_the_page_is_made_once_and_again_when_its_files_change(explained):
     example_explanations(explained, 'dinov2', {'patches8': ['top fifth']})
     assert run_report(explained, NAME) == 2
     html = (explained / 'report' / f'{NAME}.html').read_text(encoding='utf-8')
-    assert 'covering 8 × 8 patches fails 1 of 4' in html
+    assert 'covering 8×8 patches fails 1 of 4' in html
     assert 'taking the feature apart fails' not in html
