@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'TESTS', 'NOTE', 'DAMAGE', 'SIDE', 'OPAQUE', 'LIFT', 'PLANTS_SHOWN', 'explained_arms', 'Maps', 'why_no_maps',
-           'maps_of', 'whose', 'way', 'verdict_sentences', 'verdict_table', 'sensor_sentence', 'day_sentence',
-           'sensor_figure', 'spread_words', 'framing_of', 'photographs', 'overlay', 'shown_rows', 'where_figure']
+           'maps_of', 'whose', 'way', 'method_words', 'verdict_sentences', 'verdict_table', 'sensor_sentence',
+           'day_sentence', 'sensor_figure', 'spread_words', 'framing_of', 'photographs', 'overlay', 'shown_rows',
+           'where_figure']
 
 # %% ../../nbs/50_reporting/66_explanations_page.ipynb #b8cb7600
 from collections.abc import Iterable
@@ -140,7 +141,10 @@ TESTS = {
 }
 
 
-def _method_words(name: str, t: pd.DataFrame) -> str:
+def method_words(
+    name: str,  # of the method, from `way`
+    t: pd.DataFrame,  # its tests
+) -> str:  # such as 'covering 4×4 patches passes all 4 tests'
     "What the tests say of one method"
     said = {v: [f'“{TESTS.get(x, x)}”' for x in of.test] for v, of in t.groupby('verdict')}
     failed, open_ = said.get('fails', []), said.get('not known', [])
@@ -165,7 +169,7 @@ def verdict_sentences(
     bad = any((t.verdict == 'fails').any() for t in of.values())
     head = f'Of {counted(len(of), "method")} that map the alarms of arm {arm}, '
     head += f'{len(good) or "none"} {"pass" if len(good) > 1 else "passes"} all tests: '
-    said = [_method_words(way(k, m.methods[k]), t) for k, t in of.items()]
+    said = [method_words(way(k, m.methods[k]), t) for k, t in of.items()]
     warning = (
         'A map that fails a test is not to be taken for where an alarm comes from.' if bad else ''
     )
