@@ -192,6 +192,18 @@ def test_maps_alone_are_shown_with_the_reason(grown, monkeypatch, gone):
     assert sum(len(ax.images) for ax in drawn.figure.axes) == 6 * 3 + 6  # scales of two blocks
 
 
+def test_a_photograph_that_cannot_be_read_is_told_without_its_place(grown, twin, monkeypatch):
+    from faba_nb.core.errors import BadInput
+
+    def refuse(path, *cut):
+        raise BadInput('it shows no plant', path)
+
+    monkeypatch.setattr(page, 'read_photograph', refuse)
+    said = page.where_figure(Results(grown), 190, 'dinov2').caption
+    assert 'The photographs are not shown: ' in said and 'shows no plant' in said
+    assert str(twin) not in said and 'not shown: /' not in said
+
+
 # ---- the page ----
 def test_there_is_no_page_without_explanations(bare):
     from faba_nb.core.errors import BadInput

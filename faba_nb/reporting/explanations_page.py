@@ -35,6 +35,7 @@ from faba_nb.reporting.results import (
     begin,
     counted,
     listed,
+    names_only,
     number,
 )
 from .style import PALETTE, colour, new_figure
@@ -367,7 +368,8 @@ def photographs(
         results.experiment
         return _squares(results, arm, rows), ''
     except (NotThere, BadImage, BadInput) as e:
-        why = str(e).split('\n')[0].rstrip('.')
+        folders = filter(None, (results.run.get('data'),))
+        why = names_only(str(e).split('\n')[0].rstrip('.'), *folders)
         return {}, f'The photographs are not shown: {why[:1].lower()}{why[1:]}.'
 
 # %% ../../nbs/50_reporting/66_explanations_page.ipynb #1cad5a5d
