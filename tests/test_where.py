@@ -67,6 +67,22 @@ def test_every_map_is_in_the_table_and_in_the_arrays(explained):
     assert len(tests) == 12 and (t.photograph.map(lambda p: not Path(p).is_absolute())).all()
 
 
+def test_the_page_shows_what_was_written_over_the_photographs(explained):
+    from faba_nb.reporting.explanations_page import verdict_sentences, verdict_table, where_figure
+    from faba_nb.reporting.results import Results
+
+    results, tests = Results(explained.parents[1]), read_where(explained)[2]
+    assert tests.words.tolist() == [in_words(r) for r in tests.to_dict('records')]
+    said = verdict_sentences(results, explained.name)[0]
+    failed = tests[tests.verdict == 'fails'].method.nunique()
+    assert said.count(' fails ') == failed
+    assert verdict_table(results, explained.name).frame.words.tolist() == tests.words.tolist()
+    drawn = where_figure(results, 190, explained.name)
+    assert 'not shown' not in drawn.caption
+    pictures = [i for ax in drawn.figure.axes for i in ax.images]
+    assert len(pictures) == PLANTS * 4 + 3  # photographs and three maps, and their scales
+
+
 def test_log_odds_are_those_of_the_predictions(explained):
     t = read_where(explained)[0]
     p = pd.read_csv(explained.parents[1] / 'arms' / 'mean' / 'predictions.csv')

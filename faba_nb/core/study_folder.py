@@ -170,6 +170,19 @@ def explanation(
     "What explains the alarms of one arm"
     return self.explanations / name
 
+
+@patch
+def explained(self: StudyFolder) -> list[str]:  # names, sorted
+    "The arms whose alarms were explained"
+    folders = [p for p in self.explanations.glob('*') if p.is_dir()]
+    return sorted(p.name for p in folders)
+
+
+@patch
+def all_explanations(self: StudyFolder) -> list[Path]:  # those that are there, sorted
+    "The files that explain alarms, of all arms"
+    return sorted(p for p in self.explanations.glob('*/*') if p.suffix in ('.csv', '.npz'))
+
 # %% ../../nbs/00_core/04_study_folder.ipynb #7582fcf5
 @patch(as_prop=True)
 def report_tables(self: StudyFolder) -> Path:  # a folder

@@ -48,8 +48,20 @@ def page_inputs(
             *(file_digests([f.study, *f.all_tables()]) for f in beside)
         ),
         **_look(out),
+        **_explained(out, report),
         'experiment': fingerprint(*sorted((root() / 'data' / 'design').glob('*.csv'))),
         'texts': fingerprint(*_texts()),
+    }
+
+
+def _explained(out: Path, report: Report) -> dict[str, str]:
+    "What explains alarms, and whether photographs are within reach, for a page that shows both"
+    folder, data = StudyFolder(out), Results(out).run.get('data')
+    if not any(n.startswith(f'{folder.explanations.name}/') for n in report.needs):
+        return {}
+    return {
+        'explanations': fingerprint(file_digests(folder.all_explanations(), out)),
+        'photographs': fingerprint(bool(data) and Path(data).is_dir()),
     }
 
 

@@ -26,6 +26,7 @@ ORDER = [
     'features',
     'signals',
     'presymptomatic',
+    'explanations',
     'genotypes',
     'claims',
     'methods',

@@ -20,7 +20,7 @@ from ..core.study_folder import StudyFolder
 from ..experiment.experiment_folder import Experiment
 from .covering import SIZES, encoder_of, framed_views, questions
 from .covering import why_not_where, with_base
-from .map_tests import day_maps, map_tests, truth_shares
+from .map_tests import day_maps, in_words, map_tests, truth_shares
 
 # %% ../../nbs/30_training/19_where.ipynb #17a8e37f
 def no_place(
@@ -150,7 +150,7 @@ def where_arm(
     with whole_file(paths[0]) as tmp, open(tmp, 'wb') as f:
         np.savez_compressed(f, **arrays)
     write_csv(table, paths[1])
-    write_csv(tests, paths[2])
+    write_csv(tests.assign(words=[in_words(r) for r in tests.to_dict('records')]), paths[2])
     seal(*paths)
     return paths
 
