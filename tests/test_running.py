@@ -668,7 +668,7 @@ def test_forty_kills(tmp_path, twin, reference, faba):
     tmp = tmp_path / 'tmp'
     tmp.mkdir()
     moments = [
-        0.2 + 0.4 * undisturbed(reference) * i / 39 for i in range(40)
+        0.2 + 0.3 * undisturbed(reference) * i / 39 for i in range(40)
     ]  # what an attempt has done stays, so later attempts reach the last step well before
     random.Random(7).shuffle(moments)
     attempts = 0
