@@ -451,12 +451,12 @@ def test_damaged_cache_is_made_again(example, tmp_path, monkeypatch):
 
 def test_cache_without_space_warns(example, tmp_path, monkeypatch):
     monkeypatch.setenv('FABA_CACHE', str(tmp_path))
-    import faba_nb.experiment.sheets as sheets
+    import faba_nb.core.kept as kept
 
     def full(path):
         raise OSError('No space left on device')
 
-    monkeypatch.setattr(sheets, 'whole_file', full)
+    monkeypatch.setattr(kept, 'whole_file', full)
     with pytest.warns(UserWarning, match='cannot keep what was read'):
         assert len(read_table(example, 'onsets').frame) == 2
 
