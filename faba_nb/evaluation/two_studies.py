@@ -185,6 +185,7 @@ class Apart:
     onsets: pd.DataFrame  # plant_id, genotype, first, second
     verdicts: pd.DataFrame  # what, first, second
     numbers: pd.DataFrame  # table, row, values with intervals, change, outside
+    recorded: bool  # whether both say with which code and libraries they were made
     compared: dict[str, int]  # how many onsets, verdicts and numbers both studies have
 
     @property
@@ -208,4 +209,5 @@ def compare_studies(
     numbers = pd.concat(moved, ignore_index=True) if moved else parts[0][0]
     compared = dict(onsets=plants, verdicts=contrasts, numbers=sum(n for _, n in parts))
     went_in = settings_apart(a, b), records_apart(a, b)
-    return Apart(first, second, *went_in, onsets, verdicts, numbers, compared)
+    recorded = bool(a.provenance.get('versions') and b.provenance.get('versions'))
+    return Apart(first, second, *went_in, onsets, verdicts, numbers, recorded, compared)

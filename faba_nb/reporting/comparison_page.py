@@ -11,10 +11,11 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 from markupsafe import Markup
+from ..core.errors import BadInput
 from ..core.files import write_csv, write_text
 from ..evaluation.two_studies import Apart
 from .layout import Column, Table, to_html
-from .rendering import page_template
+from .rendering import page_alone
 from .results import Results
 
 # %% ../../nbs/50_reporting/93_comparison_page.ipynb #f3e2a27c
@@ -39,8 +40,10 @@ def went_in(
     if n := len(apart.records):
         what = _some(list(apart.records.what))
         said.append(f'{_are(n, "record")} not the same (code, libraries or data): {what}.')
+    elif apart.recorded:
+        said.append('Code, libraries and data are recorded as the same.')
     else:
-        said.append('Code, libraries and data are recorded as the same, or not recorded.')
+        said.append('With which code and libraries they were made is not recorded for both.')
     return said
 
 
@@ -186,6 +189,7 @@ def write_comparison(
 ) -> Path:  # the page
     "The comparison as a page with its tables beside it"
     folder = Path(folder)
+    _only_a_comparison(folder)
     for name, table in apart.tables.items():
         write_csv(table, folder / f'{name}.csv')
     studies = [Results(out) for out in (apart.first, apart.second)]
@@ -195,6 +199,12 @@ def write_comparison(
         f'First: {names[0]} in {apart.first.name}. Second: {names[1]} in {apart.second.name}.'
     )
     simulated = any(s.simulated is not None for s in studies)
-    html = page_template(_as_notebook(apart), title, subtitle, simulated)
+    html = page_alone(_as_notebook(apart), title, subtitle, simulated)
     write_text(html, folder / 'index.html')
     return folder / 'index.html'
+
+
+def _only_a_comparison(folder: Path) -> None:
+    "Refuse a folder whose first page is no comparison"
+    if (folder / 'index.html').exists() and not (folder / 'verdicts.csv').exists():
+        raise BadInput('another page is here', folder / 'index.html', 'give another --report')

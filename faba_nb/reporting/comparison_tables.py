@@ -442,7 +442,7 @@ def _which_alarm(results: Results) -> str:
     "Which alarm is measured, where it is not the usual one"
     if not detects_treatment(results.facts):
         return ''
-    return f' Alarms here: {label_words(results.facts)["first_alarm"]}, as on the page of alarms.'
+    return f' Alarms here: {label_words(results.facts)["first_alarm"]}.'
 
 # %% ../../nbs/50_reporting/40_comparison_tables.ipynb #88a3cd79
 def difference(
