@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -433,6 +434,52 @@ def test_groups_fit_memory(tmp_path, monkeypatch):
         monkeypatch.setattr(training_pool, 'free_memory', lambda device: free)
         monkeypatch.setenv('FABA_RETRY', killed)
         assert training_pool.stack_size([work], 1) == size, (free, killed)
+
+
+def test_files_read_before_are_free_memory(tmp_path):
+    "Pages of files are given up when asked for: a machine that has read much has room for whole stacks"
+    big = tmp_path / 'big'
+    with open(big, 'wb') as f:
+        f.write(bytes(300 << 20))
+    before = psutil.virtual_memory()
+    free = training_pool.free_memory()
+    limit = training_pool.left_in_groups(Path('/proc/self/cgroup').read_text())
+    assert min(before.available, limit) == pytest.approx(free, rel=0.1)
+    assert before.cached > 300e6  # of the file just written, if of nothing else
+    assert free > before.free or limit < before.free
+
+
+@pytest.mark.parametrize(
+    'line, tree, names',
+    [
+        ('0::', '', ('memory.max', 'memory.current', 'inactive_file')),
+        (
+            '9:memory:',
+            'memory',
+            ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+        ),
+    ],
+)
+def test_a_job_has_its_share_of_the_memory(tmp_path, line, tree, names):
+    "The tightest group on the way up counts, in both versions; pages of files are given up"
+    limit, taken, pages = names
+
+    def group(path, most, now, files):
+        folder = tmp_path / tree / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit).write_text(f'{most}\n')
+        (folder / taken).write_text(f'{now}\n')
+        (folder / 'memory.stat').write_text(f'anon 1\n{pages} {files}\nother 2\n')
+
+    left = lambda path: training_pool.left_in_groups(f'1:cpu:/x\n{line}{path}\n', tmp_path)
+    group('slurm', 1000, 900, 300)
+    group('slurm/job', 600, 500, 100)
+    group('slurm/free', 'max', 500, 100)
+    assert left('/slurm/job') == 200
+    assert left('/slurm/free') == 400
+    assert left('/elsewhere') == np.inf
+    group('slurm', 150, 100, 0)
+    assert left('/slurm/job') == 50
 
 
 def test_asked_to_stop(tmp_path, monkeypatch):
