@@ -13,6 +13,7 @@ from test_description import SMALL, TARTU, made
 from faba_nb.core.errors import BadInput
 from faba_nb.core.provenance import read_log
 from faba_nb.core.studies import Arm, study_from
+from faba_nb.core.study_folder import StudyFolder
 from faba_nb.evaluation.evaluating import evaluate_study, plant_sizes, read_arm
 from faba_nb.evaluation.own_signals import (
     comparisons,
@@ -38,7 +39,7 @@ from faba_nb.reporting.comparison_tables import (
 )
 from faba_nb.reporting.glossary import glossary
 from faba_nb.reporting.methods import labels_text, pipeline
-from faba_nb.reporting.presymptomatic import earliness_table
+from faba_nb.reporting.presymptomatic import earliness_table, gate_weights
 from faba_nb.reporting.results import Results
 from faba_nb.reporting.signals import alarm_table
 from faba_nb.reporting.site import NEEDS
@@ -99,6 +100,43 @@ def test_blocks_are_left_out(tmp_path):
     assert test.groupby('genotype').plant_id.nunique().eq(4).all()
     assert test.groupby('genotype').fold.unique().map(len).eq(1).all()
     assert np.isfinite(value(metrics, 'f1'))
+
+
+def test_gates_of_freely_named_modalities_are_shown(tmp_path):
+    "Every modality of the experiment has its line, each of another colour"
+    text = SMALL.replace('{size: size.csv}', '{size: size.csv, warmth: size.csv, water: size.csv}')
+    out = tmp_path / 'out'
+    run(made(tmp_path / 'x', text), out)
+    shown = gate_weights(Results(out), 190, 'all')
+    for name in ('size', 'warmth', 'water'):
+        assert f'{name} 0.' in shown.alt
+    for ax in shown.figure.axes:
+        assert len({line.get_color() for line in ax.lines}) == 3
+
+
+LIT = [('dry', 1, 'LL'), ('dry', 2, 'LL'), ('wet', 1, 'HL'), ('wet', 2, 'HL'), ('wet', 3, 'LL')]
+
+
+def test_predictions_carry_what_controls_must_share(tmp_path):
+    "The light of every plant stands in its rows, and pairs are made within it; without the column, one line"
+    text = SMALL.replace('role: stress, label: drought', 'role: stress, with: {light: LL}')
+    plants = [f'{g}{t}{i},g{g},{t},{light}' for g in range(6) for t, i, light in LIT]
+    sizes = [f'{p.split(",")[0]},{d},{d + i % 5}' for i, p in enumerate(plants) for d in (0, 2, 4)]
+    tables = {
+        'plants.csv': '\n'.join(['plant,genotype,treatment,light', *plants]),
+        'size.csv': '\n'.join(['plant,day,area', *sizes]),
+    }
+    folder = made(tmp_path / 'x', text, tables=tables)
+    found, metrics = run(folder, tmp_path / 'out')
+    light = pd.read_csv(folder / 'plants.csv').set_index('plant').light
+    assert (found.with_light == found.plant_id.map(light)).all()
+    assert np.isfinite(value(metrics, 'lead'))
+    folder = StudyFolder(tmp_path / 'out').arm('size_alone')
+    read, _ = read_arm(tmp_path / 'out', 'size_alone')
+    s = next(s for s, _ in read if s.protocol == 'online')
+    assert set(s.plants.with_light[s.pairs[:, 1]]) == {'LL'}
+    assert s.pairs[:, 0].tolist() == s.plants.index[s.plants.drought].tolist()
+    assert 'with_light' in pd.read_csv(folder.predictions_permuted)
 
 
 def test_doses_are_detected_from_their_day(tmp_path):

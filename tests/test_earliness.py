@@ -21,11 +21,14 @@ from faba_nb.evaluation.delay_curves import (
     delay_tables,
     median_delay,
     middle_of,
+    of_controls,
     restricted_mean,
 )
 from faba_nb.evaluation.evaluating import Resampler, measured_rows
-from faba_nb.evaluation.predictions import scores
+from faba_nb.evaluation.predictions import check_predictions, scores
 from faba_nb.evaluation.resampling import bootstrap_draws, with_reasons
+from faba_nb.core.errors import BadInput
+from faba_nb.experiment.facts import facts_from
 from faba_nb.testing.example_predictions import toy_predictions, toy_steps
 from faba_nb.testing.simulated_studies import alarmed_after, new_genotypes
 
@@ -52,6 +55,65 @@ def test_a_model_silent_until_two_days_after_the_onset_has_no_lead():
     assert lead(alarmed_after(0)) == 0
     early = alarmed_after(-6)
     assert 0 < lead(early) <= 6
+
+
+LIGHT = {
+    'WHC-80': {'role': 'control'},
+    'WHC-30': {'role': 'stress', 'shares': {'light': 'LL'}},
+}
+
+
+def alarmed(early):
+    "Alarms of all stressed plants from the second day on, of a control from there on where `early` says so"
+    table = toy_predictions(toy_steps(6), 0.6, 1.0, 'online')
+    loud = (table.dag >= 4) & (table.onset_dag.notna() | early(table))
+    return table.assign(probability=np.where(loud, 0.9, 0.1))
+
+
+def test_a_plant_is_compared_with_the_mean_of_several_controls():
+    "Nothing tells the controls of a genotype apart; one of three is alarmed as early as the plants"
+    s = scores(alarmed(lambda t: t.replicate == 2).assign(replicate=1), 'online')
+    alarm = s.alarm_day(0.5)
+    lead, there = in_time(s.delays(alarm))['lead']
+    p = s.plants.assign(alarm=alarm[0])
+    for i, plant in enumerate(p[p.drought].itertuples()):
+        beside = p[(p.genotype == plant.genotype) & ~p.drought].alarm
+        early = days_early(beside.fillna(np.inf) - plant.onset_dag)
+        assert sorted(early)[:2] == [0, 0] and len(beside) == 3
+        own = days_early(plant.alarm - plant.onset_dag)
+        assert there[0, i] and lead[0, i] == pytest.approx(own - early.mean())
+    of_plants = of_controls(s.delay_intervals(alarm), len(s.genotypes)).counts.sum((1, 2))
+    np.testing.assert_allclose(of_plants, p.drought.sum())
+
+
+@pytest.mark.parametrize('first', ['LL', 'HL'])
+def test_a_control_shares_what_the_description_says(first):
+    "Two controls of a genotype and replicate, in low and in high light; those in high light are always alarmed"
+    light = {1: first, 2: 'HL' if first == 'LL' else 'LL'}
+    table = alarmed(lambda t: t.replicate.map(light) == 'HL')
+    table = table[table.onset_dag.isna() | (table.replicate == 1)]
+    table['with_light'] = np.where(table.onset_dag.isna(), table.replicate.map(light), 'LL')
+    table = table[table.replicate < 3].assign(replicate=1)
+    facts = facts_from({'treatments': LIGHT})
+    s = scores(check_predictions(table, facts=facts), 'online', facts=facts)
+    assert set(s.plants.with_light[s.pairs[:, 1]]) == {'LL'} and len(s.pairs) == 6
+    x = s.delays(s.alarm_day(0.5))
+    days, there = in_time(x)['lead']
+    assert there.all() and (days > 0).all() and (days == days_early(x['drought'])).all()
+    none = scores(
+        check_predictions(table.assign(with_light='HL'), facts=facts), 'online', facts=facts
+    )
+    assert not len(none.pairs) and not in_time(none.delays(none.alarm_day(0.5)))['lead'][1].any()
+
+
+def test_without_the_column_that_controls_must_share_nothing_is_compared():
+    facts = facts_from({'treatments': LIGHT})
+    table = alarmed(lambda t: t.replicate == 2)
+    with pytest.raises(BadInput, match='column with_light missing'):
+        check_predictions(table, facts=facts)
+    table['with_light'] = np.where(table.dag < 10, 'LL', 'HL')
+    with pytest.raises(BadInput, match='changes its with_light'):
+        check_predictions(table, facts=facts)
 
 
 def test_silence_has_no_lead_no_utility_and_the_largest_error():

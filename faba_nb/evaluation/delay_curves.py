@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GERMINATION', 'PRECISION', 'MOST_STEPS', 'WINDOW', 'HORIZON', 'DRAWS', 'SUMMARIES', 'NOT_REACHED', 'day_before',
-           'onset_bracket', 'alarm_bracket', 'turnbull_sets', 'turnbull', 'Delays', 'curve_at', 'median_delay',
-           'restricted_mean', 'middle_of', 'each_rule', 'summary_rows', 'delay_tables']
+           'onset_bracket', 'alarm_bracket', 'turnbull_sets', 'turnbull', 'Delays', 'of_controls', 'curve_at',
+           'median_delay', 'restricted_mean', 'middle_of', 'each_rule', 'summary_rows', 'delay_tables']
 
 # %% ../../nbs/40_evaluation/24_delay_curves.ipynb #80502dc9
 from collections.abc import Callable
@@ -55,24 +55,25 @@ def alarm_bracket(
 def delay_intervals(
     self: Scores,
     alarm: np.ndarray,  # (runs, plants) DAG, NaN = none
-) -> dict[
-    str, np.ndarray
-]:  # drought, control: (2, runs, drought plants) days; g: (drought plants,)
-    "Between which days from the onset each alarm lies; NaN where a plant has no matched control"
+) -> dict[str, np.ndarray]:  # drought, control: (2, runs, plants or pairs) days; of, g: as `delays`
+    "Between which days from the onset each alarm lies"
     d = np.flatnonzero(self.plants.drought)
-    control = self.matched[d]
+    plant, control = self.pairs.T
     low, high = onset_bracket(self)
     before, at = alarm_bracket(self, alarm)
 
-    def between(plants):
-        "(2, runs, drought plants) ends of the delay"
-        above = before[:, plants] - high[d]
-        below = at[:, plants] - low[d]
+    def between(alarmed, onset):
+        "(2, runs, plants) ends of the delay from the onset of one plant to the alarm of another"
+        above = before[:, alarmed] - high[onset]
+        below = at[:, alarmed] - low[onset]
         return np.stack([above, below])
 
-    of_controls = np.where(control >= 0, between(control), np.nan)
-    g = self.plants.g.to_numpy()[d]
-    return dict(drought=between(d), control=of_controls, g=g)
+    return dict(
+        drought=between(d, d),
+        control=between(control, plant),
+        of=np.searchsorted(d, plant),
+        g=self.plants.g.to_numpy()[d],
+    )
 
 # %% ../../nbs/40_evaluation/24_delay_curves.ipynb #3d284abb
 def turnbull_sets(
@@ -117,6 +118,7 @@ class Delays:
         ends: np.ndarray,  # (2, runs, plants) days; NaN = no such plant
         g: np.ndarray,  # (plants,) genotype codes
         G: int,  # number of genotypes
+        weight: np.ndarray | None = None,  # (plants,) of each in the counts; 1 where None
     ):
         known = np.isfinite(ends[0])
         pairs, which = np.unique(ends[:, known], axis=1, return_inverse=True)
@@ -126,12 +128,22 @@ class Delays:
         runs = len(known)
         self.counts = np.zeros((runs, G, pairs.shape[1]))
         run, plant = np.nonzero(known)
-        np.add.at(self.counts, (run, g[plant], which.ravel()), 1)
+        each = 1 if weight is None else weight[plant]
+        np.add.at(self.counts, (run, g[plant], which.ravel()), each)
 
     @property
     def shares(self) -> np.ndarray:  # (1, sets)
         "The estimate: all plants of all runs together"
         return turnbull(self.counts.sum((0, 1))[None], self.holds)
+
+# %% ../../nbs/40_evaluation/24_delay_curves.ipynb #5e227bfc
+def of_controls(
+    x: dict,  # from `delay_intervals`
+    G: int,  # number of genotypes
+) -> Delays:
+    "The delays of matched controls; those of one plant count as one together"
+    n = np.bincount(x['of'])
+    return Delays(x['control'], x['g'][x['of']], G, 1 / n[x['of']])
 
 # %% ../../nbs/40_evaluation/24_delay_curves.ipynb #bbbf2a1a
 WINDOW = np.arange(-14, 29)  # days from the onset, of the curve
@@ -220,7 +232,7 @@ def each_rule(
     for k, target in RULES:
         theta, _ = s.thresholds(k, target)
         x = s.delay_intervals(s.alarm_day(theta[:, g], k))
-        found[k, target] = tuple(Delays(x[part], x['g'], G) for part in ('drought', 'control'))
+        found[k, target] = Delays(x['drought'], x['g'], G), of_controls(x, G)
     return found
 
 
@@ -269,6 +281,7 @@ def delay_tables(
             low=low,
             high=high,
             matched_control=_curve(controls, controls.shares)[0],
+            controls=len(np.unique(s.pairs[:, 1])),
             draws=len(drawn),
         )
         curves.append(pd.DataFrame(about | curve))

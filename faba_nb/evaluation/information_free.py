@@ -18,7 +18,7 @@ from ..core.errors import BadInput
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts, built_in, with_role
 from ..experiment.plan import design, plan_rounds, read_plant_table, read_round_table
-from .predictions import Scores, like, STEP_COLUMNS, with_labels
+from .predictions import Scores, factors_in, like, only_steps, with_labels
 from faba_nb.evaluation.power import (
     CORRELATIONS,
     detectable_difference,
@@ -234,8 +234,9 @@ def on_all_days(
     p = s.plants
     days = np.unique(s.dag)
     about = ['genotype', 'plant_id', 'treatment', 'role', 'replicate', 'onset_dag']
+    about += factors_in(p)
     t = p.loc[p.index.repeat(len(days)), about].reset_index(drop=True)
-    t = with_labels(t.assign(dag=np.tile(days, len(p)), round=0))[STEP_COLUMNS]
+    t = only_steps(with_labels(t.assign(dag=np.tile(days, len(p)), round=0)))
     return like(s, t)
 
 # %% ../../nbs/40_evaluation/04_information_free.ipynb #3fb08399
@@ -361,7 +362,7 @@ def plan_steps(
     if merge:
         r = r.sort_values('round').drop_duplicates(['plant_id', 'dag'], keep='last')
     order = ['genotype', 'plant_id', 'dag', 'round']
-    return with_labels(r)[STEP_COLUMNS].sort_values(order, ignore_index=True)
+    return only_steps(with_labels(r)).sort_values(order, ignore_index=True)
 
 # %% ../../nbs/40_evaluation/04_information_free.ipynb #91eb5f6e
 def plan_scores(

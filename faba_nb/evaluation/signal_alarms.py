@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from . import alarms
-from .predictions import Scores, STEP_COLUMNS, with_labels
+from .predictions import Scores, STEP_COLUMNS, only_steps, with_labels
 
 # %% ../../nbs/40_evaluation/22_signal_alarms.ipynb #e4f95655
 def beside_reference(
@@ -122,7 +122,7 @@ def deviation_scores(
     return Scores(
         arm=arm,
         protocol='online',
-        steps=steps[STEP_COLUMNS],
+        steps=only_steps(steps),
         runs=pd.DataFrame(dict(split_seed=[0], init_seed=[0])),
         p=p[None],
         fold=pd.factorize(steps.genotype)[0],

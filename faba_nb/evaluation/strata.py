@@ -12,7 +12,7 @@ import pandas as pd
 from dataclasses import replace
 from ..experiment.cleaning import tidy_text
 from ..experiment.facts import class_starts, onset_classes
-from .predictions import Scores, like, STEP_COLUMNS, with_labels
+from .predictions import Scores, like, only_steps, with_labels
 from .metrics import fold_values, overall, ratio
 from .resampling import drawn_mean, drawn_ratio
 
@@ -106,7 +106,7 @@ def moved_onset(
     onset = np.where(inside, days[np.clip(at, 0, len(days) - 1)], np.nan)
     moved = s.steps.assign(onset_dag=onset)
     moved = moved.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
-    steps = with_labels(moved)[STEP_COLUMNS]
+    steps = only_steps(with_labels(moved))
     return replace(s, steps=like(s, steps))
 
 # %% ../../nbs/40_evaluation/10_strata.ipynb #a3724e9d

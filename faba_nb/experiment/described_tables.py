@@ -230,12 +230,14 @@ def _with_groups(keyed: Keyed, facts: pd.DataFrame, d: Description) -> pd.DataFr
     facts = facts.assign(role=roles, group=facts[column].map(tidy_text).astype(object))
     lost = facts.group == ''
     _refuse(lost, keyed, 'plant_id', f'{{plant}} has no {d.leave_out}', 'groups are left out by it')
-    return facts.assign(replicate=_replicates(keyed, facts))
+    shared = {c for t in d.treatments.values() for c in t.with_}
+    return facts.assign(replicate=_replicates(keyed, facts, shared))
 
 
-def _replicates(keyed: Keyed, facts: pd.DataFrame) -> pd.Series:
+def _replicates(keyed: Keyed, facts: pd.DataFrame, shared: set[str]) -> pd.Series:
     "The replicate as a whole number: as written, else counted"
-    counted = facts.groupby(['group', 'genotype', 'treatment']).cumcount() + 1
+    alike = ['group', 'genotype', 'treatment', *sorted(shared - {'genotype', 'treatment'})]
+    counted = facts.groupby(alike, dropna=False).cumcount() + 1
     if 'replicate' not in facts:
         keyed.table.say(
             'no column is the replicate', 'counted within group and treatment', 0, 'info'

@@ -16,7 +16,7 @@ from ..experiment.facts import built_in, with_role
 from ..twin.design import planned_plants, planned_rounds, values
 from ..twin.latent import course, with_onsets
 from ..twin.writing import measure_fluorescence
-from ..evaluation.predictions import Scores, like, scores, STEP_COLUMNS, with_labels
+from ..evaluation.predictions import Scores, like, scores, only_steps, with_labels
 from ..evaluation.comparing import Entry, contrasts, decide
 from ..evaluation.metrics import fold_values, rates
 from ..evaluation.resampling import sign_flip, signs
@@ -127,7 +127,7 @@ def with_dealt_onsets(
     dealt = dict(zip(own.index, rng.permutation(own.to_numpy())))
     onset = np.where(s.steps.role == 'stress', s.steps.genotype.map(dealt), np.nan)
     bare = s.steps.drop(columns=['label', 'label_low_dag', 'label_high_dag'])
-    steps = with_labels(bare.assign(onset_dag=onset))[STEP_COLUMNS]
+    steps = only_steps(with_labels(bare.assign(onset_dag=onset)))
     return replace(s, steps=like(s, steps))
 
 # %% ../../nbs/18_testing/60_simulated_studies.ipynb #9f74fe27

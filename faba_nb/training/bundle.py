@@ -123,6 +123,7 @@ class Bundle:
     rounds: Grid | None = None  # all rounds
     online: dict = field(default_factory=dict)  # grid to {modality: values}, read online
     scaled_on: np.ndarray | None = None  # rows of fluorescence for the published scaling, if others
+    shared: tuple = ()  # columns of plants that controls must share with a treatment
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d8a02c09
 @patch
@@ -323,7 +324,8 @@ def load_bundle(
     tables = _tables(arm, experiment)
     label = place(grid, ids, facts, ['label'], 'labels')[..., 0]
     columns = {m: c for m, (_, c, _) in tables.items()}
-    b = Bundle(plants, grid, np.nan_to_num(label), facts, columns=columns)
+    shared = tuple(experiment.facts.shared_columns)
+    b = Bundle(plants, grid, np.nan_to_num(label), facts, columns=columns, shared=shared)
     if arm.preparation == 'published':
         b.rounds = _all_rounds(experiment, ids, facts, grid)
     for name in ('steps', 'rounds'):
