@@ -319,16 +319,19 @@ def _start(m, f, i, n):
     )
 
 
+PHOTOS = 800  # of the kill campaign: some seconds of work for two shards
+
+
 @pytest.mark.full
 def test_kill_campaign(tmp_path, capsys):
     "At least 40 SIGKILLs at random instants of two shards at work"
-    m, r, kills, rounds = experiment(tmp_path / 'd', 1500), random.Random(1), 0, 0
+    m, r, kills, rounds = experiment(tmp_path / 'd', PHOTOS), random.Random(1), 0, 0
     extract(m, tmp_path / 'calm', BOTH, device='cpu')
     start = time.monotonic()
     while kills < 40:
         rounds += 1
         pair = [_start(m, tmp_path / 'f', i, 2) for i in (0, 1)]
-        time.sleep(r.uniform(0.5, 9))
+        time.sleep(r.uniform(0.5, 5))
         for p in pair:
             if p.poll() is None:
                 p.kill()
@@ -340,7 +343,7 @@ def test_kill_campaign(tmp_path, capsys):
         assert _start(m, tmp_path / 'f', i, 2).wait() == 0
     for name in BOTH.split(','):
         f = FeatureFile(tmp_path / 'f' / f'{name}_features.h5')
-        assert len(f.index) == 1500 and not f.index.duplicated().any()
+        assert len(f.index) == PHOTOS and not f.index.duplicated().any()
         assert np.array_equal(content(tmp_path / 'calm', name), content(tmp_path / 'f', name))
     with capsys.disabled():
         print(
