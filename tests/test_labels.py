@@ -581,6 +581,27 @@ def test_words_about_labels(judged):
     shutil.rmtree(out)
 
 
+def test_an_arm_of_other_onsets_alone_is_left_out_by_name(judged, tmp_path):
+    "Another backbone under another rater stands beside nothing; the same arm under another rater does"
+    import shutil
+
+    from faba_nb.core.config import parse_yaml
+
+    out = tmp_path / 'out'
+    shutil.copytree(judged / 'labels', out)
+    path = StudyFolder(out).study
+    asked = parse_yaml(path.read_text(), 'study.yaml')
+    assert 'Not compared' not in sentences.facts(Results(out))
+    of = next(n for n, a in asked['arms'].items() if a.get('labels', 'published') == 'published')
+    asked['arms']['stray'] = asked['arms'][of] | {'labels': 'rater:zoe', 'lr': 0.5}
+    path.write_text(study_from(asked).to_yaml())
+    said = sentences.facts(Results(out))
+    assert 'Not compared: stray; their onsets are others than those of' in said
+    asked['arms']['stray'] = asked['arms'][of] | {'labels': 'rater:zoe'}
+    path.write_text(study_from(asked).to_yaml())
+    assert 'Not compared' not in sentences.facts(Results(out))
+
+
 @pytest.mark.parametrize(
     'labels, days, said',
     [

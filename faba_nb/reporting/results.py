@@ -58,8 +58,13 @@ class Results:
 
     @cached_property
     def study(self) -> Study:
-        "What was asked for"
-        return read_study(StudyFolder(self.out).study).compared()
+        "What was asked for: the arms that are compared"
+        return self.whole_study.compared()
+
+    @cached_property
+    def whole_study(self) -> Study:
+        "All that was asked for, arms of other onsets included"
+        return read_study(StudyFolder(self.out).study)
 
     @cached_property
     def run(self) -> dict:

@@ -30,7 +30,7 @@ from faba_nb.reporting.results import (
     p_equals,
     with_interval,
 )
-from ..evaluation.label_contrasts import IMPUTED, deciding
+from ..evaluation.label_contrasts import IMPUTED, deciding, not_compared
 from faba_nb.reporting.comparison_tables import (
     difference,
     genotypes,
@@ -279,10 +279,16 @@ def facts(
         f'{counted(n, "genotype")} left out in turn, {runs}: {counted(fits, "fit")}. '
         f'Preparation: {prep}.'
     )
-    if not results.absent:
-        return text
-    without = listed(map(nice, results.absent))
-    return f'{text} No results: {without}; evaluation found no predictions.'
+    if results.absent:
+        without = listed(map(nice, results.absent))
+        text += f' No results: {without}; evaluation found no predictions.'
+    aside = not_compared(results.whole_study)
+    if aside:
+        text += (
+            f' Not compared: {listed(map(nice, aside))}; their onsets are others than those of '
+            f'{nice(next(iter(arms)))}, and no compared arm differs from them in onsets alone.'
+        )
+    return text
 
 # %% ../../nbs/50_reporting/50_sentences.ipynb #c1568275
 def _by_chance(
