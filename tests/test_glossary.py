@@ -40,7 +40,7 @@ def cells(path):
 
 
 def first_page():
-    "(function, arguments) of every table of the first page"
+    "(function, arguments) of every table of the comparison, whose heads are those of the first page"
     for source in cells(root() / 'reports' / 'backbone_comparison.ipynb'):
         for node in ast.walk(ast.parse(source if 'page.table' in source else '')):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == 'page.table':

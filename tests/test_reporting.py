@@ -68,7 +68,7 @@ def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (bare / 'steps').mkdir()
     (bare / 'steps' / 'report.json').write_text('{}')  # of an earlier edition, for all pages
-    assert run_report('bare', 'backbone_comparison') == 2  # a relative path; the page, the workbook
+    assert run_report('bare', 'answer') == 2  # a relative path; the page, the workbook
     assert not (bare / 'steps' / 'report.json').exists()
     assert Path.cwd() == tmp_path  # the process stays where it was
     html = (bare / 'report' / 'index.html').read_text(encoding='utf-8')
@@ -78,8 +78,30 @@ def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
         r'(src|href)="https?://', re.sub(r'href="https://doi.org/[^"]+"', '', html)
     )
     assert 'No results: BioCLIP and no images' in html  # what is missing is said
+    assert run_report('bare', 'answer') == 0  # nothing changed, nothing is made
+
+
+def test_what_is_missing_is_said_where_it_would_be(bare, monkeypatch):
+    _, html = run_page(monkeypatch, bare, 'backbone_comparison')
     assert 'Not shown.' in html and 'was not recorded' in html
-    assert run_report('bare', 'backbone_comparison') == 0  # nothing changed, nothing is made
+
+
+def words_in(html):
+    "The words a reader sees, without figures' files and code"
+    text = re.sub(r'<(script|style|svg)\b.*?</\1>', ' ', html, flags=re.S)
+    return re.sub('<[^>]+>', ' ', text).split()
+
+
+def test_the_first_page_is_one_answer(grown, monkeypatch):
+    "Read aloud in two minutes: at most 700 words in all, one figure, one table of at most eight rows"
+    from faba_nb.reporting.report_steps import run_report
+
+    run_report(grown, 'answer')
+    html = (grown / 'report' / 'index.html').read_text(encoding='utf-8')
+    assert len(words_in(html)) <= 700
+    assert html.count('<table') == 1 and html.count('<figure') == 1
+    rows = re.findall(r'<tr\b.*?</tr>', html.split('<tbody')[1].split('</table')[0], flags=re.S)
+    assert 0 < sum('<td' in r for r in rows) <= 8
 
 
 def test_names_cannot_inject_markup(invented, monkeypatch):

@@ -19,7 +19,6 @@ from ..core.notebooks import done
 from ..core.stopping import raise_if_stopping
 from ..core.study_folder import StudyFolder
 from .results import NoSubject, NotThere, Results
-from .site import FRONT, all_pages
 from .style import use_style
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #07eeea40
@@ -147,17 +146,6 @@ def file(
         return Markup('<p class="download"><a href="{0}">{0}</a></p>').format(name)
 
     _show(self, html)
-
-# %% ../../nbs/50_reporting/35_pages.ipynb #aaa6369a
-@patch
-def cards(self: Page) -> None:
-    "A link and a line for every other page of the site"
-    card = Markup('<li><a href="{}"><b>{}</b> <span>{}</span></a></li>')
-    others = [r for r in all_pages(out=self.out).values() if r.name != FRONT]
-    items = Markup('').join(card.format(r.page, r.title, r.subtitle) for r in others)
-    if items:
-        nav = Markup('<nav class="cards" aria-label="Other pages of this report"><ul>{}</ul></nav>')
-        display(HTML(str(nav.format(items))))
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #f573826b
 def simulated_notice(

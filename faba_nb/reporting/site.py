@@ -19,6 +19,7 @@ from .words import detects_treatment, filled
 
 # %% ../../nbs/50_reporting/33_site.ipynb #e86c2ba8
 ORDER = [
+    'answer',
     'backbone_comparison',
     'earlier_results',
     'main_results',
