@@ -6,6 +6,7 @@
 __all__ = ['MOST', 'NUMBERS', 'PROTOCOLS', 'rivals', 'verdict', 'shown_arms', 'against_rivals', 'answer_table', 'three_lines']
 
 # %% ../../nbs/50_reporting/52_answer.ipynb #8f0ab743
+from textwrap import fill
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -55,11 +56,11 @@ def _of_rivals(c: pd.DataFrame) -> str:
     "One sentence over the fair rivals of all protocols"
     if c.empty:
         return 'No arm was compared with an information-free baseline.'
-    said = listed(_passed(rows) for _, rows in c.groupby('protocol', sort=False))
+    said = '; '.join(_passed(rows) for _, rows in c.groupby('protocol', sort=False))
     n = counted(int(c.n.max()), 'left-out genotype')
     tests = counted(len(c), 'test')
     adjusted = f' ({tests}, adjusted after {c.adjustment.iloc[0]})' if len(c) > 1 else ''
-    return f'In F1 over {n}, {said}{adjusted}.'
+    return f'In F1 over {n}{adjusted}: {said}.'
 
 
 def verdict(
@@ -69,9 +70,7 @@ def verdict(
     lines = [_of_rivals(rivals(results))]
     asked = stated(results)
     if len(asked):
-        margin = f' Equivalent: a difference within ± {MARGIN} F1, a chosen margin.'
-        told = margin if (asked.verdict == 'equivalent').any() else ''
-        lines.append(verdict_of_contrasts(asked) + told)
+        lines.append(verdict_of_contrasts(asked))
     lede = Markup('<span class="lede">{}</span>')
     return [lede.format(line) for line in lines]
 
@@ -108,7 +107,7 @@ def _rival_panel(ax: Axes, rows: pd.DataFrame, arms: list[str], tones: dict[str,
     first = rows.iloc[0]
     ax.set(
         title=first.protocol.capitalize(),
-        xlabel=f'F1 minus that of the\n{nice(first.arm_b)}',
+        xlabel=f'F1 minus that of the\n{fill(nice(first.arm_b), 30)}',
         yticks=range(len(arms)),
         yticklabels=[nice(a) for a in arms],
         ylim=(len(arms) - 0.5, -0.5),
