@@ -123,6 +123,7 @@ def test_printed_tables_speak_of_their_own_experiment_only(brought):
 def test_pages_about_what_is_not_there_are_not_made(brought):
     pages = pages_of(brought)
     assert set(pages) == {
+        'backbone_comparison.html',
         'genotypes.html',
         'index.html',
         'main_results.html',
