@@ -328,7 +328,7 @@ def test_a_study_of_labels_from_raters_to_page(rated, tmp_path):
     table = pd.read_csv(StudyFolder(out).table('label_contrasts'))
     found = {'published', 'consensus', 'imputed:1', 'imputed:2', 'imputed'}
     assert set(table.labels) == found and set(table.arm_a) == {'full'}
-    html = (out / 'report' / 'backbone_comparison.html').read_text()
+    html = (out / 'report' / 'robustness.html').read_text()
     assert 'of the variance is the label’s' in html and 'tab_labels' in html
     arms = {p.parent.name for p in out.glob('arms/*/predictions.csv')}
     assert len(arms) == 8

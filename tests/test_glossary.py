@@ -41,7 +41,8 @@ def cells(path):
 
 def first_page():
     "(function, arguments) of every table of the comparison, whose heads are those of the first page"
-    for source in cells(root() / 'reports' / 'backbone_comparison.ipynb'):
+    pages = [root() / 'reports' / f'{n}.ipynb' for n in ('backbone_comparison', 'robustness')]
+    for source in (s for page in pages for s in cells(page)):
         for node in ast.walk(ast.parse(source if 'page.table' in source else '')):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == 'page.table':
                 how = {k.arg: ast.literal_eval(k.value) for k in node.keywords}

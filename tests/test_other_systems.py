@@ -130,6 +130,7 @@ def test_pages_about_what_is_not_there_are_not_made(brought):
         'methods.html',
         'plants.html',
         'presymptomatic.html',
+        'robustness.html',
     }
     for gone in ('Fluorescence', 'What was grown', 'Distillation', 'Old controls', 'Decisions'):
         assert not [n for n, text in pages.items() if gone in text], gone

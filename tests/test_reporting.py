@@ -82,7 +82,7 @@ def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
 
 
 def test_what_is_missing_is_said_where_it_would_be(bare, monkeypatch):
-    _, html = run_page(monkeypatch, bare, 'backbone_comparison')
+    _, html = run_page(monkeypatch, bare, 'robustness')
     assert 'Not shown.' in html and 'was not recorded' in html
 
 
@@ -359,7 +359,7 @@ def test_pages_name_no_place_of_the_machine(grown, monkeypatch):
         assert not re.search(r'(?<![\w.])/(?:home|work|tmp|scratch|root|users|projappl)/', text), (
             name
         )
-    assert Path(data).name in run_page(monkeypatch, grown, 'backbone_comparison')[1]
+    assert Path(data).name in run_page(monkeypatch, grown, 'robustness')[1]
 
 
 def test_a_page_does_not_say_where_missing_data_was(bare, monkeypatch):

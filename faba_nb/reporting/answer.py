@@ -211,7 +211,7 @@ def _label(results: Results) -> str:
         return 'No onset is known: labels follow the treatment, and nothing here is about symptoms.'
     origin = f'The onset is {onset_origin(results)}'
     if results.has_other_labels:
-        return f'{origin}; the arms were also trained on others, see Comparison.'
+        return f'{origin}; the arms were also trained on others, see Robustness.'
     return f'{origin}; how far other annotators would move these numbers is not known.'
 
 # %% ../../nbs/50_reporting/52_answer.ipynb #479508d6

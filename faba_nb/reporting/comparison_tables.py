@@ -357,6 +357,7 @@ def _ranges(results: Results, table: str, protocol: str) -> dict[str, str]:
         return {}
     p = p[(p.statistic == 'concordance') & (p.protocol == protocol)]
     p = p.rename(columns={'null_low': 'low', 'null_high': 'high'}).dropna(subset=['low', 'high'])
+    p = p[p.low < p.high]  # a rule that alarms on one day for all has no order to permute
     return {r.arm: f'{number(r.low, 2)} to {number(r.high, 2)}' for r in p.itertuples()}
 
 

@@ -21,6 +21,7 @@ from .words import detects_treatment, filled
 ORDER = [
     'answer',
     'backbone_comparison',
+    'robustness',
     'earlier_results',
     'main_results',
     'dataset',
