@@ -82,7 +82,7 @@ def test_index_is_whole_offline_and_escaped(bare, monkeypatch, tmp_path):
 
 
 def test_what_is_missing_is_said_where_it_would_be(bare, monkeypatch):
-    _, html = run_page(monkeypatch, bare, 'robustness')
+    _, html = run_page(monkeypatch, bare, 'backbone_comparison')
     assert 'Not shown.' in html and 'was not recorded' in html
 
 
