@@ -268,6 +268,7 @@ def _bare(study: Path, to: Path) -> StudyFolder:
 
 def made_again(
     study: Path,  # the copy of a study
+    fix: str = 'faba evaluate',  # the command that makes the tables of the study again
 ) -> Again:
     "Make the tables again from the copy alone, and compare"
     was = _files(StudyFolder(study))
@@ -275,10 +276,10 @@ def made_again(
         bare = _bare(study, Path(scratch) / study.name)
         evaluate_study(bare.path, '')
         now = _files(bare)
-    return _sorted(was, now)
+    return _sorted(was, now, fix)
 
 # %% ../../nbs/60_running/064_published_study.ipynb #c7c081dc
-def _sorted(was: dict[str, str], now: dict[str, str]) -> Again:
+def _sorted(was: dict[str, str], now: dict[str, str], fix: str = '') -> Again:
     "What is the same, what is lacking and why; what is otherwise without a reason is refused"
     names = {path: Path(path).stem for path in was}
     given = [p for p in was if names[p] == 'earlier']
@@ -292,6 +293,6 @@ def _sorted(was: dict[str, str], now: dict[str, str]) -> Again:
         raise BadInput(
             f'{odd[0]} does not come out the same when it is made again from the predictions',
             None,
-            'make the tables again with this version of faba_nb, with the raw data at hand',
+            f'make the tables again with this version of faba_nb and the raw data at hand: `{fix}`',
         )
     return Again(*map(tuple, (same, raw, given, beside, other)))

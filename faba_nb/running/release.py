@@ -43,6 +43,7 @@ from faba_nb.running.published_study import (
     made_again,
     require_finished,
 )
+from .verifying import command
 from .without_places import Scrubber, leaks, names_here, places_here
 
 # %% ../../nbs/60_running/066_release.ipynb #993bb7a5
@@ -291,7 +292,7 @@ def _build(
     study = to / 'study'
     copy_study(out, study, scrub, photographs)
     carry(out, study, e)
-    again = made_again(study)
+    again = made_again(study, command(out, 'evaluate'))
     copied = copy_photographs(e, to / 'photographs') if photographs else None
     write_experiment(out, to / 'experiment', e, scrub)
     _write_cards(out, to / 'cards', told)

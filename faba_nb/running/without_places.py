@@ -11,6 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from ..core.places import root
+from ..core.study_folder import StudyFolder
+
+# %% ../../nbs/60_running/063_without_places.ipynb #5c4ec5c5
+def _told_by(
+    text: str,  # of an executed notebook
+) -> list[tuple[str, str]]:  # path and stand-in
+    "Places that a notebook was run with"
+    told = json.loads(text)['metadata'].get('papermill', {})
+    given = told.get('parameters') or {}
+    words = {'out': 'OUT', 'data': 'DATA', 'features': 'FEATURES'}
+    found = [(given[k], word) for k, word in words.items() if isinstance(given.get(k), str)]
+    source = Path(told.get('input_path') or '.')
+    for top in ('nbs', 'reports'):
+        if top in source.parts:
+            found.append((str(Path(*source.parts[: source.parts.index(top)])), 'CODE'))
+    return found
 
 # %% ../../nbs/60_running/063_without_places.ipynb #e1c35c14
 COMMON = {'root', 'user', 'admin', 'ubuntu', 'debian', 'runner', 'jovyan', 'nobody', 'localhost'}
@@ -42,11 +58,13 @@ def places_here(
     run: dict,  # what its `run.json` says
 ) -> dict[str, str]:  # path -> stand-in, the longest first
     "Paths that the files of a study may hold"
-    known = {'HOME': Path.home(), 'CODE': root()}
-    known |= {'DATA': run.get('data'), 'FEATURES': run.get('features'), 'OUT': out}
+    known = [(Path.home(), 'HOME'), (root(), 'CODE'), (out, 'OUT')]
+    known += [(run.get('data'), 'DATA'), (run.get('features'), 'FEATURES')]
+    for path in sorted(StudyFolder(out).notebooks.glob('*.ipynb')):
+        known += _told_by(path.read_text(encoding='utf-8'))
     found = {}
-    for word, path in known.items():
-        if path:
+    for path, word in known:
+        if path and os.path.isabs(path):
             found |= dict.fromkeys(_spellings(str(path)), word)
     return dict(sorted(found.items(), key=lambda kv: -len(kv[0])))
 
