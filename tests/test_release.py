@@ -59,7 +59,7 @@ def study(tmp_path_factory):
         m.setenv('HOME', str(home))
         m.setenv('LOGNAME', USER)
         m.setattr(socket, 'gethostname', lambda: HOST)
-        write_twin(data, genotypes=3, seed=3, height=48)
+        write_twin(data, genotypes=2, seed=3, height=48)
         out = home / 'results' / 'out'
         example_results(out, data, ['dinov2', 'no_image'], 20, init_seeds=(42,), alone=True)
         plant_traces(out, data, home)
@@ -296,7 +296,7 @@ def test_miappe_fields_are_those_of_the_checklist(bundle):
     assert found['study']['Start date of study'].str.fullmatch(r'\d{4}-\d\d-\d\d').all()
     plants = pd.read_csv(bundle / 'study' / 'tables' / 'plants.csv')
     units = found['observation_unit']
-    assert set(units['Observation unit ID']) == set(plants.plant_id) and len(units) == 18
+    assert set(units['Observation unit ID']) == set(plants.plant_id) and len(units) == 12
     assert set(found['biological_material']['Biological material ID']) == set(plants.genotype)
     assert len(found['observed_variable']) > 50
 
