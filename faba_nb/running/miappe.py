@@ -66,7 +66,8 @@ def section(
         heads = ['Study unique ID', *heads]
     unknown = {k for r in rows for k in r} - set(heads)
     assert not unknown, f'no fields of {name}: {sorted(unknown)}'
-    return pd.DataFrame(rows, columns=heads).fillna('')
+    full = [[row.get(h, '') for h in heads] for row in rows]
+    return pd.DataFrame(full, columns=heads)
 
 # %% ../../nbs/60_running/061_miappe.ipynb #11db7baa
 @dataclass
