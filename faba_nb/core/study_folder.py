@@ -185,6 +185,12 @@ def all_explanations(self: StudyFolder) -> list[Path]:  # those that are there, 
 
 # %% ../../nbs/00_core/04_study_folder.ipynb #7582fcf5
 @patch(as_prop=True)
+def carried(self: StudyFolder) -> Path:  # a folder
+    "What a published bundle brings of the raw data, so that evaluation can do without them"
+    return self.path / 'carried'
+
+
+@patch(as_prop=True)
 def report_tables(self: StudyFolder) -> Path:  # a folder
     "The tables that pages show, as CSV and LaTeX"
     return self.tables / 'report'

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_NAMES', 'DOUBTFUL', 'PER_PROTOCOL', 'TESTS',
-           'arms_of', 'summary_rows', 'read_all_rounds', 'read_arm', 'wide_scores', 'counted_like', 'Resampler',
-           'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows', 'curve_tables',
-           'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table', 'gate_table',
-           'resampler_maker', 'experiment_of', 'features_of', 'plant_sizes', 'seen_sizes', 'flagged_steps',
-           'without_inner', 'rules_on', 'protocols_of', 'write_tables', 'sensors_replaced', 'space_tables',
-           'order_tables', 'write_summaries', 'clocks_on', 'evaluate_protocols', 'variance_table', 'tables_of',
-           'sensor_tables', 'compare_study', 'label_entries', 'label_tables', 'every_test', 'evaluate_study']
+           'DRAWS', 'arms_of', 'summary_rows', 'read_all_rounds', 'read_arm', 'wide_scores', 'counted_like',
+           'Resampler', 'published_rows', 'measured_rows', 'pooled_rows', 'genotype_rows', 'metric_rows',
+           'curve_tables', 'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table',
+           'gate_table', 'resampler_maker', 'experiment_of', 'features_of', 'plant_sizes', 'seen_sizes',
+           'flagged_steps', 'carried_of', 'without_inner', 'rules_on', 'protocols_of', 'write_tables',
+           'sensors_replaced', 'space_tables', 'order_tables', 'write_summaries', 'clocks_on', 'evaluate_protocols',
+           'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'label_entries', 'label_tables',
+           'every_test', 'asked_draws', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
@@ -93,6 +94,7 @@ from .power import observed_power
 from .strata import factors_of, strata_rows
 from .inferred import inferred_clock
 from .growth_curve import growth_rival, measured_size
+from .carried import Carried, read_carried
 from .robustness import robustness_table
 from .variance import variance_split
 from .own_signals import own_signal_tables
@@ -799,6 +801,18 @@ def flagged_steps(
     steps = [e.measured.loc[of_plants, key], e.images.loc[e.images.outlier.astype(bool), key]]
     return pd.concat(steps).drop_duplicates(ignore_index=True)
 
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #3521bbb5
+def carried_of(
+    out: Path,  # the study's output folder
+    e: Experiment | None,  # the raw experiment, where it is within reach
+) -> Carried:
+    "What tables of predictions need of the experiment"
+    if e is None:
+        return read_carried(StudyFolder(out).carried)
+    sizes, words = plant_sizes(e, features_of(out))
+    factors = factors_of(e.plants) if isinstance(e, DescribedExperiment) else None
+    return Carried(sizes, words, flagged_steps(e), factors)
+
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #22049e48
 def without_inner(
     s: Scores,  # of an arm with `nested`
@@ -986,21 +1000,19 @@ def _counted_rows(
 def evaluate_protocols(
     found: list[tuple],  # from `readings_of`
     clocks: dict[str, dict[str, Scores]],  # likewise
-    e: Experiment | None,  # the raw experiment
+    carried: Carried,  # what is needed of the raw experiment
     draws: int,  # of bootstrap and permutation
     seed: int,  # of both
-    shape: pd.DataFrame | None = None,  # table of plant sizes
 ) -> list[dict]:
     "Every protocol beside the information-free baselines on its own steps"
-    flagged = flagged_steps(e)
-    factors = factors_of(e.plants) if isinstance(e, DescribedExperiment) else None
+    flagged, factors = carried.flagged, carried.factors
     resampler_for = resampler_maker(draws, seed)
     done = []
     rows = _counted_rows(found)
     for s, wide in Progress(found, 'evaluating', unit='protocols'):
         raise_if_stopping()
         counted = counted_like(s, rows.get(s.protocol)) if s.kind == 'yardstick' else None
-        mine = clocks_on(s, clocks, shape)
+        mine = clocks_on(s, clocks, carried.sizes)
         scored = evaluate_scores(s, wide, mine, resampler_for, flagged, counted, factors)
         done.append(scored)
     return done
@@ -1257,20 +1269,39 @@ def every_test(
         parts.append(label_tests(tables['label_contrasts']))
     return pd.concat([t for t in parts if len(t)], ignore_index=True)
 
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #92414dfd
+DRAWS = 10_000
+
+
+def asked_draws(
+    out: Path,  # the study's output folder
+    draws: int | None = None,  # as asked for
+    seed: int | None = None,  # as asked for
+) -> tuple[int, int]:
+    "Bootstrap draws and their seed: as asked for, as recorded, or as by default"
+    path = StudyFolder(out).run
+    recorded = (read_json(path).get('evaluation') or {}) if path.is_file() else {}
+    if draws is None:
+        draws = recorded.get('draws', DRAWS)
+    if seed is None:
+        seed = recorded.get('seed', 0)
+    return draws, seed
+
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #7eb5efa8
 def evaluate_study(
     out: Path,  # the study's output folder, with the predictions of its arms
     data: Path | str | None = None,  # raw data folder; None: the one of OUT/run.json; '': none
-    draws: int = 10_000,  # bootstrap draws and permutations
-    seed: int = 0,  # of both
+    draws: int | None = None,  # bootstrap draws and permutations; None: `asked_draws`
+    seed: int | None = None,  # of both; None: likewise
 ) -> dict[str, int]:  # table -> number of rows
     "Write OUT/tables from the study's predictions"
+    draws, seed = asked_draws(out, draws, seed)
     whole = read_study(StudyFolder(out).study)
     study = whole.compared()  # arms with other onsets are no arms to compare
     e = experiment_of(out, data)
-    shape, size_words = plant_sizes(e, features_of(out))
-    found, clocks, gates, absent = protocols_of(out, whole, shape)
-    done = evaluate_protocols(found, clocks, e, draws, seed, shape)
+    carried = carried_of(out, e)
+    found, clocks, gates, absent = protocols_of(out, whole, carried.sizes)
+    done = evaluate_protocols(found, clocks, carried, draws, seed)
     tables = (
         tables_of(out, found, done)
         | dict(gates=gates)
@@ -1279,7 +1310,7 @@ def evaluate_study(
     )
     tables |= no_information_tables(out, whole, tables['permutation'])
     tables |= label_tables(out, whole, tables['contrasts'], draws, seed)
-    tables['robustness'] = robustness_table(found, study.contrasts, flagged_steps(e), draws, seed)
+    tables['robustness'] = robustness_table(found, study.contrasts, carried.flagged, draws, seed)
     tables['families'] = every_test(tables)
     losses, note = sensors_replaced(out, study, draws, seed)
     space, space_note = space_tables(out, study, e)
@@ -1290,7 +1321,7 @@ def evaluate_study(
         step='evaluate',
         arms=len({s.arm for s, _ in found if s.kind != 'yardstick'}),
         without_predictions=absent,
-        plant_size=size_words,
+        plant_size=carried.size_words,
         importance=note,
         feature_space=space_note,
         draws=draws,

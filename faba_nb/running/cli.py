@@ -7,8 +7,8 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'twin', 'init', 'check', 'annotations', 'yardsticks', 'backbones', 'fetch', 'verify_features',
            'import_', 'study', 'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status',
-           'verify', 'compare', 'sites', 'show_frame', 'comparison', 'show_comparison', 'check_names', 'joined',
-           'parsed', 'main']
+           'verify', 'compare', 'release', 'sites', 'show_frame', 'comparison', 'show_comparison', 'check_names',
+           'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -1187,6 +1187,33 @@ def _evaluated(folder: str) -> Path:
     if not StudyFolder(folder).study.is_file():
         raise BadInput('no study is here', folder, 'give the --out folder of `faba run`')
     return Path(folder)
+
+# %% ../../nbs/60_running/07_cli.ipynb #63228358
+@verb(
+    PLACE,
+    arg('to', metavar='DIR', help='the bundle: a folder that is not there yet, or is empty'),
+    arg(
+        '--licence',
+        metavar='SPDX-ID',
+        help='of the bundle, such as CC-BY-4.0; it has to be named (default: none)',
+    ),
+    arg(
+        '--photographs',
+        action='store_true',
+        help='copy the photographs, and keep figures made of them (default: neither)',
+    ),
+)
+def release(a: argparse.Namespace) -> None:
+    "write a bundle of a finished study that can be published, with what makes its tables again"
+    from faba_nb.running.crate import checked_licence
+    from faba_nb.running.release import release
+
+    checked_licence(a.licence)
+    again = release(_folder(a), a.to, a.licence, a.photographs)
+    print(f'{a.to}: {len(again.same)} tables came out the same from the bundle alone')
+    if again.raw:
+        names = ', '.join(Path(p).stem for p in again.raw)
+        print(f'not to be made again without raw data: {names}')
 
 # %% ../../nbs/60_running/07_cli.ipynb #69101757
 @verb(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from ..core.config import dump_yaml, parse_yaml
 from ..core.files import write_csv, write_json, write_text
 from ..core.places import cache_folder
 from ..core.steps import state_of_code
@@ -87,6 +88,14 @@ def _steps(data: str | Path | None, n: int) -> pd.DataFrame:
     return steps.assign(genotype=steps.genotype.map(names))
 
 # %% ../../nbs/18_testing/50_example_studies.ipynb #5d129484
+def _of_arms(arms: Sequence[str]) -> str:
+    "The example's study with some of its arms"
+    study = parse_yaml(EXAMPLE)
+    named = {n: a for n, a in study['arms'].items() if n in arms}
+    pairs = [p for p in study['contrasts'] if set(p) <= set(arms)]
+    return dump_yaml(study | {'arms': named, 'contrasts': pairs})
+
+
 def example_results(
     out: str | Path,  # folder to write the study into
     data: str | Path | None = None,  # folder of an experiment, for photographs and sensor tables
@@ -94,10 +103,12 @@ def example_results(
     draws: int = 400,  # bootstrap draws and permutations
     genotypes: int = 12,  # invented accessions, where no experiment is given
     init_seeds: Sequence[int] = (42, 123),  # of every arm
+    alone: bool = False,  # are these arms all that the study has?
 ) -> Path:
     "Write an invented, evaluated study; returns its folder"
     folder, steps = StudyFolder(out), _steps(data, genotypes)
-    write_text(EXAMPLE.replace('[42, 123]', str(list(init_seeds))), folder.study)
+    study = _of_arms(arms) if alone else EXAMPLE
+    write_text(study.replace('[42, 123]', str(list(init_seeds))), folder.study)
     run = {'simulated': {'world': 'invented', 'seed': 0}}
     if data:
         run['data'] = str(data)
