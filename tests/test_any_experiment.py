@@ -29,18 +29,22 @@ from faba_nb.experiment.description import TASKS
 from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.experiment.facts import facts_from
 from faba_nb.experiment.plant_size import plant_size
+from faba_nb.reporting.answer import against_rivals, answer_table, three_lines, verdict
 from faba_nb.reporting.comparison_tables import (
     METRICS,
     SENSITIVITIES,
     measured_table,
     metric_name,
     nice,
+    rivals_table,
     strata_table,
 )
+from faba_nb.reporting.figures import scores
 from faba_nb.reporting.glossary import glossary
 from faba_nb.reporting.methods import labels_text, pipeline
 from faba_nb.reporting.presymptomatic import earliness_table, gate_weights
 from faba_nb.reporting.results import Results
+from faba_nb.reporting.sentences import facts
 from faba_nb.reporting.signals import alarm_table
 from faba_nb.reporting.site import NEEDS
 from faba_nb.reporting.words import filled, label_words
@@ -100,6 +104,12 @@ def test_blocks_are_left_out(tmp_path):
     assert test.groupby('genotype').plant_id.nunique().eq(4).all()
     assert test.groupby('genotype').fold.unique().map(len).eq(1).all()
     assert np.isfinite(value(metrics, 'f1'))
+    results = Results(tmp_path / 'out')
+    drawn, table = against_rivals(results, 190), answer_table(results)
+    said = [*verdict(results), *three_lines(results), facts(results), drawn.caption, table.caption]
+    said += [scores(results, 190).caption, rivals_table(results).caption]
+    assert 'over 8 left-out blocks' in said[0] and '8 blocks left out in turn' in ' '.join(said)
+    assert not re.search('genotype', ' '.join(said))
 
 
 def test_gates_of_freely_named_modalities_are_shown(tmp_path):

@@ -52,12 +52,12 @@ def _passed(rows: pd.DataFrame) -> str:
     )
 
 
-def _of_rivals(c: pd.DataFrame) -> str:
+def _of_rivals(c: pd.DataFrame, group: str) -> str:
     "One sentence over the fair rivals of all protocols"
     if c.empty:
         return 'No arm was compared with an information-free baseline.'
     said = '; '.join(_passed(rows) for _, rows in c.groupby('protocol', sort=False))
-    n = counted(int(c.n.max()), 'left-out genotype')
+    n = counted(int(c.n.max()), f'left-out {group}')
     tests = counted(len(c), 'test')
     adjusted = f' ({tests}, adjusted after {c.adjustment.iloc[0]})' if len(c) > 1 else ''
     return f'In F1 over {n}{adjusted}: {said}.'
@@ -67,10 +67,10 @@ def verdict(
     results: Results,  # the study
 ) -> list[Markup]:
     "Who passes the rule that sees no plant, then what the stated contrasts decide"
-    lines = [_of_rivals(rivals(results))]
+    lines = [_of_rivals(rivals(results), results.group)]
     asked = stated(results)
     if len(asked):
-        lines.append(verdict_of_contrasts(asked))
+        lines.append(verdict_of_contrasts(asked, results.group))
     lede = Markup('<span class="lede">{}</span>')
     return [lede.format(line) for line in lines]
 
@@ -139,8 +139,8 @@ def against_rivals(
     return Drawn(
         fig,
         (
-            'Difference of genotype-mean F1 from the fair rival (dashed line), '
-            f'{counted(int(c.n.max()), "genotype")}, 95 % intervals; '
+            f'Difference of {results.group}-mean F1 from the fair rival (dashed line), '
+            f'{counted(int(c.n.max()), results.group)}, 95 % intervals; '
             f'band: ± {MARGIN} F1. Verdicts are those of the adjusted tests.{_of_all(results, arms)}'
         ),
         f'Differences from the fair rival: {told}.',
@@ -183,7 +183,7 @@ def answer_table(
     return Table(
         frame,
         columns,
-        f'{counted(genotypes(results), "genotype")}, each left out once; 95 % intervals in brackets.'
+        f'{counted(genotypes(results), results.group)}, each left out once; 95 % intervals in brackets.'
         f'{_of_all(results, arms)}',
         groups='kind',
     )

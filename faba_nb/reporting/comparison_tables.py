@@ -312,12 +312,12 @@ def comparison_table(
         [Column('name', 'Arm'), *(metric_column(results, m) for m in have), *before],
         (
             f'The comparison as {paper(results.facts)} defined it: mean over '
-            f'{counted(genotypes(results), "left-out genotype")}, then over seeds; '
+            f'{counted(genotypes(results), "left-out " + results.group)}, then over seeds; '
             'retrospective protocol.'
         ),
         groups='kind',
         note=(
-            'In brackets: 95 % intervals, genotypes resampled. '
+            f'In brackets: 95 % intervals, {results.group}s resampled. '
             f'{_sight(results)} {who(results.facts)}, '
             f'so their fair rival is the time-and-treatment baseline.{rounds}'
         ),
@@ -426,12 +426,12 @@ def measured_table(
         frame,
         columns,
         (
-            f'On plant-days, {protocol} protocol, {counted(genotypes(results), "genotype")}. '
+            f'On plant-days, {protocol} protocol, {counted(genotypes(results), results.group)}. '
             f'{metric_name("restricted_mae", results.facts)}: an alarm more than 14 days off, or none, counts as 14 days.{_which_alarm(results)}'
         ),
         groups='kind',
         note=(
-            'In brackets: 95 % intervals, genotypes resampled. '
+            f'In brackets: 95 % intervals, {results.group}s resampled. '
             'A clock made from the other genotypes is biased against the one left out, '
             'so its order within a day can lie far below 0.5.'
             + _range_note(permuted, retrained, results.arms)
@@ -587,14 +587,14 @@ def contrasts_table(
         c,
         [*PAIR, DETECTABLE, Column('verdict', 'Verdict')],
         (
-            f'{what}: difference of genotype-mean {metric_name(metric, results.facts)}, '
-            f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
+            f'{what}: difference of {results.group}-mean {metric_name(metric, results.facts)}, '
+            f'{protocol}, {counted(int(c.n.max()), results.group)}.'
         ),
         note=(
             f'Adjusted after {listed(sorted(set(c.adjustment)))}. '
             f'Detectable: at the smallest level that this uses, {listed(sorted(_levels(c)))}. '
             f'Equivalent: a margin of ± {MARGIN} F1, which is a choice. '
-            'Intervals: 95 %, genotypes resampled. The sign-flip test assumes exchangeable arms; '
+            f'Intervals: 95 %, {results.group}s resampled. The sign-flip test assumes exchangeable arms; '
             'skewed differences make it slightly liberal.'
         ),
     )
@@ -619,7 +619,7 @@ def tests_table(
         [PAIR[0], *have],
         (
             f'Other tests of the stated contrasts, {metric_name(metric, results.facts)}, '
-            f'{protocol}, {counted(int(c.n.max()), "genotype")}.'
+            f'{protocol}, {counted(int(c.n.max()), results.group)}.'
         ),
         note='They do not decide; they show whether the verdict depends on the test.',
     )
@@ -664,8 +664,8 @@ def labels_table(
             Column('share', 'Label share', '% of variance', 0),
             Column('verdict', 'Verdict'),
         ],
-        f'Stated contrasts under the onsets of others, F1, {counted(int(c.n.max()), "genotype")}.',
-        note='Imputed sets are combined by Rubin’s rules on differences of genotypes. '
+        f'Stated contrasts under the onsets of others, F1, {counted(int(c.n.max()), results.group)}.',
+        note=f'Imputed sets are combined by Rubin’s rules on differences of {results.group}s. '
         'Each row is adjusted (Holm) over the contrasts under the same onsets.',
     )
 
@@ -690,8 +690,8 @@ def rivals_table(
         c,
         [*PAIR, Column('verdict', 'Verdict')],
         (
-            'Arms against their fair rivals: difference of genotype-mean F1, '
-            f'{counted(int(c.n.max()), "genotype")}; a family of its own, adjusted after Holm.'
+            f'Arms against their fair rivals: difference of {results.group}-mean F1, '
+            f'{counted(int(c.n.max()), results.group)}; a family of its own, adjusted after Holm.'
         ),
         groups='protocol',
         note=(
@@ -735,7 +735,7 @@ def power_table(
         p,
         columns,
         (
-            f'What {counted(int(p.n_genotypes.max()), "genotype")} can show when folds scatter '
+            f'What {counted(int(p.n_genotypes.max()), results.group)} can show when folds scatter '
             f'with a standard deviation of {number(p.fold_sd.max(), 2)} F1; detectable at the '
             f'level {p.alpha.max():.2g}, the first step of Holm over the stated contrasts.'
         ),
@@ -792,7 +792,7 @@ def preparations_table(
     return Table(
         f,
         columns,
-        f'The same encoders under both preparations, {counted(genotypes(results), "genotype")}.',
+        f'The same encoders under both preparations, {counted(genotypes(results), results.group)}.',
         groups='what',
         note=(
             'In brackets: 95 % intervals. The preparations differ in more than one setting, '
@@ -860,7 +860,7 @@ def sensitivity_table(
         ],
         (
             f'{name} under other decisions, {protocol} protocol, '
-            f'{counted(genotypes(results), "genotype")}.'
+            f'{counted(genotypes(results), results.group)}.'
         ),
     )
 
@@ -901,7 +901,7 @@ def strata_table(
             Column('level', 'Part'),
             Column('f1', 'F1', digits=3, interval=True),
             Column('false_positive_rate', 'False positives', 'share of control steps', 3, True),
-            Column('n', begin(f'{results.facts.leave_out}s'), digits=0),
+            Column('n', begin(f'{results.group}s'), digits=0),
         ],
         f'Parts of the experiment by its own factors, {protocol} protocol.',
         groups='block',
@@ -937,7 +937,7 @@ def variance_table(
         ],
         (
             f'Where the scatter of F1 comes from, {protocol} protocol, '
-            f'{counted(len(results.arms), "arm")} and {counted(genotypes(results), "genotype")}.'
+            f'{counted(len(results.arms), "arm")} and {counted(genotypes(results), results.group)}.'
         ),
     )
 
@@ -971,7 +971,7 @@ def undefined_table(
             Column('treated_as', 'Treated'),
             Column('count', 'Folds', 'of all runs', 0),
         ],
-        f'Undefined values of single folds, {counted(genotypes(results), "genotype")}.',
+        f'Undefined values of single folds, {counted(genotypes(results), results.group)}.',
         groups='protocol',
     )
 
@@ -1016,7 +1016,7 @@ def cost_table(
         [k for k in columns if c[k.key].notna().any()],
         (
             'What each arm cost: all fits over '
-            f'{counted(genotypes(results), "left-out genotype")} and all seeds.'
+            f'{counted(genotypes(results), "left-out " + results.group)} and all seeds.'
         ),
         note=_extraction(results),
     )

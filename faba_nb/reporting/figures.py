@@ -145,8 +145,8 @@ def _scores_caption(results: Results, fig: Figure, marks: Sequence[str]) -> str:
     "What the marks of a score panel mean"
     text = (
         f'Scores by {paper(results.facts)}’s definitions, n = '
-        f'{counted(genotypes(results), "genotype")}. '
-        'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals'
+        f'{counted(genotypes(results), results.group)}. '
+        f'Dots: mean over left-out {results.group}s and seeds; bars: 95 % intervals'
     )
     if marks:
         lines = listed(f'{nice(y)} ({s})' for y, s in zip(marks, ('dashed', 'dotted')))
@@ -190,7 +190,7 @@ def pair_panel(
         yticklabels=[f'{nice(a)}{minus}{nice(b)}' for a, b in zip(pairs.arm_a, pairs.arm_b)],
         ylim=(len(pairs) - 0.5, -0.5),
         xlim=(-reach, reach),
-        xlabel='Difference of genotype-mean F1',
+        xlabel=f'Difference of {results.group}-mean F1',
     )
     told = listed(
         f'{nice(r.arm_a)} minus {nice(r.arm_b)} '
@@ -226,8 +226,8 @@ def contrasts(
     return Drawn(
         fig,
         (
-            'Stated contrasts: difference of genotype-mean F1 with 95 % intervals '
-            f'({spread(c.n, "genotype")}). Dark band: ±{ROPE}, practically equal; '
+            f'Stated contrasts: difference of {results.group}-mean F1 with 95 % intervals '
+            f'({spread(c.n, results.group)}). Dark band: ±{ROPE}, practically equal; '
             f'light band: ±{MARGIN} F1, the margin of equivalence, which is a choice.'
             f'{adjusted_words(c)}'
         ),

@@ -75,7 +75,7 @@ def ranking_figure(
     fig.legend(loc='outside upper right', ncols=2)
     return Drawn(
         fig,
-        _ranking_caption(fig, r, nice(arm), stressed(results.facts)) + in_doubt(plants),
+        _ranking_caption(fig, r, nice(arm), results) + in_doubt(plants),
         _ranking_alt(r),
     )
 
@@ -109,16 +109,17 @@ def _ranks(ax: Axes, r: pd.DataFrame, tone: str, names: list[str], facts: Facts)
     ax.grid(axis='x', color=colour('rule'))
 
 # %% ../../nbs/50_reporting/75_genotypes.ipynb #d6827a6a
-def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str, noun: str) -> str:
-    "What a date is, how many genotypes have one, how sure their places are"
+def _ranking_caption(fig: Figure, r: pd.DataFrame, name: str, results: Results) -> str:
+    "What a date is, how many groups have one, how sure their places are"
+    noun, group = stressed(results.facts), results.group
     n, wide = how_many(fig, 'dated genotype'), np.median(r.rank_high - r.rank_low)
     return (
-        f'Genotypes by alarm day, {name}: {genotype_rule.words}; '
+        f'{begin(group)}s by alarm day, {name}: {genotype_rule.words}; '
         f'median over {noun}s and runs, {NEVER_WORDS}. '
-        f'{n} of {counted(len(r), "genotype")} have a date, with '
+        f'{n} of {counted(len(r), group)} have a date, with '
         f'{spread(r.plants, noun)} each. '
         'Lines: 95 % intervals over plants, to the right edge where they have no end. '
-        f'Half of the genotypes could stand within {number(wide, 0)} ranks or more '
+        f'Half of the {group}s could stand within {number(wide, 0)} ranks or more '
         'of where they stand.'
     )
 
@@ -179,7 +180,7 @@ def stability_table(
     t = stability(results)
     span = [f'{number(r.lowest, 2)} to {number(r.highest, 2)}' for r in t.itertuples()]
     chance = [f'{number(r.null_low, 2)} to {number(r.null_high, 2)}' for r in t.itertuples()]
-    order = counted(results.table('plants').genotype.nunique(), 'genotype')
+    order = counted(results.table('plants').genotype.nunique(), results.group)
     arms = t.arms.iloc[0]
     onset = f'the {label_words(results.facts)["annotated"]}'
     return Table(

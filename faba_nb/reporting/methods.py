@@ -344,7 +344,7 @@ def training_text(results: Results) -> str:
     if results.predictions_only:
         return ''
     if not net:
-        return f'Each of the {counted(n, "genotype")} was left out in turn with all its plants.'
+        return f'Each of the {counted(n, results.group)} was left out in turn with all its plants.'
     short = lambda value: f'{value:g}' if isinstance(value, float) else str(value)
     c = lambda key: common(net, key, short)
     told = lambda values: f'{counted(len(values), "seed")} ({listed(values)})'
@@ -357,7 +357,7 @@ def training_text(results: Results) -> str:
         f'with a linear warm-up over {c("warmup_epochs")} epochs and a cosine decay, '
         f'for at most {c("max_epochs")} epochs; training stopped after {c("patience")} epochs '
         'without a better validation loss, '
-        f'and the best epoch was kept. Each of the {counted(n, "genotype")} was left out in turn '
+        f'and the best epoch was kept. Each of the {counted(n, results.group)} was left out in turn '
         'with all its plants; of the others, one early, one middle and one late genotype served '
         f'for validation. Validation splits: {seeds("split_seeds")}; '
         f'initialisations: {seeds("init_seeds")}. '
@@ -446,13 +446,13 @@ def statistics_text(results: Results) -> str:
     pairs = listed(f'{nice(a)} against {nice(b)}' for a, b in zip(c.arm_a, c.arm_b)) or 'none'
     return (
         'The unit of comparison is the genotype. The study states these contrasts: '
-        f'{pairs}; {_basis(c)}. They are compared on genotype-mean F1 at 0.5 (seeds averaged) by paired '
+        f'{pairs}; {_basis(c)}. They are compared on {results.group}-mean F1 at 0.5 (seeds averaged) by paired '
         'sign-flip permutation with one common sign per genotype over all arms, '
         'adjusted over the stated contrasts [@holm1979]; '
         'every arm is compared with the fair rival of its protocol, a family of its own that is '
         'adjusted in the same way; all other pairs of arms and metrics are exploratory and '
         'adjusted [@benjamini1995]. '
-        'Intervals are BCa bootstrap intervals [@efron1987], genotypes resampled with seeds '
+        f'Intervals are BCa bootstrap intervals [@efron1987], {results.group}s resampled with seeds '
         'within them and the same draws for all arms; '
         'before they are read, the draws are moved by what mixing the seeds of different '
         'genotypes alone does to a ratio. '
@@ -473,7 +473,7 @@ def _delays(facts: Facts) -> str:
         'interval-censored, and right-censored where no alarm was given; its distribution is '
         'the nonparametric maximum likelihood estimate [@turnbull1976], reported as median and '
         f'mean restricted to {HORIZON:g} d after the {words["onset"]}, with percentile intervals '
-        f'from at most {DRAWS} draws of genotypes.'
+        f'from at most {DRAWS} draws of {facts.leave_out}s.'
         f'{"" if detects_treatment(facts) else " " + utility}'
     )
 
@@ -675,7 +675,7 @@ def checklist_facts(
         could = str(why)
     seeds = {(len(a.split_seeds), len(a.init_seeds)) for a in s.arms.values()}
     return dict(
-        accessions=counted(n, 'genotype'),
+        accessions=counted(n, results.group),
         treatments=listed(known.labels[t] for t in in_order(known)),
         stress=known.stress_word,
         contrasts=listed(f'{nice(a)} against {nice(b)}' for a, b in s.contrasts) or 'none',
@@ -802,7 +802,7 @@ def pipeline(
     steps = [
         *_sources(results),
         ('One small model', 'inputs of a plant,\ndays in order', 'ink'),
-        ('Leave one out', f'{counted(n, "genotype")},\n{counted(fits, "fit")}', 'ink'),
+        ('Leave one out', f'{counted(n, results.group)},\n{counted(fits, "fit")}', 'ink'),
         ('Honest numbers', 'beside rules that\nsee no plant', 'stress'),
     ]
     places = {
@@ -826,11 +826,11 @@ def pipeline(
         fig,
         (
             f'What flows where in this study: {counted(len(s.arms), "arm")}, '
-            f'{counted(n, "genotype")} left out in turn.'
+            f'{counted(n, results.group)} left out in turn.'
         ),
         (
             f'{_what_goes_in(steps)} into '
-            'one small model, trained once for every left-out genotype; '
+            f'one small model, trained once for every left-out {results.group}; '
             'predictions become numbers beside rules that see no plant.'
         ),
     )

@@ -73,7 +73,7 @@ def fluorescence_heatmap(
         fig,
         f'Effect of {results.facts.stress_word} in standard deviations of control plants, '
         f'{counted(len(t), "fluorescence parameter")}, n = '
-        f'{counted(int(parting.n_genotypes.max()), "genotype")}, '
+        f'{counted(int(parting.n_genotypes.max()), results.group)}, '
         'from a mixed model per parameter. '
         f'Dots, on {how_many(fig, "day of divergence")} of {counted(len(t), "row")}: '
         f'the day from which {results.facts.stress_word} and control plants part to the end '
@@ -293,7 +293,7 @@ def class_curves(
         fig,
         (
             f'{nice(arm)}: mean probability of stress of plants whose genotype was left out, '
-            f'by day; {stressed(results.facts)}s by onset class, n = {counted(n, "genotype")}. '
+            f'by day; {stressed(results.facts)}s by onset class, n = {counted(n, results.group)}. '
             'Bands: 95 % intervals over genotypes. Dotted: median annotated onset of a class; '
             'horizontal line: probability 0.5.'
         ),
@@ -437,12 +437,13 @@ def leads_table(
         columns,
         (
             f'Leads of single signals, {results.facts.stress_word} minus control of the same genotype, '
-            f'n = {counted(int(t.n_genotypes.max()), "genotype")}.'
+            f'n = {counted(int(t.n_genotypes.max()), results.group)}.'
         ),
         groups='block',
         note=(
             'A lead is to be read only where “follows the onset” says yes; '
-            f'elsewhere it shows how long the {results.facts.stress_word} had lasted. Intervals: genotypes resampled. '
+            f'elsewhere it shows how long the {results.facts.stress_word} had lasted. '
+            f'Intervals: {results.group}s resampled. '
             'Fluorescence: the parameters most often reported.'
         ),
     )
@@ -503,7 +504,7 @@ def agreement_table(
         ],
         (
             f'Agreement of the dates on which two signals alarm: fluorescence and {nice(first)} '
-            f'beside every other, up to {counted(int(t.n.max()), "genotype")}.'
+            f'beside every other, up to {counted(int(t.n.max()), results.group)}.'
         ),
         note=(
             'Dates are compared, not leads: two leads before one onset share it and agree anyway. '
@@ -573,7 +574,7 @@ def delays(
         (
             f'Share of plants alarmed by each day ({Rule("online", target, k=k).words}; '
             f'a plant that is never alarmed stays among those without): {stressed(results.facts)}s, with '
-            f'95 % intervals from {spread(t.draws, "draw")} of genotypes, and matched controls; '
+            f'95 % intervals from {spread(t.draws, "draw")} of {results.group}s, and matched controls; '
             f'Turnbull’s estimate, since {label_words(results.facts)["between"]}; '
             f'n = {_compared(results, arms, int(t.controls.max()))}.'
         ),
@@ -718,7 +719,7 @@ def days_to_alarm(
     return (
         f'Days from treatment to alarm, median over {stressed(results.facts)}s, at a threshold '
         f'that alarms {100 * target:g} % of the control plants of other '
-        f'{results.facts.leave_out}s: {told}.'
+        f'{results.group}s: {told}.'
     )
 
 
@@ -904,7 +905,7 @@ def old_controls(
         (
             f'False alarms of control plants, {protocol} protocol, with 95 % intervals: '
             f'open circles before day {day}, squares from day {day} on, when controls age; '
-            f'n = {counted(genotypes(results), "genotype")}.'
+            f'n = {counted(genotypes(results), results.group)}.'
         ),
         f'{told}.',
     )

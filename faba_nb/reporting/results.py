@@ -66,6 +66,11 @@ class Results:
         "All that was asked for, arms of other onsets included"
         return read_study(StudyFolder(self.out).study)
 
+    @property
+    def group(self) -> str:
+        "What is left out together, in a word: genotype, block, …"
+        return self.facts.leave_out
+
     @cached_property
     def run(self) -> dict:
         "Where the data and the features lie, and whether they are simulated"

@@ -70,7 +70,7 @@ def answer(
     "The arm with the highest F1 beside its fair rival, then the verdicts"
     c = stated(results)
     if len(c):
-        verdict = verdict_of_contrasts(c)
+        verdict = verdict_of_contrasts(c, results.group)
     else:
         verdict = 'The study states no contrast, so nothing is decided here.'
     lede = Markup('<span class="lede">{}</span>')
@@ -79,9 +79,10 @@ def answer(
 
 def verdict_of_contrasts(
     c: pd.DataFrame,  # from `stated`, at least one
+    group: str,  # what is left out, such as genotype
 ) -> str:
     "One sentence over all stated contrasts"
-    n = counted(int(c.n.max()), 'genotype')
+    n = counted(int(c.n.max()), group)
     decided = c[c.verdict != 'undecided']
     if decided.empty and len(c) == 1:
         return f'With {n}, {_told_by_arm(c)}.'
@@ -259,7 +260,7 @@ def _brought(results: Results) -> str:
     return (
         f'{title + ": p" if title else "P"}redictions of {counted(len(results.arms), "arm")} '
         f'({listed(map(nice, results.arms))}) that were trained elsewhere, '
-        f'{counted(genotypes(results), "genotype")}{of}.'
+        f'{counted(genotypes(results), results.group)}{of}.'
     )
 
 
@@ -278,7 +279,7 @@ def facts(
     prep = listed(sorted({a.preparation for a in arms.values()}))
     text = (
         f'{counted(len(arms), "arm")} ({listed(map(nice, arms))}), '
-        f'{counted(n, "genotype")} left out in turn, {runs}: {counted(fits, "fit")}. '
+        f'{counted(n, results.group)} left out in turn, {runs}: {counted(fits, "fit")}. '
         f'Preparation: {prep}.'
     )
     if results.absent:
@@ -316,7 +317,7 @@ def power(
     how = 'as observed here' if len(seen) else 'assumed'
     text = (
         f'Arms agree over genotypes with a correlation of {number(row.correlation, 2)} ({how}). '
-        f'So {counted(int(row.n_genotypes), "genotype")} find a difference of '
+        f'So {counted(int(row.n_genotypes), results.group)} find a difference of '
         f'{number(row.detectable_difference_80, 3)} F1 with 80 % power at the level '
         f'{row.alpha:.2g} (the first step of Holm){_by_chance(results, row)}.'
     )

@@ -258,7 +258,7 @@ def main_table(
         ],
         (
             f'{nice(r.arm)}: scores by {paper(results.facts)}’s definitions, '
-            f'{counted(genotypes(results), "genotype")}, mean over folds and seeds, '
+            f'{counted(genotypes(results), results.group)}, mean over folds and seeds, '
             'beside the rule that sees no plant.'
         ),
     )
@@ -295,7 +295,7 @@ def baselines_table(
         _filled([*_study_column(v), *score_columns(results), *GAP_COLUMNS], v),
         (
             'Classical baselines on the same inputs and folds, retrospective protocol, '
-            f'{counted(genotypes(results), "genotype")}.'
+            f'{counted(genotypes(results), results.group)}.'
         ),
         note='In brackets: 95 % intervals.',
     )
@@ -329,7 +329,7 @@ def ablation_table(
         _filled(columns, v),
         (
             'Variants by the question they answer, retrospective protocol, '
-            f'{counted(genotypes(results), "genotype")}. '
+            f'{counted(genotypes(results), results.group)}. '
             'Each difference is taken from the base of the variant’s own study.'
         ),
         groups='group',
@@ -358,7 +358,7 @@ def distillation_table(
         _filled([*_study_column(v), *score_columns(results), *GAP_COLUMNS], v),
         (
             'Learning with privileged information: teacher, student and controls, '
-            f'one backbone throughout, {counted(genotypes(results), "genotype")}.'
+            f'one backbone throughout, {counted(genotypes(results), results.group)}.'
         ),
         note=(
             'Teacher predictions for a fold come from that fold’s own teacher. '
@@ -409,7 +409,7 @@ def importance_table(
         columns,
         (
             'What trained networks lose on test genotypes when one sensor is disturbed, '
-            f'{counted(int(t.n.max()), "genotype")}.'
+            f'{counted(int(t.n.max()), results.group)}.'
         ),
         groups='block',
         note=(
@@ -490,7 +490,7 @@ def _forest_caption(
         f'{METRICS["f1"][0]}{error} of '
         f'{counted(how_many(ax, "arm"), "arm")} from '
         f'{counted(v.study.nunique(), "study", "studies")}, n = {n}. '
-        f'Dots: mean over left-out genotypes and seeds; bars: 95 % intervals{line}.'
+        f'Dots: mean over left-out {results.group}s and seeds; bars: 95 % intervals{line}.'
     )
 
 # %% ../../nbs/50_reporting/55_variants.ipynb #de9511a4
