@@ -1352,18 +1352,18 @@ KINDS = {
     ),
     'fits': _own(
         ['arms/*/fits/*.safetensors'],
-        [sign, flip, zeros, cut, empty, noise, sign, flip],
-        8,
+        [sign, flip, zeros, cut, empty, noise],
+        6,
         also=['arms/*/predictions*.csv'],
         only='train',
     ),
     'fit records': _own(
-        ['arms/*/fits/*.json'], RECORD, 8, also=['arms/*/predictions*.csv'], only='train'
+        ['arms/*/fits/*.json'], RECORD, 5, also=['arms/*/predictions*.csv'], only='train'
     ),
     'fit checkpoints': half_way(6),
     'predictions, run again': _own(['arms/*/predictions.csv'], TABLE, 8),
     'predictions, evaluate': _own(['arms/*/predictions.csv'], TABLE, 12, then=again),
-    'tables': _own(['tables/*.csv'], TABLE, 6, then=again),
+    'tables': _own(['tables/*.csv'], TABLE, 4, then=again),
     'features, small': photos(
         14, r'features\.h5$', [flip_late, flip_late, flip, cut, empty, zeros, noise], stale=True
     ),
@@ -1384,8 +1384,8 @@ KINDS = {
     'log.jsonl': _own(
         ['log.jsonl'], [flip, cut, empty, zeros, noise, twice, line_lost], 10, then=state
     ),
-    'locks': locks(12),
-    'imported arm': imported(6),
+    'locks': locks(6),
+    'imported arm': imported(4),
     'cache of tables': _work(
         ['cache/tables/*.pickle'],
         [flip_late, flip, cut, empty, zeros, noise],
@@ -1396,7 +1396,7 @@ KINDS = {
     'cache of features': _work(
         ['cache/features/**/*'],
         [flip_late, digit, flip, cut, empty, zeros],
-        8,
+        6,
         also=REDO,
         only='train',
     ),

@@ -1377,10 +1377,8 @@ MOMENTS = {
     'before Python runs': lambda out, log: 'attempt 1' in log,
     'a kernel starts': lambda out, log: now(out, 'features', 'started'),
     'photographs are read': lambda out, log: (out / 'steps' / 'features.heartbeat.json').exists(),
-    'training starts': lambda out, log: now(out, 'train', 'started'),
     'a fit is done': lambda out, log: any(out.glob('arms/*/fits/*.json')),
     'predictions are there': lambda out, log: any(out.glob('arms/*/predictions.csv')),
-    'evaluation starts': lambda out, log: now(out, 'evaluate', 'started'),
     'a table is there': lambda out, log: any(out.glob('tables/*.csv')),
     'pages are made': lambda out, log: now(out, 'report', 'started'),
 }
