@@ -208,7 +208,7 @@ def _holds(results: Results) -> str:
 def _label(results: Results) -> str:
     "What the onsets are, and whether their own uncertainty is known"
     if detects_treatment(results.facts):
-        return 'No onset is known: labels follow the treatment, and nothing here is about symptoms.'
+        return 'When symptoms began is not known: labels follow the treatment.'
     origin = f'The onset is {onset_origin(results)}'
     if results.has_other_labels:
         return f'{origin}; the arms were also trained on others, see Robustness.'
