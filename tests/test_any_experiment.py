@@ -29,7 +29,7 @@ from faba_nb.experiment.description import TASKS
 from faba_nb.experiment.experiment_folder import Experiment
 from faba_nb.experiment.facts import facts_from
 from faba_nb.experiment.plant_size import plant_size
-from faba_nb.reporting.answer import against_rivals, answer_table, three_lines, verdict
+from faba_nb.reporting.answer import against_rivals, answer_table, not_said, verdict, whose_label
 from faba_nb.reporting.comparison_tables import (
     METRICS,
     SENSITIVITIES,
@@ -106,7 +106,8 @@ def test_blocks_are_left_out(tmp_path):
     assert np.isfinite(value(metrics, 'f1'))
     results = Results(tmp_path / 'out')
     drawn, table = against_rivals(results, 190), answer_table(results)
-    said = [*verdict(results), *three_lines(results), facts(results), drawn.caption, table.caption]
+    said = [*verdict(results), whose_label(results), not_said(results), facts(results)]
+    said += [drawn.caption, table.caption]
     said += [scores(results, 190).caption, rivals_table(results).caption]
     assert 'over 8 left-out blocks' in said[0] and '8 blocks left out in turn' in ' '.join(said)
     assert not re.search('genotype', ' '.join(said))

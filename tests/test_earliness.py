@@ -114,6 +114,8 @@ def test_without_the_column_that_controls_must_share_nothing_is_compared():
     table['with_light'] = np.where(table.dag < 10, 'LL', 'HL')
     with pytest.raises(BadInput, match='changes its with_light'):
         check_predictions(table, facts=facts)
+    table = alarmed(lambda t: t.replicate == 2)
+    check_predictions(table.assign(with_rain=table.dag))  # nothing that a treatment asks for
 
 
 def test_silence_has_no_lead_no_utility_and_the_largest_error():

@@ -104,6 +104,38 @@ def test_the_first_page_is_one_answer(grown, monkeypatch):
     assert 0 < sum('<td' in r for r in rows) <= 8
 
 
+def test_a_table_of_an_earlier_edition_is_refused_in_one_line(bare):
+    from faba_nb.core.errors import BadInput
+    from faba_nb.core.files import seal, write_csv
+    from faba_nb.reporting.results import Results
+
+    path = bare / 'tables' / 'delay.csv'
+    write_csv(Results(bare).table('delay').drop(columns='controls'), path)
+    seal(path)
+    with pytest.raises(BadInput, match='earlier edition.*evaluate'):
+        Results(bare).table('delay')
+
+
+def test_the_first_page_says_only_what_there_is(bare, monkeypatch):
+    "Without a stated contrast nothing holds; of many arms the best are shown, one without a value is none of them"
+    from faba_nb.reporting import answer
+    from faba_nb.reporting.results import NotThere, Results
+
+    results = Results(bare)
+    monkeypatch.setattr(answer, 'MOST', 1)
+    shown = answer.shown_arms(results)
+    f1 = {a: results.metric(a, 'f1').value for a in results.arms}
+    assert shown == [max(f1, key=f1.get)]
+    assert f'The 1 arm with the highest F1 of {len(f1)}' in answer.answer_table(results).caption
+    metric = results.metric
+    lost = lambda a, *args: None if a == shown[0] else metric(a, *args)
+    monkeypatch.setattr(results, 'metric', lost)
+    assert shown[0] not in answer.shown_arms(results)
+    monkeypatch.setattr(answer, 'stated', lambda r: r.table('contrasts').head(0))
+    with pytest.raises(NotThere, match='states no contrast'):
+        answer.holds(results)
+
+
 def test_names_cannot_inject_markup(invented, monkeypatch):
     "R&D <b>7</b>, Mélodie/2 and Ukko's are shown as they are, in tables and in figures"
     for name in ('backbone_comparison', 'genotypes'):

@@ -111,18 +111,18 @@ def check_columns(
 ) -> None:
     "Refuse missing columns, text in number columns and values that are not allowed"
     missing = [c for c in [*TEXT_COLUMNS, *NUMBER_COLUMNS, *extra] if c not in df]
-    factors = [c for c in map(factor_column, facts.shared_columns) if c not in df]
-    if factors and not missing:
-        raise BadInput(
-            f'column {", ".join(factors)} missing',
-            where=where,
-            hint='controls must share it with a treatment: give each plant\'s value',
-        )
     if missing:
         raise BadInput(
             f'column {", ".join(missing)} missing',
             where=where,
             hint='write the columns of the predictions table',
+        )
+    factors = [c for c in map(factor_column, facts.shared_columns) if c not in df]
+    if factors:
+        raise BadInput(
+            f'column {", ".join(factors)} missing',
+            where=where,
+            hint='controls must share it with a treatment: give each plant\'s value',
         )
     if not len(df):
         raise BadInput('no rows', where=where, hint='write a row per plant-day')
@@ -197,10 +197,11 @@ def check_folds(
 def check_facts(
     df: pd.DataFrame,  # a table with the right folds
     where: str,  # file, for the message
+    shared: 'Sequence[str]' = (),  # columns of what controls must share
 ) -> None:
     "Refuse facts of a plant that change, labels that contradict the onset, runs with other steps"
     about = ['genotype', 'treatment', 'replicate', 'onset_dag']
-    for c in [*about, *factors_in(df)]:
+    for c in [*about, *shared]:
         first = df.groupby('plant_id')[c].transform('first')
         bad = (df[c] != first) & ~(df[c].isna() & first.isna())
         if bad.any():
@@ -275,7 +276,7 @@ def check_predictions(
     df = df.astype({c: float for c in ['onset_dag', 'probability']})
     check_values(df, where)
     check_folds(df, where)
-    check_facts(df, where)
+    check_facts(df, where, [*map(factor_column, facts.shared_columns)])
     check_plant_days(df, where)
     return df
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'THRESHOLDS', 'MOST_DRAWS', 'MOVES', 'ANALYSIS_WORDS', 'COLUMNS', 'analysis_words', 'cannot_move', 'analyses',
-           'robustness_table', 'holds_in']
+           'robustness_table', 'held', 'holds_in']
 
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #ed096350
 import numpy as np
@@ -220,6 +220,30 @@ def _beside_primary(
     order = [pairs.index((a, b)) for a, b in zip(t.arm_a, t.arm_b)]
     return t.iloc[np.argsort(order, kind='stable')].reset_index(drop=True)
 
+# %% ../../nbs/40_evaluation/19_robustness.ipynb #1f63d91a
+def _analyses(
+    table: pd.DataFrame,
+    a: str,
+    b: str,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    "The verdict itself, the analyses that can be held against it, and those that were not computed"
+    q = table[(table.arm_a == a) & (table.arm_b == b)]
+    main, others = q[q.analysis == 'primary'], q[q.analysis != 'primary']
+    made = others[others.same_as_primary.notna()]
+    if not len(main) or main.verdict.iloc[0] == 'not computed':
+        made = made.head(0)
+    return main, made, others[others.same_as_primary.isna()]
+
+
+def held(
+    table: pd.DataFrame,  # robustness.csv
+    a: str,  # the first arm of a stated contrast
+    b: str,  # the second
+) -> tuple[int, int]:  # analyses with the same verdict, and all that were made
+    "In how many analyses the verdict is the same"
+    _, made, _ = _analyses(table, a, b)
+    return int((made.same_as_primary == 1).sum()), len(made)
+
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #9c645252
 def holds_in(
     table: pd.DataFrame,  # robustness.csv
@@ -229,22 +253,18 @@ def holds_in(
     onset: str = 'onset',  # what the day is called from which labels count
 ) -> str:  # '' where nothing was computed
     "In how many analyses the verdict is the same, and in which it is not"
-    q = table[(table.arm_a == a) & (table.arm_b == b)]
-    main = q[q.analysis == 'primary']
-    q = q[q.analysis != 'primary']
-    made = q[q.same_as_primary.notna()]
-    if not len(main) or not len(made) or main.verdict.iloc[0] == 'not computed':
+    main, made, lacking = _analyses(table, a, b)
+    same, n = held(table, a, b)
+    if not n:
         return ''
-    same = int((made.same_as_primary == 1).sum())
     metric = METRIC_WORDS[main.metric.iloc[0]]
     text = f'{name(a)} against {name(b)} in {metric}, “{verdict_words(main.verdict.iloc[0])}”: '
-    text += f'holds in {same} of {len(made)} analyses'
+    text += f'holds in {same} of {n} analyses'
     other = made.same_as_primary == 0
     if other.any():
         rows = made[other].itertuples()
         told = [f'{analysis_words(r.analysis, onset)} ({verdict_words(r.verdict)})' for r in rows]
         text += f'; not in: {", ".join(told)}'
-    lacking = q[q.same_as_primary.isna()]
     if len(lacking):
         told = [analysis_words(a, onset) for a in lacking.analysis]
         text += f'; not computed: {", ".join(told)}'
