@@ -1379,7 +1379,7 @@ MOMENTS = {
     'photographs are read': lambda out, log: (out / 'steps' / 'features.heartbeat.json').exists(),
     'a fit is done': lambda out, log: any(out.glob('arms/*/fits/*.json')),
     'predictions are there': lambda out, log: any(out.glob('arms/*/predictions.csv')),
-    'a table is there': lambda out, log: any(out.glob('tables/*.csv')),
+    'evaluation begins': lambda out, log: now(out, 'evaluate', 'started'),
     'pages are made': lambda out, log: now(out, 'report', 'started'),
 }
 
