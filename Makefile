@@ -40,9 +40,9 @@ one: setup
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm"
 
-# each file by one of the processes, those with many tests first: most of these tests wait for something
+# each file by one of the processes, those with many tests first; one process more than otherwise, as most of these tests wait for something
 test-all: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "full or slurm"
+	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadfile -m "full or slurm"
 
 test-slurm: setup
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
