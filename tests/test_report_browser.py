@@ -1,6 +1,7 @@
 "The pages of a finished study in a real browser: offline, silent, accessible, no wider than a phone"
 
-import os, re
+import os, re, subprocess
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,14 @@ def test_search_sort_and_code(browser):
     "Tables can be searched and sorted, code can be shown"
     tab, said = opened(browser, SITE / 'claims.html', 1280, 'light')
     rows = tab.locator('#tab_claims-grid tbody tr:visible')
+    folded = rows.count()
+    every = tab.locator('#tab_claims-grid tbody tr').count()
+    assert folded < every  # what could not be judged is shown when asked
+    tab.locator('#tab_claims-grid .fold').click()
     before = rows.count()
+    assert before == every
+    tab.locator('#tab_claims-grid .fold').click()
+    assert rows.count() == folded
     tab.locator('input[type=search]').first.fill('random forest')
     assert 0 < rows.count() < before
     tab.locator('input[type=search]').first.fill('')
@@ -97,3 +105,61 @@ def test_search_sort_and_code(browser):
     tab.locator('#code').click()
     assert tab.locator('div.code:visible').count() > 2 and said == []
     tab.close()
+
+
+WORDS = """() => {
+  const words = texts => texts.join(' ').split(/\\s+/).filter(Boolean).length
+  const main = document.querySelector('main')
+  const drawn = [...main.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width)
+  const labels = drawn.flatMap(s => [...s.querySelectorAll('text')].map(t => t.textContent))
+  return words([main.innerText]) - words(labels)
+}"""
+
+
+@pytest.mark.parametrize('page', [p for p in PAGES if p.stem != 'methods'], ids=lambda p: p.stem)
+def test_a_page_has_a_length_one_reads(browser, page):
+    "Words of text and tables that are shown, without the lettering of figures"
+    tab, _ = opened(browser, page, 1280, 'light')
+    assert tab.evaluate(WORDS) <= (700 if page.stem == 'index' else 1500)
+    tab.close()
+
+
+FIGURES = sorted((SITE.parent / 'figures').glob('*mm.svg'))
+WATERMARK = 'SIMULATED', 'DATA'  # across the figure, behind everything
+
+
+def boxes(pdf):
+    "(left, top, right, bottom, word) of every word of a PDF but those of the watermark"
+    r = subprocess.run(['pdftotext', '-bbox', pdf, '-'], capture_output=True, text=True, check=True)
+    found = re.findall(
+        r'<word xMin="(.*?)" yMin="(.*?)" xMax="(.*?)" yMax="(.*?)">(.*?)</word>', r.stdout
+    )
+    return [
+        (*map(float, sides), word)
+        for *sides, word in found
+        if not any(word in w for w in WATERMARK)
+    ]
+
+
+def share_covered(a, b):
+    "How much of the smaller of two boxes the other covers, 0–1"
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    tall = min(a[3], b[3]) - max(a[1], b[1])
+    if wide <= 0 or tall <= 0:
+        return 0
+    return wide * tall / min((x[2] - x[0]) * (x[3] - x[1]) for x in (a, b))
+
+
+@pytest.mark.parametrize('figure', FIGURES, ids=lambda p: p.stem)
+def test_lettering_can_be_read_in_print(figure):
+    "No text below 6 points, and no word upon another, at one and at two columns"
+    sizes = re.findall(r'font(?:-size)?: ?(?:[a-z0-9 ]+ )?([\d.]+)px', figure.read_text())
+    assert sizes and min(map(float, sizes)) >= 6
+    words = boxes(figure.with_suffix('.pdf'))
+    upon = [(a[4], b[4]) for a, b in combinations(words, 2) if share_covered(a, b) > 0.3]
+    assert words and upon == []
+
+
+def test_words_upon_each_other_are_seen():
+    assert share_covered((0, 0, 10, 4, 'a'), (5, 0, 15, 4, 'b')) == 0.5
+    assert share_covered((0, 0, 10, 4, 'a'), (10, 0, 15, 4, 'b')) == 0

@@ -90,6 +90,42 @@ def test_laid_out():
     assert r.returncode == 0, f'run `ruff format`:\n{r.stdout}{r.stderr}'
 
 
+# what names a colour: six digits of which not all three pairs are nearly equal (a grey means nothing), or a word of a drawing library
+HEX = re.compile(r'#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})\b', re.I)
+NAMED = re.compile(
+    r"""['"](?:tab:(?:blue|orange|green|red|purple|brown|pink|olive|cyan)|C\d)['"]|\b(?:hsl|rgb)\("""
+    r"""|\b(?:colou?r|c|fc|ec|fill|stroke|facecolor)=['"](?!none|black|white|transparent|(?:light|dark)?gr[ea]y)[a-z]{3,}['"]"""
+)
+PALETTES = (
+    'nbs/00_core/16_palette.ipynb',
+    'nbs/15_twin/05_plant_drawing.ipynb',
+)  # the second paints plants
+
+
+def strays(text):
+    "Colours that a text names itself"
+    apart = lambda m: max(v := [int(g, 16) for g in m.groups()]) - min(v) > 12
+    return [m.group() for m in HEX.finditer(text) if apart(m)] + [
+        m.group() for m in NAMED.finditer(text)
+    ]
+
+
+def test_strays_are_seen():
+    found = strays(
+        "a = '#1b7837'; b = '#eeeeee'; c = 'tab:blue'; d = 'C0'; e = 'rgb(1 2 3)'; f = 'green leaves'"
+    )
+    assert found == ['#1b7837', "'tab:blue'", "'C0'", 'rgb(']
+
+
+@pytest.mark.parametrize('notebook', [n for n in NOTEBOOKS if name(n) not in PALETTES], ids=name)
+def test_colours_come_from_the_palette(notebook):
+    "What a colour means is decided in one place, for pages, figures, notebooks and explorers"
+    cells = json.loads(notebook.read_text())['cells']
+    code = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
+    tested = re.compile(r'^.*(?:test_eq|assert|_themed).*$', re.M)  # examples of what comes out
+    assert strays(tested.sub('', code)) == []
+
+
 @pytest.mark.parametrize('notebook', NOTEBOOKS, ids=name)
 def test_notebook_form(notebook):
     nb = json.loads(notebook.read_text())

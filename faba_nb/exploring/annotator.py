@@ -13,6 +13,7 @@ import ipywidgets as w
 import pyvips
 from fastcore.basics import patch
 from IPython.display import Image
+from ..core.palette import GROUNDS, colour
 from ..core.errors import BadInput, Stopped
 from ..experiment.annotations import MODES
 from .blind_pictures import LINE, BlindPictures
@@ -33,7 +34,9 @@ def numbers(
     "A row of numbers, one below each column"
     cells = []
     for i in range(1, looks + 1):
-        ground = 'background:#3b6fb6;color:#fff;' if i == at else 'background:#eee;color:#222;'
+        ground = (
+            f'background:{colour("ink")};color:#fff;' if i == at else 'background:#eee;color:#222;'
+        )
         style = f'{BOX}width:{width}px;{ground}border-right:{LINE}px solid #fff'
         cells.append(f'<span data-key="{i}" style="{style}">{i}</span>')
     return f'<div data-shown="{shown}" style="white-space:nowrap">{"".join(cells)}</div>'
@@ -69,7 +72,7 @@ def progress(
     share = session.share
     left = session.minutes_left()
     time = '' if left is None or not session.place else f', about {max(1, round(left))} min left'
-    bar = f'<div style="width:{100 * share:.1f}%;height:6px;background:#3b6fb6"></div>'
+    bar = f'<div style="width:{100 * share:.1f}%;height:6px;background:{colour("ink")}"></div>'
     ground = f'<div style="width:400px;background:#ddd;margin:4px 0">{bar}</div>'
     who = f'{escape(session.rater)}, mode {session.mode}'
     return f'<div style="font:13px sans-serif">{who}: {share:.1%} done{time}{ground}</div>'
@@ -107,7 +110,7 @@ def _look_for_photographs(self: Annotator) -> None:
     self.pictures = self._pictures()
     if self.pictures is not None:
         said = self.src.simulated
-        self.notice.value = note(said[0].upper() + said[1:], '#e8eefc') if said else ''
+        self.notice.value = note(said[0].upper() + said[1:], GROUNDS['information']) if said else ''
         return
     self.notice.value = self.src.notice()
     self.start.disabled = True
@@ -139,7 +142,7 @@ def begin(self: Annotator) -> None:
             xp.folder, self.name.value, plants, self.pictures.looks, self.mode.value, self.seed
         )
     except BadInput as e:
-        self.trouble.value = note(str(e), '#fde0e0')
+        self.trouble.value = note(str(e), GROUNDS['trouble'])
         return
     self.enlarged, self.count = False, 0
     own = w.Layout(align_self='flex-start')  # one pixel of the picture is one of the screen
@@ -231,7 +234,7 @@ def _acted(
     except (BadInput, OSError, Stopped) as e:  # what a refusal says may name the plant
         why = f' ({e.strerror})' if isinstance(e, OSError) and e.strerror else ''
         text = f'the answer could not be written{why}; say it again'
-        self.trouble.value = note(text, '#fde0e0')
+        self.trouble.value = note(text, GROUNDS['trouble'])
         self.show()
     else:
         self.trouble.value = ''

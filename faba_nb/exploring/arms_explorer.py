@@ -10,10 +10,11 @@ from html import escape
 import ipywidgets as w
 import numpy as np, pandas as pd
 from fastcore.basics import patch
+from ..core.palette import colour, series
 from ..core.errors import BadInput
 from ..evaluation.alarms import Rule
 from ..evaluation.metrics import rates
-from .charts import COLOURS, bars, curves, words
+from .charts import bars, curves, words
 from .picture import Picture
 from .sources import Explorer, Sources, note
 from ..reporting.results import NotThere, with_interval
@@ -164,11 +165,12 @@ def _arrange(self: ArmsExplorer) -> None:
 def _have(self: ArmsExplorer) -> list[tuple]:
     "(arm, colour, its `Scores`) of the chosen arms that have such predictions"
     every = list(self.arms.options)
+    tones = series(len(every))
     found = []
     for arm in self.arms.value:
         s = self.src.scores(arm, self.protocol.value)
         if s is not None:
-            found.append((arm, COLOURS[every.index(arm) % len(COLOURS)], s))
+            found.append((arm, tones[every.index(arm)], s))
     self.notice.value = self.src.notice()
     return found
 
@@ -202,7 +204,7 @@ def draw(self: ArmsExplorer) -> None:
         return out
 
     days = np.concatenate([all_[a][z].dropna() for a in all_] or [np.zeros(1)])
-    stamp = words(self.src.simulated, 405, 258, 'end', fill='#3b6fb6', font_size=9) + '</svg>'
+    stamp = words(self.src.simulated, 405, 258, 'end', fill=colour('warn'), font_size=9) + '</svg>'
     axes = ('share of controls alarmed', 'share of stressed plants found')
     self.picture.html = curves(lines(y), axes, (0, 1, 0, 1)).replace('</svg>', stamp)
     axes = ('share of controls alarmed', 'median delay after the onset, d')
@@ -294,7 +296,7 @@ def _metrics(self: ArmsExplorer, m: pd.DataFrame) -> str:
     shape = dict(index='arm', columns='metric', values='text')
     wide = m.pivot_table(**shape, aggfunc='first', sort=False)
     wide = wide.reindex(rows).dropna(how='all').fillna('–')
-    return table(wide, dict(zip(self.arms.options, COLOURS * 9)))
+    return table(wide, dict(zip(self.arms.options, series(len(self.arms.options)))))
 
 # %% ../../nbs/70_exploring/80_arms_explorer.ipynb #b8686e9c
 @patch

@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
 from ..experiment.facts import built_in
-from .charts import COLOURS, scatter, treatment_colours, words
+from ..core.palette import GROUNDS, RAMP, SERIES, colour
+from .charts import scatter, treatment_colours, words
 from .picture import Picture
 from .sources import Explorer, Sources, note, series_names
 from ..reporting.results import OUTLIER, doubts
@@ -163,27 +164,27 @@ def colours(
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > 6:
         return _ramp(values)
     names = sorted(values.dropna().map(str).unique())
-    wheel = COLOURS
     n = len(names)
-    if n > len(COLOURS):
-        wheel = [f'hsl({360 * i / n:.0f} 65% 45%)' for i in range(n)]
+    wheel = SERIES if n <= len(SERIES) else [_between(RAMP, i / (n - 1)) for i in range(n)]
     return values.map(str).map(dict(zip(names, wheel))).fillna(NONE)
 
 
+def _between(
+    ends: tuple[str, str],  # `#rrggbb` of 0 and 1
+    x: float,  # 0–1; NaN gives the colour of what is not there
+) -> str:
+    "A colour between two"
+    if x != x:
+        return NONE
+    low, high = (np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in ends)
+    r, g, b = np.rint(low + x * (high - low)).astype(int)
+    return f'#{r:02x}{g:02x}{b:02x}'
+
+
 def _ramp(v: pd.Series) -> pd.Series:
-    "Blue for low, red for high"
-
-    def colour(x):
-        "Of one value between 0 and 1"
-        if x != x:
-            return NONE
-        red = 40 + 190 * x
-        green = 90 + 120 * x * (1 - x)
-        blue = 200 - 160 * x
-        return f'rgb({red:.0f} {green:.0f} {blue:.0f})'
-
+    "Dark for low, light for high"
     share = (v - v.min()) / ((v.max() - v.min()) or 1)
-    return share.map(colour)
+    return share.map(lambda x: _between(RAMP, x))
 
 
 def legend(
@@ -237,7 +238,7 @@ class FeaturesExplorer(Explorer):
             return
         self._controls()
         self._connect()
-        self._arrange(note(lacking, '#f2f2f2') if lacking else '')
+        self._arrange(note(lacking, GROUNDS['empty']) if lacking else '')
         self.draw()
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #ba68e9e3
@@ -328,7 +329,7 @@ def draw(self: FeaturesExplorer) -> None:
         t = t[t.dag.between(*self.days.value)]
     names = tuple(f'component {i}, {share[i - 1]:.0%} of the variance' for i in self.axes.value)
     self.legend.value = legend(value, name, named)
-    stamp = words(self.src.simulated, 630, 18, 'end', fill='#3b6fb6') + '</svg>'
+    stamp = words(self.src.simulated, 630, 18, 'end', fill=colour('warn')) + '</svg>'
     drawn = scatter(t, 640, 470, names, self.selected, limits)
     self.picture.html = drawn.replace('</svg>', stamp)
 
@@ -375,7 +376,9 @@ def _large(self: FeaturesExplorer, r: pd.Series) -> str:
         body = '<i>cannot be read</i>'
     flags = self.src.xp.plants.set_index('plant_id')['flags'].get(r.plant_id, '')
     doubt = '; '.join(filter(None, (doubts(flags), OUTLIER if r.outlier else '')))
-    return f'<b>{alt}, {r["view"]}</b><div style="color:#b00">{escape(doubt)}</div>{body}'
+    return (
+        f'<b>{alt}, {r["view"]}</b><div style="color:{colour("warn")}">{escape(doubt)}</div>{body}'
+    )
 
 # %% ../../nbs/70_exploring/70_features_explorer.ipynb #4ece8cdb
 @patch

@@ -13,6 +13,7 @@ import ipywidgets as w
 import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock
+from ..core.palette import colour
 from ..core.errors import BadInput
 from ..experiment.marks import MARKS, add_mark, read_marks, take_back
 from ..reporting.results import counted
@@ -170,7 +171,7 @@ def refused(
     e: Exception,  # what was raised
 ) -> str:
     "HTML of why nothing was written"
-    return f'<span style="color:#b00">not marked: {escape(str(e))}</span>'
+    return f'<span style="color:{colour("warn")}">not marked: {escape(str(e))}</span>'
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #3e1841b4
 @patch

@@ -10,6 +10,7 @@ import json
 from html import escape
 from itertools import groupby
 import ipywidgets as w
+from ..core.palette import colour
 
 # %% ../../nbs/70_exploring/10_picture.ipynb #751e9478
 TELL = """
@@ -73,7 +74,7 @@ DRAG = """
 # %% ../../nbs/70_exploring/10_picture.ipynb #9094f369
 FOCUS = '\n  setTimeout(() => box.focus({preventScroll: true}), 50);'
 STYLE = (
-    '.faba-picture:focus { outline: 2px solid #3b6fb688; outline-offset: -2px } '
+    f'.faba-picture:focus {{ outline: 2px solid {colour("muted")}; outline-offset: -2px }} '
     '.faba-picture [data-key] { cursor: pointer }'
 )
 

@@ -13,6 +13,7 @@ import ipywidgets as w
 import numpy as np, pandas as pd
 import pyvips
 from fastcore.basics import patch
+from ..core.palette import ON_PHOTOGRAPH, colour
 from ..core.errors import BadInput
 from ..evaluation.alarms import Rule, genotype_rule, NEVER_WORDS
 from ..experiment.facts import built_in
@@ -546,19 +547,19 @@ def _large(self: PlantsExplorer, r: pd.Series) -> str:
     "HTML of one enlarged photograph, with what is in doubt about its plant"
     p = self.src.xp.plants.set_index('plant_id').loc[r.plant_id]
     day = f'{self.src.facts.day_word} {r.dag:g}'
-    frame = '#e0a800' if r.photo == self.photo.photo else 'transparent'
+    frame = ON_PHOTOGRAPH['chosen'] if r.photo == self.photo.photo else 'transparent'
     style = f'display:block;max-height:560px;max-width:100%;border:3px solid {frame}'
     try:
         source = data_uri(reduced(self.src.xp.folder, r.photo, 700))
         body = f'<img style="{style}" src="{source}" alt="{r.plant_id}, {day}">'
     except pyvips.Error as e:
         body = f'<i>cannot be read: {escape(str(e).strip().splitlines()[0])}</i>'
-    colour = treatment_colours(self.src.facts)[p.treatment]
+    tone = treatment_colours(self.src.facts)[p.treatment]
     treatment = escape(self.src.facts.labels[p.treatment])
-    name = f'<b style="color:{colour}">{r.plant_id} {treatment}</b>'
+    name = f'<b style="color:{tone}">{r.plant_id} {treatment}</b>'
     name += f', {day}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
-    return f'<div>{name}<div style="color:#b00;min-height:1.2em">{escape(doubt)}</div>{body}</div>'
+    return f'<div>{name}<div style="color:{colour("warn")};min-height:1.2em">{escape(doubt)}</div>{body}</div>'
 
 
 @patch

@@ -13,6 +13,7 @@ import ipywidgets as w
 import numpy as np, pandas as pd
 from IPython.display import Image
 from fastcore.basics import patch
+from ..core.palette import GROUNDS
 from ..backbones.registry import backbones
 from ..core.errors import BadInput
 from ..core.places import root
@@ -363,7 +364,7 @@ def featureless(self: Sources) -> str:
 # %% ../../nbs/70_exploring/40_sources.ipynb #58ce8caf
 def note(
     text: str,  # plain text
-    colour: str = '#fff6d6',  # of the background
+    colour: str = GROUNDS['note'],  # of the background
 ) -> str:
     "A line of HTML on a coloured ground"
     style = f'background:{colour};color:#222;padding:4px 8px;margin:2px;line-height:1.4'
@@ -376,7 +377,7 @@ def notice(self: Sources) -> str:
     notes = [note(m) for m in self.missing]
     if self.simulated:
         said = self.simulated[0].upper() + self.simulated[1:]
-        notes.insert(0, note(f'{said}: no plant was grown for it.', '#e8eefc'))
+        notes.insert(0, note(f'{said}: no plant was grown for it.', GROUNDS['information']))
     return ''.join(notes)
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #3ba2ac61

@@ -685,6 +685,7 @@ def claims_table(
         ],
         f'{counted(len(j), "claim")} of the earlier paper, judged by rule.',
         groups='block',
+        folded=(OPEN.capitalize(),),
         note='The replacement sentences, escaped for a manuscript, are in claims.tex.',
     )
 

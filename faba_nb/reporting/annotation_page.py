@@ -30,7 +30,8 @@ from .drawing import Drawn
 from .layout import Column, Table
 from .results import Nothing, Results, counted, listed, number, with_interval
 from .site import reports
-from .style import colour, new_figure
+from ..core.palette import colour
+from .style import new_figure
 from .words import day_axis, stressed
 
 # %% ../../nbs/50_reporting/62_annotation_page.ipynb #4cd65459

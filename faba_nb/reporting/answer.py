@@ -26,7 +26,8 @@ from .figures import arm_tone
 from .layout import Column, Table
 from .results import NotThere, Results, counted, listed, with_interval
 from .sentences import onset_origin, stated, verdict_of_contrasts
-from .style import colour, new_figure
+from ..core.palette import colour
+from .style import new_figure
 from .words import detects_treatment
 
 # %% ../../nbs/50_reporting/52_answer.ipynb #7ba0c8cc

@@ -29,7 +29,8 @@ from faba_nb.reporting.results import (
     names_only,
     number,
 )
-from .style import new_figure, colour
+from ..core.palette import colour
+from .style import new_figure
 from faba_nb.reporting.words import (
     class_tones,
     day_axis,
@@ -437,6 +438,7 @@ def findings_table(
         ],
         f'Findings in the raw tables and photographs: {counted(len(f), "remark")}.',
         groups='block',
+        folded=('For information',),
     )
 
 

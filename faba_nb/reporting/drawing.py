@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.artist import Artist
 from ..core.files import whole_file
 from .results import begin
-from .style import PALETTE, WIDTHS, mark_simulated
+from ..core.palette import PALETTE
+from .style import WIDTHS, mark_simulated
 
 # %% ../../nbs/50_reporting/30_drawing.ipynb #ec907bcc
 @dataclass

@@ -38,7 +38,8 @@ from faba_nb.reporting.results import (
     names_only,
     number,
 )
-from .style import PALETTE, colour, new_figure
+from ..core.palette import PALETTE, colour
+from .style import new_figure
 
 # %% ../../nbs/50_reporting/66_explanations_page.ipynb #565735e9
 AGAIN = 'run `faba explain` again'
@@ -432,7 +433,7 @@ def _scale(ax: Axes, reach: float) -> None:
     ax.imshow(strip, extent=(0, 1, -reach, reach), aspect='auto', interpolation='none')
     ax.yaxis.tick_right()
     ax.set(xticks=[], yticks=[-reach, 0, reach])
-    ax.set_yticklabels([number(y, 2, True) for y in (-reach, 0, reach)], fontsize=5.5)
+    ax.set_yticklabels([number(y, 2, True) for y in (-reach, 0, reach)], fontsize=6)
     ax.tick_params(axis='y', length=2)
     ax.spines[:].set_visible(False)
 
@@ -445,7 +446,7 @@ def _block(
         mine, column = rows[rows.plant_id == plant], list(axes[:, k])
         one = mine.iloc[0]
         photo = photos.get((plant, one['view']))
-        column[0].set_title(f'{plant}\n{word} {one.day:g}, {one["view"]}', fontsize=5.5)
+        column[0].set_title(f'{plant}\n{word} {one.day:g}, {one["view"]}', fontsize=6)
         if photos:
             ax = column.pop(0)
             _panel(ax, None if photo is None else _cut_out(photo))

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from .drawing import Drawn, dots
 from .layout import Column, Table
 from .results import NotThere, Results, counted, listed, number
-from .style import BACKBONES, new_figure, colour, label_panels, panels
+from ..core.palette import BACKBONES, colour
+from .style import new_figure, label_panels, panels
 from .comparison_tables import nice
 from ..experiment.facts import Facts, names_of
 from .words import class_tones, day_axis, in_order, stressed, treatment_colour

@@ -34,7 +34,8 @@ from faba_nb.reporting.results import (
     spread,
     with_interval,
 )
-from .style import arm_colour, new_figure, colour, label_panels, panels
+from ..core.palette import colour
+from .style import arm_colour, new_figure, label_panels, panels
 from faba_nb.reporting.words import (
     class_tones,
     classes,
@@ -248,22 +249,17 @@ def genotype_differences(
     pairs = [p for p in results.study.contrasts if set(p) <= set(f1.columns)]
     if not pairs:
         raise no_contrast(results, 'No stated contrast has results for both of its arms.')
-    fig, axes = new_figure(
-        width, 22 + 3.1 * len(order), 1, len(pairs), sharey=True, sharex=True, squeeze=False
-    )
+    fig, axes = panels(len(pairs), width, 14 + 3.1 * len(order), sharey=True, sharex=True)
     tones = class_tones(results.facts)
-    for ax, (a, b) in zip(axes.flat, pairs):
-        _difference_panel(
-            ax, (f1[a] - f1[b])[order], onset.loc[order], f'{nice(a)} −\n{nice(b)}', tones
-        )
-    axes.flat[0].set(
-        yticks=range(len(order)),
-        yticklabels=[f'{n}  {number(onset.onset_dag[n], 0)}' for n in order],
-    )
+    for ax, (a, b) in zip(axes, pairs):
+        title = f'{nice(a)} −\n{nice(b)}'
+        _difference_panel(ax, (f1[a] - f1[b])[order], onset.loc[order], title, tones)
+    names = [f'{n}  {number(onset.onset_dag[n], 0)}' for n in order]
+    axes[0].set(yticks=range(len(order)), yticklabels=names)
     ahead = lambda a, b: int(((f1[a] - f1[b]) > 0).sum())
     both = lambda a, b: f1[[a, b]].dropna().shape[0]
     better = [
-        f'{nice(a)} is ahead of {nice(b)} in {ahead(a, b)} of {both(a, b)} genotypes'
+        f'{nice(a)} is ahead of {nice(b)} in {ahead(a, b)} of {both(a, b)} {results.group}s'
         for a, b in pairs
     ]
     fig.supxlabel('Difference of F1')
@@ -272,7 +268,7 @@ def genotype_differences(
     return Drawn(
         fig,
         (
-            'Difference of F1 for every genotype (mean over seeds), '
+            f'Difference of F1 for every {results.group} (mean over seeds), '
             f'in the order of {label_words(results.facts)["the_annotated"]} '
             f'(day beside the name). {coloured}{begin("; ".join(better))}.'
         ),
@@ -293,7 +289,8 @@ def _difference_panel(
     ax.hlines(range(len(d)), 0, d, colors=c, lw=1)
     ax.scatter(d, range(len(d)), c=c, s=12, zorder=3)
     ax.axvline(d.mean(), color=colour('ink'), ls='--', lw=0.8)
-    ax.set_title(title)
+    ax.set_title(title, fontsize=7, fontweight='normal')
+    ax.locator_params(axis='x', nbins=3)
     ax.grid(axis='y', color=colour('rule'), lw=0.3)
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #cec52657

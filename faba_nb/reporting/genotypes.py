@@ -31,7 +31,8 @@ from faba_nb.reporting.results import (
     number,
     spread,
 )
-from .style import new_figure, colour
+from ..core.palette import colour
+from .style import new_figure
 from .comparison_tables import nice
 from .site import PLANTS, plant_link
 from ..experiment.facts import Facts, names_of
@@ -476,6 +477,6 @@ def _lines(
     ax.axhline(0.5, color=colour('muted'), lw=0.5, ls=':')
     ax.set(ylim=(-0.05, 1.3), yticks=[0, 1], xlabel=label if last else '')
     corner = dict(ha='right', va='top', transform=ax.transAxes)
-    ax.text(0.99, 0.99, errors, fontsize=5.5, color=colour('muted'), **corner)
+    ax.text(0.99, 0.99, errors, fontsize=6, color=colour('muted'), **corner)
     ax.tick_params(axis='x', labelbottom=last, labelsize=6, length=4.8 if last else 0)
     ax.tick_params(axis='y', labelsize=6)

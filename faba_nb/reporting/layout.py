@@ -42,6 +42,7 @@ class Table:
     groups: str = ''  # column of the frame whose changes start a new block
     note: str = ''  # printed below
     mark: str = ''  # boolean column: rows to set in bold
+    folded: tuple = ()  # titles of blocks whose rows a page shows when asked
 
     def __post_init__(self) -> None:
         self.caption = begin(self.caption)
@@ -118,7 +119,7 @@ HTML = ENV.from_string('''
 {% if c.help %} title="{{ c.help }}"{% endif %}>
 <button type="button" class="sort">{{ c.title }}\
 {% if c.unit %}<small>{{ c.unit }}</small>{% endif %}</button></th>{% endfor %}</tr></thead>
-{% for block, lines in blocks %}<tbody>
+{% for block, lines in blocks %}<tbody{% if block in t.folded %} class="folded"{% endif %}>
 {% if block %}<tr class="block">\
 <th scope="rowgroup" colspan="{{ t.columns|length }}">{{ block }}</th></tr>
 {% endif %}{% for marked, cells in lines %}<tr{% if marked %} class="marked"{% endif %}>\

@@ -41,7 +41,8 @@ from faba_nb.reporting.results import (
     number,
 )
 from .sentences import BY_GENOTYPE, onset_origin, power, stated
-from .style import new_figure, colour
+from ..core.palette import colour
+from .style import new_figure
 from ..experiment.facts import Facts
 from faba_nb.reporting.words import (
     detects_treatment,
@@ -845,7 +846,7 @@ def _box(ax: Axes, x: float, y: float, head: str, body: str, tone: str, width: f
     round_box = 'round,pad=0,rounding_size=.06'
     corner = x - w / 2, y - h / 2
     ax.add_patch(FancyBboxPatch(corner, w, h, boxstyle=round_box, fc='none', ec=tone, lw=1.3))
-    large, small = (7.5, 6.2) if width > 120 else (7, 5.8)
+    large, small = (7.5, 6.2) if width > 120 else (7, 6)
     middle = dict(ha='center', va='center')
     ax.text(x, y + 0.15, head, weight='bold', fontsize=large, **middle)
     grey = colour('muted')

@@ -115,6 +115,7 @@ def table(
     self: Page,
     label: str,  # the manuscript's label, such as 'tab:main_results'
     make: Callable[..., Table],  # function of results that returns a `Table`
+    quiet: bool = False,  # leave it out where numbers are missing
     **kwargs: object,  # for that function
 ) -> None:
     "A numbered table, with its CSV and LaTeX in OUT/tables/report"
@@ -130,7 +131,7 @@ def table(
         ).format(csv.name, tex.name)
         return to_html(t, csv.stem, f'Table {len(self.tables)}.', files)
 
-    _show(self, html)
+    _show(self, html, quiet)
 
 # %% ../../nbs/50_reporting/35_pages.ipynb #e28bbda2
 @patch

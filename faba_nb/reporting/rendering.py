@@ -23,7 +23,7 @@ from ..experiment.facts import Facts
 from .drawing import css_name
 from .results import Results, _read
 from .site import FRONT, Report, all_pages
-from .style import PALETTE
+from ..core.palette import PALETTE
 from .words import filled
 
 # %% ../../nbs/50_reporting/90_rendering.ipynb #0518425c

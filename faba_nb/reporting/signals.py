@@ -25,7 +25,8 @@ from faba_nb.reporting.results import (
     p_value,
     with_interval,
 )
-from .style import colour, label_panels, panels
+from ..core.palette import colour
+from .style import label_panels, panels
 from .words import day_axis
 
 # %% ../../nbs/50_reporting/72_signals.ipynb #972348e8

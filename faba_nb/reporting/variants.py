@@ -31,7 +31,8 @@ from faba_nb.reporting.results import (
     spread,
     with_interval,
 )
-from .style import new_figure, colour
+from ..core.palette import colour
+from .style import new_figure
 from ..evaluation.comparing import verdict_words
 from .words import label_words, paper
 from faba_nb.reporting.comparison_tables import (

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from ..experiment.facts import CLASSES, Facts, built_in, names_of
 from ..evaluation.metrics import STREAK, TARGET
 from .results import begin
-from .style import colour
+from ..core.palette import colour
 
 # %% ../../nbs/50_reporting/20_words.ipynb #de7b556a
 def day_axis(

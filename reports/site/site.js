@@ -14,9 +14,25 @@ code?.addEventListener('click', () => {
   code.textContent = on ? 'Hide code' : 'Show code'
   document.querySelectorAll('.code').forEach(c => { c.hidden = !on })
 })
+// the rows of a folded block come and go with its heading
+const fold = (body, open) => {
+  body.classList.toggle('folded', !open)
+  const button = body.querySelector('.fold')
+  button.setAttribute('aria-expanded', open)
+  button.textContent = open ? 'hide' : `show ${body.querySelectorAll('tr:not(.block)').length}`
+}
+document.querySelectorAll('tbody.folded').forEach(body => {
+  const button = document.createElement('button')
+  button.type = 'button'
+  button.className = 'fold'
+  body.querySelector('.block th').append(' ', button)
+  button.addEventListener('click', () => fold(body, body.classList.contains('folded')))
+  fold(body, false)
+})
 // a search field shows only the rows that contain every word
 document.querySelectorAll('.search input').forEach(field => field.addEventListener('input', () => {
   const words = field.value.toLowerCase().split(/\s+/)
+  if (field.value) document.querySelectorAll('#' + field.dataset.table + ' tbody.folded').forEach(b => fold(b, true))
   document.querySelectorAll('#' + field.dataset.table + ' tbody tr:not(.block)').forEach(row => {
     const text = row.textContent.toLowerCase()
     row.hidden = !words.every(w => text.includes(w))
