@@ -20,18 +20,28 @@ help:
 	@echo "make docs      all notebooks as a small site to read and search offline, in _docs/; runs none of them"
 	@echo "make check     are notebooks clean and the package in step?"
 
-setup: .venv/.ready
-.venv/.ready: settings.ini setup.py pyproject.toml constraints.txt
+# TORCH_INDEX: where torch and torchvision come from instead of the package index, such as PyTorch's own wheels without GPU libraries
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+OF_PACKAGE := settings.ini setup.py pyproject.toml constraints.txt
+
+setup: .venv/.dev
+# what running needs
+.venv/.ready: $(OF_PACKAGE)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) torch torchvision)
+	$(PIP) -e .
+	touch $@
+# and what changing and testing needs
+.venv/.dev: .venv/.ready
+	$(PIP) -e '.[dev]'
 	touch $@
 
-demo: setup
+demo: .venv/.ready
 	@$(BIN)/faba twin $(DEMO_DATA) --genotypes 12 --seed 1
 	@$(BIN)/faba run demo --data $(DEMO_DATA) --out $(DEMO_OUT)
 
-one: setup
+one: .venv/.ready
 	@$(BIN)/faba twin $(DEMO_DATA) --genotypes 12 --seed 1
 	@$(BIN)/faba features --data $(DEMO_DATA) --backbones morphology
 	@$(BIN)/faba train one --data $(DEMO_DATA) --out results/one --shard 1/12
@@ -50,7 +60,7 @@ test-slurm: setup
 bench: setup
 	$(BIN)/python tests/bench.py $(if $(SHORT),--short)
 
-lab: setup
+lab: .venv/.ready
 	$(BIN)/jupyter lab --notebook-dir=. nbs/90_explore
 
 nbs: setup

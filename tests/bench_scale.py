@@ -6,6 +6,7 @@ from pathlib import Path
 TABLES = 'fluor', 'env', 'vi', 'water', 'shape'
 STEPS = 'check', 'train', 'evaluate', 'report'
 EPOCHS = 2  # enough to see what an epoch costs at either size
+FOLDS = 4  # parts of the genotypes, the same number at either size
 
 
 def tables_of(folder, twin, copies):
@@ -41,7 +42,7 @@ def watched(*args):
         top = psutil.Process(run.pid)
         while run.poll() is None:
             most = max(most, held(top))
-            time.sleep(0.2)
+            time.sleep(0.5)
         said.seek(0)
         assert run.returncode == 0, said.read().decode()[-2000:]
     return time.perf_counter() - begun, most / 1e9
@@ -70,14 +71,14 @@ def children(process):
         return []
 
 
-def measured(data, out, steps, folds):
+def measured(data, out, steps):
     "Step -> (seconds, GB)"
     found = {}
     for step in steps:
         if step == 'check':
             found[step] = watched('check', data)
         else:
-            settings = '--set', f'defaults.max_epochs={EPOCHS}', '--set', f'defaults.folds={folds}'
+            settings = '--set', f'defaults.max_epochs={EPOCHS}', '--set', f'defaults.folds={FOLDS}'
             found[step] = watched(
                 'run', 'starter', '--data', data, '--out', out, '--only', step, *settings
             )
@@ -98,7 +99,7 @@ def bench(short=False):
         sizes = {}
         for n in (1, copies):
             tables_of(d / str(n), d / 'twin', n)
-            sizes[n] = measured(d / str(n), d / f'out{n}', steps, genotypes)
+            sizes[n] = measured(d / str(n), d / f'out{n}', steps)
     os.environ.pop('FABA_CACHE') if before is None else os.environ.update(FABA_CACHE=before)
     rows = []
     for step in steps:
