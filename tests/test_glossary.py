@@ -41,12 +41,16 @@ def cells(path):
 
 def first_page():
     "(function, arguments) of every table of the comparison, whose heads are those of the first page"
-    pages = [root() / 'reports' / f'{n}.ipynb' for n in ('backbone_comparison', 'robustness')]
+    names = 'backbone_comparison', 'main_results', 'robustness'
+    pages = [root() / 'reports' / f'{n}.ipynb' for n in names]
     for source in (s for page in pages for s in cells(page)):
         for node in ast.walk(ast.parse(source if 'page.table' in source else '')):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == 'page.table':
+                module, _, make = ast.unparse(node.args[1]).partition('.')
                 how = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-                yield getattr(comparison_tables, node.args[1].attr), how
+                how.pop('quiet', None)  # of the page, not of the table
+                if module == 'comparison_tables':
+                    yield getattr(comparison_tables, make), how
 
 
 def written_heads():

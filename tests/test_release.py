@@ -297,6 +297,9 @@ def test_miappe_fields_are_those_of_the_checklist(bundle):
     plants = pd.read_csv(bundle / 'study' / 'tables' / 'plants.csv')
     units = found['observation_unit']
     assert set(units['Observation unit ID']) == set(plants.plant_id) and len(units) == 12
+    replicate = dict(zip(plants.plant_id, plants.replicate))
+    where = dict(zip(units['Observation unit ID'], units['Spatial distribution']))
+    assert where == {p: f'rep:{r}' for p, r in replicate.items()}
     assert set(found['biological_material']['Biological material ID']) == set(plants.genotype)
     assert len(found['observed_variable']) > 50
 

@@ -30,6 +30,7 @@ from faba_nb.running.miappe import (
     columns_of,
     dates_of,
     miappe_tables,
+    placed,
     plants_of,
     write_miappe,
 )
@@ -272,7 +273,7 @@ def _known(told: Told, e: Experiment | None, released: str) -> Known:
         facts=told.facts,
         licence=told.licence,
         released=released,
-        plants=told.plants,
+        plants=placed(told.plants, e),
         simulated=told.simulated,
         dates=dates_of(e),
         columns=columns_of(e),
