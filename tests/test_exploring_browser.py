@@ -209,6 +209,7 @@ def test_plants(browser, voila, looked_at):
         '.filter(t => t.textContent == "marked doubtful").length == 1'
     )
     assert 'leaf torn' in (looked_at[0] / 'marks.csv').read_text()
+    page.get_by_text('what the charts show').click()
     slide(page, 'threshold', 'ArrowLeft', 5)
     choose(page, 'protocol', 'online')
     page.wait_for_function(
@@ -234,6 +235,23 @@ def test_plants(browser, voila, looked_at):
     )
     assert not errors, '\n'.join(errors)
     again.close()
+
+
+def test_a_click_shows_its_result_without_scrolling(browser, voila):
+    "On a small laptop's screen, 1280 × 800"
+    page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
+    page.set_viewport_size(dict(width=1280, height=800))
+    page.locator('.faba-picture g[data-key^="photo|"]').last.click()
+    page.wait_for_selector('img[alt*="DAG"]')
+    page.wait_for_timeout(500)
+    shot(page, 'plants-1280')
+    assert page.evaluate('scrollY') == 0
+    for large in page.locator('img[alt*="DAG"]').all():
+        box = large.bounding_box()
+        assert box['height'] > 150
+        assert box['x'] + box['width'] <= 1280 and box['y'] + box['height'] <= 800, box
+    assert not errors, '\n'.join(errors)
+    page.close()
 
 
 def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looked_at):

@@ -97,7 +97,7 @@ class Marking(w.VBox):
         self.done = done
         self.row = None
         self.written = []
-        wide = w.Layout(width='330px')
+        wide = w.Layout(width='98%')  # of the place it is given
         self.kind = w.Dropdown(options=MARKS, description='mark as', layout=wide)
         self.what = w.Dropdown(options=SCOPES, description='what', layout=wide)
         self.note = w.Text(placeholder='why, in a few words', description='note', layout=wide)
