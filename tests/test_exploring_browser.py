@@ -175,7 +175,7 @@ def find(page, text):
 
 def test_plants(browser, voila, looked_at):
     page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
-    says(page, 'height, cm')  # tables follow the photographs
+    page.wait_for_selector('svg text:has-text("height, cm")')  # tables follow the photographs
     says(page, 'simulated data')
     find(page, 'pirho')
     page.wait_for_selector('.faba-picture text:text-is("Pirhonen")')
@@ -260,7 +260,7 @@ def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looke
 
     before = read_marks(looked_at[0])
     page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
-    says(page, 'height, cm')
+    page.wait_for_selector('svg text:has-text("height, cm")')
     framed = lambda: (
         page.locator('img[style*="rgb(224, 168, 0)"], img[style*="#e0a800"]')
         .get_attribute('alt')
@@ -339,7 +339,7 @@ def test_features(browser, voila):
         'n => document.querySelectorAll("svg[data-box] circle").length < n', arg=before
     )
     choose(page, 'colour', 'dag')
-    page.wait_for_selector('svg[data-box] circle[fill^="rgb"]')
+    page.wait_for_selector('svg[data-box] circle[fill="#2b1a80"]')
     says(page, 'dag:')
     shot(page, 'features')
     choose(
@@ -424,7 +424,7 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
         page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
         run_all_cells(page)
         page.wait_for_selector('.faba-picture image', timeout=PATIENCE)
-        says(page, 'height, cm')
+        page.wait_for_selector('svg text:has-text("height, cm")')
         page.locator('.faba-picture g[data-key^="photo|"]').nth(12).click()
         page.wait_for_selector('img[alt*="DAG"]')
         first = heading(page)[0]
