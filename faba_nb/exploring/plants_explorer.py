@@ -565,7 +565,8 @@ def _large(self: PlantsExplorer, r: pd.Series) -> str:
     name = f'<b style="color:{tone}">{r.plant_id} {treatment}</b>'
     name += f', {day}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
-    return f'<div style="flex:1 1 0;min-width:0">{name}<div style="color:{colour("warn")};min-height:1.2em">{escape(doubt)}</div>{body}</div>'
+    warned = f'<div style="color:{colour("warn")};min-height:1.2em">{escape(doubt)}</div>'
+    return f'<div style="flex:1 1 0;min-width:0">{name}{warned}{body}</div>'
 
 
 @patch
