@@ -190,20 +190,26 @@ def test_one_lost_photograph_is_said(twin, tmp_path):
     assert 'Not shown: 1 photograph that cannot be read or shows no plant.' in found.note
 
 
-def test_a_photograph_that_is_replaced_makes_the_page_again(twin, tmp_path):
-    "Under the same name and with as many bytes"
+def test_a_photograph_that_is_replaced_makes_pages_again(twin, tmp_path):
+    "Under the same name and with as many bytes; looked at once in a run"
     from faba_nb.experiment.experiment_folder import Experiment
-    from faba_nb.reporting.report_steps import plants_inputs
+    from faba_nb.reporting.report_steps import page_inputs, photographs_seen, plants_inputs
+    from faba_nb.reporting.site import reports
 
     data = shutil.copytree(twin, tmp_path / 'data')
     out = example(tmp_path / 'out', data=data)
-    before = plants_inputs(out)
-    assert plants_inputs(out) == before
+
+    def inputs():
+        photographs_seen.cache_clear()  # as a run does when it begins
+        return plants_inputs(out), page_inputs(out, reports(out=out)['backbone_comparison'])
+
+    before = inputs()
+    assert inputs() == before
     e = Experiment(data)
     path = e.image_path(e.images.path.iloc[0])
     path.write_bytes(path.read_bytes())
-    after = plants_inputs(out)
-    assert {k for k in after if after[k] != before[k]} == {'photographs'}
+    for old, new in zip(before, inputs()):
+        assert {k for k in new if new[k] != old[k]} == {'photographs'}
 
 
 # ---- words ----

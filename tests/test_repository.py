@@ -112,9 +112,9 @@ def strays(text):
 
 def test_strays_are_seen():
     found = strays(
-        "a = '#1b7837'; b = '#eeeeee'; c = 'tab:blue'; d = 'C0'; e = 'rgb(1 2 3)'; f = 'green leaves'"
+        "a = '#1b7837'; b = '#eeeeee'; c = 'tab:blue'; d = 'C0'; e = 'rgb(1 2 3)'; f = 'green leaves'; g(color='firebrick')"
     )
-    assert found == ['#1b7837', "'tab:blue'", "'C0'", 'rgb(']
+    assert found == ['#1b7837', "'tab:blue'", "'C0'", 'rgb(', "color='firebrick'"]
 
 
 @pytest.mark.parametrize('notebook', [n for n in NOTEBOOKS if name(n) not in PALETTES], ids=name)

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from ..backbones.store import FeatureFile
 from ..core.errors import BadInput
 from ..experiment.facts import built_in
-from ..core.palette import GROUNDS, RAMP, SERIES, colour
+from ..core.palette import GROUNDS, RAMP, colour, series
 from .charts import scatter, treatment_colours, words
 from .picture import Picture
 from .sources import Explorer, Sources, note, series_names
@@ -165,9 +165,7 @@ def colours(
     if pd.api.types.is_numeric_dtype(values) and values.nunique() > 6:
         return _ramp(values)
     names = sorted(values.dropna().map(str).unique())
-    n = len(names)
-    wheel = SERIES if n <= len(SERIES) else [_between(RAMP, i / (n - 1)) for i in range(n)]
-    return values.map(str).map(dict(zip(names, wheel))).fillna(NONE)
+    return values.map(str).map(dict(zip(names, series(len(names))))).fillna(NONE)
 
 
 def _between(

@@ -58,6 +58,9 @@ def fluorescence_effects(
     return wide.loc[t.parameter.unique()].rename(columns=int)
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #2bca16ad
+ROW = 2.4  # mm of a row of the map: its name is set in 6 points
+
+
 def fluorescence_heatmap(
     results: Results,  # the study
     width: float,  # mm
@@ -85,11 +88,8 @@ def fluorescence_heatmap(
     )
 
 # %% ../../nbs/50_reporting/70_presymptomatic.ipynb #b0fc3bf3
-ROW = 2.4  # mm of a row of the map: its name is set in 6 points
-
-
 def _heat(
-    fig: Figure, axes: 'Sequence[Axes]', t: pd.DataFrame, parting: pd.Series, facts: Facts
+    fig: Figure, axes: Sequence[Axes], t: pd.DataFrame, parting: pd.Series, facts: Facts
 ) -> None:
     "The map in columns of equally many rows, with a dot on each day of divergence"
     reach = max(1.0, float(np.nanquantile(np.abs(t), 0.98)))
@@ -108,7 +108,7 @@ def _heat(
         label=f'{begin(facts.stress_word)} − control (SD)',
     )
 
-
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #46d73ee9
 def _rows(ax: Axes, t: pd.DataFrame, parting: pd.Series, rows: int, reach: float) -> 'AxesImage':
     "One column of the map; `rows` keeps the height of a row when it has fewer"
     image = ax.imshow(
@@ -124,7 +124,7 @@ def _rows(ax: Axes, t: pd.DataFrame, parting: pd.Series, rows: int, reach: float
     ax.tick_params(axis='x', labelsize=6)
     return image
 
-
+# %% ../../nbs/50_reporting/70_presymptomatic.ipynb #e29bbd4d
 def _heat_alt(t: pd.DataFrame) -> str:
     "The strongest parameters of the last day in words"
     last = t.iloc[:, -1].dropna()

@@ -213,7 +213,7 @@ def _factors(k: Known) -> list[dict]:
         }
     ]
 
-
+# %% ../../nbs/60_running/061_miappe.ipynb #02cfa4bc
 def _where(
     plant: tuple,  # with some of `PLACES`
 ) -> str:  # such as 'block:2; rep:1'
@@ -227,7 +227,7 @@ def _where(
             said.append(f'{SHORT.get(place, place)}:{value}')
     return '; '.join(said)
 
-
+# %% ../../nbs/60_running/061_miappe.ipynb #3a3e0f3e
 def _units(k: Known) -> list[dict]:
     "A row per plant"
     rows = []
