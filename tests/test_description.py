@@ -539,7 +539,7 @@ def test_onsets_from_annotations(tmp_path):
     assert labels['1dry1'] == 0 and labels[shown.index].eq(1).all()
     agreed = annotated_onsets(xp, 'consensus').set_axis(xp.plants.plant_id)
     pd.testing.assert_series_equal(agreed, onset, check_names=False)
-    tables = annotation_tables(xp, draws=20)
+    tables = annotation_tables(xp)
     assert tables['consensus'].published_dag.isna().all()
 
 

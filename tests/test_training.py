@@ -696,6 +696,30 @@ def test_causal_sees_no_future():
     )
 
 
+@pytest.mark.parametrize('attention', ['causal', 'full'])
+def test_replay_reads_every_prefix_of_its_own(attention, monkeypatch):
+    "Some plants at a time, or a causal network in one pass: what plain cuts of the season give"
+    arm = Arm(attention=attention, lr=1e-3)
+    b = small(arm)
+    f = make_folds(b.plants)[2]
+    s = Stack(b, arm)
+    s.add([Fit('a', f, 1)])
+    s.epoch()
+    p = {n: x + 0.3 * torch.randn_like(x) for n, x in s.state.weights.items()}
+    scales = [scaling(b, arm, members(f, b.plants.genotype)['train'])]
+    held = torch.tensor(protocols.held_out(f, b.plants)[None])
+    batch = BatchSource(b, arm, scales, online=True).batch(held)
+    whole = protocols.replay(p, s.bp, batch)[0]
+    monkeypatch.setattr(protocols, 'TOKENS', 1)
+    torch.testing.assert_close(protocols.replay(p, s.bp, batch)[0], whole, atol=1e-5, rtol=0)
+    for t in range(batch.observed.shape[-1]):
+        seen = batch.observed.clone()
+        seen[..., t + 1 :] = False
+        cut = protocols.forward(p, s.bp, replace(batch, observed=seen))[0]
+        at = batch.observed[..., t]
+        torch.testing.assert_close(cut[..., t][at], whole[..., t][at], atol=1e-5, rtol=0)
+
+
 # ---- what a GPU would do, on a CPU ----
 
 

@@ -138,6 +138,7 @@ def environment(
         os.makedirs(d, exist_ok=True)
     local['MPLCONFIGDIR'] = os.environ.get('MPLCONFIGDIR') or str(cache_folder('matplotlib'))
     return {
+        'OPENBLAS_NUM_THREADS': '1',
         **os.environ,
         **local,
         'HF_HUB_OFFLINE': '1',

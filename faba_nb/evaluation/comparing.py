@@ -16,6 +16,7 @@ from typing import Iterable
 import numpy as np
 import pandas as pd
 from scipy import stats
+from ..core.stopping import raise_if_stopping
 from .metrics import run_means
 from .power import detectable, first_step, LEVEL
 from .information_free import fair_rival
@@ -428,6 +429,7 @@ def contrasts(
     def add(a, b, told, tested, family):
         "A row per metric that both have"
         for m in [*(m for m in metrics if m in by[a].values and m in by[b].values), 'pooled_f1']:
+            raise_if_stopping()
             about = dict(family=family(m), arm_a=a, arm_b=b, stated=told, protocol=protocol)
             row = _compare(by[a], by[b], m, resampler, tested(m))
             rows.append(about | dict(metric=m) | row)

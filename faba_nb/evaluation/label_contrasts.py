@@ -74,13 +74,14 @@ def differences(
 
 def combined_difference(
     sets: list[np.ndarray],  # from `differences`, one for each imputed set
+    raters: int | None = None,  # whose answers the sets were drawn from
 ) -> Combined | None:  # None where a set has fewer than two genotypes, or there is one set only
     "The difference over imputed sets"
     if len(sets) < 2 or min(map(len, sets)) < 2:
         return None
     means = [d.mean() for d in sets]
     variances = [d.var(ddof=1) / len(d) for d in sets]
-    return rubin(means, variances, min(map(len, sets)) - 1)
+    return rubin(means, variances, min(map(len, sets)) - 1, raters)
 
 # %% ../../nbs/40_evaluation/29_label_contrasts.ipynb #21037d5e
 def _tail(distance: float, c: Combined) -> float:
@@ -110,16 +111,19 @@ def _one_label(a: Entry, b: Entry, metric: str, resampler: dict) -> dict:
     return row
 
 
-def _rows(pairs: dict[str, tuple[Entry, Entry]], metric: str, resampler: dict) -> list[dict]:
+def _rows(
+    pairs: dict[str, tuple[Entry, Entry]], metric: str, resampler: dict, raters: int | None
+) -> list[dict]:
     "A contrast under each of its other labels, and under imputed ones together"
     rows = [
         {'labels': k, 'sets': 1} | _one_label(*ab, metric, resampler) for k, ab in pairs.items()
     ]
     drawn = [ab for k, ab in pairs.items() if k.startswith('imputed:')]
-    c = combined_difference([differences(*ab, metric) for ab in drawn])
+    c = combined_difference([differences(*ab, metric) for ab in drawn], raters)
     if c is not None:
         n = min(len(differences(*ab, metric)) for ab in drawn)
-        rows.append({'labels': IMPUTED, 'sets': len(drawn), 'n': n} | combined_row(c))
+        about = dict(labels=IMPUTED, sets=len(drawn), raters=raters, n=n)
+        rows.append(about | combined_row(c))
     return rows
 
 # %% ../../nbs/40_evaluation/29_label_contrasts.ipynb #65102b9b
@@ -131,6 +135,7 @@ COLUMNS = [
     'labels',
     'own',
     'sets',
+    'raters',
     'n',
     'difference',
     'low',
@@ -152,6 +157,7 @@ def label_contrasts(
     contrasts: pd.DataFrame,  # from `decide`
     draws: int,  # of bootstrap and permutation
     seed: int,  # of both
+    raters: int | None = None,  # whose answers imputed sets were drawn from; None: one per set
 ) -> pd.DataFrame:  # columns `COLUMNS`, a row for every contrast, protocol, metric and labels
     "Every stated contrast under all labels that both of its arms have"
     rows = []
@@ -160,13 +166,18 @@ def label_contrasts(
         names, resampler = resampler_of(list(here.values()), draws, seed)
         here = {n: on_genotypes(e, names) for n, e in here.items()}
         for pair in study.contrasts:
-            rows += _of_contrast(study, pair, protocol, here, resampler)
+            rows += _of_contrast(study, pair, protocol, here, resampler, raters)
     t = pd.concat([_own_rows(study, contrasts), pd.DataFrame(rows)], ignore_index=True)
     return _with_verdicts(t.reindex(columns=COLUMNS))
 
 # %% ../../nbs/40_evaluation/29_label_contrasts.ipynb #0e3b4586
 def _of_contrast(
-    study: Study, pair: tuple[str, str], protocol: str, here: dict[str, Entry], resampler: dict
+    study: Study,
+    pair: tuple[str, str],
+    protocol: str,
+    here: dict[str, Entry],
+    resampler: dict,
+    raters: int | None,
 ) -> list[dict]:
     "The rows of one stated contrast in one protocol"
     first, second = (under_labels(study, n) for n in pair)
@@ -176,7 +187,8 @@ def _of_contrast(
     about = dict(arm_a=pair[0], arm_b=pair[1], protocol=protocol, own=0)
     rows = []
     for metric in METRICS:
-        rows += [about | {'metric': metric} | r for r in _rows(pairs, metric, resampler)]
+        found = _rows(pairs, metric, resampler, raters)
+        rows += [about | {'metric': metric} | r for r in found]
     return rows
 
 

@@ -35,6 +35,7 @@ def rubin(
     estimates: Sequence[float],  # one for each set of labels
     variances: Sequence[float],  # of each, as if its labels were true
     complete_df: float = np.inf,  # were the labels known; genotypes − 1 for a mean over genotypes
+    raters: int | None = None,  # through whose eyes all sets were drawn; None: each has its own
 ) -> Combined:
     "Combine results under several imputed sets of labels by Rubin's rules"
     q, u = np.asarray(estimates, float), np.asarray(variances, float)
@@ -43,13 +44,14 @@ def rubin(
     within, between = u.mean(), (1 + 1 / K) * q.var(ddof=1)
     total = within + between
     share = between / total if total else 0.0
-    df = _degrees(K, share, complete_df)
+    seen = K if raters is None else min(K, raters)
+    df = _degrees(seen, share, complete_df)
     return Combined(float(q.mean()), float(total), df, float(share))
 
 
-def _degrees(K: int, share: float, complete: float) -> float:
+def _degrees(seen: int, share: float, complete: float) -> float:
     "Degrees of freedom after Rubin, and after Barnard and Rubin for a small sample"
-    classic = (K - 1) / share**2 if share else np.inf
+    classic = (seen - 1) / share**2 if share else np.inf
     if np.isinf(complete):
         return float(classic)
     observed = (complete + 1) / (complete + 3) * complete * (1 - share)

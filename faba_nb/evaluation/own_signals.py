@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 import numpy as np
 import pandas as pd
+from ..core.stopping import raise_if_stopping
 from ..experiment.described_tables import controls_for, whole_groups
 from ..experiment.experiment_folder import DescribedExperiment
 from ..experiment.facts import names_of
@@ -160,6 +161,7 @@ def own_leads(
     crossed, leading = {}, set()
     for m, columns in own_columns(e).items():
         for n, d in column_rows(e, c, m).items():
+            raise_if_stopping()
             crossed[m, n] = crossing_days(unit_changes(d, c.unit)[0], float(d.dag.min()))
         leading.add((m, columns[0]))
     rows = []

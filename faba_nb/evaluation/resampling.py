@@ -92,6 +92,16 @@ def drawn_mean(
     ok = np.isfinite(x)
     return ratio(np.where(ok, x, 0).sum(-1), ok.sum(-1))
 
+# %% ../../nbs/40_evaluation/05_resampling.ipynb #b392cd2d
+def _sums(
+    x: np.ndarray,  # (R, G)
+    d: Draws,  # genotypes and runs, drawn anew
+) -> np.ndarray:  # (draws, R)
+    "Sums over the drawn genotypes per run; of a single run by counting copies, which is faster"
+    if len(x) == 1:
+        return d.copies(x.shape[1]) @ x.T
+    return x.ravel().take(d.flat(*x.shape)).sum(-1)
+
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #967b1259
 def drawn_ratio(
     top: np.ndarray,  # (R, G) contributions to the numerator
@@ -100,8 +110,7 @@ def drawn_ratio(
     together: bool = False,  # one ratio over all runs, for counts that differ much between them
 ) -> np.ndarray:  # (draws,)
     "Ratio of sums over genotypes per run, averaged over runs, resampled"
-    at = d.flat(*top.shape)
-    sums = [np.asarray(x, float).ravel().take(at).sum(-1) for x in (top, bottom)]
+    sums = [_sums(np.asarray(x, float), d) for x in (top, bottom)]
     if together:
         sums = [x.sum(-1, keepdims=True) for x in sums]
     r = ratio(*sums)

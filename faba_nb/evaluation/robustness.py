@@ -9,6 +9,7 @@ __all__ = ['NEAR', 'THRESHOLDS', 'MOST_DRAWS', 'MOVES', 'ANALYSIS_WORDS', 'COLUM
 # %% ../../nbs/40_evaluation/19_robustness.ipynb #ed096350
 import numpy as np
 import pandas as pd
+from ..core.stopping import raise_if_stopping
 from .predictions import Scores
 from .metrics import as_counted, rates, run_means
 from faba_nb.evaluation.comparing import (
@@ -154,6 +155,7 @@ def _one_analysis(
     by = {e.arm: on_genotypes(e, names) for e in entries}
     rows = []
     for a, b in pairs:
+        raise_if_stopping()
         notes = dict.fromkeys(n for n in (arms[a][2], arms[b][2]) if n)
         row = dict(arm_a=a, arm_b=b, note='; '.join(notes))
         if a in by and b in by:

@@ -17,11 +17,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky, solve, solve_triangular
 from scipy.optimize import minimize
 from ..core.kept import made_once
 from ..core.provenance import fingerprint, versions
 from ..core.steps import state_of_code
+from ..core.stopping import raise_if_stopping
 from .comparing import adjust
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0008
@@ -76,13 +77,26 @@ def own_changes(
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0014
 @dataclass(frozen=True)
 class _Sums:
-    "Sums over rows that do not depend on the variances; columns: fixed, crossed levels, y"
+    "Sums over rows that do not depend on the variances; columns: crossed levels, fixed, y"
 
     gram: np.ndarray  # (columns, columns) over all rows
-    by_plant: np.ndarray  # (plants, columns)
-    counts: np.ndarray  # (plants,) rows of a plant
+    of_plants: (
+        np.ndarray
+    )  # (kinds, columns, columns) of each plant's sum, plants of as many rows together
+    rows: np.ndarray  # (kinds,) that a plant has
+    plants: np.ndarray  # (kinds,) how many such plants
     sizes: list  # levels of each crossed factor
-    fixed: int  # fixed columns
+    apart: int  # levels of the first factor if every plant has one of them, else 0
+
+    @property
+    def fixed(self) -> int:
+        "Fixed columns"
+        return len(self.gram) - sum(self.sizes) - 1
+
+    @property
+    def free(self) -> int:
+        "Degrees of freedom"
+        return int(self.plants @ self.rows) - self.fixed
 
 
 def _levels(code: np.ndarray) -> np.ndarray:
@@ -90,6 +104,11 @@ def _levels(code: np.ndarray) -> np.ndarray:
     return (code[:, None] == np.unique(code)).astype(float)
 
 
+def _one_each(plant: np.ndarray, code: np.ndarray) -> bool:
+    "Whether every plant has one level of a factor"
+    return len(np.unique(np.stack([plant, code]), axis=1).T) == plant.max() + 1
+
+# %% ../../nbs/40_evaluation/21_signal_effects.ipynb #623656ee
 def _summed(
     x: np.ndarray,  # (rows, fixed)
     y: np.ndarray,  # (rows,)
@@ -98,13 +117,41 @@ def _summed(
 ) -> _Sums:
     "All sums that the likelihood needs"
     levels = [_levels(c) for c in crossed]
-    columns = np.column_stack([x, *levels, y])
+    columns = np.column_stack([*levels, x, y])
     by_plant = np.zeros((plant.max() + 1, columns.shape[1]))
     np.add.at(by_plant, plant, columns)
+    rows, kind = np.unique(np.bincount(plant), return_inverse=True)
+    alike = [by_plant[kind == k] for k in range(len(rows))]
+    of_plants = np.stack([a.T @ a for a in alike])
     sizes = [z.shape[1] for z in levels]
-    return _Sums(columns.T @ columns, by_plant, np.bincount(plant), sizes, x.shape[1])
+    apart = sizes[0] if _one_each(plant, crossed[0]) else 0
+    return _Sums(columns.T @ columns, of_plants, rows, np.bincount(kind), sizes, apart)
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0016
+def _without_plants(sd: float, s: _Sums) -> tuple[np.ndarray, float]:  # sums, log determinant
+    "Plants eliminated"
+    shrink = sd**2 / (1 + sd**2 * s.rows)
+    logdet = s.plants @ np.log1p(sd**2 * s.rows)
+    return s.gram - np.tensordot(shrink, s.of_plants, 1), logdet
+
+
+def _without_apart(gram: np.ndarray, wide: np.ndarray) -> tuple[np.ndarray, float]:  # likewise
+    "The first levels eliminated, no two of which share a plant"
+    n = len(wide)
+    own = 1 + wide**2 * np.diag(gram)[:n]
+    across = wide[:, None] * gram[:n, n:]
+    return gram[n:, n:] - across.T @ (across / own[:, None]), np.log(own).sum()
+
+
+def _without_levels(gram: np.ndarray, wide: np.ndarray) -> tuple[np.ndarray, float]:  # likewise
+    "The first levels eliminated, whatever they share"
+    n = len(wide)
+    within = wide[:, None] * gram[:n, :n] * wide
+    root = cholesky(np.eye(n) + within, lower=True)
+    out = solve_triangular(root, wide[:, None] * gram[:n, n:], lower=True)
+    return gram[n:, n:] - out.T @ out, 2 * np.log(np.diag(root)).sum()
+
+# %% ../../nbs/40_evaluation/21_signal_effects.ipynb #aa6e634d
 @dataclass(frozen=True)
 class _Reduced:
     "What is left for the fixed effects once the random ones are eliminated"
@@ -113,16 +160,6 @@ class _Reduced:
     xy: np.ndarray  # (fixed,) X'V⁻¹y
     yy: float  # y'V⁻¹y
     logdet: float  # log |V|
-    root: np.ndarray  # (levels, levels) Cholesky factor of the crossed levels
-    out: np.ndarray  # (levels, fixed + 1) what they take from X and y
-    wide: np.ndarray  # (levels,) their relative standard deviations
-
-    @property
-    def among(self) -> np.ndarray:  # (fixed, levels)
-        "The part of X that each crossed level takes"
-        taken = self.out[:, :-1]
-        solved = solve_triangular(self.root, taken, lower=True, trans='T')
-        return solved.T * self.wide
 
 
 def _reduced(
@@ -130,18 +167,12 @@ def _reduced(
     s: _Sums,  # from `_summed`
 ) -> _Reduced:
     "Weighted sums of squares under these variances"
-    shrink = sd[0] ** 2 / (1 + sd[0] ** 2 * s.counts)
-    gram = s.gram - s.by_plant.T @ (shrink[:, None] * s.by_plant)
     wide = np.repeat(sd[1:], s.sizes)
-    level = slice(s.fixed, s.fixed + len(wide))
-    kept = [*range(s.fixed), len(gram) - 1]
-    within = wide[:, None] * gram[level, level] * wide
-    root = cholesky(np.eye(len(wide)) + within, lower=True)
-    out = solve_triangular(root, wide[:, None] * gram[level][:, kept], lower=True)
-    left = gram[np.ix_(kept, kept)] - out.T @ out
-    logdet = np.log1p(sd[0] ** 2 * s.counts).sum()
-    logdet += 2 * np.log(np.diag(root)).sum()
-    return _Reduced(left[:-1, :-1], left[:-1, -1], left[-1, -1], logdet, root, out, wide)
+    gram, of_plants = _without_plants(sd[0], s)
+    gram, of_first = _without_apart(gram, wide[: s.apart])
+    gram, of_others = _without_levels(gram, wide[s.apart :])
+    logdet = of_plants + of_first + of_others
+    return _Reduced(gram[:-1, :-1], gram[:-1, -1], gram[-1, -1], logdet)
 
 
 def _deviance(
@@ -150,9 +181,8 @@ def _deviance(
 ) -> float:
     "−2 log restricted likelihood, up to a constant, the error's variance profiled out"
     r = _reduced(sd, s)
-    free = s.counts.sum() - s.fixed
     squares = r.yy - r.xy @ np.linalg.solve(r.xx, r.xy)
-    return free * np.log(squares / free) + r.logdet + np.linalg.slogdet(r.xx)[1]
+    return s.free * np.log(squares / s.free) + r.logdet + np.linalg.slogdet(r.xx)[1]
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0018
 @dataclass(frozen=True)
@@ -165,21 +195,42 @@ class Mixed:
     pulls: np.ndarray  # (rows, fixed) effects = pulls' y
     residuals: np.ndarray  # (rows,) y less the fixed effects
 
+# %% ../../nbs/40_evaluation/21_signal_effects.ipynb #39a26021
+def _among(sd: np.ndarray, s: _Sums) -> np.ndarray:  # (fixed, levels)
+    "The part of X that each crossed level takes"
+    gram, _ = _without_plants(sd[0], s)
+    wide = np.repeat(sd[1:], s.sizes)
+    n = len(wide)
+    within = np.eye(n) + wide[:, None] * gram[:n, :n] * wide
+    taken = solve(within, wide[:, None] * gram[:n, n:-1], assume_a='pos')
+    return taken.T * wide
+
 
 def _pulls(
     x: np.ndarray,  # (rows, fixed)
     plant: np.ndarray,  # (rows,) codes
-    levels: np.ndarray,  # (rows, levels) of crossed factors
+    crossed: list[np.ndarray],  # (rows,) codes of each further factor
     sd: np.ndarray,  # relative standard deviations
-    r: _Reduced,  # under them
+    s: _Sums,  # from `_summed`
 ) -> np.ndarray:  # (rows, fixed)
     "V⁻¹X (X'V⁻¹X)⁻¹"
-    left = x - levels @ r.among.T
+    levels = np.column_stack([_levels(c) for c in crossed])
+    left = x - levels @ _among(sd, s).T
     by_plant = np.zeros((plant.max() + 1, x.shape[1]))
     np.add.at(by_plant, plant, left)
     shrink = sd[0] ** 2 / (1 + sd[0] ** 2 * np.bincount(plant))
     weighted = left - (shrink[:, None] * by_plant)[plant]
-    return np.linalg.solve(r.xx, weighted.T).T
+    return np.linalg.solve(_reduced(sd, s).xx, weighted.T).T
+
+# %% ../../nbs/40_evaluation/21_signal_effects.ipynb #f3e1756e
+def _widest_first(
+    plant: np.ndarray,  # (rows,) codes
+    crossed: dict[str, np.ndarray],  # factor -> (rows,) names or codes
+) -> dict[str, np.ndarray]:  # factor -> (rows,) codes
+    "The factor with most levels of which every plant has one stands first"
+    codes = {k: pd.factorize(c)[0] for k, c in crossed.items()}
+    levels = lambda k: (codes[k].max() + 1) * _one_each(plant, codes[k])
+    return {k: codes[k] for k in sorted(codes, key=levels, reverse=True)}
 
 
 def mixed_model(
@@ -189,19 +240,20 @@ def mixed_model(
     crossed: dict[str, np.ndarray],  # factor -> (rows,) names or codes
 ) -> Mixed:
     "Fixed effects with random levels of plants and further factors, nested or crossed"
-    codes = pd.factorize(plant)[0]
-    factors = [pd.factorize(c)[0] for c in crossed.values()]
-    s = _summed(x, y, codes, factors)
-    shared = [s.counts.max() > 1, *(np.bincount(c).max() > 1 for c in factors)]
+    plant = pd.factorize(plant)[0]
+    coded = _widest_first(plant, crossed)
+    factors = {'plant': plant} | coded
+    s = _summed(x, y, plant, [*coded.values()])
+    shared = [np.bincount(c).max() > 1 for c in factors.values()]
     bounds = [(0, None if many else 0) for many in shared]
     start = np.where(shared, 0.5, 0.0)
     sd = minimize(_deviance, start, (s,), method='L-BFGS-B', bounds=bounds).x
     r = _reduced(sd, s)
     effects = np.linalg.solve(r.xx, r.xy)
-    error = (r.yy - r.xy @ effects) / (len(y) - s.fixed)
-    told = dict(zip(['plant', *crossed, 'error'], np.sqrt(error) * np.append(sd, 1)))
-    levels = np.column_stack([_levels(c) for c in factors])
-    pulls = _pulls(x, codes, levels, sd, r)
+    error = (r.yy - r.xy @ effects) / s.free
+    spread = dict(zip([*factors, 'error'], np.sqrt(error) * np.append(sd, 1)))
+    told = {k: spread[k] for k in ('plant', *crossed, 'error')}
+    pulls = _pulls(x, plant, [*coded.values()], sd, s)
     return Mixed(effects, error * np.linalg.inv(r.xx), told, pulls, y - x @ effects)
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0020
@@ -484,6 +536,7 @@ def fluorescence_change(
     "Treatment effects of all parameters, and their days of divergence"
     parts, one = [], []
     for k in names:
+        raise_if_stopping()
         d = signal_rows(fluor, plants, k, places)
         if d.dag.nunique() < 2:
             continue

@@ -209,6 +209,8 @@ def annotated_onsets(
     end = experiment.measured.groupby('plant_id').dag.max()
     day = _for_all(onset, plants, end)
     _refuse_lost(day, plants, labels)
+    if kind == 'imputed':
+        day.attrs['raters'] = _together(said).rater.nunique()
     return day
 
 # %% ../../nbs/10_experiment/60_labels.ipynb #0544c360
@@ -223,7 +225,7 @@ def _refuse_lost(day: pd.Series, plants: pd.DataFrame, labels: str) -> None:
 def label_set(
     experiment: 'Experiment',  # whose plants are asked for
     labels: str = 'published',  # published, consensus, rater:NAME, imputed:K, or dealt:K
-) -> pd.Series:  # onset (d) by plant_id, NaN for controls
+) -> pd.Series:  # onset (d) by plant_id, NaN for controls; `attrs`: raters of an imputed set
     "Onset of every plant in a set of labels"
     plants = experiment.plants
     kind, _, which = labels.partition(':')

@@ -65,13 +65,12 @@ def rows_of(
 def write_annotation_tables(
     e: Experiment,  # with annotations in its folder
     out: str | Path,  # the folder for tables and page
-    draws: int = 10_000,  # of genotypes
 ) -> RatedResults:
     "Write OUT/tables and OUT/run.json"
     folder = StudyFolder(out)
     if folder.study.is_file():
         raise BadInput('this folder holds a study', out, 'give another --out')
-    tables = annotation_tables(e, draws)
+    tables = annotation_tables(e)
     for old in folder.all_tables():
         if old.stem not in tables:
             old.unlink()
@@ -282,7 +281,7 @@ def agreement_rows(
             *(Column(s, title, unit, digits, interval=True) for s, title, unit, digits in there),
             Column('n', 'n', 'plants', 0),
         ],
-        'Agreement on the day of onset, with 95 % intervals (resampled genotypes).',
+        'Agreement on the day of onset, with 95 % intervals (leaving out genotypes).',
         groups='comparison',
         note='α: Krippendorff, interval data; κ: linear weights; difference: second minus first. '
         'n: plants in both looks; κ counts those that were judged, the others those with an onset.',
@@ -330,8 +329,8 @@ def rater_rows(
         _agreed(results, 'raters'),
         [
             Column('rater', 'Rater'),
-            Column('bias_d', 'Lean', 'd later than the mean', 2, sign=True),
-            Column('noise_d', 'Noise', 'd, SD', 2),
+            Column('bias_d', 'Lean', 'd later than the mean', 2, sign=True, interval=True),
+            Column('noise_d', 'Noise', 'd, SD', 2, interval=True),
             Column('onsets', 'Onsets', 'answers', 0),
         ],
         'How late each rater sees an onset, and how unsurely; estimated with the consensus.',
@@ -507,8 +506,7 @@ def annotation_page(
 def report_annotations(
     data: str | Path,  # the experiment's folder
     out: str | Path,  # the folder for tables and page
-    draws: int = 10_000,  # of genotypes
 ) -> tuple[list[str], Path]:  # sentences, and the page
     "Tables, page and summary of an experiment's raters"
-    results = write_annotation_tables(Experiment(data), out, draws)
+    results = write_annotation_tables(Experiment(data), out)
     return summary(results), annotation_page(results)

@@ -239,7 +239,12 @@ def _of_labels(pair: str, rows: pd.DataFrame) -> str:
         return f'{text}.'
     r = drawn.iloc[0]
     share = number(100 * r.label_share, 0)
-    return f'{text}; over {counted(r.sets, "imputed set")} of onsets, {share} % of the variance is the label’s.'
+    whose = f'of onsets from {counted(r.raters, "rater")}'
+    doubt = '; two raters are too few to know how far raters differ' if r.raters == 2 else ''
+    return (
+        f'{text}; over {counted(r.sets, "imputed set")} {whose}, {share} % of the variance is '
+        f'the label’s{doubt}.'
+    )
 
 
 def _who_decides(rows: pd.DataFrame) -> str:

@@ -124,6 +124,7 @@ class Bundle:
     online: dict = field(default_factory=dict)  # grid to {modality: values}, read online
     scaled_on: np.ndarray | None = None  # rows of fluorescence for the published scaling, if others
     shared: tuple = ()  # columns of plants that controls must share with a treatment
+    raters: int = 0  # whose answers its onsets were drawn from, if they are an imputed set
 
 # %% ../../nbs/30_training/05_bundle.ipynb #d8a02c09
 @patch
@@ -379,7 +380,9 @@ def relabelled(
         plants = plants.assign(onset_class=bundle.plants.onset_class)
     facts = label_steps(bundle.facts, plants)
     label = place(bundle.steps, plants.plant_id.to_numpy(), facts, ['label'], 'labels')
-    return replace(bundle, plants=plants, facts=facts, label=np.nan_to_num(label[..., 0]))
+    label = np.nan_to_num(label[..., 0])
+    raters = int(onset.attrs.get('raters', 0))
+    return replace(bundle, plants=plants, facts=facts, label=label, raters=raters)
 
 
 @patch

@@ -206,7 +206,10 @@ def _write_tables(study: Study, work: ArmTraining, digest: str) -> None:
         write_csv(gather(study, work, grid), path, float_format='%.9g')
     for path in _permuted(work):
         write_csv(gather_permuted(study, work), path, float_format='%.9g')
-    write_json(dict(fingerprint=digest, fits=len(work.fingerprints), **_cost(work)), record)
+    about = dict(fingerprint=digest, fits=len(work.fingerprints)) | _cost(work)
+    if work.bundle.raters:
+        about['raters'] = work.bundle.raters
+    write_json(about, record)
     seal(record, *_grids(work).values(), *_permuted(work))
 
 # %% ../../nbs/30_training/13_study_training.ipynb #3ad09d42
