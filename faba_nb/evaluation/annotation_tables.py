@@ -161,9 +161,15 @@ def _genotype_likelihood(
 # %% ../../nbs/40_evaluation/28_annotation_tables.ipynb #c3d2da0d
 def _curvature(f: Callable, x: np.ndarray, step: float = 0.05) -> np.ndarray:
     "Second derivatives by differences"
-    at = np.eye(len(x)) * step
-    apart = lambda a, b: f(x + a + b) - f(x + a - b) - f(x - a + b) + f(x - a - b)
-    return np.array([[apart(a, b) for b in at] for a in at]) / (4 * step**2)
+
+    def along(a, b):
+        "How the difference along one step changes along another"
+        beyond = f(x + a + b) - f(x + a - b)
+        before = f(x - a + b) - f(x - a - b)
+        return (beyond - before) / (2 * step) ** 2
+
+    steps = step * np.eye(len(x))
+    return np.array([[along(a, b) for b in steps] for a in steps])
 
 
 def _share_interval(

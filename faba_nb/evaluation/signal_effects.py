@@ -106,7 +106,8 @@ def _levels(code: np.ndarray) -> np.ndarray:
 
 def _one_each(plant: np.ndarray, code: np.ndarray) -> bool:
     "Whether every plant has one level of a factor"
-    return len(np.unique(np.stack([plant, code]), axis=1).T) == plant.max() + 1
+    pairs = np.unique(np.stack([plant, code]), axis=1)
+    return pairs.shape[1] == plant.max() + 1
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #623656ee
 def _summed(
