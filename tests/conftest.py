@@ -99,6 +99,29 @@ def twin(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope='session')
+def explained_twin(twin, tmp_path_factory):
+    "A study over it with an arm explained, and how its photographs were framed; read only"
+    import h5py, json
+    from faba_nb.core.files import read_json, write_json
+    from faba_nb.core.study_folder import StudyFolder
+    from faba_nb.testing.example_explanations import example_explanations
+    from faba_nb.testing.example_studies import example_results
+
+    def make(folder):
+        arms = ['dinov2', 'no_image']
+        out = example_results(folder, draws=20, arms=arms, genotypes=8, data=twin)
+        run = StudyFolder(out).run
+        write_json(read_json(run) | dict(features=str(folder / 'features')), run)
+        (folder / 'features').mkdir()
+        how = dict(mode='pad', resize=64, size=64, filter='bicubic', exact=True, mean=[0.5] * 3)
+        with h5py.File(folder / 'features' / 'dinov2_features.h5', 'w') as f:
+            f.attrs['preprocess'] = json.dumps(how)
+        example_explanations(out, 'dinov2', {'path': ['truth']}, plants=8, data=twin)
+
+    return once(tmp_path_factory, 'explained_twin', make)
+
+
 @pytest.fixture
 def faba():
     "Run the command line in a process of its own"

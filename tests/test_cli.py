@@ -350,7 +350,7 @@ def ran(monkeypatch):
 @pytest.mark.parametrize(
     'verb, only',
     [
-        ('run', ['features', 'train', 'evaluate', 'report']),
+        ('run', ['features', 'train', 'evaluate', 'explain', 'report']),
         ('train', ['train']),
         ('evaluate', ['evaluate']),
         ('report', ['report']),

@@ -1,8 +1,5 @@
 "The page of explanations: verdicts in words, only where there are any, with and without photographs"
 
-import json
-
-import h5py
 import numpy as np
 import pytest
 from conftest import once
@@ -153,21 +150,9 @@ def test_a_map_is_laid_over_the_photograph_cell_by_cell():
     assert np.isclose(rise[3], page.OPAQUE / 2)
 
 
-@pytest.fixture(scope='module')
-def grown(twin, tmp_path_factory):
-    "A study over the simulated experiment, an arm of it explained, and how photographs were framed"
-
-    def make(folder):
-        out = example(folder, data=twin)
-        run = StudyFolder(out).run
-        write_json(read_json(run) | dict(features=str(folder / 'features')), run)
-        (folder / 'features').mkdir()
-        how = dict(mode='pad', resize=64, size=64, filter='bicubic', exact=True, mean=[0.5] * 3)
-        with h5py.File(folder / 'features' / 'dinov2_features.h5', 'w') as f:
-            f.attrs['preprocess'] = json.dumps(how)
-        example_explanations(out, 'dinov2', {'path': ['truth']}, plants=8, data=twin)
-
-    return once(tmp_path_factory, 'explained_twin', make)
+@pytest.fixture
+def grown(explained_twin):
+    return explained_twin
 
 
 def test_photographs_lie_below_the_maps_where_they_are_within_reach(grown):

@@ -356,6 +356,65 @@ def test_pages_lead_to_plants_where_there_are_any(bare, tmp_path):
         report_steps(out, 'plants')
 
 
+# ---- maps ----
+
+
+@pytest.fixture
+def mapped(explained_twin, tmp_path):
+    "A copy of a study with an explained arm, its page, and what the page's program reads"
+    out = shutil.copytree(explained_twin, tmp_path / 'out')
+    return out, written(out)[1]
+
+
+def test_maps_lie_where_their_squares_were_cut(mapped, twin):
+    "A padded square is as wide as the photograph is tall, and both have one middle"
+    from faba_nb.backbones.photographs import read_photograph
+    from faba_nb.training.where import read_where
+
+    out, data = mapped
+    (arm,) = data['maps']
+    t, _, _ = read_where(out / 'explanations' / 'dinov2')
+    views = t['view'].str.replace('_', ' ').isin(data['views'])
+    t = t[(t.method == 'patches8') & views]
+    assert len(arm['of']) == len(t) > 0
+    ids = [p['id'] for p in data['plants']]
+    for r in t.itertuples():
+        view = data['views'].index(r.view.replace('_', ' '))
+        plant = ids.index(str(r.plant_id))
+        left, top, wide, high = arm['of'][f'{plant}/{view}/{r.day:g}'][0]
+        place = next(p for p in data['places'] if plant in p['plants'])
+        shown = np.divide(*place['cells'][view]['size'])
+        assert wide * shown == pytest.approx(high, rel=0.05)  # a square, whatever is shown of it
+        width, height = read_photograph(twin / r.photograph).size
+        assert left < 0 < top + high or max(width, height) == width
+
+
+def test_maps_come_with_what_their_tests_say(mapped):
+    out, data = mapped
+    (arm,) = data['maps']
+    assert 'passes all 4 tests' in arm['words'] and 'covering 8×8 patches' in arm['words']
+    assert all(base64.b64decode(p).startswith(b'\x89PNG') for _, p in arm['of'].values())
+
+
+def test_there_are_no_maps_of_another_training(mapped):
+    from faba_nb.core.steps import file_digests
+    from faba_nb.core.provenance import fingerprint
+    from faba_nb.core.study_folder import StudyFolder
+
+    out, _ = mapped
+    folder = StudyFolder(out)
+    now = fingerprint(file_digests(folder.arm('dinov2').all_predictions(), out))
+    record = folder.step_record('explain-dinov2')
+    write_json(dict(inputs=dict(predictions=now), files={}), record)
+    assert written(out)[1]['maps']
+    write_json(dict(inputs=dict(predictions='another'), files={}), record)
+    assert written(out)[1]['maps'] == []
+
+
+def test_without_explanations_nothing_is_said_of_maps(grown):
+    assert page_of(grown)[1]['maps'] == []
+
+
 def test_the_program_asks_nothing_of_the_network():
     for name in ('plants.js', 'plants.css', 'plants.html.j2'):
         text = (ROOT / 'reports' / 'site' / name).read_text(encoding='utf-8')
@@ -462,6 +521,28 @@ def test_photographs_and_numbers_follow_the_day(tab, grown):
     assert 'one annotated day per genotype' in t.inner_text('#about')
     t.select_option('#protocol', 'retrospective')
     assert 'threshold' not in t.inner_text('#charts') and 'alarm' not in t.inner_text('#legend')
+
+
+@pytest.mark.full
+def test_a_key_lays_the_map_over_the_photograph(tab, mapped):
+    out, data = mapped
+    key = next(iter(data['maps'][0]['of']))
+    plant, view, day = key.split('/')
+    t = tab(out)
+    t.select_option('#view', view)
+    t.evaluate('document.activeElement.blur()')
+    t.evaluate('d => { location.hash = d }', f'{data["plants"][int(plant)]["id"]}//{day}')
+    t.wait_for_function('d => document.getElementById("today").textContent == d', arg=f'DAG {day}')
+    assert t.locator('.map').count() == 0 and t.inner_text('#map') == 'Map: off'
+    t.keyboard.press('o')
+    assert t.locator('.map').count() >= 1 and 'DINOv2' in t.inner_text('#map')
+    assert 'passes all 4 tests' in t.inner_text('#mapped')
+    label = t.get_attribute(f'#picture-{plant}', 'aria-label')
+    assert 'under the map of DINOv2' in label
+    t.keyboard.press('Home')
+    assert t.locator('.map').count() == 0 and 'no map of this day' in t.inner_text('#mapped')
+    t.click('#map')
+    assert t.inner_text('#map') == 'Map: off' and t.inner_text('#mapped') == ''
 
 
 @pytest.mark.full

@@ -404,7 +404,7 @@ def test_paths_of_a_study_are_written_out_once(module):
     assert not [l for l in lines if re.search(OF_OUT, l)]
 
 
-@pytest.mark.parametrize('step', ['features', 'train', 'evaluate', 'report'])
+@pytest.mark.parametrize('step', ['features', 'train', 'evaluate', 'explain', 'report'])
 def test_a_step_knows_every_room_whose_code_it_runs(step):
     "Else a change of code there would leave its results as they are"
     from faba_nb.core.steps import ROOMS

@@ -453,10 +453,10 @@ def test_parts_of_an_alarm_add_up(explained, capsys):
     assert main(['explain', str(explained), '--arm', 'net']) == 0
     paths = [Path(p) for p in capsys.readouterr().out.split()]
     assert [p.relative_to(explained).as_posix() for p in paths] == [
-        'explanations/net/modalities.csv',
         'explanations/net/days.csv',
+        'explanations/net/modalities.csv',
     ]
-    t, days = map(pd.read_csv, paths)
+    days, t = map(pd.read_csv, paths)
     one = t.groupby('plant_id')
     assert 1 <= len(one) <= 12 and set(t.modality) == {'fluor', 'env', 'vi'} and t.alarmed.all()
     assert np.allclose(one.part.sum(), one.log_odds.first() - one.without_any.first(), atol=1e-9)
@@ -497,7 +497,7 @@ def test_what_cannot_be_explained_is_refused(explained, tmp_path, capsys):
     def refused(*args):
         assert main(['explain', str(explained), *args]) == 2
         said = capsys.readouterr().err
-        assert said.count('\n') == 1
+        assert said.count('faba explain: ') == 1
         return said
 
     assert "unknown arm 'nett'; did you mean 'net'?" in refused('--arm', 'nett')

@@ -182,7 +182,7 @@ def refused(capsys, *args):
     capsys.readouterr()
     assert main(['explain', *map(str, args)]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert len([line for line in said if not line.startswith('explaining')]) == 1
+    assert sum(line.startswith('faba explain: ') for line in said) == 1
     return said[-1]
 
 

@@ -29,12 +29,13 @@ ROOMS = {
     'features': ('core', 'experiment', 'backbones'),
     'train': ('core', 'experiment', 'backbones', 'training'),
     'evaluate': ('core', 'experiment', 'backbones', 'evaluation'),
+    'explain': ('core', 'experiment', 'backbones', 'training', 'twin'),
     'report': ('core', 'experiment', 'backbones', 'evaluation', 'reporting', 'legacy'),
 }
 
 
 def rooms_of(
-    step: str,  # features, train, evaluate or report
+    step: str,  # features, train, evaluate, explain or report
 ) -> list[str]:  # folders of the repository
     "The rooms of the package that a step runs"
     return [f'faba_nb/{room}' for room in ROOMS[step]]

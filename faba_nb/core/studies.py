@@ -260,6 +260,9 @@ class Study:
     title: Annotated[str, AfterValidator(_title)] = ''  # the question in words
     contrasts: tuple[tuple[str, ...], ...] = ()  # pairs of arms, first minus second
     arms: dict[str, Arm] = field(default_factory=dict)
+    explained: dict[str, int] = field(
+        default_factory=dict
+    )  # arm -> plants whose alarm is explained
     # versions, commit, data: written with the results
     provenance: dict = field(default_factory=dict)
     registered: tuple[Registration, ...] = ()  # those of the contrasts that were registered
@@ -457,6 +460,16 @@ def _mappings(defaults: Any, arms: Any, label: str) -> None:
         if not isinstance(a or {}, dict):
             raise BadInput('this is not a mapping', f'{label}, arms.{n}')
 
+# %% ../../nbs/00_core/06_studies.ipynb #c233d942
+def _explainable(study: Study, name: str, plants: int, where: str) -> None:
+    "Refuse to explain what is no network, or nobody's alarm"
+    if name not in study.arms:
+        raise unknown('arm', name[:80], study.arms, where)
+    if study.arms[name].estimator != 'network':
+        raise BadInput(f'{name} is no network', where, 'name arms that are networks')
+    if plants < 1:
+        raise BadInput(f'{plants} plants', f'{where}.{name}', 'give 1 or more')
+
 # %% ../../nbs/00_core/06_studies.ipynb #e72be7b5
 def _checked(study: Study, label: str) -> Study:
     "The study, if its arms and their references make sense"
@@ -491,6 +504,8 @@ def _checked(study: Study, label: str) -> Study:
         if said[0] != said[1]:
             what = f'{c[0]} and {c[1]} are scored on different onsets ({said[0]}, {said[1]})'
             raise BadInput(what, f'{label}, contrasts', 'compare arms of the same labels')
+    for n, plants in study.explained.items():
+        _explainable(study, n, plants, f'{label}, explained')
     return study
 
 # %% ../../nbs/00_core/06_studies.ipynb #57b25932

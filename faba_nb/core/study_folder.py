@@ -134,6 +134,15 @@ def arms_there(self: StudyFolder) -> list[str]:  # names, sorted
     folders = [p for p in self.arms.glob('*') if p.is_dir()]
     return sorted(p.name for p in folders)
 
+# %% ../../nbs/00_core/04_study_folder.ipynb #85a7d2d4
+@patch
+def explained_files(
+    self: StudyFolder,
+    name: str,  # of the arm
+) -> list[Path]:  # those that are there, sorted
+    "The files that explain the alarms of one arm"
+    return sorted(p for p in self.explanation(name).glob('*') if p.suffix in ('.csv', '.npz'))
+
 # %% ../../nbs/00_core/04_study_folder.ipynb #e6a23814
 @patch(as_prop=True)
 def tables(self: StudyFolder) -> Path:  # a folder
@@ -181,7 +190,7 @@ def explained(self: StudyFolder) -> list[str]:  # names, sorted
 @patch
 def all_explanations(self: StudyFolder) -> list[Path]:  # those that are there, sorted
     "The files that explain alarms, of all arms"
-    return sorted(p for p in self.explanations.glob('*/*') if p.suffix in ('.csv', '.npz'))
+    return [p for name in self.explained() for p in self.explained_files(name)]
 
 # %% ../../nbs/00_core/04_study_folder.ipynb #7582fcf5
 @patch(as_prop=True)

@@ -6,8 +6,8 @@
 __all__ = ['PROTOCOLS', 'ABOUT', 'LONGEST', 'RIM', 'COARSE', 'COLUMNS', 'LIMIT', 'HEIGHTS', 'QUALITIES', 'ENOUGH', 'NEVER',
            'shown_arms', 'arm_scores', 'curves', 'alarms', 'plants_of', 'places_of', 'known_days', 'treated_from',
            'onset_sentence', 'Small', 'small_photograph', 'alike', 'frame_of', 'sheet', 'webp', 'sheets', 'shown_views',
-           'photographs_of', 'scale_words', 'Photographs', 'all_photographs', 'Told', 'told_by', 'page_data', 'as_json',
-           'intro', 'plants_html', 'write_plants']
+           'photographs_of', 'scale_words', 'Photographs', 'all_photographs', 'Told', 'told_by', 'placed', 'map_data',
+           'page_data', 'as_json', 'intro', 'plants_html', 'write_plants']
 
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #32a96e3a
 import base64, io, json, math
@@ -35,6 +35,7 @@ from ..experiment.experiment_folder import DescribedExperiment, Experiment
 from ..experiment.facts import Facts
 from .comparison_tables import nice
 from .figures import plant_box
+from .map_overlays import MapOverlay, all_overlays
 from .pages import simulated_notice
 from .rendering import page_facts, style_sheet, templates
 from faba_nb.reporting.results import (
@@ -277,8 +278,8 @@ def webp(
 def sheets(
     of_plants: dict[int, list[Image.Image]],  # in one scale
     limit: int,  # bytes of each sheet
-) -> tuple[tuple[int, int], float, dict[int, bytes]]:
-    "Size of a cell, pixels of a picture for one of a cell, and the sheet of each plant"
+) -> tuple[tuple[int, int], float, tuple, dict[int, bytes]]:
+    "Size of a cell, pixels of a picture for one of a cell, the frame, and the sheet of each plant"
     frame = frame_of([i for images in of_plants.values() for i in images])
     width, height = frame[2] - frame[0], frame[3] - frame[1]
     for most in HEIGHTS:
@@ -288,7 +289,7 @@ def sheets(
         for quality in QUALITIES:
             made = {k: webp(s, quality) for k, s in drawn.items()}
             if max(map(len, made.values())) <= limit:
-                return cell, scale, made
+                return cell, scale, frame, made
     raise BadInput(
         f'{max(map(len, of_plants.values()))} photographs of one plant are too many for a page',
         hint='leave views out of the description',
@@ -361,11 +362,12 @@ def _of_place(
     of_plants = {}
     for owner, image in zip(owners, small):
         of_plants.setdefault(owner, []).append(image)
-    cell, scale, made = sheets(of_plants, limit)
+    cell, scale, frame, made = sheets(of_plants, limit)
     for owner, its in of_plants.items():
         columns = min(len(its), COLUMNS)
         about[owner] |= dict(columns=columns, rows=-(-len(its) // columns))
-    return dict(size=cell, scale=scale_words(shrink * scale)), about, made
+    of = dict(size=cell, scale=scale_words(shrink * scale), frame=[shrink * x for x in frame])
+    return of, about, made
 
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #b301c106
 @dataclass
@@ -471,6 +473,46 @@ def _said(told: Told, plant: str, days: Sequence[float]) -> dict:
 
 NEVER = 1.01  # a threshold that nothing exceeds
 
+# %% ../../nbs/50_reporting/92_plants_page.ipynb #382f1525
+def placed(
+    box: tuple,  # left, top, right, bottom of the map, pixels of the photograph
+    frame: Sequence[float],  # the same of what is shown
+) -> list[float]:  # left, top, width, height, per cent of what is shown
+    "Where a map lies on a picture"
+    left, top, right, bottom = box
+    wide, high = (frame[2] - frame[0]) / 100, (frame[3] - frame[1]) / 100
+    at = [(left - frame[0]) / wide, (top - frame[1]) / high]
+    return [round(x, 3) for x in (*at, (right - left) / wide, (bottom - top) / high)]
+
+
+def map_data(
+    results: Results,  # the study
+    places: Sequence[dict],  # that are shown
+    rows: Sequence[dict],  # plants
+    photographs: Photographs,  # of the page
+) -> list[dict]:  # an arm each: title, words, and by plant, view and day [place, picture]
+    "The maps of all arms that were explained"
+    cells = {i: p['cells'] for p in places for i in p['plants'] if p['cells']}
+    numbers = {row['id']: i for i, row in enumerate(rows) if i in cells}
+
+    def of_map(m: MapOverlay) -> tuple[str, list] | None:
+        "Key and place of a map that can be shown"
+        i = numbers.get(m.plant_id)
+        if i is None or m.view not in photographs.views:
+            return None
+        view = photographs.views.index(m.view)
+        if not cells[i][view]:
+            return None
+        where = placed(m.box, cells[i][view]['frame'])
+        return f'{i}/{view}/{m.day:g}', [where, base64.b64encode(m.picture).decode()]
+
+    found = []
+    for o in all_overlays(results):
+        shown = dict(filter(None, map(of_map, o.maps)))
+        if shown:
+            found.append(dict(title=nice(o.arm), words=o.words, of=shown))
+    return found
+
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #29c81743
 def page_data(
     results: Results,  # the study
@@ -497,6 +539,9 @@ def page_data(
         places=[_place(g, r, own, rows, c) for (g, r, own), c in zip(places, photographs.cells)],
         notes=_notes(results, told, photographs.note),
     )
+    data['maps'] = map_data(results, data['places'], rows, photographs)
+    for cell in filter(None, (c for p in data['places'] for c in p['cells'])):
+        del cell['frame']
     data['places'] = [p for p in data['places'] if p['days']]
     return data, photographs.pictures
 

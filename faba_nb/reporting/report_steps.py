@@ -145,6 +145,7 @@ def plants_inputs(
         'study': fingerprint(file_digests(asked, out)),
         'predictions': fingerprint(file_digests([p for p in read if p.is_file()], out)),
         'marks': fingerprint(file_digests(marks)),
+        'explanations': fingerprint(file_digests(folder.all_explanations(), out)),
         **_look(out),
     }
 

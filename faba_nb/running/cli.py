@@ -757,7 +757,7 @@ def _run(a: argparse.Namespace, only: Iterable[str], options: dict = {}) -> int:
     for n in options.get('train', {}).get('arms', ()):
         if n not in study.arms:
             raise unknown('arm', n, study.arms, '--arms')
-    needed = bool({'features', 'train'} & set(only))
+    needed = bool({'features', 'train', 'explain'} & set(only))
     data, features = _places(a, needed)
     if needed:
         require(study, data, features, a.out, only, options)
@@ -787,11 +787,11 @@ def _steps(text: str) -> list[str]:
         '--only',
         type=_steps,
         metavar='STEPS',
-        help='these steps only, of features,train,evaluate,report (default: all)',
+        help='these steps only, of features,train,evaluate,explain,report (default: all)',
     ),
 )
 def run(a: argparse.Namespace) -> None:
-    "the whole study on this machine: features, train, evaluate, report"
+    "the whole study on this machine: features, train, evaluate, explain, report"
     from faba_nb.running.pipeline import STEPS
 
     only = a.only or STEPS
@@ -890,26 +890,16 @@ def report(a: argparse.Namespace) -> None:
 )
 def explain(a: argparse.Namespace) -> None:
     "how the log-odds of alarms change when a sensor, a day or a part of a photograph is left out"
-    from faba_nb.training.explanations import asked_of, explain_arm
-    from faba_nb.training.where import no_place, where_arm
-    from faba_nb.twin.damage import truth_of
-    from faba_nb.twin.writing import simulated
-
     a.out = _folder(a)
     a.named = _held(a.out)
     study = _read(a.named, ())
     if a.arm not in study.arms:
         raise unknown('arm', a.arm, study.arms, '--arm')
-    data, features = _places(a, True)
-    features = features or Path(data) / 'features'
-    work, days = asked_of(study, data, features, a.out, a.arm, a.plants)
-    for path in explain_arm(work, days, a.out):
-        print(path)
-    if why := no_place(work.arm):
-        print(f'{a.arm}: where on the photograph is not shown, {why}', file=sys.stderr)
-        return
-    truth = truth_of if simulated(data) else None
-    for path in where_arm(work, days, a.out, data, features, truth):
+    if study.arms[a.arm].estimator != 'network':
+        raise BadInput('only networks are explained', a.arm)
+    a.study, a.set = a.out, []
+    _run(a, ['explain'], {'explain': {'arm': a.arm, 'plants': a.plants}})
+    for path in StudyFolder(a.out).explained_files(a.arm):
         print(path)
 
 # %% ../../nbs/60_running/07_cli.ipynb #e368c9e0

@@ -101,7 +101,7 @@ def _part(options: dict) -> str:
 
 # %% ../../nbs/60_running/01_pipeline.ipynb #2a275cbb
 def job_notebook(
-    name: str,  # features, train or evaluate
+    name: str,  # features, train, evaluate or explain
 ) -> Path:
     "The notebook of a job"
     return root() / 'nbs' / '80_jobs' / f'{name}.ipynb'
@@ -279,6 +279,39 @@ def _evaluate_step(study: Study, out: Path) -> Step:
         writes=(folder.tables,),
     )
 
+# %% ../../nbs/60_running/01_pipeline.ipynb #18f5ff70
+def _explain_steps(
+    study: Study, data: Path, features: Path, out: Path, options: dict
+) -> Iterator[Step]:
+    "One step per arm whose alarms are explained"
+    asked = {options['arm']: None} if 'arm' in options else study.explained
+    for name, most in asked.items():
+        named = {k: v for k, v in options.items() if k != 'arm'} or {'most': most}
+        yield _explain_step(data, features, out, name, {k: v for k, v in named.items() if v})
+
+
+def _explain_step(data: Path, features: Path, out: Path, name: str, asked: dict) -> Step:
+    "Whatever explains the alarms of one arm"
+    folder = StudyFolder(out)
+    by_hand = {k: fingerprint(v) for k, v in asked.items() if k == 'plants'}
+
+    return Step(
+        name=f'explain-{name}',
+        notebook=job_notebook('explain'),
+        parameters={'data': data, 'features': features, 'out': out, 'arm': name, **asked},
+        inputs=lambda: {
+            'predictions': fingerprint(file_digests(predictions(out, [name]), out)),
+            'data': state_of_data(data),
+            'code': state_of_code(*rooms_of('explain'), 'nbs/80_jobs/explain.ipynb'),
+            **by_hand,
+        },
+        results=lambda: folder.explained_files(name),
+        lock=folder.lock(f'explain-{name}'),
+        rivals=f'explain-{name}.lock',
+        words=f'what the alarms of {name} come from',
+        writes=(folder.explanation(name),),
+    )
+
 # %% ../../nbs/60_running/01_pipeline.ipynb #c9a68dd5
 def _report_steps(out: Path, options: dict) -> list[Step]:
     "A step for every page, and one for the workbook of all tables"
@@ -287,7 +320,7 @@ def _report_steps(out: Path, options: dict) -> list[Step]:
     return report_steps(out, options.get('only'))
 
 # %% ../../nbs/60_running/01_pipeline.ipynb #2ab209e1
-STEPS = ('features', 'train', 'evaluate', 'report')
+STEPS = ('features', 'train', 'evaluate', 'explain', 'report')
 
 
 def steps_of(
@@ -306,6 +339,7 @@ def steps_of(
         'features': lambda: _features_steps(study, data, features, out, more['features']),
         'train': lambda: [_train_step(study, data, features, out, more['train'])],
         'evaluate': lambda: [_evaluate_step(study, out)],
+        'explain': lambda: _explain_steps(study, data, features, out, more['explain']),
         'report': lambda: _report_steps(out, more['report']),
     }
     return [s for name in STEPS if name in only for s in makers[name]()]

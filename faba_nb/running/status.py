@@ -99,6 +99,12 @@ def _silence(beat: dict | None) -> str:
     age = time.time() - beat['time']
     return f'no progress for {duration(age)}' if age > 120 else ''
 
+# %% ../../nbs/60_running/04_status.ipynb #93070aa0
+def _explains(out: Path) -> bool:
+    "Whether the study wants alarms explained"
+    study = _study(out)
+    return bool(study and study.explained)
+
 # %% ../../nbs/60_running/04_status.ipynb #f0ee1262
 def steps_table(
     out: str | Path,  # the study's folder
@@ -109,7 +115,7 @@ def steps_table(
     rows = [_step_row(out, name, e) for name, e in last.items()]
     begun = {_step_of(name) for name in last}
     for step in STEPS:
-        if step in begun:
+        if step in begun or (step == 'explain' and not _explains(out)):
             continue
         if step == 'features' and _study(out) and features_there(out):
             rows.append(_row(step, 'done', note='all features files were there'))

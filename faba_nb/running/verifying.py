@@ -40,6 +40,8 @@ def _hint(out: Path, path: Path) -> str:
         return f'import the arm {parts[1]} again with `faba import`'
     if top == folder.notebooks:
         return command(out, parts[1].split('.')[0].split('-')[0])
+    if top == folder.explanations:
+        return shlex.join(['faba', 'explain', str(out), '--arm', parts[1]])
     makers = {
         folder.arms: 'train',
         folder.tables: 'evaluate',

@@ -174,15 +174,23 @@ MOST = 12  # plants that are explained where none are named
 
 
 def _chosen(
-    days: pd.DataFrame, plants: 'Sequence[str] | None', arm: str, stress: list[str]
+    days: pd.DataFrame,
+    plants: 'Sequence[str] | None',
+    arm: str,
+    stress: list[str],
+    genotype: pd.Series,
+    most: int,
 ) -> pd.DataFrame:
-    "The rows of the plants asked for; else the first plants under stress that were alarmed"
+    "The rows of the plants asked for; else alarmed plants under stress, of many genotypes"
     for name in plants or ():
         if name not in set(days.plant_id):
             raise unknown('plant', name, days.plant_id, arm)
     if plants:
         return days[days.plant_id.isin(list(plants))]
-    return days[days.alarmed & days.treatment.isin(stress)].head(MOST)
+    alarmed = days[days.alarmed & days.treatment.isin(stress)]
+    turn = alarmed.groupby(alarmed.plant_id.map(genotype)).cumcount()
+    chosen = turn.sort_values(kind='stable').index[:most]
+    return alarmed.loc[chosen].sort_index()
 
 # %% ../../nbs/30_training/14_explanations.ipynb #e8779110
 def asked_of(
@@ -191,7 +199,8 @@ def asked_of(
     features: str | Path,  # folder of features
     out: str | Path,  # folder of the study
     name: str,  # of an arm whose fits are all on disk
-    plants: 'Sequence[str] | None' = None,  # names; else up to `MOST` alarmed plants under stress
+    plants: 'Sequence[str] | None' = None,  # names; else alarmed plants under stress
+    most: int = MOST,  # of them
 ) -> 'tuple[ArmTraining, pd.DataFrame]':  # the arm, and the plants with their days
     "Whose alarms are explained, and the arm that gave them"
     found = arm_trainings(study, BundleCache(data, features), out, [name])
@@ -201,7 +210,9 @@ def asked_of(
     if work.queue or not work.folder.predictions.is_file():
         raise BadInput('its fits are not all there', name, f'run `faba train {out}` first')
     stress = names_of(facts_of(out), 'stress')
-    days = _chosen(alarm_days(read_csv(work.folder.predictions)), plants, name, stress)
+    t = read_csv(work.folder.predictions)
+    genotype = t.groupby('plant_id').genotype.first()
+    days = _chosen(alarm_days(t), plants, name, stress, genotype, most)
     if days.empty:
         raise BadInput('no plant under stress was alarmed', name, 'name plants with --plants')
     return work, days

@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById('data').textContent)
 const $ = id => document.getElementById(id)
 const { places, plants, arms, words, views } = data
-const now = { place: 0, day: 0, view: 0, protocol: data.protocols[0], timer: null }
+const now = { place: 0, day: 0, view: 0, protocol: data.protocols[0], map: -1, timer: null }
 const STEP = 450  // ms from day to day
 
 // ---- words
@@ -44,6 +44,25 @@ const missing = plant => {
   if (sheet && sheet.lost.includes(today())) return 'The photograph of this day cannot be read, or shows no plant.'
   return 'No photograph on this day.'
 }
+// a map of one photograph, laid where its square was cut from
+const mapOf = plant => data.maps[now.map]?.of[plant.i + '/' + now.view + '/' + short(today())]
+const layMap = (box, plant) => {
+  const [where, picture] = mapOf(plant), names = ['left', 'top', 'width', 'height']
+  const style = names.map((n, k) => n + ':' + where[k] + '%').join(';')
+  box.append(make('img', { class: 'map', alt: '', style, src: 'data:image/png;base64,' + picture }))
+}
+const sayMap = () => {
+  const arm = data.maps[now.map]
+  $('map').textContent = 'Map: ' + (arm ? arm.title : 'off')
+  $('map').setAttribute('aria-pressed', String(Boolean(arm)))
+  const none = arm && !members().some(mapOf) ? ' There is no map of this day: maps lie around the day of an alarm.' : ''
+  $('mapped').textContent = arm ? arm.words + none : ''
+}
+const nextMap = () => {
+  if (!data.maps.length) return
+  now.map = now.map + 1 < data.maps.length ? now.map + 1 : -1
+  drawDay()
+}
 const drawPicture = plant => {
   const box = $('picture-' + plant.i), found = pictureOf(plant)
   const source = found && $('s' + plant.i + '-' + now.view)
@@ -65,7 +84,9 @@ const drawPicture = plant => {
   }
   box.style.backgroundSize = 100 * columns + '% ' + 100 * rows + '%'
   box.style.backgroundPosition = share(found.at % columns, columns) + ' ' + share(Math.floor(found.at / columns), rows)
-  box.setAttribute('aria-label', 'Photograph of the ' + where + ', ' + views[now.view])
+  const mapped = mapOf(plant)
+  if (mapped) layMap(box, plant)
+  box.setAttribute('aria-label', 'Photograph of the ' + where + ', ' + views[now.view] + (mapped ? ', under the map of ' + data.maps[now.map].title : ''))
 }
 const layPhotographs = () => {
   const cell = shown().cells[now.view], box = $('photos')
@@ -198,6 +219,7 @@ const drawDay = () => {
   $('day').setAttribute('aria-valuetext', dayOf(today()))
   $('today').textContent = dayOf(today())
   if (shown().cells[now.view]) members().forEach(drawPicture)
+  if (data.maps.length) sayMap()
   charts.forEach(c => c.update())
   history.replaceState(null, '', '#' + address())
 }
@@ -287,6 +309,8 @@ $('protocol').addEventListener('change', e => { now.protocol = e.target.value; d
 $('earlier').addEventListener('click', () => toPlace(now.place - 1))
 $('later').addEventListener('click', () => toPlace(now.place + 1))
 $('play').addEventListener('click', play)
+$('map').hidden = $('map-key').hidden = !data.maps.length
+$('map').addEventListener('click', nextMap)
 $('day').addEventListener('input', e => toDay(Number(e.target.value)))
 $('search').addEventListener('input', search)
 $('search').addEventListener('keydown', e => {
@@ -298,7 +322,7 @@ const KEYS = {
   ArrowLeft: () => toDay(now.day - 1), ArrowRight: () => toDay(now.day + 1),
   ArrowUp: () => toPlace(now.place - 1), ArrowDown: () => toPlace(now.place + 1),
   Home: () => toDay(0), End: () => toDay(Infinity),
-  p: play, '/': () => $('search').focus(),
+  p: play, o: nextMap, '/': () => $('search').focus(),
 }
 addEventListener('keydown', e => {
   const typing = e.target.closest?.('input:not([type=range]),select,textarea')
