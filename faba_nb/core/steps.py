@@ -29,7 +29,7 @@ ROOMS = {
     'features': ('core', 'experiment', 'backbones'),
     'train': ('core', 'experiment', 'backbones', 'training'),
     'evaluate': ('core', 'experiment', 'backbones', 'evaluation'),
-    'explain': ('core', 'experiment', 'backbones', 'training', 'twin'),
+    'explain': ('core', 'experiment', 'backbones', 'training', 'evaluation', 'twin'),
     'report': ('core', 'experiment', 'backbones', 'evaluation', 'reporting', 'legacy'),
 }
 
