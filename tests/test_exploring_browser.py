@@ -556,7 +556,7 @@ def test_nothing_there(browser, tmp_path):
 
 
 def test_in_jupyterlab(browser, looked_at, tmp_path):
-    "One pass in JupyterLab: run all cells, step, click, mark; its own shortcuts keep away from the picture"
+    "One pass in JupyterLab: run all cells, click, zoom, step, mark; its own shortcuts keep away from the picture"
     p, url = jupyterlab('plants', tmp_path, FABA_OUT=str(looked_at[1]))
     try:
         page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
@@ -565,6 +565,8 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
         page.wait_for_selector('svg text:has-text("height, cm")')
         page.locator('.faba-picture g[data-key^="photo|"]').nth(12).click()
         page.wait_for_selector('img[alt*="DAG"]')
+        check_zooming(page)
+        shot(page, 'lab-zoomed')
         first = heading(page)[0]
         page.keyboard.press('ArrowRight')
         page.wait_for_selector('text=replicate 2, onset')

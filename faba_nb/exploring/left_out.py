@@ -40,8 +40,11 @@ def as_published(
     s: Scores,  # of one arm in one protocol, on the rows counted as published
 ) -> dict[str, tuple[float, int]]:  # metric -> value, genotypes that have one
     "F1 and AUC as published"
-    of = dict(F1=rates(s.counts())['f1'], AUC=s.fold_auc())
-    return {m: (overall(v), int(np.isfinite(run_means(v)).sum())) for m, v in of.items()}
+    out = {}
+    for metric, values in zip(METRICS, (rates(s.counts())['f1'], s.fold_auc())):
+        known = np.isfinite(run_means(values))
+        out[metric] = overall(values), int(known.sum())
+    return out
 
 
 def _change(

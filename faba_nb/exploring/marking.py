@@ -9,6 +9,7 @@ __all__ = ['SCOPES', 'WHOLE', 'ONWARDS', 'alone', 'mark', 'mark_all', 'unmark', 
 # %% ../../nbs/70_exploring/55_marking.ipynb #9384c306
 import os
 from html import escape
+from itertools import groupby
 from pathlib import Path
 import ipywidgets as w
 import pandas as pd
@@ -198,7 +199,8 @@ def record(
     if row is None:
         return ''
     day = f', DAG {row["dag"]}' if 'dag' in row else ''
-    return f'<b>{escape(row["plant_id"])}</b>{day}, round {row["round"]}, {row["view"]}'
+    said = f'<b>{escape(row["plant_id"])}</b>{day}, round {row["round"]}, {row["view"]}'
+    return f'<div style="line-height:1.4">{said}</div>'
 
 # %% ../../nbs/70_exploring/55_marking.ipynb #ade20c5d
 def listed(
@@ -210,19 +212,25 @@ def listed(
     if m.empty:
         return ''
     lines = ''
-    for r in m.itertuples():
-        lines += f'<li>{told(r)} ({escape(r.author)}, {r.time[:10]})</li>'
-    return f'<div>{counted(len(m), "mark")} of {plant} in marks.csv</div><ul>{lines}</ul>'
+    alike = lambda r: (r.view, r.mark, r.note, r.author, r.time[:10])
+    for _, some in groupby(m.itertuples(), alike):
+        lines += f'<li>{told(*some)}</li>'
+    style = 'margin:0;padding-left:18px'
+    said = f'{counted(len(m), "mark")} of {plant} in marks.csv'
+    return f'<div style="line-height:1.4">{said}<ul style="{style}">{lines}</ul></div>'
 
 
 def told(
-    m: tuple,  # a row of `read_marks`
+    *marks: tuple,  # rows of `read_marks` that differ in their round alone
 ) -> str:
-    "HTML of one mark"
-    rnd = m.round or 'all rounds'
+    "HTML of a mark, or of several made alike, and who made it when"
+    m = marks[0]
+    rnd = 'all rounds'
+    if m.round:
+        rnd = ('round ' if len(marks) == 1 else 'rounds ') + ', '.join(str(r.round) for r in marks)
     view = m.view or 'all views'
-    where = f'{escape(str(rnd))} {escape(view)}'
-    return f'{where}: <b>{m.mark}</b> {escape(m.note)}'
+    who = f'{escape(m.author)}, {m.time[:10]}'
+    return f'{rnd}, {escape(view)}: <b>{m.mark}</b> {escape(m.note)} ({who})'
 
 
 def refused(
@@ -270,7 +278,7 @@ def undo(self: Marking) -> None:
         first = next(one.itertuples())
         what = told(first)
         if len(one) > 1:
-            what = f'{n} of {len(one)} marks from round {first.round} on'
+            what = f'{n} of {len(one)} marks made at once'
         said = f'<div>taken back: {first.plant_id}, {what}</div>'
     self.written.pop()
     self.back.disabled = not self.written

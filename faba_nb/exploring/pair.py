@@ -43,7 +43,7 @@ WIDTH = 1040  # pixels of the charts, with the names of lines on the right
 STRIP = 944  # pixels of the photographs, with the name of a view on the right
 X = scale(1, 39, 62, 880)  # days to pixels
 ENDS = float(X(1.5)), float(X(39.3))  # pixels; where rows of photographs begin and end
-TOP = 46  # pixels; where the photographs begin
+TOP = 50  # pixels; where the photographs begin
 SMALL = 54, 112  # pixels of one photograph in the strip, at most
 
 

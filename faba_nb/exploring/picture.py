@@ -145,7 +145,7 @@ STYLE = (
     '.faba-picture [data-zoom] img { display: block; width: 100%; transform-origin: 0 0; '
     'transform: translate(var(--left), var(--top)) scale(var(--zoom)) } '
     '.faba-picture[data-scale]::after { content: attr(data-scale); font-size: 11px; '
-    f'line-height: 1.3; color: {colour("muted")} }}'
+    f'padding: 0 4px; line-height: 1.3; color: {colour("muted")} }}'
 )
 
 

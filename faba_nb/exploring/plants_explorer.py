@@ -144,7 +144,9 @@ def _arrange(self: PlantsExplorer) -> None:
     "Controls, photographs with the enlarged day beside them, charts"
     beside = w.Layout(display='none', flex='1 1 280px', max_width='420px')
     self.large = w.VBox([self.zoomed, self.marking], layout=beside)
-    rows = w.HBox([self.picture, self.large], layout=w.Layout(flex_flow='row wrap'))
+    left = w.Layout(flex='0 0 auto', width=f'{STRIP + 4}px', max_width='100%')
+    strip = w.VBox([self.picture, self.dates, self.changes], layout=left)
+    rows = w.HBox([strip, self.large], layout=w.Layout(flex_flow='row wrap'))
     models = w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])
     folded = w.Accordion([models], titles=[CHARTS], selected_index=None)
     self.children = [
@@ -154,8 +156,6 @@ def _arrange(self: PlantsExplorer) -> None:
         w.HBox([self.look, self.before, self.onward, self.why]),
         self.said,
         rows,
-        self.dates,
-        self.changes,
         self.charts,
         w.HTML(f'<small style="color:#666">{HELP}</small>'),
     ]
@@ -308,8 +308,13 @@ def _step(self: PlantsExplorer, key: str) -> None:
 @patch
 def _queue_controls(self: PlantsExplorer) -> None:
     "What is looked at first, and how one goes on"
-    narrow = w.Layout(width='auto')
-    self.look = w.Dropdown(options=choices(self.src.facts), value='', description='look at')
+    narrow = w.Layout(width='auto', flex='0 0 auto')
+    self.look = w.Dropdown(
+        options=choices(self.src.facts),
+        value='',
+        description='look at',
+        layout=w.Layout(flex='0 0 auto'),
+    )
     self.before = w.Button(description='previous', tooltip='key p', layout=narrow, disabled=True)
     self.onward = w.Button(description='next', tooltip='key n', layout=narrow, disabled=True)
     self.why = w.HTML()
@@ -385,7 +390,8 @@ def _reason(self: PlantsExplorer) -> str:
     if self.turned is None:
         return f'<i>{n} in the queue; n shows the first</i>'
     now = self.cases.iloc[self.turned]
-    return f'<b>{escape(now.plant_id)}</b>: {escape(now.why)}, {self.turned + 1} of {n}'
+    said = f'<b>{escape(now.plant_id)}</b>: {escape(now.why)}, {self.turned + 1} of {n}'
+    return f'<div style="line-height:1.3;padding-top:6px">{said}</div>'
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #73fdaf16
 @patch(as_prop=True)
@@ -666,7 +672,9 @@ def _enlarge(
         self._sharp = sharp
         shown = ''.join(map(self._large, self._same_day())) if at else ''
         self.big.value = (
-            f'<div style="display:flex;gap:8px;line-height:1.35">{shown}</div>' if at else ''
+            f'<div style="display:flex;gap:8px;align-items:flex-end;line-height:1.35">{shown}</div>'
+            if at
+            else ''
         )
         self._enlarged = at
     self.large.layout.display = '' if at else 'none'
