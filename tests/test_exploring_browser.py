@@ -567,6 +567,7 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
         page.wait_for_selector('img[alt*="DAG"]')
         check_zooming(page)
         shot(page, 'lab-zoomed')
+        page.keyboard.press('0')
         first = heading(page)[0]
         page.keyboard.press('ArrowRight')
         page.wait_for_selector('text=replicate 2, onset')
@@ -575,6 +576,8 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
             't => document.querySelector(".faba-picture text").textContent != t', arg=first
         )
         page.locator('.faba-picture g[data-key^="photo|"]').nth(3).click()
+        day = page.locator('.faba-picture g[data-key^="photo|"] > title').nth(3).text_content()
+        page.wait_for_selector(f'[style*="#e0a800"] img[alt$=", {day.split(",")[0]}"]')
         page.wait_for_selector('button:has-text("mark"):not([disabled])')
         page.locator('input[placeholder="why, in a few words"]').fill('seen in the lab')
         page.keyboard.press('Tab')
