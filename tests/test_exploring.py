@@ -911,6 +911,66 @@ def test_full_resolution_is_read_only_for_who_zooms(plants, monkeypatch):
     assert e.big.value.count('data-zoom="reduced"') == 2
 
 
+def test_published_numbers_count_the_rows_of_all_rounds_where_a_study_has_them(
+    study, data, tmp_path
+):
+    from faba_nb.evaluation.evaluating import read_arm
+    from faba_nb.exploring.sources import Sources
+
+    both = tmp_path / 'both'
+    shutil.copytree(study, both)
+    (both / 'run.json').unlink()
+    arm = both / 'arms' / 'morphology'
+    p = pd.read_csv(arm / 'predictions.csv')
+    p.assign(measured=1, probability=1 - p.probability).to_csv(
+        arm / 'predictions_all_rounds.csv', index=False
+    )
+    src = Sources(data, both)
+    for s, wide in read_arm(both, 'morphology')[0]:
+        mine = src.published('morphology', s.protocol)
+        assert np.allclose(np.sort(mine.p), np.sort(wide.counted.p))
+        assert np.allclose(np.sort(mine.p), np.sort(1 - src.scores('morphology', s.protocol).p))
+    assert src.published('no_image', 'online') is src.scores('no_image', 'online')
+
+
+def test_sizes_that_fit_their_neighbours_are_looked_at_in_a_described_experiment(tmp_path):
+    "A run of pots shifted by one place on day 10, and the same without the shift; no photographs"
+    from test_description import made
+
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
+
+    rng = np.random.default_rng(7)
+    days = np.arange(0, 18, 2)
+    start, speed = rng.normal(3, 0.3, (120, 1)), rng.normal(0.12, 0.02, (120, 1))
+    logs = start + speed * days + rng.normal(0, 0.05, (120, len(days)))
+    moved = logs.copy()
+    moved[50:71, 5] = logs[51:72, 5]
+    for name, sizes in dict(still=logs, moved=moved).items():
+        folder = made(tmp_path / name, groups=30, days=(0,))
+        plants = pd.read_csv(folder / 'plants.csv').plant_id
+        names = sorted(plants, key=lambda p: (int(p[:-4]), p))
+        wide = pd.DataFrame(np.exp(sizes), index=names, columns=days).rename_axis('plant_id')
+        long = wide.reset_index().melt('plant_id', var_name='day', value_name='area')
+        long.to_csv(folder / 'size.csv', index=False)
+        e = PlantsExplorer(folder, tmp_path / 'none')
+        e.look.value = 'doubt'
+        if name == 'still':
+            assert (
+                e.why.value
+                == '<i>no plant is flagged and no photograph is an outlier in the log</i>'
+            )
+            continue
+        assert e.cases.plant_id.tolist() == names[50:71] and set(e.cases.dag) == {10}
+        assert 'area on day 10 fits the plant +1 places on better' in e.why.value
+        e.press(['n'])
+        assert names[51] in set(e.pair().plant_id) and ', 2 of 21' in e.why.value
+        assert e.photo is None  # there is nothing to enlarge, and nothing is marked
+        e.press(['a', 'f'])
+        assert not (folder / 'marks.csv').exists()
+        e.look.value = 'never'
+        assert e.why.value == '<i>no predictions are shown: choose an arm</i>'
+
+
 # ---- a described experiment ----
 TRAY = """plant_id,day,view,path,left,top,right,bottom
 1d02,0,top,a.png,0,0,40,40

@@ -12,7 +12,7 @@ from ..evaluation.predictions import Scores
 from ..evaluation.strata import part
 from ..experiment.facts import Facts
 from ..experiment.marks import excluded
-from ..reporting.results import counted
+from ..reporting.results import counted, number
 from ..reporting.words import in_order
 
 # %% ../../nbs/70_exploring/58_left_out.ipynb #402dd132
@@ -79,8 +79,10 @@ def how_many(
     "Marked plant-days, of how many, and of each treatment"
     n = pd.Series(wrong).groupby(s.steps.treatment.to_numpy()).agg(['sum', 'size'])
     each = [t for t in in_order(facts) if t in n.index]
-    told = [f'{facts.labels[t]}: {n["sum"][t]} of {n["size"][t]}' for t in each]
-    return f'{wrong.sum()} of {counted(len(wrong), "plant-day")} ({", ".join(told)})'
+    told = []
+    for t in each:
+        told.append(f'{facts.labels[t]}: {number(n["sum"][t], 0)} of {number(n["size"][t], 0)}')
+    return f'{number(wrong.sum(), 0)} of {counted(len(wrong), "plant-day")} ({", ".join(told)})'
 
 # %% ../../nbs/70_exploring/58_left_out.ipynb #b6e60a3d
 def if_left_out(

@@ -125,7 +125,7 @@ def _controls(self: PlantsExplorer) -> None:
         value=self.at[1],
         description='replicate',
         style={'button_width': '36px'},
-        layout=w.Layout(width='auto'),
+        layout=w.Layout(width='230px', flex='0 0 auto'),
     )
     views = sorted(self.src.images['view'].unique(), key=lambda v: ('top' in v.lower(), v))
     self.view = w.Dropdown(options=[*views, 'all views'], description='view')
@@ -145,7 +145,7 @@ def _arrange(self: PlantsExplorer) -> None:
     beside = w.Layout(display='none', flex='1 1 280px', max_width='420px')
     self.large = w.VBox([self.zoomed, self.marking], layout=beside)
     left = w.Layout(flex='0 0 auto', width=f'{STRIP + 4}px', max_width='100%')
-    strip = w.VBox([self.picture, self.dates, self.changes], layout=left)
+    strip = w.VBox([self.picture, self.changes], layout=left)
     rows = w.HBox([strip, self.large], layout=w.Layout(flex_flow='row wrap'))
     models = w.HBox([self.shown, self.arms, w.VBox([self.protocol, self.threshold, self.gates])])
     folded = w.Accordion([models], titles=[CHARTS], selected_index=None)
@@ -156,6 +156,7 @@ def _arrange(self: PlantsExplorer) -> None:
         w.HBox([self.look, self.before, self.onward, self.why]),
         self.said,
         rows,
+        self.dates,
         self.charts,
         w.HTML(f'<small style="color:#666">{HELP}</small>'),
     ]
@@ -370,10 +371,11 @@ def turn(
     self.turned %= n
     case = self.cases.iloc[self.turned]
     p = self.src.xp.plants.set_index('plant_id').loc[case.plant_id]
+    near = (self._nearest(case.plant_id, view, case.dag) for view in self.views())
     with self.hold():
         self.treatment.value = self.all_treatments
         self.at = p.genotype, p.replicate
-        self.marking.about(self._nearest(case.plant_id, self.views()[0], case.dag))
+        self.marking.about(next((r for r in near if r is not None), None))
     self.why.value = self._reason()
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #39b093b8
@@ -707,7 +709,7 @@ def _large(self: PlantsExplorer, r: pd.Series) -> str:
     name = f'<b style="color:{tone}">{r.plant_id} {treatment}</b>'
     name += f', {day}, round {r["round"]}, {r["view"]}'
     doubt = '; '.join(filter(None, (doubts(p['flags']), OUTLIER if r.outlier else '')))
-    warned = f'<div style="color:{colour("warn")};min-height:1.2em">{escape(doubt)}</div>'
+    warned = f'<div style="color:{colour("warn")}">{escape(doubt)}</div>'
     return f'<div style="flex:1 1 0;min-width:0">{name}{warned}{body}</div>'
 
 

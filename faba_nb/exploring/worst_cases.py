@@ -212,7 +212,7 @@ def none_found(
 ) -> str:
     "What an empty queue says"
     if case == DOUBT:
-        return 'the check suspects no plant and no photograph'
+        return 'no plant is flagged and no photograph is an outlier in the log'
     if not len(readings):
         return 'no predictions are shown: choose an arm'
     where = f'above {threshold:g} ({"; ".join(f"{a}, {p}" for a, p in readings)})'
