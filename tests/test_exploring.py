@@ -252,7 +252,7 @@ def agree(e):
     "Framed, named beside the button, and to be marked: one plant of the pair in the strip, or none"
     import re
 
-    framed = re.search(r'border:3px solid #e0a800[^>]*alt="(\S+), DAG', e.big.value)
+    framed = re.search(r'border:3px solid #e0a800[^>]*><img[^>]*alt="(\S+), DAG', e.big.value)
     named = re.search(r'<b>(\S+)</b>', e.marking.which.value)
     row = None if e.marking.row is None else e.marking.row['plant_id']
     assert [m[1] if m else None for m in (framed, named)] == [row, row]
@@ -667,6 +667,308 @@ def test_notebooks_are_committed_clean_with_a_picture(name):
     assert 'widgets' not in nb['metadata'] and all(
         len(c['source']) <= 6 for c in nb['cells'] if c['cell_type'] == 'code'
     )
+
+
+# ---- worst cases, marks of many days, and what they change
+def said_by(arms):
+    "Means as `Sources.means` gives them: (arm, protocol) -> plant -> dag, probability"
+    days = [10.0, 17.0, 24.0, 31.0]
+    return {
+        reading: {p: pd.DataFrame(dict(dag=days, probability=v)) for p, v in plants.items()}
+        for reading, plants in arms.items()
+    }
+
+
+def garden():
+    "Plants, and what two readings say about them, each case once"
+    rows = [(p, 'WHC-80', np.nan) for p in ('c1', 'c2', 'c3', 'c4')]
+    rows += [('d1', 'WHC-30', 17), ('d2', 'WHC-30', 15), ('d3', 'WHC-30', 15)]
+    rows += [('d4', 'WHC-30', 38), ('d5', 'WHC-30', 31), ('d6', 'WHC-30', 10)]
+    plants = pd.DataFrame(rows, columns=['plant_id', 'treatment', 'onset_dag']).assign(flags='')
+    online = dict(
+        c1=[0.1, 0.7, 0.8, 0.9],  # false alarm on 17
+        c2=[0.1, 0.2, 0.3, 0.5],  # never above 0.5
+        c3=[0.1, 0.9, 0.2, 0.2],  # false alarm on 17, surer
+        d1=[0.1, 0.2, 0.3, 0.4],  # never alarmed
+        d2=[0.1, 0.1, 0.2, 0.8],  # 16 d late
+        d3=[0.1, 0.8, 0.9, 0.9],  # on the first plant-day from its onset on
+        d4=[0.1, 0.1, 0.1, 0.1],  # its onset comes after its last day
+        d5=[0.9, 0.9, 0.9, 0.9],  # alarmed before its onset
+        d6=[0.1, 0.1, 0.8, 0.9],  # 14 d late
+    )  # c4 was never tested
+    other = dict(online, c1=[0.6, 0.7, 0.8, 0.9], d1=[0.1, 0.1, 0.1, 0.2])
+    return plants, said_by({('m', 'online'): online, ('n', 'online'): other})
+
+
+NO_PHOTOS = pd.DataFrame(dict(plant_id=[], dag=[], outlier=[]))
+
+
+def queue(case, threshold=0.5, only=None, images=NO_PHOTOS, **columns):
+    "A queue of the garden as (plant, day, reason)"
+    from faba_nb.experiment.facts import built_in
+    from faba_nb.exploring.worst_cases import worst_cases
+
+    plants, readings = garden()
+    readings = {r: m for r, m in readings.items() if only is None or r[0] in only}
+    plants = plants.assign(**columns)
+    q = worst_cases(case, plants, images, readings, threshold, built_in())
+    return list(q.itertuples(index=False, name=None))
+
+
+def test_false_alarms_come_earliest_and_surest_first():
+    q = queue('false', only='m')
+    assert [(p, d) for p, d, _ in q] == [('c3', 17), ('c1', 17)]
+    assert q[0][2] == 'control with an alarm on DAG 17, probability 0.90 (m, online)'
+    both = queue('false')
+    assert [(p, d) for p, d, _ in both] == [('c1', 10), ('c3', 17), ('c1', 17)]
+    assert both[1][2].endswith('probability up to 0.90 (m, online; n, online)')
+    assert queue('false', threshold=0.9) == []  # above, not at, the threshold
+    assert {p for p, _, _ in queue('false', threshold=0.01)} == {'c1', 'c2', 'c3'}  # c4: untested
+
+
+def test_only_plants_that_were_due_count_as_never_alarmed():
+    q = queue('never', only='m')
+    assert [(p, d) for p, d, _ in q] == [('d1', 31)]
+    assert q[0][2] == (
+        'drought plant never alarmed up to DAG 31, onset on DAG 17; '
+        'highest probability 0.40 (m, online)'
+    )
+    assert queue('never', threshold=0.3, only='m') == []
+    names = [p for p, _, _ in queue('never', threshold=0.95)]
+    assert names[0] == 'd1' and sorted(names) == ['d1', 'd2', 'd3', 'd5', 'd6']  # d4 was not due
+
+
+def test_only_alarms_that_could_have_come_earlier_are_late():
+    q = queue('late', only='m')
+    assert [(p, d) for p, d, _ in q] == [('d2', 31), ('d6', 24)]
+    assert q[0][2] == (
+        'drought plant alarmed on DAG 31, 16 d after onset on DAG 15, probability 0.80 (m, online)'
+    )
+    assert {p for p, _, _ in queue('late', threshold=0.05)} == set()
+
+
+def test_what_the_check_suspects_is_in_the_queue_and_nothing_else():
+    photos = pd.DataFrame(
+        dict(
+            plant_id=['c1', 'c1', 'c2', 'd1'], dag=[3, 5, 3, 9], outlier=[False, True, False, False]
+        )
+    )
+    assert queue('doubt', images=photos.assign(outlier=False)) == []
+    flags = ['', '', 'dead', '', 'treatment_swapped', '', '', '', '', '']
+    q = queue('doubt', images=photos, flags=flags)
+    assert [(p, why) for p, _, why in q] == [
+        ('d1', 'looks exchanged with a plant of the other treatment'),
+        ('c3', 'died during the experiment'),
+        ('c1', '1 photograph of DAG 5: outlier in the log'),
+    ]
+    assert q[0][1] == 9 and np.isnan(q[1][1]) and q[2][1] == 5
+
+
+def test_an_empty_queue_says_so(plants):
+    e = plants
+    e.protocol.value, e.threshold.value = 'online', 0.98
+    e.arms.value = ('no_image',)
+    e.look.value = 'false'
+    found = e.cases
+    alarmed = {
+        p for p, q in e.src.means('no_image', 'online').items() if q.probability.max() > 0.98
+    }
+    control = set(e.src.xp.plants.plant_id[e.src.xp.plants.treatment == 'WHC-80'])
+    assert set(found.plant_id) == alarmed & control == set()
+    assert e.why.value == '<i>no control has an alarm above 0.98 (no_image, online)</i>'
+    assert e.onward.disabled
+    e.arms.value = ()
+    assert 'choose an arm' in e.why.value
+    e.look.value = ''
+    assert e.why.value == ''
+
+
+def test_the_queue_goes_to_plant_and_day_and_tells_the_truth(plants):
+    e = plants
+    e.arms.value, e.protocol.value = ('no_image',), 'online'
+    e.treatment.value, e.threshold.value = 'WHC-30', 0.3
+    e.look.value = 'false'
+    n = len(e.cases)
+    means = e.src.means('no_image', 'online')
+    control = e.src.xp.plants.plant_id[e.src.xp.plants.treatment == 'WHC-80']
+    wrong = {p for p in control if (means[p].probability > 0.3).any()}
+    assert set(e.cases.plant_id) == wrong and n > 2 and e.cases.dag.is_monotonic_increasing
+    for turned in range(n + 1):  # after the last comes the first
+        case = e.cases.iloc[turned % n]
+        assert agree(e) == case.plant_id
+        q = means[case.plant_id]
+        assert q.dag[q.probability > 0.3].min() == case.dag
+        mine = e.src.rows('images', case.plant_id)
+        near = mine[mine['view'] == e.views()[0]].dag
+        assert abs(e.photo.dag - case.dag) == (near - case.dag).abs().min()
+        assert f'{turned % n + 1} of {n}' in e.why.value and case.plant_id in e.why.value
+        assert f'control with an alarm on DAG {case.dag:g}' in e.why.value
+        e.picture.play('pressed', 'n')
+    e.picture.play('pressed', 'p')
+    assert f'1 of {n}' in e.why.value
+    said = e.why.value
+    e.picture.play('pressed', 'right')  # the line names its plant and stays true
+    assert e.why.value == said and e.cases.plant_id[0] not in set(e.pair().plant_id)
+    e.threshold.value = 0.36
+    assert (e.cases.dag.size < n) and set(e.cases.plant_id) <= wrong
+    e.threshold.value = 0.3
+    e.look.value = 'doubt'
+    assert agree(e) == e.cases.plant_id[0] and 'looks exchanged' in e.why.value
+
+
+def test_all_days_and_later_days_are_marked_in_one_go(plants, data):
+    e = plants
+    first = e.pair().plant_id.iloc[0]
+    e.picture.play('clicked', strip_path(e, first, i=4))
+    framed = int(e.photo['round'])
+    e.marking.note.value = 'pot fell over'
+    e.picture.play('pressed', 'f')
+    marks = read_marks(data)
+    measured = Experiment(data).measured
+    later = measured[(measured.plant_id == first) & (measured['round'] >= framed)]['round']
+    assert marks['round'].tolist() == sorted(later) and len(later) > 3
+    assert set(marks.note) == {'pot fell over'} and set(marks['mark']) == {'doubtful'}
+    assert set(marks['view']) == {''} and set(marks.plant_id) == {first}
+    e.marking.whole.click()
+    assert read_marks(data)['round'].tolist() == [*sorted(later), 0]
+    e.picture.play('pressed', 'u')
+    assert read_marks(data)['round'].tolist() == sorted(later)
+    e.picture.play('pressed', 'u')  # one undo takes the whole back
+    assert len(read_marks(data)) == 0 and e.marking.back.disabled
+    assert f'taken back: {first}, {len(later)} of {len(later)} marks' in e.marking.said.value
+    e.picture.play('pressed', 'a')
+    assert read_marks(data)[['plant_id', 'round', 'view']].values.tolist() == [[first, 0, '']]
+
+
+def test_an_undo_leaves_what_others_took_back_or_wrote(plants, data):
+    from faba_nb.exploring.marking import mark, unmark
+
+    e = plants
+    e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0], i=7))
+    e.picture.play('pressed', 'f')
+    n = len(read_marks(data))
+    unmark(data, read_marks(data).iloc[0])
+    mark(data, '24_FabaDr_008', author='Ada')
+    e.picture.play('pressed', 'u')
+    assert read_marks(data).author.tolist() == ['Ada']
+    assert f'{n - 1} of {n} marks' in e.marking.said.value
+
+
+def test_what_would_change_is_what_a_study_without_the_marked_days_says(plants, study):
+    from faba_nb.evaluation.metrics import fold_values, overall
+    from faba_nb.evaluation.predictions import read_predictions, scores
+
+    e = plants
+    e.arms.value, e.protocol.value = ('morphology',), 'online'
+    assert e.changes.value == ''
+    first = e.pair().plant_id.iloc[1]
+    e.picture.play('clicked', strip_path(e, first, i=4))
+    framed = int(e.photo['round'])
+    e.picture.play('pressed', 'f')
+    df = read_predictions(study / 'arms' / 'morphology' / 'predictions.csv')
+    gone = (df.plant_id == first) & (df['round'] >= framed)
+    s, rest = scores(df, 'online'), scores(df[~gone], 'online')
+    left = s.steps[(s.steps.plant_id == first) & (s.steps['round'] >= framed)]
+    per = {t: (s.steps.treatment == t).sum() for t in ('WHC-80', 'WHC-30')}
+    n = len(left)
+    assert n > 3 and set(left.treatment) == {'WHC-30'}
+    told = f'{n} of {len(s.steps)} plant-days (WHC-80: 0 of {per["WHC-80"]}, '
+    assert told + f'WHC-30: {n} of {per["WHC-30"]})' in e.changes.value
+    for name, metric in (('F1', 'f1'), ('AUC', 'auc')):
+        before, after = (overall(fold_values(x)[metric]) for x in (s, rest))
+        assert f'{name} {before:.3f} → {after:.3f}' in e.changes.value
+    assert 'as published' in e.changes.value and 'no_image' not in e.changes.value
+    e.arms.value = ('morphology', 'no_image')
+    assert e.changes.value.count('F1') == 2
+    e.picture.play('pressed', 'u')
+    assert e.changes.value == ''
+
+
+def test_full_resolution_is_read_only_for_who_zooms(plants, monkeypatch):
+    import base64
+    import io
+    import re
+
+    from PIL import Image
+
+    from faba_nb.exploring import plants_explorer as module
+
+    read = []
+    at_full_size = module.at_full_size
+    monkeypatch.setattr(module, 'at_full_size', lambda *a: (read.append(a[1]), at_full_size(*a))[1])
+    e = plants
+    e.picture.play('clicked', strip_path(e, e.pair().plant_id.iloc[0]))
+    assert not read and e.big.value.count('data-zoom="reduced"') == 2
+    e.zoomed.play('zoomed', '')
+    assert len(read) == 2 and e.big.value.count('data-zoom="full"') == 2
+    shown = re.findall(r'base64,([^"]+)', e.big.value)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(j))).size for j in shown]
+    assert sizes == [Image.open(e.src.xp.folder / p).size for p in read]
+    e.threshold.value = 0.4  # what is drawn anew below leaves the photographs alone
+    e.draw()
+    assert len(read) == 2
+    e.picture.play('pressed', ']')
+    assert e.big.value.count('data-zoom="reduced"') == 2
+
+
+def test_published_numbers_count_the_rows_of_all_rounds_where_a_study_has_them(
+    study, data, tmp_path
+):
+    from faba_nb.evaluation.evaluating import read_arm
+    from faba_nb.exploring.sources import Sources
+
+    both = tmp_path / 'both'
+    shutil.copytree(study, both)
+    (both / 'run.json').unlink()
+    arm = both / 'arms' / 'morphology'
+    p = pd.read_csv(arm / 'predictions.csv')
+    p.assign(measured=1, probability=1 - p.probability).to_csv(
+        arm / 'predictions_all_rounds.csv', index=False
+    )
+    src = Sources(data, both)
+    for s, wide in read_arm(both, 'morphology')[0]:
+        mine = src.published('morphology', s.protocol)
+        assert np.allclose(np.sort(mine.p), np.sort(wide.counted.p))
+        assert np.allclose(np.sort(mine.p), np.sort(1 - src.scores('morphology', s.protocol).p))
+    assert src.published('no_image', 'online') is src.scores('no_image', 'online')
+
+
+def test_sizes_that_fit_their_neighbours_are_looked_at_in_a_described_experiment(tmp_path):
+    "A run of pots shifted by one place on day 10, and the same without the shift; no photographs"
+    from test_description import made
+
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
+
+    rng = np.random.default_rng(7)
+    days = np.arange(0, 18, 2)
+    start, speed = rng.normal(3, 0.3, (120, 1)), rng.normal(0.12, 0.02, (120, 1))
+    logs = start + speed * days + rng.normal(0, 0.05, (120, len(days)))
+    moved = logs.copy()
+    moved[50:71, 5] = logs[51:72, 5]
+    for name, sizes in dict(still=logs, moved=moved).items():
+        folder = made(tmp_path / name, groups=30, days=(0,))
+        plants = pd.read_csv(folder / 'plants.csv').plant_id
+        names = sorted(plants, key=lambda p: (int(p[:-4]), p))
+        wide = pd.DataFrame(np.exp(sizes), index=names, columns=days).rename_axis('plant_id')
+        long = wide.reset_index().melt('plant_id', var_name='day', value_name='area')
+        long.to_csv(folder / 'size.csv', index=False)
+        e = PlantsExplorer(folder, tmp_path / 'none')
+        e.look.value = 'doubt'
+        if name == 'still':
+            assert (
+                e.why.value
+                == '<i>no plant is flagged and no photograph is an outlier in the log</i>'
+            )
+            continue
+        assert e.cases.plant_id.tolist() == names[50:71] and set(e.cases.dag) == {10}
+        assert 'area on day 10 fits the plant +1 places on better' in e.why.value
+        e.press(['n'])
+        assert names[51] in set(e.pair().plant_id) and ', 2 of 21' in e.why.value
+        assert e.photo is None  # there is nothing to enlarge, and nothing is marked
+        e.press(['a', 'f'])
+        assert not (folder / 'marks.csv').exists()
+        e.look.value = 'never'
+        assert e.why.value == '<i>no predictions are shown: choose an arm</i>'
 
 
 # ---- a described experiment ----

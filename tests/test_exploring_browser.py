@@ -262,7 +262,7 @@ def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looke
     page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
     page.wait_for_selector('svg text:has-text("height, cm")')
     framed = lambda: (
-        page.locator('img[style*="rgb(224, 168, 0)"], img[style*="#e0a800"]')
+        page.locator('[style*="rgb(224, 168, 0)"] img, [style*="#e0a800"] img')
         .get_attribute('alt')
         .split(',')[0]
     )
@@ -303,6 +303,144 @@ def test_the_plant_on_the_screen_is_the_one_that_is_marked(browser, voila, looke
     page.keyboard.press('m')
     page.wait_for_timeout(800)
     assert len(read_marks(looked_at[0])) == len(before)
+    assert not errors, '\n'.join(errors)
+    page.close()
+
+
+def zoom_of(page):
+    "Zoom, and left and top of the part shown, as the browser has them"
+    return page.evaluate(
+        """() => {
+            const box = document.querySelector('[data-zoom]').closest('.faba-picture');
+            return ['--zoom', '--left', '--top'].map(v => parseFloat(box.style.getPropertyValue(v)));
+        }"""
+    )
+
+
+def shown_parts(page):
+    "Where each enlarged photograph lies in its frame, in widths of the frame"
+    return page.evaluate(
+        """() => [...document.querySelectorAll('[data-zoom]')].map(f => {
+            const a = f.getBoundingClientRect(), b = f.querySelector('img').getBoundingClientRect();
+            const wide = f.clientWidth, high = f.clientHeight;
+            const left = a.left + f.clientLeft, top = a.top + f.clientTop;
+            return [b.width / wide, (b.left - left) / wide, (b.top - top) / high];
+        })"""
+    )
+
+
+def check_zooming(page):
+    "Wheel, keys, dragging and both ways back, on both photographs at once"
+    frame = page.locator('[data-zoom]').first
+    full = '[data-zoom="full"] img'
+    assert page.locator(full).count() == 0 and zoom_of(page)[0] == 1
+    before = page.evaluate('scrollY')
+    box = frame.bounding_box()
+    page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 4)
+    for _ in range(5):
+        page.mouse.wheel(0, -120)
+    page.wait_for_function('document.querySelectorAll(\'[data-zoom="full"]\').length == 2')
+    zoom, left, top = zoom_of(page)
+    assert 3 < zoom < 4 and left < 0 and page.evaluate('scrollY') == before
+    parts = shown_parts(page)
+    assert len(parts) == 2
+    for wide, x, y in parts:  # both show the same part
+        assert abs(wide - zoom) < 0.05 and abs(x - left / 100) < 0.05 and abs(y - top / 100) < 0.05
+    said = page.evaluate('document.querySelector("[data-scale]").dataset.scale')
+    real = page.evaluate(
+        'f => f.querySelector("img").getBoundingClientRect().width / f.dataset.wide',
+        frame.element_handle(),
+    )
+    assert re.match(r'zoom 3\.\d ×; a pixel of the photograph is [\d.]+ pixels of the screen', said)
+    assert abs(float(re.search(r'is ([\d.]+)', said)[1]) / real - 1) < 0.06
+    natural = page.evaluate('document.querySelector("[data-zoom] img").naturalWidth')
+    assert natural == int(frame.get_attribute('data-wide'))  # every pixel of the file
+    box = frame.bounding_box()
+    page.mouse.move(box['x'] + 60, box['y'] + 60)
+    page.mouse.down()
+    page.mouse.move(box['x'] + 90, box['y'] + 80, steps=3)
+    page.mouse.up()
+    moved = zoom_of(page)
+    assert moved[0] == zoom and moved[1] > left + 5 and moved[2] > top
+    return moved
+
+
+def test_zooming_shows_the_same_part_of_both_photographs(browser, voila):
+    "Without a word to Python but the one that asks for every pixel; kept from day to day"
+    page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
+    page.set_viewport_size(dict(width=1280, height=800))
+    page.wait_for_selector('svg text:has-text("height, cm")')
+    page.locator('.faba-picture g[data-key^="photo|"]').nth(6).click()
+    page.wait_for_selector('img[alt*="DAG"]')
+    page.wait_for_timeout(300)
+    moved = check_zooming(page)
+    shot(page, 'plants-zoomed')
+    first = page.locator('img[alt*="DAG"]').first.get_attribute('alt')
+    page.keyboard.press(']')  # another day: the same part, again with every pixel
+    page.wait_for_function('t => document.querySelector("img[alt*=DAG]").alt != t', arg=first)
+    page.wait_for_function('document.querySelectorAll(\'[data-zoom="full"]\').length == 2')
+    assert zoom_of(page) == moved
+    page.locator('[data-zoom]').last.dblclick()
+    assert zoom_of(page) == [1, 0, 0]
+    page.keyboard.press('+')
+    page.keyboard.press('+')
+    assert abs(zoom_of(page)[0] - 1.25**2) < 0.01
+    page.keyboard.press('-')
+    assert abs(zoom_of(page)[0] - 1.25) < 0.01
+    page.keyboard.press('0')
+    assert zoom_of(page) == [1, 0, 0]
+    page.locator('.faba-picture g[data-key^="photo|"]').nth(2).click()  # keys of the strip, too
+    page.wait_for_timeout(500)
+    page.keyboard.press('+')
+    assert abs(zoom_of(page)[0] - 1.25) < 0.01
+    page.keyboard.press('Escape')
+    page.wait_for_function('!document.querySelector("[data-zoom]")')
+    page.locator('.faba-picture g[data-key^="photo|"]').nth(4).click()
+    page.wait_for_selector('img[alt*="DAG"]')
+    assert zoom_of(page) == [1, 0, 0]  # what was closed is whole again
+    assert not errors, '\n'.join(errors)
+    page.close()
+
+
+def test_the_queue_of_worst_cases_and_many_marks(browser, voila, looked_at):
+    "Choose what to look at, n and p; f marks from the framed day on, u takes all of it back"
+    from faba_nb.experiment.marks import read_marks
+
+    before = read_marks(looked_at[0])
+    page, errors = opened(browser, voila + 'plants.ipynb', '.faba-picture image')
+    page.set_viewport_size(dict(width=1280, height=800))
+    page.wait_for_selector('svg text:has-text("height, cm")')
+    choose(page, 'look at', 'what the check suspects')
+    says(page, 'looks exchanged with a plant of the other treatment')
+    page.wait_for_selector('img[alt*="DAG"]')
+    reason = lambda: page.locator('.widget-html', has_text=re.compile(r', \d+ of \d+$')).first
+    first = reason().inner_text()
+    assert ', 1 of ' in first
+    page.get_by_role('button', name='next').click()
+    page.wait_for_selector('text=/, 2 of \\d+$/')
+    page.locator('.faba-picture svg').first.click(position=dict(x=5, y=5))
+    page.keyboard.press('n')
+    page.wait_for_selector('text=/, 3 of \\d+$/')
+    page.keyboard.press('p')
+    page.keyboard.press('p')
+    page.wait_for_selector('text=/, 1 of \\d+$/')
+    plant = reason().inner_text().split(':')[0]
+    page.wait_for_selector(f'img[alt^="{plant}"]')
+    assert reason().inner_text() == first
+    for _ in range(4):
+        page.keyboard.press('[')
+    page.keyboard.press('f')
+    says(page, f'5 marks of {plant}')
+    says(page, 'marked doubtful or exclude')
+    page.wait_for_timeout(500)
+    shot(page, 'plants-queue')
+    for large in page.locator('img[alt*="DAG"]').all():
+        box = large.bounding_box()
+        assert box['x'] + box['width'] <= 1280 and box['y'] + box['height'] <= 800, box
+    assert len(read_marks(looked_at[0])) == len(before) + 5
+    page.keyboard.press('u')
+    says(page, f'taken back: {plant}, 5 of 5 marks')
+    assert read_marks(looked_at[0]).to_dict('list') == before.to_dict('list')
     assert not errors, '\n'.join(errors)
     page.close()
 
@@ -418,7 +556,7 @@ def test_nothing_there(browser, tmp_path):
 
 
 def test_in_jupyterlab(browser, looked_at, tmp_path):
-    "One pass in JupyterLab: run all cells, step, click, mark; its own shortcuts keep away from the picture"
+    "One pass in JupyterLab: run all cells, click, zoom, step, mark; its own shortcuts keep away from the picture"
     p, url = jupyterlab('plants', tmp_path, FABA_OUT=str(looked_at[1]))
     try:
         page, errors = opened(browser, f'{url}/lab/tree/plants.ipynb', '.jp-Notebook')
@@ -427,6 +565,9 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
         page.wait_for_selector('svg text:has-text("height, cm")')
         page.locator('.faba-picture g[data-key^="photo|"]').nth(12).click()
         page.wait_for_selector('img[alt*="DAG"]')
+        check_zooming(page)
+        shot(page, 'lab-zoomed')
+        page.keyboard.press('0')
         first = heading(page)[0]
         page.keyboard.press('ArrowRight')
         page.wait_for_selector('text=replicate 2, onset')
@@ -435,6 +576,8 @@ def test_in_jupyterlab(browser, looked_at, tmp_path):
             't => document.querySelector(".faba-picture text").textContent != t', arg=first
         )
         page.locator('.faba-picture g[data-key^="photo|"]').nth(3).click()
+        day = page.locator('.faba-picture g[data-key^="photo|"] > title').nth(3).text_content()
+        page.wait_for_selector(f'[style*="#e0a800"] img[alt$=", {day.split(",")[0]}"]')
         page.wait_for_selector('button:has-text("mark"):not([disabled])')
         page.locator('input[placeholder="why, in a few words"]').fill('seen in the lab')
         page.keyboard.press('Tab')

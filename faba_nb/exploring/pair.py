@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'STRIP', 'X', 'ENDS', 'TOP', 'SMALL', 'marked', 'widths', 'day_scale', 'strip', 'day_axis', 'onset_line',
-           'shown_onset', 'heading', 'probabilities', 'gates', 'charts', 'photographs', 'measurements', 'stacked']
+           'shown_onset', 'heading', 'alarm_of', 'probabilities', 'gates', 'charts', 'photographs', 'measurements',
+           'stacked']
 
 # %% ../../nbs/70_exploring/50_pair.ipynb #974edc1c
 from html import escape
@@ -42,7 +43,7 @@ WIDTH = 1040  # pixels of the charts, with the names of lines on the right
 STRIP = 944  # pixels of the photographs, with the name of a view on the right
 X = scale(1, 39, 62, 880)  # days to pixels
 ENDS = float(X(1.5)), float(X(39.3))  # pixels; where rows of photographs begin and end
-TOP = 46  # pixels; where the photographs begin
+TOP = 50  # pixels; where the photographs begin
 SMALL = 54, 112  # pixels of one photograph in the strip, at most
 
 
@@ -237,6 +238,16 @@ def heading(
     parts.append(words('; '.join(flags), 4, 28, fill=colour('warn')))
     return ''.join(parts)
 
+# %% ../../nbs/70_exploring/50_pair.ipynb #2d84de9b
+def alarm_of(
+    q: pd.DataFrame,  # dag and probability of one plant, from `Sources.means`
+    threshold: float,  # of an alarm
+) -> float:  # NaN where the plant is never alarmed
+    "The first plant-day above the threshold"
+    above = q.probability.to_numpy(float) > threshold
+    days = q.dag.to_numpy(float)[above]
+    return float(days.min()) if len(days) else np.nan
+
 # %% ../../nbs/70_exploring/50_pair.ipynb #103cc968
 def probabilities(
     src: 'Sources',  # what there is to show
@@ -257,8 +268,8 @@ def probabilities(
         name = f'{treatment} {protocol}'
         label = treatment if protocol == protocols[0] else ''
         lines.append(line(name, q.dag, q.probability, colour, dashed, label, word))
-        day = q.dag[q.probability > threshold].min()
-        if day == day:
+        day = alarm_of(q, threshold)
+        if np.isfinite(day):
             marks.append((day, colour, f'{name} {word} {day:g}', dashed))
     return lines, marks
 

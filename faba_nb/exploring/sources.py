@@ -19,7 +19,8 @@ from ..core.errors import BadInput
 from ..core.places import root
 from ..core.study_folder import StudyFolder
 from ..evaluation.signal_dates import alarm_dates
-from ..evaluation.predictions import read_predictions, scores
+from ..evaluation.predictions import read_predictions, read_rounds, scores
+from ..experiment.described_check import find_shifts, size_column
 from ..experiment.description import is_described
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import Facts, built_in
@@ -257,6 +258,46 @@ def series(
         return np.zeros(0), np.zeros(0)
     return t.dag.to_numpy(float), t[column].to_numpy(float)
 
+# %% ../../nbs/70_exploring/40_sources.ipynb #fb6fbb8e
+@patch
+def rounds_of(
+    self: Sources,
+    plant: str,  # its id
+) -> list[int]:
+    "Numbers of the rounds in which a plant was photographed or measured by itself"
+    names = ['fluor']
+    if is_described(self.xp.folder):
+        names = [m for m in self.facts.modalities if m not in self.facts.clocks]
+    seen = [self.rows(name, plant)['round'] for name in ('images', *names)]
+    return sorted({int(r) for rounds in seen for r in rounds})
+
+
+@patch
+def moved(self: Sources) -> list[tuple[list[str], float, str]]:
+    "Runs of plants on a day whose sizes fit other plants better: plants, day, what is odd"
+    if not is_described(self.xp.folder):
+        return []
+    if 'moved' not in self._frames:
+        own = {n: t for n, t in self.xp.modalities.items() if n not in self.facts.clocks}
+        name, column = size_column(own) or ('', '')
+        sizes = own[name][['plant_id', 'dag', column]] if name else None
+        self._frames['moved'] = (
+            [] if sizes is None else list(map(_moved(column), find_shifts(sizes)))
+        )
+    return self._frames['moved']
+
+
+def _moved(column: str) -> 'Callable':
+    "What makes a line of a shift that was found"
+
+    def line(found):
+        "Plants, day and what is odd"
+        shift, who, day = found
+        odd = f'{column} on day {day:g} fits the plant {shift.places:+d} places on better'
+        return who, day, f'{odd} (rank agreement {shift.before:.2f} → {shift.after:.2f})'
+
+    return line
+
 # %% ../../nbs/70_exploring/40_sources.ipynb #72c05da9
 @patch(as_prop=True)
 def arms(self: Sources) -> list[str]:
@@ -336,6 +377,20 @@ def dates(
         s = self.scores(arm, 'online')
         self._means[at] = None if s is None else alarm_dates(s).set_index('genotype')
     return self._means[at]
+
+# %% ../../nbs/70_exploring/40_sources.ipynb #93cba2a2
+@patch
+def published(self: Sources, arm: str, protocol: str) -> 'Scores | None':
+    "`Scores` of an arm on the rows counted as published, or None without such predictions"
+    at = arm, protocol, 'published'
+    if at not in self._scores:
+        path = StudyFolder(self.out).arm(arm).predictions_all_rounds
+        self._scores[at] = self.scores(arm, protocol)
+        if path.exists() and self._scores[at] is not None:
+            rounds = read_rounds(path, self.facts)
+            rounds = rounds[rounds.measured == 1]
+            self._scores[at] = scores(rounds, protocol, arm, facts=self.facts)
+    return self._scores[at]
 
 # %% ../../nbs/70_exploring/40_sources.ipynb #c3f743a0
 @patch(as_prop=True)
