@@ -1093,3 +1093,37 @@ def test_features_of_a_described_experiment(described, tmp_path):
     choices = [c for _, c in colour_choices(src)]
     assert {'treatment', 'genotype', 'stressed', ('size', 'area')} <= set(choices)
     assert not {'fw_g', 'dw_g', ('fluor', 'NPQ_Lss')} & set(choices)
+
+
+# ---- maps over photographs ----
+
+
+def test_a_key_lays_the_map_over_the_enlarged_day(explained_twin, twin):
+    "And takes it off; on a day without one it says so; no map is read twice"
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
+
+    e = PlantsExplorer(twin, explained_twin)
+    assert 'faba explain' not in e.said.value
+    m = e.overlays()[0].maps[0]
+    p = e.src.xp.plants.set_index('plant_id').loc[m.plant_id]
+    e._goto(p.genotype, p.replicate)
+    im = e.src.images
+    mine = im[(im.plant_id == m.plant_id) & (im['view'] == m.view)].sort_values('dag')
+    e.enlarge('photo|' + mine[mine.dag == m.day].photo.iloc[0])
+    assert 'faba-map' not in e.big.value and e.mapped.value == ''
+    e.press(['o'])
+    assert 'faba-map' in e.big.value and 'log-odds of DINOv2' in e.mapped.value
+    known = e.overlays()
+    e.enlarge('photo|' + mine.photo.iloc[0])
+    assert 'faba-map' not in e.big.value and 'no map of this day' in e.mapped.value
+    assert e.overlays() is known
+    e.press(['o'])
+    assert 'faba-map' not in e.big.value and e.mapped.value == ''
+
+
+def test_without_explanations_the_key_says_what_to_do(twin, tmp_path):
+    from faba_nb.exploring.plants_explorer import PlantsExplorer
+
+    e = PlantsExplorer(twin, tmp_path)
+    e.press(['o'])
+    assert 'faba explain OUT' in e.said.value and e.mapped.value == ''

@@ -8,7 +8,7 @@ __all__ = ['KEYS', 'CHARTS', 'HELP', 'PATIENCE', 'BATCH', 'FIRST', 'HIGH', 'REDU
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #0c7e3797
 from contextlib import contextmanager, nullcontext
 from html import escape
-import time
+import base64, time
 import ipywidgets as w
 import numpy as np, pandas as pd
 import pyvips
@@ -23,19 +23,21 @@ from .pair import STRIP, WIDTH, measurements, photographs, stacked
 from .picture import Picture
 from .charts import svg, treatment_colours
 from .sources import Explorer, Sources, later, note, plain, series_names
+from ..reporting.map_overlays import all_overlays, placed
 from ..reporting.results import OUTLIER, doubts
 from ..reporting.words import in_order, stressed
 from .thumbnails import Thumbnails, at_full_size, data_uri, photo_size, reduced
 from .worst_cases import COLUMNS, DOUBT, choices, none_found, worst_cases
 
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #60f98e9e
-KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'a', 'f', 'u', 'n', 'p', 'Escape')
+KEYS = ('left', 'right', 'up', 'down', '[', ']', 'm', 'a', 'f', 'u', 'n', 'p', 'o', 'Escape')
 CHARTS = 'what the charts show: sensors, arms, protocol, threshold'
 HELP = (
     '← → replicates, ↑ ↓ genotypes (click a photograph first); a click enlarges a day, '
     '[ ] go to the day before and after, + − zoom, 0 shows all of it, Esc closes it; '
     'm marks what is chosen, a all days of the plant, f the framed day and all later ones, '
-    'u takes back what was last marked; n p go on and back in the queue of look at'
+    'u takes back what was last marked; n p go on and back in the queue of look at; '
+    'o lays the map of an explained alarm over the enlarged day, and takes it off'
 )
 
 
@@ -56,10 +58,11 @@ class PlantsExplorer(Explorer):
         self.big = self.zoomed.shown
         self.picture = Picture(keys=KEYS)
         self.charts = Picture(keys=KEYS)
-        self.dates, self.changes = w.HTML(), w.HTML()
+        self.dates, self.changes, self.mapped = w.HTML(), w.HTML(), w.HTML()
         self._held, self._loaded = False, False
         self._parts = ()
         self._enlarged, self._sharp = (), False
+        self._overlays, self._map = None, None
         self._weighed = None
         super().__init__([self.notice])
         self.add_class('faba-explorer')
@@ -143,7 +146,7 @@ def _controls(self: PlantsExplorer) -> None:
 def _arrange(self: PlantsExplorer) -> None:
     "Controls, photographs with the enlarged day beside them, charts"
     beside = w.Layout(display='none', flex='1 1 280px', max_width='420px')
-    self.large = w.VBox([self.zoomed, self.marking], layout=beside)
+    self.large = w.VBox([self.zoomed, self.mapped, self.marking], layout=beside)
     left = w.Layout(flex='0 0 auto', width=f'{STRIP + 4}px', max_width='100%')
     strip = w.VBox([self.picture, self.changes], layout=left)
     rows = w.HBox([strip, self.large], layout=w.Layout(flex_flow='row wrap'))
@@ -275,6 +278,7 @@ def press(
         'a': lambda: self.marking.write(WHOLE),
         'f': lambda: self.marking.write(ONWARDS),
         'u': self.marking.undo,
+        'o': self.next_map,
     }
     moved = set(keys) - set(act)
     with self.hold() if moved else nullcontext():
@@ -679,6 +683,7 @@ def _enlarge(
             else ''
         )
         self._enlarged = at
+        self._say_map()
     self.large.layout.display = '' if at else 'none'
 
 
@@ -728,6 +733,65 @@ def other_day(
     if 0 <= at < len(mine):
         self.enlarge('photo|' + mine.photo.iloc[at])
 
+# %% ../../nbs/70_exploring/60_plants_explorer.ipynb #30289155
+@patch
+def overlays(self: PlantsExplorer) -> 'list[Overlays]':
+    "The maps of all arms that were explained, read once"
+    if self._overlays is None:
+        self._overlays = all_overlays(self.src.results) if self.src.results else []
+    return self._overlays
+
+
+@patch
+def next_map(self: PlantsExplorer) -> None:
+    "No map, that of the first arm, of the next, and none again"
+    if not self.overlays():
+        self.said.value = note('No alarm has been explained: faba explain OUT --arm A')
+        return
+    after = 0 if self._map is None else self._map + 1
+    self._map = after if after < len(self.overlays()) else None
+    self._enlarged = ()
+    self._enlarge()
+
+
+@patch
+def _map_on(self: PlantsExplorer, r: pd.Series) -> 'MapOverlay | None':
+    "The map that is chosen, of one photograph"
+    if self._map is None:
+        return None
+    key = (str(r.plant_id), r['view'], float(r.dag))
+    maps = self.overlays()[self._map].maps
+    return next((m for m in maps if (m.plant_id, m.view, m.day) == key), None)
+
+
+@patch
+def _say_map(self: PlantsExplorer) -> None:
+    "What lies over the photographs, or that nothing does"
+    if self._map is None or self.photo is None:
+        self.mapped.value = ''
+        return
+    text = self.overlays()[self._map].words
+    if not any(self._map_on(r) is not None for r in self._same_day()):
+        text += ' There is no map of this day: maps lie around the day of an alarm.'
+    self.mapped.value = f'<small>{escape(text)}</small>'
+
+
+@patch
+def _under_map(
+    self: PlantsExplorer,
+    r: pd.Series,  # a row of `Experiment.images`
+    photo: str,  # HTML of the photograph
+    size: tuple[int, int],  # of the file, pixels
+) -> str:
+    "The photograph, with its map over it where one is chosen"
+    m = self._map_on(r)
+    if m is None:
+        return photo
+    left, top, wide, high = placed(m.box, (0, 0, *size))
+    style = f'left:{left}%;top:{top}%;width:{wide}%;height:{high}%'
+    png = 'data:image/png;base64,' + base64.b64encode(m.picture).decode()
+    return f'<div class="faba-layers">{photo}<img class="faba-map" alt="" style="{style}" src="{png}"></div>'
+
 # %% ../../nbs/70_exploring/60_plants_explorer.ipynb #ee37a39f
 HIGH = 400  # pixels of an enlarged photograph on the screen, at most
 REDUCED = 700  # pixels of its height while nobody zooms
@@ -747,7 +811,8 @@ def _framed(
     state = 'full' if self._sharp else 'reduced'
     style = f'width:min(100%,{HIGH * wide / high:.0f}px);box-sizing:border-box'
     style += f';border:3px solid {frame}'
+    photo = f'<img src="{data_uri(jpeg)}" alt="{name}" draggable="false">'
     return (
         f'<div data-zoom="{state}" data-wide="{wide}" style="{style}">'
-        f'<img src="{data_uri(jpeg)}" alt="{name}" draggable="false"></div>'
+        f'{self._under_map(r, photo, (wide, high))}</div>'
     )

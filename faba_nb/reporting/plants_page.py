@@ -6,7 +6,7 @@
 __all__ = ['PROTOCOLS', 'ABOUT', 'LONGEST', 'RIM', 'COARSE', 'COLUMNS', 'LIMIT', 'HEIGHTS', 'QUALITIES', 'ENOUGH', 'NEVER',
            'shown_arms', 'arm_scores', 'curves', 'alarms', 'plants_of', 'places_of', 'known_days', 'treated_from',
            'onset_sentence', 'Small', 'small_photograph', 'alike', 'frame_of', 'sheet', 'webp', 'sheets', 'shown_views',
-           'photographs_of', 'scale_words', 'Photographs', 'all_photographs', 'Told', 'told_by', 'placed', 'map_data',
+           'photographs_of', 'scale_words', 'Photographs', 'all_photographs', 'Told', 'told_by', 'map_data',
            'page_data', 'as_json', 'intro', 'plants_html', 'write_plants']
 
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #32a96e3a
@@ -35,7 +35,7 @@ from ..experiment.experiment_folder import DescribedExperiment, Experiment
 from ..experiment.facts import Facts
 from .comparison_tables import nice
 from .figures import plant_box
-from .map_overlays import MapOverlay, all_overlays
+from .map_overlays import MapOverlay, all_overlays, placed
 from .pages import simulated_notice
 from .rendering import page_facts, style_sheet, templates
 from faba_nb.reporting.results import (
@@ -474,17 +474,6 @@ def _said(told: Told, plant: str, days: Sequence[float]) -> dict:
 NEVER = 1.01  # a threshold that nothing exceeds
 
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #382f1525
-def placed(
-    box: tuple,  # left, top, right, bottom of the map, pixels of the photograph
-    frame: Sequence[float],  # the same of what is shown
-) -> list[float]:  # left, top, width, height, per cent of what is shown
-    "Where a map lies on a picture"
-    left, top, right, bottom = box
-    wide, high = (frame[2] - frame[0]) / 100, (frame[3] - frame[1]) / 100
-    at = [(left - frame[0]) / wide, (top - frame[1]) / high]
-    return [round(x, 3) for x in (*at, (right - left) / wide, (bottom - top) / high)]
-
-
 def map_data(
     results: Results,  # the study
     places: Sequence[dict],  # that are shown
