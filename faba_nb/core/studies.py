@@ -260,11 +260,11 @@ class Study:
     title: Annotated[str, AfterValidator(_title)] = ''  # the question in words
     contrasts: tuple[tuple[str, ...], ...] = ()  # pairs of arms, first minus second
     arms: dict[str, Arm] = field(default_factory=dict)
+    # versions, commit, data: written with the results
+    provenance: dict = field(default_factory=dict)
     explained: dict[str, int] = field(
         default_factory=dict
     )  # arm -> plants whose alarm is explained
-    # versions, commit, data: written with the results
-    provenance: dict = field(default_factory=dict)
     registered: tuple[Registration, ...] = ()  # those of the contrasts that were registered
 
 # %% ../../nbs/00_core/06_studies.ipynb #34997982
