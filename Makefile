@@ -47,10 +47,11 @@ one: .venv/.ready
 	@$(BIN)/faba train one --data $(DEMO_DATA) --out results/one --shard 1/12
 	@$(BIN)/faba status results/one
 
+# one process more than cores, as many tests wait for something
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not full and not slurm"
+	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist worksteal -m "not full and not slurm"
 
-# each file by one of the processes, those with many tests first; one process more than otherwise, as most of these tests wait for something
+# each file by one of the processes, those with many tests first
 test-all: setup
 	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadfile -m "full or slurm"
 
