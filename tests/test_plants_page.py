@@ -146,7 +146,9 @@ def test_a_plant_keeps_to_its_bytes(grown):
         assert sum(len(v) for k, v in pictures.items() if k.startswith(f's{i}-')) <= LIMIT
     # the worst that a camera could send, on as many days as the longest experiment has
     noise = np.random.default_rng(1).integers(0, 255, (LONGEST, LONGEST // 2, 3), 'uint8')
-    cell, _, _, made = sheets({0: [Image.fromarray(noise)] * 60, 1: [Image.fromarray(noise)]}, LIMIT)
+    cell, _, _, made = sheets(
+        {0: [Image.fromarray(noise)] * 60, 1: [Image.fromarray(noise)]}, LIMIT
+    )
     assert max(map(len, made.values())) <= LIMIT and cell[1] in HEIGHTS
     assert LIMIT * 4 / 3 < 0.9 * WHOLE  # the rest is for numbers
 

@@ -141,7 +141,8 @@ def explained_files(
     name: str,  # of the arm
 ) -> list[Path]:  # those that are there, sorted
     "The files that explain the alarms of one arm"
-    return sorted(p for p in self.explanation(name).glob('*') if p.suffix in ('.csv', '.npz'))
+    there = self.explanation(name).glob('*')
+    return sorted(p for p in there if p.suffix in ('.csv', '.npz'))
 
 # %% ../../nbs/00_core/04_study_folder.ipynb #e6a23814
 @patch(as_prop=True)
