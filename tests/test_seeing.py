@@ -504,3 +504,32 @@ def test_what_cannot_be_explained_is_refused(explained, tmp_path, capsys):
     assert 'only networks' in refused('--arm', 'plain')
     assert 'unknown plant' in refused('--arm', 'net', '--plants', '24_FabaDr_999')
     assert main(['explain', str(tmp_path), '--arm', 'net']) == 2
+
+
+def test_without_an_alarm_the_most_suspicious_days_are_explained(explained):
+    "Plants of different genotypes first; alarmed ones alone where there are any"
+    from faba_nb.training.explanations import _chosen
+
+    plants = [f'p{i}' for i in range(6)]
+    genotype = pd.Series(list('AAABBB'), index=plants)
+    days = pd.DataFrame(dict(plant_id=plants, treatment='dry', dag=9.0, alarmed=False))
+    asked = lambda t: _chosen(t, None, 'a', ['dry'], genotype, 2).plant_id.tolist()
+    assert asked(days) == ['p0', 'p3']
+    assert asked(days.assign(alarmed=[False, True, True, False, False, False])) == ['p1', 'p2']
+
+
+def test_an_arm_that_never_reads_online_has_no_step(explained):
+    from faba_nb.core.studies import study_from
+    from faba_nb.running.pipeline import steps_of
+
+    names = lambda **arm: [
+        s.name
+        for s in steps_of(
+            study_from({'arms': {'a': {'modalities': ['vi']} | arm}, 'explained': {'a': 2}}),
+            explained,
+            explained,
+            explained,
+            ['explain'],
+        )
+    ]
+    assert names() == ['explain-a'] and names(protocols=['retrospective']) == []

@@ -284,7 +284,8 @@ def _explain_steps(
     study: Study, data: Path, features: Path, out: Path, options: dict
 ) -> Iterator[Step]:
     "One step per arm whose alarms are explained"
-    asked = {options['arm']: None} if 'arm' in options else study.explained
+    online = {n: k for n, k in study.explained.items() if 'online' in study.arms[n].protocols}
+    asked = {options['arm']: None} if 'arm' in options else online
     for name, most in asked.items():
         named = {k: v for k, v in options.items() if k != 'arm'} or {'most': most}
         yield _explain_step(data, features, out, name, {k: v for k, v in named.items() if v})

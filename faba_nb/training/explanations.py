@@ -181,16 +181,17 @@ def _chosen(
     genotype: pd.Series,
     most: int,
 ) -> pd.DataFrame:
-    "The rows of the plants asked for; else alarmed plants under stress, of many genotypes"
+    "The rows of the plants asked for; else plants under stress, alarmed where any is, of many genotypes"
     for name in plants or ():
         if name not in set(days.plant_id):
             raise unknown('plant', name, days.plant_id, arm)
     if plants:
         return days[days.plant_id.isin(list(plants))]
-    alarmed = days[days.alarmed & days.treatment.isin(stress)]
-    turn = alarmed.groupby(alarmed.plant_id.map(genotype)).cumcount()
+    dry = days[days.treatment.isin(stress)]
+    asked = dry[dry.alarmed] if dry.alarmed.any() else dry
+    turn = asked.groupby(asked.plant_id.map(genotype)).cumcount()
     chosen = turn.sort_values(kind='stable').index[:most]
-    return alarmed.loc[chosen].sort_index()
+    return asked.loc[chosen].sort_index()
 
 # %% ../../nbs/30_training/14_explanations.ipynb #e8779110
 def asked_of(
@@ -214,7 +215,7 @@ def asked_of(
     genotype = t.groupby('plant_id').genotype.first()
     days = _chosen(alarm_days(t), plants, name, stress, genotype, most)
     if days.empty:
-        raise BadInput('no plant under stress was alarmed', name, 'name plants with --plants')
+        raise BadInput('it has no online predictions of plants under stress, so no alarms', name)
     return work, days
 
 
