@@ -454,9 +454,16 @@ def test_parts_of_an_alarm_add_up(explained, capsys):
     paths = [Path(p) for p in capsys.readouterr().out.split()]
     assert [p.relative_to(explained).as_posix() for p in paths] == [
         'explanations/net/days.csv',
+        'explanations/net/embedding_map.csv',
+        'explanations/net/embeddings.csv',
         'explanations/net/modalities.csv',
     ]
-    days, t = map(pd.read_csv, paths)
+    days, drawn, held, t = map(pd.read_csv, paths)
+    assert (
+        len(held) == len(drawn)
+        and 'e128' in held
+        and set(held.split) == {'train', 'validation', 'test'}
+    )
     one = t.groupby('plant_id')
     assert 1 <= len(one) <= 12 and set(t.modality) == {'fluor', 'env', 'vi'} and t.alarmed.all()
     assert np.allclose(one.part.sum(), one.log_odds.first() - one.without_any.first(), atol=1e-9)

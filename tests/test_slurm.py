@@ -78,7 +78,9 @@ def test_plans_say_what_the_sites_say():
     assert '--partition=gpusmall --gres=gpu:a100:1,nvme:100 --cpus-per-task=32' in first
     assert '--partition=small --cpus-per-task=8' in second and 'gres' not in second
     assert first.startswith("job train '' ") and first.endswith(' --only features,train')
-    assert second.startswith('job evaluate train ') and second.endswith(' --only evaluate,report')
+    assert second.startswith('job evaluate train ') and second.endswith(
+        ' --only evaluate,explain,report'
+    )
     assert roihu.count('--partition=gpumedium --gres=gpu:gh200:1 --cpus-per-task=72') == 1
     assert "FABA_MODULES=pytorch/2.9" in mahti and "FABA_MODULES=python-pytorch/2.10" in roihu
     for text, jobs in ((mahti, 2), (roihu, 1)):

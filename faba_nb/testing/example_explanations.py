@@ -86,6 +86,17 @@ def _asked(folder: StudyFolder, arm: str, most: int, data: str | Path | None) ->
     there = [bool(_files(data, one)) for one in mine.to_dict('records')]
     return mine[there].head(most)
 
+# %% ../../nbs/18_testing/55_example_explanations.ipynb #32f3cc81
+def _embedding_map(folder: StudyFolder, arm: str, rng: np.random.Generator) -> pd.DataFrame:
+    "A point for every plant-day of the test plants, as if one fit had read them"
+    t = read_csv(folder.arm(arm).predictions, dtype={'plant_id': str})
+    t = t[t.split == 'test'].drop_duplicates(['plant_id', 'dag'])
+    at = rng.normal(t.probability.to_numpy()[:, None] * 4, 1, (len(t), 4))
+    points = pd.DataFrame(at, columns=['pc1', 'pc2', 'tsne1', 'tsne2'], index=t.index)
+    kept = t.drop(columns=['probability', 'protocol'], errors='ignore')
+    odds = np.log(t.probability / (1 - t.probability)).clip(-9, 9)
+    return kept.assign(log_odds=odds, onset_class='Mid').join(points)
+
 # %% ../../nbs/18_testing/55_example_explanations.ipynb #f53c5a48
 def _sensors(asked: pd.DataFrame, modalities: Sequence[str], rng: np.random.Generator) -> tuple:
     "Rows by plant and modality, and by plant and day"
@@ -114,6 +125,7 @@ def example_explanations(
     asked, to = _asked(folder, arm, plants, data), folder.explanation(arm)
     for t, name in zip(_sensors(asked, modalities, rng), ('modalities', 'days')):
         write_csv(t, to / f'{name}.csv')
+    write_csv(_embedding_map(folder, arm, rng), to / 'embedding_map.csv')
     if 'image' not in modalities:
         return to
     found = [_photographed(r, _files(data, r), rng) for r in asked.to_dict('records')]
