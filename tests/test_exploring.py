@@ -1127,3 +1127,15 @@ def test_without_explanations_the_key_says_what_to_do(twin, tmp_path):
     e = PlantsExplorer(twin, tmp_path)
     e.press(['o'])
     assert 'faba explain OUT' in e.said.value and e.mapped.value == ''
+
+
+def test_a_drawing_of_ours_is_drawn_and_one_among_photographs_is_not():
+    import pyvips
+    from faba_nb.backbones import photographs
+    from faba_nb.exploring.charts import as_png
+
+    drawing = '<svg width="8" height="8"><rect width="8" height="8" fill="red"/></svg>'
+    assert photographs and as_png(drawing).startswith(b'\x89PNG')
+    named = drawing.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    with pytest.raises(pyvips.Error, match='blocked'):
+        pyvips.Image.svgload_buffer(named.encode())

@@ -99,6 +99,20 @@ def _silence(beat: dict | None) -> str:
     age = time.time() - beat['time']
     return f'no progress for {duration(age)}' if age > 120 else ''
 
+# %% ../../nbs/60_running/04_status.ipynb #3b8c9150
+def _study(out: str | Path) -> Study | None:
+    "The study of the folder; None when `study.yaml` cannot be read"
+    try:
+        return read_study(StudyFolder(out).study)
+    except (BadInput, OSError, ValueError):
+        return None
+
+
+def _expected(out: str | Path, arm: Arm) -> int | None:
+    "How many fits an arm has, or None before the experiment was looked at"
+    genotypes = read_run(out).get('genotypes')
+    return arm.fits(genotypes) if isinstance(genotypes, int) and genotypes else None
+
 # %% ../../nbs/60_running/04_status.ipynb #93070aa0
 def _explains(out: Path) -> bool:
     "Whether the study wants alarms explained"
@@ -133,20 +147,6 @@ def _place_in_order(row: dict[str, str]) -> int:
     "Where a row belongs among the steps"
     step = _step_of(row['what'])
     return STEPS.index(step) if step in STEPS else len(STEPS)
-
-# %% ../../nbs/60_running/04_status.ipynb #3b8c9150
-def _study(out: str | Path) -> Study | None:
-    "The study of the folder; None when `study.yaml` cannot be read"
-    try:
-        return read_study(StudyFolder(out).study)
-    except (BadInput, OSError, ValueError):
-        return None
-
-
-def _expected(out: str | Path, arm: Arm) -> int | None:
-    "How many fits an arm has, or None before the experiment was looked at"
-    genotypes = read_run(out).get('genotypes')
-    return arm.fits(genotypes) if isinstance(genotypes, int) and genotypes else None
 
 # %% ../../nbs/60_running/04_status.ipynb #8067457a
 def _record(path: Path) -> dict:
