@@ -184,7 +184,8 @@ def test_intervals_hold_the_agreement_that_was_planted():
 def test_intervals_hold_the_raters_that_were_planted():
     "Lean, noise, false onsets, and the variance between plants of one genotype"
     share = pd.DataFrame([rater_intervals(seed) for seed in range(SETS)]).mean()
-    assert share.min() >= (0.93 if SETS >= 200 else 0.75), share
+    assert share.mean() >= (0.93 if SETS >= 200 else 0.85), share
+    assert share.min() >= (0.92 if SETS >= 200 else 0.75), share
 
 
 def test_consensus_holds_the_true_onsets():
