@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST_FILE', 'LARGEST', 'SMALLEST', 'NEARLY_BLACK', 'DIMMEST', 'NO_PLANT', 'OUT_OF_FRAME', 'EXCESS_GREEN', 'MASKS',
            'WHOLE', 'NO_MASK', 'RIM', 'FREE_RIM', 'BadImage', 'read_bytes', 'form_of', 'lies', 'decode', 'Photograph',
-           'on_black', 'Cut', 'read_photograph', 'excess_green', 'otsu', 'mask', 'plant']
+           'on_black', 'Cut', 'read_photograph', 'photograph_size', 'excess_green', 'otsu', 'mask', 'plant']
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #f15fc28f
 import hashlib, os, stat
@@ -326,6 +326,19 @@ def read_photograph(
     if fault:
         raise BadImage(_no_plant(mode, values, fault))
     return Photograph(image, alpha, box, size, form, orientation, _words(values), cut.mask)
+
+# %% ../../nbs/20_backbones/02_photographs.ipynb #98e9df1b
+def photograph_size(
+    source: str | Path | bytes,  # path of a file, or its bytes
+    cut: Cut = WHOLE,  # the part of it that counts
+) -> tuple[int, int]:  # width and height, pixels
+    "The size of a photograph as `read_photograph` gives it, without its pixels"
+    if cut.box:
+        left, top, right, bottom = cut.box
+        return right - left, bottom - top
+    im = _open(source if isinstance(source, bytes) else read_bytes(source))
+    lying = _orientation(im) >= 5
+    return (im.height, im.width) if lying else (im.width, im.height)
 
 # %% ../../nbs/20_backbones/02_photographs.ipynb #c0b0c006
 def _lit(image: Image.Image) -> np.ndarray:

@@ -262,9 +262,7 @@ class Study:
     arms: dict[str, Arm] = field(default_factory=dict)
     # versions, commit, data: written with the results
     provenance: dict = field(default_factory=dict)
-    explained: dict[str, int] = field(
-        default_factory=dict
-    )  # arm -> plants whose alarm is explained
+    explained: dict[str, int] = field(default_factory=dict)  # arm -> so many plants' alarms
     registered: tuple[Registration, ...] = ()  # those of the contrasts that were registered
 
 # %% ../../nbs/00_core/06_studies.ipynb #34997982
@@ -630,6 +628,12 @@ def to_yaml(self: Study) -> str:
         for c in d['contrasts']
     ]
     return dump_yaml(d)
+
+# %% ../../nbs/00_core/06_studies.ipynb #7d554f35
+@patch(as_prop=True)
+def to_explain(self: Study) -> dict[str, int]:  # arm -> plants
+    "Whose alarms are explained: of the arms asked for, those that read online and so have alarms"
+    return {n: k for n, k in self.explained.items() if 'online' in self.arms[n].protocols}
 
 # %% ../../nbs/00_core/06_studies.ipynb #e6c31ddd
 @patch(as_prop=True)

@@ -745,11 +745,13 @@ def overlays(self: PlantsExplorer) -> 'list[Overlays]':
 @patch
 def next_map(self: PlantsExplorer) -> None:
     "No map, that of the first arm, of the next, and none again"
-    if not self.overlays():
-        self.said.value = note('No alarm has been explained: faba explain OUT --arm A')
+    every = self.overlays()
+    shown = [i for i, o in enumerate(every) if o.maps]
+    if not shown:
+        none = 'No alarm has been explained: faba explain OUT --arm A'
+        self.said.value = note(' '.join(o.words for o in every) or none)
         return
-    after = 0 if self._map is None else self._map + 1
-    self._map = after if after < len(self.overlays()) else None
+    self._map = next((i for i in shown if self._map is None or i > self._map), None)
     self._enlarged = ()
     self._enlarge()
 
@@ -772,7 +774,7 @@ def _say_map(self: PlantsExplorer) -> None:
         return
     text = self.overlays()[self._map].words
     if not any(self._map_on(r) is not None for r in self._same_day()):
-        text += ' There is no map of this day: maps lie around the day of an alarm.'
+        text += ' There is no map of this day: maps lie around the day that was explained.'
     self.mapped.value = f'<small>{escape(text)}</small>'
 
 

@@ -82,6 +82,7 @@ def _words(own: pd.DataFrame, arm: str, beside: bool, results: Results) -> tuple
         f'{nice(arm)}: {left}The step embeddings of one fit (128 numbers before the head), '
         f'{days}, of which {unseen} belong to plants that it had not learned from. t-SNE; above: all '
         f'treatments, below: {stressed(facts)}s by onset class. Under stress, its log-odds '
-        f'and the day have a rank correlation of {age}.'
+        f'and the day have a rank correlation of {age}. '
+        'Distances between clusters of a t-SNE mean nothing.'
     )
     return caption, f'Maps of {days} of {nice(arm)}.'

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from ..backbones.framing import Framing, layout
-from ..backbones.manifests import checked
-from ..backbones.photographs import BadImage, read_photograph
+from ..backbones.manifests import checked, cuts
+from ..backbones.photographs import BadImage, photograph_size
 from ..core.errors import BadInput
 from .comparison_tables import nice
 from faba_nb.reporting.explanations_page import (
@@ -26,9 +26,8 @@ from faba_nb.reporting.explanations_page import (
     method_words,
     overlay,
     way,
-    why_no_maps,
 )
-from .results import NoSubject, NotThere, Results, number
+from .results import NoSubject, NotThere, Results, names_only, number
 
 # %% ../../nbs/50_reporting/67_map_overlays.ipynb #6e6a1338
 Box = tuple[float, float, float, float]  # left, top, right, bottom, pixels of a photograph
@@ -93,32 +92,32 @@ class Overlays:
     "The maps of one arm"
 
     arm: str
-    words: str  # what is shown, and what its tests say
-    maps: tuple[MapOverlay, ...]
+    words: str  # what is shown and what its tests say, or why nothing is
+    maps: tuple[MapOverlay, ...] = ()
 
 
 def _words(arm: str, m: Maps, method: str, reach: float) -> str:
     "What is shown, and what its tests say"
     name = way(method, m.methods[method])
     tests = method_words(name, m.tests[m.tests.method == method])
+    what = f'By how much the log-odds of {nice(arm)} fall when a part is covered'
+    if method == 'path':
+        what = f'What each part adds to the log-odds of {nice(arm)}'
     return (
-        f'How the log-odds of {nice(arm)} change when a part is covered. Orange: they fall, '
-        f'by up to {number(reach, 2)} a cell; blue: they rise. Of its tests: {tests}.'
+        f'{what}: orange above 0, blue below, the strongest colour {number(reach, 2)} a cell. '
+        f'Of its tests: {tests}.'
     )
 
-
+# %% ../../nbs/50_reporting/67_map_overlays.ipynb #da37b583
 def _sizes(results: Results, t: pd.DataFrame) -> dict[str, tuple[int, int]]:
     "Width and height of each photograph with a map"
     data = results.run['data']
     listing = checked(results.experiment.images, data, where=data)
     files = {str(Path(data) / p): p for p in t.photograph}
-    found = {}
-    for r in listing[listing.file.isin(list(files))].itertuples():
-        cut = [r.cut] if 'cut' in listing else []
-        found[files[r.file]] = read_photograph(r.file, *cut).size
-    return found
+    mine = listing[listing.file.isin(list(files))]
+    return {files[f]: photograph_size(f, c) for f, c in zip(mine.file, cuts(mine))}
 
-
+# %% ../../nbs/50_reporting/67_map_overlays.ipynb #795d390f
 def overlays_of(
     results: Results,  # the study
     arm: str,  # one with maps
@@ -129,30 +128,28 @@ def overlays_of(
     t, arrays = m.table[m.table.method == method], m.arrays[method]
     reach = float(np.abs(arrays).max()) or 1.0
     framing, sizes = framing_of(results, arm), _sizes(results, t)
-    maps = [
-        MapOverlay(
-            r.plant_id,
-            r.view,
-            float(r.day),
-            tile(arrays[int(r.row)], reach),
-            square_on(framing, sizes[r.photograph]),
-        )
-        for r in t.itertuples()
-        if r.photograph in sizes
-    ]
+
+    def of_row(r):
+        "One map and its place"
+        picture = tile(arrays[int(r.row)], reach)
+        box = square_on(framing, sizes[r.photograph])
+        return MapOverlay(r.plant_id, r.view, float(r.day), picture, box)
+
+    maps = [of_row(r) for r in t.itertuples() if r.photograph in sizes]
     return Overlays(arm, _words(arm, m, method, reach), tuple(maps))
 
-
+# %% ../../nbs/50_reporting/67_map_overlays.ipynb #0f2046d2
 def all_overlays(
     results: Results,  # the study
-) -> list[Overlays]:  # of every arm that has some; none where photographs are out of reach
+) -> list[Overlays]:  # of every arm that was explained; those without maps say why
     "The maps of all arms that were explained"
     found = []
     for arm in explained_arms(results):
-        if why_no_maps(results, arm):
-            continue
         try:
             found.append(overlays_of(results, arm))
-        except (NoSubject, NotThere, BadImage, BadInput):
-            continue
-    return [o for o in found if o.maps]
+        except (NoSubject, NotThere, BadImage, BadInput) as e:
+            why = names_only(str(e).split('\n')[0].rstrip('.'), results.run.get('data') or '')
+            found.append(
+                Overlays(arm, f'No map of {nice(arm)} is shown: {why[:1].lower()}{why[1:]}.')
+            )
+    return found

@@ -479,7 +479,9 @@ def map_data(
     places: Sequence[dict],  # that are shown
     rows: Sequence[dict],  # plants
     photographs: Photographs,  # of the page
-) -> list[dict]:  # an arm each: title, words, and by plant, view and day [place, picture]
+) -> tuple[
+    list[dict], list[str]
+]:  # of an arm: title, words, what lies where; and why others have none
     "The maps of all arms that were explained"
     cells = {i: p['cells'] for p in places for i in p['plants'] if p['cells']}
     numbers = {row['id']: i for i, row in enumerate(rows) if i in cells}
@@ -495,12 +497,14 @@ def map_data(
         where = placed(m.box, cells[i][view]['frame'])
         return f'{i}/{view}/{m.day:g}', [where, base64.b64encode(m.picture).decode()]
 
-    found = []
+    found, lacking = [], []
     for o in all_overlays(results):
+        if not o.maps:
+            lacking.append(o.words)
         shown = dict(filter(None, map(of_map, o.maps)))
         if shown:
             found.append(dict(title=nice(o.arm), words=o.words, of=shown))
-    return found
+    return found, lacking
 
 # %% ../../nbs/50_reporting/92_plants_page.ipynb #29c81743
 def page_data(
@@ -528,7 +532,8 @@ def page_data(
         places=[_place(g, r, own, rows, c) for (g, r, own), c in zip(places, photographs.cells)],
         notes=_notes(results, told, photographs.note),
     )
-    data['maps'] = map_data(results, data['places'], rows, photographs)
+    data['maps'], lacking = map_data(results, data['places'], rows, photographs)
+    data['notes'] += lacking
     for cell in filter(None, (c for p in data['places'] for c in p['cells'])):
         del cell['frame']
     data['places'] = [p for p in data['places'] if p['days']]

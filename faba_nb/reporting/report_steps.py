@@ -97,10 +97,7 @@ def _texts() -> list[Path]:
     return sorted(p for p in files if p.suffix in ('.bib', '.csv'))
 
 # %% ../../nbs/50_reporting/95_report_steps.ipynb #69e81ba4
-ONE_THREAD = {
-    k: os.environ.get(k, '1')
-    for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
-}
+ONE_THREAD = {k: os.environ.get(k, '1') for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
 
 
 def page_step(

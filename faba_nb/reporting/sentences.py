@@ -239,7 +239,8 @@ def _of_labels(pair: str, rows: pd.DataFrame) -> str:
         return f'{text}.'
     r = drawn.iloc[0]
     share = number(100 * r.label_share, 0)
-    whose = f'of onsets from {counted(r.raters, "rater")}'
+    known = counted(r.raters, 'rater') if r.raters > 0 else 'raters whose number was not recorded'
+    whose = f'of onsets from {known}'
     doubt = '; two raters are too few to know how far raters differ' if r.raters == 2 else ''
     return (
         f'{text}; over {counted(r.sets, "imputed set")} {whose}, {share} % of the variance is '

@@ -284,17 +284,21 @@ def _explain_steps(
     study: Study, data: Path, features: Path, out: Path, options: dict
 ) -> Iterator[Step]:
     "One step per arm whose alarms are explained"
-    online = {n: k for n, k in study.explained.items() if 'online' in study.arms[n].protocols}
-    asked = {options['arm']: None} if 'arm' in options else online
-    for name, most in asked.items():
-        named = {k: v for k, v in options.items() if k != 'arm'} or {'most': most}
-        yield _explain_step(data, features, out, name, {k: v for k, v in named.items() if v})
+    if 'arm' in options:
+        plants = options.get('plants')
+        by_hand = {'plants asked for': fingerprint(plants)}
+        asked = {'plants': plants} if plants else {}
+        yield _explain_step(study, data, features, out, options['arm'], asked, by_hand)
+        return
+    for name, most in study.to_explain.items():
+        yield _explain_step(study, data, features, out, name, {'most': most}, {})
 
 
-def _explain_step(data: Path, features: Path, out: Path, name: str, asked: dict) -> Step:
+def _explain_step(
+    study: Study, data: Path, features: Path, out: Path, name: str, asked: dict, by_hand: dict
+) -> Step:
     "Whatever explains the alarms of one arm"
     folder = StudyFolder(out)
-    by_hand = {k: fingerprint(v) for k, v in asked.items() if k == 'plants'}
 
     return Step(
         name=f'explain-{name}',
@@ -304,6 +308,7 @@ def _explain_step(data: Path, features: Path, out: Path, name: str, asked: dict)
             'predictions': fingerprint(file_digests(predictions(out, [name]), out)),
             'data': state_of_data(data),
             'code': state_of_code(*rooms_of('explain'), 'nbs/80_jobs/explain.ipynb'),
+            'plants of the study': fingerprint(study.explained.get(name)),
             **by_hand,
         },
         results=lambda: folder.explained_files(name),

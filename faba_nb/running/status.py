@@ -117,7 +117,7 @@ def _expected(out: str | Path, arm: Arm) -> int | None:
 def _explains(out: Path) -> bool:
     "Whether the study wants alarms explained"
     study = _study(out)
-    return bool(study and study.explained)
+    return bool(study and study.to_explain)
 
 # %% ../../nbs/60_running/04_status.ipynb #f0ee1262
 def steps_table(

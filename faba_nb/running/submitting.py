@@ -117,7 +117,7 @@ def workload_of(
         genotypes=genotypes,
         fits=sum(a.fits(genotypes) for a in own.arms.values()),
         arms=len(study.arms),
-        explained=sum(study.explained.values()),
+        explained=sum(study.to_explain.values()),
         backbones=tuple(dict.fromkeys(read)),
         missing=tuple(missing),
     )
@@ -157,7 +157,7 @@ class Job:
         return min(max(15, wanted), allowed, most or 10**9)
 
 # %% ../../nbs/60_running/06_submitting.ipynb #87c4737a
-COVERED = 500  # photographs encoded to explain one plant: patches of two sizes, three days, views
+COVERED = 500  # photographs encoded for one plant, about: patches of two sizes, three days, views
 
 
 def _seconds(workload: Workload, throughput: Throughput) -> dict[str, float]:

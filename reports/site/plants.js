@@ -55,7 +55,7 @@ const sayMap = () => {
   const arm = data.maps[now.map]
   $('map').textContent = 'Map: ' + (arm ? arm.title : 'off')
   $('map').setAttribute('aria-pressed', String(Boolean(arm)))
-  const none = arm && !members().some(mapOf) ? ' There is no map of this day: maps lie around the day of an alarm.' : ''
+  const none = arm && !members().some(mapOf) ? ' There is no map of this day: maps lie around the day that was explained.' : ''
   $('mapped').textContent = arm ? arm.words + none : ''
 }
 const nextMap = () => {
