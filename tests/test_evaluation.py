@@ -919,3 +919,21 @@ def test_plants_that_look_wrong(twin):
     )
     assert marked <= set(map(tuple, got.to_numpy()))
     assert not {i for i, f in p.items() if f == 'odd_ratio'} & whole - {i for i, _ in marked}
+
+
+def test_comparisons_look_for_a_stop_request(tmp_path, monkeypatch):
+    "A comparison, an analysis of robustness and a model of one column each end when asked to"
+    from faba_nb.core.errors import Stopped
+    from faba_nb.evaluation.comparing import Entry, contrasts
+    from faba_nb.evaluation.signal_effects import fluorescence_change
+
+    names = [f'G{i}' for i in range(8)]
+    ones = {k: np.ones((1, 8)) for k in ('tp', 'fp', 'fn')}
+    entries = [Entry(a, {'f1': np.full((1, 8), 0.5)}, ones, names) for a in 'ab']
+    assert len(contrasts(entries, draws=10))
+    (tmp_path / 'stop').touch()
+    monkeypatch.setenv('FABA_STOP_FILE', str(tmp_path / 'stop'))
+    with pytest.raises(Stopped):
+        contrasts(entries, draws=10)
+    with pytest.raises(Stopped):
+        fluorescence_change(pd.DataFrame(), pd.DataFrame(), ['Fv'])

@@ -398,6 +398,22 @@ def test_maps_come_with_what_their_tests_say(mapped):
     assert all(base64.b64decode(p).startswith(b'\x89PNG') for _, p in arm['of'].values())
 
 
+def test_words_follow_the_method_that_is_shown(mapped):
+    "Covering is not taking apart; a file that was changed is said instead of shown"
+    from faba_nb.testing.example_explanations import example_tests
+
+    out, data = mapped
+    assert data['maps'][0]['words'].startswith('By how much the log-odds of DINOv2 fall')
+    path = out / 'explanations' / 'dinov2' / 'where_tests.csv'
+    write_csv(example_tests({'patches4': ['truth'], 'patches8': ['truth']}, 8), path)
+    seal(path)
+    assert written(out)[1]['maps'][0]['words'].startswith('What each part adds to the log-odds')
+    path.write_text(path.read_text() + ' ')
+    html, data, _ = written(out)
+    assert data['maps'] == [] and 'No map of DINOv2 is shown' in visible(html)
+    assert str(out) not in visible(html)
+
+
 def test_there_are_no_maps_of_another_training(mapped):
     from faba_nb.core.steps import file_digests
     from faba_nb.core.provenance import fingerprint

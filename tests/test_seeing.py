@@ -540,3 +540,22 @@ def test_an_arm_that_never_reads_online_has_no_step(explained):
         )
     ]
     assert names() == ['explain-a'] and names(protocols=['retrospective']) == []
+
+
+def test_plants_by_hand_are_asked_for_beside_those_of_the_study(explained):
+    "By hand a dozen more are explained; the study's own step leaves them, until it asks for others"
+    from faba_nb.core.studies import study_from
+    from faba_nb.running.pipeline import steps_of
+
+    def inputs(most, **hand):
+        "What the step depends on"
+        arms = {'net': {'modalities': ['vi']}}
+        study = study_from({'name': 'why', 'arms': arms, 'explained': {'net': most}})
+        places = [study, explained, explained, explained, ['explain']]
+        (step,) = steps_of(*places, {'explain': hand} if hand else {})
+        return step.inputs()
+
+    of_study, by_hand = inputs(3), inputs(3, arm='net', plants=None)
+    assert of_study.items() < by_hand.items()
+    assert by_hand != inputs(3, arm='net', plants=['p1'])
+    assert not inputs(30).items() <= by_hand.items()

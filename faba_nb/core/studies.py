@@ -633,7 +633,8 @@ def to_yaml(self: Study) -> str:
 @patch(as_prop=True)
 def to_explain(self: Study) -> dict[str, int]:  # arm -> plants
     "Whose alarms are explained: of the arms asked for, those that read online and so have alarms"
-    return {n: k for n, k in self.explained.items() if 'online' in self.arms[n].protocols}
+    online = [n for n, arm in self.arms.items() if 'online' in arm.protocols]
+    return {n: k for n, k in self.explained.items() if n in online}
 
 # %% ../../nbs/00_core/06_studies.ipynb #e6c31ddd
 @patch(as_prop=True)

@@ -239,9 +239,10 @@ def _of_labels(pair: str, rows: pd.DataFrame) -> str:
         return f'{text}.'
     r = drawn.iloc[0]
     share = number(100 * r.label_share, 0)
-    known = counted(r.raters, 'rater') if r.raters > 0 else 'raters whose number was not recorded'
+    raters = pd.to_numeric(r.raters, errors='coerce')
+    known = counted(raters, 'rater') if raters > 0 else 'raters whose number was not recorded'
     whose = f'of onsets from {known}'
-    doubt = '; two raters are too few to know how far raters differ' if r.raters == 2 else ''
+    doubt = '; two raters are too few to know how far raters differ' if raters == 2 else ''
     return (
         f'{text}; over {counted(r.sets, "imputed set")} {whose}, {share} % of the variance is '
         f'the label’s{doubt}.'
