@@ -212,6 +212,24 @@ def test_440_genotypes(tmp_path):
     assert 'in parts, such as 44' in check.text()
 
 
+def test_classes_and_treatments_keep_their_order_in_a_record(tmp_path):
+    "A study's record sorts its keys; genotypes after day 31 are late all the same"
+    from faba_nb.core.files import write_json
+    from dataclasses import replace
+    from faba_nb.core.config import to_dict
+    from faba_nb.experiment.facts import built_in, facts_from, facts_of, names_of, onset_classes
+
+    for facts in (built_in(), replace(built_in(), task='treatment detection')):
+        write_json({'experiment': to_dict(facts)}, tmp_path / 'run.json')
+        assert facts_of(tmp_path) == facts
+    days = [10, 21, 22, 30, 31, 38]
+    found = list(onset_classes(facts_of(tmp_path), days))
+    assert found == ['Early', 'Early', 'Mid', 'Mid', 'Late', 'Late']
+    three = {'zero': 'control', 'mild': 'stress', 'harsh': 'stress'}
+    write_json({'experiment': to_dict(facts_from({'treatments': three}))}, tmp_path / 'run.json')
+    assert names_of(facts_of(tmp_path), 'stress') == ['mild', 'harsh']
+
+
 def test_onset_classes_are_thirds(tmp_path):
     folder = made(tmp_path / 'x', SMALL.replace('{from: exposure, day: 3}', '{from: plants}'))
     plants = pd.read_csv(folder / 'plants.csv')

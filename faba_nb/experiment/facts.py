@@ -40,7 +40,7 @@ class Facts:
     day_label: str = 'days'  # of axes, such as 'days after germination'
     day_word: str = 'day'  # before a number, such as 'DAG'
     stress_word: str = 'stress'  # what the stress is called in text, such as 'drought'
-    # name -> first day; terciles where empty
+    # name -> first day, in any order; terciles where empty
     onset_classes: dict[str, float] = field(default_factory=dict)
     senescence_day: float | None = None  # from which day controls age visibly, where it is known
     leave_out: str = 'genotype'  # what a group of plants is: genotype, block, …
@@ -52,6 +52,7 @@ class Facts:
     source: dict = field(default_factory=dict)  # licence, citation, contact
     published: str = ''  # path of a table of values to stand beside
     claims: str = ''  # path of a table of sentences to be judged
+    order: tuple[str, ...] = ()  # the treatments as they were described, for files that sort names
 
 
 @patch(as_prop=True)
@@ -98,7 +99,10 @@ def facts_from(
     words = {'stress_word': stress_word(read), **d, 'treatments': {}}
     made = from_dict(Facts, words, str(where))
     _check_roles(read, where)
-    return Facts(**{**vars(made), 'treatments': read})
+    order = made.order or tuple(read)
+    if sorted(order) != sorted(read):
+        raise BadInput('order names other treatments', where, f'list {", ".join(read)}')
+    return Facts(**{**vars(made), 'treatments': {k: read[k] for k in order}, 'order': order})
 
 
 def stress_word(
@@ -157,7 +161,7 @@ def class_starts(
 ) -> dict[str, float]:  # name of a class -> its first day, in order; empty for no classes
     "Where the classes of onset begin"
     if facts.onset_classes:
-        return facts.onset_classes
+        return dict(sorted(facts.onset_classes.items(), key=lambda c: c[1]))
     days = np.asarray(onset, float)
     days = days[np.isfinite(days)]
     if len(np.unique(days)) < 3:

@@ -11,7 +11,7 @@ __all__ = ['TOLD', 'FIRST', 'WORDS', 'CONTROLLED', 'LABEL_WORDS', 'day_axis', 's
 import numpy as np
 import pandas as pd
 from collections.abc import Iterable
-from ..experiment.facts import CLASSES, Facts, built_in, names_of
+from ..experiment.facts import CLASSES, Facts, built_in, class_starts, names_of
 from ..evaluation.metrics import STREAK, TARGET
 from .results import begin
 from ..core.palette import colour
@@ -98,7 +98,7 @@ def classes(
     facts: Facts,  # of the experiment
 ) -> list[str]:  # from early to late
     "Names of the classes of onset"
-    return list(facts.onset_classes) or CLASSES
+    return list(class_starts(facts, ())) or CLASSES
 
 
 def class_tones(
