@@ -129,16 +129,17 @@ WATERMARK = 'SIMULATED', 'DATA'  # across the figure, behind everything
 
 
 def boxes(pdf):
-    "(left, top, right, bottom, word) of every word of a PDF but those of the watermark"
+    "Width of a PDF; (left, top, right, bottom, word) of every word but those of the watermark"
     r = subprocess.run(['pdftotext', '-bbox', pdf, '-'], capture_output=True, text=True, check=True)
     found = re.findall(
         r'<word xMin="(.*?)" yMin="(.*?)" xMax="(.*?)" yMax="(.*?)">(.*?)</word>', r.stdout
     )
-    return [
+    words = [
         (*map(float, sides), word)
         for *sides, word in found
         if not any(word in w for w in WATERMARK)
     ]
+    return float(re.search(r'page width="(.*?)"', r.stdout)[1]), words
 
 
 def share_covered(a, b):
@@ -152,12 +153,13 @@ def share_covered(a, b):
 
 @pytest.mark.parametrize('figure', FIGURES, ids=lambda p: p.stem)
 def test_lettering_can_be_read_in_print(figure):
-    "No text below 6 points, and no word upon another, at one and at two columns"
+    "No text below 6 points, no word upon another or cut off, at one and at two columns"
     sizes = re.findall(r'font(?:-size)?: ?(?:[a-z0-9 ]+ )?([\d.]+)px', figure.read_text())
     assert sizes and min(map(float, sizes)) >= 6
-    words = boxes(figure.with_suffix('.pdf'))
+    width, words = boxes(figure.with_suffix('.pdf'))
     upon = [(a[4], b[4]) for a, b in combinations(words, 2) if share_covered(a, b) > 0.3]
     assert words and upon == []
+    assert [word for left, _, right, _, word in words if left < 0 or right > width] == []
 
 
 def test_words_upon_each_other_are_seen():

@@ -340,7 +340,7 @@ def genotype_rows(
     fig, axes = new_figure(
         width, height, len(names), len(ratios), width_ratios=ratios, squeeze=False
     )
-    fig.get_layout_engine().set(h_pad=0.01, hspace=0)
+    fig.get_layout_engine().set(w_pad=0.08, h_pad=0.01, hspace=0)
     for row, g in zip(axes, names):
         title = textwrap.fill(g + dagger(plants[plants.genotype == g]), 18)
         together, over_time = pictures.get(g, ([], []))
