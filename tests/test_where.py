@@ -223,3 +223,72 @@ def test_arms_without_a_place_are_told_apart(study, capsys):
     assert 'measures the whole plant' in no_place(ruler)
     assert no_place(replace(arm, modalities=('fluor',))) == 'it sees no photographs'
     assert no_place(arm) == ''
+
+
+# ---- real photographs ----
+
+
+def real_photographs(shared):
+    "{(day's place, view's place): file} of one plant that was grown, on eight days from three sides"
+    files = sorted((shared / 'images' / 'brassica').glob('BR017-531121*.png'))
+    days, views = ({f.stem.split('_')[i] for f in files} for i in (1, 3))
+    place = lambda f, i, among: sorted(among).index(f.stem.split('_')[i])
+    return {(place(f, 1, days), place(f, 3, views)): f for f in files}
+
+
+def cut_out(file, to):
+    "A photograph whose background is transparent, by its excess of green, in the size of another"
+    from PIL import Image, ImageOps
+
+    size = Image.open(to).size
+    rgb = np.asarray(Image.open(file).convert('RGB'), int)
+    green = 2 * rgb[..., 1] - rgb[..., 0] - rgb[..., 2] > 15
+    rgba = np.dstack([rgb, 255 * green]).astype(np.uint8)
+    ImageOps.pad(Image.fromarray(rgba), size, color=(0, 0, 0, 0), centering=(0.5, 1)).save(to)
+
+
+@pytest.fixture(scope='module')
+def seen_for_real(shared, tmp_path_factory):
+    "A study in which one stressed plant of a simulated experiment shows real photographs"
+    from faba_nb.backbones.extraction import extract
+    from faba_nb.experiment.experiment_folder import Experiment
+    from faba_nb.training.study_training import train_study
+    from faba_nb.twin.writing import write_twin
+
+    top = tmp_path_factory.mktemp('real')
+    data, out = top / 'data', top / 'out'
+    write_twin(data, genotypes=6, seed=1, height=240, workers=1)
+    e, real = Experiment(data), real_photographs(shared)
+    for r in e.images[e.images['round'] % 3 > 0].itertuples():
+        e.image_path(r.path).unlink()  # fewer days to encode
+    e = Experiment(data)
+    plant = e.plants[e.plants.treatment == 'WHC-30'].plant_id.iloc[0]
+    mine = e.images[e.images.plant_id == plant]
+    sides = sorted(set(mine['view']) - {'top'})
+    for r in mine[mine['view'].isin(sides)].itertuples():
+        day = min(int(r.round) - 2, 7)
+        cut_out(real[day, sides.index(r.view) % 3], e.image_path(r.path))
+    how = dict(backbone='effnet_lite0', layer='plant', framing='padded', modalities=['image'])
+    plan = study_from({'name': 'real', 'arms': {'plant': how | dict(max_epochs=8)}})
+    write_text(plan.to_yaml(), out / 'study.yaml')
+    write_json(dict(data=str(data), features=str(data / 'features')), out / 'run.json')
+    extract(data, data / 'features', 'effnet_lite0', layer='plant', framing='padded', workers=0)
+    train_study(plan, data, data / 'features', out, ['plant'], workers=1, device='cpu')
+    assert main(['explain', str(out), '--arm', 'plant', '--plants', plant]) == 0
+    return out
+
+
+@pytest.mark.full
+def test_maps_of_real_photographs(seen_for_real):
+    "Covering and the path through a trained encoder, on photographs of a plant that was grown"
+    folder = seen_for_real / 'explanations' / 'plant'
+    t, arrays, tests = read_where(folder)
+    sides = t[t['view'] != 'top']
+    assert sides['view'].nunique() == 3
+    for method, mine in sides.groupby('method'):
+        plant = arrays[f'{method} plant'][mine.row]
+        assert ((plant > 0).any((1, 2)) & (plant == 0).any((1, 2))).all()
+        assert np.abs(arrays[method][mine.row]).max() > 0.01
+        assert not arrays[method][mine.row][plant == 0].any()
+    adds = tests[(tests.method == 'path') & (tests.test == 'adds up')]
+    assert adds.value.item() < 0.05

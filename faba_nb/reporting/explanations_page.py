@@ -414,7 +414,7 @@ def overlay(
     below = there * (1 - strength)
     alpha = strength + below
     rgb = (tone * strength + grey * below) / np.maximum(alpha, 1e-9)
-    return np.concatenate([np.clip(rgb, 0, 1), alpha], -1)
+    return np.clip(np.concatenate([rgb, alpha], -1), 0, 1)
 
 # %% ../../nbs/50_reporting/66_explanations_page.ipynb #0f076f84
 PLANTS_SHOWN = 6
@@ -510,7 +510,8 @@ def where_figure(
     rows = shown_rows(m)
     photos, why = photographs(results, arm, rows)
     heads, plants = _heads(m, rows), list(dict.fromkeys(rows.plant_id))
-    cols = min(len(plants), 6 if width > 120 else 3)
+    fewest, most = (4, 6) if width > 120 else (2, 3)  # columns: one plant alone is not a page tall
+    cols = min(max(len(plants), fewest), most)
     high, blocks = len(heads) + bool(photos), -(-len(plants) // cols)
     side = (width - 24) / cols
     ratios = [1] * cols + [4 / side]
