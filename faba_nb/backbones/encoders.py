@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LITE0_SHA256', 'Encoder', 'by_share', 'open_clip_layers', 'trunk_layers', 'timm_layers', 'pooled_layers',
-           'untrained_vit', 'lite0_classifier', 'efficientnet_lite0', 'open_clip_encoder', 'timm_encoder',
+           'untrained_vit', 'lite0_classifier', 'folded', 'efficientnet_lite0', 'open_clip_encoder', 'timm_encoder',
            'dinov2_as_published', 'share_from_file', 'load_encoder']
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #76c09722
 import hashlib, math, os, pkgutil
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 # before torch: its idle threads must not spin where decoders want the core
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from fastcore.basics import patch
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..core.errors import BadInput
 from ..core.files import sha256
 from .framing import Framing
@@ -42,6 +44,7 @@ class Encoder:
     grid: int = 0  # cells along a side; 0 where there are none
     device: str = 'cpu'
     dtype: torch.dtype = torch.float32
+    cached: int = 0  # photographs at a time whose layers fit the cache of a CPU; 0: never mind
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #1d75a03d
 @patch
@@ -91,6 +94,8 @@ def encode_layers(
     shares: np.ndarray | None = None,  # as for `layers`
 ) -> dict[str, np.ndarray]:
     "Features of all layers from one pass, float32 (N, D) each"
+    if self.cached and self.device == 'cpu':
+        batch = min(batch, self.cached)
     self.batch = min(batch, getattr(self, 'batch', batch))
     parts = [slice(i, i + self.batch) for i in range(0, len(pixels), self.batch)]
     try:
@@ -302,6 +307,21 @@ def lite0_classifier(
     model.load_state_dict(dict(zip(own, there.values())))
     return model.eval()
 
+# %% ../../nbs/20_backbones/06_encoders.ipynb #23e86867
+def folded(
+    model: torch.nn.Module,  # read, never trained
+) -> torch.nn.Module:  # the same one
+    "Each normalization that follows a convolution becomes part of it"
+    from timm.layers import BatchNormAct2d
+
+    for part in model.modules():
+        children = list(part.named_children())
+        for (name, conv), (after, norm) in pairwise(children):
+            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+                setattr(part, name, fuse_conv_bn_eval(conv, norm))
+                setattr(part, after, norm.act)
+    return model
+
 # %% ../../nbs/20_backbones/06_encoders.ipynb #e07ac886
 def efficientnet_lite0(
     backbone: 'Backbone',  # what it is called
@@ -310,7 +330,9 @@ def efficientnet_lite0(
     file, release = _packaged(backbone, LITE0_SHA256)
     model = lite0_classifier(file)
     model.reset_classifier(0)
-    e = _timm_prepared(backbone, model.to(memory_format=torch.channels_last))
+    model = folded(model).to(memory_format=torch.channels_last)
+    e = _timm_prepared(backbone, model)
+    e.cached = 4
     e.papers = dict(
         repository='',
         revision=f'{backbone.package} {release}',

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from scipy.stats import t as student
+import scipy
 from ..core.errors import BadInput
 from .metrics import ratio
 from ..experiment.annotations import standing
@@ -180,7 +180,7 @@ def with_interval(
         return dict(value=value, low=np.nan, high=np.nan, no_interval=why)
     n = len(left)
     error = np.sqrt((n - 1) / n * ((left - left.mean()) ** 2).sum())
-    half = student.ppf((1 + LEVEL) / 2, n - 1) * error
+    half = scipy.stats.t.ppf((1 + LEVEL) / 2, n - 1) * error
     ends = sorted(float(scale.back(middle + side * half)) for side in (-1, 1))
     return dict(value=value, low=ends[0], high=ends[1], no_interval='')
 

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.linalg import block_diag
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp
-from scipy.stats import t as student
+import scipy
 from ..experiment.facts import Facts, built_in
 from ..experiment.labels import rated
 from faba_nb.experiment.onset_sets import (
@@ -92,7 +92,7 @@ def rater_table(
     "How many days later than the raters' mean each of them sees an onset, and how unsurely"
     answers, R = fit.answers, len(fit.answers.raters)
     error, free = rater_errors(fit, plants.set_index('plant_id').genotype)
-    half = student.ppf((1 + LEVEL) / 2, free) * error if free else np.full(len(error), np.nan)
+    half = scipy.stats.t.ppf((1 + LEVEL) / 2, free) * error if free else np.full(len(error), np.nan)
     told = (fit.noise > QUIETEST) & (half[R : 2 * R] < np.log(WIDEST))
     factor = np.exp(np.where(told, half[R : 2 * R], np.nan))
     t = pd.DataFrame({'rater': answers.raters, 'bias_d': fit.bias, 'noise_d': fit.noise})
@@ -190,7 +190,7 @@ def _share_interval(
         return nothing | dict(no_interval='the answers do not tell the variances apart')
     odds = np.array([0, 2, -2])
     error = np.sqrt(odds @ np.linalg.inv(curved) @ odds)
-    half = student.ppf((1 + LEVEL) / 2, genotypes - 1) * error
+    half = scipy.stats.t.ppf((1 + LEVEL) / 2, genotypes - 1) * error
     low, high = expit(odds @ of + np.array([-half, half]))
     return dict(low=low, high=high, no_interval='')
 

@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Iterable
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from ..core.stopping import raise_if_stopping
 from .metrics import run_means
 from .power import detectable, first_step, LEVEL
@@ -69,8 +69,8 @@ def equivalence_p(
         return np.nan
     if np.ptp(d) == 0:
         return 0.0 if abs(d[0]) < margin else 1.0
-    above = stats.ttest_1samp(d, -margin, alternative='greater')
-    below = stats.ttest_1samp(d, margin, alternative='less')
+    above = scipy.stats.ttest_1samp(d, -margin, alternative='greater')
+    below = scipy.stats.ttest_1samp(d, margin, alternative='less')
     return max(above.pvalue, below.pvalue)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #0e6803b0
@@ -82,7 +82,7 @@ def equivalence_interval(
     d = diff[np.isfinite(diff)]
     if len(d) < 2:
         return np.nan, np.nan, np.nan
-    reach = stats.t.isf(level, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+    reach = scipy.stats.t.isf(level, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
     low, high = d.mean() - reach, d.mean() + reach
     return low, high, max(abs(low), abs(high))
 
@@ -99,7 +99,7 @@ def corrected_t(
         return np.nan if d[0] == 0 else 0.0
     inflated = d.var(ddof=1) * (1 / len(d) + test_train)
     t = d.mean() / np.sqrt(inflated)
-    return 2 * stats.t.sf(abs(t), len(d) - 1)
+    return 2 * scipy.stats.t.sf(abs(t), len(d) - 1)
 
 # %% ../../nbs/40_evaluation/09_comparing.ipynb #361ae491
 def signed_rank_probabilities(
@@ -289,7 +289,7 @@ def adjust(
     method: str,  # holm or fdr_bh
 ) -> np.ndarray:  # adjusted p values, NaN where there was none
     "Holm, or Benjamini-Hochberg by scipy, around missing values"
-    correct = {'holm': holm, 'fdr_bh': stats.false_discovery_control}[method]
+    correct = {'holm': holm, 'fdr_bh': scipy.stats.false_discovery_control}[method]
     p = np.asarray(p, float)
     out = np.full(len(p), np.nan)
     ok = np.isfinite(p)
@@ -317,7 +317,7 @@ def levels_used(
     "Holm: level ÷ (tests not yet passed); Benjamini-Hochberg: level × share of rejections (2005)"
     m = len(p)
     if method == 'holm':
-        return LEVEL / (m + 1 - stats.rankdata(p, 'min'))
+        return LEVEL / (m + 1 - scipy.stats.rankdata(p, 'min'))
     rejected = (adjust(p, method) <= LEVEL).sum()
     return np.full(m, LEVEL * max(rejected, 1) / m)
 

@@ -98,16 +98,18 @@ def turnbull(
 ) -> np.ndarray:  # (experiments, sets) shares
     "Non-parametric maximum likelihood by self-consistency"
     share = np.full((len(counts), holds.shape[1]), 1 / holds.shape[1])
-    total = counts.sum(1, keepdims=True)
+    moving = np.arange(len(counts))  # experiments that still change
     for _ in range(MOST_STEPS):
-        held = share @ holds.T
-        weight = np.divide(counts, held, out=np.zeros_like(held), where=counts > 0)
-        new = share * (weight @ holds) / total
-        change = np.abs(new - share).max()
-        share = new
-        if change < precision:
+        n, old = counts[moving], share[moving]
+        held = old @ holds.T
+        weight = np.divide(n, held, out=np.zeros_like(held), where=n > 0)
+        new = old * (weight @ holds) / n.sum(1, keepdims=True)
+        share[moving] = new
+        change = np.abs(new - old).max(1)
+        moving = moving[~(change < precision)]
+        if not len(moving):
             return share
-    raise ArithmeticError(f'no estimate of the delays after {MOST_STEPS} steps: {change:g}')
+    raise ArithmeticError(f'no estimate of the delays after {MOST_STEPS} steps: {change.max():g}')
 
 # %% ../../nbs/40_evaluation/24_delay_curves.ipynb #ea29ff16
 class Delays:

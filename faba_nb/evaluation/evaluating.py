@@ -16,6 +16,7 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
 import pandas as pd
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -1311,20 +1312,22 @@ def evaluate_study(
     study = whole.compared()  # arms with other onsets are no arms to compare
     e = experiment_of(out, data)
     carried = carried_of(out, e)
-    found, clocks, gates, absent = protocols_of(out, whole, carried.sizes)
-    done = evaluate_protocols(found, clocks, carried, draws, seed)
-    tables = (
-        tables_of(out, found, done)
-        | dict(gates=gates)
-        | compare_study(found, done, study, draws, seed)
-        | sensor_tables(e, found, draws)
-    )
+    with ThreadPoolExecutor(1) as beside:  # maps of features take a core and wait for nothing
+        space_later = beside.submit(space_tables, out, study, e)
+        found, clocks, gates, absent = protocols_of(out, whole, carried.sizes)
+        done = evaluate_protocols(found, clocks, carried, draws, seed)
+        tables = (
+            tables_of(out, found, done)
+            | dict(gates=gates)
+            | compare_study(found, done, study, draws, seed)
+            | sensor_tables(e, found, draws)
+        )
     tables |= no_information_tables(out, whole, tables['permutation'])
     tables |= label_tables(out, whole, tables['contrasts'], draws, seed)
     tables['robustness'] = robustness_table(found, study.contrasts, carried.flagged, draws, seed)
     tables['families'] = every_test(tables)
     losses, note = sensors_replaced(out, study, draws, seed)
-    space, space_note = space_tables(out, study, e)
+    space, space_note = space_later.result()
     rows = write_tables(out, tables | order_tables(found) | losses | space)
     write_summaries(out, found, done)
     log_event(

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.manifold import TSNE
 from ..backbones.store import FeatureFile, feature_path
+from ..core.stopping import raise_if_stopping
 from ..core.studies import Study
 
 # %% ../../nbs/40_evaluation/15_feature_space.ipynb #2b546089
@@ -211,6 +212,7 @@ def feature_tables(
     about = []
     apart = []
     for b, (keys, x) in found.items():
+        raise_if_stopping()
         place, line = map_tables(keys, x, b)
         points.append(place)
         about.append(line | dict(median_onset_dag=plants.genotype_onset_dag.median()))

@@ -9,7 +9,7 @@ __all__ = ['KEYS', 'COLUMNS', 'WRITE_AGAIN', 'versions_in', 'fold_scores', 'fold
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+import scipy
 from ..core.files import check_seal, read_csv
 from ..core.progress import Progress
 from ..core.stopping import raise_if_stopping
@@ -47,7 +47,7 @@ def fold_scores(
     counts = {k: v.sum(1) for k, v in cells.items()}
     n1 = y.sum()
     n0 = (~y).sum()
-    ranks = rankdata(p, axis=1)[:, y].sum(1)
+    ranks = scipy.stats.rankdata(p, axis=1)[:, y].sum(1)
     auc = ratio(ranks - n1 * (n1 + 1) / 2, n1 * n0)
     loss = -np.where(y, np.log(q), np.log(1 - q)).mean(1)
     return dict(f1=rates(counts)['f1'], auc=auc, log_loss=loss)

@@ -10,7 +10,7 @@ __all__ = ['held_together', 'alarm_order', 'concordance', 'genotype_onsets', 'cl
 # %% ../../nbs/40_evaluation/06_information.ipynb #a2828165
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+import scipy
 from .predictions import Scores
 from .metrics import by_genotype, ratio, streak
 from .information_free import clock_share, information_free
@@ -124,7 +124,7 @@ def daily_wins(
     out = []
     for d in np.unique(s.dag[between]):
         at = np.flatnonzero((s.dag == d) & drought)
-        win = (rankdata(p[:, at], axis=1) - 0.5).sum(0)
+        win = (scipy.stats.rankdata(p[:, at], axis=1) - 0.5).sum(0)
         g = s.g[at]
         out.append((d, np.bincount(g, win, G), np.bincount(g, minlength=G)))
     return out

@@ -10,7 +10,7 @@ __all__ = ['METRICS', 'IMPUTED', 'FEWEST_RATERS', 'COLUMNS', 'under_labels', 'ha
 from itertools import groupby
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
+import scipy
 from ..core.studies import Study
 from faba_nb.evaluation.comparing import (
     FAMILY_COLUMNS,
@@ -89,7 +89,7 @@ def _tail(distance: float, c: Combined) -> float:
     "Chance that Student's t goes beyond a distance from the estimate"
     if not c.variance:
         return 0.0 if distance > 0 else 1.0
-    return float(student.sf(distance / np.sqrt(c.variance), c.df))
+    return float(scipy.stats.t.sf(distance / np.sqrt(c.variance), c.df))
 
 
 def combined_row(

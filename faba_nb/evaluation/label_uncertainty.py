@@ -9,7 +9,7 @@ __all__ = ['Combined', 'rubin']
 from collections.abc import Sequence
 from dataclasses import dataclass
 import numpy as np
-from scipy.stats import t as student
+import scipy
 from ..core.errors import BadInput
 
 # %% ../../nbs/40_evaluation/27_label_uncertainty.ipynb #fc5fe002
@@ -27,7 +27,7 @@ class Combined:
         level: float = 0.95,  # of the interval
     ) -> tuple[float, float]:  # low, high
         "Student's interval around the estimate"
-        half = student.ppf((1 + level) / 2, self.df) * np.sqrt(self.variance)
+        half = scipy.stats.t.ppf((1 + level) / 2, self.df) * np.sqrt(self.variance)
         return self.estimate - half, self.estimate + half
 
 # %% ../../nbs/40_evaluation/27_label_uncertainty.ipynb #91ba896b

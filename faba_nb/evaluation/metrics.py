@@ -11,7 +11,7 @@ __all__ = ['TOGETHER', 'STREAK', 'TARGET', 'RESTRICTION', 'PUBLISHED', 'members'
 # %% ../../nbs/40_evaluation/02_metrics.ipynb #4a5f7d4b
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+import scipy
 from fastcore.basics import patch
 from ..core.kept import kept_in
 from .predictions import Scores
@@ -99,7 +99,7 @@ def fold_auc(self: Scores) -> np.ndarray:  # (runs, genotypes); NaN where a fold
         n1 = y.sum()
         n0 = (~y).sum()
         if n1 and n0:
-            ranks = rankdata(self.p[:, at], axis=1)[:, y].sum(1)
+            ranks = scipy.stats.rankdata(self.p[:, at], axis=1)[:, y].sum(1)
             auc[:, j] = (ranks - n1 * (n1 + 1) / 2) / (n1 * n0)
     return auc
 

@@ -9,9 +9,8 @@ __all__ = ['LEVEL', 'FOLD_SD', 'CORRELATIONS', 'published_gap', 'detectable', 'f
 # %% ../../nbs/40_evaluation/03_power.ipynb #f0eb6534
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from functools import lru_cache
-from scipy import optimize
 from ..core.places import root
 from .metrics import run_means
 
@@ -26,16 +25,16 @@ def _detectable_sd(
     alpha: float,  # two-sided level
 ) -> float:  # in standard deviations of the differences
     "Detectable mean difference, in standard deviations of the differences"
-    crit = stats.t.isf(alpha / 2, G - 1)
+    crit = scipy.stats.t.isf(alpha / 2, G - 1)
     u, weight = np.polynomial.legendre.leggauss(400)
-    spread = np.sqrt(stats.chi2.ppf((u + 1) / 2, G - 1) / (G - 1))
+    spread = np.sqrt(scipy.stats.chi2.ppf((u + 1) / 2, G - 1) / (G - 1))
 
     def missing(d):
         "Power at the noncentrality d, less the power that is wanted"
-        found = stats.norm.sf(crit * spread - d) + stats.norm.cdf(-crit * spread - d)
+        found = scipy.stats.norm.sf(crit * spread - d) + scipy.stats.norm.cdf(-crit * spread - d)
         return weight @ found / 2 - power
 
-    return optimize.brentq(missing, 0, 10 + 4 * crit) / np.sqrt(G)
+    return scipy.optimize.brentq(missing, 0, 10 + 4 * crit) / np.sqrt(G)
 
 
 def detectable(
@@ -82,7 +81,7 @@ def gap_probability(
 ) -> float:
     "Probability that k identical arms show at least this gap"
     error = sd * np.sqrt((1 - correlation) / G)
-    return stats.studentized_range.sf(gap / error, k, np.inf)
+    return scipy.stats.studentized_range.sf(gap / error, k, np.inf)
 
 # %% ../../nbs/40_evaluation/03_power.ipynb #e02a4691
 def _published_gap() -> float:

@@ -10,7 +10,7 @@ __all__ = ['AGAINST', 'NULL_DRAWS', 'alarm_days', 'ranking', 'stability_pairs', 
 from itertools import combinations
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau, rankdata
+import scipy
 from .alarms import Rule, genotype_rule, middle_day, plant_alarms
 from .predictions import Scores
 
@@ -54,7 +54,7 @@ def ranking(
     days = _by_accession(alarms)
     rng = np.random.default_rng(seed)
     middles = np.stack([_drawn_middles(x, rng, draws) for x in days.values()])
-    ranks = rankdata(middles, axis=0)
+    ranks = scipy.stats.rankdata(middles, axis=0)
 
     def at(x, share):
         "Quantile over the resamplings, which is one of their values"
@@ -73,7 +73,7 @@ def ranking(
         rule=rule.words,
     )
     out = pd.DataFrame(out).sort_values(['day', 'genotype'], ignore_index=True)
-    return out.assign(rank=rankdata(out.day.fillna(np.inf)))
+    return out.assign(rank=scipy.stats.rankdata(out.day.fillna(np.inf)))
 
 # %% ../../nbs/40_evaluation/16_ranking.ipynb #cc8930c4
 def _ordered(days: pd.DataFrame | pd.Series) -> pd.DataFrame | pd.Series:
@@ -88,7 +88,7 @@ def _tau(x: np.ndarray, y: np.ndarray) -> float:
         return np.nan
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
-    return kendalltau(x, y).statistic
+    return scipy.stats.kendalltau(x, y).statistic
 
 
 def _taus(frame: pd.DataFrame, by: str) -> list[float]:

@@ -11,7 +11,7 @@ __all__ = ['CELLS', 'GENERAL_REASON', 'Draws', 'bootstrap_draws', 'jackknife_dra
 import numpy as np
 import pandas as pd
 from dataclasses import dataclass
-from scipy.stats import norm
+import scipy
 from fastcore.basics import patch
 from .metrics import ratio
 
@@ -170,11 +170,11 @@ def bca(
         return (np.nan, np.nan)
     share = np.mean(boot < value) + 0.5 * np.mean(boot == value)
     least = 1 / (2 * len(boot))
-    z0 = norm.ppf(np.clip(share, least, 1 - least))
+    z0 = scipy.stats.norm.ppf(np.clip(share, least, 1 - least))
     d = np.nanmean(jack) - known
     a = ratio((d**3).sum(), 6 * (d**2).sum() ** 1.5, 0)
-    z = z0 + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    return tuple(np.quantile(boot, norm.cdf(z0 + z / (1 - a * z))))
+    z = z0 + scipy.stats.norm.ppf([(1 - level) / 2, (1 + level) / 2])
+    return tuple(np.quantile(boot, scipy.stats.norm.cdf(z0 + z / (1 - a * z))))
 
 # %% ../../nbs/40_evaluation/05_resampling.ipynb #152d1ba0
 GENERAL_REASON = 'undefined or equal draws'

@@ -9,7 +9,7 @@ __all__ = ['ALLOWANCE', 'beside_reference', 'cusum', 'last_third', 'own_deviatio
 # %% ../../nbs/40_evaluation/22_signal_alarms.ipynb #22aa0003
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from . import alarms
 from .predictions import Scores, STEP_COLUMNS, only_steps, with_labels
 
@@ -208,7 +208,7 @@ def alarm_lead(
     a, b = (_drawn_days(s, rule, weight) for s in (first, second))
     lead, *drawn = (mean_ahead(x, y, last, w[g]) for x, y, w in zip(a, b, weight))
     se = np.nanstd(drawn, ddof=1) * np.sqrt(n / max(1, n - 1))
-    half = stats.t.ppf(0.975, max(1, n - 1)) * se
+    half = scipy.stats.t.ppf(0.975, max(1, n - 1)) * se
     has_a, has_b = np.isfinite(a[0]), np.isfinite(b[0])
     return dict(
         lead_d=lead,

@@ -11,7 +11,7 @@ __all__ = ['leads', 'WIDTHS', 'IMAGE_SIGNALS', 'classic', 'pair_differences', 'd
 from itertools import combinations
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from . import alarms
 from .predictions import Scores
 from .metrics import ratio
@@ -225,7 +225,7 @@ def dates_agree(
     if len(a) < 5 or np.ptp(a) == 0 or np.ptp(b) == 0:
         columns = ['r_dates', 'p_dates', 'null_low', 'null_high']
         return dict.fromkeys(columns, np.nan) | dict(n=int(ok.sum()))
-    rank_a, rank_b = stats.rankdata(a), stats.rankdata(b)
+    rank_a, rank_b = scipy.stats.rankdata(a), scipy.stats.rankdata(b)
     shuffled = np.random.default_rng(seed).permuted(np.tile(rank_b, (draws, 1)), axis=1)
     rho = row_correlations(rank_a, rank_b[None])[0]
     null = row_correlations(rank_a, shuffled)

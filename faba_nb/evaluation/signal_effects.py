@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import product
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 from scipy.linalg import cholesky, solve, solve_triangular
 from scipy.optimize import minimize
 from ..core.kept import made_once
@@ -397,8 +397,8 @@ def unit_band(
     enough = n >= LEAST_UNITS
     if not enough.any():
         return np.full(len(enough), np.nan)
-    t = stats.t.ppf(0.5 + LEVEL / 2, np.maximum(n - 1, 1))
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    t = scipy.stats.t.ppf(0.5 + LEVEL / 2, np.maximum(n - 1, 1))
+    z = scipy.stats.norm.ppf(0.5 + LEVEL / 2)
     if together:
         t = _largest_t(x[:, enough])
         z = _largest_z(covariance)
@@ -520,7 +520,7 @@ def unit_lead(
     if n < 2:
         return dict.fromkeys(['lead_d', 'low', 'high', 'p'], np.nan) | out
     lead = ahead.mean()
-    half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * ahead.sem()
+    half = scipy.stats.t.ppf(0.5 + LEVEL / 2, n - 1) * ahead.sem()
     p = flip_p(ahead.to_numpy()[:, None])[1]
     return dict(lead_d=lead, low=lead - half, high=lead + half, p=p) | out
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from collections.abc import Sequence
 from dataclasses import field
+from functools import cache
 from fastcore.basics import patch
 from pathlib import Path
 from ..core.config import from_dict, read_yaml, settings
@@ -185,10 +186,15 @@ def onset_classes(
     return np.where(np.isnan(days), '', names)
 
 # %% ../../nbs/10_experiment/25_facts.ipynb #12c2a410
+@cache
+def _described(path: Path) -> Facts:
+    "The facts in a file that comes with the program, read once"
+    return facts_from(read_yaml(path), path)
+
+
 def built_in() -> Facts:
     "The facts of the faba bean experiment"
-    path = root() / 'data' / 'design' / 'experiment.yaml'
-    return facts_from(read_yaml(path), path)
+    return _described(root() / 'data' / 'design' / 'experiment.yaml')
 
 
 def facts_of(

@@ -85,7 +85,7 @@ def save_figure(
     paths = {e: Path(folder) / f'{name}_{width}mm.{e}' for e in UNDATED}
     embed_letters_alone()
     fig.draw_without_rendering()
-    fig.set_layout_engine('none')  # the layout is found once, not once per file
+    fig.set_layout_engine(None)  # the layout is found once, not once or twice per file
     for ax in fig.axes:
         ax.set_position(np.round(ax.get_position(original=True).bounds, 9), which='original')
     for ending, path in paths.items():

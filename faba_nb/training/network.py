@@ -330,8 +330,9 @@ def over_time(
     position: torch.Tensor,  # the same shape: encoded days
     observed: torch.Tensor,  # (fits, sequences, steps) bool
     drop: Dropout | None = None,  # while training
+    last: bool = False,  # of a transformer: what it has of the last step alone
 ) -> torch.Tensor:
-    "Let the steps of a sequence look at each other: (fits, sequences, steps, 128)"
+    "Let the steps of a sequence look at each other: (fits, sequences, steps or 1, 128)"
     if bp.temporal == 'none':
         return x
     x = x + position
@@ -339,9 +340,10 @@ def over_time(
     if bp.temporal == 'transformer':
         x = _with_summary(p, x)
         bias = attention_bias(observed, bp.attention)
-    for i in range(LAYERS):
-        last = i == LAYERS - 1 and bias is not None
-        x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop, int(last))
+    summary = int(bias is not None)  # tokens that are no steps
+    skipped = [0] * (LAYERS - 1) + [x.shape[2] - 1 if last else summary]
+    for i, skip in enumerate(skipped):
+        x = _block(p, f'temporal.encoder.layers.{i}', x, bias, drop, skip)
     return x
 
 # %% ../../nbs/30_training/04_network.ipynb #e2dce69c
