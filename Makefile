@@ -7,7 +7,7 @@ DEMO_DATA := data/twin/demo
 DEMO_OUT := results/demo
 WORKERS ?= 2
 
-.PHONY: help setup demo one test test-all test-slurm bench lab nbs docs check
+.PHONY: help setup demo one test test-all test-slurm bench bench-scale bench-gpu lab nbs docs check
 help:
 	@echo "make demo      a simulated experiment of 12 genotypes, from photographs to the report"
 	@echo "make test      notebooks and tests; no root, no network, no GPU"
@@ -15,6 +15,8 @@ help:
 	@echo "make test-slurm  of those, the jobs on a real Slurm on this machine (root, Debian packages)"
 	@echo "make one       train one fold on one backbone (once the demo's experiment is there)"
 	@echo "make bench     the benchmarks, as ratios; SHORT=1 with small sizes, to see that they run"
+	@echo "make bench-scale  what ten times as many plants cost, step by step (half an hour)"
+	@echo "make bench-gpu    what a GPU makes of it, in at most 8 minutes"
 	@echo "make lab       JupyterLab on the exploring notebooks"
 	@echo "make nbs       run all notebooks in place, clean and export them"
 	@echo "make docs      all notebooks as a small site to read and search offline, in _docs/; runs none of them"
@@ -60,6 +62,14 @@ test-slurm: setup
 
 bench: setup
 	$(BIN)/python tests/bench.py $(if $(SHORT),--short)
+
+# one experiment of the usual size, three and ten times as large
+bench-scale: setup
+	$(BIN)/python tests/bench.py scale
+
+# on a machine with a GPU; elsewhere a trial at a tiny size
+bench-gpu: setup
+	$(BIN)/python tests/bench.py gpu
 
 lab: .venv/.ready
 	$(BIN)/jupyter lab --notebook-dir=. nbs/90_explore

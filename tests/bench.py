@@ -1,5 +1,5 @@
-"""`make bench`: run every tests/bench_*.py and print its rows; ratios are what to quote, seconds depend on the machine.
---short: small sizes, to see that all still run
+"""`make bench`: run every tests/bench_*.py but the long ones and print its rows; ratios are what to quote, seconds depend
+on the machine. --short: small sizes, to see that all still run, the long ones too
 """
 
 import argparse, importlib.util, sys, time
@@ -7,6 +7,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+
+
+LONG = 'gpu', 'scale'  # asked for by name: `make bench-gpu`, `make bench-scale`
 
 
 def names():
@@ -32,11 +35,14 @@ def line(r):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('names', nargs='*', help=f'of {" ".join(names())}; all by default')
+    p.add_argument(
+        'names', nargs='*', help=f'of {" ".join(names())}; all but {" ".join(LONG)} by default'
+    )
     p.add_argument('--short', action='store_true', help='small sizes')
     a = p.parse_args()
     begun = time.time()
-    for name in (n for n in names() if not a.names or n in a.names):
+    asked = a.names or [n for n in names() if a.short or n not in LONG]
+    for name in (n for n in names() if n in asked):
         start = time.time()
         print(f'\n{name}', flush=True)
         for r in rows(name, a.short):

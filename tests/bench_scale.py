@@ -1,4 +1,4 @@
-"A study on tables alone, of the usual size and of ten times as many plants: seconds and memory of every step"
+"A study on tables alone, of the usual size, three and ten times as large: seconds and memory of every step, and how they grow"
 
 import os, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -85,34 +85,45 @@ def measured(data, out, steps):
     return found
 
 
+def exponent(plants, values):
+    "The power of the number of plants with which a value grows, by least squares of logarithms"
+    import numpy as np
+
+    return float(np.polyfit(np.log(plants), np.log(values), 1)[0])
+
+
 def bench(short=False):
-    "Rows for `make bench`; the ratio is how much more the larger experiment costs"
+    "Rows for `make bench-scale`; the ratio is how much more the largest experiment costs than the usual one"
     from faba_nb.twin.tidy_layout import write_tidy_twin
 
-    genotypes, copies = (4, 2) if short else (44, 10)
+    genotypes, copies = (4, (1, 2)) if short else (44, (1, 3, 10))
     steps = STEPS[:1] if short else STEPS
     before = os.environ.get('FABA_CACHE')
     with tempfile.TemporaryDirectory() as d:
         d = Path(d)
         os.environ['FABA_CACHE'] = f'{d}/cache'
         write_tidy_twin(d / 'twin', genotypes=genotypes, seed=1, height=32)
-        sizes = {}
-        for n in (1, copies):
+        sizes = []
+        for n in copies:
             tables_of(d / str(n), d / 'twin', n)
-            sizes[n] = measured(d / str(n), d / f'out{n}', steps)
+            sizes.append(measured(d / str(n), d / f'out{n}', steps))
     os.environ.pop('FABA_CACHE') if before is None else os.environ.update(FABA_CACHE=before)
-    rows = []
-    for step in steps:
-        for i, unit in enumerate(('s', 'GB')):
-            usual, large = sizes[1][step][i], sizes[copies][step][i]
-            name = f'{step}, {6 * genotypes * copies} plants beside {6 * genotypes}'
-            rows.append(
-                dict(
-                    name=name,
-                    value=large,
-                    unit=unit,
-                    beside=f'{usual:.3g} {unit}',
-                    ratio=large / usual,
-                )
-            )
-    return rows
+    plants = [6 * genotypes * n for n in copies]
+    return [growth(step, i, unit, plants, sizes) for step in steps for i, unit in enumerate(UNITS)]
+
+
+UNITS = 's', 'GB'
+
+
+def growth(step, i, unit, plants, sizes):
+    "One row: a step's seconds or memory at all sizes"
+    values = [of[step][i] for of in sizes]
+    power = exponent(plants, values)
+    others = ', '.join(f'{v:.3g} at {n}' for n, v in zip(plants[:-1], values))
+    return dict(
+        name=f'{step}, {plants[-1]} plants',
+        value=values[-1],
+        unit=unit,
+        beside=f'{others}; grows with n^{power:.2f}',
+        ratio=values[-1] / values[0],
+    )

@@ -1,8 +1,10 @@
 "The annotator as raters have it: voila and JupyterLab in headless Chromium, by keyboard alone"
 
-import re, shutil, statistics
+import os, re, shutil, statistics
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
+import PIL.Image
 import psutil
 import pytest
 from conftest import ROOT, once
@@ -20,6 +22,8 @@ from test_exploring_browser import (
 
 from faba_nb.experiment.annotations import left_of, plan_of, read_annotations
 from faba_nb.experiment.experiment_folder import Experiment
+from faba_nb.twin.plant_drawing import SIDE, TOP
+from faba_nb.twin.writing import write_twin
 
 pytestmark = pytest.mark.full
 LATENCY = 150  # ms from the last key about a plant to the picture of the next one
@@ -34,16 +38,25 @@ STOPWATCH = """() => {
 }"""
 
 
+def enlarged(photograph):
+    "A photograph in the size of the real ones; its pixels are squares"
+    im = PIL.Image.open(photograph)
+    size = TOP if 'top_view' in photograph.parts else SIDE
+    im.resize(size, PIL.Image.Resampling.NEAREST).save(photograph, compress_level=1)
+
+
+def drawn(folder):
+    "Photographs of 24 plants: small ones, or with FABA_FULL_SIZE as large as the real ones"
+    write_twin(folder, genotypes=4, seed=2, height=128)
+    if os.environ.get('FABA_FULL_SIZE'):
+        with ThreadPoolExecutor() as beside:
+            list(beside.map(enlarged, sorted((folder / 'img').rglob('*.png'))))
+
+
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     "A simulated experiment of 24 plants, all of which a rater sees"
-    from faba_nb.twin.writing import write_twin
-
-    made = once(
-        tmp_path_factory,
-        'twin_to_rate',
-        lambda folder: write_twin(folder, genotypes=4, seed=2, height=128),
-    )
+    made = once(tmp_path_factory, 'twin_to_rate', drawn)
     return linked(made, tmp_path_factory.mktemp('rated') / 'faba')
 
 

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'arm_fits', 'check_folds', 'shared_factors', 'gather', 'gather_permuted', 'write_predictions',
-           'BundleCache', 'arm_trainings', 'train_study']
+           'write_complete', 'BundleCache', 'arm_trainings', 'train_study']
 
 # %% ../../nbs/30_training/13_study_training.ipynb #68a7b59e
 import os, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ from ..experiment.facts import factor_column
 from ..experiment.labels import label_set
 from .baselines import check_baseline
 from .bundle import load_bundle, relabelled
-from .training_pool import TrainingPool, ArmTraining
+from .training_pool import ArmTraining, TrainingPool, settle_thread
 from .engine import Fit
 from .fits import fit_fault, fit_fingerprint, fit_path, load_outputs
 from .folds import inner_folds, make_folds, members
@@ -235,6 +237,17 @@ def write_predictions(
         Path(lock.lock_file).unlink(missing_ok=True)
     return True
 
+# %% ../../nbs/30_training/13_study_training.ipynb #41619104
+def write_complete(
+    study: Study,  # what is trained
+    works: list[ArmTraining],  # its arms
+) -> list[str]:  # names of those that are complete
+    "Write the tables of every arm whose fits are all there"
+    cores = min(len(os.sched_getaffinity(0)), len(works)) or 1
+    with ThreadPoolExecutor(cores, initializer=settle_thread) as beside:
+        written = list(beside.map(partial(write_predictions, study), works))
+    return [w.name for w, whole in zip(works, written) if whole]
+
 # %% ../../nbs/30_training/13_study_training.ipynb #7019fd5d
 def _cost(work: ArmTraining) -> dict[str, float]:
     "Seconds and epochs of an arm's fits, from their records"
@@ -435,7 +448,7 @@ def train_study(
     if todo:
         TrainingPool(trainings, workers, device).run()
     whole = trainings if shard is None else [_work(study, bundles, out, w.name) for w in trainings]
-    complete = [w.name for w in whole if write_predictions(study, w)]
+    complete = write_complete(study, whole)
     summary = dict(
         trained=todo,
         fits=sum(len(w.fingerprints) for w in trainings),
