@@ -358,6 +358,7 @@ def ran(monkeypatch):
 )
 def test_a_study_or_its_folder(verb, only, folder, twin, ran, monkeypatch):
     "By its folder, by the study file in it, by its name, by --out alone: the same study in the same folder"
+    from faba_nb.core.studies import read_study
     from faba_nb.running import preconditions
 
     monkeypatch.setattr(preconditions, 'require', lambda *args: None)
@@ -368,7 +369,8 @@ def test_a_study_or_its_folder(verb, only, folder, twin, ran, monkeypatch):
     assert main([verb, str(folder)]) == 0 and main([verb, str(folder / 'study.yaml')]) == 0
     assert ran == [(3, data, features, str(folder), only)] * 2
     assert main([verb, 'demo']) == 0
-    assert ran[2] == (40, data, features, str(folder), only)
+    epochs = read_study('demo').arms['morphology'].max_epochs
+    assert ran[2] == (epochs, data, features, str(folder), only)
     if verb in ('evaluate', 'report'):
         assert main([verb, '--out', str(folder)]) == 0 and ran[3] == ran[0]
 

@@ -225,6 +225,9 @@ def test_classes_and_treatments_keep_their_order_in_a_record(tmp_path):
     days = [10, 21, 22, 30, 31, 38]
     found = list(onset_classes(facts_of(tmp_path), days))
     assert found == ['Early', 'Early', 'Mid', 'Mid', 'Late', 'Late']
+    earlier = to_dict(built_in()) | {'order': []}  # as a record of an earlier edition
+    write_json({'experiment': earlier}, tmp_path / 'run.json')
+    assert facts_of(tmp_path) == built_in()
     three = {'zero': 'control', 'mild': 'stress', 'harsh': 'stress'}
     write_json({'experiment': to_dict(facts_from({'treatments': three}))}, tmp_path / 'run.json')
     assert names_of(facts_of(tmp_path), 'stress') == ['mild', 'harsh']

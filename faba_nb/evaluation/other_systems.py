@@ -110,7 +110,7 @@ def _roles_written(df: pd.DataFrame, where: str) -> dict[str, str]:
             where,
             'give each treatment one role',
         )
-    return dict(zip(pairs.treatment, pairs.role))
+    return dict(sorted(zip(pairs.treatment, pairs.role)))  # whatever the order of rows
 
 
 def _described(path: Path, names: list[str]) -> Facts:

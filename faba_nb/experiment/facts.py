@@ -53,7 +53,8 @@ class Facts:
     source: dict = field(default_factory=dict)  # licence, citation, contact
     published: str = ''  # path of a table of values to stand beside
     claims: str = ''  # path of a table of sentences to be judged
-    order: tuple[str, ...] = ()  # the treatments as they were described, for files that sort names
+    # the treatments as they were described, for files that sort names; no fact in itself
+    order: tuple[str, ...] = field(default=(), compare=False)
 
 
 @patch(as_prop=True)
