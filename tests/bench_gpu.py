@@ -1,8 +1,8 @@
 """What a GPU makes of it: photographs a second, a whole study, bfloat16 beside float32, a fit alone and in company.
-At most 8 minutes on a GPU, without network. Without one everything runs at a tiny size, to see that it runs.
+Meant for a job of ten minutes, without network. Without a GPU everything runs at a tiny size, to see that it runs.
 """
 
-import contextlib, json, subprocess, tempfile, threading, time
+import contextlib, json, subprocess, tempfile, time
 from pathlib import Path
 
 import numpy as np
@@ -143,11 +143,14 @@ def study_rows(bundle, device, short):
     how = dict(init_seeds=seeds, max_epochs=epochs)
     study = study_from(dict(name='gpu', defaults=how, arms=arms))
     plain = study_training.BundleCache
-    study_training.BundleCache = lambda data, features: Held(bundle)
+    held = Held(bundle)
+    study_training.BundleCache = lambda data, features: held
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
     try:
         with tempfile.TemporaryDirectory() as out:
+            works = study_training.arm_trainings(study, held, out)
+            at_once = training_pool.stack_size(works[:1], 1, device)
             done = study_training.train_study(study, '', '', out, device=device)
     finally:
         study_training.BundleCache = plain
@@ -158,7 +161,8 @@ def study_rows(bundle, device, short):
             unit='s',
             beside=None if short else f'{AIM} s aimed at',
             ratio=None if short else done['seconds'] / AIM,
-        )
+        ),
+        dict(name='study, fits of an arm at once at most', value=at_once),
     ]
     if device != 'cpu':
         most = torch.cuda.max_memory_allocated() / 1e9
@@ -169,27 +173,35 @@ def study_rows(bundle, device, short):
 # ---- (c) bfloat16, (d) company ----
 
 
-def trained(bundle, arm, fits, device, epochs, low=None):
-    "A stack after so many epochs; `low` says whether to compute in bfloat16, by device where None"
+@contextlib.contextmanager
+def precision(low):
+    "Compute in bfloat16 or not, whatever the device"
     parts = streams, stacked, engine, protocols, training_pool
     own = [m.accelerated for m in parts]
     for m in parts:
-        m.accelerated = m.accelerated if low is None else lambda d: low
+        m.accelerated = lambda d: low
     try:
-        stack = Stack(bundle, arm, device)
-        stack.add(fits)
-        for _ in range(epochs):
-            stack.epoch()
-        return stack
+        yield
     finally:
         for m, was in zip(parts, own):
             m.accelerated = was
 
 
-def probabilities(stack, bundle, device):
-    "Of all plants by the stack's first fit, on the whole season"
-    first = {k: v[:1] for k, v in stack.state.weights.items()}
-    logits = read_fit(first, stack.bp, stack.arm, bundle, stack.fits[0].fold, device)
+def trained(bundle, arm, fits, device, epochs):
+    "A stack after so many epochs"
+    stack = Stack(bundle, arm, device)
+    stack.add(fits)
+    for _ in range(epochs):
+        stack.epoch()
+    return stack
+
+
+def probabilities(bundle, arm, fits, device, epochs, low):
+    "Of all plants by the first of some fits, trained and read in one precision, on the whole season"
+    with precision(low):
+        stack = trained(bundle, arm, fits, device, epochs)
+        first = {k: v[:1] for k, v in stack.state.weights.items()}
+        logits = read_fit(first, stack.bp, arm, bundle, fits[0].fold, device)
     return 1 / (1 + np.exp(-logits['steps/retrospective'][0]))
 
 
@@ -206,8 +218,8 @@ def number_rows(bundle, device, short):
     fits = [Fit('a', f, 1) for f in folds[: 2 if short else 8]]
     rows = []
     for epochs in (2, 3) if short else (5, 100):
-        both = [trained(bundle, arm, fits, device, epochs, low) for low in (False, True)]
-        exact, fast = (probabilities(s, bundle, device) for s in both)
+        how = bundle, arm, fits, device, epochs
+        exact, fast = (probabilities(*how, low) for low in (False, True))
         off = float(np.nanmax(np.abs(exact - fast)))
         name = f'bfloat16 beside float32 after {epochs} epochs'
         rows.append(dict(name=f'{name}, probability at most', value=off))

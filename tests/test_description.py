@@ -214,9 +214,9 @@ def test_440_genotypes(tmp_path):
 
 def test_classes_and_treatments_keep_their_order_in_a_record(tmp_path):
     "A study's record sorts its keys; genotypes after day 31 are late all the same"
-    from faba_nb.core.files import write_json
     from dataclasses import replace
     from faba_nb.core.config import to_dict
+    from faba_nb.core.files import write_json
     from faba_nb.experiment.facts import built_in, facts_from, facts_of, names_of, onset_classes
 
     for facts in (built_in(), replace(built_in(), task='treatment detection')):

@@ -314,7 +314,7 @@ def folded(
     "Each normalization that follows a convolution becomes part of it"
     from timm.layers import BatchNormAct2d
 
-    for part in model.modules():
+    for part in list(model.modules()):
         children = list(part.named_children())
         for (name, conv), (after, norm) in pairwise(children):
             if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, BatchNormAct2d):

@@ -16,7 +16,6 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
 import pandas as pd
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +28,7 @@ from ..core.provenance import log_event
 from ..core.stopping import raise_if_stopping
 from ..core.studies import Arm, Study, read_study
 from ..core.study_folder import StudyFolder
+from ..core.workers import beside
 from ..experiment.experiment_folder import DescribedExperiment, Experiment
 from ..experiment.plant_size import plant_size, shared_stratum
 from ..experiment.facts import Facts, facts_of, onset_classes, with_role
@@ -929,10 +929,10 @@ def sensors_replaced(
 def space_tables(
     out: Path,  # the study's output folder
     study: Study,  # from `read_study`
-    e: Experiment | None,  # the raw experiment
+    data: Path | str | None = None,  # raw data folder, as for `evaluate_study`
 ) -> tuple[dict[str, pd.DataFrame], str]:  # tables or nothing, a note for the log
     "How plants lie in feature space, where features files and experiment are within reach"
-    folder = features_of(out)
+    folder, e = features_of(out), experiment_of(out, data)
     if e is None or not folder or not Path(folder).is_dir():
         return {}, 'not computed: raw data or features are not within reach'
     from faba_nb.evaluation.feature_space import feature_files, feature_tables  # loads scikit-learn
@@ -1311,9 +1311,8 @@ def evaluate_study(
     whole = read_study(StudyFolder(out).study)
     study = whole.compared()  # arms with other onsets are no arms to compare
     e = experiment_of(out, data)
-    carried = carried_of(out, e)
-    with ThreadPoolExecutor(1) as beside:  # maps of features take a core and wait for nothing
-        space_later = beside.submit(space_tables, out, study, e)
+    with beside(space_tables, out, study, data) as maps:
+        carried = carried_of(out, e)
         found, clocks, gates, absent = protocols_of(out, whole, carried.sizes)
         done = evaluate_protocols(found, clocks, carried, draws, seed)
         tables = (
@@ -1322,12 +1321,12 @@ def evaluate_study(
             | compare_study(found, done, study, draws, seed)
             | sensor_tables(e, found, draws)
         )
-    tables |= no_information_tables(out, whole, tables['permutation'])
-    tables |= label_tables(out, whole, tables['contrasts'], draws, seed)
-    tables['robustness'] = robustness_table(found, study.contrasts, carried.flagged, draws, seed)
-    tables['families'] = every_test(tables)
-    losses, note = sensors_replaced(out, study, draws, seed)
-    space, space_note = space_later.result()
+        tables |= no_information_tables(out, whole, tables['permutation'])
+        tables |= label_tables(out, whole, tables['contrasts'], draws, seed)
+        tables['robustness'] = robustness_table(found, study.contrasts, carried.flagged, draws, seed)
+        tables['families'] = every_test(tables)
+        losses, note = sensors_replaced(out, study, draws, seed)
+        space, space_note = maps()
     rows = write_tables(out, tables | order_tables(found) | losses | space)
     write_summaries(out, found, done)
     log_event(

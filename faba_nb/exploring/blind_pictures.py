@@ -16,12 +16,12 @@ import numpy as np, pandas as pd
 import pyvips
 from PIL import Image
 from fastcore.basics import patch
-from ..backbones.decoding import cores
 from ..backbones.manifests import cuts
 from ..backbones.photographs import WHOLE, BadImage, Cut, read_photograph
 from ..core.errors import BadInput
 from ..core.files import read_json, write_json
 from ..core.places import cache_folder
+from ..core.workers import cores
 
 # %% ../../nbs/70_exploring/86_blind_pictures.ipynb #55771241
 MOST = 0.9  # share of the plants of which every look is shown

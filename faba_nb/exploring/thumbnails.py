@@ -15,6 +15,7 @@ import pyvips
 from fastcore.basics import patch
 from ..experiment.described_tables import BOX
 from ..core.places import cache_folder
+from ..core.workers import cores
 
 # %% ../../nbs/70_exploring/20_thumbnails.ipynb #b80d4aea
 def reduce_photograph(
@@ -191,5 +192,5 @@ def _made(self: Thumbnails, paths: 'Sequence[str]') -> dict[str, bytes | None]:
         except pyvips.Error:
             return None
 
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         return dict(zip(paths, pool.map(one, paths)))

@@ -93,8 +93,7 @@ def _words(own: pd.DataFrame, arm: str, beside: bool, results: Results) -> tuple
     caption = (
         f'{left if beside else nice(arm)}: the step embeddings of one fit (128 numbers before the head), '
         f'{days}, of which {unseen} belong to plants that it had not learned from. t-SNE{rows}. '
-        f'Under stress, its log-odds '
-        f'and the day have a rank correlation of {age}. '
+        f'Under stress, the log-odds of the arm and the day have a rank correlation of {age}. '
         'Distances between clusters of a t-SNE mean nothing.'
     )
     return caption, f'Maps of {days} of {nice(arm)}.'

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from ..backbones.decoding import cores
 from ..backbones.manifests import cuts
 from ..backbones.photographs import WHOLE, BadImage, Cut, read_photograph
 from ..core.errors import BadInput
@@ -28,6 +27,7 @@ from ..core.places import root
 from ..core.stopping import raise_if_stopping
 from ..core.studies import read_study
 from ..core.study_folder import StudyFolder
+from ..core.workers import cores
 from ..evaluation.alarms import NEVER_WORDS, genotype_rule, middle_day
 from ..evaluation.predictions import Scores, read_predictions, scores
 from ..experiment.described_tables import one_day

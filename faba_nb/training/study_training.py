@@ -24,6 +24,7 @@ from ..core.files import broken, read_json, seal, write_csv, write_json
 from ..core.provenance import fingerprint, log_event
 from ..core.studies import Arm, Study, imported
 from ..core.study_folder import StudyFolder
+from ..core.workers import cores
 from ..experiment.cleaning import tidy_text
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import factor_column
@@ -243,8 +244,8 @@ def write_complete(
     works: list[ArmTraining],  # its arms
 ) -> list[str]:  # names of those that are complete
     "Write the tables of every arm whose fits are all there"
-    cores = min(len(os.sched_getaffinity(0)), len(works)) or 1
-    with ThreadPoolExecutor(cores, initializer=settle_thread) as beside:
+    at_once = min(cores(), len(works)) or 1
+    with ThreadPoolExecutor(at_once, initializer=settle_thread) as beside:
         written = list(beside.map(partial(write_predictions, study), works))
     return [w.name for w, whole in zip(works, written) if whole]
 
@@ -439,7 +440,7 @@ def train_study(
     start = time.monotonic()
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if not workers:
-        workers = 1 if accelerated(device) else len(os.sched_getaffinity(0))
+        workers = 1 if accelerated(device) else cores()
     bundles = BundleCache(data, features)
     trainings = arm_trainings(study, bundles, out, only_arms, shard)
     todo = sum(len(w.queue) for w in trainings)

@@ -7,17 +7,17 @@ __all__ = ['VERSION', 'PARTS', 'image_folder', 'image_path', 'photograph_plant',
            'measure_fluorescence', 'measure_water', 'write_truth', 'simulated', 'write_twin']
 
 # %% ../../nbs/15_twin/12_writing.ipynb #365237a4
-import os, threading, time, unicodedata
+import os, unicodedata
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 import cv2
 import numpy as np, pandas as pd, yaml
-from loky import ProcessPoolExecutor
 from ..core.errors import BadInput
 from ..core.files import read_json, whole_file, write_csv, write_json, write_text
 from ..core.progress import Progress
 from ..core.stopping import raise_if_stopping
+from ..core.workers import cores, worker_pool
 from . import raw_tables
 from .design import WORLDS, planned_plants, planned_rounds, stream, values
 from .plant_drawing import ANGLES, photograph, png
@@ -122,32 +122,17 @@ def save(
     tmp.write_bytes(data)
     os.replace(tmp, path)
 
-# %% ../../nbs/15_twin/12_writing.ipynb #d13856f2
-def _start_worker(parent: int) -> None:
-    "Run in every process at its start"
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    "End this process when the one that began it has ended"
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
 # %% ../../nbs/15_twin/12_writing.ipynb #195c5055
 def _worthwhile(plants: int, height: int) -> int:
     "Processes that so many plants are worth, when no number is given"
     if plants * height**2 < 5e5:
         return 1
-    return len(os.sched_getaffinity(0))
+    return cores()
 
 
 def _shared(job: Callable, todo: list[tuple], workers: int) -> Iterator[None]:
     "Yield when `workers` processes have done each of `todo`, in order; on any error none is left"
-    env = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-    pool = ProcessPoolExecutor(
-        workers, env=env, initializer=_start_worker, initargs=(os.getpid(),), timeout=600
-    )
+    pool = worker_pool(workers)
     try:
         yield from pool.map(job, todo)
     finally:
