@@ -1,6 +1,6 @@
-"Preparing full-size photographs in one pass against the plain path, and reading features"
+"Preparing full-size photographs in one pass against the plain path, far away and near, and reading features"
 
-import io, os, tempfile, time
+import contextlib, io, os, subprocess, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,7 +138,76 @@ def bench(short=False):
             unit='at most',
         )
     )
+    rows += far_and_near(data, 1 if short else 12)
     return rows + reading(200 if short else 11600)
+
+
+# ---- from disk to measures, by one process and by two, here and far away ----
+
+HERE = Path(__file__).resolve().parent
+DEBIAN = '/usr/bin/python3'  # which has what `apt-get install python3-fusepy` brings
+
+
+@contextlib.contextmanager
+def far_away(folder):
+    "The same folder where every request takes 5 ms, or None where that cannot be had"
+    known = subprocess.run([DEBIAN, '-c', 'import fusepy'], capture_output=True)
+    if known.returncode or not os.access('/dev/fuse', os.W_OK):
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as d:
+        mount = subprocess.Popen([DEBIAN, HERE / 'slow_files.py', folder, d])
+        try:
+            until = time.monotonic() + 20
+            while not os.path.ismount(d) and time.monotonic() < until:
+                time.sleep(0.1)
+            yield Path(d) if os.path.ismount(d) else None
+        finally:
+            mount.terminate()
+            mount.wait()
+
+
+def rate(folder, out, workers):
+    "Photographs a second that become measures, by so many processes"
+    import pandas as pd
+    from faba_nb.backbones.extraction import extract
+
+    files = sorted(map(str, Path(folder).glob('*.png')))
+    about = dict(plant_id=[Path(f).stem for f in files], round=2, view='side_000', path=files)
+    pd.DataFrame(about).to_csv(Path(out) / 'photographs.csv')
+    begun = time.perf_counter()
+    extract(Path(out) / 'photographs.csv', out, ['morphology'], workers=workers)
+    return len(files) / (time.perf_counter() - begun)
+
+
+def rates(folder):
+    "By one process and by two"
+    found = []
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as out:
+            found.append(rate(folder, out, workers))
+    return found
+
+
+def far_and_near(data, copies):
+    "Rows: 1 and 2 processes, here and where every request takes 5 ms"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(copies * len(data)):
+            (Path(folder) / f'{i}.png').write_bytes(data[i % len(data)])
+        near = rates(folder)
+        with far_away(folder) as far:
+            distant = rates(far) if far else (None, None)
+    for n, here, there in zip((1, 2), near, distant):
+        name = f'photographs measured, {n} process' + 'es' * (n > 1)
+        beside = None if n == 1 else f'{near[0]:.3g} by one'
+        rows.append(dict(name=name, value=here, unit='/s', beside=beside, ratio=here / near[0]))
+        name = '  where every request to the disk takes 5 ms'
+        if there is None:
+            rows.append(dict(name=name, value='not measured', unit='(no python3-fusepy)'))
+        else:
+            rows.append(dict(name=name, value=there, unit='/s', ratio=there / here))
+    return rows
 
 
 def reading(n=11600, dim=768):

@@ -20,6 +20,7 @@ from faba_nb.training import engine, protocols, stacked, streams, study_training
 from faba_nb.training.engine import Fit, Stack
 from faba_nb.training.folds import make_folds
 from faba_nb.training.protocols import read_fit
+from held_bundles import held
 from small_weights import TEXT, randomize
 
 ARMS = 'dinov2', 'clip', 'bioclip', 'bioclip2', 'no_image'
@@ -125,16 +126,6 @@ def feature_rows(folder, device, short):
 # ---- (b) a study ----
 
 
-class Held:
-    "Bundles in memory, in place of those of an experiment's files"
-
-    def __init__(self, bundle):
-        self.kept = bundle, bundle.digest()
-
-    def get(self, arm):
-        return self.kept
-
-
 def study_rows(bundle, device, short):
     "From features to predictions: seconds, memory, fits at once"
     seeds, epochs = ([42], 2) if short else ([42, 123, 456], 100)
@@ -142,18 +133,12 @@ def study_rows(bundle, device, short):
     arms = {name: sensors if name == 'no_image' else {} for name in ARMS}
     how = dict(init_seeds=seeds, max_epochs=epochs)
     study = study_from(dict(name='gpu', defaults=how, arms=arms))
-    plain = study_training.BundleCache
-    held = Held(bundle)
-    study_training.BundleCache = lambda data, features: held
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
-    try:
-        with tempfile.TemporaryDirectory() as out:
-            works = study_training.arm_trainings(study, held, out)
-            at_once = training_pool.stack_size(works[:1], 1, device)
-            done = study_training.train_study(study, '', '', out, device=device)
-    finally:
-        study_training.BundleCache = plain
+    with held(bundle) as cache, tempfile.TemporaryDirectory() as out:
+        works = study_training.arm_trainings(study, cache, out)
+        at_once = training_pool.stack_size(works[:1], 1, device)
+        done = study_training.train_study(study, '', '', out, device=device)
     rows = [
         dict(
             name=f'study, {done["fits"]} fits from features to predictions',

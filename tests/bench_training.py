@@ -167,6 +167,26 @@ def floor(bundle, arm):
     return flop / sum(rates), sum(rates), flop
 
 
+PRODUCTS = 'aten::bmm', 'aten::baddbmm', 'aten::mm', 'aten::addmm'
+
+
+def where_it_goes(bundle, arm, fits):
+    "Per cent of a stack's epoch on one core that is matrix products, and the largest of the rest, in words"
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.set_num_threads(1)
+    folds, stack = make_folds(bundle.plants), Stack(bundle, arm)
+    stack.add([Fit('bench', f, 42) for f in folds[:fits]])
+    stack.epoch()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        stack.epoch()
+    spent = {e.key: e.self_cpu_time_total for e in seen.key_averages()}
+    whole = sum(spent.values())
+    share = lambda names: 100 * sum(spent.get(n, 0) for n in names) / whole
+    rest = sorted(set(spent) - set(PRODUCTS), key=spent.get, reverse=True)[:4]
+    return share(PRODUCTS), ', '.join(f'{n.removeprefix("aten::")} {share([n]):.0f}' for n in rest)
+
+
 def bench(short=False):
     genotypes, width = (9, 32) if short else (44, 768)
     bundle, arm = invented(genotypes, width), Arm()
@@ -195,4 +215,7 @@ def bench(short=False):
             row(f'{n} fits, beside (b)', t, b),
             row(f'{n} fits, beside (c): ratio of 0.4 is 2.5 times the floor', t, c),
         ]
+    products, others = where_it_goes(bundle, arm, 4 if short else 22)
+    name = 'share of matrix products in an epoch, on one core'
+    out.append(dict(name=name, value=products, unit='%', beside=f'then {others} %'))
     return out

@@ -209,7 +209,26 @@ def test_four_groups_are_too_few_for_validation(tmp_path):
 def test_440_genotypes(tmp_path):
     check = check_described(made(tmp_path / 'x', groups=440, days=(0, 2, 4, 6)))
     assert len(check.xp.plants) == 1760 and not check.fatal
-    assert 'in parts, such as 44' in check.text()
+    assert 'in 44 parts: folds: 44' in check.text()
+
+
+def test_a_large_experiment_is_offered_parts_before_training(tmp_path, capsys):
+    "What grows with the square is said before it begins; nothing is said of a small experiment, or of parts"
+    from faba_nb.core.studies import study_from
+    from faba_nb.running.preconditions import require
+
+    arm = {'modalities': ['size']}
+    whole = study_from({'name': 's', 'arms': {'a': arm}})
+    parts = study_from({'name': 's', 'defaults': {'folds': 44}, 'arms': {'a': arm}})
+    large = made(tmp_path / 'large', groups=100, days=(0, 2, 4, 6))
+    small = made(tmp_path / 'small', groups=12, days=(0, 2, 4, 6))
+    told = []
+    for study, folder in ((whole, large), (parts, large), (whole, small)):
+        require(study, folder, None, tmp_path / 'out', ['train'])
+        told.append(capsys.readouterr().err)
+    assert 'each of 100 groups is left out by itself: 100 fits' in told[0]
+    assert 'dealt into 44 parts: 44 fits, --set defaults.folds=44' in told[0]
+    assert told[1:] == ['', '']
 
 
 def test_classes_and_treatments_keep_their_order_in_a_record(tmp_path):

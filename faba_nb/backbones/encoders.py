@@ -9,6 +9,7 @@ __all__ = ['LITE0_SHA256', 'Encoder', 'by_share', 'open_clip_layers', 'trunk_lay
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #76c09722
 import hashlib, math, os, pkgutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
@@ -23,6 +24,7 @@ from fastcore.basics import patch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..core.errors import BadInput
 from ..core.files import sha256
+from ..core.workers import cores, settle_thread
 from .framing import Framing
 from .fetching import find_weights
 from .registry import get_backbone, installed
@@ -44,7 +46,7 @@ class Encoder:
     grid: int = 0  # cells along a side; 0 where there are none
     device: str = 'cpu'
     dtype: torch.dtype = torch.float32
-    cached: int = 0  # photographs at a time whose layers fit the cache of a CPU; 0: never mind
+    at_once: int = 16  # photographs at a time on a core of a CPU
 
 # %% ../../nbs/20_backbones/06_encoders.ipynb #1d75a03d
 @patch
@@ -85,6 +87,24 @@ def layers(
         found = self.forward(self.model, self.prepare(pixels), pool)
     return {k: v.float().cpu().numpy() for k, v in found.items()}
 
+# %% ../../nbs/20_backbones/06_encoders.ipynb #713825a7
+@patch
+def _parts(
+    self: Encoder, pixels: np.ndarray, shares: np.ndarray | None
+) -> list[dict[str, np.ndarray]]:
+    "Features of every part of the photographs, in order"
+
+    def read(start: int) -> dict[str, np.ndarray]:
+        "Features of one part"
+        p = slice(start, start + self.batch)
+        return self.layers(pixels[p], None if shares is None else shares[p])
+
+    starts = range(0, len(pixels), self.batch)
+    if self.device != 'cpu':
+        return [read(i) for i in starts]
+    with ThreadPoolExecutor(cores(), initializer=settle_thread) as pool:
+        return list(pool.map(read, starts))
+
 # %% ../../nbs/20_backbones/06_encoders.ipynb #6f598706
 @patch
 def encode_layers(
@@ -94,12 +114,11 @@ def encode_layers(
     shares: np.ndarray | None = None,  # as for `layers`
 ) -> dict[str, np.ndarray]:
     "Features of all layers from one pass, float32 (N, D) each"
-    if self.cached and self.device == 'cpu':
-        batch = min(batch, self.cached)
+    if self.device == 'cpu':
+        batch = min(batch, self.at_once)
     self.batch = min(batch, getattr(self, 'batch', batch))
-    parts = [slice(i, i + self.batch) for i in range(0, len(pixels), self.batch)]
     try:
-        found = [self.layers(pixels[p], None if shares is None else shares[p]) for p in parts]
+        found = self._parts(pixels, shares)
         return {k: np.concatenate([f[k] for f in found]) for k in found[0]}
     except torch.OutOfMemoryError:
         if self.batch == 1:
@@ -332,7 +351,7 @@ def efficientnet_lite0(
     model.reset_classifier(0)
     model = folded(model).to(memory_format=torch.channels_last)
     e = _timm_prepared(backbone, model)
-    e.cached = 4
+    e.at_once = 4
     e.papers = dict(
         repository='',
         revision=f'{backbone.package} {release}',

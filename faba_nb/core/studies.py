@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'SEEDS', 'DEALS', 'SETS', 'SEED', 'LIMITS', 'MODALITIES', 'PROTOCOLS', 'Text', 'Sensors', 'Protocols',
-           'Seeds', 'Labels', 'Parts', 'Named', 'BASES', 'RENAMED', 'STARTER', 'Within', 'ordered_modalities', 'Arm',
-           'Registration', 'Study', 'study_from', 'present_names', 'renamed_words', 'studies', 'read_study',
-           'changed_study', 'imported']
+           'Seeds', 'Labels', 'Parts', 'Named', 'BASES', 'RENAMED', 'STARTER', 'MANY', 'PARTS', 'Within',
+           'ordered_modalities', 'Arm', 'Registration', 'Study', 'study_from', 'present_names', 'renamed_words',
+           'studies', 'read_study', 'changed_study', 'parts_words', 'imported']
 
 # %% ../../nbs/00_core/06_studies.ipynb #6817d1fe
 import re, sys
@@ -628,6 +628,25 @@ def to_yaml(self: Study) -> str:
         for c in d['contrasts']
     ]
     return dump_yaml(d)
+
+# %% ../../nbs/00_core/06_studies.ipynb #1ed87815
+MANY, PARTS = 100, 44  # groups from which parts are offered, and how many
+
+
+def parts_words(
+    study: Study,  # to be trained
+    groups: int,  # that the experiment has
+) -> str:  # a line; '' where it is too small to matter, or all is in parts
+    "What leaving one group out at a time costs in a large experiment, and what parts would"
+    alone = [a for a in study.arms.values() if not a.folds]
+    if groups < MANY or not alone:
+        return ''
+    fits = sum(a.fits(groups) for a in alone)
+    fewer = sum(replace(a, folds=PARTS).fits(groups) for a in alone)
+    return (
+        f'each of {groups} groups is left out by itself: {fits} fits, a work that grows with the '
+        f'square of the groups; dealt into {PARTS} parts: {fewer} fits, --set defaults.folds={PARTS}'
+    )
 
 # %% ../../nbs/00_core/06_studies.ipynb #7d554f35
 @patch(as_prop=True)

@@ -1323,7 +1323,9 @@ def evaluate_study(
         )
         tables |= no_information_tables(out, whole, tables['permutation'])
         tables |= label_tables(out, whole, tables['contrasts'], draws, seed)
-        tables['robustness'] = robustness_table(found, study.contrasts, carried.flagged, draws, seed)
+        tables['robustness'] = robustness_table(
+            found, study.contrasts, carried.flagged, draws, seed
+        )
         tables['families'] = every_test(tables)
         losses, note = sensors_replaced(out, study, draws, seed)
         space, space_note = maps()

@@ -7,7 +7,7 @@ __all__ = ['NOWHERE', 'NO_PHOTOGRAPHS', 'NotFetched', 'endless_links', 'folder_p
            'arm_problems', 'feature_problems', 'preconditions', 'require', 'can_run', 'starts_here']
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #336bfbf6
-import os, shlex
+import os, shlex, sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..core.errors import BadInput
 
 from ..core.places import data_folder
 from ..core.steps import reason
-from ..core.studies import STARTER, Study, imported, read_study, studies
+from ..core.studies import STARTER, Study, imported, parts_words, read_study, studies
 from ..experiment.description import FILE
 from faba_nb.running.pipeline import (
     STEPS,
@@ -285,6 +285,14 @@ def preconditions(
     features = features or folder / 'features'
     return found + feature_problems(own, bundles.experiment, features, only, weights)
 
+# %% ../../nbs/60_running/02_preconditions.ipynb #4b04f646
+def _groups(experiment: 'Experiment') -> int:
+    "How many groups of plants there are to leave out"
+    from faba_nb.training.bundle import by_group
+
+    plants, _ = by_group(experiment)
+    return plants.genotype.nunique()
+
 # %% ../../nbs/60_running/02_preconditions.ipynb #5c1ef318
 def require(
     study: Study,  # that should run
@@ -306,9 +314,13 @@ def require(
     steps = steps_of(study, data, features, out, wanted, options)
     if not any(reason(s, out) for s in steps):
         return
-    found = preconditions(study, data, features, out, only, options.get('train', {}).get('arms'))
+    bundles = table_bundles(data)
+    arms = options.get('train', {}).get('arms')
+    found = preconditions(study, bundles, features, out, only, arms)
     if found:
         raise _first(found, data)
+    if 'train' in wanted and (words := parts_words(study, _groups(bundles.experiment))):
+        print(words, file=sys.stderr)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #7935b467
 def _first(found: list[BadInput], data: str | Path) -> BadInput:

@@ -39,7 +39,7 @@ from faba_nb.running.sites import (
     variables,
 )
 from ..core.notebooks import checked_parameters
-from ..core.studies import Study
+from ..core.studies import Study, parts_words
 from ..core.study_folder import StudyFolder
 
 # %% ../../nbs/60_running/06_submitting.ipynb #604d0bcf
@@ -346,9 +346,10 @@ def _cost(plan: Plan, hours: Callable) -> str:
 def notes(
     plan: Plan,  # whose site is meant
 ) -> list[str]:
-    "What has to be known about the site, a line each"
+    "What has to be known about the site and the size of the study, a line each"
     crosses = crossing(plan.site, plan.machine) if plan.machine else ''
-    return [n for n in (closing(plan.site), crosses) if n]
+    parts = parts_words(plan.study, plan.workload.genotypes)
+    return [n for n in (closing(plan.site), crosses, parts) if n]
 
 # %% ../../nbs/60_running/06_submitting.ipynb #2fcf4463
 def describe(

@@ -24,14 +24,14 @@ from ..core.files import broken, read_json, seal, write_csv, write_json
 from ..core.provenance import fingerprint, log_event
 from ..core.studies import Arm, Study, imported
 from ..core.study_folder import StudyFolder
-from ..core.workers import cores
+from ..core.workers import cores, settle_thread
 from ..experiment.cleaning import tidy_text
 from ..experiment.experiment_folder import Experiment
 from ..experiment.facts import factor_column
 from ..experiment.labels import label_set
 from .baselines import check_baseline
 from .bundle import load_bundle, relabelled
-from .training_pool import ArmTraining, TrainingPool, settle_thread
+from .training_pool import ArmTraining, TrainingPool
 from .engine import Fit
 from .fits import fit_fault, fit_fingerprint, fit_path, load_outputs
 from .folds import inner_folds, make_folds, members
