@@ -243,7 +243,7 @@ def genotype_table(
     if g.empty:
         raise NotThere('There are no results per genotype.')
     arms = results.arms[:most]
-    f1 = g.pivot_table(index='genotype', columns='arm', values='f1')[arms]
+    f1 = g.groupby(['genotype', 'arm']).f1.mean().unstack('arm')[arms]
     t = g.groupby('genotype')[['onset_dag', 'onset_class']].first().join(f1)
     t = t.join([_dates(results, arms[0]), _harvest(results), _doubts(results)])
     t = t.rename_axis('genotype').sort_values(['onset_dag']).reset_index()

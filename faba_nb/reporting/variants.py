@@ -387,7 +387,7 @@ def importance_table(
         raise _not_run(results, 'No network of this study was read again with a sensor disturbed.')
     key = ['arm', 'protocol', 'modality']
     ends = ['loss', 'low', 'high', 'no_interval']
-    wide = t.pivot_table(index=key, columns='how', values=ends, aggfunc='first', sort=False)
+    wide = t.set_index([*key, 'how'])[ends].unstack('how', sort=False)  # without an interval, too
     parts = {}
     for h in [h for h in DISTURBED if h in set(t.how)]:
         parts[h] = wide['loss', h]

@@ -10,6 +10,7 @@ __all__ = ['steps_table', 'arms_table', 'attempts', 'jobs', 'jobs_table', 'numbe
 import os, re, shlex, shutil, subprocess, time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 import pandas as pd
@@ -100,12 +101,22 @@ def _silence(beat: dict | None) -> str:
     return f'no progress for {duration(age)}' if age > 120 else ''
 
 # %% ../../nbs/60_running/04_status.ipynb #3b8c9150
-def _study(out: str | Path) -> Study | None:
-    "The study of the folder; None when `study.yaml` cannot be read"
+@lru_cache(1)
+def _read(path: Path, *state: int) -> Study | None:
+    "A study's settings, read once while the file's state is the same"
     try:
-        return read_study(StudyFolder(out).study)
+        return read_study(path)
     except (BadInput, OSError, ValueError):
         return None
+
+
+def _study(out: str | Path) -> Study | None:
+    "The study of the folder; None when `study.yaml` cannot be read"
+    path = StudyFolder(out).study
+    if not path.is_file():
+        return None
+    now = path.stat()
+    return _read(path, now.st_mtime_ns, now.st_size)
 
 
 def _expected(out: str | Path, arm: Arm) -> int | None:
