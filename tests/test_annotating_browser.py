@@ -27,6 +27,8 @@ from faba_nb.twin.writing import write_twin
 
 pytestmark = pytest.mark.full
 LATENCY = 150  # ms from the last key about a plant to the picture of the next one
+PACE = 3600 / 264  # s a plant, when 264 are rated in an hour
+FULL_SIZE = bool(os.environ.get('FABA_FULL_SIZE'))  # photographs as large as the real ones
 
 # what the time from a key to the next picture is, seen from inside the browser
 STOPWATCH = """() => {
@@ -48,7 +50,7 @@ def enlarged(photograph):
 def drawn(folder):
     "Photographs of 24 plants: small ones, or with FABA_FULL_SIZE as large as the real ones"
     write_twin(folder, genotypes=4, seed=2, height=128)
-    if os.environ.get('FABA_FULL_SIZE'):
+    if FULL_SIZE:
         with ThreadPoolExecutor() as beside:
             list(beside.map(enlarged, sorted((folder / 'img').rglob('*.png'))))
 
@@ -202,9 +204,6 @@ def test_two_raters_by_keyboard_in_both_modes_killed_and_resumed(browser, voila,
             says(rater.page, 'All plants are done')
             assert rater.share() == 100
             rater.page.wait_for_timeout(1500)
-        took = raters[mode == 'forward'].page.evaluate('window.took')
-        aim = f'aim {LATENCY} on a quiet machine'
-        print(f'next plant after {statistics.median(took):.0f} ms, {max(took):.0f} at most; {aim}')
         for rater in raters:
             rater.close()
         kill(server)
@@ -222,6 +221,22 @@ def test_two_raters_by_keyboard_in_both_modes_killed_and_resumed(browser, voila,
     assert said.groupby(['rater', 'mode']).session.nunique().eq(2).all()
     whole = said[said['mode'] == 'whole']
     assert whole.groupby('plant_id').shown.nunique().eq(1).all()  # both saw the same pictures
+
+
+@pytest.mark.skipif(not FULL_SIZE, reason='FABA_FULL_SIZE=1 asks how fast full-size pictures come')
+def test_the_next_plant_is_there_when_a_rater_is(browser, voila, small):
+    "Two raters who take as long as people do, photographs of full size: prints from a key to the next picture"
+    _, url = voila()
+    raters = [Rater(browser, url, n, m) for n, m in (('Ada', 'whole'), ('Eero', 'forward'))]
+    for order in range(1, 9):
+        for rater in raters:
+            rater.page.wait_for_timeout(1000 * PACE / len(raters))
+            rater.rate(order)
+    for rater in raters:
+        took = rater.page.evaluate('window.took')
+        middle, most = statistics.median(took), max(took)
+        print(f'{rater.mode}: {middle:.0f} ms, {most:.0f} at most of {len(took)}; aim {LATENCY}')
+        rater.close()
 
 
 def test_undo_zoom_and_pause_by_keyboard(browser, voila, small):
