@@ -42,11 +42,14 @@ def bench(short=False):
         write_twin(data, genotypes=6, seed=1, height=64 if short else 160)
         write = lambda rate: study.write_text(STUDY.format(epochs=2 if short else 12, rate=rate))
         run = 'run', study, '--data', data, '--out', out
+        if short:
+            run += '--only', 'features,train,evaluate'
         write(1e-4)
-        row('a study of two arms and six genotypes, from photographs to pages', *seconds(*run))
+        row('a study of two arms and six genotypes', *seconds(*run))
         row('the same again', *seconds(*run))
-        StudyFolder(out).step_record('report-robustness').unlink()
-        row('one page', *seconds(*run))
+        if not short:
+            StudyFolder(out).step_record('report-robustness').unlink()
+            row('one page', *seconds(*run))
         write(2e-4)
         row('one arm of two', *seconds(*run))
     os.environ.pop('FABA_CACHE') if before is None else os.environ.update(FABA_CACHE=before)
