@@ -56,43 +56,42 @@ def features_of(folder):
 
 
 def bundle(folder, genotypes):
-    "Tables joined to what networks read, and the features of all photographs"
+    "Seconds of joining tables to what networks read, and of reading the features of all photographs"
     from faba_nb.backbones.store import FeatureFile
     from faba_nb.core.studies import Arm
     from faba_nb.experiment.experiment_folder import Experiment
     from faba_nb.training.bundle import load_bundle
 
+    begun = time.perf_counter()
     load_bundle(Arm(modalities=('fluor', 'env', 'vi')), Experiment(folder))
     file = FeatureFile(Path(folder) / 'invented_features.h5')
     file.load(file.index)
+    return time.perf_counter() - begun
 
 
-def trained(genotypes, **how):
-    "One arm from features to predictions, an epoch; seconds a fit and fits that were trained"
+def trained(genotypes, shard=None, **how):
+    "One arm from features to predictions, an epoch: seconds a fit"
     from faba_nb.core.studies import study_from
     from faba_nb.testing.example_bundles import invented
     from faba_nb.training.study_training import train_study
     from held_bundles import held
 
-    shard = how.pop('shard', None)
     settings = dict(init_seeds=[42], max_epochs=1, warmup_epochs=0, **how)
     study = study_from(dict(name='growth', defaults=settings, arms={'all_sensors': {}}))
     with held(invented(genotypes, WIDTH)), tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()
         done = train_study(study, '', '', out, shard=shard)
-        return (time.perf_counter() - begun) / done['trained'], done['trained']
+        return (time.perf_counter() - begun) / done['trained']
 
 
 def parts(folder, genotypes):
     "Seconds of training in 44 parts"
-    each, fits = trained(genotypes, folds=PARTS)
-    return each * fits
+    return PARTS * trained(genotypes, folds=PARTS)
 
 
 def one_out(folder, genotypes):
     "Seconds of leaving every genotype out; of many, some fits stand for all"
-    each, _ = trained(genotypes, shard=(1, -(-genotypes // MOST)))
-    return each * genotypes
+    return genotypes * trained(genotypes, shard=(1, -(-genotypes // MOST)))
 
 
 def prefixes(folder, genotypes):
@@ -242,6 +241,4 @@ def growth(step, i, unit, plants, sizes):
 
 if __name__ == '__main__':
     step, folder, genotypes = sys.argv[1:]
-    begun = time.perf_counter()
-    seconds = INNER[step](folder, int(genotypes))
-    print(seconds or time.perf_counter() - begun)
+    print(INNER[step](folder, int(genotypes)))

@@ -229,6 +229,9 @@ def test_a_large_experiment_is_offered_parts_before_training(tmp_path, capsys):
     assert 'each of 100 groups is left out by itself: 100 fits' in told[0]
     assert 'dealt into 44 parts: 44 fits, --set defaults.folds=44' in told[0]
     assert told[1:] == ['', '']
+    two = study_from({'name': 's', 'arms': {'a': arm, 'b': arm}})
+    require(two, large, None, tmp_path / 'out', ['train'], {'train': {'arms': ['b']}})
+    assert ': 100 fits' in capsys.readouterr().err  # of the arm that is asked for
 
 
 def test_classes_and_treatments_keep_their_order_in_a_record(tmp_path):

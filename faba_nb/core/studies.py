@@ -634,11 +634,11 @@ MANY, PARTS = 100, 44  # groups from which parts are offered, and how many
 
 
 def parts_words(
-    study: Study,  # to be trained
+    arms: Iterable[Arm],  # to be trained
     groups: int,  # that the experiment has
 ) -> str:  # a line; '' where it is too small to matter, or all is in parts
     "What leaving one group out at a time costs in a large experiment, and what parts would"
-    alone = [a for a in study.arms.values() if not a.folds]
+    alone = [a for a in arms if not a.folds]
     if groups < MANY or not alone:
         return ''
     fits = sum(a.fits(groups) for a in alone)

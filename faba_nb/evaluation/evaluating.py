@@ -1311,7 +1311,7 @@ def evaluate_study(
     whole = read_study(StudyFolder(out).study)
     study = whole.compared()  # arms with other onsets are no arms to compare
     e = experiment_of(out, data)
-    with beside(space_tables, out, study, data) as maps:
+    with beside(space_tables, out, study, data) as space_later:
         carried = carried_of(out, e)
         found, clocks, gates, absent = protocols_of(out, whole, carried.sizes)
         done = evaluate_protocols(found, clocks, carried, draws, seed)
@@ -1328,7 +1328,7 @@ def evaluate_study(
         )
         tables['families'] = every_test(tables)
         losses, note = sensors_replaced(out, study, draws, seed)
-        space, space_note = maps()
+        space, space_note = space_later()
     rows = write_tables(out, tables | order_tables(found) | losses | space)
     write_summaries(out, found, done)
     log_event(

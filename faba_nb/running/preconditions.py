@@ -319,8 +319,11 @@ def require(
     found = preconditions(study, bundles, features, out, only, arms)
     if found:
         raise _first(found, data)
-    if 'train' in wanted and (words := parts_words(study, _groups(bundles.experiment))):
-        print(words, file=sys.stderr)
+    if 'train' in wanted:
+        own = without_imported(study, out).arms
+        trained = [a for n, a in own.items() if n in (arms or own)]
+        if words := parts_words(trained, _groups(bundles.experiment)):
+            print(words, file=sys.stderr)
 
 # %% ../../nbs/60_running/02_preconditions.ipynb #7935b467
 def _first(found: list[BadInput], data: str | Path) -> BadInput:

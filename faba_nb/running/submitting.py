@@ -348,7 +348,8 @@ def notes(
 ) -> list[str]:
     "What has to be known about the site and the size of the study, a line each"
     crosses = crossing(plan.site, plan.machine) if plan.machine else ''
-    parts = parts_words(plan.study, plan.workload.genotypes)
+    own = without_imported(plan.study, plan.out)
+    parts = parts_words(own.arms.values(), plan.workload.genotypes)
     return [n for n in (closing(plan.site), crosses, parts) if n]
 
 # %% ../../nbs/60_running/06_submitting.ipynb #2fcf4463

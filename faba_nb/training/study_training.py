@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'arm_fits', 'check_folds', 'shared_factors', 'gather', 'ga
            'write_complete', 'BundleCache', 'arm_trainings', 'train_study']
 
 # %% ../../nbs/30_training/13_study_training.ipynb #68a7b59e
-import os, time
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
