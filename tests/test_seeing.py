@@ -230,7 +230,7 @@ def test_all_layers_from_one_forward(tmp_path, monkeypatch):
     real = encoders.timm_layers
     monkeypatch.setattr(encoders, 'timm_layers', lambda *a: calls.append(len(a[1])) or real(*a))
     s = extract(m, tmp_path / 'f', 'random_vit', layer='cls,norm,mean,plant', workers=0)
-    assert calls == [1, 6] and len(s['made']) == 4 and s['decoded'] == 6  # 1: widths are measured
+    assert sum(calls) == 1 + 6 and len(s['made']) == 4 and s['decoded'] == 6  # 1: widths are measured
     for layer in ('cls', 'norm', 'mean', 'plant'):
         f = FeatureFile(feature_path(tmp_path / 'f', 'random_vit', layer))
         assert f.attrs['layer'] == layer and manifest_path(f.path).is_file()
@@ -240,8 +240,9 @@ def test_all_layers_from_one_forward(tmp_path, monkeypatch):
         found = verify_features(f.path, m, backbones=['random_vit'], device='cpu')
         assert found.matches and found.table.layer[0] == layer, found.text
     assert f.attrs['preprocess']['cells'] == 7
+    before = len(calls)
     again = extract(m, tmp_path / 'f', 'random_vit', layer='cls,norm,mean,plant', workers=0)
-    assert again['decoded'] == 0 and len(calls) == 2 + 2 * 4 + 4 * 2
+    assert again['decoded'] == 0 and len(calls) == before
 
 
 def test_photographs_without_a_mask_are_refused(tmp_path):
