@@ -13,8 +13,24 @@ NOTEBOOKS = [
     if not (p.parent / '.notest').exists() and '.ipynb_checkpoints' not in p.parts
 ]
 LONGEST = 900  # seconds
-# what most notebooks import: a server imports it once, and every notebook starts from there
-HEAVY = ['nbdev.test', 'pandas', 'matplotlib.pyplot', 'scipy.stats', 'torch']
+# what many notebooks import: a server imports it once, and every notebook starts from there
+HEAVY = [
+    'nbdev.test',
+    'pandas',
+    'matplotlib.pyplot',
+    'scipy.stats',
+    'torch',
+    'sklearn.linear_model',
+    'sklearn.ensemble',
+    'sklearn.manifold',
+    'statsmodels.regression.mixed_linear_model',
+    'pandera.pandas',
+    'pydantic',
+    'h5py',
+    'cv2',
+    'nbconvert.filters',
+    'ipywidgets',
+]
 
 
 @pytest.fixture(scope='module')

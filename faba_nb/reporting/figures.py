@@ -263,6 +263,7 @@ def genotype_differences(
         for a, b in pairs
     ]
     fig.supxlabel('Difference of F1')
+    left = _left_out(results.study.contrasts, set(g.genotype), f1, results.group)
     coloured = 'Colours: onset class, dark early to light late. '
     coloured = '' if detects_treatment(results.facts) else coloured
     return Drawn(
@@ -270,7 +271,7 @@ def genotype_differences(
         (
             f'Difference of F1 for every {results.group} (mean over seeds), '
             f'in the order of {label_words(results.facts)["the_annotated"]} '
-            f'(day beside the name). {coloured}{begin("; ".join(better))}.'
+            f'(day beside the name). {coloured}{begin("; ".join(better))}.{left}'
         ),
         begin('; '.join(better)) + '.',
     )
@@ -292,6 +293,23 @@ def _difference_panel(
     ax.set_title(title, fontsize=7, fontweight='normal')
     ax.locator_params(axis='x', nbins=3)
     ax.grid(axis='y', color=colour('rule'), lw=0.3)
+
+# %% ../../nbs/50_reporting/45_figures.ipynb #05aba2bd
+def _left_out(
+    contrasts: Iterable[tuple[str, str]],  # as stated
+    genotypes: set[str],  # that were tested
+    f1: pd.DataFrame,  # a row per genotype, a column per arm, those without any F1 missing
+    group: str,  # what the experiment calls them
+) -> str:
+    "What the figure of differences does not show, as the end of its caption; '' when it shows all"
+    pairs = [f'{nice(a)} − {nice(b)}' for a, b in contrasts if not {a, b} <= set(f1)]
+    names = sorted(genotypes - set(f1.index))
+    said = ''
+    if pairs:
+        said += f' Not drawn, as one of the arms has no F1: {"; ".join(pairs)}.'
+    if names:
+        said += f' Left out, as no arm has an F1 there: {group} {", ".join(names)}.'
+    return said
 
 # %% ../../nbs/50_reporting/45_figures.ipynb #cec52657
 def typical_genotypes(

@@ -7,8 +7,8 @@ __all__ = ['VERBS', 'STUDY', 'DATA', 'PHOTOGRAPHS', 'OUT', 'FEATURES', 'SET', 'M
            'BATCH', 'LAYERS', 'COLUMNS', 'THEIRS', 'arg', 'verb', 'kind_of', 'number', 'one_of', 'holds_study',
            'place_of', 'twin', 'init', 'check', 'annotations', 'yardsticks', 'backbones', 'fetch', 'verify_features',
            'import_', 'study', 'run', 'train', 'evaluate', 'report', 'explain', 'features', 'submit', 'status',
-           'verify', 'compare', 'release', 'sites', 'show_frame', 'comparison', 'show_comparison', 'check_names',
-           'joined', 'parsed', 'main']
+           'verify', 'compare', 'release', 'sites', 'show_frame', 'show_table', 'comparison', 'show_comparison',
+           'check_names', 'joined', 'parsed', 'main']
 
 # %% ../../nbs/60_running/07_cli.ipynb #99f8c0cb
 import argparse, errno, math, os, re, shlex, sys
@@ -1123,12 +1123,13 @@ def status(a: argparse.Namespace) -> None:
 
     out = _folder(a)
     while True:
-        table = status(out)
+        rows = status(out)
         if a.watch and sys.stdout.isatty():
             print('\x1b[H\x1b[J', end='')
-        show_frame(table.rename(columns={'what': ''}), str(out))
+        _, *others = rows[0]
+        show_table(['', *others], [row.values() for row in rows], str(out))
         print(cost_text(out), flush=True)
-        if not a.watch or finished(table):
+        if not a.watch or finished(rows):
             return
         time.sleep(5)
 
@@ -1239,16 +1240,27 @@ def show_frame(
     df: 'pd.DataFrame',  # to print
     title: str,  # above it
 ) -> None:
+    "Print a data frame, numbers to the right"
+    numbers = [c for c in df if df[c].dtype.kind in 'if']
+    show_table(list(df), df.itertuples(index=False), title, numbers)
+
+
+def show_table(
+    headings: Sequence[str],  # of the columns
+    rows: Iterable[Iterable],  # a value per column
+    title: str,  # above it
+    numbers: Sequence[str] = (),  # headings of columns that stand to the right
+) -> None:
     "Print a table"
     from rich.table import Table
     from rich.text import Text
 
     look = {'title_justify': 'left', 'header_style': 'bold', 'box': None, 'pad_edge': False}
     t = Table(title=Text(title), **look)
-    for c in df.columns:
-        side = 'right' if df[c].dtype.kind in 'if' else 'left'
+    for c in headings:
+        side = 'right' if c in numbers else 'left'
         t.add_column(Text(str(c)), justify=side, overflow='fold')
-    for row in df.itertuples(index=False):
+    for row in rows:
         t.add_row(*(Text(_text(v)) for v in row))
     _console().print(t)
 
