@@ -937,3 +937,12 @@ def test_comparisons_look_for_a_stop_request(tmp_path, monkeypatch):
         contrasts(entries, draws=10)
     with pytest.raises(Stopped):
         fluorescence_change(pd.DataFrame(), pd.DataFrame(), ['Fv'])
+
+
+def test_bins_of_equal_probabilities_do_not_depend_on_rounding():
+    "Probabilities that differ in the fifteenth digit, as the same sum in another order does, stay together"
+    from faba_nb.evaluation.probabilities import bins_of
+
+    rng = np.random.default_rng(0)
+    p = np.repeat(np.linspace(0.05, 0.95, 15), 60)
+    assert (bins_of(p + rng.normal(0, 1e-15, len(p))) == bins_of(p)).all()

@@ -30,11 +30,12 @@ def fit_scaling(
     x: np.ndarray,  # (steps,) logits
     y: np.ndarray,  # (steps,) bool
     w: np.ndarray,  # (fits, steps) weights
+    start: np.ndarray | float = 0.0,  # (2,) intercept and slope to begin with
     steps: int = 40,  # at most; ends when nothing moves
 ) -> np.ndarray:  # (fits, 2) intercept and slope
     "Weighted logistic regressions of y on x, one a row of w, by Newton's method with a faint ridge"
     z = np.stack([np.ones_like(x), x], 1)
-    beta = np.zeros((len(w), 2))
+    beta = np.zeros((len(w), 2)) + start
     for _ in range(steps):
         p = expit(beta @ z.T)
         grad = (w * (y - p)) @ z - 1e-6 * beta
@@ -65,9 +66,10 @@ def scaled(
 def _from_others(x: np.ndarray, y: np.ndarray, g: np.ndarray) -> np.ndarray:
     "(genotypes, 2) intercept and slope fitted on the steps of all other genotypes"
     parts = []
+    start = fit_scaling(x, y, np.ones((1, len(x))))[0]  # one genotype less moves it little
     for first in range(0, g.max() + 1, TOGETHER):
         fits = np.arange(first, min(first + TOGETHER, g.max() + 1))
-        parts.append(fit_scaling(x, y, 1.0 - (fits[:, None] == g)))
+        parts.append(fit_scaling(x, y, 1.0 - (fits[:, None] == g), start))
     return np.concatenate(parts)
 
 # %% ../../nbs/40_evaluation/08_probabilities.ipynb #05007fa9
@@ -107,7 +109,8 @@ def bins_of(
     p: np.ndarray,  # (steps,)
     bins: int = 10,  # of equal mass
 ) -> np.ndarray:  # (steps,) bin number
-    "Equal-mass bins; steps with the same probability stay together"
+    "Equal-mass bins; steps with the same probability, to nine digits, stay together"
+    p = np.round(p, 9)
     edges = np.quantile(p, np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, p, 'left')
 
