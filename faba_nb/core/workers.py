@@ -8,10 +8,12 @@ __all__ = ['ONE_CORE', 'cores', 'worker_pool', 'settle_thread', 'beside']
 # %% ../../nbs/00_core/17_workers.ipynb #84068aa9
 import os, threading, time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 from loky import ProcessPoolExecutor
+from .stopping import raise_if_stopping
 
 # %% ../../nbs/00_core/17_workers.ipynb #1580d0fc
 def cores() -> int:
@@ -66,6 +68,8 @@ def beside(
 
     def answer() -> Any:
         "What the job returns; done here when its process was killed, say for want of memory"
+        while not wait([begun], timeout=0.5).done:
+            raise_if_stopping()
         try:
             return begun.result()
         except BrokenProcessPool:

@@ -9,9 +9,9 @@ __all__ = ['IMPORT_AGAIN', 'TRAIN_AGAIN', 'UNITS', 'REFERENCE_WORDS', 'EARLIER_N
            'curve_tables', 'evaluate_scores', 'genotype_table', 'plant_table', 'earlier_summary', 'cost_table',
            'gate_table', 'resampler_maker', 'experiment_of', 'features_of', 'plant_sizes', 'seen_sizes',
            'flagged_steps', 'carried_of', 'without_inner', 'rules_on', 'protocols_of', 'write_tables',
-           'sensors_replaced', 'space_tables', 'order_tables', 'write_summaries', 'clocks_on', 'evaluate_protocols',
-           'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'raters_of', 'label_entries',
-           'label_tables', 'every_test', 'asked_draws', 'evaluate_study']
+           'sensors_replaced', 'space_tables', 'scoreless_tables', 'order_tables', 'write_summaries', 'clocks_on',
+           'evaluate_protocols', 'variance_table', 'tables_of', 'sensor_tables', 'compare_study', 'raters_of',
+           'label_entries', 'label_tables', 'every_test', 'asked_draws', 'evaluate_study']
 
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #53618d1c
 import numpy as np
@@ -945,6 +945,19 @@ def space_tables(
     except BadInput as err:
         return {}, f'not computed: {err}'
 
+# %% ../../nbs/40_evaluation/40_evaluating.ipynb #85af7779
+def scoreless_tables(
+    out: Path,  # the study's output folder
+    study: Study,  # from `read_study`
+    data: Path | str | None,  # raw data folder, as for `evaluate_study`
+    draws: int,  # of the bootstrap
+) -> tuple[dict[str, pd.DataFrame], str]:  # tables, a note on feature space for the log
+    "What needs no scores of arms"
+    space, note = space_tables(out, study, data)
+    e = experiment_of(out, data)
+    own = own_signal_tables(e, draws) if isinstance(e, DescribedExperiment) else {}
+    return space | own, note
+
 # %% ../../nbs/40_evaluation/40_evaluating.ipynb #80eac926
 def order_tables(
     found: list,  # from `readings_of`
@@ -1071,10 +1084,8 @@ def sensor_tables(
     found: list[tuple],  # from `readings_of`
     draws: int,  # of the bootstrap
 ) -> dict[str, pd.DataFrame]:
-    "When the sensors change before symptoms are visible, where the experiment is within reach"
-    if isinstance(e, DescribedExperiment):
-        return own_signal_tables(e, draws)
-    if e is None or not e.fluor_known:
+    "When the sensors of the built-in layout change before symptoms are visible, if they are in reach"
+    if e is None or isinstance(e, DescribedExperiment) or not e.fluor_known:
         return {}
     online = [s for s, _ in found if s.kind != 'yardstick' and s.protocol == 'online']
     plants = with_role(e.facts, e.plants)
@@ -1311,7 +1322,7 @@ def evaluate_study(
     whole = read_study(StudyFolder(out).study)
     study = whole.compared()  # arms with other onsets are no arms to compare
     e = experiment_of(out, data)
-    with beside(space_tables, out, study, data) as space_later:
+    with beside(scoreless_tables, out, study, data, draws) as later:
         carried = carried_of(out, e)
         found, clocks, gates, absent = protocols_of(out, whole, carried.sizes)
         done = evaluate_protocols(found, clocks, carried, draws, seed)
@@ -1326,10 +1337,11 @@ def evaluate_study(
         tables['robustness'] = robustness_table(
             found, study.contrasts, carried.flagged, draws, seed
         )
-        tables['families'] = every_test(tables)
         losses, note = sensors_replaced(out, study, draws, seed)
-        space, space_note = space_later()
-    rows = write_tables(out, tables | order_tables(found) | losses | space)
+        scoreless, space_note = later()
+        tables |= scoreless
+        tables['families'] = every_test(tables)
+    rows = write_tables(out, tables | order_tables(found) | losses)
     write_summaries(out, found, done)
     log_event(
         out,
