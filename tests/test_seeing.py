@@ -230,7 +230,8 @@ def test_all_layers_from_one_forward(tmp_path, monkeypatch):
     real = encoders.timm_layers
     monkeypatch.setattr(encoders, 'timm_layers', lambda *a: calls.append(len(a[1])) or real(*a))
     s = extract(m, tmp_path / 'f', 'random_vit', layer='cls,norm,mean,plant', workers=0)
-    assert sum(calls) == 1 + 6 and len(s['made']) == 4 and s['decoded'] == 6  # 1: widths are measured
+    assert sum(calls) == 1 + 6  # 1: widths are measured
+    assert len(s['made']) == 4 and s['decoded'] == 6
     for layer in ('cls', 'norm', 'mean', 'plant'):
         f = FeatureFile(feature_path(tmp_path / 'f', 'random_vit', layer))
         assert f.attrs['layer'] == layer and manifest_path(f.path).is_file()
