@@ -78,6 +78,15 @@ def test_a_search_that_touches_zero_goes_on():
     np.testing.assert_allclose(np.mean(found, axis=0), [0.25, 0.75], atol=0.06)
 
 
+def test_what_rounding_leaves_is_no_negative_square():
+    "Whatever standard deviations the search tries, no logarithm of less than nothing"
+    table, plants = toy_signal(real_onsets[:9], dict(a=8, b=-99, c=-99), effect=6, days=DAYS)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        _, one = fluorescence_change(table, plants, ['a', 'b', 'c'])
+    assert np.isfinite(one.filter(like='sd_').to_numpy()).all()
+
+
 def test_units_average_to_the_effect_of_the_model():
     "In an unbalanced design too; a genotype with one treatment on a day says nothing about it"
     table, plants = toy_signal(real_onsets[::5], dict(y=8), days=DAYS)
