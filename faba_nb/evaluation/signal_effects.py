@@ -197,7 +197,8 @@ ROUNDING = 1e-12  # of a sum of squares
 
 def _left_over(r: _Reduced, effects: np.ndarray, s: _Sums) -> float:
     "Squares that the fixed effects leave; never less than what rounding does to those of y"
-    return max(r.yy - r.xy @ effects, ROUNDING * s.gram[-1, -1])
+    of_y = s.gram[-1, -1]
+    return max(r.yy - r.xy @ effects, ROUNDING * of_y)
 
 # %% ../../nbs/40_evaluation/21_signal_effects.ipynb #21aa0018
 @dataclass(frozen=True)
