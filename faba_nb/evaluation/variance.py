@@ -8,9 +8,7 @@ __all__ = ['COMPONENTS', 'variance_split']
 # %% ../../nbs/40_evaluation/12_variance.ipynb #9016a255
 import numpy as np
 import pandas as pd
-import warnings
-from statsmodels.regression.mixed_linear_model import MixedLM
-from statsmodels.tools.sm_exceptions import ConvergenceWarning
+from .signal_effects import mixed_model
 
 # %% ../../nbs/40_evaluation/12_variance.ipynb #4ab1bc56
 COMPONENTS = dict(
@@ -73,19 +71,11 @@ def _fit(
     "The mixed model with the components that can be estimated"
     # what varies between rows that are alike in all else is the residual
     rest = next((c for c in ['init', 'split', 'genotype_x_arm'] if known[c]), 'genotype_x_arm')
-    vc = {}
-    if known['genotype_x_arm'] and rest != 'genotype_x_arm':
-        vc['genotype_x_arm'] = '0 + C(arm)'
-    if known['split'] and rest != 'split':
-        vc['split'] = '0 + C(split_seed)'
-    formula = f'{metric} ~ C(arm)' if d.arm.nunique() > 1 else f'{metric} ~ 1'
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)  # a component at its bound of 0
-        warnings.simplefilter('ignore', UserWarning)
-        fit = MixedLM.from_formula(
-            formula, groups='genotype', vc_formula=vc or None, re_formula='1', data=d
-        ).fit(reml=True)
-    out = dict(genotype=float(np.asarray(fit.cov_re)[0, 0]))
-    names = fit.model.exog_vc.names if vc else []
-    out |= dict(zip(names, map(float, fit.vcomp)))
-    return out | {rest: float(fit.scale)}
+    shared = {'genotype': ['genotype']}
+    within = {'genotype_x_arm': 'arm', 'split': 'split_seed'}
+    shared |= {k: ['genotype', c] for k, c in within.items() if known[k] and k != rest}
+    levels = {k: d.groupby(by).ngroup().to_numpy() for k, by in shared.items()}
+    arms = pd.get_dummies(d.arm).to_numpy(float)
+    fit = mixed_model(d[metric].to_numpy(float), arms, np.arange(len(d)), levels)
+    variance = {k: float(sd) ** 2 for k, sd in fit.sd.items()}
+    return {k: variance[k] for k in shared} | {rest: variance['error']}
